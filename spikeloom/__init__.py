@@ -1,0 +1,20 @@
+"""Spiking neurons as PyTorch layers, each written once as an equation and run step by step or over all time at once."""
+
+import importlib
+from typing import Any
+
+from . import surrogate as surrogate
+from .neurons import LIF as LIF
+from .neurons import Leaky as Leaky
+from .neurons import SpikingNeuron as SpikingNeuron
+from .scan.select import backend as backend
+
+__version__ = "0.1.0"
+
+_LAZY_MODULES = {"utils"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'spikeloom' has no attribute {name!r}")

@@ -1,0 +1,62 @@
+"""What a cell is: a neuron model as a pure function of one time step.
+
+A cell maps ``(x, *states, **params)`` to ``(spk, *states)``. It knows nothing of layers, time, devices or kernels.
+Called with tensors it is the reference; called with symbols it yields the graph from which kernels are made.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..ops import Value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A neuron model: its equation, the names of its states and of its parameters.
+
+    Two cells with the same equation, names and name are equal, and share their kernels.
+    """
+
+    name: str
+    equation: Callable[..., tuple[Value, ...]]
+    states: tuple[str, ...]
+    params: tuple[str, ...]
+
+    def __call__(self, x: Value, *states: Value, **params: Value) -> tuple[Value, ...]:
+        """One step: the spikes, then the new states in order."""
+        out = self.equation(x, *states, **params)
+        if not isinstance(out, tuple) or len(out) != 1 + len(self.states):
+            wanted = ", ".join(("spk", *self.states))
+            raise TypeError(f"cell {self.name} returned {type(out).__name__} {out!r}; return ({wanted})")
+        return out
+
+
+def signature_of(equation: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The states (arguments after x) and the parameters (keyword-only arguments) that an equation names."""
+    arguments = inspect.signature(equation).parameters.values()
+    positional = tuple(a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD)
+    keyword = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY)
+    if len(positional) < 2 or len(positional) + len(keyword) != len(arguments):
+        raise TypeError(
+            f"{equation.__name__}{inspect.signature(equation)} is not a neuron's equation; "
+            "write it as (x, state, ..., *, parameter, ...), with at least one state"
+        )
+    return positional[1:], keyword
+
+
+def cell_from(equation: Callable[..., tuple[Value, ...]]) -> Cell:
+    """The cell of a complete equation, which fires and resets by itself.
+
+        >>> from spikeloom import ops
+        >>> def integrate(x, mem, *, threshold):
+        ...     mem = mem + x
+        ...     spk = ops.spike(mem - threshold)
+        ...     return spk, mem - ops.detach(spk) * threshold
+        >>> cell = cell_from(integrate)
+        >>> cell.states, cell.params
+        (('mem',), ('threshold',))
+    """
+    states, params = signature_of(equation)
+    return Cell(equation.__name__, equation, states, params)

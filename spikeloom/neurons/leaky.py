@@ -1,0 +1,106 @@
+"""The leaky integrate-and-fire layer."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..cells.leaky import LEAKY
+from ._lif import LIF
+from ._neuron import SpikeGrad, SpikingNeuron
+
+
+class Leaky(LIF):
+    """First-order leaky integrate-and-fire neuron.
+
+    With b = clamp(beta, 0, 1) and R = H(mem - threshold) from the membrane of the step before:
+
+    | reset_mechanism | membrane                          |
+    | --------------- | --------------------------------- |
+    | "subtract"      | mem' = b * mem + x - R * threshold |
+    | "zero"          | mem' = b * (1 - R) * mem + x       |
+    | "none"          | mem' = b * mem + x                 |
+
+    and spk = graded_spikes_factor * H(mem' - threshold). A membrane exactly at the threshold does not fire.
+    The reset is delayed by one step, and no gradient flows through R. With ``reset_delay=False`` the membrane that
+    fired is reset within the same step, and gradient flows through that reset.
+
+    Args:
+        beta: decay per step, 0 to 1 (clamped); a number or a tensor that broadcasts over the input's trailing dimensions.
+        threshold: membrane above which the neuron fires.
+        spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
+        surrogate_disable: if True, no gradient flows through the spikes.
+        init_hidden: if True, the layer keeps its state and returns the spikes alone.
+        inhibition: if True, only the neuron with the highest membrane in dimension 1 may fire.
+        learn_beta: if True, beta is an nn.Parameter.
+        learn_threshold: if True, the threshold is an nn.Parameter.
+        reset_mechanism: "subtract", "zero" or "none".
+        state_quant: a function that quantises the membrane after every step, or False.
+        output: if True, (spk, mem) is returned even with init_hidden.
+        graded_spikes_factor: the amplitude of a spike.
+        learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
+        reset_delay: if False, the reset acts within the step of the spike.
+
+    Shapes:
+        input_ and mem [B, *N], any number of dimensions; spk and mem as the input.
+        Unrolled (see `spikeloom.unroll`): [T, B, *N].
+
+    Raises:
+        ValueError: for an unknown reset_mechanism, or a mem or parameter that does not broadcast to the input.
+        TypeError: if mem is passed to a layer with init_hidden=True.
+
+    Source: Eshraghian et al., "Training spiking neural networks using lessons from deep learning", 2023, equation 4.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.Leaky(beta=0.5)
+        >>> mem = lif.init_leaky()
+        >>> for _ in range(3):
+        ...     spk, mem = lif(torch.tensor([0.75]), mem)
+        >>> spk, mem
+        (tensor([0.]), tensor([0.3125]))
+    """
+
+    model = LEAKY
+    mem: Tensor
+
+    def __init__(
+        self,
+        beta: float | Tensor,
+        threshold: float | Tensor = 1.0,
+        spike_grad: SpikeGrad | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "subtract",
+        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        output: bool = False,
+        graded_spikes_factor: float | Tensor = 1.0,
+        learn_graded_spikes_factor: bool = False,
+        reset_delay: bool = True,
+    ):
+        super().__init__(
+            beta,
+            threshold,
+            spike_grad,
+            surrogate_disable,
+            init_hidden,
+            inhibition,
+            learn_beta,
+            learn_threshold,
+            reset_mechanism,
+            state_quant,
+            output,
+            graded_spikes_factor,
+            learn_graded_spikes_factor,
+        )
+        self.reset_delay = reset_delay
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+        """One step: input_ [B, *N] and, unless the layer keeps it, mem [B, *N]; returns spk, or (spk, mem)."""
+        return self._run(input_, (mem,))
+
+    # -- snnTorch spellings -----------------------------------------------------------------------------------------
+
+    init_leaky = SpikingNeuron.reset_mem

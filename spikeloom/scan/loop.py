@@ -1,0 +1,49 @@
+"""The law: the plain PyTorch loop over a cell's own equation. Every fast path must agree with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Step = Callable[..., tuple[Tensor, ...]]
+"""One time step: (x [*S], *states [*S]) -> (spk [*S], *states)."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a scan returns.
+
+    Args:
+        spk: spikes, [T, *S].
+        traces: each state after every step, [T, *S]; empty if not asked for.
+        finals: each state after the last step, [*S], memory of their own.
+    """
+
+    spk: Tensor
+    traces: tuple[Tensor, ...]
+    finals: tuple[Tensor, ...]
+
+
+def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: bool = True) -> Trajectory:
+    """Run `step` over time.
+
+    Args:
+        step: the cell, its parameters bound.
+        x: input, [T, *S]; or [1, *S], the same at each of the T steps.
+        steps: T.
+        states: each state before the first step, [*S].
+        traced: whether the states after every step are wanted.
+    """
+    inputs = x.unbind(0) if len(x) == steps else [x[0]] * steps
+    spikes: list[Tensor] = []
+    seen: list[tuple[Tensor, ...]] = []
+    for x_t in inputs:
+        spk, *new = step(x_t, *states)
+        states = tuple(new)
+        spikes.append(spk)
+        seen.append(states if traced else ())
+    if not spikes:
+        empty = x.new_empty((0, *x.shape[1:]))
+        return Trajectory(empty, tuple(empty.to(s.dtype) for s in states) if traced else (), states)
+    return Trajectory(torch.stack(spikes), tuple(torch.stack(trace) for trace in zip(*seen, strict=True)), states)

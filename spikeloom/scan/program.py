@@ -1,0 +1,163 @@
+"""A program: all that the engine derives from a cell and its spike function before any backend is chosen."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from .. import ops
+from ..cells.cell import Cell
+from ..ops import Surrogate
+from ..surrogate import Spike, as_spike
+from .adjoint import adjoint
+from .trace import Symbol, Trace, Untraceable, needed, trace
+
+OPERATORS: Mapping[str, Callable[..., Any]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: -a,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+    "spike": ops.spike,
+}
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """The graph of a step split in three: what torch computes once, the forward of a step, the backward of a step.
+
+    Args:
+        hoisted: nodes made of parameters alone, which torch computes, with its own autograd, before the scan.
+        forward: the spikes, then the new states.
+        backward: the gradients of x, of each state and of each hoisted node; None where there is none.
+        cotangents: of the spikes, then of each new state.
+        trace: the traced step.
+    """
+
+    trace: Trace
+    hoisted: tuple[Symbol, ...]
+    forward: tuple[Symbol, ...]
+    cotangents: tuple[Symbol, ...]
+    backward: tuple[Symbol | None, ...]
+
+    @cached_property
+    def recalled(self) -> frozenset[Symbol]:
+        """What the backward of a step loads instead of computing: leaves, hoisted values and the saved new states."""
+        leaves = (self.trace.x, *self.trace.states, *self.hoisted, *self.cotangents)
+        return frozenset((*leaves, *self.trace.new_states))
+
+    @cached_property
+    def needs_input(self) -> bool:
+        """Whether the backward reads x, which then has to be saved."""
+        return self.trace.x in needed([g for g in self.backward if g is not None], self.recalled)
+
+    def __str__(self) -> str:
+        results = [None if g is None else g.index for g in (*self.hoisted, *self.forward, *self.backward)]
+        rows = [f"{n.index} {n.op} {[a.index for a in n.args]} {n.value!r}" for n in self.trace.graph.nodes]
+        return "\n".join((*rows, str(results), str([s.index for s in self.trace.new_states])))
+
+
+class Program:
+    """A cell with its spike function, traced and differentiated if that is possible.
+
+    Programs are made by `program_for`, which returns the same one for equal cells and spikes.
+    """
+
+    def __init__(self, cell: Cell, surrogate: Surrogate):
+        self.cell, self.surrogate = cell, surrogate
+        self.untraceable = ""
+        self.derivation: Derivation | None = None
+        self.key = ""
+        self._recipe: list[tuple[str, tuple[Any, ...]]] = []
+        self._results: tuple[int, ...] = ()
+        spike = as_spike(surrogate)
+        if spike is None:
+            self.untraceable = f"the spike function {surrogate!r} can only be called; use one of spikeloom.surrogate"
+            return
+        try:
+            self.derivation = _derive(trace(cell), spike)
+        except Untraceable as why:
+            self.untraceable = str(why)
+            return
+        self.key = hashlib.sha256(str(self.derivation).encode()).hexdigest()[:16]
+        self._prepare(self.derivation)
+
+    def _prepare(self, derivation: Derivation) -> None:
+        """The hoisted values as a straight line of (operation, arguments): positions, or numbers where constant."""
+        order = needed(derivation.hoisted)
+        position = {node: i for i, node in enumerate(order)}
+
+        def argument(node: Symbol) -> Any:
+            return node.value if node.op == "const" else _Position(position[node])
+
+        for node in order:
+            arguments = (node.value,) if not node.args else tuple(argument(a) for a in node.args)
+            self._recipe.append((node.op, arguments))
+        self._results = tuple(position[node] for node in derivation.hoisted)
+
+    def hoist(self, params: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The values that do not change over time, from the parameters; differentiable."""
+        values: list[Any] = []
+        for op, arguments in self._recipe:
+            if op == "param":
+                values.append(params[arguments[0]])
+            elif op == "const":
+                values.append(arguments[0])
+            else:
+                known = [values[a.at] if isinstance(a, _Position) else a for a in arguments]
+                values.append((OPERATORS.get(op) or ops.TENSOR_FUNCTIONS[op])(*known))
+        return tuple(values[i] for i in self._results)
+
+    def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+        """One step of the law: the cell on tensors."""
+
+        def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+            with ops.spiking_with(self.surrogate):
+                return self.cell(x, *states, **params)
+
+        return step
+
+
+@dataclass(frozen=True)
+class _Position:
+    at: int
+
+
+def _derive(step: Trace, spike: Spike) -> Derivation:
+    forward = (step.spk, *step.new_states)
+    everything = needed(forward)
+    inner = [a for node in everything if node.varying for a in node.args]
+    outer = [*inner, *forward]
+    hoisted = tuple(sorted({n for n in outer if not n.varying and n.op != "const"}, key=lambda n: n.index))
+    cotangents = tuple(step.graph.leaf("cotangent", i) for i in range(len(forward)))
+    leaves = (step.x, *step.states, *hoisted)
+    pairs: Sequence[tuple[Symbol, Symbol]] = list(zip(forward, cotangents, strict=True))
+    try:
+        backward = tuple(adjoint(step.graph, pairs, leaves, spike))
+    except Untraceable:
+        raise
+    except Exception as error:  # a user's formula that does not take symbols
+        raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
+    return Derivation(step, hoisted, forward, cotangents, backward)
+
+
+def program_for(cell: Cell, surrogate: Surrogate) -> Program:
+    """The program of a cell and a spike function, shared by all networks that use both.
+
+    A callable of the user's is not kept: it may be a method, and would hold its network in memory.
+    """
+    return Program(cell, surrogate) if as_spike(surrogate) is None else _shared_program(cell, surrogate)
+
+
+@lru_cache(maxsize=512)
+def _shared_program(cell: Cell, surrogate: Surrogate) -> Program:
+    return Program(cell, surrogate)
+
+

@@ -1,0 +1,286 @@
+"""Spike functions: the Heaviside step forward, a smooth stand-in for its derivative backward.
+
+A surrogate is one row: a factory with its defaults and one formula for dH/du, u = mem - threshold. The formula is
+written in the vocabulary of `spikeloom.ops`, so the same line serves PyTorch's autograd and the fused kernels.
+In the formulas below g is the incoming gradient and k the slope.
+
+    >>> import torch
+    >>> from spikeloom import surrogate
+    >>> spike_grad = surrogate.fast_sigmoid(slope=25)
+    >>> spike_grad
+    fast_sigmoid(slope=25)
+    >>> u = torch.tensor([-0.1, 0.2], requires_grad=True)
+    >>> spk = spike_grad(u)
+    >>> spk.sum().backward()
+    >>> spk.detach(), u.grad
+    (tensor([0., 1.]), tensor([0.0816, 0.0278]))
+
+Write your own with `Spike`: ``Spike("mine", formula, {"width": 0.5})`` where ``formula(u, width)`` uses `spikeloom.ops`.
+Any other callable from a tensor to spikes works too; it runs through the plain loop instead of a fused kernel.
+
+Source of the method: Neftci, Mostafa and Zenke, "Surrogate gradient learning in spiking neural networks", 2019.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from . import ops
+
+
+class _Fire(torch.autograd.Function):
+    """Heaviside forward; the surrogate's own rule backward, itself differentiable."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(u: torch.Tensor, spike: "Spike") -> torch.Tensor:
+        return ops.heaviside(u)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, "Spike"], output: torch.Tensor) -> None:
+        u, ctx.spike = inputs
+        ctx.save_for_backward(u)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (u,) = ctx.saved_tensors
+        return ctx.spike.backward(u, grads[0]), None
+
+
+class Spike:
+    """A spike function from its derivative: ``derivative(u, **constants)``.
+
+    Args:
+        name: what the repr shows.
+        derivative: dH/du in the vocabulary of `spikeloom.ops`; a module-level function, so that it pickles.
+        constants: the numbers that the formula takes, by name.
+
+    Spikes are equal if formula and constants are; they pickle, deepcopy and hash. Output dtype is the input's.
+    """
+
+    traceable = True
+
+    def __init__(self, name: str, derivative: Callable[..., Any], constants: Mapping[str, float] | None = None):
+        self.name, self.derivative, self.constants = name, derivative, dict(constants or {})
+
+    def __call__(self, u: torch.Tensor) -> torch.Tensor:
+        spk: torch.Tensor = _Fire.apply(u, self)
+        return spk
+
+    def slope_at(self, u: ops.Value) -> ops.Value:
+        """dH/du at u, on tensors and on symbols."""
+        return self.derivative(u, **self.constants)
+
+    def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        """The gradient for u, given the gradient for the spikes."""
+        return grad * self.slope_at(u)
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (type(self), self.name, self.derivative, *sorted(self.constants.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spike) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.constants.items())})"
+
+
+class _RandomSpike(Spike):
+    """Its derivative draws random numbers in every backward, so no kernel can be made of it."""
+
+    traceable = False
+
+
+class _CustomSpike(Spike):
+    """The user's own rule ``f(input, grad, spikes)``, kept as it is."""
+
+    traceable = False
+
+    def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.derivative(u, grad, ops.heaviside(u))
+        return result
+
+
+# -- the formulas ---------------------------------------------------------------------------------------------------
+
+
+def _straight_through(u: ops.Value) -> ops.Value:
+    return 1.0
+
+
+def _zero(u: ops.Value) -> ops.Value:
+    return 0.0
+
+
+def _triangular(u: ops.Value, threshold: float) -> ops.Value:
+    return ops.where(u < 0, ops.full_like(u, threshold), -threshold)
+
+
+def _fast_sigmoid(u: ops.Value, slope: float) -> ops.Value:
+    return 1 / (slope * ops.abs(u) + 1) ** 2
+
+
+def _atan(u: ops.Value, alpha: float) -> ops.Value:
+    return alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2)
+
+
+def _heaviside(u: ops.Value) -> ops.Value:
+    return ops.where(u > 0, ops.full_like(u, 1), 0.0)
+
+
+def _sigmoid(u: ops.Value, slope: float) -> ops.Value:
+    decay = ops.exp(-abs(slope) * ops.abs(u))  # even in u, so the exponent is never positive and never overflows
+    return slope * decay / (1 + decay) ** 2
+
+
+def _spike_rate_escape(u: ops.Value, beta: float, slope: float) -> ops.Value:
+    return slope * ops.exp(-beta * ops.abs(u - 1))
+
+
+def _stochastic(u: torch.Tensor, mean: float, variance: float) -> torch.Tensor:
+    return torch.where(u > 0, 1.0, (torch.rand_like(u) - 0.5 + mean) * variance)
+
+
+def _leaky(u: ops.Value, slope: float) -> ops.Value:
+    return ops.where(u > 0, ops.full_like(u, 1), slope)
+
+
+def _sparse_fast_sigmoid(u: ops.Value, slope: float, B: float) -> ops.Value:
+    return ops.where(u > B, _fast_sigmoid(u, slope), 0.0)
+
+
+def _gaussian(u: ops.Value, sigma: float) -> ops.Value:
+    return ops.exp(-0.5 * (u / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+
+
+def _boxcar(u: ops.Value, width: float) -> ops.Value:
+    return ops.where(ops.abs(u) < width / 2, ops.full_like(u, 1 / width), 0.0)
+
+
+# -- the factories --------------------------------------------------------------------------------------------------
+
+
+def straight_through_estimator() -> Spike:
+    """g: the gradient passes unchanged (Bengio et al., 2013)."""
+    return Spike("straight_through_estimator", _straight_through)
+
+
+def triangular(threshold: float = 1) -> Spike:
+    """g * threshold below the threshold, -g * threshold at and above it.
+
+    Despite its name this is a step, not a triangle: it is kept because trained networks depend on it.
+    For a bump of finite width around the threshold, use `boxcar`.
+    """
+    return Spike("triangular", _triangular, {"threshold": threshold})
+
+
+def fast_sigmoid(slope: float = 25) -> Spike:
+    """g / (k |u| + 1)^2 (Zenke and Ganguli, 2018)."""
+    return Spike("fast_sigmoid", _fast_sigmoid, {"slope": slope})
+
+
+def atan(alpha: float = 2.0) -> Spike:
+    """g * (alpha / 2) / (1 + (pi / 2 * alpha * u)^2), the default of every neuron (Fang et al., 2021)."""
+    return Spike("atan", _atan, {"alpha": alpha})
+
+
+def heaviside() -> Spike:
+    """g * H(u): the gradient passes only where the neuron fired."""
+    return Spike("heaviside", _heaviside)
+
+
+def sigmoid(slope: float = 25) -> Spike:
+    """g * k e^(-k u) / (1 + e^(-k u))^2, computed without overflow (Zenke and Vogels, 2021)."""
+    return Spike("sigmoid", _sigmoid, {"slope": slope})
+
+
+def spike_rate_escape(beta: float = 1, slope: float = 25) -> Spike:
+    """g * k exp(-beta |u - 1|), centred one unit *above* the threshold (after Wulfram Gerstner's escape rate, 2014)."""
+    return Spike("spike_rate_escape", _spike_rate_escape, {"beta": beta, "slope": slope})
+
+
+def SSO(mean: float = 0, variance: float = 0.2) -> Spike:
+    """Stochastic: g where the neuron fired, elsewhere g * (U(0, 1) - 0.5 + mean) * variance, drawn in every backward."""
+    return _RandomSpike("SSO", _stochastic, {"mean": mean, "variance": variance})
+
+
+def LSO(slope: float = 0.1) -> Spike:
+    """Leaky: g where the neuron fired, k g elsewhere."""
+    return Spike("LSO", _leaky, {"slope": slope})
+
+
+def SFS(slope: float = 25, B: float = 1) -> Spike:
+    """Sparse fast sigmoid: g / (k |u| + 1)^2 where u > B, else 0."""
+    return Spike("SFS", _sparse_fast_sigmoid, {"slope": slope, "B": B})
+
+
+def gaussian(sigma: float = 0.4) -> Spike:
+    """g * N(u; 0, sigma): the density of a normal distribution (Yin, Corradi and Bohte, 2021)."""
+    return Spike("gaussian", _gaussian, {"sigma": sigma})
+
+
+def boxcar(width: float = 1.0) -> Spike:
+    """g / width where |u| < width / 2, else exactly 0: a compact support, so most gradients vanish.
+
+    Source: Kaiser, Mostafa and Neftci, "Synaptic plasticity dynamics for deep continuous local learning", 2020.
+    """
+    return Spike("boxcar", _boxcar, {"width": width})
+
+
+def custom_surrogate(custom_surrogate_function: Callable[..., torch.Tensor]) -> Spike:
+    """The gradient is ``custom_surrogate_function(input, grad, spikes)``; runs through the plain loop."""
+    return _CustomSpike("custom_surrogate", custom_surrogate_function)
+
+
+def no_gradient() -> Spike:
+    """0: the plain step, through which no gradient flows (what `surrogate_disable=True` uses)."""
+    return Spike("no_gradient", _zero)
+
+
+# -- the same under the names of autograd functions: ATan.apply(x, alpha) ---------------------------------------------
+
+
+class _Function:
+    """What stands behind ``ATan``: ``ATan.apply`` is this object, and calling it makes the spike and applies it."""
+
+    def __init__(self, name: str, factory: Callable[..., Spike]):
+        self.name, self.factory = name, factory
+
+    def __call__(self, input_: torch.Tensor, *constants: Any) -> torch.Tensor:
+        return self.factory(*constants)(input_)
+
+    @property
+    def apply(self) -> "_Function":
+        return self
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"{self.name}.apply"
+
+
+StraightThroughEstimator = _Function("StraightThroughEstimator", straight_through_estimator)
+Triangular = _Function("Triangular", triangular)
+FastSigmoid = _Function("FastSigmoid", fast_sigmoid)
+ATan = _Function("ATan", atan)
+Heaviside = _Function("Heaviside", heaviside)
+Sigmoid = _Function("Sigmoid", sigmoid)
+SpikeRateEscape = _Function("SpikeRateEscape", spike_rate_escape)
+StochasticSpikeOperator = _Function("StochasticSpikeOperator", SSO)
+LeakySpikeOperator = _Function("LeakySpikeOperator", LSO)
+SparseFastSigmoid = _Function("SparseFastSigmoid", SFS)
+CustomSurrogate = _Function("CustomSurrogate", custom_surrogate)
+
+
+def as_spike(spike_grad: Callable[..., torch.Tensor]) -> Spike | None:
+    """The traceable `Spike` behind a layer's `spike_grad`, or None if it can only be called."""
+    if isinstance(spike_grad, _Function) and spike_grad is not CustomSurrogate:
+        spike_grad = spike_grad.factory()
+    return spike_grad if isinstance(spike_grad, Spike) and spike_grad.traceable else None
