@@ -1,0 +1,32 @@
+"""What holds for every test: fresh memory is full of NaN, kernels are cached apart, random numbers start from one seed."""
+
+import os
+import tempfile
+
+import pytest
+import torch
+
+# Set before spikeloom is imported, so that no test reads or fills the user's own cache of kernels.
+_cache = tempfile.TemporaryDirectory(prefix="spikeloom-test-kernels-", ignore_cleanup_errors=True)
+os.environ["SPIKELOOM_CACHE_DIR"] = _cache.name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _cache.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def nan_in_fresh_memory():
+    """Fill what `torch.empty` and its like return with NaN: a kernel that forgets to write is then seen."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """The seed that torch's generators start from in this test."""
+    torch.manual_seed(20)
+    return 20
