@@ -1,4 +1,4 @@
-"""What holds for every test: fresh memory is full of NaN, kernels are cached apart, random numbers start from one seed."""
+"""What holds for every test: fresh memory is full of NaN, kernels are cached apart, the random seed is known."""
 
 import os
 import tempfile
@@ -6,9 +6,10 @@ import tempfile
 import pytest
 import torch
 
-# Set before spikeloom is imported, so that no test reads or fills the user's own cache of kernels.
+# Set before spikeloom is imported: no test reads or fills the user's own kernels. Give a directory to keep them.
 _cache = tempfile.TemporaryDirectory(prefix="spikeloom-test-kernels-", ignore_cleanup_errors=True)
-os.environ["SPIKELOOM_CACHE_DIR"] = _cache.name
+os.environ.setdefault("SPIKELOOM_CACHE_DIR", _cache.name)
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, deterministic products on CUDA raise
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

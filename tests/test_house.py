@@ -1,0 +1,195 @@
+"""The house rules, read from the source: who may import whom, how long a file may be, what an import may load."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+
+import spikeloom as snn
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "spikeloom"
+
+# The architecture: a file imports only what stands above it. Within a folder any order will do that has no cycle.
+ORDER = (
+    "ops.py",
+    "surrogate.py",
+    "cells/",
+    "scan/",
+    "linear/",
+    "neurons/",
+    "layers/",
+    "network/",
+    "spikegen/",
+    "functional/",
+    "metrics/",
+    "utils.py",
+    "backprop.py",
+    "spikeplot.py",
+    "export_nir.py",
+    "import_nir.py",
+    "__init__.py",
+    "bench/",
+    "demo.py",
+    "doctor.py",
+    "__main__.py",
+)
+COMMAND_LINE = ("bench/", "demo.py", "doctor.py", "__main__.py")
+OPTIONAL = (
+    *("numba", "llvmlite", "triton", "matplotlib", "pandas", "nir", "nirtorch", "sklearn", "scipy", "tqdm", "snntorch"),
+    "torch._dynamo",  # optional for us, and takes longer to load than all of the package
+)
+LONGEST = 400
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py"))
+PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+
+
+def named(path: Path) -> str:
+    return path.relative_to(PACKAGE if PACKAGE in path.parents else ROOT).as_posix()
+
+
+def place(path: Path) -> str:
+    """The entry of ORDER that a file belongs to."""
+    first, *rest = path.relative_to(PACKAGE).parts
+    return f"{first}/" if rest else first
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a file that run, also inside functions; `if TYPE_CHECKING:` never does."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")):
+            yield child
+            yield from running(child)
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a dotted module name inside the package, if there is one."""
+    path = ROOT.joinpath(*module.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((c for c in candidates if c.is_file()), None)
+
+
+def imports_of(path: Path) -> set[Path]:
+    """The package's own files that a file imports, wherever in it the import stands."""
+    here = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in running(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {file_of(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*here[: len(here) - node.level + 1], *filter(None, [node.module])])
+            module = base if node.level else node.module or ""
+            # `from . import ops` names a file; `from .ops import spike` a name inside one
+            found |= {file_of(f"{module}.{alias.name}") or file_of(module) for alias in node.names}
+    return {imported for imported in found if imported is not None and PACKAGE in imported.parents} - {path}
+
+
+IMPORTS = {path: imports_of(path) for path in SOURCES}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_file_imports_only_what_stands_above_it(path: Path):
+    assert place(path) in ORDER, f"{named(path)} has no place in the architecture; give {place(path)!r} one in ORDER"
+    upward = [
+        named(other)
+        for other in IMPORTS[path]
+        if place(other) != place(path) and ORDER.index(place(other)) > ORDER.index(place(path))
+    ]
+    assert not upward, f"{named(path)} imports {upward}, which stand below it"
+
+
+def test_no_import_cycle():
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail("the imports go in a circle: " + " -> ".join(map(named, error.args[1])))
+
+
+def test_the_import_reader_sees_what_python_sees():
+    """Guards the guard: the files behind the neurons are found through relative imports of every form."""
+    assert PACKAGE / "ops.py" in IMPORTS[PACKAGE / "surrogate.py"]
+    assert PACKAGE / "cells" / "leaky.py" in IMPORTS[PACKAGE / "neurons" / "leaky.py"]
+    assert PACKAGE / "neurons" / "__init__.py" in IMPORTS[PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=named)
+def test_file_is_short(path: Path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= LONGEST, f"{named(path)} has {lines} lines; split it"
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=named)
+def test_file_says_what_it_is_and_leaves_nothing_to_do(path: Path):
+    text = path.read_text()
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{named(path)} has no docstring"
+    left = re.findall(r"\bT[O]DO\b|\bFIX[M]E\b", text)
+    assert not left, f"{named(path)} holds {left}"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if place(p) not in COMMAND_LINE], ids=named)
+def test_library_does_not_print(path: Path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not lines, f"{named(path)} prints in lines {lines}"
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_no_submodule_bears_the_name_of_something_public(folder: Path):
+    """Loading a submodule binds its name in the package, and would replace a function of that name."""
+    package = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
+    children = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    for name in children - {"__init__", "__main__"}:
+        assert isinstance(getattr(package, name, package), ModuleType), f"{package.__name__}.{name} is two things"
+
+
+def test_import_loads_nothing_optional():
+    code = f"""
+import sys, torch
+before = set(sys.modules)
+import spikeloom
+print(*[name for name in {OPTIONAL!r} if name in sys.modules and name not in before])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.split() == [], "import spikeloom loads an optional package"
+
+
+def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """The public names of a module that are the package's own: functions, classes and what they hold."""
+    for name in dir(module):
+        thing = getattr(module, name)
+        ours = (getattr(thing, "__module__", None) or "").startswith(PACKAGE.name)
+        if name.startswith("_") or not ours or not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        yield f"{module.__name__}.{name}", thing
+        for cls in thing.__mro__ if inspect.isclass(thing) else ():
+            for member, value in vars(cls).items() if cls.__module__.startswith(PACKAGE.name) else ():
+                if not member.startswith("_") and isinstance(
+                    value, (FunctionType, classmethod, staticmethod, property)
+                ):
+                    yield f"{module.__name__}.{name}.{member}", getattr(thing, member)
+
+
+@pytest.mark.parametrize("module", [snn, snn.surrogate, snn.utils, importlib.import_module("spikeloom.ops")], ids=str)
+def test_public_names_are_documented(module: ModuleType):
+    bare = [name for name, thing in public_names(module) if not inspect.getdoc(thing)]
+    assert not bare, f"no docstring: {bare}"
+
+
+def test_no_public_name_is_missed_by_static_tools():
+    """py.typed ships, and every public name of the package is one that a type checker finds without running it."""
+    assert (PACKAGE / "py.typed").exists()
+    nodes = list(ast.walk(ast.parse((PACKAGE / "__init__.py").read_text())))
+    stated = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    stated |= {alias.asname for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    public = {name.rpartition(".")[2] for name, thing in public_names(snn) if name.count(".") == 1}
+    assert public <= stated
