@@ -15,8 +15,9 @@ In the formulas below g is the incoming gradient and k the slope.
     >>> spk.detach(), u.grad
     (tensor([0., 1.]), tensor([0.0816, 0.0278]))
 
-Write your own with `Spike`: ``Spike("mine", formula, {"width": 0.5})`` where ``formula(u, width)`` uses `spikeloom.ops`.
-Any other callable from a tensor to spikes works too; it runs through the plain loop instead of a fused kernel.
+Write your own with `Spike`: ``Spike("mine", formula, {"width": 0.5})``, where ``formula(u, width)`` uses the functions
+of `spikeloom.ops`. Any other callable from a tensor to spikes works too; it runs through the plain loop instead of a
+fused kernel.
 
 Source of the method: Neftci, Mostafa and Zenke, "Surrogate gradient learning in spiking neural networks", 2019.
 """
@@ -58,15 +59,30 @@ class Spike:
         derivative: dH/du in the vocabulary of `spikeloom.ops`; a module-level function, so that it pickles.
         constants: the numbers that the formula takes, by name.
 
-    Spikes are equal if formula and constants are; they pickle, deepcopy and hash. Output dtype is the input's.
+    Shapes:
+        u [*S] to spikes [*S] of the same dtype and device.
+
+    Spike functions are equal if class, name, formula and constants are; they pickle, deepcopy and hash.
+
+        >>> import torch
+        >>> from spikeloom import ops
+        >>> def hill(u, width):
+        ...     return width / (width + u**2)
+        >>> spike_grad = Spike("hill", hill, {"width": 0.5})
+        >>> u = torch.tensor([0.0, 0.5], requires_grad=True)
+        >>> spike_grad(u).sum().backward()
+        >>> u.grad
+        tensor([1.0000, 0.6667])
     """
 
     traceable = True
 
     def __init__(self, name: str, derivative: Callable[..., Any], constants: Mapping[str, float] | None = None):
-        self.name, self.derivative, self.constants = name, derivative, dict(constants or {})
+        self.name, self.derivative = name, derivative
+        self.constants = {key: _number(value) for key, value in (constants or {}).items()}
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
+        """Spikes of u: 1 where u > 0, else 0."""
         spk: torch.Tensor = _Fire.apply(u, self)
         return spk
 
@@ -76,7 +92,8 @@ class Spike:
 
     def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """The gradient for u, given the gradient for the spikes."""
-        return grad * self.slope_at(u)
+        result: torch.Tensor = grad * self.slope_at(u)
+        return result
 
     def _identity(self) -> tuple[Any, ...]:
         return (type(self), self.name, self.derivative, *sorted(self.constants.items()))
@@ -89,6 +106,11 @@ class Spike:
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.constants.items())})"
+
+
+def _number(constant: Any) -> Any:
+    """A tensor of one number as that number: it enters kernels, hashes and comparisons."""
+    return constant.item() if isinstance(constant, torch.Tensor) and constant.numel() == 1 else constant
 
 
 class _RandomSpike(Spike):
@@ -106,6 +128,9 @@ class _CustomSpike(Spike):
         result: torch.Tensor = self.derivative(u, grad, ops.heaviside(u))
         return result
 
+    def __repr__(self) -> str:
+        return f"{self.name}({getattr(self.derivative, '__qualname__', repr(self.derivative))})"
+
 
 # -- the formulas ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +144,7 @@ def _zero(u: ops.Value) -> ops.Value:
 
 
 def _triangular(u: ops.Value, threshold: float) -> ops.Value:
-    return ops.where(u < 0, ops.full_like(u, threshold), -threshold)
+    return ops.where(u >= 0, ops.full_like(u, -threshold), threshold)
 
 
 def _fast_sigmoid(u: ops.Value, slope: float) -> ops.Value:
@@ -152,7 +177,7 @@ def _leaky(u: ops.Value, slope: float) -> ops.Value:
 
 
 def _sparse_fast_sigmoid(u: ops.Value, slope: float, B: float) -> ops.Value:
-    return ops.where(u > B, _fast_sigmoid(u, slope), 0.0)
+    return ops.where(u <= B, 0.0, _fast_sigmoid(u, slope))  # in this order NaN comes through
 
 
 def _gaussian(u: ops.Value, sigma: float) -> ops.Value:
@@ -161,6 +186,14 @@ def _gaussian(u: ops.Value, sigma: float) -> ops.Value:
 
 def _boxcar(u: ops.Value, width: float) -> ops.Value:
     return ops.where(ops.abs(u) < width / 2, ops.full_like(u, 1 / width), 0.0)
+
+
+def _triangle(u: ops.Value, width: float) -> ops.Value:
+    return ops.clamp(1 - ops.abs(u) / width, 0, 1) / width
+
+
+def _exponential(u: ops.Value, beta: float) -> ops.Value:
+    return beta / 2 * ops.exp(-beta * ops.abs(u))
 
 
 # -- the factories --------------------------------------------------------------------------------------------------
@@ -174,8 +207,8 @@ def straight_through_estimator() -> Spike:
 def triangular(threshold: float = 1) -> Spike:
     """g * threshold below the threshold, -g * threshold at and above it.
 
-    Despite its name this is a step, not a triangle: it is kept because trained networks depend on it.
-    For a bump of finite width around the threshold, use `boxcar`.
+    Despite its name this is a step, and it is negative where the neuron fired: kept, because trained networks depend
+    on it. For a triangle around the threshold use `triangle`.
     """
     return Spike("triangular", _triangular, {"threshold": threshold})
 
@@ -201,12 +234,19 @@ def sigmoid(slope: float = 25) -> Spike:
 
 
 def spike_rate_escape(beta: float = 1, slope: float = 25) -> Spike:
-    """g * k exp(-beta |u - 1|), centred one unit *above* the threshold (after Wulfram Gerstner's escape rate, 2014)."""
+    """g * k exp(-beta |u - 1|), with its peak one unit *above* the threshold.
+
+    The place of the peak is kept, because trained networks depend on it. For one at the threshold use `exponential`.
+    """
     return Spike("spike_rate_escape", _spike_rate_escape, {"beta": beta, "slope": slope})
 
 
 def SSO(mean: float = 0, variance: float = 0.2) -> Spike:
-    """Stochastic: g where the neuron fired, elsewhere g * (U(0, 1) - 0.5 + mean) * variance, drawn in every backward."""
+    """Stochastic: g where the neuron fired, elsewhere g * (U(0, 1) - 0.5 + mean) * variance, drawn in every backward.
+
+    The two arguments are not what they are called, and stay so because trained networks depend on it: the noise has
+    the mean ``mean * variance`` and the standard deviation ``variance / sqrt(12)``. Runs through the plain loop.
+    """
     return _RandomSpike("SSO", _stochastic, {"mean": mean, "variance": variance})
 
 
@@ -221,7 +261,8 @@ def SFS(slope: float = 25, B: float = 1) -> Spike:
 
 
 def gaussian(sigma: float = 0.4) -> Spike:
-    """g * N(u; 0, sigma): the density of a normal distribution (Yin, Corradi and Bohte, 2021)."""
+    """g * exp(-u^2 / (2 sigma^2)) / (sigma sqrt(2 pi)): the density of a normal distribution."""
+    _check_positive("gaussian", sigma=sigma)
     return Spike("gaussian", _gaussian, {"sigma": sigma})
 
 
@@ -230,11 +271,27 @@ def boxcar(width: float = 1.0) -> Spike:
 
     Source: Kaiser, Mostafa and Neftci, "Synaptic plasticity dynamics for deep continuous local learning", 2020.
     """
+    _check_positive("boxcar", width=width)
     return Spike("boxcar", _boxcar, {"width": width})
 
 
+def triangle(width: float = 1.0) -> Spike:
+    """g * max(0, 1 - |u| / width) / width: a peak at the threshold, exactly 0 from `width` on."""
+    _check_positive("triangle", width=width)
+    return Spike("triangle", _triangle, {"width": width})
+
+
+def exponential(beta: float = 5.0) -> Spike:
+    """g * beta / 2 * exp(-beta |u|): a peak at the threshold that falls off exponentially on both sides."""
+    _check_positive("exponential", beta=beta)
+    return Spike("exponential", _exponential, {"beta": beta})
+
+
 def custom_surrogate(custom_surrogate_function: Callable[..., torch.Tensor]) -> Spike:
-    """The gradient is ``custom_surrogate_function(input, grad, spikes)``; runs through the plain loop."""
+    """The gradient is ``custom_surrogate_function(input, grad, spikes)``; runs through the plain loop.
+
+    A formula for dH/du alone is better written as a `Spike`, which runs in fused kernels.
+    """
     return _CustomSpike("custom_surrogate", custom_surrogate_function)
 
 
@@ -243,11 +300,20 @@ def no_gradient() -> Spike:
     return Spike("no_gradient", _zero)
 
 
+def _check_positive(name: str, **constants: float) -> None:
+    for key, value in constants.items():
+        if not value > 0:
+            raise ValueError(f"surrogate.{name} got {key}={value!r}; pass a positive number")
+
+
 # -- the same under the names of autograd functions: ATan.apply(x, alpha) ---------------------------------------------
 
 
 class _Function:
-    """What stands behind ``ATan``: ``ATan.apply`` is this object, and calling it makes the spike and applies it."""
+    """What stands behind ``ATan``: ``ATan.apply(u, alpha)`` is ``atan(alpha)(u)``, and ``ATan.apply`` a spike function.
+
+    ``apply`` is the object itself, so that a layer recognises it as spike_grad and it pickles by its name.
+    """
 
     def __init__(self, name: str, factory: Callable[..., Spike]):
         self.name, self.factory = name, factory
