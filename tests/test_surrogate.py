@@ -268,12 +268,11 @@ def test_same_as_snntorch(row):
     reference = pytest.importorskip("snntorch.surrogate")
     steepest = max(np.abs(list(row.constants.values() or [25])))
     u = torch.linspace(-80, 80, 2001) / (steepest if row.name == "sigmoid" else 1)
-    u = torch.cat(
-        [u, torch.tensor([0.0, -0.0, 1.0, 1e-30, torch.inf, -torch.inf][: 4 if row.name == "sigmoid" else 6])]
-    )
+    odd = [0.0, -0.0, 1.0, 1e-30, torch.nan, torch.inf, -torch.inf]
+    u = torch.cat([u, torch.tensor(odd[: 5 if row.name == "sigmoid" else 7])])
     theirs, ours = getattr(reference, row.name)(**row.constants), row.make()
     assert torch.equal(ours(u), theirs(u))
-    torch.testing.assert_close(gradient(ours, u), gradient(theirs, u), rtol=2e-5, atol=1e-12)
+    torch.testing.assert_close(gradient(ours, u), gradient(theirs, u), rtol=2e-5, atol=1e-12, equal_nan=True)
 
 
 # -- random and custom rules ------------------------------------------------------------------------------------------
