@@ -1,0 +1,74 @@
+"""The pages: every Python block runs, every link leads somewhere, and the reset diagram is that of the equations."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import spikeloom as snn
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def blocks_of(page: Path) -> list[tuple[int, str]]:
+    """The Python blocks of a page, each with its first line's number."""
+    text = page.read_text()
+    return [(text[: m.start(1)].count("\n"), m[1]) for m in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path):
+    """From top to bottom in one namespace; blocks with >>> must print what they show."""
+    if "snn.unroll" in page.read_text() and not hasattr(snn, "unroll"):
+        pytest.skip("waits for unroll")
+    names: dict[str, object] = {"__name__": page.stem}
+    for line, block in blocks_of(page):
+        if ">>>" in block:
+            test = doctest.DocTestParser().get_doctest(block, names, page.name, str(page), line)
+            report: list[str] = []
+            result = doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append, clear_globs=False)
+            assert not result.failed, "".join(report)
+            names |= test.globs
+        else:
+            exec(compile("\n" * line + block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
+    assert not missing, f"{page.name} links to {missing}"
+
+
+def test_every_page_is_linked_from_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert [page.name for page in PAGES[2:] if f"docs/{page.name}" not in text] == []
+
+
+def membranes(reset: str, delayed: bool, steps: int) -> list[str]:
+    """The equations of docs/resets.md in plain Python: beta 0.5, threshold 1, input 0.75, as the diagram shows them."""
+    mem, shown = 0.0, []
+    for _ in range(steps):
+        fired = float(mem > 1)
+        charged = {
+            "subtract": 0.5 * mem + 0.75 - fired,
+            "zero": 0.5 * (1 - fired) * mem + 0.75,
+            "none": 0.5 * mem + 0.75,
+        }
+        mem = charged[reset]
+        spk = float(mem > 1)
+        if not delayed:
+            mem -= {"subtract": spk - fired, "zero": (spk - fired) * mem, "none": 0.0}[reset]
+        shown.append(f"{mem:.3f}{'*' if spk else ''}")
+    return shown
+
+
+@pytest.mark.parametrize("delayed", [True, False], ids=["delayed", "immediate"])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_reset_diagram_is_that_of_the_equations(reset, delayed):
+    page = (ROOT / "docs" / "resets.md").read_text()
+    (row,) = re.findall(rf"^{reset}, {'delayed' if delayed else 'immediate'} +(.*)$", page, re.M)
+    assert row.split() == membranes(reset, delayed, steps=8)
