@@ -5,6 +5,7 @@ import tempfile
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Set before spikeloom is imported: no test reads or fills the user's own kernels. Give a directory to keep them.
 _cache = tempfile.TemporaryDirectory(prefix="spikeloom-test-kernels-", ignore_cleanup_errors=True)
@@ -14,6 +15,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, deter
 # The first exp of a process, if it is large enough for two threads, is off by 3e-9 in one of them now and then: MKL's
 # vector library is still starting. A small one before it runs on one thread and starts it.
 torch.exp(torch.zeros(1, dtype=torch.float64))
+
+# The same examples at every run, and no limit on the time of one: the first may compile a kernel.
+settings.register_profile("spikeloom", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("spikeloom")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
