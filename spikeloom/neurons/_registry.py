@@ -1,5 +1,6 @@
 """Which neurons are alive: a weak, ordered, list-like view, so that being listed never keeps a network in memory."""
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -40,6 +41,11 @@ class Instances(Sequence[Any]):
     def __contains__(self, neuron: object) -> bool:
         return any(neuron is other for other in self)
 
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, (list, Instances)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # like a list's: its contents change
+
     def __repr__(self) -> str:
         return repr(list(self))
 
@@ -48,7 +54,19 @@ INSTANCES = Instances()
 
 
 class Registered(type):
-    """The metaclass that gives neuron classes their `instances`, which can also be assigned (only to empty it)."""
+    """The metaclass of neurons: lists a neuron once it is wholly built, and gives the classes their `instances`."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        # not in the constructor: one that raises half-way must leave nothing behind
+        neuron = super().__call__(*args, **kwargs)
+        INSTANCES.add(neuron)
+        return neuron
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        # that of the constructor, which `__call__` above would hide from inspect and help()
+        constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return constructor.replace(parameters=list(constructor.parameters.values())[1:])
 
     @property
     def instances(cls) -> Instances:
@@ -56,5 +74,50 @@ class Registered(type):
 
     @instances.setter
     def instances(cls, neurons: Sequence[Any]) -> None:
-        keep = {id(neuron) for neuron in neurons}
-        INSTANCES.forget(lambda neuron: id(neuron) not in keep)
+        keep = list(neurons)
+        INSTANCES.forget(lambda neuron: isinstance(neuron, cls))
+        for neuron in keep:
+            INSTANCES.add(neuron)
+
+
+class ClassWide:
+    """What acts on every living neuron of a class, whichever network it belongs to; and small static helpers.
+
+    To act on one network only, see `spikeloom.utils.reset` and `spikeloom.utils.detach`.
+    """
+
+    @classmethod
+    def init(cls) -> None:
+        """Forget the instances of this class; they live on, but `reset_hidden` no longer reaches them."""
+        INSTANCES.forget(lambda neuron: isinstance(neuron, cls))
+
+    @classmethod
+    def reset_hidden(cls) -> None:
+        """Set the state of every living neuron of this class, in all networks, to zeros."""
+        for neuron in INSTANCES:
+            if isinstance(neuron, cls):
+                neuron.reset_mem()
+
+    @classmethod
+    def detach_hidden(cls) -> None:
+        """Cut the state of every living neuron of this class, in all networks, from its graph."""
+        for neuron in INSTANCES:
+            if isinstance(neuron, cls):
+                neuron.detach_mem()
+
+    @property
+    def instances(self) -> Instances:
+        """All living neurons, in the order of their making; a weak view."""
+        return INSTANCES
+
+    @staticmethod
+    def detach(*states: Any) -> None:
+        """Detach each tensor in place."""
+        for state in states:
+            state.detach_()
+
+    @staticmethod
+    def zeros(*states: Any) -> None:
+        """Set each tensor to zero in place, also one that requires grad."""
+        for state in states:
+            state.detach().zero_()

@@ -1,0 +1,316 @@
+"""`python -m spikeloom demo`: trains a small network on handwritten digits, times it, and draws what its neurons did."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import spikeloom as snn
+
+from .bench.case import Outcome
+from .bench.runner import in_turn
+
+STEPS = 25
+BATCH = 64
+HIDDEN = 256
+BETA = 0.9
+RATE = 0.01
+"""The highest learning rate of a schedule that rises first and then falls."""
+COMPARED = 7
+"""Batches that are timed each way."""
+PICTURED = 20
+"""The test digit in the picture: one that people can read too."""
+
+NEEDED: Mapping[str, str] = {"sklearn": "scikit-learn", "matplotlib": "Matplotlib", "tqdm": "tqdm"}
+
+
+class Lacking(Exception):
+    """A package is missing that only this command needs; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 1,797 digits that scikit-learn brings along, 8 x 8 pixels from 0 to 1, in a fixed split."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the training showed: the accuracy after each epoch, and the seconds of it all."""
+
+    train: list[float]
+    test: list[float]
+    seconds: float
+
+
+def demo(out: Path, epochs: int, seed: int) -> int:
+    """Train, report, draw."""
+    check_extras()
+    if out.suffix.lower() != ".png" or not out.resolve().parent.is_dir():
+        raise Lacking(f"--out got {out}; give the path of a .png file in a folder that exists")
+    digits = load()
+    torch.manual_seed(seed)
+    net = network()
+    print(f"training on {len(digits.train)} handwritten digits, testing on {len(digits.test)} others")
+    training = train(net, digits, epochs)
+    print(f"test accuracy   {training.test[-1]:.1%} after {epochs} epochs (seed {seed})")
+    print(f"time            {training.seconds:.1f} s, {STEPS} time steps per digit, {torch.get_num_threads()} threads")
+    print(speed(net, digits))
+    print(f"\n{snn.explain(net, digits.test, steps=STEPS)}\n")
+    draw(net, digits, training, out)
+    print(f"picture         {out.resolve()}")
+    return 0
+
+
+def check_extras() -> None:
+    """Raise a sentence if a package is missing, before any work is done."""
+    missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise Lacking(f"the demo needs {', '.join(missing)}; install with: pip install 'spikeloom[demo]'")
+
+
+# -- training -----------------------------------------------------------------------------------------------------------
+
+
+def load() -> Digits:
+    """Four fifths to train, one fifth to test, each digit as frequent in both."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images / 16, labels, test_size=360, stratify=labels, random_state=0)
+    train, test, train_labels, test_labels = parts
+    pixels = (torch.tensor(part, dtype=torch.float32) for part in (train, test))
+    classes = (torch.tensor(part) for part in (train_labels, test_labels))
+    (seen, unseen), (seen_labels, unseen_labels) = pixels, classes
+    return Digits(seen, seen_labels, unseen, unseen_labels)
+
+
+def network() -> nn.Sequential:
+    """64 pixels, 256 hidden neurons, 10 neurons of which the one that fires most names the digit."""
+    return nn.Sequential(
+        nn.Linear(64, HIDDEN),
+        snn.Leaky(beta=BETA, init_hidden=True),
+        nn.Linear(HIDDEN, 10),
+        snn.Leaky(beta=BETA, init_hidden=True, output=True),
+    )
+
+
+def unrolled(net: nn.Module, x: Tensor) -> Tensor:
+    """Spikes [T, B, 10] of a static input, all steps at once."""
+    snn.utils.reset(net)
+    spk: Tensor = snn.unroll(net, x, steps=STEPS)[0]
+    return spk
+
+
+def stepped(net: nn.Module, x: Tensor) -> Tensor:
+    """The same spikes by a loop over the steps."""
+    snn.utils.reset(net)
+    return torch.stack([net(x)[0] for _ in range(STEPS)])
+
+
+def loss_of(spk: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the spike counts."""
+    return nn.functional.cross_entropy(spk.sum(0), labels)
+
+
+def train(net: nn.Module, digits: Digits, epochs: int) -> Training:
+    """Adam over shuffled batches."""
+    begun = time.perf_counter()
+    batches = -(-len(digits.train) // BATCH)
+    optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * batches)
+    seen, unseen = [], []
+    for _ in progress(epochs):
+        right = 0
+        for rows in torch.randperm(len(digits.train)).split(BATCH):
+            labels = digits.train_labels[rows]
+            spk = unrolled(net, digits.train[rows])
+            update(optimizer, loss_of(spk, labels))
+            schedule.step()
+            right += correct(spk, labels)
+        seen.append(right / len(digits.train))
+        with torch.no_grad():
+            unseen.append(correct(unrolled(net, digits.test), digits.test_labels) / len(digits.test))
+    return Training(seen, unseen, time.perf_counter() - begun)
+
+
+def progress(epochs: int) -> Iterator[int]:
+    """The epochs, under a progress bar that goes away when they are done."""
+    from tqdm import tqdm
+
+    yield from tqdm(range(epochs), desc="training", unit="epoch", leave=False)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def correct(spk: Tensor, labels: Tensor) -> int:
+    """How many digits are named by the neuron that fired most."""
+    return int((spk.detach().sum(0).argmax(1) == labels).sum())
+
+
+def speed(net: nn.Module, digits: Digits) -> str:
+    """The same training batch by `unroll` and by the loop over steps, in turn, on copies of the network."""
+    x, labels = digits.train[:BATCH], digits.train_labels[:BATCH]
+
+    def batch(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[], Outcome]:
+        copied = copy.deepcopy(net)
+        optimizer = torch.optim.Adam(copied.parameters(), lr=RATE)
+
+        def run() -> Outcome:
+            update(optimizer, loss_of(forward(copied, x), labels))
+            return {}
+
+        return run
+
+    runs = {"unroll": batch(unrolled), "loop": batch(stepped)}
+    in_turn(runs, 2)  # warm-up
+    ms = {name: 1000 * statistics.median(samples) for name, samples in in_turn(runs, COMPARED).items()}
+    return (
+        f"speed           one training batch: unroll {ms['unroll']:.1f} ms, the loop over steps {ms['loop']:.1f} ms; "
+        f"unroll is {ms['loop'] / ms['unroll']:.1f}x as fast\n"
+        f"                (medians of {COMPARED} batches of {BATCH} each way, timed in turn on this machine)"
+    )
+
+
+# -- the picture --------------------------------------------------------------------------------------------------------
+
+INK, SOFT, FAINT = "#22272e", "#6b7480", "#d9dde2"
+NEURONS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#7f7f7f", "#ee8833", "#44aa99", "#332288")
+"""One colour for each output neuron, told apart also by the colour-blind."""
+
+LOOK: Mapping[str, Any] = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the network did with one digit: image [64], hidden spikes [T, 256], output spikes and membranes [T, 10]."""
+
+    image: Tensor
+    label: int
+    hidden: Tensor
+    spikes: Tensor
+    membranes: Tensor
+
+
+def record(net: nn.Sequential, digits: Digits) -> Recording:
+    """Run the pictured digit through the first layer alone, and through both."""
+    x = digits.test[PICTURED : PICTURED + 1]
+    with torch.no_grad():
+        snn.utils.reset(net)
+        hidden = snn.unroll(net[:2], x, steps=STEPS)
+        snn.utils.reset(net)
+        spikes, membranes = snn.unroll(net, x, steps=STEPS)
+        snn.utils.reset(net)
+    return Recording(x[0], int(digits.test_labels[PICTURED]), hidden[:, 0], spikes[:, 0], membranes[:, 0])
+
+
+def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> None:
+    """Three panels: the spikes of both layers, the output membranes, the accuracy."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seen = record(net, digits)
+    with matplotlib.rc_context(dict(LOOK)):
+        figure = Figure(figsize=(13, 8))
+        FigureCanvasAgg(figure)  # no window, whatever the user's backend
+        left = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), hspace=0.06, left=0.06, right=0.48, top=0.81, bottom=0.08)
+        right = figure.add_gridspec(2, 1, height_ratios=(1.15, 1), hspace=0.42, left=0.56, right=0.9, top=0.81, bottom=0.08)
+        hidden = figure.add_subplot(left[0])
+        draw_head(figure, seen)
+        draw_hidden(hidden, seen)
+        draw_output(figure.add_subplot(left[1], sharex=hidden), seen)
+        draw_membranes(figure.add_subplot(right[0]), seen)
+        draw_accuracy(figure.add_subplot(right[1]), training)
+        figure.savefig(out, dpi=150)
+
+
+def draw_head(figure: Any, seen: Recording) -> None:
+    """The digit itself, and what is to be seen."""
+    inset = figure.add_axes((0.06, 0.87, 0.06, 0.0975))
+    inset.imshow(seen.image.reshape(8, 8), cmap="gray_r")
+    inset.set(xticks=[], yticks=[])
+    inset.spines[:].set(visible=True, color=FAINT)
+    counts = [int(n) for n in seen.spikes.sum(0)]
+    answer = max(range(10), key=counts.__getitem__)
+    figure.text(0.135, 0.93, f"A handwritten {seen.label}, seen by spiking neurons", fontsize=17, weight="bold", va="center")
+    text = f"{HIDDEN} hidden and 10 output neurons over {STEPS} time steps; the neuron of the {answer} fires most: {counts[answer]} times"
+    figure.text(0.135, 0.89, text, fontsize=11, color=SOFT, va="center")
+
+
+def draw_hidden(axes: Any, seen: Recording) -> None:
+    """A tick per spike, a row per neuron that fires at all, those that fire first on top."""
+    fired = seen.hidden[:, seen.hidden.any(0)]
+    order = fired.argmax(0).argsort(stable=True)
+    steps, rows = (where.tolist() for where in fired[:, order].nonzero(as_tuple=True))
+    axes.vlines([t + 1 for t in steps], [n - 0.42 for n in rows], [n + 0.42 for n in rows], color=INK, linewidth=3.2)
+    title = f"Spikes: {len(order)} of {HIDDEN} hidden neurons fire"
+    axes.set(title=title, ylabel="hidden neurons, first to fire on top", ylim=(len(order) - 0.2, -0.8), yticks=[])
+    axes.tick_params(axis="x", labelbottom=False, length=0)
+    axes.spines["bottom"].set_color(FAINT)
+
+
+def draw_output(axes: Any, seen: Recording) -> None:
+    """A row per output neuron, in its colour."""
+    for digit, colour in enumerate(NEURONS):
+        axes.axhline(digit, color=FAINT, linewidth=0.6, zorder=0)
+        fired = (seen.spikes[:, digit].nonzero().flatten() + 1).tolist()
+        axes.vlines(fired, digit - 0.38, digit + 0.38, color=colour, linewidth=3.2)
+    axes.set(xlabel="time step", ylabel="output neurons", yticks=range(10), ylim=(9.6, -0.6), xlim=(0.3, STEPS + 0.7))
+    axes.set_xticks([1, *range(5, STEPS + 1, 5)])
+    axes.tick_params(axis="y", length=0, labelsize=8)
+
+
+def draw_membranes(axes: Any, seen: Recording) -> None:
+    """The membrane of each output neuron, that of the true digit drawn strong."""
+    steps = range(1, STEPS + 1)
+    for digit, colour in enumerate(NEURONS):
+        strong = digit == seen.label
+        line = {"linewidth": 2.8, "zorder": 3} if strong else {"linewidth": 1.3, "alpha": 0.85}
+        axes.plot(steps, seen.membranes[:, digit].tolist(), color=colour, label=str(digit), **line)
+    axes.axhline(1, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="threshold", zorder=2)
+    axes.set(title="Membranes of the output neurons", xlabel="time step", ylabel="membrane", xlim=(0.3, STEPS + 0.7))
+    axes.set_xticks([1, *range(5, STEPS + 1, 5)])
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), fontsize=9, handlelength=1.6, title="neuron")
+    legend.get_title().set_fontsize(9)
+
+
+def draw_accuracy(axes: Any, training: Training) -> None:
+    """Accuracy per epoch, on the digits trained on and on the others."""
+    epochs = range(1, len(training.test) + 1)
+    for name, values, colour in (("train, while learning", training.train, SOFT), ("test", training.test, NEURONS[0])):
+        axes.plot(epochs, [100 * v for v in values], color=colour, label=name, linewidth=2.2, marker="o", markersize=4)
+    title = f"Accuracy: {training.test[-1]:.1%} of the test digits after {len(epochs)} epochs"
+    axes.set(title=title, xlabel="epoch", ylabel="accuracy in %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    axes.legend(loc="lower right")

@@ -1,0 +1,146 @@
+"""What a user's subclass may override, or assign on one neuron: how it fires, how it resets, its whole forward.
+
+A neuron whose methods are the library's own runs by its equation, on any backend. One whose methods are the user's
+runs step by step through them, also over a whole sequence.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ..scan.program import Program
+from ._time import Visit, current_time, time_is
+
+if TYPE_CHECKING:
+    from ._neuron import SpikingNeuron
+
+
+class FiringMethods:
+    """Firing and resetting as methods of a layer."""
+
+    threshold: Tensor
+    graded_spikes_factor: Tensor
+    spike_grad: Callable[..., Tensor]
+    state_quant: Any
+
+    def fire(self, mem: Tensor) -> Tensor:
+        """Spikes of a membrane [B, *N]: spike_grad(mem - threshold) * graded_spikes_factor.
+
+        With a state_quant the membrane passes through it once more before it is compared with the threshold.
+        """
+        if callable(self.state_quant):
+            mem = self.state_quant(mem)
+        spk: Tensor = self.spike_grad(mem - self.threshold) * self.graded_spikes_factor
+        return spk
+
+    def fire_inhibition(self, batch_size: int, mem: Tensor) -> Tensor:
+        """Spikes of a membrane [B, N, ...] where only the largest mem - threshold along dimension 1 may fire.
+
+        The graded factor is not applied. `batch_size` is not used; it is B.
+        """
+        del batch_size
+        if mem.dim() < 2:
+            raise ValueError(
+                f"inhibition compares neurons along dimension 1 and got a membrane of shape {tuple(mem.shape)}; "
+                "pass an input of shape [B, N, ...], or use inhibition=False"
+            )
+        above = mem - self.threshold
+        spk: Tensor = self.spike_grad(above)
+        if not mem.size(1):
+            return spk
+        winner = torch.zeros_like(spk).scatter_(1, above.argmax(dim=1, keepdim=True), 1.0)
+        return spk * winner
+
+    def mem_reset(self, mem: Tensor) -> Tensor:
+        """The reset signal R of a membrane [B, *N]: 1 where it is above threshold, without gradient."""
+        fired: Tensor = self.spike_grad(mem - self.threshold)
+        return fired.clone().detach()
+
+
+OWN_METHODS = ("fire", "fire_inhibition", "mem_reset")
+
+
+def why_by_methods(neuron: "SpikingNeuron") -> list[str]:
+    """Why the neuron must fire by its own methods instead of by its equation alone; empty if it need not."""
+    why = []
+    kind = type(neuron)
+    if neuron.state_quant:
+        why.append("state_quant is a function of the user's")
+    if neuron.inhibition:
+        why.append("inhibition compares neurons with each other")
+    for name in OWN_METHODS:
+        if getattr(kind, name) is not getattr(FiringMethods, name):
+            why.append(f"{kind.__name__} overrides {name}")
+        elif name in neuron.__dict__:
+            why.append(f"{name} was assigned to this {kind.__name__}")
+    return why
+
+
+class ByMethods(Program):
+    """A program that fires by the methods of a neuron; it cannot be traced, and so runs on the loop."""
+
+    def __init__(self, neuron: "SpikingNeuron", why: list[str]):
+        self.neuron, self.untraceable = neuron, "; ".join(why)
+        self.cell, self.surrogate = neuron._program.cell, neuron.spike_grad
+        self.derivation, self.key = None, ""
+
+    def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+        """One step by the methods. Their results are brought back to the dtype of the state."""
+        neuron, firing = self.neuron, _Firing(self.neuron)
+
+        def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+            results = neuron.model.step(firing, neuron.reset_mechanism, neuron.reset_delay, x, states, params)
+            return tuple(result.to(x.dtype) for result in results)
+
+        return step
+
+
+class _Firing:
+    """The methods of a neuron in the form that the firing frame asks for."""
+
+    def __init__(self, neuron: "SpikingNeuron"):
+        self.neuron = neuron
+
+    def reset_signal(self, mem: Tensor) -> Tensor:
+        return self.neuron.mem_reset(mem)
+
+    def settle(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        quantise = self.neuron.state_quant
+        return tuple(quantise(s) for s in states) if callable(quantise) else states
+
+    def spikes(self, mem: Tensor) -> Tensor:
+        return self.neuron.fire_inhibition(mem.size(0) if mem.dim() else 0, mem) if self.neuron.inhibition else self.neuron.fire(mem)
+
+
+def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a user's own forward, which knows one step, also serve a whole sequence while a network is unrolled."""
+
+    @wraps(forward)
+    def over_time(self: "SpikingNeuron", input_: Tensor, *args: Any, **kwargs: Any) -> Any:
+        time = current_time()
+        if time is None:
+            return forward(self, input_, *args, **kwargs)
+        x = time.unfold(input_, self._label())
+        stacked = each_step(self, x, time.steps, torch.cat, forward, *args, **kwargs)
+        if time.recording:
+            spk = stacked[0] if isinstance(stacked, tuple) else stacked
+            why = [f"{type(self).__name__} overrides forward"]
+            time.visits[self] = Visit("loop", why, len(x) == 1 != time.steps, spk.detach())
+        return stacked
+
+    over_time.single_step = True  # type: ignore[attr-defined]
+    return over_time
+
+
+def each_step(
+    neuron: "SpikingNeuron", x: Tensor, steps: int, join: Callable[..., Tensor], forward: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Call `forward` on each step of x, [T, *S] or [1, *S], and join what it returns over time."""
+    inputs = x.unbind(0) if len(x) == steps else [x[0]] * steps
+    with time_is(None):
+        outs = [forward(neuron, x_t, *args, **kwargs) for x_t in inputs]
+    return tree_map(lambda *each: join(each), *outs)

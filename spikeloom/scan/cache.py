@@ -1,0 +1,177 @@
+"""Kernels on disk: generated source files, with Numba's machine code beside them, under names made of their content.
+
+Safe when several processes start at once (one compiles, the others wait and load), when the directory cannot be
+written (kernels then live in memory, with one warning), and when a file is damaged (it is made again).
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+ENVIRONMENT = "SPIKELOOM_CACHE_DIR"
+
+_lock = threading.RLock()
+_compilations = 0
+
+
+def compilations() -> int:
+    """How many kernels this process has compiled, those found on disk not counted."""
+    return _compilations
+
+
+def cache_dir() -> Path:
+    """Where kernels are kept: $SPIKELOOM_CACHE_DIR, else spikeloom/ in the user's cache directory."""
+    if chosen := os.environ.get(ENVIRONMENT):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "spikeloom"
+
+
+def cache_size() -> tuple[int, int]:
+    """How many kernels are kept, and how many bytes all their files take."""
+    files = [f for f in cache_dir().rglob("*") if f.is_file()]
+    return sum(f.suffix == ".py" for f in files), sum(f.stat().st_size for f in files)
+
+
+@cache
+def _version() -> str:
+    """What changes the machine code besides the source: the files that kernels are made of."""
+    import numba
+
+    here = Path(__file__).parent
+    parts = [(here / name).read_bytes() for name in ("memory.py", "team.py", "threads.py")]
+    return hashlib.sha256(b"".join(parts) + numba.__version__.encode()).hexdigest()
+
+
+def load(make_source: Callable[[bool], str]) -> types.ModuleType:
+    """The module of a generated source, compiled, from disk if it is there.
+
+    Args:
+        make_source: gives the source; its argument says whether the machine code is to be kept on disk.
+    """
+    source = make_source(True)
+    name = "kernel_" + hashlib.sha256((source + _version()).encode()).hexdigest()[:24]
+    with _lock:
+        directory = _writable(cache_dir())
+        if directory is None:
+            return _compile(types.ModuleType(name), make_source(False), name)
+        with _one_process(directory):
+            return _from_disk(directory / f"{name}.py", source)
+
+
+def _from_disk(path: Path, source: str) -> types.ModuleType:
+    global _compilations
+    if not _sound(path, source):
+        _discard(path)
+        _write(path, source)
+    before = _machine_code(path)
+    try:
+        module = _import(path)
+    except Exception:  # a file that Numba cannot read may raise anything; made afresh, a true fault raises again
+        _discard(path)
+        _write(path, source)
+        before, module = [], _import(path)
+    if _machine_code(path) != before or not before:
+        _compilations += 1
+        _write(_seal(path), _digest(path))
+    return module
+
+
+def _import(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _compile(module: types.ModuleType, source: str, name: str) -> types.ModuleType:
+    global _compilations
+    _compilations += 1
+    exec(compile(source, f"<{name}>", "exec"), module.__dict__)  # the source is our own
+    return module
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+def _seal(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _machine_code(path: Path) -> list[Path]:
+    """Numba's files of a kernel (an index and the code)."""
+    return sorted(path.parent.joinpath("__pycache__").glob(f"{path.stem}.*.nb?"))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(b"".join(f.read_bytes() for f in (path, *_machine_code(path)))).hexdigest()
+
+
+def _sound(path: Path, source: str) -> bool:
+    """Whether all files of a kernel are as they were written: damaged machine code would crash, or be wrong."""
+    try:
+        return path.read_text() == source and _seal(path).read_text() == _digest(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _discard(path: Path) -> None:
+    for file in (path, _seal(path), *path.parent.joinpath("__pycache__").glob(f"{path.stem}.*")):
+        file.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write so that no reader ever sees half a file."""
+    draft = path.with_suffix(f".{os.getpid()}.draft")
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+@cache
+def _writable(directory: Path) -> Path | None:
+    """The directory, made if need be; None, with one warning, if it cannot be written."""
+    probe = directory / f".probe-{os.getpid()}"
+    try:
+        (directory / "__pycache__").mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        (directory / "__pycache__" / probe.name).write_text("")
+    except OSError as why:
+        warnings.warn(
+            f"the kernel cache {directory} cannot be written ({why.strerror}); kernels are compiled anew in every "
+            f"process. Set {ENVIRONMENT} to a directory that can be written.",
+            stacklevel=2,
+        )
+        return None
+    finally:
+        for file in (probe, directory / "__pycache__" / probe.name):
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+    return directory
+
+
+@contextlib.contextmanager
+def _one_process(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock, where the system has file locks; without them, equal files are written twice."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(directory / ".lock", "w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,273 @@
+"""Kernel source for Numba, from the graph of one step.
+
+The scan runs over M = B * prod(N) independent elements for T steps. A kernel gets one address, that of its arguments,
+64-bit words in the order of `forward_words` and `backward_words`. It takes its share of the elements, cuts it into
+blocks whose state stays in the first-level cache, and runs each block over all time: the inner loop, over the elements
+of a block, is what the compiler vectorises. Every operation stands in the source as it stands in the cell.
+
+Memory per element and step, in words of the dtype:
+forward: 1 read (input), 1 written (spikes), 1 written per state if traced.
+backward: 1 read (gradient of the spikes), 1 read per saved state, 1 written (gradient of the input).
+What is constant in time (a static input, the gradient of a sum) is one row, read with time stride 0.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from textwrap import indent
+
+from .program import Derivation
+from .trace import Symbol, needed
+
+BLOCK = 4096  # elements: two to four rows of 16 KB fit the first-level cache; smaller blocks lost 10 to 60 %
+
+TEMPLATES: Mapping[str, str] = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "div": "{} / {}",
+    "neg": "-{}",
+    "lt": "{} < {}",
+    "le": "{} <= {}",
+    "gt": "{} > {}",
+    "ge": "{} >= {}",
+    "exp": "math.exp({})",
+    "log": "math.log({})",
+    "sqrt": "math.sqrt({})",
+    "abs": "abs({})",
+    "tanh": "math.tanh({})",
+    "sigmoid": "R(1) / (R(1) + math.exp(-{}))",
+    "sin": "math.sin({})",
+    "cos": "math.cos({})",
+    # comparisons are false for NaN, so each branch is chosen such that NaN comes through
+    "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
+    "maximum": "{0} if {0} > {1} or {0} != {0} else {1}",
+    "clamp": "{1} if {0} < {1} else ({2} if {0} > {2} else {0})",
+    "where": "{1} if {0} else {2}",
+    "spike": "R(1) if {} > R(0) else R(0)",
+    "detach": "{}",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a program, beyond its equation.
+
+    Args:
+        dtype: "float32" or "float64".
+        params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
+        traced: whether the states of every step are written.
+        grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward.
+    """
+
+    dtype: str
+    params: str
+    traced: bool
+    grad: str
+
+    @property
+    def code(self) -> str:
+        """The variant as one word, for keys."""
+        return f"{self.dtype}-{self.params}-{'traced' if self.traced else 'last'}-{self.grad or 'forward'}"
+
+    @staticmethod
+    def parse(code: str) -> "Variant":
+        dtype, params, traced, grad = code.split("-")
+        return Variant(dtype, params, traced == "traced", "" if grad == "forward" else grad)
+
+
+def forward_words(states: int, params: int) -> list[str]:
+    """The arguments of a forward kernel, in order."""
+    return [
+        *("steps", "size", "team", "x", "x_stride", "spk"),
+        *(f"{kind}{k}" for k in range(states) for kind in ("state", "trace")),
+        *(f"param{k}" for k in range(params)),
+    ]
+
+
+def backward_words(states: int, params: int) -> list[str]:
+    """The arguments of a backward kernel, in order."""
+    return [
+        *("steps", "size", "team", "x", "x_stride", "dx", "grad0", "grad0_stride"),
+        *(f"{kind}{k}" for k in range(states) for kind in ("initial", "trace", "carry")),
+        *(word for k in range(states) for word in (f"grad{k + 1}", f"grad{k + 1}_stride")),
+        *(f"{kind}{k}" for k in range(params) for kind in ("param", "total")),
+    ]
+
+
+HEADER = '''"""{title}"""
+import math
+from math import inf, nan
+
+import numpy as np
+from numba import cfunc, njit, types
+from spikeloom.scan.memory import load_{dtype} as load, store_{dtype} as store, word
+{team_import}
+R = np.{dtype}
+SIZE = {size}
+'''
+
+KERNEL = '''
+
+@njit(nogil=True, error_model="numpy")
+def {name}_block(words, low, high):
+{unpack}
+    for {time}:
+{rows}
+        for m in range(low, high):
+{body}
+
+
+@cfunc(types.void(types.int64{extra_types}), nopython=True, cache={cached})
+def {name}(words{extra}):
+{share}
+    size = word(words, 1)
+    part = (size + threads * 16 - 1) // (threads * 16) * 16
+    low = me * part
+    end = min(low + part, size)
+    while low < end:
+        {name}_block(words, low, min(low + {block}, end))
+        low += {block}
+'''
+
+TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
+    if word(words, 2) != 0:
+        me, threads = types.int64(thread_number()), types.int64(team_size())"""
+
+
+def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
+    """The source of a module with `forward` and, if the variant has a gradient, `backward`.
+
+    Args:
+        derivation: the program's graphs.
+        variant: how it is run.
+        title: the module's first line.
+        team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
+        cached: whether Numba keeps the machine code beside the source.
+    """
+    header = HEADER.format(
+        title=title,
+        dtype=variant.dtype,
+        size=4 if variant.dtype == "float32" else 8,
+        team_import="from spikeloom.scan.team import team_size, thread_number\n" if team else "",
+    )
+    kernels = [_forward(derivation, variant)]
+    if variant.grad:
+        kernels.append(_backward(derivation, variant))
+    frame = {
+        "cached": cached,
+        "block": BLOCK,
+        "extra": "" if team else ", me, threads",
+        "extra_types": "" if team else ", types.int64, types.int64",
+        "share": TEAM_SHARE if team else "    # the caller says which share this is",
+    }
+    return header + "".join(KERNEL.format(**kernel, **frame) for kernel in kernels)
+
+
+class _Names:
+    """What each node is called in the source."""
+
+    def __init__(self, derivation: Derivation, recalled: bool):
+        step = derivation.trace
+        self.names: dict[Symbol, str] = {step.x: "x_m"}
+        if recalled:
+            self.names.update({n: f"new{k}_m" for k, n in enumerate(step.new_states)})
+        self.names.update({s: f"state{k}_m" for k, s in enumerate(step.states)})
+        self.names.update({g: f"grad{k}_m" for k, g in enumerate(derivation.cotangents)})
+        self.names.update({h: f"param{k}_m" for k, h in enumerate(derivation.hoisted)})
+
+    def __call__(self, node: Symbol | None) -> str:
+        if node is None:
+            return "R(0)"
+        if node.op == "const":
+            return f"R({node.value!r})"
+        return self.names.get(node, f"v{node.index}")
+
+    def assign(self, nodes: Iterable[Symbol]) -> list[str]:
+        return [
+            f"{self(node)} = {TEMPLATES[node.op].format(*map(self, node.args))}"
+            for node in nodes
+            if node.args and node not in self.names
+        ]
+
+
+def _lines(lines: Iterable[str], depth: int) -> str:
+    return indent("\n".join(lines), "    " * depth)
+
+
+def _unpack(words: list[str]) -> list[str]:
+    return [f"{name} = word(words, {i})" for i, name in enumerate(words)]
+
+
+def _uniforms(variant: Variant) -> list[str]:
+    return [f"param{k}_m = load(param{k}, 0)" for k, kind in enumerate(variant.params) if kind in "uU"]
+
+
+def _per_element(variant: Variant) -> list[str]:
+    return [f"param{k}_m = load(param{k}, m)" for k, kind in enumerate(variant.params) if kind in "vV"]
+
+
+def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
+    states = range(len(derivation.trace.states))
+    name = _Names(derivation, recalled=False)
+    spk, *new = derivation.forward
+    rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
+    body = ["x_m = load(x_t, m)", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
+    body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
+    body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
+    if variant.traced:
+        rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in states]
+        body += [f"store(trace{k}_t, m, {name(new[k])})" for k in states]
+    return {
+        "name": "forward",
+        "unpack": _lines([*_unpack(forward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
+        "time": "t in range(steps)",
+        "rows": _lines(rows, 2),
+        "body": _lines(body, 3),
+    }
+
+
+def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
+    step = derivation.trace
+    states = range(len(step.states))
+    name = _Names(derivation, recalled=True)
+    dx, *rest = derivation.backward
+    carries, totals = rest[: len(states)], rest[len(states) :]
+    wanted = [g for g, kind in zip(totals, variant.params, strict=True) if kind.isupper()]
+    results = [g for g in (dx if variant.grad != "none" else None, *carries, *wanted) if g is not None]
+    nodes = needed(results, derivation.recalled)
+    reads = set(nodes)
+
+    rows, body = [], []
+    if step.x in reads:
+        rows.append("x_t = x + SIZE * t * x_stride")
+        body.append("x_m = load(x_t, m)")
+    for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
+        if old in reads:
+            rows.append(f"state{k}_t = trace{k} + SIZE * (t - 1) * size if t > 0 else initial{k}")
+            body.append(f"state{k}_m = load(state{k}_t, m)")
+        if new in reads and new is not old:
+            rows.append(f"new{k}_t = trace{k} + SIZE * t * size")
+            body.append(f"new{k}_m = load(new{k}_t, m)")
+    for k, g in enumerate(derivation.cotangents):
+        if g in reads:
+            rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad{k}_stride")
+            carried = f" + load(carry{k - 1}, m)" if k else ""
+            body.append(f"grad{k}_m = load(grad{k}_t, m){carried}")
+    body += _per_element(variant) + name.assign(nodes)
+    if variant.grad != "none":
+        rows.append("dx_t = dx + SIZE * t * size" if variant.grad == "each" else "dx_t = dx")
+        before = "load(dx_t, m) + " if variant.grad == "sum" else ""
+        body.append(f"store(dx_t, m, {before}{name(dx)})")
+    body += [f"store(carry{k}, m, {name(carries[k])})" for k in states]
+    body += [
+        f"store(total{k}, m, load(total{k}, m) + {name(g)})"
+        for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
+        if kind.isupper() and g is not None
+    ]
+    return {
+        "name": "backward",
+        "unpack": _lines([*_unpack(backward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
+        "time": "t in range(steps - 1, -1, -1)",
+        "rows": _lines(rows or ["pass"], 2),
+        "body": _lines(body, 3),
+    }

@@ -1,0 +1,148 @@
+"""Running a program's fused kernels on the CPU: tensors in, tensors out, nothing differentiable here (see `op`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import cache, threads
+from .emit_numba import Variant, emit
+from .program import Program
+
+PROGRAMS: WeakValueDictionary[str, Program] = WeakValueDictionary()
+"""Programs whose kernels may be asked for by key."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The compiled scan of one program in one variant."""
+
+    forward: threads.Entry
+    backward: threads.Entry | None
+    needs_input: bool
+    module: object  # holds the machine code
+
+
+_kernels: dict[tuple[str, str], Kernels] = {}
+
+
+def kernels(key: str, code: str) -> Kernels:
+    """The kernels of a program, compiled at first use and kept for the life of the process."""
+    if (key, code) not in _kernels:
+        program = PROGRAMS.get(key)
+        if program is None or program.derivation is None:
+            raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
+        derivation, variant, team = program.derivation, Variant.parse(code), threads.openmp() is not None
+        title = f"{program.cell.name}, {program.surrogate!r}, {code}"
+        module = cache.load(lambda cached: emit(derivation, variant, title, team, cached))
+        backward = threads.Entry(module.backward.address, team) if variant.grad else None
+        forward = threads.Entry(module.forward.address, team)
+        _kernels[key, code] = Kernels(forward, backward, derivation.needs_input, module)
+    return _kernels[key, code]
+
+
+def rows(x: Tensor) -> tuple[Tensor, int]:
+    """A sequence [T, *S] whose rows are contiguous, and its time stride in elements, 0 if all rows are the same."""
+    if len(x) == 0:
+        return x, 0
+    if len(x) == 1 or x.stride(0) == 0:
+        return x[0].contiguous(), 0
+    if x[0].is_contiguous():
+        return x, x.stride(0)
+    x = x.contiguous()
+    return x, x.stride(0)
+
+
+def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
+    """A hoisted value as the kernel reads it: one number, or one per element."""
+    return param.contiguous() if kind in "uU" else param.expand(shape).contiguous()
+
+
+def forward(
+    key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Run the scan: spikes [T, *S], last states [*S], and, if the variant is traced, all states [T, *S]."""
+    variant, shape = Variant.parse(code), x.shape[1:]
+    x, stride = rows(x)
+    spk = x.new_empty((steps, *shape))
+    finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
+    traces = [torch.empty_like(spk) for _ in states] if variant.traced else []
+    inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
+    words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
+    for k, final in enumerate(finals):
+        words += [final.data_ptr(), traces[k].data_ptr() if traces else 0]
+    words += [p.data_ptr() for p in inputs]
+    kernels(key, code).forward.run(words)
+    return spk, finals, traces
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the input (None if not wanted), the initial states and the parameters (None if not wanted)."""
+
+    x: Tensor | None
+    states: list[Tensor]
+    params: list[Tensor | None]
+
+
+def backward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor | None,
+    states: Sequence[Tensor],
+    traces: Sequence[Tensor],
+    params: Sequence[Tensor],
+    grad_spk: Tensor | None,
+    grad_finals: Sequence[Tensor | None],
+    grad_traces: Sequence[Tensor | None],
+) -> Gradients:
+    """Run the adjoint scan; a gradient that is None is zero.
+
+    Args:
+        x: the input, if the adjoint reads it.
+        states: before the first step, [*S].
+        traces: after every step, [T, *S].
+    """
+    variant, like = Variant.parse(code), states[0]
+    shape = like.shape
+    zero = like.new_zeros(shape)
+    held: list[Tensor] = [zero]  # what the kernel reads must outlive the call
+
+    def read(sequence: Tensor | None) -> list[int]:
+        row, stride = rows(sequence) if sequence is not None else (zero, 0)
+        held.append(row)
+        return [row.data_ptr(), stride]
+
+    dx = None
+    if variant.grad == "each":
+        dx = like.new_empty((steps, *shape))
+    elif variant.grad == "sum":
+        dx = like.new_zeros((1, *shape))
+    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grad_finals]
+    totals = [like.new_zeros(shape) if kind.isupper() else None for kind in variant.params]
+    words = [steps, shape.numel(), 0, *read(x), 0 if dx is None else dx.data_ptr(), *read(grad_spk)]
+    for initial, trace, carry in zip(states, traces, carries, strict=True):
+        held.append(initial.contiguous())
+        words += [held[-1].data_ptr(), trace.data_ptr(), carry.data_ptr()]
+    for g in grad_traces:
+        words += read(g)
+    for p, kind, total in zip(params, variant.params, totals, strict=True):
+        held.append(spread(p, kind, shape))
+        words += [held[-1].data_ptr(), 0 if total is None else total.data_ptr()]
+    entry = kernels(key, code).backward
+    assert entry is not None
+    entry.run(words)
+    sums = [None if t is None else _sum_to(t, p) for t, p in zip(totals, params, strict=True)]
+    return Gradients(dx, carries, sums)
+
+
+def _sum_to(total: Tensor, param: Tensor) -> Tensor:
+    """Sum over what the parameter was broadcast over. By numpy, whose order does not depend on the threads."""
+    lead = total.dim() - param.dim()
+    axes = (*range(lead), *(lead + i for i, size in enumerate(param.shape) if size == 1))
+    summed = np.sum(total.numpy(), axis=axes) if axes else total.numpy()
+    return torch.from_numpy(np.asarray(summed)).reshape(param.shape)

@@ -1,0 +1,94 @@
+"""Sharing a kernel's elements among threads.
+
+The kernel is handed to the OpenMP runtime that torch itself has loaded, so that both use one set of threads. (Numba's
+own pool beside torch's waits on busy cores: at [500, 16, 512] it took up to ten times as long as one thread.) Where
+there is no such runtime (macOS, Windows) a small Python pool calls the kernel, which holds no interpreter lock.
+
+One or several threads give the same bits: elements are independent, and sums over them are made afterwards.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SERIAL_BELOW = 100_000
+"""Element-steps (T * M) up to which the calling thread works alone.
+
+Measured on two cores, Leaky forward + backward, one thread / two threads in microseconds, T = 100:
+see `benchmarks` in docs/engine.md, which tells how to measure it again.
+"""
+
+_forked = False
+
+
+def _note_fork() -> None:
+    # an OpenMP team does not survive a fork: its child would wait for threads that are not there
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+@cache
+def openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that torch runs on, or None."""
+    torch_cpu = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        runtime = ctypes.CDLL(str(torch_cpu))  # looks its symbols up in torch's own dependencies
+        return runtime if runtime.GOMP_parallel and runtime.omp_get_num_threads else None
+    except (OSError, AttributeError):
+        return None
+
+
+def address_of(symbol: str) -> int:
+    """Where a function of the OpenMP runtime lies."""
+    return ctypes.cast(getattr(openmp(), symbol), ctypes.c_void_p).value or 0
+
+
+def team_size(work: int) -> int:
+    """How many threads are to share `work` element-steps."""
+    return 1 if _forked or work <= SERIAL_BELOW else torch.get_num_threads()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="spikeloom")
+
+
+class Entry:
+    """A compiled kernel, ready to be run.
+
+    Args:
+        address: of its machine code.
+        team: whether it asks OpenMP for its share; else the share is an argument.
+    """
+
+    def __init__(self, address: int, team: bool):
+        self.address, self.team = ctypes.c_void_p(address), team
+        extra = () if team else (ctypes.c_int64, ctypes.c_int64)
+        self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *extra)(address)
+
+    def run(self, words: Sequence[int]) -> None:
+        """Run with these arguments (see `emit_numba`), of which words[0] is T, words[1] is M and words[2] is set here."""
+        threads = team_size(words[0] * words[1])
+        packed = (ctypes.c_int64 * len(words))(*words)
+        if self.team:
+            packed[2] = threads > 1
+            if threads > 1:
+                runtime = openmp()
+                assert runtime is not None
+                runtime.GOMP_parallel(self.address, ctypes.byref(packed), threads, 0)
+            else:
+                self.call(ctypes.addressof(packed))
+        elif threads == 1:
+            self.call(ctypes.addressof(packed), 0, 1)
+        else:
+            at = ctypes.addressof(packed)
+            list(_pool(threads).map(lambda me: self.call(at, me, threads), range(threads)))
