@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .bench import command
-from .bench.case import BadShape
-from .demo import Lacking, demo
+from .bench.case import CannotRun
+from .demo import demo
 from .doctor import doctor
 
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-    except (Lacking, BadShape) as error:
+    except CannotRun as error:
         print(error, file=sys.stderr)
         return 1
     return status

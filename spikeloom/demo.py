@@ -1,4 +1,4 @@
-"""`python -m spikeloom demo`: trains a small network on handwritten digits, times it, and draws what its neurons did."""
+"""`python -m spikeloom demo`: trains a small network on handwritten digits, times it, and draws what its neurons do."""
 
 import copy
 import statistics
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 
-from .bench.case import Outcome
+from .bench.case import CannotRun, Outcome
 from .bench.runner import in_turn
 
 STEPS = 25
@@ -29,10 +29,6 @@ PICTURED = 20
 """The test digit in the picture: one that people can read too."""
 
 NEEDED: Mapping[str, str] = {"sklearn": "scikit-learn", "matplotlib": "Matplotlib", "tqdm": "tqdm"}
-
-
-class Lacking(Exception):
-    """A package is missing that only this command needs; the message says how to get it."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,10 @@ class Training:
 def demo(out: Path, epochs: int, seed: int) -> int:
     """Train, report, draw."""
     check_extras()
+    if epochs < 1:
+        raise CannotRun(f"--epochs got {epochs}; give at least 1")
     if out.suffix.lower() != ".png" or not out.resolve().parent.is_dir():
-        raise Lacking(f"--out got {out}; give the path of a .png file in a folder that exists")
+        raise CannotRun(f"--out got {out}; give the path of a .png file in a folder that exists")
     digits = load()
     torch.manual_seed(seed)
     net = network()
@@ -77,10 +75,10 @@ def check_extras() -> None:
     """Raise a sentence if a package is missing, before any work is done."""
     missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
     if missing:
-        raise Lacking(f"the demo needs {', '.join(missing)}; install with: pip install 'spikeloom[demo]'")
+        raise CannotRun(f"the demo needs {', '.join(missing)}; install with: pip install 'spikeloom[demo]'")
 
 
-# -- training -----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 def load() -> Digits:
@@ -154,6 +152,7 @@ def progress(epochs: int) -> Iterator[int]:
 
 
 def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of the optimizer."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -188,13 +187,13 @@ def speed(net: nn.Module, digits: Digits) -> str:
     )
 
 
-# -- the picture --------------------------------------------------------------------------------------------------------
+# -- the picture -----------------------------------------------------------------------------------
 
 INK, SOFT, FAINT = "#22272e", "#6b7480", "#d9dde2"
 NEURONS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#7f7f7f", "#ee8833", "#44aa99", "#332288")
 """One colour for each output neuron, told apart also by the colour-blind."""
 
-LOOK: Mapping[str, Any] = {
+LOOK: Any = {
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": SOFT,
@@ -240,11 +239,15 @@ def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> N
     from matplotlib.figure import Figure
 
     seen = record(net, digits)
-    with matplotlib.rc_context(dict(LOOK)):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(13, 8))
         FigureCanvasAgg(figure)  # no window, whatever the user's backend
-        left = figure.add_gridspec(2, 1, height_ratios=(2.5, 1), hspace=0.06, left=0.06, right=0.48, top=0.81, bottom=0.08)
-        right = figure.add_gridspec(2, 1, height_ratios=(1.15, 1), hspace=0.42, left=0.56, right=0.9, top=0.81, bottom=0.08)
+        left = figure.add_gridspec(
+            2, 1, height_ratios=(2.5, 1), hspace=0.06, left=0.06, right=0.48, top=0.81, bottom=0.08
+        )
+        right = figure.add_gridspec(
+            2, 1, height_ratios=(1.15, 1), hspace=0.42, left=0.56, right=0.9, top=0.81, bottom=0.08
+        )
         hidden = figure.add_subplot(left[0])
         draw_head(figure, seen)
         draw_hidden(hidden, seen)
@@ -262,8 +265,11 @@ def draw_head(figure: Any, seen: Recording) -> None:
     inset.spines[:].set(visible=True, color=FAINT)
     counts = [int(n) for n in seen.spikes.sum(0)]
     answer = max(range(10), key=counts.__getitem__)
-    figure.text(0.135, 0.93, f"A handwritten {seen.label}, seen by spiking neurons", fontsize=17, weight="bold", va="center")
-    text = f"{HIDDEN} hidden and 10 output neurons over {STEPS} time steps; the neuron of the {answer} fires most: {counts[answer]} times"
+    figure.text(
+        0.135, 0.93, f"A handwritten {seen.label}, seen by spiking neurons", fontsize=17, weight="bold", va="center"
+    )
+    size = f"{HIDDEN} hidden and 10 output neurons over {STEPS} time steps"
+    text = f"{size}; the neuron of the {answer} fires most: {counts[answer]} times"
     figure.text(0.135, 0.89, text, fontsize=11, color=SOFT, va="center")
 
 

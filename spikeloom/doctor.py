@@ -83,7 +83,7 @@ def names() -> list[str]:
     return [machine.name for machine in LADDER]
 
 
-# -- backends -----------------------------------------------------------------------------------------------------------
+# -- backends --------------------------------------------------------------------------------------
 
 
 def try_backend(name: str, device: str) -> tuple[str, bool]:
@@ -99,8 +99,8 @@ def try_backend(name: str, device: str) -> tuple[str, bool]:
         return f"FAILS: {type(refusal).__name__}: {refusal}", False
     except Exception as error:  # whatever breaks a backend, the other sections must still be told
         return f"FAILS: {type(error).__name__}: {error}", False
-    size = ", ".join(map(str, SHAPE))
-    return f"works: Leaky over [{size}], forward and backward, as the loop; first call {duration(seconds)}", True
+    agrees = "" if name == "loop" else ", agrees with the loop"
+    return f"works: Leaky over {list(SHAPE)}, forward and backward{agrees}; first call {duration(seconds)}", True
 
 
 def compare_with_loop(name: str, device: str) -> float:
@@ -112,7 +112,7 @@ def compare_with_loop(name: str, device: str) -> float:
     if not torch.equal(spk, wanted):
         raise Wrong(f"{int((spk != wanted).sum())} of {wanted.numel()} spikes differ from the loop's")
     if not torch.allclose(grad, wanted_grad, rtol=1e-4, atol=1e-6):
-        raise Wrong(f"the input gradient differs from the loop's by up to {float((grad - wanted_grad).abs().max()):.2g}")
+        raise Wrong(f"the input gradient differs from the loop's by up to {(grad - wanted_grad).abs().max():.2g}")
     return seconds
 
 
@@ -126,7 +126,7 @@ def tried(name: str, device: str) -> tuple[Tensor, Tensor]:
     return spk.detach(), grad
 
 
-# -- the cache ----------------------------------------------------------------------------------------------------------
+# -- the cache -------------------------------------------------------------------------------------
 
 
 def kernel_cache() -> list[str]:

@@ -17,8 +17,8 @@ class NotInstalled(Exception):
     """A contestant is of a library that is not here; the message names it and how to get it."""
 
 
-class BadShape(ValueError):
-    """A shape that does not fit its case."""
+class CannotRun(Exception):
+    """A command was asked for what it cannot do here; the message says what is wrong and what to do."""
 
 
 def wall_clock(run: Run) -> float:

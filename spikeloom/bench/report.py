@@ -11,6 +11,8 @@ from .case import Case, Ratio
 from .machine import machine, versions
 from .runner import Result
 
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+
 
 def heading() -> str:
     """One line on what everything below was measured on."""
@@ -37,16 +39,15 @@ def quotient(result: Result, name: str, ratio: Ratio) -> str:
     """How many times faster than the ratio's contestant, or how many times as long, by the medians."""
     theirs, ours = result.median(ratio.to), result.median(name)
     value = theirs / ours if ratio.gain else ours / theirs
-    return f"{value:.{2 if value < 10 else 0}f}x" + (" faster" if ratio.gain and value >= 1 and name != ratio.to else "")
+    return f"{value:.{2 if value < 10 else 0}f}x"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side: the first to the left, the numbers to the right."""
+    first = max(len(row[0]) for row in rows)
+    rows = [[row[0].ljust(first), *row[1:]] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(f"  {line}".rstrip() for line in lines)
 
@@ -54,12 +55,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def duration(seconds: float) -> str:
     """Three digits and a unit.
 
-        >>> duration(0.0000123), duration(0.00666), duration(1.5)
-        ('12.3 us', '6.66 ms', '1.50 s')
+    >>> duration(0.0000123), duration(0.00666), duration(1.5)
+    ('12.3 us', '6.66 ms', '1.50 s')
     """
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            break
+    size, unit = next((size, unit) for size, unit in UNITS if seconds >= size or unit == UNITS[-1][1])
     value = seconds / size
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 

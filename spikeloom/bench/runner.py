@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .case import BadShape, Case, NotInstalled, Run, Shape, wall_clock
+from .case import CannotRun, Case, NotInstalled, Run, Shape, wall_clock
 
 BUDGET = 10.0
 """Seconds that the timed rounds of a case may take, over all its shapes."""
@@ -60,13 +60,11 @@ def run_case(
         progress: called before the first and after each round with the rounds done and those planned.
 
     Raises:
-        BadShape: if the shape has not one positive size per axis.
+        CannotRun: if the shape has not one positive size per axis.
     """
     if len(shape) != len(case.axes) or any(size < 1 for size in shape):
-        raise BadShape(
-            f"case {case.name} got the shape {','.join(map(str, shape)) or 'of no axes'}; "
-            f"give one size per axis {', '.join(case.axes)}, each at least 1"
-        )
+        wanted = f"give {','.join(case.axes)}, each at least 1" if case.axes else "it takes none"
+        raise CannotRun(f"case {case.name} got the shape {','.join(map(str, shape))}; {wanted}")
     inputs = case.inputs(shape)
     runs, missing, disagreeing = admit(case, inputs)
     clocks = {name: case.contestants[name].seconds for name in runs}

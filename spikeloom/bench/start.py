@@ -91,6 +91,7 @@ def very_first_call(inputs: Inputs) -> Run:
 
 
 def numbers(found: dict[str, Any]) -> Outcome:
+    """As the results of a run."""
     return {name: torch.tensor(value) for name, value in found.items()}
 
 

@@ -22,11 +22,23 @@ class Kernels:
 
     forward: threads.Entry
     backward: threads.Entry | None
-    needs_input: bool
     module: object  # holds the machine code
 
 
 _kernels: dict[tuple[str, str], Kernels] = {}
+_reads_input: dict[str, bool] = {}
+
+
+def register(program: Program) -> None:
+    """Make the program known by its key, which is what the torch operator passes around."""
+    if program.derivation is not None:
+        PROGRAMS[program.key] = program
+        _reads_input[program.key] = program.derivation.needs_input
+
+
+def reads_input(key: str) -> bool:
+    """Whether the adjoint of a program reads its input, which then has to be saved."""
+    return _reads_input[key]
 
 
 def kernels(key: str, code: str) -> Kernels:
@@ -40,7 +52,7 @@ def kernels(key: str, code: str) -> Kernels:
         module = cache.load(lambda cached: emit(derivation, variant, title, team, cached))
         backward = threads.Entry(module.backward.address, team) if variant.grad else None
         forward = threads.Entry(module.forward.address, team)
-        _kernels[key, code] = Kernels(forward, backward, derivation.needs_input, module)
+        _kernels[key, code] = Kernels(forward, backward, module)
     return _kernels[key, code]
 
 

@@ -1,12 +1,18 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
+from . import op
+from .emit_numba import Variant
 from .loop import Trajectory, loop
 from .program import Program
 
@@ -47,7 +53,55 @@ def _run_loop(call: Call) -> Trajectory:
     return loop(call.program.step(call.params), call.x, call.steps, call.states, call.traced)
 
 
-LADDER: tuple[Backend, ...] = (Backend("loop", lambda call: [], _run_loop),)
+@cache
+def _numba_missing() -> str:
+    """Why Numba cannot compile in this process, or nothing."""
+    if find_spec("numba") is None:
+        return "numba is not installed (pip install numba)"
+    return "NUMBA_DISABLE_JIT is set" if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0" else ""
+
+
+def _numba_refusals(call: Call) -> list[str]:
+    why = [reason for reason in (call.program.untraceable, _numba_missing()) if reason]
+    if call.x.device.type != "cpu":
+        why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
+    if call.x.dtype not in (torch.float32, torch.float64):
+        why.append(f"it computes in float32 and float64, got {call.x.dtype}")
+    if torch._C._are_functorch_transforms_active():
+        why.append("torch.func transforms see through the equation only, not through a kernel")
+    return why
+
+
+def _run_numba(call: Call) -> Trajectory:
+    params = call.program.hoist(call.params)
+    code = _variant(call, params).code
+    key, layer, n = call.program.key, call.layer, len(call.states)
+    if call.steps == 1 and not call.traced and not torch.compiler.is_compiling():
+        spk, finals = op.step(key, code, layer, call.x, call.states, params)
+        return Trajectory(spk, (), tuple(finals))
+    spk, *rest = op.scan(key, code, layer, call.steps, call.x, call.states, params)
+    return Trajectory(spk, tuple(rest[n:]) if call.traced else (), tuple(rest[:n]))
+
+
+def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
+    """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
+    dtype = "float64" if call.x.dtype == torch.float64 else "float32"
+    learning = torch.is_grad_enabled() and any(t.requires_grad for t in (call.x, *call.states, *params))
+    kinds = ""
+    for p in params:
+        kind = "u" if p.numel() == 1 else "v"
+        kinds += kind.upper() if learning and p.requires_grad else kind
+    if not learning:
+        return Variant(dtype, kinds, call.traced, "")
+    grad = "none" if not call.x.requires_grad else "each" if len(call.x) == call.steps else "sum"
+    # a single step needs no trace of its states: the last state is all of it
+    return Variant(dtype, kinds, call.traced or call.steps != 1, grad)
+
+
+LADDER: tuple[Backend, ...] = (
+    Backend("numba", _numba_refusals, _run_numba),
+    Backend("loop", lambda call: [], _run_loop),
+)
 """Fastest first; the last always accepts."""
 
 _forced: ContextVar[str | None] = ContextVar("spikeloom_backend", default=None)
