@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -10,11 +9,7 @@ from torch import Tensor
 
 from . import cache, threads
 from .emit_numba import Variant, emit
-from .program import Program
-
-PROGRAMS: WeakValueDictionary[str, Program] = WeakValueDictionary()
-"""Programs whose kernels may be asked for by key."""
-
+from .program import program_of
 
 @dataclass(frozen=True)
 class Kernels:
@@ -26,28 +21,13 @@ class Kernels:
 
 
 _kernels: dict[tuple[str, str], Kernels] = {}
-_reads_input: dict[str, bool] = {}
-
-
-def register(program: Program) -> None:
-    """Make the program known by its key, which is what the torch operator passes around."""
-    if program.derivation is not None:
-        PROGRAMS[program.key] = program
-        _reads_input[program.key] = program.derivation.needs_input
-
-
-def reads_input(key: str) -> bool:
-    """Whether the adjoint of a program reads its input, which then has to be saved."""
-    return _reads_input[key]
-
 
 def kernels(key: str, code: str) -> Kernels:
     """The kernels of a program, compiled at first use and kept for the life of the process."""
     if (key, code) not in _kernels:
-        program = PROGRAMS.get(key)
-        if program is None or program.derivation is None:
-            raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
-        derivation, variant, team = program.derivation, Variant.parse(code), threads.openmp() is not None
+        program, variant, team = program_of(key), Variant.parse(code), threads.openmp() is not None
+        derivation = program.derivation
+        assert derivation is not None
         title = f"{program.cell.name}, {program.surrogate!r}, {code}"
         module = cache.load(lambda cached: emit(derivation, variant, title, team, cached))
         backward = threads.Entry(module.backward.address, team) if variant.grad else None

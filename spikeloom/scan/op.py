@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import kernels
 from .emit_numba import Variant
+from .program import reads_input
 
 STALE = (
     "{layer} got a gradient for a state whose graph is already freed: the state was carried over from before the last "
@@ -86,7 +87,7 @@ def _setup_scan(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None
     key, code, ctx.layer, steps, x, states, params = inputs
     count = len(states)
     ctx.call, ctx.states, ctx.static = (key, code, steps), count, len(x) == 1
-    ctx.reads_input = Variant.parse(code).grad != "" and kernels.reads_input(key)
+    ctx.reads_input = Variant.parse(code).grad != "" and reads_input(key)
     saved = [*states, *output[1 + count :], *params]
     ctx.save_for_backward(*saved, *([x] if ctx.reads_input else []))
 
@@ -117,7 +118,7 @@ class _Step(torch.autograd.Function):
         states, params = rest[:count], rest[count:]
         spk, finals, _ = kernels.forward(key, code, 1, x, states, params)
         ctx.call, ctx.layer, ctx.states = (key, code), layer, count
-        ctx.reads_input = kernels.reads_input(key)
+        ctx.reads_input = reads_input(key)
         ctx.save_for_backward(*states, *finals, *params, *([x] if ctx.reads_input else []))
         ctx.set_materialize_grads(False)
         return (spk, *finals)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -158,6 +159,23 @@ def program_for(cell: Cell, surrogate: Surrogate) -> Program:
 
 @lru_cache(maxsize=512)
 def _shared_program(cell: Cell, surrogate: Surrogate) -> Program:
-    return Program(cell, surrogate)
+    program = Program(cell, surrogate)
+    if program.key:
+        _by_key[program.key] = program
+    return program
 
 
+_by_key: WeakValueDictionary[str, Program] = WeakValueDictionary()
+
+
+def program_of(key: str) -> Program:
+    """The program of that key: the word by which the torch operator, which takes tensors and words alone, knows it."""
+    if key not in _by_key:
+        raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
+    return _by_key[key]
+
+
+def reads_input(key: str) -> bool:
+    """Whether the backward of a program reads its input, which then has to be saved."""
+    derivation = program_of(key).derivation
+    return derivation is not None and derivation.needs_input
