@@ -49,14 +49,14 @@ def signature_of(equation: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[s
 def cell_from(equation: Callable[..., tuple[Value, ...]]) -> Cell:
     """The cell of a complete equation, which fires and resets by itself.
 
-        >>> from spikeloom import ops
-        >>> def integrate(x, mem, *, threshold):
-        ...     mem = mem + x
-        ...     spk = ops.spike(mem - threshold)
-        ...     return spk, mem - ops.detach(spk) * threshold
-        >>> cell = cell_from(integrate)
-        >>> cell.states, cell.params
-        (('mem',), ('threshold',))
+    >>> from spikeloom import ops
+    >>> def integrate(x, mem, *, threshold):
+    ...     mem = mem + x
+    ...     spk = ops.spike(mem - threshold)
+    ...     return spk, mem - ops.detach(spk) * threshold
+    >>> cell = cell_from(integrate)
+    >>> cell.states, cell.params
+    (('mem',), ('threshold',))
     """
     states, params = signature_of(equation)
     return Cell(equation.__name__, equation, states, params)

@@ -11,7 +11,7 @@ and, with ``reset_delay=False``, the spike that R did not know of yet resets the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 from .. import ops
@@ -95,15 +95,17 @@ class Model:
     charge: Charge
     resets: Mapping[str, Rule] = field(default_factory=dict, hash=False)
 
-    @property
+    @cached_property
     def states(self) -> tuple[str, ...]:
         return signature_of(self.charge)[0]
 
-    @property
+    @cached_property
     def params(self) -> tuple[str, ...]:
         return (*signature_of(self.charge)[1], *FRAME_PARAMS)
 
-    def step(self, firing: Firing, reset: str, delayed: bool, x: Value, states: States, p: Mapping[str, Value]) -> States:
+    def step(
+        self, firing: Firing, reset: str, delayed: bool, x: Value, states: States, p: Mapping[str, Value]
+    ) -> States:
         """One time step: the spikes, then the new states."""
         threshold, factor = (p[name] for name in FRAME_PARAMS)
         charge = partial(self.charge, **{name: v for name, v in p.items() if name not in FRAME_PARAMS})

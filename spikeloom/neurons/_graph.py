@@ -73,13 +73,14 @@ def carried(state: Tensor, label: str, name: str) -> Tensor:
 
 def is_freed(node: Any) -> bool:
     """Whether one of the nearest nodes of the graph that ends in `node` has lost the tensors it saved."""
-    seen, queue = {node}, [node]
+    seen: set[Any] = {node}
+    queue = [node]
     while queue and len(seen) < LOOKED_AT:
         node = queue.pop(0)
         if node is None:
             continue
         try:
-            for name in _saved_names(type(node)):
+            for name in _saved_names(type(node).__mro__):
                 getattr(node, name)
         except RuntimeError as error:
             if "second time" in str(error):
@@ -92,5 +93,5 @@ def is_freed(node: Any) -> bool:
 
 
 @cache
-def _saved_names(kind: type) -> tuple[str, ...]:
-    return tuple(name for name in dir(kind) if name == "saved_tensors" or name.startswith("_saved_"))
+def _saved_names(kinds: tuple[type, ...]) -> tuple[str, ...]:
+    return tuple(name for name in dir(kinds[0]) if name == "saved_tensors" or name.startswith("_saved_"))

@@ -9,7 +9,7 @@ from ._neuron import SpikeGrad, SpikingNeuron
 
 
 class LIF(SpikingNeuron):
-    """Base of the leaky integrate-and-fire family: a `SpikingNeuron` with a decay `beta`; it has no forward of its own."""
+    """Base of the leaky neurons: a `SpikingNeuron` with a decay `beta`; it has no forward of its own."""
 
     beta: Tensor
 

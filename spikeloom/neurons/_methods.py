@@ -113,7 +113,9 @@ class _Firing:
         return tuple(quantise(s) for s in states) if callable(quantise) else states
 
     def spikes(self, mem: Tensor) -> Tensor:
-        return self.neuron.fire_inhibition(mem.size(0) if mem.dim() else 0, mem) if self.neuron.inhibition else self.neuron.fire(mem)
+        if self.neuron.inhibition:
+            return self.neuron.fire_inhibition(mem.size(0) if mem.dim() else 0, mem)
+        return self.neuron.fire(mem)
 
 
 def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,23 +126,14 @@ def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
         time = current_time()
         if time is None:
             return forward(self, input_, *args, **kwargs)
+        time.admit(self, args)
         x = time.unfold(input_, self._label())
-        stacked = each_step(self, x, time.steps, torch.cat, forward, *args, **kwargs)
-        if time.recording:
-            spk = stacked[0] if isinstance(stacked, tuple) else stacked
-            why = [f"{type(self).__name__} overrides forward"]
-            time.visits[self] = Visit("loop", why, len(x) == 1 != time.steps, spk.detach())
+        inputs = x.unbind(0) if len(x) == time.steps else [x[0]] * time.steps
+        with time_is(None):
+            outs = [forward(self, x_t, *args, **kwargs) for x_t in inputs]
+        stacked = tree_map(lambda *each: torch.cat(each), *outs)
+        spk = stacked[0] if isinstance(stacked, tuple) else stacked
+        time.visits[self] = Visit("loop", [f"{type(self).__name__} overrides forward"], len(x) == 1 != time.steps, spk)
         return stacked
 
-    over_time.single_step = True  # type: ignore[attr-defined]
     return over_time
-
-
-def each_step(
-    neuron: "SpikingNeuron", x: Tensor, steps: int, join: Callable[..., Tensor], forward: Any, *args: Any, **kwargs: Any
-) -> Any:
-    """Call `forward` on each step of x, [T, *S] or [1, *S], and join what it returns over time."""
-    inputs = x.unbind(0) if len(x) == steps else [x[0]] * steps
-    with time_is(None):
-        outs = [forward(neuron, x_t, *args, **kwargs) for x_t in inputs]
-    return tree_map(lambda *each: join(each), *outs)

@@ -94,16 +94,18 @@ class ClassWide:
     @classmethod
     def reset_hidden(cls) -> None:
         """Set the state of every living neuron of this class, in all networks, to zeros."""
-        for neuron in INSTANCES:
-            if isinstance(neuron, cls):
-                neuron.reset_mem()
+        for neuron in cls._living():
+            neuron.reset_mem()
 
     @classmethod
     def detach_hidden(cls) -> None:
         """Cut the state of every living neuron of this class, in all networks, from its graph."""
-        for neuron in INSTANCES:
-            if isinstance(neuron, cls):
-                neuron.detach_mem()
+        for neuron in cls._living():
+            neuron.detach_mem()
+
+    @classmethod
+    def _living(cls) -> list[Any]:
+        return [neuron for neuron in INSTANCES if isinstance(neuron, cls)]
 
     @property
     def instances(self) -> Instances:

@@ -4,7 +4,7 @@ While it is set, the network's tensors carry time folded into dimension 0, [T*B,
 depended on time yet (the static prefix). A neuron unfolds its input, runs all T steps, and folds what it returns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass
 class Visit:
-    """What one neuron saw during an unrolled run."""
+    """What one neuron did in one call: its backend, why no faster one, whether its input was static, its spikes."""
 
     backend: str
     refusals: list[str]
@@ -25,26 +25,48 @@ class Visit:
 
 @dataclass
 class Time:
-    """An unrolled run: T steps of B rows each, whether inputs may be static, and what the neurons saw (by neuron)."""
+    """An unrolled run.
+
+    Args:
+        steps: T.
+        batch: B.
+        static: whether an input of B rows, the same at every step, may reach a neuron.
+        names: the path of each module in the network.
+        visits: what the neurons have done so far.
+    """
 
     steps: int
     batch: int
-    static: bool
-    recording: bool = False
-    seen: set[int] = field(default_factory=set)
+    static: bool = False
+    names: Mapping[Any, str] = field(default_factory=dict)
     visits: dict[Any, Visit] = field(default_factory=dict)
 
-    def unfold(self, x: Tensor, name: str) -> Tensor:
+    def label(self, neuron: Any, kind: str) -> str:
+        """How messages name a neuron."""
+        path = self.names.get(neuron)
+        return f"{path!r} ({kind})" if path else kind
+
+    def admit(self, neuron: Any, given: Sequence[Tensor | None]) -> None:
+        """Refuse what only a loop over time can do."""
+        if any(state is not None for state in given):
+            raise TypeError(
+                f"{neuron._label()} is given its states by hand, which cannot be unrolled; "
+                "make it with init_hidden=True and call it with its input alone"
+            )
+        if neuron in self.visits:
+            raise RuntimeError(f"{neuron._label()} is called twice in one forward; give each call a neuron of its own")
+
+    def unfold(self, x: Tensor, label: str) -> Tensor:
         """[T*B, *N] -> [T, B, *N]; a static [B, *N] -> [1, B, *N]."""
         rows = x.shape[0] if x.dim() else None
-        if rows == self.steps * self.batch:
-            return x.unflatten(0, (self.steps, self.batch))
         if self.static and rows == self.batch:
             return x.unsqueeze(0)
-        wanted = f"{self.steps} * {self.batch} = {self.steps * self.batch}"
+        if rows == self.steps * self.batch:
+            return x.reshape(self.steps, self.batch, *x.shape[1:])
         raise ValueError(
-            f"{name} got an input of shape {tuple(x.shape)} while unrolled over {self.steps} steps of {self.batch} rows; "
-            f"dimension 0 must be steps * batch = {wanted}. Is a batch size written into the network's forward?"
+            f"{label} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps of "
+            f"{self.batch} rows; dimension 0 must be {self.steps} * {self.batch} = {self.steps * self.batch}. "
+            "Is a batch size written into the network's forward?"
         )
 
 

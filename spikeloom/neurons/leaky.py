@@ -26,7 +26,7 @@ class Leaky(LIF):
     fired is reset within the same step, and gradient flows through that reset.
 
     Args:
-        beta: decay per step, 0 to 1 (clamped); a number or a tensor that broadcasts over the input's trailing dimensions.
+        beta: decay per step, clamped to 0 to 1; a number or a tensor that broadcasts over the trailing dimensions.
         threshold: membrane above which the neuron fires.
         spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
         surrogate_disable: if True, no gradient flows through the spikes.

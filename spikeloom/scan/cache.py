@@ -92,7 +92,8 @@ def _from_disk(path: Path, source: str) -> types.ModuleType:
 
 def _import(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -13,6 +13,7 @@ What is constant in time (a static input, the gradient of a sum) is one row, rea
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from textwrap import indent
 
 from .program import Derivation
@@ -70,6 +71,7 @@ class Variant:
         return f"{self.dtype}-{self.params}-{'traced' if self.traced else 'last'}-{self.grad or 'forward'}"
 
     @staticmethod
+    @lru_cache(maxsize=512)
     def parse(code: str) -> "Variant":
         dtype, params, traced, grad = code.split("-")
         return Variant(dtype, params, traced == "traced", "" if grad == "forward" else grad)
@@ -106,7 +108,7 @@ R = np.{dtype}
 SIZE = {size}
 '''
 
-KERNEL = '''
+KERNEL = """
 
 @njit(nogil=True, error_model="numpy")
 def {name}_block(words, low, high):
@@ -127,7 +129,7 @@ def {name}(words{extra}):
     while low < end:
         {name}_block(words, low, min(low + {block}, end))
         low += {block}
-'''
+"""
 
 TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
     if word(words, 2) != 0:

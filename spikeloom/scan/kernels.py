@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import cache, threads
+from . import arena, cache, threads
 from .emit_numba import Variant, emit
 from .program import program_of
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -21,6 +22,7 @@ class Kernels:
 
 
 _kernels: dict[tuple[str, str], Kernels] = {}
+
 
 def kernels(key: str, code: str) -> Kernels:
     """The kernels of a program, compiled at first use and kept for the life of the process."""
@@ -59,9 +61,9 @@ def forward(
     """Run the scan: spikes [T, *S], last states [*S], and, if the variant is traced, all states [T, *S]."""
     variant, shape = Variant.parse(code), x.shape[1:]
     x, stride = rows(x)
-    spk = x.new_empty((steps, *shape))
+    spk = arena.empty((steps, *shape), x)
     finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    traces = [torch.empty_like(spk) for _ in states] if variant.traced else []
+    traces = [arena.empty(spk.shape, spk) for _ in states] if variant.traced else []
     inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
     words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
     for k, final in enumerate(finals):
@@ -111,7 +113,7 @@ def backward(
 
     dx = None
     if variant.grad == "each":
-        dx = like.new_empty((steps, *shape))
+        dx = arena.empty((steps, *shape), like)
     elif variant.grad == "sum":
         dx = like.new_zeros((1, *shape))
     carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grad_finals]

@@ -1,7 +1,8 @@
-"""The differentiable scan: one torch operator for every kernel, so that compilers and exporters see one opaque node.
+"""The differentiable scan over the fused kernels, in two forms with one backward.
 
-The operator serves sequences, and everything while torch compiles. A single step in eager mode goes through an
-`autograd.Function` over the same kernels, whose call costs a fifth of the operator's.
+In eager mode it is an `autograd.Function`. While torch compiles or exports, it is the operator ``spikeloom::scan``, so
+that compilers see one opaque, differentiable node. (Eager calls of the operator would cost five times as much, and
+write out a zero gradient for every sequence of states that nobody differentiates.)
 """
 
 from collections.abc import Sequence
@@ -24,8 +25,48 @@ TWICE = (
     "with spikeloom.backend('loop'): ... around the forward pass"
 )
 
+Outputs = tuple[Tensor, list[Tensor], list[Tensor]]
+"""Spikes [T, *S]; the last states, [*S]; if the variant is traced, the states after every step, [T, *S]."""
 
-def _saved(ctx: Any) -> tuple[Tensor, ...]:
+
+def scan(
+    key: str, code: str, layer: str, steps: int | None, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+) -> Outputs:
+    """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
+
+    Args:
+        key: of the program.
+        code: of the variant.
+        layer: how messages name the neuron.
+        steps: T.
+        x: input, [T, *S], or [1, *S] if it is the same at every step.
+        states: before the first step, [*S].
+        params: the program's hoisted values.
+    """
+    n = len(states)
+    if Variant.parse(code).grad and not torch.compiler.is_compiling():
+        spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
+        return spk, rest[:n], rest[n:]
+    x_seq = x.unsqueeze(0) if steps is None else x
+    if torch.compiler.is_compiling():
+        spk, *rest = _operator(key, code, layer, steps or len(x_seq), x_seq, list(states), list(params))
+        outs = spk, rest[:n], rest[n:]
+    else:
+        outs = kernels.forward(key, code, len(x_seq) if steps is None else steps, x_seq, states, params)
+    return (outs[0].squeeze(0), *outs[1:]) if steps is None else outs
+
+
+def _keep(ctx: Any, call: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], outs: Outputs, params: Any) -> None:
+    """Save what the backward reads. The states after a single step are its trace."""
+    key, code, ctx.layer, steps = call
+    ctx.call, ctx.states = (key, code, steps), len(states)
+    ctx.reads_input = bool(Variant.parse(code).grad) and reads_input(key)
+    ctx.save_for_backward(*states, *(outs[2] or outs[1]), *params, *([x] if ctx.reads_input else []))
+    ctx.set_materialize_grads(False)
+
+
+def _recall(ctx: Any) -> tuple[Any, ...]:
+    """The arguments of `kernels.backward` up to the incoming gradients."""
     try:
         saved: tuple[Tensor, ...] = ctx.saved_tensors
     except RuntimeError as error:
@@ -34,22 +75,56 @@ def _saved(ctx: Any) -> tuple[Tensor, ...]:
         raise
     if torch.is_grad_enabled():
         raise RuntimeError(TWICE)
-    return saved
+    n = ctx.states
+    x = saved[-1] if ctx.reads_input else None
+    traces = [t if t.dim() > s.dim() else t.unsqueeze(0) for t, s in zip(saved[n : 2 * n], saved[:n], strict=True)]
+    return *ctx.call, x, list(saved[:n]), traces, list(saved[2 * n : -1 if ctx.reads_input else None])
 
 
-# -- a sequence: the operator ---------------------------------------------------------------------------------------
+def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """The gradients of the spikes, of the last states and of the states of every step."""
+    n = ctx.states
+    return grads[0], list(grads[1 : 1 + n]), list(grads[1 + n :]) or [None] * n
+
+
+# -- in eager mode ----------------------------------------------------------------------------------------------------
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, key: str, code: str, layer: str, steps: int | None, count: int, x: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        states, params = rest[:count], rest[count:]
+        ctx.single = steps is None
+        x = x.unsqueeze(0) if steps is None else x
+        spk, finals, traces = kernels.forward(key, code, 1 if steps is None else steps, x, states, params)
+        _keep(ctx, (key, code, layer, len(spk)), x, states, (spk, finals, traces), params)
+        # in place: a view could not be detached by its owner
+        return (spk.squeeze_(0) if ctx.single else spk, *finals, *traces)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if ctx.single and grads[0] is not None:
+            grads = (grads[0].unsqueeze(0), *grads[1:])
+        g = kernels.backward(*_recall(ctx), *_incoming(ctx, grads))
+        if ctx.single and g.x is not None:
+            g.x.squeeze_(0)
+        return (None, None, None, None, None, g.x, *g.states, *g.params)
+
+
+# -- while torch compiles ---------------------------------------------------------------------------------------------
 
 
 @torch.library.custom_op("spikeloom::scan", mutates_args=())
-def scan(
+def _operator(
     key: str, code: str, layer: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Spikes [T, *S], then the last states [*S], then, if the variant is traced, all states [T, *S]."""
     spk, finals, traces = kernels.forward(key, code, steps, x, states, params)
     return [spk, *finals, *traces]
 
 
-@scan.register_fake
+@_operator.register_fake
 def _(key, code, layer, steps, x, states, params):  # type: ignore[no-untyped-def]
     spk = x.new_empty((steps, *x.shape[1:]))
     finals = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in states]
@@ -57,7 +132,7 @@ def _(key, code, layer, steps, x, states, params):  # type: ignore[no-untyped-de
 
 
 @torch.library.custom_op("spikeloom::scan_backward", mutates_args=())
-def scan_backward(
+def _backward_operator(
     key: str,
     code: str,
     steps: int,
@@ -69,12 +144,11 @@ def scan_backward(
     grad_finals: Sequence[Tensor | None],
     grad_traces: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    """Gradients of the input, the states and the parameters, those that are wanted."""
     g = kernels.backward(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces)
     return [t for t in (g.x, *g.states, *g.params) if t is not None]
 
 
-@scan_backward.register_fake
+@_backward_operator.register_fake
 def _(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces):  # type: ignore[no-untyped-def]
     variant, shape = Variant.parse(code), states[0].shape
     length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
@@ -83,62 +157,19 @@ def _(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_t
     return [*dx, *(s.new_empty(shape) for s in states), *(p.new_empty(p.shape) for p in wanted)]
 
 
-def _setup_scan(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    key, code, ctx.layer, steps, x, states, params = inputs
-    count = len(states)
-    ctx.call, ctx.states, ctx.static = (key, code, steps), count, len(x) == 1
-    ctx.reads_input = Variant.parse(code).grad != "" and reads_input(key)
-    saved = [*states, *output[1 + count :], *params]
-    ctx.save_for_backward(*saved, *([x] if ctx.reads_input else []))
+def _setup_operator(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    *call, x, states, params = inputs
+    n = len(states)
+    _keep(ctx, tuple(call), x, states, (output[0], output[1 : 1 + n], output[1 + n :]), params)
 
 
-def _backward_scan(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    saved, n = _saved(ctx), ctx.states
-    x = saved[-1] if ctx.reads_input else None
-    rest = saved[2 * n : -1] if ctx.reads_input else saved[2 * n :]
+def _backward_of_operator(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    out = _backward_operator(*_recall(ctx), *_incoming(ctx, grads))
     variant = Variant.parse(ctx.call[1])
-    out = scan_backward(
-        *ctx.call, x, saved[:n], saved[n : 2 * n], rest, grads[0], list(grads[1 : 1 + n]), list(grads[1 + n :])
-    )
     dx = out.pop(0) if variant.grad != "none" else None
-    states = [out.pop(0) for _ in range(n)]
+    states = [out.pop(0) for _ in range(ctx.states)]
     params = [out.pop(0) if kind.isupper() else None for kind in variant.params]
     return None, None, None, None, dx, states, params
 
 
-scan.register_autograd(_backward_scan, setup_context=_setup_scan)
-
-
-# -- one step: an autograd function ---------------------------------------------------------------------------------
-
-
-class _Step(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, key: str, code: str, layer: str, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        states, params = rest[:count], rest[count:]
-        spk, finals, _ = kernels.forward(key, code, 1, x, states, params)
-        ctx.call, ctx.layer, ctx.states = (key, code), layer, count
-        ctx.reads_input = reads_input(key)
-        ctx.save_for_backward(*states, *finals, *params, *([x] if ctx.reads_input else []))
-        ctx.set_materialize_grads(False)
-        return (spk, *finals)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, n = _saved(ctx), ctx.states
-        x = saved[-1] if ctx.reads_input else None
-        params = saved[2 * n : -1] if ctx.reads_input else saved[2 * n :]
-        traces = [s.unsqueeze(0) for s in saved[n : 2 * n]]
-        g = kernels.backward(*ctx.call, 1, x, saved[:n], traces, params, grads[0], grads[1:], (None,) * n)
-        return (None, None, None, None, g.x, *g.states, *g.params)
-
-
-def step(
-    key: str, code: str, layer: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """One step: spikes [1, *S] and the new states [*S]."""
-    if not Variant.parse(code).grad:
-        spk, finals, _ = kernels.forward(key, code, 1, x, states, params)
-        return spk, finals
-    spk, *finals = _Step.apply(key, code, layer, len(states), x, *states, *params)
-    return spk, finals
+_operator.register_autograd(_backward_of_operator, setup_context=_setup_operator)

@@ -23,8 +23,8 @@ class Call:
 
     Args:
         program: the cell.
-        x: input, [T, *S], or [1, *S] if it is the same at every step.
-        steps: T.
+        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] of a single step.
+        steps: T; None for a single step, whose results have no time dimension.
         states: before the first step, each [*S].
         params: the cell's parameters by name, each broadcastable to [*S].
         traced: whether the states of every step are wanted, not only the last.
@@ -33,7 +33,7 @@ class Call:
 
     program: Program
     x: Tensor
-    steps: int
+    steps: int | None
     states: tuple[Tensor, ...]
     params: Mapping[str, Tensor]
     traced: bool = True
@@ -50,7 +50,11 @@ class Backend:
 
 
 def _run_loop(call: Call) -> Trajectory:
-    return loop(call.program.step(call.params), call.x, call.steps, call.states, call.traced)
+    step = call.program.step(call.params)
+    if call.steps is None:
+        spk, *states = step(call.x, *call.states)
+        return Trajectory(spk, (), tuple(states))
+    return loop(step, call.x, call.steps, call.states, call.traced)
 
 
 @cache
@@ -75,12 +79,8 @@ def _numba_refusals(call: Call) -> list[str]:
 def _run_numba(call: Call) -> Trajectory:
     params = call.program.hoist(call.params)
     code = _variant(call, params).code
-    key, layer, n = call.program.key, call.layer, len(call.states)
-    if call.steps == 1 and not call.traced and not torch.compiler.is_compiling():
-        spk, finals = op.step(key, code, layer, call.x, call.states, params)
-        return Trajectory(spk, (), tuple(finals))
-    spk, *rest = op.scan(key, code, layer, call.steps, call.x, call.states, params)
-    return Trajectory(spk, tuple(rest[n:]) if call.traced else (), tuple(rest[:n]))
+    spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
+    return Trajectory(spk, tuple(traces) if call.traced else (), tuple(finals))
 
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
@@ -93,9 +93,10 @@ def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
         kinds += kind.upper() if learning and p.requires_grad else kind
     if not learning:
         return Variant(dtype, kinds, call.traced, "")
-    grad = "none" if not call.x.requires_grad else "each" if len(call.x) == call.steps else "sum"
+    each = call.steps is None or len(call.x) == call.steps
+    grad = "none" if not call.x.requires_grad else "each" if each else "sum"
     # a single step needs no trace of its states: the last state is all of it
-    return Variant(dtype, kinds, call.traced or call.steps != 1, grad)
+    return Variant(dtype, kinds, call.steps is not None, grad)
 
 
 LADDER: tuple[Backend, ...] = (
@@ -135,7 +136,8 @@ def backend(name: str) -> Iterator[None]:
 
 def choose(call: Call) -> tuple[Backend, list[str]]:
     """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
-    forced, reasons = _forced.get(), []
+    forced = _forced.get()
+    reasons: list[str] = []
     for machine in LADDER:
         if forced not in (None, machine.name):
             continue

@@ -76,7 +76,7 @@ class Entry:
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *extra)(address)
 
     def run(self, words: Sequence[int]) -> None:
-        """Run with these arguments (see `emit_numba`), of which words[0] is T, words[1] is M and words[2] is set here."""
+        """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M, words[2] is set here."""
         threads = team_size(words[0] * words[1])
         packed = (ctypes.c_int64 * len(words))(*words)
         if self.team:

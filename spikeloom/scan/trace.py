@@ -61,7 +61,9 @@ class Symbol:
 
     def __pow__(self, exponent: Any) -> "Symbol":
         if exponent not in (2, 3):
-            raise Untraceable(f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt, or ops.exp and ops.log")
+            raise Untraceable(
+                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt, or ops.exp and ops.log"
+            )
         square = self * self
         return square if exponent == 2 else square * self
 
