@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .bench import command
-from .bench.case import CannotRun
+from .bench.runner import CannotRun
 from .demo import demo
 from .doctor import doctor
 

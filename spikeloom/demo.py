@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 
-from .bench.case import CannotRun, Outcome
-from .bench.runner import in_turn
+from .bench.runner import CannotRun, Outcome, in_turn
 
 STEPS = 25
 BATCH = 64
@@ -178,8 +177,8 @@ def speed(net: nn.Module, digits: Digits) -> str:
         return run
 
     runs = {"unroll": batch(unrolled), "loop": batch(stepped)}
-    in_turn(runs, 2)  # warm-up
-    ms = {name: 1000 * statistics.median(samples) for name, samples in in_turn(runs, COMPARED).items()}
+    in_turn(runs, range(2))  # warm-up
+    ms = {name: 1000 * statistics.median(samples) for name, samples in in_turn(runs, range(COMPARED)).items()}
     return (
         f"speed           one training batch: unroll {ms['unroll']:.1f} ms, the loop over steps {ms['loop']:.1f} ms; "
         f"unroll is {ms['loop'] / ms['unroll']:.1f}x as fast\n"

@@ -15,8 +15,7 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .bench.machine import machine, version_of, versions
-from .bench.report import duration
+from .bench.report import duration, machine, version_of, versions
 from .scan.select import LADDER
 
 OPTIONAL = {

@@ -1,13 +1,11 @@
 """`python -m spikeloom bench`: runs cases, prints their tables, stores the samples."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from .case import CannotRun, Shape
-from .cases import CASES
+from . import CASES
 from .report import heading, store, table
-from .runner import BUDGET, run_case
+from .runner import BUDGET, CannotRun, Shape, run_case
 
 
 def shape(text: str) -> Shape:
@@ -20,12 +18,11 @@ def shape(text: str) -> Shape:
         ) from None
 
 
-def positive(text: str) -> int:
+def rounds(text: str) -> int:
     """A number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a number of rounds; give 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds; give 1 or more")
+    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
     parser.add_argument("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes instead of the case's own")
     parser.add_argument(
-        "--repeats", type=positive, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)"
+        "--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="where to store every sample")
 
@@ -50,37 +47,9 @@ def bench(arguments: argparse.Namespace) -> int:
     for case in chosen:
         shapes = arguments.shape or case.shapes
         for sizes in shapes:
-            with Bar(case.name) as progress:
-                result = run_case(case, sizes, arguments.repeats, BUDGET / len(shapes), progress)
-            print(f"\n{table(case, result)}")
-            results.append(result)
+            results.append(run_case(case, sizes, arguments.repeats, BUDGET / len(shapes)))
+            print(f"\n{table(results[-1])}")
     if out:
         store(results, out)
         print(f"\nevery sample is in {out}")
     return int(any(result.disagreeing for result in results))
-
-
-class Bar:
-    """A progress bar over rounds, or nothing where tqdm is not installed."""
-
-    def __init__(self, label: str):
-        self.label = label
-        self.bar: object = None
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return lambda done, total: None
-        self.bar = bar = tqdm(desc=self.label, unit="round", leave=False, bar_format="{desc}: checking")
-
-        def show(done: int, total: int) -> None:
-            bar.bar_format, bar.total = None, total
-            bar.update(done - bar.n)
-
-        return show
-
-    def __exit__(self, *error: object) -> None:
-        close = getattr(self.bar, "close", None)
-        if close:
-            close()

@@ -1,17 +1,72 @@
-"""The runner: checks that the contestants agree, then times those that do, in turn."""
+"""The runner: checks that the contestants of a case agree, then times those that do, in turn."""
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from .case import CannotRun, Case, NotInstalled, Run, Shape, wall_clock
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+Outcome = Mapping[str, Tensor]
+"""Results by name: "spikes" are compared for equality, "seconds" is what a run has timed itself, the rest is close."""
+Run = Callable[[], Outcome]
 
 BUDGET = 10.0
 """Seconds that the timed rounds of a case may take, over all its shapes."""
 
+TURN = 0.01
+"""Seconds that a turn lasts at least: a short run is repeated in it, as it would be in a training."""
+
 MOST_ROUNDS = 200
+
+
+class NotInstalled(Exception):
+    """A contestant is of a library that is not here; the message says how to get it."""
+
+
+class CannotRun(Exception):
+    """A command was asked for what it cannot do here; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work, done by several contestants on the same inputs.
+
+    Args:
+        name: what ``--case`` takes.
+        title: one line that says what is timed.
+        axes: names of the axes of a shape, such as ("T", "B", "N").
+        shapes: those that are timed unless others are asked for.
+        inputs: makes the inputs of one shape, the same ones every time.
+        contestants: by name, in the order in which they run and are shown; each makes of the inputs what is timed, or
+            raises `NotInstalled`. What it does before it returns is not timed.
+        reference: the contestant that all others are compared with.
+        peer: the contestant whose time is divided by that of each row: a column of the report.
+        floor: the contestant by whose time that of each row is divided: another column.
+        unchecked: contestants that do other work, and so are not compared.
+        remarks: what else is worth telling.
+        standard: whether the case runs without being asked for.
+        least_rounds: at least so many rounds, whatever they cost.
+    """
+
+    name: str
+    title: str
+    axes: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    inputs: Callable[[Shape], Any]
+    contestants: Mapping[str, Callable[[Any], Run]]
+    reference: str
+    peer: str | None = None
+    floor: str | None = None
+    unchecked: tuple[str, ...] = ()
+    remarks: Callable[[Any], str] = lambda inputs: ""
+    standard: bool = True
+    least_rounds: int = 3
 
 
 @dataclass(frozen=True)
@@ -19,7 +74,7 @@ class Result:
     """One case at one shape.
 
     Args:
-        case: the name of the case.
+        case: the case.
         shape: its shape.
         seconds: every sample, by contestant, in the order of the rounds.
         missing: how to get a contestant that is not installed.
@@ -27,29 +82,37 @@ class Result:
         remarks: what else the case tells.
     """
 
-    case: str
+    case: Case
     shape: Shape
     seconds: Mapping[str, list[float]]
-    missing: Mapping[str, str] = field(default_factory=dict)
-    disagreeing: Mapping[str, str] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def rounds(self) -> int:
-        return max(map(len, self.seconds.values()), default=0)
+    missing: Mapping[str, str]
+    disagreeing: Mapping[str, str]
+    remarks: str
 
     def median(self, name: str) -> float:
         """The median of a contestant's samples, in seconds."""
         return statistics.median(self.seconds[name])
 
+    def speed_up(self, name: str) -> float | None:
+        """How many times faster than the peer a contestant is; None without a peer."""
+        return self.median(self.case.peer) / self.median(name) if self.case.peer in self.seconds else None
 
-def run_case(
-    case: Case,
-    shape: Shape,
-    repeats: int | None = None,
-    budget: float = BUDGET,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Result:
+    def times_floor(self, name: str) -> float | None:
+        """How many times as long as the floor a contestant takes; None without a floor."""
+        return self.median(name) / self.median(self.case.floor) if self.case.floor in self.seconds else None
+
+
+def bar(rounds: range, label: str) -> Iterable[int]:
+    """The rounds, under a progress bar that goes away when they are done; bare where tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return rounds
+    shown: Iterable[int] = tqdm(rounds, desc=label, unit="round", leave=False, disable=None)
+    return shown
+
+
+def run_case(case: Case, shape: Shape, repeats: int | None = None, budget: float = BUDGET) -> Result:
     """Check one case at one shape, then time it.
 
     Args:
@@ -57,7 +120,6 @@ def run_case(
         shape: one size per axis of the case.
         repeats: rounds; None takes as many as fit the budget.
         budget: seconds for the timed rounds.
-        progress: called before the first and after each round with the rounds done and those planned.
 
     Raises:
         CannotRun: if the shape has not one positive size per axis.
@@ -67,31 +129,27 @@ def run_case(
         raise CannotRun(f"case {case.name} got the shape {','.join(map(str, shape))}; {wanted}")
     inputs = case.inputs(shape)
     runs, missing, disagreeing = admit(case, inputs)
-    clocks = {name: case.contestants[name].seconds for name in runs}
-    round_costs = sum(clocks[name](run) for name, run in runs.items())  # also the warm-up
-    rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / max(round_costs, 1e-6))))
-    seconds = in_turn(runs, rounds, clocks, progress)
-    return Result(case.name, shape, seconds, missing, disagreeing, tuple(case.remarks(inputs)))
+    sizes = {name: turn_size(timed(run)) for name, run in runs.items()}
+    cost = sum(sum(timed(run) for _ in range(sizes[name])) for name, run in runs.items())  # also the warm-up
+    rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / max(cost, 1e-6))))
+    seconds = in_turn(runs, bar(range(rounds), f"{case.name} {list(shape)}"), sizes)
+    return Result(case, shape, seconds, missing, disagreeing, case.remarks(inputs))
 
 
 def admit(case: Case, inputs: object) -> tuple[dict[str, Run], dict[str, str], dict[str, str]]:
     """The contestants that may be timed, ready to run; those that are missing; those that disagree."""
-    reference = case.contestants[case.reference].prepare(inputs)
-    wanted = reference()
     runs: dict[str, Run] = {}
     missing: dict[str, str] = {}
     disagreeing: dict[str, str] = {}
-    for name, contestant in case.contestants.items():
-        if name == case.reference:
-            runs[name] = reference
-            continue
+    wanted = case.contestants[case.reference](inputs)()
+    for name, prepare in case.contestants.items():
         try:
-            run = contestant.prepare(inputs)
+            run = prepare(inputs)
         except NotInstalled as absent:
             missing[name] = str(absent)
             continue
-        outcome = run()
-        differences = case.compare(outcome, wanted) if contestant.agrees else []
+        found = run()
+        differences = [] if name in case.unchecked else disagreements(found, wanted)
         if differences:
             disagreeing[name] = f"not timed, because it disagrees with {case.reference!r}: {'; '.join(differences)}"
         else:
@@ -99,21 +157,52 @@ def admit(case: Case, inputs: object) -> tuple[dict[str, Run], dict[str, str], d
     return runs, missing, disagreeing
 
 
+def disagreements(got: Outcome, wanted: Outcome) -> list[str]:
+    """In what results differ from the reference's, in sentences: spikes in any single one, others beyond rounding."""
+    found = []
+    for name, right in wanted.items():
+        value = got.get(name)
+        if name == "seconds":
+            continue
+        if value is None or value.shape != right.shape:
+            shape = None if value is None else list(value.shape)
+            found.append(f"{name} have the shape {shape}, the reference's have {list(right.shape)}")
+        elif name == "spikes":
+            if differing := int((value != right).sum()):
+                found.append(f"{differing} of {right.numel()} spikes differ")
+        elif not torch.allclose(value, right, rtol=1e-4, atol=1e-6):
+            found.append(f"{name} differ by up to {float((value - right).abs().max()):.2g}")
+    return found
+
+
+def timed(run: Run) -> float:
+    """Seconds that one run takes."""
+    begun = time.perf_counter()
+    outcome = run()
+    seconds = time.perf_counter() - begun
+    return float(outcome["seconds"]) if "seconds" in outcome else seconds
+
+
+def turn_size(seconds: float) -> int:
+    """How many runs of so many seconds make a turn."""
+    return max(1, int(TURN / max(seconds, 1e-6)))
+
+
 def in_turn(
-    runs: Mapping[str, Run],
-    rounds: int,
-    clocks: Mapping[str, Callable[[Run], float]] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    runs: Mapping[str, Run], rounds: Iterable[int], sizes: Mapping[str, int] | None = None
 ) -> dict[str, list[float]]:
-    """Time the runs A B C A B C ..., so that what else the machine does falls on all of them alike."""
-    clocks = clocks or {}
+    """Time the runs A B C A B C ..., so that what else the machine does falls on all of them alike.
+
+    Args:
+        runs: what is timed, by name.
+        rounds: one turn of each in every round.
+        sizes: how many runs make a turn, 1 if not given; a sample is their mean.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    progress(0, rounds)
     with no_collector():
-        for done in range(1, rounds + 1):
+        for _ in rounds:
             for name, run in runs.items():
-                seconds[name].append(clocks.get(name, wall_clock)(run))
-            progress(done, rounds)
+                seconds[name].append(statistics.fmean(timed(run) for _ in range((sizes or {}).get(name, 1))))
     return seconds
 
 
