@@ -3,7 +3,7 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 
+from .bench.report import duration
 from .bench.runner import CannotRun, Outcome, in_turn
 
 STEPS = 25
@@ -22,7 +23,7 @@ HIDDEN = 256
 BETA = 0.9
 RATE = 0.01
 """The highest learning rate of a schedule that rises first and then falls."""
-COMPARED = 7
+COMPARED = 15
 """Batches that are timed each way."""
 PICTURED = 20
 """The test digit in the picture: one that people can read too."""
@@ -61,9 +62,10 @@ def demo(out: Path, epochs: int, seed: int) -> int:
     net = network()
     print(f"training on {len(digits.train)} handwritten digits, testing on {len(digits.test)} others")
     training = train(net, digits, epochs)
-    print(f"test accuracy   {training.test[-1]:.1%} after {epochs} epochs (seed {seed})")
-    print(f"time            {training.seconds:.1f} s, {STEPS} time steps per digit, {torch.get_num_threads()} threads")
-    print(speed(net, digits))
+    rounds = f"{epochs} epoch{'s' * (epochs > 1)}, {STEPS} time steps per digit, {torch.get_num_threads()} threads"
+    print(f"test accuracy   {training.test[-1]:.1%} (seed {seed})")
+    print(f"training time   {training.seconds:.1f} s ({rounds})")
+    print(f"\n{speed(net, digits)}")
     print(f"\n{snn.explain(net, digits.test, steps=STEPS)}\n")
     draw(net, digits, training, out)
     print(f"picture         {out.resolve()}")
@@ -123,31 +125,30 @@ def loss_of(spk: Tensor, labels: Tensor) -> Tensor:
 
 
 def train(net: nn.Module, digits: Digits, epochs: int) -> Training:
-    """Adam over shuffled batches."""
+    """Adam over shuffled batches, under a progress bar."""
+    from tqdm import tqdm
+
     begun = time.perf_counter()
     batches = -(-len(digits.train) // BATCH)
     optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * batches)
-    seen, unseen = [], []
-    for _ in progress(epochs):
-        right = 0
-        for rows in torch.randperm(len(digits.train)).split(BATCH):
-            labels = digits.train_labels[rows]
-            spk = unrolled(net, digits.train[rows])
-            update(optimizer, loss_of(spk, labels))
-            schedule.step()
-            right += correct(spk, labels)
-        seen.append(right / len(digits.train))
-        with torch.no_grad():
-            unseen.append(correct(unrolled(net, digits.test), digits.test_labels) / len(digits.test))
+    seen: list[float] = []
+    unseen: list[float] = []
+    with tqdm(total=epochs * batches, desc="training", unit="batch") as bar:
+        for _ in range(epochs):
+            right = 0
+            for rows in torch.randperm(len(digits.train)).split(BATCH):
+                labels = digits.train_labels[rows]
+                spk = unrolled(net, digits.train[rows])
+                update(optimizer, loss_of(spk, labels))
+                schedule.step()
+                right += correct(spk, labels)
+                bar.update()
+            seen.append(right / len(digits.train))
+            with torch.no_grad():
+                unseen.append(correct(unrolled(net, digits.test), digits.test_labels) / len(digits.test))
+            bar.set_postfix_str(f"test accuracy {unseen[-1]:.1%}")
     return Training(seen, unseen, time.perf_counter() - begun)
-
-
-def progress(epochs: int) -> Iterator[int]:
-    """The epochs, under a progress bar that goes away when they are done."""
-    from tqdm import tqdm
-
-    yield from tqdm(range(epochs), desc="training", unit="epoch", leave=False)
 
 
 def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -178,18 +179,18 @@ def speed(net: nn.Module, digits: Digits) -> str:
 
     runs = {"unroll": batch(unrolled), "loop": batch(stepped)}
     in_turn(runs, range(2))  # warm-up
-    ms = {name: 1000 * statistics.median(samples) for name, samples in in_turn(runs, range(COMPARED)).items()}
+    took = {name: statistics.median(samples) for name, samples in in_turn(runs, range(COMPARED)).items()}
     return (
-        f"speed           one training batch: unroll {ms['unroll']:.1f} ms, the loop over steps {ms['loop']:.1f} ms; "
-        f"unroll is {ms['loop'] / ms['unroll']:.1f}x as fast\n"
-        f"                (medians of {COMPARED} batches of {BATCH} each way, timed in turn on this machine)"
+        f"one training batch of {BATCH} digits, the same both ways (medians of {COMPARED}, timed in turn):\n"
+        f"  snn.unroll       {duration(took['unroll']):>8}   {took['loop'] / took['unroll']:.1f}x as fast\n"
+        f"  loop over steps  {duration(took['loop']):>8}"
     )
 
 
 # -- the picture -----------------------------------------------------------------------------------
 
 INK, SOFT, FAINT = "#22272e", "#6b7480", "#d9dde2"
-NEURONS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#7f7f7f", "#ee8833", "#44aa99", "#332288")
+NEURONS = ("#4477aa", "#ee6677", "#228833", "#b8860b", "#56b4e9", "#aa3377", "#7f7f7f", "#ee8833", "#44aa99", "#332288")
 """One colour for each output neuron, told apart also by the colour-blind."""
 
 LOOK: Any = {
@@ -303,7 +304,12 @@ def draw_membranes(axes: Any, seen: Recording) -> None:
         line = {"linewidth": 2.8, "zorder": 3} if strong else {"linewidth": 1.3, "alpha": 0.85}
         axes.plot(steps, seen.membranes[:, digit].tolist(), color=colour, label=str(digit), **line)
     axes.axhline(1, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="threshold", zorder=2)
-    axes.set(title="Membranes of the output neurons", xlabel="time step", ylabel="membrane", xlim=(0.3, STEPS + 0.7))
+    axes.set(
+        title="Membranes of the output neurons",
+        xlabel="time step",
+        ylabel="membrane (threshold = 1)",
+        xlim=(0.3, STEPS + 0.7),
+    )
     axes.set_xticks([1, *range(5, STEPS + 1, 5)])
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), fontsize=9, handlelength=1.6, title="neuron")
     legend.get_title().set_fontsize(9)

@@ -1,13 +1,11 @@
 """`python -m spikeloom doctor`: what is installed, which backends run here and why the others do not.
 
-Every backend is tried by a real call, so that what is printed is evidence.
+Every backend is tried by a real call, so that what is printed is evidence. Nothing that is broken stops the report.
 """
 
-import importlib
-import os
+import tempfile
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
+import warnings
 from pathlib import Path
 
 import torch
@@ -16,16 +14,23 @@ from torch import Tensor
 import spikeloom as snn
 
 from .bench.report import duration, machine, version_of, versions
+from .scan.cache import ENVIRONMENT, cache_dir, cache_size
 from .scan.select import LADDER
 
+REQUIRED = ("numpy", "numba")
 OPTIONAL = {
-    "triton": "GPU kernels",
+    "scikit-learn": "the demo's digits; pip install 'spikeloom[demo]'",
     "matplotlib": "pictures; pip install 'spikeloom[plot]'",
-    "nir": "NIR exchange; pip install 'spikeloom[nir]'",
-    "snntorch": "the peer of the bench; pip install snntorch==1.0.0",
+    "tqdm": "progress bars; pip install 'spikeloom[demo]'",
+    "snntorch": "beside which the bench measures; pip install snntorch==1.0.0",
 }
 SHAPE = (12, 3, 40)
 """[T, B, N] of the call that tries a backend."""
+
+ADVICE = (
+    "snn.unroll(net, x, steps=25, check=True) runs the first steps both ways and raises where they differ;",
+    "print(snn.explain(net, x, steps=25)) shows which backend runs each layer, and why not a faster one.",
+)
 
 
 class Wrong(Exception):
@@ -33,43 +38,44 @@ class Wrong(Exception):
 
 
 def doctor() -> int:
-    """Print all sections; 1 if a backend fails or returns something wrong."""
+    """Print all sections. The status is 0 whatever they say: the report was made."""
     section("Versions", installed())
     section("Machine", hardware())
-    trials = {f"{name} on {device}": try_backend(name, device) for device in devices() for name in names()}
-    section("Backends, fastest first", [f"{label:16}{finding}" for label, (finding, _) in trials.items()])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trials = [f"{f'{name} on {device}':14}{tell(name, device)}" for device in devices() for name in names()]
+    section("Backends, fastest first", trials)
+    if told:
+        section("Warnings while they were tried", [str(warning.message) for warning in told])
     section("Kernel cache", kernel_cache())
-    section(
-        "If a network's results look wrong unrolled",
-        [
-            "snn.unroll(net, x, steps=25, check=True) runs the first steps both ways and raises where they differ;",
-            "print(snn.explain(net, x, steps=25)) shows which backend runs each layer, and why not a faster one.",
-        ],
-    )
-    return int(not all(sound for _, sound in trials.values()))
+    section("If a network's results look wrong unrolled, or it is slow", ADVICE)
+    return 0
 
 
-def section(title: str, lines: list[str]) -> None:
+def section(title: str, lines: list[str] | tuple[str, ...]) -> None:
     """A heading and its lines, indented."""
     print(title, *(f"  {line}" for line in lines), "", sep="\n")
 
 
 def installed() -> list[str]:
     """Versions of what is there, and what the rest would be good for."""
-    has = versions()
-    absent = [f"{name:12}not installed ({use})" for name, use in OPTIONAL.items() if name not in has]
-    required = [f"{name:12}not installed, but required" for name in ("numpy", "numba") if version_of(name) is None]
-    return [f"{name:12}{number}" for name, number in has.items()] + required + absent
+    here = versions() | {name: v for name in OPTIONAL if (v := version_of(name)) is not None}
+    lines = [f"{name:14}{number}" for name, number in here.items()]
+    lines += [f"{name:14}not installed, but required: pip install {name}" for name in REQUIRED if name not in here]
+    return lines + [f"{name:14}not installed ({use})" for name, use in OPTIONAL.items() if name not in here]
 
 
 def hardware() -> list[str]:
     """The processor, the threads, the GPUs."""
     here = machine()
-    lines = [f"processor   {here['cpu']}", f"system      {here['system']}"]
-    lines.append(f"cores       {here['cores']} usable, torch uses {here['torch_threads']} threads")
     gpus = [f"{torch.cuda.get_device_name(i)} (cuda:{i})" for i in range(torch.cuda.device_count())]
     built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
-    return [*lines, f"GPU         {', '.join(gpus) or f'none ({built})'}"]
+    return [
+        f"{'processor':14}{here['cpu']}",
+        f"{'system':14}{here['system']}",
+        f"{'cores':14}{here['cores']} usable, torch uses {here['torch_threads']} threads",
+        f"{'GPU':14}{', '.join(gpus) or f'none ({built})'}",
+    ]
 
 
 def devices() -> list[str]:
@@ -79,27 +85,21 @@ def devices() -> list[str]:
 
 def names() -> list[str]:
     """The backends, fastest first."""
-    return [machine.name for machine in LADDER]
+    return [backend.name for backend in LADDER]
 
 
-# -- backends --------------------------------------------------------------------------------------
+# -- backends ----------------------------------------------------------------------------------------------------------
 
 
-def try_backend(name: str, device: str) -> tuple[str, bool]:
-    """Run a small neuron forward and backward on one backend: what came of it, and whether that is in order."""
+def tell(name: str, device: str) -> str:
+    """What comes of a small neuron, forward and backward, on one backend."""
     try:
         seconds = compare_with_loop(name, device)
-    except Wrong as error:
-        return f"WRONG: {error}", False
-    except RuntimeError as refusal:
-        reasons = str(refusal)
-        if "was asked for and cannot run" in reasons:
-            return f"not here: {reasons.partition(': ')[2]}", True
-        return f"FAILS: {type(refusal).__name__}: {refusal}", False
     except Exception as error:  # whatever breaks a backend, the other sections must still be told
-        return f"FAILS: {type(error).__name__}: {error}", False
+        reason, refused = str(error), "was asked for and cannot run" in str(error)
+        return f"not here: {reason.partition(': ')[2]}" if refused else f"FAILS: {type(error).__name__}: {reason}"
     agrees = "" if name == "loop" else ", agrees with the loop"
-    return f"works: Leaky over {list(SHAPE)}, forward and backward{agrees}; first call {duration(seconds)}", True
+    return f"works: Leaky over {list(SHAPE)}, forward and backward{agrees}; first call {duration(seconds)}"
 
 
 def compare_with_loop(name: str, device: str) -> float:
@@ -125,32 +125,31 @@ def tried(name: str, device: str) -> tuple[Tensor, Tensor]:
     return spk.detach(), grad
 
 
-# -- the cache -------------------------------------------------------------------------------------
+# -- the cache ---------------------------------------------------------------------------------------------------------
 
 
 def kernel_cache() -> list[str]:
     """Where compiled kernels are kept, and how much there is."""
-    if find_spec("spikeloom.scan.cache") is None:
-        return ["none: this version compiles no kernels"]
-    place = Path(importlib.import_module("spikeloom.scan.cache").cache_dir())
-    sizes = list(file_sizes(place))
-    state = "" if os.access(nearest(place), os.W_OK) else " (not writable)"
-    return [
-        f"place       {place}{state}; set SPIKELOOM_CACHE_DIR to move it",
-        f"holds       {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB; it may be deleted at any time",
-    ]
+    place = cache_dir()
+    obstacle = why_not_writable(place)
+    state = f" CANNOT BE WRITTEN ({obstacle}): every process compiles its kernels anew" if obstacle else ""
+    return [f"{'place':14}{place}{state}; set {ENVIRONMENT} to move it", f"{'holds':14}{contents()}"]
 
 
-def file_sizes(place: Path) -> Iterator[int]:
-    """Bytes of each file below a folder; another process may delete some meanwhile."""
-    for path in place.rglob("*") if place.is_dir() else ():
-        try:
-            if path.is_file():
-                yield path.stat().st_size
-        except OSError:
-            continue
+def contents() -> str:
+    """How many kernels there are, and their size."""
+    try:
+        kernels, size = cache_size()
+    except OSError as error:  # another process may delete files meanwhile
+        return f"cannot be told ({error})"
+    return f"{kernels} kernels, {size / 1e6:.1f} MB; they may be deleted at any time"
 
 
-def nearest(place: Path) -> Path:
-    """The folder itself or, before it is made, the nearest one above that exists."""
-    return next(folder for folder in (place, *place.parents) if folder.exists())
+def why_not_writable(place: Path) -> str:
+    """What the system says to a new file there, or, before the folder is made, in the nearest one above; "" if none."""
+    folder = next(path for path in (place, *place.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)

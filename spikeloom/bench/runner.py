@@ -95,11 +95,13 @@ class Result:
 
     def speed_up(self, name: str) -> float | None:
         """How many times faster than the peer a contestant is; None without a peer."""
-        return self.median(self.case.peer) / self.median(name) if self.case.peer in self.seconds else None
+        peer = self.case.peer
+        return self.median(peer) / self.median(name) if peer is not None and peer in self.seconds else None
 
     def times_floor(self, name: str) -> float | None:
         """How many times as long as the floor a contestant takes; None without a floor."""
-        return self.median(name) / self.median(self.case.floor) if self.case.floor in self.seconds else None
+        floor = self.case.floor
+        return self.median(name) / self.median(floor) if floor is not None and floor in self.seconds else None
 
 
 def bar(rounds: range, label: str) -> Iterable[int]:
