@@ -4,6 +4,9 @@ import importlib
 from typing import Any
 
 from . import surrogate as surrogate
+from .network import Explanation as Explanation
+from .network import explain as explain
+from .network import unroll as unroll
 from .neurons import LIF as LIF
 from .neurons import Leaky as Leaky
 from .neurons import SpikingNeuron as SpikingNeuron

@@ -1,0 +1,5 @@
+"""Whole networks over time: all steps at once, and what that would run on."""
+
+from .explaining import Explanation as Explanation
+from .explaining import explain as explain
+from .unrolling import unroll as unroll
