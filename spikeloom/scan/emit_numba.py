@@ -70,6 +70,11 @@ class Variant:
         """The variant as one word, for keys."""
         return f"{self.dtype}-{self.params}-{'traced' if self.traced else 'last'}-{self.grad or 'forward'}"
 
+    @property
+    def forward(self) -> "Variant":
+        """The same without what matters to the backward alone, so that training and inference share a kernel."""
+        return Variant(self.dtype, self.params.lower(), self.traced, "")
+
     @staticmethod
     @lru_cache(maxsize=512)
     def parse(code: str) -> "Variant":
@@ -96,40 +101,33 @@ def backward_words(states: int, params: int) -> list[str]:
     ]
 
 
-HEADER = '''"""{title}"""
+SOURCE = '''"""{title}"""
 import math
 from math import inf, nan
 
 import numpy as np
-from numba import cfunc, njit, types
+from numba import cfunc, types
 from spikeloom.scan.memory import load_{dtype} as load, store_{dtype} as store, word
 {team_import}
 R = np.{dtype}
 SIZE = {size}
-'''
-
-KERNEL = """
-
-@njit(nogil=True, error_model="numpy")
-def {name}_block(words, low, high):
-{unpack}
-    for {time}:
-{rows}
-        for m in range(low, high):
-{body}
 
 
-@cfunc(types.void(types.int64{extra_types}), nopython=True, cache={cached})
-def {name}(words{extra}):
+@cfunc(types.void(types.int64{extra_types}), nopython=True, error_model="numpy", cache={cached})
+def kernel(words{extra}):
 {share}
-    size = word(words, 1)
+{unpack}
     part = (size + threads * 16 - 1) // (threads * 16) * 16
     low = me * part
     end = min(low + part, size)
     while low < end:
-        {name}_block(words, low, min(low + {block}, end))
-        low += {block}
-"""
+        high = min(low + {block}, end)
+        for {time}:
+{rows}
+            for m in range(low, high):
+{body}
+        low = high
+'''
 
 TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
     if word(words, 2) != 0:
@@ -137,7 +135,7 @@ TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
 
 
 def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
-    """The source of a module with `forward` and, if the variant has a gradient, `backward`.
+    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
 
     Args:
         derivation: the program's graphs.
@@ -146,23 +144,18 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
         team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
         cached: whether Numba keeps the machine code beside the source.
     """
-    header = HEADER.format(
+    return SOURCE.format(
         title=title,
         dtype=variant.dtype,
         size=4 if variant.dtype == "float32" else 8,
         team_import="from spikeloom.scan.team import team_size, thread_number\n" if team else "",
+        cached=cached,
+        block=BLOCK,
+        extra="" if team else ", me, threads",
+        extra_types="" if team else ", types.int64, types.int64",
+        share=TEAM_SHARE if team else "    # the caller says which share this is",
+        **(_backward(derivation, variant) if variant.grad else _forward(derivation, variant)),
     )
-    kernels = [_forward(derivation, variant)]
-    if variant.grad:
-        kernels.append(_backward(derivation, variant))
-    frame = {
-        "cached": cached,
-        "block": BLOCK,
-        "extra": "" if team else ", me, threads",
-        "extra_types": "" if team else ", types.int64, types.int64",
-        "share": TEAM_SHARE if team else "    # the caller says which share this is",
-    }
-    return header + "".join(KERNEL.format(**kernel, **frame) for kernel in kernels)
 
 
 class _Names:
@@ -220,11 +213,10 @@ def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
         rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in states]
         body += [f"store(trace{k}_t, m, {name(new[k])})" for k in states]
     return {
-        "name": "forward",
         "unpack": _lines([*_unpack(forward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
         "time": "t in range(steps)",
-        "rows": _lines(rows, 2),
-        "body": _lines(body, 3),
+        "rows": _lines(rows, 3),
+        "body": _lines(body, 4),
     }
 
 
@@ -267,9 +259,8 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
         if kind.isupper() and g is not None
     ]
     return {
-        "name": "backward",
         "unpack": _lines([*_unpack(backward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
         "time": "t in range(steps - 1, -1, -1)",
-        "rows": _lines(rows or ["pass"], 2),
-        "body": _lines(body, 3),
+        "rows": _lines(rows or ["pass"], 3),
+        "body": _lines(body, 4),
     }

@@ -12,30 +12,19 @@ from .emit_numba import Variant, emit
 from .program import program_of
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """The compiled scan of one program in one variant."""
-
-    forward: threads.Entry
-    backward: threads.Entry | None
-    module: object  # holds the machine code
+_kernels: dict[tuple[str, Variant], threads.Entry] = {}
 
 
-_kernels: dict[tuple[str, str], Kernels] = {}
-
-
-def kernels(key: str, code: str) -> Kernels:
-    """The kernels of a program, compiled at first use and kept for the life of the process."""
-    if (key, code) not in _kernels:
-        program, variant, team = program_of(key), Variant.parse(code), threads.openmp() is not None
+def kernel(key: str, variant: Variant) -> threads.Entry:
+    """A kernel of a program, compiled at first use and kept for the life of the process."""
+    if (key, variant) not in _kernels:
+        program, team = program_of(key), threads.openmp() is not None
         derivation = program.derivation
         assert derivation is not None
-        title = f"{program.cell.name}, {program.surrogate!r}, {code}"
+        title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
         module = cache.load(lambda cached: emit(derivation, variant, title, team, cached))
-        backward = threads.Entry(module.backward.address, team) if variant.grad else None
-        forward = threads.Entry(module.forward.address, team)
-        _kernels[key, code] = Kernels(forward, backward, module)
-    return _kernels[key, code]
+        _kernels[key, variant] = threads.Entry(module.kernel, team)
+    return _kernels[key, variant]
 
 
 def rows(x: Tensor) -> tuple[Tensor, int]:
@@ -69,7 +58,7 @@ def forward(
     for k, final in enumerate(finals):
         words += [final.data_ptr(), traces[k].data_ptr() if traces else 0]
     words += [p.data_ptr() for p in inputs]
-    kernels(key, code).forward.run(words)
+    kernel(key, variant.forward).run(words)
     return spk, finals, traces
 
 
@@ -127,9 +116,7 @@ def backward(
     for p, kind, total in zip(params, variant.params, totals, strict=True):
         held.append(spread(p, kind, shape))
         words += [held[-1].data_ptr(), 0 if total is None else total.data_ptr()]
-    entry = kernels(key, code).backward
-    assert entry is not None
-    entry.run(words)
+    kernel(key, variant).run(words)
     sums = [None if t is None else _sum_to(t, p) for t, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,14 +67,14 @@ class Entry:
     """A compiled kernel, ready to be run.
 
     Args:
-        address: of its machine code.
+        function: what Numba compiled; it holds the machine code.
         team: whether it asks OpenMP for its share; else the share is an argument.
     """
 
-    def __init__(self, address: int, team: bool):
-        self.address, self.team = ctypes.c_void_p(address), team
+    def __init__(self, function: Any, team: bool):
+        self.function, self.address, self.team = function, ctypes.c_void_p(function.address), team
         extra = () if team else (ctypes.c_int64, ctypes.c_int64)
-        self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *extra)(address)
+        self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *extra)(function.address)
 
     def run(self, words: Sequence[int]) -> None:
         """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M, words[2] is set here."""

@@ -1,0 +1,102 @@
+"""The tables that drive the tests of the engine: cells, shapes, spike functions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from spikeloom import ops, surrogate
+from spikeloom.cells import MODELS
+from spikeloom.cells.cell import Cell, cell_from
+from spikeloom.cells.firing import RESETS
+
+SHAPES: Mapping[str, tuple[int, tuple[int, ...]]] = {
+    "one step": (1, (3, 5)),
+    "vectors": (7, (2, 130)),
+    "images": (12, (2, 3, 4, 5)),
+    "one neuron": (9, (1, 1)),
+    "bare": (6, (17,)),
+}
+"""T, and the shape of one step."""
+
+SPIKES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "atan": surrogate.atan(),
+    "fast_sigmoid": surrogate.fast_sigmoid(slope=5),
+    "sigmoid": surrogate.sigmoid(slope=4),
+    "straight_through": surrogate.straight_through_estimator(),
+    "boxcar": surrogate.boxcar(),
+    "none": surrogate.no_gradient(),
+}
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class CellCase:
+    """A cell with parameters to run it.
+
+    Args:
+        cell: the cell.
+        params: each parameter: a number, or the numbers between which one per neuron is drawn.
+        exact: whether it uses nothing whose rounding differs between torch and the compiler.
+    """
+
+    cell: Cell
+    params: Mapping[str, float | tuple[float, float]]
+    exact: bool = True
+
+
+# -- three cells that are no Leaky, and one that speaks the whole vocabulary -------------------------------------------
+
+
+def two_states(x, syn, mem, *, alpha, beta, threshold):
+    """A current that decays feeds a membrane that decays."""
+    fired = ops.detach(ops.spike(mem - threshold))
+    syn = alpha * syn + x
+    mem = beta * mem + syn - fired * threshold
+    return ops.spike(mem - threshold), syn, mem
+
+
+def to_rest(x, mem, *, decay, rest):
+    """Fires above one, and is then clamped to a resting potential, with gradient; spikes are graded by the overshoot."""
+    mem = decay * mem + (1 - decay) * x
+    fired = ops.spike(mem - 1.0)
+    spk = fired * ops.minimum(mem, ops.full_like(mem, 3.0))
+    return spk, ops.where(fired > 0.5, rest, mem)
+
+
+def exponential(x, mem, adapt, *, tau, slope):
+    """An exponential integrate-and-fire neuron with an adapting threshold and a time constant of its own per neuron."""
+    decay = ops.exp(-1.0 / tau)
+    mem = decay * mem + (1 - decay) * (x + slope * ops.exp((ops.clamp(mem, -5.0, 2.0) - 1.0) / slope))
+    spk = ops.spike(mem - 1.0 - adapt)
+    return spk, mem - ops.detach(spk) * mem, 0.9 * adapt + 0.1 * spk
+
+
+def polyglot(x, a, b, c, *, gain, bias):
+    """Every word of the vocabulary."""
+    a = ops.tanh(gain * x + bias) + ops.sigmoid(a) / 2
+    b = ops.sqrt(ops.abs(b) + 1.0) - ops.log(ops.maximum(a, b) + 3.0) + x**2 / 8 - b**3 / 64
+    c = ops.where(a >= b, ops.sin(c), ops.cos(c)) - ops.minimum(a, -b) * (2.0 / (abs(c) + 2.0))
+    spk = ops.spike(ops.clamp(a + b + c, -1.0, 1.0) - 0.5)
+    return spk, a, b - ops.detach(spk), c
+
+
+CELLS: dict[str, CellCase] = {
+    "two states": CellCase(cell_from(two_states), {"alpha": (0.5, 0.9), "beta": 0.8, "threshold": 0.7}),
+    "to rest": CellCase(cell_from(to_rest), {"decay": (0.2, 0.6), "rest": -0.25}),
+    "exponential": CellCase(cell_from(exponential), {"tau": (2.0, 9.0), "slope": 0.4}, exact=False),
+    "polyglot": CellCase(cell_from(polyglot), {"gain": 0.6, "bias": (-0.2, 0.2)}, exact=False),
+}
+
+DEFAULTS: Mapping[str, float | tuple[float, float]] = {"beta": (-0.1, 1.1), "threshold": 0.7, "graded_spikes_factor": 1.5}
+"""How the parameters of the library's own models are chosen; beta beyond 0 to 1 is clamped."""
+
+for _name, _model in MODELS.items():
+    for _reset, _delayed in product(RESETS, (True, False)):
+        _params = {name: DEFAULTS[name] for name in _model.params}
+        CELLS[f"{_name} {_reset} {'delayed' if _delayed else 'immediate'}"] = CellCase(
+            _model.cell(_reset, _delayed), _params
+        )

@@ -1,0 +1,78 @@
+"""Every fused kernel against the plain loop: spikes equal, states equal or close, every gradient close."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ..cases import CELLS, DTYPES, SHAPES, SPIKES
+from ..oracle import assert_same
+from .running import OUTPUTS, Job, away_from_thresholds, outcome
+
+
+def assert_lawful(job: Job) -> None:
+    job = away_from_thresholds(job)
+    assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_at_every_shape(cell, shape, static, dtype):
+    steps, size = SHAPES[shape]
+    assert_lawful(Job(CELLS[cell], steps, size, DTYPES[dtype], static=static))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_single_step_without_a_time_dimension(cell, dtype):
+    assert_lawful(Job(CELLS[cell], None, (4, 6), DTYPES[dtype], traced=False, outputs=("spk", "finals")))
+
+
+@pytest.mark.parametrize("spike", SPIKES)
+@pytest.mark.parametrize("cell", ["leaky subtract immediate", "two states", "to rest", "exponential"])
+def test_every_spike_function(cell, spike):
+    assert_lawful(Job(CELLS[cell], 11, (2, 9), spike=SPIKES[spike]))
+
+
+@pytest.mark.parametrize("outputs", [("spk",), ("traces",), ("finals",), ("spk", "finals")], ids="+".join)
+@pytest.mark.parametrize("cell", ["leaky zero immediate", "two states", "exponential"])
+def test_gradients_come_from_each_output_alone(cell, outputs):
+    assert_lawful(Job(CELLS[cell], 8, (2, 5), outputs=outputs))
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("learn", [("x",), ("mem",), ("beta",), ("threshold", "beta"), ()], ids=lambda names: "+".join(names) or "nothing")
+@pytest.mark.parametrize("cell", ["leaky subtract delayed", "two states"])
+def test_only_what_is_learned_gets_a_gradient(cell, learn, static):
+    assert_lawful(Job(CELLS[cell], 8, (2, 5), learn=learn, static=static))
+
+
+@pytest.mark.parametrize("learn", [None, ()], ids=["training", "inference"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_a_trace_of_the_states(cell, learn):
+    assert_lawful(Job(CELLS[cell], 8, (2, 5), traced=False, learn=learn, outputs=("spk", "finals")))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_many_neurons_cross_the_borders_of_blocks_and_threads(cell):
+    """More elements than one block holds, a number that no vector width divides, more work than one thread keeps."""
+    assert_lawful(Job(CELLS[cell], 13, (3, 4099), outputs=OUTPUTS))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_float64_gradients_are_those_of_finite_differences_where_nothing_fires(cell):
+    """An independent check of the adjoint: far below threshold the surrogate's share vanishes with its slope."""
+    case = CELLS[cell]
+    job = Job(case, 3, (2, 2), torch.float64, spike=SPIKES["none"])
+    from .running import call_of, leaves, run
+
+    tensors = leaves(job)
+    quiet = {n: (t.detach() * (0.05 if n in ("x", *case.cell.states) else 1.0)).requires_grad_() for n, t in tensors.items()}
+
+    def scan(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        got = run("numba", call_of(replace(job), dict(zip(quiet, values, strict=True))))
+        return (*got.traces, *got.finals)
+
+    assert torch.autograd.gradcheck(scan, tuple(quiet.values()), atol=1e-6)
