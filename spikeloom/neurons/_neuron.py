@@ -15,7 +15,16 @@ from ..scan.select import Call, choose
 from ._graph import Passage, carried
 from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
 from ._registry import INSTANCES, ClassWide, Registered
-from ._state import broadcast_state, checked_input, checked_params, compute_dtype, detached, fresh_state
+from ._state import (
+    broadcast_state,
+    checked_input,
+    checked_params,
+    checked_value,
+    compute_dtype,
+    detached,
+    fresh_state,
+    moved,
+)
 from ._time import Time, Visit, current_time
 
 SpikeGrad = Callable[..., Tensor]
@@ -48,6 +57,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
     reset_delay: bool = True
     _program: Program
     _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
+    _reset: Tensor | None = None  # what a subclass with its own forward says that R was
     _passage: Passage | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -72,11 +82,18 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
     ):
         super().__init__()
         _check_reset(reset_mechanism)
+        for name, function in (("spike_grad", spike_grad), ("state_quant", state_quant or None)):
+            if not (function is None or callable(function)):
+                raise TypeError(
+                    f"{type(self).__name__} got {name}={function!r}; pass a function of a tensor, or nothing"
+                )
         if inhibition:
-            warnings.warn("inhibition lets one neuron of dimension 1 fire per step; it runs step by step", stacklevel=3)
+            # the levels: LIF, the layer, the metaclass, the caller
+            warnings.warn("inhibition lets one neuron of dimension 1 fire per step; it runs step by step", stacklevel=5)
         self.init_hidden, self.inhibition, self.output = init_hidden, inhibition, output
         self.state_quant = state_quant
-        self.spike_grad = surrogate.no_gradient() if surrogate_disable else spike_grad or surrogate.atan()
+        given = surrogate.atan() if spike_grad is None else spike_grad
+        self.spike_grad = surrogate.no_gradient() if surrogate_disable else given
         self._register_value("threshold", threshold, learn_threshold)
         self._register_value("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
         self._mode = reset_mechanism
@@ -85,7 +102,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         self._retrace()
 
     def _register_value(self, name: str, value: Any, learn: bool) -> None:
-        tensor = torch.as_tensor(value)
+        tensor = checked_value(value, type(self).__name__, name)
         if learn:
             tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
             self.register_parameter(name, nn.Parameter(tensor))
@@ -99,7 +116,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
         """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
-        if self.init_hidden and any(state is not None for state in given):
+        if self.init_hidden and given.count(None) != len(given):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
         time = current_time()
         outs = self._step(input_, given) if time is None else self._unrolled(input_, given, time)
@@ -107,7 +124,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         x = checked_input(input_, self._label)
-        run, _ = self._scan(x, None, self._states(x, given))
+        run, _, _ = self._scan(x, None, x, given)
         return (run.spk.to(x.dtype), *run.finals)
 
     def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
@@ -115,64 +132,84 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         time.admit(self, given)
         x = time.unfold(checked_input(input_, self._label), self._label())
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
-        run, visit = self._scan(x, time.steps, self._states(one_step, given))
-        time.visits[self] = visit
+        run, machine, refusals = self._scan(x, time.steps, one_step, given)
+        time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, run.spk)
         return tuple(out.flatten(0, 1) for out in (run.spk.to(x.dtype), *run.traces))
 
-    def _scan(self, x: Tensor, steps: int | None, states: tuple[Tensor, ...]) -> tuple[Trajectory, Visit]:
-        """Run on the best backend: x is [T, *S] or [1, *S] over `steps`, or, if that is None, one step [*S]."""
+    def _scan(
+        self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
+    ) -> tuple[Trajectory, str, list[str]]:
+        """Run on the best backend; also returned are its name and why no faster one. Changes no state if it fails.
+
+        Args:
+            x: [T, *S] or [1, *S] over `steps`, or, if that is None, one step [*S].
+            one_step: one step of x, [*S].
+            given: the states passed by hand.
+        """
+        dtype = compute_dtype(x)
+        params = {name: cast(Tensor, getattr(self, name)) for name in self.model.params}
+        params = checked_params(params, one_step, dtype, self._label)
+        states = self._states(one_step, dtype, given)
         why = why_by_methods(self)
         call = Call(
             program=ByMethods(self, why) if why else self._program,
-            x=x.to(compute_dtype(x)),
+            x=x if x.dtype is dtype else x.to(dtype),
             steps=steps,
             states=states,
-            params=self._params(x, x.shape if steps is None else x.shape[1:]),
+            params=params,
             traced=steps is not None and (self.output or not self.init_hidden),
             layer=self._label(),
         )
-        machine, reasons = choose(call)
+        machine, refusals = choose(call)
         run = machine.run(call)
         self._keep(run.finals)
         self._note(run, machine.name, states, steps)
-        return run, Visit(machine.name, reasons, steps is not None and len(x) == 1 != steps, run.spk)
+        return run, machine.name, refusals
 
     def _note(self, run: Trajectory, machine: str, states: tuple[Tensor, ...], steps: int | None) -> None:
         """Remember what `reset` and the message about freed graphs need."""
+        own = self.__dict__  # past nn.Module's way of setting attributes, which costs as much as a step's arithmetic
         if steps is None or steps == 1:
-            self._before = states[-1].detach()
+            own["_before"], own["_reset"] = states[-1].detach(), None
         elif steps > 1:
-            self._before = run.traces[-1][-2].detach() if run.traces else None
-        if machine == "loop" and self._passage is None:  # the kernels notice a freed graph by themselves
-            self._passage = Passage.watching((run.spk, *run.finals))
+            # cloned: a view would keep the whole sequence in memory
+            own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
+        passage = self._passage
+        if passage is not None and (passage.done or not any(state.requires_grad for state in states)):
+            passage = None
+        if machine == "loop" and passage is None:  # the kernels notice a freed graph by themselves
+            passage = Passage.watching((run.spk, *run.finals))
+        own["_passage"] = passage
 
     @property
     def reset(self) -> Tensor | None:
         """R of the last step, [B, *N]: 1 where the membrane before it was above threshold. None before any step, and
         after a sequence of which the membranes were not asked for."""
-        return None if self._before is None else self.mem_reset(self._before)
+        if self._reset is not None or self._before is None:
+            return self._reset
+        return self.mem_reset(self._before)
+
+    @reset.setter
+    def reset(self, fired: Tensor | None) -> None:  # for a subclass whose own forward keeps it
+        self.__dict__["_reset"] = fired
 
     # -- parameters and state ---------------------------------------------------------------------------------------
 
     def _state_names(self) -> tuple[str, ...]:
         return self.model.states if hasattr(self, "model") else ()
 
-    def _params(self, x: Tensor, shape: torch.Size) -> dict[str, Tensor]:
-        """The cell's parameters in the dtype of the state."""
-        params = {name: cast(Tensor, getattr(self, name)) for name in self.model.params}
-        return checked_params(params, x.device, shape, compute_dtype(x), self._label)
-
-    def _states(self, x: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The state before this call: what was given, else what the layer keeps, else zeros. x is one step, [*S]."""
+        names = self._state_names()
         states = tuple(
-            fresh_state(getattr(self, name), x) if state is None else broadcast_state(state, x, self._label(), name)
-            for name, state in zip(self._state_names(), given, strict=True)
+            fresh_state(getattr(self, name), x, dtype, self._label, name)
+            if state is None
+            else broadcast_state(state, x, dtype, self._label, name)
+            for name, state in zip(names, given, strict=True)
         )
-        if self._passage is not None and (self._passage.done or not any(s.requires_grad for s in states)):
-            if self._passage.done:
-                named = zip(states, self._state_names(), strict=True)
-                states = tuple(carried(s, self._label(), name) if s.requires_grad else s for s, name in named)
-            self._passage = None
+        if self._passage is not None and self._passage.done:
+            named = zip(states, names, strict=True)
+            states = tuple(carried(s, self._label(), name) if s.requires_grad else s for s, name in named)
         return states
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
@@ -191,9 +228,22 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
+        was_meta = self.reset_mechanism_val.is_meta
         super()._apply(fn, recurse)
-        self._keep(tuple(fn(getattr(self, name)) for name in self._state_names()))
+        self._keep(tuple(moved(getattr(self, name), fn) for name in self._state_names()))
+        for name in ("_before", "_reset"):
+            kept = getattr(self, name)
+            self.__dict__[name] = None if kept is None else moved(kept, fn)
+        if was_meta and not self.reset_mechanism_val.is_meta:  # to_empty(): what it holds is anything
+            self.reset_mechanism_val.fill_(self.reset_dict[self._mode])
         return self
+
+    def _replicate_for_data_parallel(self) -> Any:
+        # a replica sees another part of the batch: the state of the original is none of its own
+        replica = super()._replicate_for_data_parallel()
+        replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
+        replica.__dict__["_passage"] = None
+        return replica
 
     # -- saving and loading -----------------------------------------------------------------------------------------
 
@@ -206,18 +256,35 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         self._retrace()
         INSTANCES.add(self)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in self._state_names():  # checkpoints of old versions hold the state; it is not part of the network
-            state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if not self.reset_mechanism_val.is_meta:
-            modes = {value: mode for mode, value in self.reset_dict.items()}
-            self._mode = modes[int(self.reset_mechanism_val)]
-            self._retrace()
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # checkpoints of old versions hold the state; it is not part of the network
+        states = {prefix + name for name in self._state_names()}
+        state_dict = {key: value for key, value in state_dict.items() if key not in states}
+        mode = _mode_of(state_dict.get(prefix + "reset_mechanism_val"), self._mode)
+        if mode is None:
+            error_msgs.append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._mode = mode
+        self._retrace()
 
     # -- what decides which kernel runs -----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._state_names():
+            self.__dict__[name] = value  # a state is neither buffer nor parameter, whatever is assigned
+            return
         super().__setattr__(name, value)
         if name in RETRACED and "_program" in self.__dict__:
             self._retrace()
@@ -246,5 +313,13 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
 
 def _check_reset(mode: str) -> None:
-    if mode not in RESETS:
+    if not isinstance(mode, str) or mode not in RESETS:
         raise ValueError(f"reset_mechanism is {mode!r}; choose one of {', '.join(map(repr, RESETS))}")
+
+
+def _mode_of(value: Any, present: str) -> str | None:
+    """The reset mechanism that a checkpoint's number stands for: the present one if it has none, None if no such."""
+    if not isinstance(value, Tensor) or value.numel() != 1 or value.is_meta:
+        return present
+    modes = {number: mode for mode, number in SpikingNeuron.reset_dict.items()}
+    return modes.get(int(value))

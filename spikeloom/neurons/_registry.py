@@ -2,6 +2,7 @@
 
 import inspect
 import weakref
+from abc import ABCMeta
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -53,8 +54,11 @@ class Instances(Sequence[Any]):
 INSTANCES = Instances()
 
 
-class Registered(type):
-    """The metaclass of neurons: lists a neuron once it is wholly built, and gives the classes their `instances`."""
+class Registered(ABCMeta):
+    """The metaclass of neurons: lists a neuron once it is wholly built, and gives the classes their `instances`.
+
+    It is an ABCMeta so that a user's neuron may also inherit from an abstract class.
+    """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         # not in the constructor: one that raises half-way must leave nothing behind

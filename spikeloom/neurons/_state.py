@@ -1,6 +1,7 @@
 """Inputs, states and parameters: which dtype a neuron computes in, and what a call starts from."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,45 +23,73 @@ def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
-def fresh_state(state: Tensor, x: Tensor) -> Tensor:
+def checked_value(value: Any, label: str, name: str) -> Tensor:
+    """A parameter as a tensor: the number or the tensor that the user gave, which is used as it is."""
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{label} got {name}={value!r}; pass a number or a tensor of numbers") from error
+    if tensor.is_complex():
+        raise TypeError(f"{label} got {name} of dtype {tensor.dtype}; pass real numbers")
+    return tensor
+
+
+def fresh_state(state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str) -> Tensor:
     """The state that the layer keeps, or zeros where its shape is not that of the input (the last, smaller batch)."""
-    if state.shape != x.shape or state.device != x.device:
-        return torch.zeros(x.shape, dtype=compute_dtype(x), device=x.device)
-    return state.to(compute_dtype(x))
+    if state.shape != x.shape or state.is_meta != x.is_meta or not state.numel():
+        return torch.zeros(x.shape, dtype=dtype, device=x.device)
+    if state.device != x.device:
+        raise ValueError(
+            f"{label()} keeps {name} on {state.device} and got an input on {x.device}; "
+            "move the layer with .to(device), or the input"
+        )
+    if state.is_inference() and not torch.is_inference_mode_enabled():
+        state = state.clone()  # autograd does not take tensors made in inference mode
+    return state if state.dtype is dtype else state.to(dtype)
 
 
-def broadcast_state(state: Tensor, x: Tensor, label: str, name: str) -> Tensor:
+def broadcast_state(state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str) -> Tensor:
     """A state given by hand: zeros where it is empty, else broadcast to the input."""
     if not isinstance(state, Tensor):
-        raise TypeError(f"{label} got {name} of type {type(state).__name__}; pass a tensor or nothing")
+        raise TypeError(f"{label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
     if state.numel() == 0 and state.shape != x.shape:
-        return torch.zeros(x.shape, dtype=compute_dtype(x), device=x.device)
+        return torch.zeros(x.shape, dtype=dtype, device=x.device)
     if state.device != x.device:
-        raise ValueError(f"{label} got {name} on {state.device} and an input on {x.device}; move one to the other")
+        raise ValueError(f"{label()} got {name} on {state.device} and an input on {x.device}; move one to the other")
     if state.is_complex():
-        raise TypeError(f"{label} got {name} of dtype {state.dtype}; pass real numbers")
+        raise TypeError(f"{label()} got {name} of dtype {state.dtype}; pass real numbers")
     if not _broadcasts(state.shape, x.shape):
         raise ValueError(
-            f"{label} got {name} of shape {tuple(state.shape)} for an input of shape {tuple(x.shape)}; "
+            f"{label()} got {name} of shape {tuple(state.shape)} for an input of shape {tuple(x.shape)}; "
             f"pass {name} of the same shape, one that broadcasts to it, or none"
         )
-    state = state.to(compute_dtype(x))
+    state = state if state.dtype is dtype else state.to(dtype)
     return state if state.shape == x.shape else state.expand(x.shape)
 
 
 def checked_params(
-    params: Mapping[str, Tensor], device: torch.device, shape: torch.Size, dtype: torch.dtype, label: Callable[[], str]
+    params: Mapping[str, Tensor], x: Tensor, dtype: torch.dtype, label: Callable[[], str]
 ) -> dict[str, Tensor]:
-    """The parameters in the dtype of the state, each one number or broadcastable to one step of the input."""
+    """The parameters in the dtype of the state, each one number or broadcastable to one step x of the input, [*S]."""
     for name, p in params.items():
-        if p.dim() and not _broadcasts(p.shape, shape):
+        if not p.dim():
+            continue
+        if not _broadcasts(p.shape, x.shape):
             raise ValueError(
-                f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(shape)}; "
+                f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(x.shape)}; "
                 f"{name} must broadcast to the input's trailing dimensions"
             )
-        if p.dim() and p.device != device:
-            raise ValueError(f"{label()} has {name} on {p.device} and an input on {device}; move one")
-    return {name: p.to(dtype) for name, p in params.items()}
+        if p.device != x.device:
+            raise ValueError(
+                f"{label()} has {name} on {p.device} and got an input on {x.device}; move one to the other"
+            )
+    return {name: p if p.dtype is dtype else p.to(dtype) for name, p in params.items()}
+
+
+def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """A state after `fn` of `.to(...)` and its like; zeros where the meta device had no values to move."""
+    new = fn(state)
+    return torch.zeros_like(new) if state.is_meta and not new.is_meta else new
 
 
 def detached(state: Tensor) -> Tensor:
