@@ -249,9 +249,11 @@ def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> N
             2, 1, height_ratios=(1.15, 1), hspace=0.42, left=0.56, right=0.9, top=0.81, bottom=0.08
         )
         hidden = figure.add_subplot(left[0])
+        output = figure.add_subplot(left[1], sharex=hidden)
         draw_head(figure, seen)
         draw_hidden(hidden, seen)
-        draw_output(figure.add_subplot(left[1], sharex=hidden), seen)
+        draw_output(output, seen)
+        figure.align_ylabels((hidden, output))
         draw_membranes(figure.add_subplot(right[0]), seen)
         draw_accuracy(figure.add_subplot(right[1]), training)
         figure.savefig(out, dpi=150)
@@ -260,7 +262,7 @@ def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> N
 def draw_head(figure: Any, seen: Recording) -> None:
     """The digit itself, and what is to be seen."""
     inset = figure.add_axes((0.06, 0.87, 0.06, 0.0975))
-    inset.imshow(seen.image.reshape(8, 8), cmap="gray_r")
+    inset.imshow(seen.image.reshape(8, 8).numpy(), cmap="gray_r")
     inset.set(xticks=[], yticks=[])
     inset.spines[:].set(visible=True, color=FAINT)
     counts = [int(n) for n in seen.spikes.sum(0)]
@@ -294,6 +296,8 @@ def draw_output(axes: Any, seen: Recording) -> None:
     axes.set(xlabel="time step", ylabel="output neurons", yticks=range(10), ylim=(9.6, -0.6), xlim=(0.3, STEPS + 0.7))
     axes.set_xticks([1, *range(5, STEPS + 1, 5)])
     axes.tick_params(axis="y", length=0, labelsize=8)
+    for tick, colour in zip(axes.get_yticklabels(), NEURONS, strict=True):
+        tick.set_color(colour)
 
 
 def draw_membranes(axes: Any, seen: Recording) -> None:

@@ -1,7 +1,9 @@
 """How long it takes until the first result: the import, and the first call without and with kernels on disk."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,9 +36,11 @@ OURS, THEIRS = "import spikeloom", "import snntorch"
 FIRST_EMPTY, FIRST_FILLED = "first call, no kernels on disk", "first call, kernels on disk"
 
 
-def own_cache(shape: Shape) -> tempfile.TemporaryDirectory[str]:
-    """A kernel cache of the bench's own: the user's is neither used nor touched."""
-    return tempfile.TemporaryDirectory(prefix="spikeloom-bench-", ignore_cleanup_errors=True)
+def own_cache(shape: Shape) -> str:
+    """A kernel cache of the bench's own, gone at exit: the user's is neither used nor touched."""
+    folder = tempfile.mkdtemp(prefix="spikeloom-bench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def in_fresh_process(code: str, cache: str) -> Outcome:
@@ -50,20 +54,20 @@ def in_fresh_process(code: str, cache: str) -> Outcome:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in json.loads(done.stdout).items()}
 
 
-def importing(library: str, cache: tempfile.TemporaryDirectory[str]) -> Run:
+def importing(library: str, cache: str) -> Run:
     """Import a library into a process that has torch and NumPy already."""
     if library != "spikeloom" and version_of(library) is None:
         raise NotInstalled(f"not installed; pip install {library}")
-    return partial(in_fresh_process, IMPORT.format(library=library), cache.name)
+    return partial(in_fresh_process, IMPORT.format(library=library), cache)
 
 
-def first_call(cache: tempfile.TemporaryDirectory[str]) -> Run:
+def first_call(cache: str) -> Run:
     """Forward and backward of a Leaky in a process that has done nothing yet, its kernels compiled by another."""
-    in_fresh_process(FIRST_CALL, cache.name)
-    return partial(in_fresh_process, FIRST_CALL, cache.name)
+    in_fresh_process(FIRST_CALL, cache)
+    return partial(in_fresh_process, FIRST_CALL, cache)
 
 
-def very_first_call(cache: tempfile.TemporaryDirectory[str]) -> Run:
+def very_first_call(cache: str) -> Run:
     """The same with an empty kernel cache."""
 
     def run() -> Outcome:

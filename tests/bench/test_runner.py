@@ -1,0 +1,127 @@
+"""The runner: disagreement is not timed, turns alternate, ratios are of medians, shapes are checked."""
+
+import gc
+
+import pytest
+import torch
+
+from spikeloom.bench.runner import CannotRun, Case, NotInstalled, Result, disagreements, in_turn, run_case, turn_size
+
+SPIKES = torch.tensor([0.0, 1.0, 1.0])
+
+
+def ready(spikes=SPIKES, seconds=1.0, **others):
+    """A contestant that returns these spikes at once and says that it took so long."""
+    outcome = {"spikes": spikes, "seconds": torch.tensor(seconds, dtype=torch.float64), **others}
+    return lambda inputs: lambda: outcome
+
+
+def absent(inputs):
+    raise NotInstalled("not installed; pip install theirs")
+
+
+def case(**contestants):
+    """A case whose reference is `law`, with a peer and a floor if they are among the contestants."""
+    return Case(
+        name="made up",
+        title="Nothing at all",
+        axes=("T",),
+        shapes=((3,),),
+        inputs=lambda shape: shape,
+        contestants={"law": ready(), **contestants},
+        reference="law",
+        peer="peer",
+        floor="floor",
+        unchecked=("floor",),
+    )
+
+
+def test_what_agrees_is_timed():
+    result = run_case(case(ours=ready()), (3,), repeats=4)
+    assert result.seconds == {"law": [1.0] * 4, "ours": [1.0] * 4}
+    assert not result.disagreeing
+    assert not result.missing
+
+
+def test_one_different_spike_is_not_timed():
+    result = run_case(case(ours=ready(spikes=torch.tensor([0.0, 1.0, 0.0]))), (3,), repeats=1)
+    assert list(result.seconds) == ["law"]
+    assert result.disagreeing == {"ours": "not timed, because it disagrees with 'law': 1 of 3 spikes differ"}
+
+
+def test_the_floor_does_other_work():
+    result = run_case(case(floor=ready(spikes=SPIKES[:1])), (3,), repeats=1)
+    assert list(result.seconds) == ["law", "floor"]
+
+
+def test_what_is_not_installed_is_told():
+    result = run_case(case(theirs=absent), (3,), repeats=1)
+    assert result.missing == {"theirs": "not installed; pip install theirs"}
+    assert list(result.seconds) == ["law"]
+
+
+@pytest.mark.parametrize(
+    ("got", "told"),
+    [
+        ({"spikes": SPIKES, "g": torch.ones(2)}, []),
+        ({"spikes": SPIKES, "g": torch.ones(2) + 1e-6}, []),
+        ({"spikes": SPIKES, "g": torch.tensor([1.0, 1.5])}, ["g differ by up to 0.5"]),
+        ({"spikes": SPIKES, "g": torch.tensor([1.0, torch.nan])}, ["g differ by up to nan"]),
+        ({"spikes": SPIKES}, ["g have the shape None, the reference's have [2]"]),
+        ({"spikes": SPIKES + 1e-6, "g": torch.ones(2)}, ["3 of 3 spikes differ"]),
+        ({"spikes": SPIKES[:2], "g": torch.ones(2)}, ["spikes have the shape [2], the reference's have [3]"]),
+    ],
+)
+def test_differences_are_sentences(got, told):
+    assert disagreements(got, {"spikes": SPIKES, "g": torch.ones(2), "seconds": torch.zeros(1)}) == told
+
+
+def test_ratios_are_of_medians():
+    seconds = {"law": [5.0], "ours": [2.0, 9.0, 1.0], "peer": [30.0, 10.0, 90.0], "floor": [0.5]}
+    result = Result(case(), (3,), seconds, {}, {}, "")
+    assert result.median("ours") == 2
+    assert result.speed_up("ours") == 15
+    assert result.speed_up("peer") == 1
+    assert result.times_floor("ours") == 4
+
+
+def test_no_ratio_without_what_it_is_of():
+    result = Result(case(), (3,), {"law": [1.0]}, {}, {}, "")
+    assert result.speed_up("law") is None
+    assert result.times_floor("law") is None
+
+
+def test_contestants_take_turns_with_the_collector_off():
+    order = []
+
+    def run(name):
+        return lambda: order.append((name, gc.isenabled())) or {}
+
+    seconds = in_turn({"a": run("a"), "b": run("b")}, range(2), {"b": 2})
+    assert order == [("a", False), ("b", False), ("b", False)] * 2
+    assert gc.isenabled()
+    assert [len(samples) for samples in seconds.values()] == [2, 2]
+
+
+def test_a_sample_is_the_mean_of_its_turn():
+    ticks = iter([1.0, 2.0, 6.0])
+    seconds = in_turn({"a": lambda: {"seconds": torch.tensor(next(ticks))}}, range(1), {"a": 3})
+    assert seconds == {"a": [3.0]}
+
+
+def test_short_runs_are_repeated_in_a_turn():
+    assert (turn_size(1.0), turn_size(0.003), turn_size(0.0)) == (1, 3, 10_000)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4), (0,)], ids=str)
+def test_a_wrong_shape_is_a_sentence(shape):
+    with pytest.raises(CannotRun, match=r"case made up got the shape .*; give T, each at least 1"):
+        run_case(case(), shape)
+
+
+def test_least_rounds_come_before_the_budget():
+    assert len(run_case(case(), (3,), budget=0.1).seconds["law"]) == 3
+
+
+def test_the_budget_decides_how_many_rounds():
+    assert len(run_case(case(), (3,), budget=7.5).seconds["law"]) == 7

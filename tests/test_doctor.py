@@ -1,0 +1,104 @@
+"""`python -m spikeloom doctor`: every section is printed, and what is broken is a sentence in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikeloom import doctor
+from spikeloom.__main__ import main
+from spikeloom.scan import select
+
+SECTIONS = ["Versions", "Machine", "Backends, fastest first", "Kernel cache"]
+
+
+@pytest.fixture
+def report(capsys):
+    """Runs the doctor: its sections, each a title and the lines below it."""
+
+    def run():
+        assert main(["doctor"]) == 0
+        blocks = capsys.readouterr().out.strip().split("\n\n")
+        return {title: lines for title, *lines in (block.splitlines() for block in blocks)}
+
+    return run
+
+
+def line(lines, start):
+    """The one line that starts so."""
+    (found,) = [text.strip() for text in lines if text.strip().startswith(start)]
+    return found
+
+
+def test_a_sound_installation(report):
+    sections = report()
+    assert list(sections)[:4] == SECTIONS
+    assert line(sections["Versions"], "torch").endswith(torch.__version__)
+    assert "usable, torch uses" in line(sections["Machine"], "cores")
+    assert "works: Leaky over [12, 3, 40], forward and backward, agrees with the loop" in line(
+        sections["Backends, fastest first"], "numba on cpu"
+    )
+    assert "works" in line(sections["Backends, fastest first"], "loop on cpu")
+    place = line(sections["Kernel cache"], "place")
+    assert os.environ["SPIKELOOM_CACHE_DIR"] in place
+    assert "CANNOT" not in place
+    assert "kernels" in line(sections["Kernel cache"], "holds")
+    (advice,) = [lines for title, lines in sections.items() if title.startswith("If a network's results look wrong")]
+    assert "check=True" in advice[0]
+    assert "snn.explain" in advice[1]
+
+
+def test_numba_is_missing(report, monkeypatch):
+    versions = {name: v for name, v in doctor.versions().items() if name != "numba"}
+    monkeypatch.setattr(doctor, "versions", lambda: versions)
+    monkeypatch.setattr(select, "_numba_missing", lambda: "numba is not installed (pip install numba)")
+    sections = report()
+    assert "not installed, but required: pip install numba" in line(sections["Versions"], "numba")
+    trial = line(sections["Backends, fastest first"], "numba on cpu")
+    assert trial.endswith("not here: numba: numba is not installed (pip install numba)")
+    assert "works" in line(sections["Backends, fastest first"], "loop on cpu")
+
+
+def test_an_optional_package_is_missing(report, monkeypatch):
+    monkeypatch.setattr(doctor, "version_of", lambda name: None)
+    lines = report()["Versions"]
+    assert line(lines, "tqdm").endswith("not installed (progress bars; pip install 'spikeloom[demo]')")
+
+
+def test_a_backend_that_is_wrong(report, monkeypatch):
+    right = doctor.tried
+    monkeypatch.setattr(doctor, "tried", lambda name, device: [t + (name == "numba") for t in right(name, device)])
+    trial = line(report()["Backends, fastest first"], "numba on cpu")
+    assert "FAILS: Wrong: 1440 of 1440 spikes differ from the loop's" in trial
+
+
+def test_the_cache_cannot_be_written(report, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPIKELOOM_CACHE_DIR", str(tmp_path / "file" / "kernels"))
+    place = line(report()["Kernel cache"], "place")
+    assert "CANNOT BE WRITTEN (Not a directory): every process compiles its kernels anew" in place
+    assert place.endswith("set SPIKELOOM_CACHE_DIR to move it")
+
+
+def test_the_cache_changes_while_it_is_read(report, monkeypatch):
+    def gone():
+        raise FileNotFoundError("kernel_1.py")
+
+    monkeypatch.setattr(doctor, "cache_size", gone)
+    assert line(report()["Kernel cache"], "holds").endswith("cannot be told (kernel_1.py)")
+
+
+def test_an_installation_of_numba_that_does_not_load(tmp_path):
+    """As with a NumPy that is too new for it: the package is found, and raises when it is imported."""
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less')")
+    root = Path(__file__).parent.parent
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
+    run = subprocess.run([sys.executable, "-m", "spikeloom", "doctor"], capture_output=True, text=True, env=env)
+    assert run.returncode == 0, run.stderr
+    assert "Numba needs NumPy 2.3 or less" in run.stdout
+    assert "loop on cpu   works" in run.stdout
+    assert run.stdout.count("\n\n") == 5
