@@ -10,12 +10,13 @@ Anything outside this vocabulary cannot be traced, and the cell then runs throug
     tensor([0., 0., 1.])
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+
+from .scoped import Scoped
 
 Value = Any
 """A tensor, a Python number or a symbol."""
@@ -45,17 +46,12 @@ def heaviside(u: torch.Tensor) -> torch.Tensor:
     return (u > 0).to(u.dtype)
 
 
-_surrogate: ContextVar[Surrogate] = ContextVar("spikeloom_surrogate", default=heaviside)
+_surrogate: Scoped[Surrogate] = Scoped("the surrogate", heaviside)
 
 
-@contextmanager
-def spiking_with(surrogate: Surrogate) -> Iterator[None]:
+def spiking_with(surrogate: Surrogate) -> AbstractContextManager[None]:
     """Within this context, `spike` on tensors is `surrogate`."""
-    token = _surrogate.set(surrogate)
-    try:
-        yield
-    finally:
-        _surrogate.reset(token)
+    return _surrogate.set(surrogate)
 
 
 def _apply(name: str, *args: Value) -> Value:

@@ -4,13 +4,13 @@ While it is set, the network's tensors carry time folded into dimension 0, [T*B,
 depended on time yet (the static prefix). A neuron unfolds its input, runs all T steps, and folds what it returns.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+
+from ..scoped import Scoped
 
 
 @dataclass
@@ -70,15 +70,7 @@ class Time:
         )
 
 
-_time: ContextVar[Time | None] = ContextVar("spikeloom_time", default=None)
+_time: Scoped[Time | None] = Scoped("the time of an unrolled network", None)
 current_time = _time.get
-
-
-@contextmanager
-def time_is(time: Time | None) -> Iterator[Time | None]:
-    """Within this context neurons run over `time`; None is step by step."""
-    token = _time.set(time)
-    try:
-        yield time
-    finally:
-        _time.reset(token)
+time_is = _time.set
+"""Within this context neurons run over that time; None is step by step."""

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from ..scoped import Scoped
 from . import op
 from .emit_numba import Variant
 from .loop import Trajectory, loop
@@ -105,7 +105,7 @@ LADDER: tuple[Backend, ...] = (
 )
 """Fastest first; the last always accepts."""
 
-_forced: ContextVar[str | None] = ContextVar("spikeloom_backend", default=None)
+_forced: Scoped[str | None] = Scoped("the backend", None, outer=True)
 
 
 @contextmanager
@@ -127,11 +127,8 @@ def backend(name: str) -> Iterator[None]:
     known = [b.name for b in LADDER]
     if name not in known:
         raise ValueError(f"there is no backend {name!r}; choose one of {', '.join(known)}")
-    token = _forced.set(name)
-    try:
+    with _forced.set(name):
         yield
-    finally:
-        _forced.reset(token)
 
 
 def choose(call: Call) -> tuple[Backend, list[str]]:

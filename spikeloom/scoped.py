@@ -1,0 +1,63 @@
+"""A value for the time of a `with` block, which also code under torch.compile can read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Generic, TypeVar
+
+import torch
+
+Value = TypeVar("Value")
+
+
+class Scoped(Generic[Value]):
+    """A ContextVar, so that every thread has a value of its own.
+
+    torch.compile cannot trace a ContextVar. While it traces, the value stands in an attribute, which is set and put
+    back within the trace, so that no other thread ever sees it.
+
+    Args:
+        name: how messages call it.
+        default: the value outside of all blocks.
+        outer: whether a block may stand around compiled code. That code would not notice when the block closes; so
+            the graph is broken where it asks for the value.
+    """
+
+    def __init__(self, name: str, default: Value, outer: bool = False):
+        self._name, self._outer = name, outer
+        self._context = ContextVar(name, default=default)
+        self._traced = default
+        self._open = 0
+        self._lock = Lock()
+
+    def get(self) -> Value:
+        """The value in force."""
+        if not torch.compiler.is_dynamo_compiling():
+            return self._context.get()
+        if self._open:
+            torch._dynamo.graph_break(f"{self._name} is set outside of what is compiled; set it inside")
+        return self._traced
+
+    @contextmanager
+    def set(self, value: Value) -> Iterator[None]:
+        """Within this block `get` returns `value`."""
+        if torch.compiler.is_dynamo_compiling():
+            before, self._traced = self._traced, value
+            try:
+                yield
+            finally:
+                self._traced = before
+            return
+        token = self._context.set(value)
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+            self._context.reset(token)
+
+    def _count(self, change: int) -> None:
+        if self._outer:
+            with self._lock:
+                self._open += change
