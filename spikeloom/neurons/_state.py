@@ -43,7 +43,8 @@ def fresh_state(state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[]
             f"{label()} keeps {name} on {state.device} and got an input on {x.device}; "
             "move the layer with .to(device), or the input"
         )
-    if state.is_inference() and not torch.is_inference_mode_enabled():
+    compiling = torch.compiler.is_dynamo_compiling()  # which cannot trace the question
+    if not compiling and state.is_inference() and not torch.is_inference_mode_enabled():
         state = state.clone()  # autograd does not take tensors made in inference mode
     return state if state.dtype is dtype else state.to(dtype)
 

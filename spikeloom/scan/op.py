@@ -44,7 +44,7 @@ def scan(
         params: the program's hoisted values.
     """
     n = len(states)
-    if Variant.parse(code).grad and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and Variant.parse(code).grad:
         spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
         return spk, rest[:n], rest[n:]
     x_seq = x.unsqueeze(0) if steps is None else x

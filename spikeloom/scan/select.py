@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -57,12 +56,18 @@ def _run_loop(call: Call) -> Trajectory:
     return loop(step, call.x, call.steps, call.states, call.traced)
 
 
-@cache
-def _numba_missing() -> str:
-    """Why Numba cannot compile in this process, or nothing."""
+def _why_no_numba() -> str:
     if find_spec("numba") is None:
         return "numba is not installed (pip install numba)"
     return "NUMBA_DISABLE_JIT is set" if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0" else ""
+
+
+_NO_NUMBA = _why_no_numba()
+
+
+def _numba_missing() -> str:
+    """Why Numba cannot compile in this process, or nothing."""
+    return _NO_NUMBA  # not a cached function, through which torch.compile would look, with a warning
 
 
 def _numba_refusals(call: Call) -> list[str]:
