@@ -1,0 +1,1 @@
+"""The layers: arguments, states, saving, lifetime, errors."""
