@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..scan.program import Program
-from ._time import Visit, current_time, time_is
+from ._time import Time, Visit, current_time, time_is
 
 if TYPE_CHECKING:
     from ._neuron import SpikingNeuron
@@ -126,14 +126,25 @@ def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
         time = current_time()
         if time is None:
             return forward(self, input_, *args, **kwargs)
-        time.admit(self, args)
-        x = time.unfold(input_, self._label())
-        inputs = x.unbind(0) if len(x) == time.steps else [x[0]] * time.steps
-        with time_is(None):
-            outs = [forward(self, x_t, *args, **kwargs) for x_t in inputs]
-        stacked = tree_map(lambda *each: torch.cat(each), *outs)
-        spk = stacked[0] if isinstance(stacked, tuple) else stacked
-        time.visits[self] = Visit("loop", [f"{type(self).__name__} overrides forward"], len(x) == 1 != time.steps, spk)
-        return stacked
+        with time.aside():
+            return _step_by_step(self, forward, time, input_, args, kwargs)
 
     return over_time
+
+
+def _step_by_step(
+    neuron: "SpikingNeuron", forward: Callable[..., Any], time: Time, input_: Tensor, args: Any, kwargs: Any
+) -> Any:
+    """A user's own forward at every step of a sequence; what it returns is folded, time into dimension 0."""
+    time.admit(neuron, (*args, *(value for value in kwargs.values() if isinstance(value, Tensor))))
+    x = time.unfold(input_, neuron._label())
+    static = len(x) == 1 != time.steps
+    with time_is(None):
+        if time.steps:
+            outs = [forward(neuron, x_t, *args, **kwargs) for x_t in ([x[0]] * time.steps if static else x.unbind(0))]
+        else:  # one step shows the form of the results; whoever unrolls puts the state back
+            outs = [forward(neuron, x.new_zeros(x.shape[1:]), *args, **kwargs)]
+    stacked = tree_map(lambda *each: time.fold(torch.stack(each)[: time.steps]), *outs)
+    spk = stacked[0] if isinstance(stacked, tuple) else stacked
+    time.visits[neuron] = Visit("loop", [f"{type(neuron).__name__} overrides forward"], static, spk)
+    return stacked

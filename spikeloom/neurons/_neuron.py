@@ -119,7 +119,11 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         if self.init_hidden and given.count(None) != len(given):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
         time = current_time()
-        outs = self._step(input_, given) if time is None else self._unrolled(input_, given, time)
+        if time is None:
+            outs = self._step(input_, given)
+        else:
+            with time.aside():
+                outs = self._unrolled(input_, given, time)
         return outs[0] if self.init_hidden and not self.output else outs
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -134,7 +138,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
         run, machine, refusals = self._scan(x, time.steps, one_step, given)
         time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, run.spk)
-        return tuple(out.flatten(0, 1) for out in (run.spk.to(x.dtype), *run.traces))
+        return tuple(time.fold(out) for out in (run.spk.to(x.dtype), *run.traces))
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]

@@ -1,12 +1,13 @@
-"""How a neuron knows that it runs over a whole sequence: a context that `unroll` sets and neurons read.
+"""How a neuron knows that it runs over a whole sequence: a value that `unroll` sets and neurons read.
 
-While it is set, the network's tensors carry time folded into dimension 0, [T*B, ...], or [B, ...] where nothing has
-depended on time yet (the static prefix). A neuron unfolds its input, runs all T steps, and folds what it returns.
+While it is set, the network's tensors carry time folded into dimension 0, [T*B, ...]; or they are static, [B, ...],
+where nothing has depended on time yet. A neuron unfolds its input, runs all T steps, and folds what it returns.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -23,6 +24,19 @@ class Visit:
     spk: Tensor
 
 
+class Origins(Protocol):
+    """Knows which tensors are static and which are folded."""
+
+    def is_static(self, x: Tensor) -> bool:
+        """Whether x is the same at every step, [B, ...]."""
+
+    def mark(self, x: Tensor, static: bool) -> None:
+        """Note where x comes from."""
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Within this context nothing is noted: a neuron is at work."""
+
+
 @dataclass
 class Time:
     """An unrolled run.
@@ -30,14 +44,16 @@ class Time:
     Args:
         steps: T.
         batch: B.
-        static: whether an input of B rows, the same at every step, may reach a neuron.
+        straight: whether everything before the first neuron is static.
+        origins: what tells the static tensors otherwise; None if all are folded.
         names: the path of each module in the network.
         visits: what the neurons have done so far.
     """
 
     steps: int
     batch: int
-    static: bool = False
+    straight: bool = False
+    origins: Origins | None = None
     names: Mapping[Any, str] = field(default_factory=dict)
     visits: dict[Any, Visit] = field(default_factory=dict)
 
@@ -46,7 +62,11 @@ class Time:
         path = self.names.get(neuron)
         return f"{path!r} ({kind})" if path else kind
 
-    def admit(self, neuron: Any, given: Sequence[Tensor | None]) -> None:
+    def aside(self) -> AbstractContextManager[Any]:
+        """Around the work of a neuron."""
+        return nullcontext() if self.origins is None else self.origins.aside()
+
+    def admit(self, neuron: Any, given: Sequence[Any]) -> None:
         """Refuse what only a loop over time can do."""
         if any(state is not None for state in given):
             raise TypeError(
@@ -56,18 +76,31 @@ class Time:
         if neuron in self.visits:
             raise RuntimeError(f"{neuron._label()} is called twice in one forward; give each call a neuron of its own")
 
+    def is_static(self, x: Tensor) -> bool:
+        """Whether x is the same at every step, [B, ...]."""
+        if self.origins is not None:
+            return self.origins.is_static(x)
+        return self.straight and not self.visits
+
     def unfold(self, x: Tensor, label: str) -> Tensor:
         """[T*B, *N] -> [T, B, *N]; a static [B, *N] -> [1, B, *N]."""
         rows = x.shape[0] if x.dim() else None
-        if self.static and rows == self.batch:
+        if self.is_static(x) and rows == self.batch:
             return x.unsqueeze(0)
         if rows == self.steps * self.batch:
             return x.reshape(self.steps, self.batch, *x.shape[1:])
         raise ValueError(
             f"{label} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps of "
             f"{self.batch} rows; dimension 0 must be {self.steps} * {self.batch} = {self.steps * self.batch}. "
-            "Is a batch size written into the network's forward?"
+            "Is a batch size written into the network's forward? Use x.flatten(1) or x.view(x.size(0), -1)"
         )
+
+    def fold(self, out: Tensor) -> Tensor:
+        """[T, B, *N] -> [T*B, *N]."""
+        folded = out.flatten(0, 1)
+        if self.origins is not None:
+            self.origins.mark(folded, static=False)
+        return folded
 
 
 _time: Scoped[Time | None] = Scoped("the time of an unrolled network", None)

@@ -1,0 +1,139 @@
+"""What `unroll` and its like are asked: the network, its inputs, T and B; checked, and folded for the forward."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..neurons import SpikingNeuron
+from ..neurons._time import current_time
+
+
+@dataclass(frozen=True)
+class Request:
+    """A network and its inputs.
+
+    Args:
+        net: the network.
+        args: positional inputs, every tensor in them [T, B, ...], or [B, ...] if static.
+        kwargs: keyword inputs, likewise.
+        steps: T.
+        batch: B.
+        static: whether the inputs are the same at every step.
+        names: the path of each module in the network.
+    """
+
+    net: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    steps: int
+    batch: int
+    static: bool
+    names: Mapping[nn.Module, str]
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs, with every tensor that has a batch changed."""
+
+        def each(t: Tensor) -> Tensor:
+            return change(t) if t.dim() else t
+
+        args, kwargs = tree_map_only(Tensor, each, (self.args, dict(self.kwargs)))
+        return args, kwargs
+
+    def folded(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs with time in dimension 0: [T*B, ...]; static ones are repeated."""
+        if self.static:
+            return self.mapped(lambda t: t.expand(self.steps, *t.shape).flatten(0, 1))
+        return self.mapped(lambda t: t.flatten(0, 1))
+
+    def at(self, step: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs of one step: [B, ...]."""
+        return self.mapped(lambda t: t if self.static else t[step])
+
+
+def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: int | None) -> Request:
+    """Check what was asked.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: in a sentence, for what cannot be unrolled.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"unroll takes a network, an nn.Module; got {type(net).__name__}")
+    if current_time() is not None:
+        raise RuntimeError("unroll was called within a network that is being unrolled; unroll the outermost one only")
+    if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__")):
+        raise TypeError(f"steps is {steps!r}; pass a whole number of time steps")
+    if steps is not None and steps < 0:
+        raise ValueError(f"steps is {steps}; pass zero or more time steps")
+    if isinstance(net, SpikingNeuron) and (len(args) > 1 or kwargs):
+        raise TypeError(
+            f"{type(net).__name__} is unrolled from its input alone, and goes on from the state that it keeps; "
+            "assign a state to the layer to start from it"
+        )
+    names = {module: name for name, module in net.named_modules()}
+    for module in names:
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise TypeError(
+                f"{names[module] or 'the network'!r} is an nn.DataParallel, whose threads do not know that the network "
+                "is unrolled; use nn.parallel.DistributedDataParallel"
+            )
+    sizes = _sizes(args, kwargs, () if steps is None else (steps,))
+    return Request(net, args, kwargs, *sizes, static=steps is not None, names=names)
+
+
+def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, ...]) -> tuple[int, int]:
+    """T and B, on which all tensors must agree."""
+    lead = 1 if steps else 2
+    form = "[B, ...], with steps=T" if steps else "[T, B, ...], or give steps=T if it is the same at every step"
+    first: tuple[int, ...] = ()
+    inputs = {f"input {i}" if i else "the input": arg for i, arg in enumerate(args)} | dict(kwargs)
+    for name, arg in inputs.items():
+        for t in tree_leaves(arg):
+            if not isinstance(t, Tensor) or (first and not t.dim()):
+                continue
+            if t.dim() < lead:
+                raise ValueError(f"{name} has shape {tuple(t.shape)}; pass a tensor led by {form}")
+            size = tuple(t.shape[:lead])
+            if first and size != first:
+                raise ValueError(
+                    f"{name} has shape {tuple(t.shape)} where the first input is led by {first}; every tensor given to "
+                    f"unroll is an input, led by {form}. Keep what is no input as a buffer of the network"
+                )
+            first = first or size
+    if not first:
+        raise TypeError(f"unroll got no tensor to run over; pass one led by {form}")
+    total, batch = (*steps, *first)
+    return total, batch
+
+
+STATELESS = (
+    *(nn.Linear, nn.Bilinear, nn.Flatten, nn.Unflatten, nn.Identity, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Upsample, nn.PixelShuffle, nn.Embedding),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
+    *(nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.LayerNorm, nn.GroupNorm),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+)
+"""Layers that draw nothing and keep nothing, but for the statistics of the batch, which is the same at every step."""
+
+
+def runs_straight(net: nn.Module) -> bool:
+    """Whether it is known beforehand that all is static before the first neuron, and nothing of it is used later."""
+    return _straight(net) is not None
+
+
+def _straight(module: nn.Module) -> bool | None:
+    """Whether a neuron was met on the way; None where the way is not straight."""
+    if isinstance(module, SpikingNeuron):
+        return True
+    if type(module) in STATELESS and not module._forward_hooks and not module._forward_pre_hooks:
+        return False
+    if type(module) is not nn.Sequential or module._forward_hooks or module._forward_pre_hooks:
+        return None
+    for child in module:
+        met = _straight(child)
+        if met is None or met:
+            return met
+    return False

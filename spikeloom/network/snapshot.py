@@ -1,0 +1,88 @@
+"""What a run may change, taken before it, so that it can be put back."""
+
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from ..neurons import SpikingNeuron
+
+
+class Snapshot:
+    """The attributes of every module of a network, among them the states of its neurons, and the values of its buffers.
+
+    Attributes are taken by reference: a list that a forward appends to is not put back. Neither are the parameters.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]):
+        # a lazy module turns into another class in its first call; to put its attributes back would tear it
+        self._attributes = [(m, dict(vars(m))) for m in modules if not isinstance(m, LazyModuleMixin)]
+        self._registered = [(m, dict(m._buffers)) for m, _ in self._attributes]
+        self._values = [
+            (buffer, _version(buffer), buffer.detach().clone())
+            for module, buffers in self._registered
+            for buffer in buffers.values()
+            if buffer is not None and not isinstance(module, SpikingNeuron)  # which writes to none of its buffers
+        ]
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for module, attributes in self._attributes:
+            vars(module).clear()
+            vars(module).update(attributes)
+        for module, buffers in self._registered:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, version, value in self._values:
+                if version is None or buffer._version != version:
+                    buffer.copy_(value)
+
+    def lend_buffers(self) -> None:
+        """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
+        copies = {id(buffer): value for buffer, _, value in self._values}
+        for module, attributes in self._attributes:
+            lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
+            vars(module)["_buffers"] = type(attributes["_buffers"])(lent)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to; None where torch does not count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+class RandomState:
+    """The random number generators that a network may draw from: torch's on the CPU and on CUDA, NumPy's and Python's."""
+
+    def __init__(self) -> None:
+        self._python, self._numpy = random.getstate(), np.random.get_state()
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def restore(self) -> None:
+        """Draw the same numbers again."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+
+    def same_outside_torch(self) -> bool:
+        """Whether NumPy's and Python's generators still stand where they stood."""
+        kind, words, *rest = np.random.get_state()
+        mine, known, *others = self._numpy
+        same = (kind, *rest) == (mine, *others) and np.array_equal(words, known)
+        return same and random.getstate() == self._python
+
+
+def torch_random(device: torch.device) -> list[bytes]:
+    """Where torch's generators stand, on the CPU and on that device."""
+    states = [_bytes(torch.get_rng_state())]
+    return [*states, _bytes(torch.cuda.get_rng_state(device))] if device.type == "cuda" else states
+
+
+def _bytes(state: Tensor) -> bytes:
+    return bytes(state.numpy().tobytes())
