@@ -1,0 +1,181 @@
+"""What cannot run is refused in a sentence that says what to do, and leaves the layer as it was."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import spikeloom as snn
+
+from .running import at_once, started, unchanged
+
+pytestmark = pytest.mark.filterwarnings("ignore:inhibition")
+
+X = torch.full((3, 4), 0.5)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A call that must fail.
+
+    Args:
+        error: what is raised.
+        words: what its sentence says.
+        x: the input of one step.
+        mem: passed by hand.
+        options: of the layer, which has run before on [3, 4].
+    """
+
+    error: type[Exception]
+    words: str
+    x: Any = field(default_factory=lambda: X)
+    mem: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def failing(after: int) -> Callable[[Tensor], Tensor]:
+    """A function of the user's that fails after so many calls."""
+    calls = []
+
+    def fail(u: Tensor) -> Tensor:
+        calls.append(u)
+        if len(calls) > after:
+            raise ZeroDivisionError("the user's own")
+        return (u > 0).float()
+
+    return fail
+
+
+ANYWHERE = {
+    "complex input": Bad(TypeError, "dtype torch.complex64; pass real numbers", X + 0j),
+    "beta for other neurons": Bad(ValueError, r"beta of shape \(5,\)", torch.rand(2, 6), options={"beta": "late"}),
+    "inhibition of a vector": Bad(
+        ValueError, r"dimension 1.*inhibition=False", torch.rand(4), options={"inhibition": True}
+    ),
+}
+STEP = {
+    "a list": Bad(TypeError, "type list; pass a torch.Tensor", [1.0, 2.0]),
+    "nothing": Bad(TypeError, "type NoneType; pass a torch.Tensor", None),
+    "mem of another shape": Bad(
+        ValueError, r"mem of shape \(5,\) for an input of shape \(3, 4\)", mem=(torch.ones(5),)
+    ),
+    "mem of more dimensions": Bad(ValueError, "broadcasts to it, or none", mem=(torch.ones(1, 3, 4),)),
+    "mem that would enlarge the input": Bad(ValueError, "broadcasts to it", torch.rand(1, 4), mem=(torch.ones(3, 4),)),
+    "mem is a number": Bad(TypeError, "mem of type float; pass a tensor", mem=(0.5,)),
+    "mem is complex": Bad(TypeError, "mem of dtype torch.complex64", mem=(X + 0j,)),
+    "mem on another device": Bad(ValueError, "mem on meta and an input on cpu; move", mem=(X.to("meta"),)),
+    "mem and init_hidden": Bad(TypeError, "init_hidden=True.*input alone", mem=(X,), options={"init_hidden": True}),
+    "mem and init_hidden and output": Bad(
+        TypeError, "keeps its own state", mem=(X,), options={"init_hidden": True, "output": True}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEP | ANYWHERE)
+def test_a_step_that_cannot_run_says_why_and_changes_nothing(name):
+    bad = (STEP | ANYWHERE)[name]
+    lif = prepared(bad)
+    with unchanged(lif), pytest.raises(bad.error, match=bad.words):
+        lif(bad.x, *bad.mem)
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_a_sequence_that_cannot_run_says_why_and_changes_nothing(name):
+    bad = ANYWHERE[name]
+    lif = prepared(bad)
+    with unchanged(lif), pytest.raises(bad.error, match=bad.words):
+        at_once(lif, torch.stack([bad.x] * 3))
+
+
+def prepared(bad: Bad) -> snn.Leaky:
+    """A layer with a state; a parameter for other neurons comes after it."""
+    options = {key: value for key, value in bad.options.items() if value != "late"}
+    lif = started(**options)
+    if len(options) < len(bad.options):
+        lif.beta = torch.rand(5)
+    return lif
+
+
+def test_an_error_in_the_user_s_spike_function_changes_nothing():
+    lif = started(init_hidden=True)
+    lif.spike_grad = failing(after=1)  # the reset of a step is the first call, its spikes are the second
+    with unchanged(lif), pytest.raises(ZeroDivisionError):
+        lif(torch.rand(3, 4))
+
+
+def test_an_error_of_the_user_s_in_the_middle_of_a_sequence_takes_back_the_steps_before_it():
+    lif = started(init_hidden=True)
+    lif.spike_grad = failing(after=5)
+    with unchanged(lif), pytest.raises(ZeroDivisionError):
+        at_once(lif, torch.rand(6, 3, 4))
+
+
+class Overriding(snn.Leaky):
+    """Fails in the fourth step of its own forward."""
+
+    calls = 0
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+        self.calls += 1
+        if self.calls > 3:
+            raise ZeroDivisionError("the user's own")
+        return super().forward(input_, mem)
+
+
+def test_an_error_in_the_middle_of_a_user_s_forward_takes_back_the_steps_before_it():
+    lif = Overriding(0.9, init_hidden=True)
+    lif(torch.rand(3, 4))
+    with unchanged(lif), pytest.raises(ZeroDivisionError):
+        at_once(lif, torch.rand(5, 3, 4))
+
+
+def test_a_forced_backend_that_refuses_changes_nothing():
+    lif = started(inhibition=True)
+    with unchanged(lif), snn.backend("numba"), pytest.raises(RuntimeError, match=r"'numba' was asked for.*inhibition"):
+        lif(X)
+
+
+ARGUMENTS = {
+    "unknown reset": ({"reset_mechanism": "hard"}, ValueError, "'hard'; choose one of 'subtract', 'zero', 'none'"),
+    "reset is a number": ({"reset_mechanism": 0}, ValueError, "choose one of"),
+    "reset is a list": ({"reset_mechanism": []}, ValueError, "choose one of"),
+    "beta is a word": ({"beta": "0.9"}, TypeError, "beta='0.9'; pass a number or a tensor"),
+    "beta is nothing": ({"beta": None}, TypeError, "beta=None; pass a number"),
+    "threshold is complex": ({"threshold": 1j}, TypeError, "threshold of dtype torch.complex64; pass real"),
+    "spike_grad is a number": ({"spike_grad": 25}, TypeError, "spike_grad=25; pass a function"),
+    "state_quant is no function": ({"state_quant": True}, TypeError, "state_quant=True; pass a function"),
+    "an argument too many": ({"betta": 0.9}, TypeError, "betta"),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_arguments_that_make_no_sense_are_refused_and_leave_nothing_behind(name):
+    options, error, words = ARGUMENTS[name]
+    before = list(snn.SpikingNeuron.instances)
+    with pytest.raises(error, match=words):
+        snn.Leaky(**{"beta": 0.9, **options})
+    assert list(snn.SpikingNeuron.instances) == before
+    snn.Leaky.reset_hidden()
+
+
+@pytest.mark.parametrize("mode", ["hard", 1, None])
+def test_an_unknown_reset_is_refused_also_when_assigned(mode):
+    lif = started()
+    with unchanged(lif), pytest.raises(ValueError, match="choose one of"):
+        lif.reset_mechanism = mode
+
+
+def test_a_checkpoint_with_an_unknown_reset_is_refused_and_loads_nothing_into_the_layer():
+    lif = started(beta=0.5)
+    theirs = snn.Leaky(0.7).state_dict() | {"reset_mechanism_val": torch.tensor(7)}
+    with unchanged(lif), pytest.raises(RuntimeError, match="reset_mechanism_val is none of"):
+        lif.load_state_dict(theirs)
+
+
+@pytest.mark.parametrize("kind", [snn.LIF, snn.SpikingNeuron])
+def test_a_base_class_has_no_forward_and_says_which_layer_to_use(kind):
+    with pytest.raises(NotImplementedError, match="Leaky"):
+        kind(0.9)(X)
