@@ -24,7 +24,7 @@ _unused: dict[int, Tensor] = {}  # by address, oldest first; each operation on i
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """Uninitialised memory, as `torch.empty` gives it."""
     size = math.prod(shape) * like.element_size()
-    if size < SMALLEST or torch.are_deterministic_algorithms_enabled():  # torch then fills memory, to find bad reads
+    if size < SMALLEST:
         return torch.empty(tuple(shape), dtype=like.dtype)
     block = _take(size)
     if block is None:
@@ -32,7 +32,10 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     lent = block.numpy()
     # torch holds this very array for as long as any tensor lives on its memory
     weakref.finalize(lent, _give_back, block).atexit = False
-    return torch.from_numpy(lent).view(like.dtype).view(tuple(shape))
+    memory = torch.from_numpy(lent).view(like.dtype).view(tuple(shape))
+    if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
+        memory.fill_(math.nan)  # as `torch.empty` does, so that a read before a write is seen
+    return memory
 
 
 def _take(size: int) -> Tensor | None:

@@ -1,13 +1,11 @@
 """Every fused kernel against the plain loop: spikes equal, states equal or close, every gradient close."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from ..cases import CELLS, DTYPES, SHAPES, SPIKES
 from ..oracle import assert_same
-from .running import OUTPUTS, Job, away_from_thresholds, outcome
+from .running import Job, away_from_thresholds, call_of, leaves, outcome, run
 
 
 def assert_lawful(job: Job) -> None:
@@ -43,7 +41,9 @@ def test_gradients_come_from_each_output_alone(cell, outputs):
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
-@pytest.mark.parametrize("learn", [("x",), ("mem",), ("beta",), ("threshold", "beta"), ()], ids=lambda names: "+".join(names) or "nothing")
+@pytest.mark.parametrize(
+    "learn", [("x",), ("mem",), ("beta",), ("threshold", "beta"), ()], ids=lambda names: "+".join(names) or "nothing"
+)
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "two states"])
 def test_only_what_is_learned_gets_a_gradient(cell, learn, static):
     assert_lawful(Job(CELLS[cell], 8, (2, 5), learn=learn, static=static))
@@ -55,24 +55,23 @@ def test_without_a_trace_of_the_states(cell, learn):
     assert_lawful(Job(CELLS[cell], 8, (2, 5), traced=False, learn=learn, outputs=("spk", "finals")))
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [name for name, case in CELLS.items() if case.exact])
 def test_many_neurons_cross_the_borders_of_blocks_and_threads(cell):
     """More elements than one block holds, a number that no vector width divides, more work than one thread keeps."""
-    assert_lawful(Job(CELLS[cell], 13, (3, 4099), outputs=OUTPUTS))
+    assert_lawful(Job(CELLS[cell], 31, (3, 4099)))
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_float64_gradients_are_those_of_finite_differences_where_nothing_fires(cell):
-    """An independent check of the adjoint: far below threshold the surrogate's share vanishes with its slope."""
+def test_gradients_are_those_of_finite_differences_where_nothing_fires(cell):
+    """Which checks the adjoint against no other derivative of ours."""
     case = CELLS[cell]
     job = Job(case, 3, (2, 2), torch.float64, spike=SPIKES["none"])
-    from .running import call_of, leaves, run
-
     tensors = leaves(job)
-    quiet = {n: (t.detach() * (0.05 if n in ("x", *case.cell.states) else 1.0)).requires_grad_() for n, t in tensors.items()}
+    small = ("x", *case.cell.states)
+    quiet = {n: (t.detach() * (0.05 if n in small else 1.0)).requires_grad_() for n, t in tensors.items()}
 
     def scan(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        got = run("numba", call_of(replace(job), dict(zip(quiet, values, strict=True))))
+        got = run("numba", call_of(job, dict(zip(quiet, values, strict=True))))
         return (*got.traces, *got.finals)
 
     assert torch.autograd.gradcheck(scan, tuple(quiet.values()), atol=1e-6)
