@@ -1,17 +1,34 @@
-"""Which backend runs each layer, and why not a faster one."""
+"""What a network would run on, layer by layer, and why not on something faster."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._pytree import tree_leaves
 
-from ..neurons._time import Time, time_is
+from ..neurons import SpikingNeuron
+from ..neurons._time import Time, current_time
+from .request import Request, read
+from .running import run, unharmed
+from .snapshot import RandomState, Snapshot
+
+HEADINGS = ("layer", "kind", "runs on", "density", "static", "why not faster")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one neuron did."""
+    """One layer.
+
+    Args:
+        path: its name in the network, as in `named_modules`.
+        kind: its class.
+        backend: "torch" for a layer without state; the backend of a neuron's scan.
+        refusals: why each faster backend does not run it, in sentences.
+        density: the share of its outputs that are not zero; NaN where there are none.
+        static: whether its input was the same at every step and was therefore seen once, or summed by the scan.
+    """
 
     path: str
     kind: str
@@ -23,25 +40,115 @@ class Row:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The rows of all neurons."""
+    """What `explain` found; print it for a table.
+
+    Args:
+        rows: the layers, in the order in which they ran.
+        steps: T.
+        batch: B.
+        repeated: why a static input was repeated over time; empty if it was not.
+    """
 
     rows: tuple[Row, ...]
+    steps: int
+    batch: int
+    repeated: str = ""
 
     def __str__(self) -> str:
-        return "\n".join(f"{r.path:20} {r.kind:10} {r.backend:8} {r.density:7.1%}  {'; '.join(r.refusals)}" for r in self.rows)
+        table = [HEADINGS, *(_cells(row) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines.insert(0, f"{self.steps} steps of {self.batch} rows")
+        if self.repeated:
+            lines.append(f"The input was repeated at every step: {self.repeated}.")
+        return "\n".join(lines)
+
+    __repr__ = __str__
 
 
-def explain(net: nn.Module, x: Tensor, steps: int | None = None) -> Explanation:
-    """How each neuron of `net` would be run."""
-    total, batch = (len(x), x.shape[1]) if steps is None else (steps, len(x))
-    names = {module: name for name, module in net.named_modules()}
-    saved = {module: dict(vars(module)) for module in names}
-    time = Time(total, batch, static=steps is not None, names=names)
-    with time_is(time), torch.no_grad():
-        net(x.flatten(0, 1) if steps is None else x)
-    for module, attributes in saved.items():
-        vars(module).update(attributes)
-    return Explanation(tuple(
-        Row(names[n], type(n).__name__, v.backend, tuple(v.refusals), float((v.spk != 0).float().mean()), v.static)
-        for n, v in time.visits.items()
-    ))
+def _cells(row: Row) -> tuple[str, ...]:
+    density = "-" if row.density != row.density else f"{row.density:.1%}"
+    static = "yes" if row.static else "no"
+    return row.path or "(itself)", row.kind, row.backend, density, static, "; ".join(row.refusals)
+
+
+def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation:
+    """Run a network once, as `spikeloom.unroll` would, and tell on what each of its layers ran.
+
+    The network stays as it is: states, statistics, gradients and random numbers. What `explain` cannot see is whether
+    a forward keeps something between steps, or mixes the rows of a batch; ``unroll(..., check=True)`` finds that.
+
+    Args:
+        net: the network.
+        x: input, [T, B, ...], or [B, ...] with `steps`.
+        inputs: further inputs of its forward, likewise.
+        steps: T, if the input is the same at every step.
+        kwargs: keyword inputs of its forward.
+
+    Returns:
+        rows for the layers, in the order in which they ran; its `str` is a table.
+
+    Raises:
+        what `spikeloom.unroll` raises.
+
+    The columns: the density is the share of a layer's outputs that are not zero; static says that the layer's input
+    was the same at every step, so that a layer without state ran once for all of them.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
+        >>> explanation = snn.explain(net, torch.rand(2, 3), steps=10)
+        >>> [(row.path, row.static) for row in explanation.rows]
+        [('0', True), ('1', True)]
+        >>> print(explanation)
+        10 steps of 2 rows
+        layer  kind    runs on  density  static  why not faster
+        0      Linear  torch    ...      yes
+        1      Leaky   ...
+    """
+    request = read(net, (x, *inputs), kwargs, steps)
+    before, drawn = Snapshot(request.names), RandomState()
+    before.lend_buffers()
+    watch = _Watch(request)
+    hook = register_module_forward_hook(watch)
+    try:
+        with torch.no_grad(), unharmed(request) as now:
+            done = run(request, now)
+    finally:
+        hook.remove()
+        before.restore()
+        drawn.restore()
+    return Explanation(tuple(watch.rows(done.time)), request.steps, request.batch, done.repeated)
+
+
+@dataclass
+class _Watch:
+    """A hook on every module of the process that notes those of one network."""
+
+    request: Request
+    seen: list[tuple[Time, nn.Module, float, bool]] = field(default_factory=list)
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        time = current_time()
+        layer = isinstance(module, SpikingNeuron) or not module._modules
+        if module not in self.request.names or not layer or time is None:
+            return
+        with time.aside():
+            tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+            static = bool(tensors) and time.is_static(tensors[0])
+            self.seen.append((time, module, _density(tensors), static))
+
+    def rows(self, time: Time) -> list[Row]:
+        """Those of the run that counted; one that was given up has another time."""
+        return [self._row(time, module, density, static) for at, module, density, static in self.seen if at is time]
+
+    def _row(self, time: Time, module: nn.Module, density: float, static: bool) -> Row:
+        path, kind, visit = self.request.names[module], type(module).__name__, time.visits.get(module)
+        if visit is None:
+            return Row(path, kind, "torch", (), density, static)
+        return Row(path, kind, visit.backend, tuple(visit.refusals), density, visit.static)
+
+
+def _density(tensors: list[Tensor]) -> float:
+    if not tensors or not tensors[0].numel():
+        return float("nan")
+    return float((tensors[0] != 0).double().mean())

@@ -79,7 +79,9 @@ class Following(TorchFunctionMode):
             for t in _tensors(changed):
                 self.mark(t, known)
                 if not known and t.dim() and len(t) != self._rows:
-                    self.give_up(f"{name} takes time out of dimension 0: its result has {len(t)} rows, not {self._rows}")
+                    self.give_up(
+                        f"{name} takes time out of dimension 0: its result has {len(t)} rows, not {self._rows}"
+                    )
         return result
 
     def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:

@@ -42,6 +42,10 @@ class Request:
         args, kwargs = tree_map_only(Tensor, each, (self.args, dict(self.kwargs)))
         return args, kwargs
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the inputs."""
+        return [leaf for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Tensor)]
+
     def folded(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The inputs with time in dimension 0: [T*B, ...]; static ones are repeated."""
         if self.static:

@@ -1,5 +1,7 @@
-"""A network over all time at once: its forward is called a single time, with time folded into dimension 0."""
+"""How a request is run: which way its static input goes, and how the network is left."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -9,7 +11,7 @@ from torch import nn
 
 from ..neurons._time import Time, time_is
 from .following import Following, NotStatic
-from .request import Request, read, runs_straight
+from .request import Request, runs_straight
 from .results import unfolded
 from .snapshot import RandomState, Snapshot
 
@@ -32,18 +34,7 @@ class Run:
     repeated: str = ""
 
 
-def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check: bool = False, **kwargs: Any) -> Any:
-    """Run a network over all time at once.
-
-    (docs to come)
-    """
-    request = read(net, (x, *inputs), kwargs, steps)
-    if torch.compiler.is_dynamo_compiling():
-        return _traced(request)
-    return run(request).outputs
-
-
-def _traced(request: Request) -> Any:
+def run_traced(request: Request) -> Any:
     """Under torch.compile, where nothing can be put back or tried again."""
     straight = request.static and runs_straight(request.net)
     args, kwargs = request.mapped(lambda t: t) if straight else request.folded()
@@ -53,24 +44,25 @@ def _traced(request: Request) -> Any:
     return unfolded(outputs, time)
 
 
-def run(request: Request) -> Run:
-    """Run it. A request that raises leaves the network as it was, and so does one of no steps."""
+@contextmanager
+def unharmed(request: Request) -> Iterator[Snapshot]:
+    """An error within this context leaves the network as it was, and says that the network was unrolled."""
     before = Snapshot(request.names)
     try:
-        done = _run(request, before)
+        yield before
     except BaseException as error:
         before.restore()
         rows = request.steps * request.batch
-        told = f"raised while the network was unrolled: {request.steps} steps of {request.batch} rows, {rows} in all"
-        if told not in getattr(error, "__notes__", ()):
-            error.add_note(told)
+        error.add_note(
+            f"(while the network was unrolled: {request.steps} steps of {request.batch} rows, {rows} in all)"
+        )
         raise
     if not request.steps:
         before.restore()
-    return done
 
 
-def _run(request: Request, before: Snapshot) -> Run:
+def run(request: Request, before: Snapshot) -> Run:
+    """Run it; `before` is how the network is now."""
     if not request.static:
         return _once(request, *request.folded())
     if runs_straight(request.net):

@@ -70,6 +70,12 @@ class RandomState:
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
 
+    def same(self) -> bool:
+        """Whether nothing was drawn since."""
+        cuda = torch.cuda.get_rng_state_all() if self._cuda else []
+        here = all(map(torch.equal, [torch.get_rng_state(), *cuda], [self._torch, *self._cuda]))
+        return here and self.same_outside_torch()
+
     def same_outside_torch(self) -> bool:
         """Whether NumPy's and Python's generators still stand where they stood."""
         kind, words, *rest = np.random.get_state()

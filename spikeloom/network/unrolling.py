@@ -1,0 +1,61 @@
+"""A network over all time at once: its forward is called a single time, with time folded into dimension 0."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .comparing import Twins
+from .request import read
+from .running import run, run_traced, unharmed
+
+
+def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check: bool = False, **kwargs: Any) -> Any:
+    """Run a network over all time at once, layer by layer instead of step by step.
+
+    What a loop ``for t in range(T): out = net(x[t])`` gives, stacked over time. The forward of `net` is called a single
+    time. Layers without state see time folded into dimension 0, [T*B, ...]; each spiking neuron runs over its whole
+    sequence, and goes on from the state that it keeps. A neuron by itself runs over time likewise, also without
+    init_hidden.
+
+    Args:
+        net: the network. Its neurons keep their states (init_hidden=True).
+        x: input, [T, B, ...]; or [B, ...] with `steps`.
+        inputs: further inputs of its forward. Every tensor in them, and in `kwargs`, is led by the same [T, B], or [B]
+            with `steps`; numbers and tensors of no dimension are the same at every step.
+        steps: T, if the input is the same at every step. Such an input is not repeated in memory: what stands before
+            the first neuron sees it once.
+        check: also run the first steps both ways, on copies in float64 and evaluation mode, and raise where they
+            differ. It finds what nothing else can: values that a forward keeps from step to step, and operations that
+            mix the rows of a batch.
+        kwargs: keyword inputs of its forward.
+
+    Returns:
+        what the forward returns, every tensor [T, B, ...], without copies, and no view: `detach_()` works on it.
+
+    Raises:
+        TypeError: for a neuron that is given its states by hand, or what is no network, input or number of steps.
+        ValueError: for tensors that do not fit: a sequence without [T, B], an input of a neuron or an output of the
+            network whose dimension 0 is not T*B.
+        RuntimeError: for a neuron that is called twice in one forward, or if the check finds a difference.
+        After an error the network has the states and statistics that it had before.
+
+    BatchNorm in training sees T*B samples and updates its statistics once; Dropout draws for all steps at once.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+        >>> spk, mem = snn.unroll(net, torch.rand(25, 2, 3))
+        >>> spk.shape, mem.shape
+        (torch.Size([25, 2, 4]), torch.Size([25, 2, 4]))
+        >>> snn.utils.reset(net)
+        >>> spk, mem = snn.unroll(net, torch.rand(2, 3), steps=25)
+    """
+    request = read(net, (x, *inputs), kwargs, steps)
+    if torch.compiler.is_dynamo_compiling():
+        return run_traced(request)
+    twins = Twins(request) if check else None
+    with unharmed(request) as before:
+        done = run(request, before)
+        if twins is not None:
+            twins.compare(done.repeated)
+    return done.outputs
