@@ -91,7 +91,11 @@ CELLS: dict[str, CellCase] = {
     "polyglot": CellCase(cell_from(polyglot), {"gain": 0.6, "bias": (-0.2, 0.2)}, exact=False),
 }
 
-DEFAULTS: Mapping[str, float | tuple[float, float]] = {"beta": (-0.1, 1.1), "threshold": 0.7, "graded_spikes_factor": 1.5}
+DEFAULTS: Mapping[str, float | tuple[float, float]] = {
+    "beta": (-0.1, 1.1),
+    "threshold": 0.7,
+    "graded_spikes_factor": 1.5,
+}
 """How the parameters of the library's own models are chosen; beta beyond 0 to 1 is clamped."""
 
 for _name, _model in MODELS.items():

@@ -20,8 +20,8 @@ STEPS = 5
 """How many steps are compared. What a forward keeps between steps shows at the second."""
 
 CURES = (
-    "Look for what it keeps between steps (an attribute, a counter), for operations over dimension 0, which mix the "
-    "rows of a batch, and for a size of dimension 0 that enters a value"
+    "what it keeps between steps (an attribute, a counter), operations over dimension 0, which mix the rows of a batch, "
+    "or a size of dimension 0 that enters a value. If that cannot be changed, the network must be run step by step"
 )
 
 Key = tuple[str, str, int]
@@ -146,15 +146,14 @@ def _compare_note(note: Note, steps: list[dict[Key, Note]], request: Request, to
     label = f"{path!r} ({type(note.module).__name__})" if path else f"the network ({type(note.module).__name__})"
     for step, stepped in enumerate(steps):
         if note.key not in stepped:
-            raise RuntimeError(f"{label} is called when the network is unrolled, and not at step {step}. {CURES}")
+            raise RuntimeError(f"{label} is called unrolled, and not at step {step}; look in the forward for {CURES}")
         wanted = stepped[note.key].tensors
         got = [_at(t, static, step, request) for t, static in zip(note.tensors, note.static, strict=True)]
         if len(got) != len(wanted) or not all(_close(g, w, tolerance) for g, w in zip(got, wanted, strict=True)):
             told = "gets another input" if way == "input" else "returns other values for the same input"
-            where = "the forward around it, before this call" if way == "input" else "its forward"
+            where = "the forward around it" if way == "input" else "its forward"
             raise RuntimeError(
-                f"{label} {told} unrolled than step by step, first at step {step}: look at {where}. {CURES}. A network "
-                "for which that cannot be changed must be run step by step"
+                f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}"
             )
 
 

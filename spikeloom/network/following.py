@@ -53,7 +53,7 @@ class Following(TorchFunctionMode):
         self._static[x] = static
 
     def aside(self) -> AbstractContextManager[Any]:
-        """Within this context nothing is watched. A neuron knows about time, and may draw random numbers step by step."""
+        """Within this context nothing is watched: a neuron knows about time, and may draw random numbers."""
         self._random = None
         context: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
         return context
@@ -79,9 +79,7 @@ class Following(TorchFunctionMode):
             for t in _tensors(changed):
                 self.mark(t, known)
                 if not known and t.dim() and len(t) != self._rows:
-                    self.give_up(
-                        f"{name} takes time out of dimension 0: its result has {len(t)} rows, not {self._rows}"
-                    )
+                    self.give_up(f"{name} takes time out of dimension 0: it returns {len(t)} rows, not {self._rows}")
         return result
 
     def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:

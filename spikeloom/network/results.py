@@ -24,8 +24,8 @@ def _unfolded(out: Any, time: Time, path: str) -> Any:
     if not isinstance(out, Tensor):
         if any(isinstance(value, Tensor) for value in getattr(out, "__dict__", {}).values()):
             raise TypeError(
-                f"the forward returned a {type(out).__name__}, into which unroll cannot look; return tensors in tuples, "
-                "lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
+                f"the forward returned a {type(out).__name__}, into which unroll cannot look; return tensors in "
+                "tuples, lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
             )
         return out
     rows = out.shape[0] if out.dim() else None
@@ -58,7 +58,7 @@ class _Unfold(torch.autograd.Function):
         return x.view(shape).detach()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.reshape(ctx.shape), None
 
 
@@ -76,5 +76,5 @@ class _Repeat(torch.autograd.Function):
         return x.expand(steps, *x.shape).detach()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.sum(0), None

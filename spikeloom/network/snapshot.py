@@ -55,7 +55,7 @@ def _version(tensor: Tensor) -> int | None:
 
 
 class RandomState:
-    """The random number generators that a network may draw from: torch's on the CPU and on CUDA, NumPy's and Python's."""
+    """The random generators that a network may draw from: torch's on the CPU and on CUDA, NumPy's and Python's."""
 
     def __init__(self) -> None:
         self._python, self._numpy = random.getstate(), np.random.get_state()
