@@ -46,7 +46,7 @@ def heaviside(u: torch.Tensor) -> torch.Tensor:
     return (u > 0).to(u.dtype)
 
 
-_surrogate: Scoped[Surrogate] = Scoped("the surrogate", heaviside)
+_surrogate: Scoped[Surrogate] = Scoped("spikeloom_surrogate", heaviside)
 
 
 def spiking_with(surrogate: Surrogate) -> AbstractContextManager[None]:

@@ -18,14 +18,14 @@ class Scoped(Generic[Value]):
     back within the trace, so that no other thread ever sees it.
 
     Args:
-        name: how messages call it.
+        name: of the ContextVar.
         default: the value outside of all blocks.
-        outer: whether a block may stand around compiled code. That code would not notice when the block closes; so
-            the graph is broken where it asks for the value.
+        outer: whether a block may stand around compiled code. Then that code asks the ContextVar, which breaks the
+            graph: what is compiled in one block must not be used in another.
     """
 
     def __init__(self, name: str, default: Value, outer: bool = False):
-        self._name, self._outer = name, outer
+        self._outer = outer
         self._context = ContextVar(name, default=default)
         self._traced = default
         self._open = 0
@@ -36,8 +36,12 @@ class Scoped(Generic[Value]):
         if not torch.compiler.is_dynamo_compiling():
             return self._context.get()
         if self._open:
-            torch._dynamo.graph_break(f"{self._name} is set outside of what is compiled; set it inside")
+            return self.outside()
         return self._traced
+
+    def outside(self) -> Value:
+        """The value in force where compiled code was called; to ask for it breaks the graph."""
+        return self._context.get()
 
     @contextmanager
     def set(self, value: Value) -> Iterator[None]:

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from ..neurons._time import Time, time_is
+from ..neurons import SpikingNeuron
+from ..neurons._time import Time, marked, time_is
 from .following import Following, NotStatic
 from .request import Request, runs_straight
 from .results import unfolded
@@ -49,7 +50,8 @@ def unharmed(request: Request) -> Iterator[Snapshot]:
     """An error within this context leaves the network as it was, and says that the network was unrolled."""
     before = Snapshot(request.names)
     try:
-        yield before
+        with marked(module for module in request.names if isinstance(module, SpikingNeuron)):
+            yield before
     except BaseException as error:
         before.restore()
         rows = request.steps * request.batch

@@ -31,8 +31,10 @@ class Passage:
     @classmethod
     def watching(cls, outputs: Iterable[Tensor]) -> "Passage | None":
         """A passage over the outputs that have a graph; None if none has."""
+        if torch.compiler.is_compiling():  # which cannot trace the question for a grad_fn
+            return None
         nodes = [out.grad_fn for out in outputs if out.grad_fn is not None]
-        if not nodes or torch.compiler.is_compiling():
+        if not nodes:
             return None
         passage = cls()
         for node in nodes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..scan.program import Program
-from ._time import Time, Visit, current_time, time_is
+from ._time import Time, Visit, time_is, time_of
 
 if TYPE_CHECKING:
     from ._neuron import SpikingNeuron
@@ -123,7 +123,7 @@ def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(forward)
     def over_time(self: "SpikingNeuron", input_: Tensor, *args: Any, **kwargs: Any) -> Any:
-        time = current_time()
+        time = time_of(self)
         if time is None:
             return forward(self, input_, *args, **kwargs)
         with time.aside():

@@ -25,7 +25,7 @@ from ._state import (
     fresh_state,
     moved,
 )
-from ._time import Time, Visit, current_time
+from ._time import Time, Visit, current_time, time_of
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
@@ -55,6 +55,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     reset_mechanism_val: Tensor
     reset_delay: bool = True
+    _unrolled_around: bool = False  # see `time_of`
     _program: Program
     _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
     _reset: Tensor | None = None  # what a subclass with its own forward says that R was
@@ -118,7 +119,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
         if self.init_hidden and given.count(None) != len(given):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
-        time = current_time()
+        time = time_of(self)
         if time is None:
             outs = self._step(input_, given)
         else:

@@ -4,8 +4,8 @@ While it is set, the network's tensors carry time folded into dimension 0, [T*B,
 where nothing has depended on time yet. A neuron unfolds its input, runs all T steps, and folds what it returns.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -103,7 +103,29 @@ class Time:
         return folded
 
 
-_time: Scoped[Time | None] = Scoped("the time of an unrolled network", None)
+_time: Scoped[Time | None] = Scoped("spikeloom_time", None)
 current_time = _time.get
 time_is = _time.set
 """Within this context neurons run over that time; None is step by step."""
+
+
+def time_of(neuron: Any) -> Time | None:
+    """What the neuron runs over now.
+
+    A network may hold parts that are compiled by themselves. Compiled code would not notice that it is unrolled; so the
+    neurons are marked, and a marked one leaves the graph.
+    """
+    return _time.outside() if neuron._unrolled_around else current_time()
+
+
+@contextmanager
+def marked(neurons: Iterable[Any]) -> Iterator[None]:
+    """Within this context the neurons know that what is compiled may be only a part of what is unrolled."""
+    attributes = [vars(neuron) for neuron in neurons]
+    for own in attributes:
+        own["_unrolled_around"] = True
+    try:
+        yield
+    finally:
+        for own in attributes:
+            own.pop("_unrolled_around", None)

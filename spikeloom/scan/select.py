@@ -110,7 +110,7 @@ LADDER: tuple[Backend, ...] = (
 )
 """Fastest first; the last always accepts."""
 
-_forced: Scoped[str | None] = Scoped("the backend", None, outer=True)
+_forced: Scoped[str | None] = Scoped("spikeloom_backend", None, outer=True)
 
 
 @contextmanager
