@@ -63,7 +63,7 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
         make_source: gives the source; its argument says whether the machine code is to be kept on disk.
     """
     source = make_source(True)
-    name = "kernel_" + hashlib.sha256((source + _version()).encode()).hexdigest()[:24]
+    name = "spikeloom_kernel_" + hashlib.sha256((source + _version()).encode()).hexdigest()[:24]
     with _lock:
         directory = _writable(cache_dir())
         if directory is None:
@@ -95,6 +95,7 @@ def _import(path: Path) -> types.ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # Numba's stored machine code asks for its module by name
     spec.loader.exec_module(module)
     return module
 

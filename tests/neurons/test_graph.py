@@ -1,0 +1,244 @@
+"""A state that leads into a graph which backward() has freed: told in a sentence, and only then."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikeloom as snn
+
+from .running import WAYS, in_both_ways, on_both_backends
+
+XS = torch.full((4, 3, 5), 0.4)
+
+Run = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Overriding(snn.Leaky):
+    """Fires by a method of its own, and so always on the loop."""
+
+    def fire(self, mem: Tensor) -> Tensor:
+        return super().fire(mem)
+
+
+def bare(kind: type[snn.Leaky] = snn.Leaky) -> nn.Module:
+    return kind(0.5, learn_beta=True, init_hidden=True, output=True)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 6), snn.Leaky(0.5, init_hidden=True), nn.Linear(6, 2), bare())
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "a bare neuron": bare,
+    "a network": network,
+    "a neuron with methods": lambda: bare(Overriding),
+}
+
+
+def loss_of(net: nn.Module, run: Run) -> Tensor:
+    spk, mem = run(net, XS)
+    return spk.sum() + mem.sum()
+
+
+@on_both_backends
+@in_both_ways
+@pytest.mark.parametrize("net", NETS)
+def test_a_second_batch_without_a_reset_is_told_the_layer_and_the_cure(net, run, backend):
+    if net == "a neuron with methods" and backend == "numba":
+        backend = "loop"
+    made = NETS[net]()
+    with snn.backend(backend):
+        loss_of(made, run).backward()
+        loss = loss_of(made, run)
+    with pytest.raises(RuntimeError, match=r"(?s)(Leaky|Overriding).*spikeloom\.utils\.reset\(net\).*detach\(net\)"):
+        loss.backward()
+
+
+def test_the_layer_is_named_by_its_path_in_an_unrolled_network():
+    net = network()
+    for backend in ("loop", "numba"):
+        snn.utils.reset(net)
+        with snn.backend(backend):
+            loss_of(net, WAYS["at once"]).backward()
+            loss = loss_of(net, WAYS["at once"])
+        with pytest.raises(RuntimeError, match=r"'[13]' \(Leaky\)"):
+            loss.backward()
+
+
+@on_both_backends
+@pytest.mark.parametrize("carried", ["by a variable", "by the attribute"])
+def test_it_is_told_also_where_the_script_carries_the_membrane_by_hand(carried, backend):
+    lif = snn.Leaky(0.5, learn_beta=True)
+    with snn.backend(backend):
+        spk, mem = lif(XS[0], lif.init_leaky())
+        (spk + mem).sum().backward()
+        spk, mem = lif(XS[1], mem if carried == "by a variable" else lif.mem)
+    with pytest.raises(RuntimeError, match=r"Leaky.*reset"):
+        (spk + mem).sum().backward()
+
+
+CURES: dict[str, Callable[[nn.Module], None]] = {
+    "utils.reset": snn.utils.reset,
+    "utils.detach": snn.utils.detach,
+    "detach_hidden": lambda net: snn.Leaky.detach_hidden(),
+    "reset_hidden": lambda net: snn.Leaky.reset_hidden(),
+    "reset_mem": lambda net: [lif.reset_mem() for lif in net.modules() if isinstance(lif, snn.Leaky)],
+    "mem.detach_()": lambda net: [lif.mem.detach_() for lif in net.modules() if isinstance(lif, snn.Leaky)],
+    "mem = mem.detach()": lambda net: [
+        setattr(lif, "mem", lif.mem.detach()) for lif in net.modules() if isinstance(lif, snn.Leaky)
+    ],
+}
+
+
+@on_both_backends
+@in_both_ways
+@pytest.mark.parametrize("cure", CURES)
+@pytest.mark.parametrize("net", ["a bare neuron", "a network"])
+def test_every_cure_cures(net, cure, run, backend):
+    made = NETS[net]()
+    with snn.backend(backend):
+        for _ in range(3):
+            loss_of(made, run).backward()
+            CURES[cure](made)
+
+
+@on_both_backends
+@in_both_ways
+def test_retain_graph_goes_back_through_all_batches(run, backend):
+    """Nothing is raised where nothing was freed, and the gradients are those of one long sequence."""
+    lif = bare()
+    with snn.backend(backend):
+        first = loss_of(lif, run)
+        first.backward(retain_graph=True)
+        second = loss_of(lif, run)
+        second.backward(retain_graph=True)
+        third = loss_of(lif, run)
+        third.backward()
+        grad = lif.beta.grad.clone()
+        whole = snn.Leaky(0.5, learn_beta=True)
+        mem = torch.stack([sum(out.sum() for out in whole(x)) for x in torch.cat([XS] * 3)])
+    starts = (mem[:4].sum(), mem[4:8].sum(), mem[8:].sum())
+    wanted = sum(torch.autograd.grad(start, whole.beta, retain_graph=True)[0] for start in starts)
+    torch.testing.assert_close(grad, wanted)
+    with pytest.raises(RuntimeError, match=r"Leaky.*reset"), snn.backend(backend):
+        loss_of(lif, run).backward()
+
+
+@on_both_backends
+@in_both_ways
+def test_evaluation_between_two_batches_does_no_harm(run, backend):
+    lif = bare()
+    with snn.backend(backend):
+        loss_of(lif, run).backward()
+        with torch.no_grad():
+            loss_of(lif, run)
+        loss_of(lif, run).backward()
+
+
+@on_both_backends
+def test_a_learned_initial_state_serves_every_batch(backend):
+    lif, start = snn.Leaky(0.5), nn.Parameter(torch.zeros(3, 5))
+    with snn.backend(backend):
+        for _ in range(3):
+            mem = start
+            for x in XS:
+                spk, mem = lif(x, mem)
+            (spk + mem).sum().backward()
+    assert start.grad is not None
+
+
+class Marked(torch.autograd.Function):
+    """Identity; its node is a Python object, whose death can be seen."""
+
+    @staticmethod
+    def forward(ctx: Any, xs: Tensor) -> Tensor:
+        return xs.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+@on_both_backends
+@in_both_ways
+def test_what_watches_for_it_keeps_no_graph_alive(run, backend):
+    lif = bare()
+    xs = Marked.apply(XS.clone().requires_grad_())
+    node = weakref.ref(xs.grad_fn)
+    with snn.backend(backend):
+        loss = sum(out.sum() for out in run(lif, xs))
+        loss.backward()
+        assert node() is not None
+        snn.utils.detach(lif)
+        del loss, xs
+    gc.collect()
+    assert node() is None
+
+
+@in_both_ways
+def test_a_long_run_keeps_as_much_as_a_short_one(run):
+    """The marks do not pile up: one neuron, many chunks, as many live nodes at the end as after the first."""
+    lif = bare()
+
+    def live() -> int:
+        gc.collect()
+        return sum(type(thing).__name__ in ("Passage", "_CarriedBackward") for thing in gc.get_objects())
+
+    with snn.backend("loop"):
+        counts = []
+        for _ in range(8):
+            loss_of(lif, run).backward()
+            snn.utils.detach(lif)
+            counts.append(live())
+    assert counts[-1] <= counts[0]
+
+
+# -- second derivatives ------------------------------------------------------------------------------------------------
+
+
+def penalty(lif: snn.Leaky, run: Run, xs: Tensor) -> Tensor:
+    """The squared gradient of the membranes: what a gradient penalty adds to a loss."""
+    _, mem = run(lif, xs)
+    (grad,) = torch.autograd.grad((mem**2).sum(), xs, create_graph=True)
+    return (grad**2).sum()
+
+
+@in_both_ways
+def test_second_derivatives_are_right_on_the_loop(run):
+    xs = torch.rand(3, 2, 2, dtype=torch.float64).requires_grad_()
+    lif = snn.Leaky(torch.tensor(0.5, dtype=torch.float64), reset_delay=False, init_hidden=True, output=True)
+
+    def of(xs: Tensor) -> Tensor:
+        snn.utils.reset(lif)
+        return penalty(lif, run, xs)
+
+    with snn.backend("loop"):
+        (got,) = torch.autograd.grad(of(xs), xs)
+    assert got.abs().sum() > 0
+
+    class Plain(nn.Module):
+        """The same equation, written out."""
+
+        def forward(self, xs: Tensor) -> tuple[Tensor, Tensor]:
+            mem, membranes = torch.zeros_like(xs[0]), []
+            for x in xs:
+                fired = (mem > 1).double()
+                mem = 0.5 * mem + x - fired
+                mem = mem - (snn.surrogate.atan()(mem - 1) - fired)
+                membranes.append(mem)
+            return torch.empty(0), torch.stack(membranes)
+
+    (wanted,) = torch.autograd.grad(penalty(Plain(), lambda net, xs: net(xs), xs), xs)
+    torch.testing.assert_close(got, wanted)
+
+
+@in_both_ways
+def test_second_derivatives_of_the_kernels_are_refused_in_a_sentence(run):
+    xs = torch.rand(3, 2, 2).requires_grad_()
+    with snn.backend("numba"), pytest.raises(RuntimeError, match=r"no second derivative.*backend"):
+        penalty(snn.Leaky(0.5), run, xs).backward()
