@@ -22,8 +22,6 @@ def blocks_of(page: Path) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path):
     """From top to bottom in one namespace; blocks with >>> must print what they show."""
-    if "snn.unroll" in page.read_text() and not hasattr(snn, "unroll"):
-        pytest.skip("waits for unroll")
     names: dict[str, object] = {"__name__": page.stem}
     for line, block in blocks_of(page):
         if ">>>" in block:

@@ -20,8 +20,8 @@ STEPS = 5
 """How many steps are compared. What a forward keeps between steps shows at the second."""
 
 CURES = (
-    "what it keeps between steps (an attribute, a counter), operations over dimension 0, which mix the rows of a batch, "
-    "or a size of dimension 0 that enters a value. If that cannot be changed, the network must be run step by step"
+    "what it keeps between steps (an attribute, a counter), operations over dimension 0, which mix the rows of a "
+    "batch, or a size of dimension 0 that enters a value. If that cannot be changed, run the network step by step"
 )
 
 Key = tuple[str, str, int]

@@ -48,19 +48,18 @@ def run_traced(request: Request) -> Any:
 @contextmanager
 def unharmed(request: Request) -> Iterator[Snapshot]:
     """An error within this context leaves the network as it was, and says that the network was unrolled."""
-    before = Snapshot(request.names)
-    try:
-        with marked(module for module in request.names if isinstance(module, SpikingNeuron)):
+    with marked(module for module in request.names if isinstance(module, SpikingNeuron)):
+        before = Snapshot(request.names)
+        try:
             yield before
-    except BaseException as error:
-        before.restore()
-        rows = request.steps * request.batch
-        error.add_note(
-            f"(while the network was unrolled: {request.steps} steps of {request.batch} rows, {rows} in all)"
-        )
-        raise
-    if not request.steps:
-        before.restore()
+        except BaseException as error:
+            before.restore()
+            rows = request.steps * request.batch
+            sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
+            error.add_note(f"(while the network was unrolled: {sizes})")
+            raise
+        if not request.steps:
+            before.restore()
 
 
 def run(request: Request, before: Snapshot) -> Run:
@@ -69,7 +68,7 @@ def run(request: Request, before: Snapshot) -> Run:
         return _once(request, *request.folded())
     if runs_straight(request.net):
         return _once(request, *request.mapped(lambda t: t), straight=True)
-    why = REPEATED.get(request.net, {}).get(request.net.training, "")
+    why = REPEATED.get(request.net, {}).get(request.net.training, "") or _compiled(request)
     if why or request.steps < 2:
         return _once(request, *request.folded(), repeated=why)
     drawn = RandomState()
@@ -81,6 +80,12 @@ def run(request: Request, before: Snapshot) -> Run:
     done = _once(request, *request.folded(), repeated=followed)
     REPEATED.setdefault(request.net, {})[request.net.training] = followed  # not if that, too, has raised
     return done
+
+
+def _compiled(request: Request) -> str:
+    """Compiled code shows nothing of what it does."""
+    compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in request.names)
+    return "a part of the network is compiled by itself" if compiled else ""
 
 
 def _once(request: Request, args: Any, kwargs: Any, straight: bool = False, repeated: str = "") -> Run:
