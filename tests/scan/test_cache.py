@@ -1,0 +1,142 @@
+"""Kernels on disk: found again, safe with many processes, without a place to write, and with damaged files."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import spikeloom as snn
+from spikeloom.scan import cache, kernels
+
+SCRIPT = textwrap.dedent("""
+    import torch, spikeloom as snn
+    from spikeloom.scan import cache
+    x = torch.linspace(0, 1, 60).reshape(10, 2, 3).requires_grad_()
+    with snn.backend("numba"):
+        spk, mem = snn.unroll(snn.Leaky(beta=0.9), x)
+    mem.sum().backward()
+    print(cache.compilations(), float(x.grad.sum()))
+""")
+
+
+def start(directory: Path, **environment: str) -> "subprocess.Popen[str]":
+    """A fresh process that runs a neuron forward and backward; it prints how many kernels it compiled, and a number."""
+    env = os.environ | {"SPIKELOOM_CACHE_DIR": str(directory), "PYTHONWARNINGS": "always"} | environment
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", SCRIPT], env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, float, str]:
+    """How many kernels the process compiled, the gradient's sum, and what it wrote to stderr."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    compiled, total = out.split()
+    return int(compiled), float(total), err
+
+
+def expected_gradient() -> float:
+    return 6 * sum((10 - k) * 0.9**k for k in range(10))
+
+
+def test_the_second_process_compiles_nothing(tmp_path):
+    first = finish(start(tmp_path))
+    second = finish(start(tmp_path))
+    assert (first[0], second[0]) == (2, 0)
+    assert first[1] == second[1] == pytest.approx(expected_gradient())
+    assert not second[2]
+
+
+def test_eight_processes_at_once_compile_each_kernel_once(tmp_path):
+    results = [finish(process) for process in [start(tmp_path) for _ in range(8)]]
+    assert sum(compiled for compiled, _, _ in results) == 2
+    assert [total for _, total, _ in results] == [pytest.approx(expected_gradient())] * 8
+    assert not any(err for _, _, err in results)
+
+
+def test_without_a_place_to_write_kernels_live_in_memory_with_one_warning(tmp_path):
+    (tmp_path / "file").write_text("a file, where a directory would have to be")
+    compiled, total, err = finish(start(tmp_path / "file" / "cache"))
+    assert compiled == 2
+    assert total == pytest.approx(expected_gradient())
+    assert err.count("cannot be written") == 1
+    assert "SPIKELOOM_CACHE_DIR" in err
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A directory with the two kernels of the script."""
+    directory = tmp_path_factory.mktemp("kernels")
+    finish(start(directory))
+    return directory
+
+
+def compiled_here(directory: Path, monkeypatch) -> int:
+    """How many kernels this process compiles when it looks for them in `directory`; checks what they compute."""
+    monkeypatch.setenv(cache.ENVIRONMENT, str(directory))
+    monkeypatch.setattr(kernels, "_kernels", {})
+    before = cache.compilations()
+    x = torch.linspace(0, 1, 60).reshape(10, 2, 3).requires_grad_()
+    with snn.backend("numba"):
+        _, mem = snn.unroll(snn.Leaky(beta=0.9), x)
+    mem.sum().backward()
+    assert float(x.grad.sum()) == pytest.approx(expected_gradient())
+    return cache.compilations() - before
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink], ids=["cut", "flipped", "deleted"])
+@pytest.mark.parametrize("pattern", ["*.py", "*.sha256", "*.nbi", "*.nbc"])
+def test_a_damaged_file_is_made_again(warm, tmp_path, monkeypatch, pattern, damage):
+    directory = shutil.copytree(warm, tmp_path / "kernels")
+    assert compiled_here(directory, monkeypatch) == 0
+    for file in directory.rglob(pattern):
+        damage(file)
+    assert compiled_here(directory, monkeypatch) == 2
+    assert compiled_here(directory, monkeypatch) == 0
+
+
+def test_size_counts_kernels_and_bytes(warm, monkeypatch):
+    monkeypatch.setenv(cache.ENVIRONMENT, str(warm))
+    count, size = cache.cache_size()
+    assert count == 2
+    assert size == sum(f.stat().st_size for f in warm.rglob("*") if f.is_file())
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "wanted"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/spikeloom"),
+        ("linux", {"HOME": "/h"}, "/h/.cache/spikeloom"),
+        ("darwin", {"HOME": "/h"}, "/h/Library/Caches/spikeloom"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/spikeloom"),
+        ("linux", {"SPIKELOOM_CACHE_DIR": "/own", "XDG_CACHE_HOME": "/c"}, "/own"),
+    ],
+)
+def test_the_place_follows_the_system_and_the_environment(platform, variables, wanted, monkeypatch):
+    for name in ("SPIKELOOM_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert cache.cache_dir() == Path(wanted)
+
+
+def test_another_source_has_another_name(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
+    modules = [cache.load(lambda cached, k=k: f"VALUE = {k}  # {cached}\n") for k in (1, 2)]
+    assert [module.VALUE for module in modules] == [1, 2]
+    assert len({module.__name__ for module in modules}) == 2
