@@ -19,8 +19,9 @@ Run = Callable[[], Outcome]
 BUDGET = 10.0
 """Seconds that the timed rounds of a case may take, over all its shapes."""
 
-TURN = 0.01
-"""Seconds that a turn lasts at least: a short run is repeated in it, as it would be in a training."""
+TURN = 0.05
+"""Seconds that a turn lasts at least. A short run is repeated in it, as in a training: the first one after another
+contestant's turn finds the threads asleep and the caches full of other things, and would measure that alone."""
 
 MOST_ROUNDS = 200
 
@@ -131,9 +132,9 @@ def run_case(case: Case, shape: Shape, repeats: int | None = None, budget: float
         raise CannotRun(f"case {case.name} got the shape {','.join(map(str, shape))}; {wanted}")
     inputs = case.inputs(shape)
     runs, missing, disagreeing = admit(case, inputs)
-    sizes = {name: turn_size(timed(run)) for name, run in runs.items()}
-    cost = sum(sum(timed(run) for _ in range(sizes[name])) for name, run in runs.items())  # also the warm-up
-    rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / max(cost, 1e-6))))
+    sizes = {name: turn_size(elapsed(run)) for name, run in runs.items()}
+    cost = elapsed(lambda: in_turn(runs, range(1), sizes))  # also the warm-up
+    rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / cost)))
     seconds = in_turn(runs, bar(range(rounds), f"{case.name} {list(shape)}"), sizes)
     return Result(case, shape, seconds, missing, disagreeing, case.remarks(inputs))
 
@@ -177,8 +178,15 @@ def disagreements(got: Outcome, wanted: Outcome) -> list[str]:
     return found
 
 
+def elapsed(action: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    begun = time.perf_counter()
+    action()
+    return time.perf_counter() - begun
+
+
 def timed(run: Run) -> float:
-    """Seconds that one run takes."""
+    """Seconds that one run takes, by its own clock if it has one."""
     begun = time.perf_counter()
     outcome = run()
     seconds = time.perf_counter() - begun

@@ -9,10 +9,15 @@ import pytest
 
 import spikeloom.bench as registry
 from spikeloom.__main__ import main
-from spikeloom.bench import CASES
+from spikeloom.bench import CASES, runner
 from spikeloom.bench.leaky import FLOOR, LEAKY, PEER, STEPPED, THREADS, UNROLLED
 from spikeloom.bench.start import FIRST_CALL, OURS, START, in_fresh_process
 from spikeloom.scan import threads
+
+
+@pytest.fixture(autouse=True)
+def one_run_a_turn(monkeypatch):
+    monkeypatch.setattr(runner, "TURN", 0.0)
 
 
 def test_every_case_is_found_by_its_name():

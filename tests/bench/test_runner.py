@@ -1,13 +1,30 @@
 """The runner: disagreement is not timed, turns alternate, ratios are of medians, shapes are checked."""
 
 import gc
+import time
 
 import pytest
 import torch
 
-from spikeloom.bench.runner import CannotRun, Case, NotInstalled, Result, disagreements, in_turn, run_case, turn_size
+from spikeloom.bench import runner
+from spikeloom.bench.runner import (
+    CannotRun,
+    Case,
+    NotInstalled,
+    Result,
+    disagreements,
+    in_turn,
+    run_case,
+    timed,
+    turn_size,
+)
 
 SPIKES = torch.tensor([0.0, 1.0, 1.0])
+
+
+@pytest.fixture(autouse=True)
+def one_run_a_turn(monkeypatch):
+    monkeypatch.setattr(runner, "TURN", 0.0)
 
 
 def ready(spikes=SPIKES, seconds=1.0, **others):
@@ -109,8 +126,9 @@ def test_a_sample_is_the_mean_of_its_turn():
     assert seconds == {"a": [3.0]}
 
 
-def test_short_runs_are_repeated_in_a_turn():
-    assert (turn_size(1.0), turn_size(0.003), turn_size(0.0)) == (1, 3, 10_000)
+def test_short_runs_are_repeated_in_a_turn(monkeypatch):
+    monkeypatch.setattr(runner, "TURN", 0.003)
+    assert (turn_size(1.0), turn_size(0.001), turn_size(0.0)) == (1, 3, 3000)
 
 
 @pytest.mark.parametrize("shape", [(), (3, 4), (0,)], ids=str)
@@ -119,9 +137,12 @@ def test_a_wrong_shape_is_a_sentence(shape):
         run_case(case(), shape)
 
 
-def test_least_rounds_come_before_the_budget():
-    assert len(run_case(case(), (3,), budget=0.1).seconds["law"]) == 3
+@pytest.mark.parametrize(("cost", "rounds"), [(0.25, 8), (5.0, 3), (0.001, 200)])
+def test_the_budget_decides_how_many_rounds(monkeypatch, cost, rounds):
+    """Between the least of the case and the most of all."""
+    monkeypatch.setattr(runner, "elapsed", lambda action: cost)
+    assert len(run_case(case(), (3,), budget=2.0).seconds["law"]) == rounds
 
 
-def test_the_budget_decides_how_many_rounds():
-    assert len(run_case(case(), (3,), budget=7.5).seconds["law"]) == 7
+def test_a_run_without_a_clock_of_its_own_is_timed():
+    assert timed(lambda: time.sleep(0.01) or {}) >= 0.01
