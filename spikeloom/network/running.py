@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ..neurons import SpikingNeuron
 from ..neurons._time import Time, marked, time_is
@@ -58,12 +59,12 @@ def unharmed(request: Request) -> Iterator[Snapshot]:
             sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
             error.add_note(f"(while the network was unrolled: {sizes})")
             raise
-        if not request.steps:
-            before.restore()
 
 
 def run(request: Request, before: Snapshot) -> Run:
     """Run it; `before` is how the network is now."""
+    if not request.steps:
+        return _not_at_all(request, before)
     if not request.static:
         return _once(request, *request.folded())
     if runs_straight(request.net):
@@ -80,6 +81,16 @@ def run(request: Request, before: Snapshot) -> Run:
     done = _once(request, *request.folded(), repeated=followed)
     REPEATED.setdefault(request.net, {})[request.net.training] = followed  # not if that, too, has raised
     return done
+
+
+def _not_at_all(request: Request, before: Snapshot) -> Run:
+    """No steps change nothing, but their results have shapes: those of one step, which many forwards need to run."""
+    drawn = RandomState()
+    args, kwargs = request.mapped(lambda t: t.unsqueeze(0) if request.static else t.new_zeros((1, *t.shape[1:])))
+    one = run(replace(request, args=args, kwargs=kwargs, steps=1, static=False), before)
+    before.restore()
+    drawn.restore()
+    return replace(one, outputs=tree_map_only(Tensor, lambda t: t.new_empty((0, *t.shape[1:])), one.outputs))
 
 
 def _compiled(request: Request) -> str:

@@ -22,7 +22,7 @@ class Snapshot:
         self._attributes = [(m, dict(vars(m))) for m in modules if not isinstance(m, LazyModuleMixin)]
         self._registered = [(m, dict(m._buffers)) for m, _ in self._attributes]
         self._values = [
-            (buffer, _version(buffer), buffer.detach().clone())
+            (buffer, buffer.detach().clone())
             for module, buffers in self._registered
             for buffer in buffers.values()
             if buffer is not None and not isinstance(module, SpikingNeuron)  # which writes to none of its buffers
@@ -37,21 +37,16 @@ class Snapshot:
             module._buffers.clear()
             module._buffers.update(buffers)
         with torch.no_grad():
-            for buffer, version, value in self._values:
-                if version is None or buffer._version != version:
+            for buffer, value in self._values:
+                if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
                     buffer.copy_(value)
 
     def lend_buffers(self) -> None:
         """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
-        copies = {id(buffer): value for buffer, _, value in self._values}
+        copies = {id(buffer): value for buffer, value in self._values}
         for module, attributes in self._attributes:
             lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
             vars(module)["_buffers"] = type(attributes["_buffers"])(lent)
-
-
-def _version(tensor: Tensor) -> int | None:
-    """How often a tensor was written to; None where torch does not count."""
-    return None if tensor.is_inference() else tensor._version
 
 
 class RandomState:

@@ -1,0 +1,85 @@
+"""torch.compile around unroll gives what eager unroll gives; around a part of the network it is never silently wrong."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import spikeloom as snn
+
+from .networks import NETWORKS, Residual, quarters, twins
+
+BACKEND = "inductor" if shutil.which("g++") or shutil.which("clang++") else "aot_eager"
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which inductor does not know
+    yield
+    torch._dynamo.reset()
+
+
+def run(net, x, unroll):
+    x = x.clone().requires_grad_()
+    spk, mem = unroll(x)
+    (spk.sum() + (mem**2).sum()).backward()
+    return spk, mem, x.grad, *(p.grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("steps", [None, 5], ids=["sequence", "static"])
+@pytest.mark.parametrize(("network", "backend"), [("a sequence of layers", BACKEND), ("residual", "aot_eager")])
+def test_compiled_whole_it_gives_the_same_results_and_gradients(network, backend, steps):
+    net, twin = twins(NETWORKS[network])
+    x = quarters(4, 6) if steps else quarters(5, 4, 6)
+    compiled = torch.compile(lambda x: snn.unroll(net, x, steps=steps), fullgraph=True, backend=backend)
+    got, wanted = run(net, x, compiled), run(twin, x, lambda x: snn.unroll(twin, x, steps=steps))
+    assert torch.equal(got[0], wanted[0])
+    for ours, theirs in zip(got[1:], wanted[1:], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    got[1].detach_()
+
+
+def test_the_state_goes_on_between_compiled_calls_of_other_lengths():
+    net, twin = twins(NETWORKS["a sequence of layers"])
+    compiled = torch.compile(lambda x: snn.unroll(net, x), fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for length in (5, 2, 9):
+            x = quarters(length, 4, 6, seed=length)
+            assert torch.equal(compiled(x)[1], snn.unroll(twin, x)[1])
+
+
+def test_the_loop_can_be_forced_within_what_is_compiled():
+    net, twin = twins(NETWORKS["a sequence of layers"])
+
+    def looped(x):
+        with snn.backend("loop"):
+            return snn.unroll(net, x)
+
+    x = quarters(3, 4, 6)
+    assert torch.equal(torch.compile(looped, fullgraph=True, backend="eager")(x)[1], snn.unroll(twin, x)[1])
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used step by step before"])
+@pytest.mark.parametrize("steps", [None, 5], ids=["sequence", "static"])
+def test_a_network_compiled_by_itself_is_unrolled_rightly(steps, used):
+    net, twin = twins(Residual)
+    x = quarters(4, 6) if steps else quarters(5, 4, 6)
+    compiled = torch.compile(net, backend="eager")
+    with torch.no_grad():
+        if used:
+            compiled(quarters(4, 6))
+            snn.utils.reset(compiled)
+        for _ in range(2):
+            assert torch.equal(snn.unroll(compiled, x, steps=steps)[1], snn.unroll(twin, x, steps=steps)[1])
+        assert torch.equal(compiled(quarters(4, 6))[1], twin(quarters(4, 6))[1])
+
+
+def test_a_compiled_part_is_unrolled_rightly():
+    net, twin = twins(lambda: nn.Sequential(nn.Linear(6, 6), Residual()))
+    net[1] = torch.compile(copy.deepcopy(net[1]), backend="eager")
+    with torch.no_grad():
+        assert torch.equal(snn.unroll(net, quarters(5, 4, 6))[1], snn.unroll(twin, quarters(5, 4, 6))[1])

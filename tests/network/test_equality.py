@@ -1,0 +1,140 @@
+"""What unroll gives is what the loop over steps gives: bit for bit where sums are exact, else within rounding."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+import spikeloom as snn
+
+from .comparison import assert_equal
+from .networks import NETWORKS, leaky, quarters, stepped, twins
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SIZES = {"usual": (7, 3), "one step": (1, 3), "one row": (7, 1), "one of both": (1, 1), "as many": (3, 3)}
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_gives_what_its_steps_give(network, size, dtype, static):
+    (steps, batch), dtype = SIZES[size], DTYPES[dtype]
+    net, twin = twins(NETWORKS[network], dtype)
+    x = quarters(*(batch, 6) if static else (steps, batch, 6), dtype=dtype).requires_grad_()
+    asked = steps if static else None
+    ours, theirs = snn.unroll(net, x, steps=asked), stepped(twin, x, asked)
+    if network == "a neuron without init_hidden":  # the loop keeps its state itself
+        twin.mem = theirs[1][-1].detach()
+    assert_equal(net, ours, twin, theirs, x)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_ordinary_weights_agree_within_rounding(network):
+    net, twin = NETWORKS[network]().double(), NETWORKS[network]().double()
+    twin.load_state_dict(net.state_dict())
+    x = torch.rand(9, 4, 6, dtype=torch.float64, requires_grad=True)
+    ours, theirs = snn.unroll(net, x), stepped(twin, x)
+    if network == "a neuron without init_hidden":
+        twin.mem = theirs[1][-1].detach()
+    assert_equal(net, ours, twin, theirs, x, exact=False)
+
+
+options = st.fixed_dictionaries(
+    {
+        "beta": st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5]),
+        "threshold": st.sampled_from([0.5, 1.0]),
+        "reset_mechanism": st.sampled_from(["subtract", "zero", "none"]),
+        "reset_delay": st.booleans(),
+        "learn_beta": st.booleans(),
+        "learn_threshold": st.booleans(),
+        "output": st.just(False),
+        "graded_spikes_factor": st.sampled_from([1.0, 0.5]),
+    }
+)
+blocks = st.lists(st.tuples(st.sampled_from(["linear", "conv", "residual", "neuron"]), options), min_size=1, max_size=4)
+
+
+class Around(nn.Module):
+    def __init__(self, *inside: nn.Module):
+        super().__init__()
+        self.inside = nn.Sequential(*inside)
+
+    def forward(self, x):
+        return self.inside(x) + x
+
+
+def network_of(plan) -> nn.Module:
+    def block(kind, given):
+        if kind == "linear":
+            return nn.Sequential(nn.Linear(4, 4), leaky(**given))
+        if kind == "conv":
+            return nn.Sequential(
+                nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 3, padding=1), leaky(**given), nn.Flatten(), nn.Linear(8, 4)
+            )
+        return Around(nn.Linear(4, 4), leaky(**given)) if kind == "residual" else leaky(**given)
+
+    return nn.Sequential(*(block(kind, given) for kind, given in plan))
+
+
+@given(
+    plan=blocks,
+    steps=st.integers(0, 5),
+    batch=st.integers(1, 3),
+    static=st.booleans(),
+    training=st.booleans(),
+    double=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_any_architecture_gives_what_its_steps_give(plan, steps, batch, static, training, double, seed):
+    """Few steps: with beta in quarters, the membrane of a long run needs more bits than there are."""
+    dtype = torch.float64 if double else torch.float32
+    net, twin = twins(lambda: network_of(plan), dtype)
+    net.train(training), twin.train(training)
+    x = quarters(*(batch, 4) if static else (steps, batch, 4), dtype=dtype, seed=seed).requires_grad_()
+    asked = steps if static else None
+    ours = snn.unroll(net, x, steps=asked)
+    assert len(ours) == steps
+    if steps:
+        assert_equal(net, ours, twin, stepped(twin, x, asked), x)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_chunks_continue_where_the_last_one_ended(network):
+    net, twin = twins(NETWORKS[network])
+    x = quarters(9, 3, 6)
+    ours = [snn.unroll(net, chunk) for chunk in x.split((4, 0, 1, 4))]
+    whole = snn.unroll(twin, x)
+    for parts, all_of_it in zip(zip(*map(tree_leaves, ours), strict=True), tree_leaves(whole), strict=True):
+        if all_of_it is not None:
+            assert torch.equal(torch.cat(parts), all_of_it)
+
+
+def test_steps_and_sequences_take_turns():
+    net, twin = twins(NETWORKS["a sequence of layers"])
+    x = quarters(6, 3, 6)
+    net(x[0]), snn.unroll(net, x[1:5])
+    got = net(x[5])
+    wanted = [twin(x_t) for x_t in x][-1]
+    assert torch.equal(got[0], wanted[0])
+    assert torch.equal(got[1], wanted[1])
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_steps_leave_everything_as_it_was(network, static):
+    net = NETWORKS[network]()
+    snn.unroll(net, quarters(2, 3, 6))
+    before = {n: m.mem for n, m in net.named_modules() if isinstance(m, snn.Leaky)}
+    outs = snn.unroll(net, quarters(3, 6), steps=0) if static else snn.unroll(net, quarters(0, 3, 6))
+    assert all(out.shape[:2] == (0, 3) for out in tree_leaves(outs) if out is not None)
+    assert all(m.mem is before[n] for n, m in net.named_modules() if isinstance(m, snn.Leaky))
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+def test_an_empty_batch_gives_empty_results(static):
+    net = NETWORKS["residual"]()
+    spk, mem = snn.unroll(net, torch.rand(0, 6), steps=5) if static else snn.unroll(net, torch.rand(5, 0, 6))
+    assert spk.shape == mem.shape == (5, 0, 6)
