@@ -44,6 +44,7 @@ class Snapshot:
     def lend_buffers(self) -> None:
         """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
         copies = {id(buffer): value for buffer, value in self._values}
+        self._values = []  # nothing writes to the buffers themselves now
         for module, attributes in self._attributes:
             lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
             vars(module)["_buffers"] = type(attributes["_buffers"])(lent)

@@ -1,4 +1,4 @@
-"""torch.compile around unroll gives what eager unroll gives; around a part of the network it is never silently wrong."""
+"""torch.compile around unroll gives what eager unroll gives; around a part of the network it is never wrong."""
 
 import copy
 import shutil
