@@ -28,15 +28,12 @@ def _unfolded(out: Any, time: Time, path: str) -> Any:
                 "tuples, lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
             )
         return out
-    rows = out.shape[0] if out.dim() else None
-    if time.is_static(out) and rows == time.batch:
-        return _Repeat.call(out, time.steps)
-    if rows == time.steps * time.batch:
-        return _Unfold.call(out, (time.steps, time.batch, *out.shape[1:]))
+    if out.dim() and len(out) == time.rows(out):
+        static = time.is_static(out)
+        return _Repeat.call(out, time.steps) if static else _Unfold.call(out, (time.steps, time.batch, *out.shape[1:]))
     raise ValueError(
-        f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be {time.steps} steps * "
-        f"{time.batch} rows = {time.steps * time.batch}. Return one row per step and batch entry, and sum up what "
-        "unroll returns"
+        f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
+        f"{time.told_rows(out)}. Return one row per step and batch entry, and sum up what unroll returns"
     )
 
 

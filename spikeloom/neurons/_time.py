@@ -82,17 +82,24 @@ class Time:
             return self.origins.is_static(x)
         return self.straight and not self.visits
 
+    def rows(self, x: Tensor) -> int:
+        """What dimension 0 of x must be."""
+        return self.batch if self.is_static(x) else self.steps * self.batch
+
+    def told_rows(self, x: Tensor) -> str:
+        """That, for a message."""
+        rows = self.rows(x)
+        return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
+
     def unfold(self, x: Tensor, label: str) -> Tensor:
         """[T*B, *N] -> [T, B, *N]; a static [B, *N] -> [1, B, *N]."""
         rows = x.shape[0] if x.dim() else None
-        if self.is_static(x) and rows == self.batch:
-            return x.unsqueeze(0)
-        if rows == self.steps * self.batch:
-            return x.reshape(self.steps, self.batch, *x.shape[1:])
+        if rows == self.rows(x):
+            return x.unsqueeze(0) if self.is_static(x) else x.reshape(self.steps, self.batch, *x.shape[1:])
         raise ValueError(
             f"{label} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps of "
-            f"{self.batch} rows; dimension 0 must be {self.steps} * {self.batch} = {self.steps * self.batch}. "
-            "Is a batch size written into the network's forward? Use x.flatten(1) or x.view(x.size(0), -1)"
+            f"{self.batch} rows; dimension 0 must be {self.told_rows(x)}. Is a batch size written into "
+            "the network's forward? Use x.flatten(1) or x.view(x.size(0), -1)"
         )
 
     def fold(self, out: Tensor) -> Tensor:

@@ -69,15 +69,15 @@ WRONG = {
 @pytest.mark.parametrize("kind", WRONG, ids=lambda kind: kind.__name__)
 def test_what_unrolling_would_change_is_found_and_named(kind, static):
     net = nn.Sequential(kind(), nn.Linear(6, 2))
-    if kind is Sized and static:
-        return snn.unroll(net, torch.rand(4, 6), steps=8, check=True)  # a static input has the rows of a step
     x = torch.rand(4, 6) if static else torch.rand(8, 4, 6)
     mem, kept = net[0].lif.mem, net[0].kept
+    if kind is Sized and static:  # before the first neuron there are the rows of one step
+        assert snn.unroll(net, x, steps=8, check=True).shape == (8, 4, 2)
+        return
     with pytest.raises(RuntimeError, match=WRONG[kind]):
         snn.unroll(net, x, steps=8 if static else None, check=True)
     assert net[0].lif.mem is mem
     assert net[0].kept is kept
-    return None
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])

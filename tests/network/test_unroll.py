@@ -241,6 +241,13 @@ def test_bad_arguments_are_refused_in_sentences(arguments, options, error, sente
         snn.unroll(nn.Sequential(nn.Linear(6, 2)), *arguments, **options)
 
 
+@pytest.mark.parametrize("wrap", [nn.Sequential, Plain])
+def test_rows_that_fit_by_chance_are_refused(wrap):
+    """With as many steps as columns, a flattened static input has T*B rows."""
+    with pytest.raises(ValueError, match="dimension 0 must be"):
+        snn.unroll(wrap(nn.Flatten(0), leaky()), torch.rand(4, 6), steps=6)
+
+
 def test_only_a_network_can_be_unrolled():
     with pytest.raises(TypeError, match=r"nn\.Module"):
         snn.unroll(torch.relu, torch.rand(5, 4, 6))
