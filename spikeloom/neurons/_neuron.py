@@ -117,7 +117,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
         """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
-        if self.init_hidden and given.count(None) != len(given):
+        if self.init_hidden and any(state is not None for state in given):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
         time = time_of(self)
         if time is None:
@@ -152,8 +152,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
             given: the states passed by hand.
         """
         dtype = compute_dtype(x)
-        params = {name: cast(Tensor, getattr(self, name)) for name in self.model.params}
-        params = checked_params(params, one_step, dtype, self._label)
+        params = checked_params(self._values(), one_step, dtype, self._label)
         states = self._states(one_step, dtype, given)
         why = why_by_methods(self)
         call = Call(
@@ -205,17 +204,28 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The state before this call: what was given, else what the layer keeps, else zeros. x is one step, [*S]."""
-        names = self._state_names()
-        states = tuple(
-            fresh_state(getattr(self, name), x, dtype, self._label, name)
-            if state is None
-            else broadcast_state(state, x, dtype, self._label, name)
-            for name, state in zip(names, given, strict=True)
-        )
-        if self._passage is not None and self._passage.done:
-            named = zip(states, names, strict=True)
-            states = tuple(carried(s, self._label(), name) if s.requires_grad else s for s, name in named)
-        return states
+        states = []
+        for name, state in zip(self.model.states, given, strict=True):
+            if state is None:
+                state = fresh_state(getattr(self, name), x, dtype, self._label, name)
+            else:
+                state = broadcast_state(state, x, dtype, self._label, name)
+            if self._passage is not None and self._passage.done and state.requires_grad:
+                state = carried(state, self._label(), name)
+            states.append(state)
+        return tuple(states)
+
+    def _values(self) -> dict[str, Tensor]:
+        """The cell's parameters as they stand."""
+        buffers, parameters = self._buffers, self._parameters
+        values = {}
+        for name in self.model.params:
+            value = buffers.get(name)
+            if value is None:
+                value = parameters.get(name)
+            # what is neither, in replicas and parametrized layers, is found the long way, which costs more
+            values[name] = cast(Tensor, getattr(self, name)) if value is None else value
+        return values
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
         for name, state in zip(self._state_names(), states, strict=True):

@@ -72,19 +72,17 @@ def checked_params(
     params: Mapping[str, Tensor], x: Tensor, dtype: torch.dtype, label: Callable[[], str]
 ) -> dict[str, Tensor]:
     """The parameters in the dtype of the state, each one number or broadcastable to one step x of the input, [*S]."""
+    checked = {}
     for name, p in params.items():
-        if not p.dim():
-            continue
-        if not _broadcasts(p.shape, x.shape):
+        if p.dim() and not _broadcasts(p.shape, x.shape):
             raise ValueError(
                 f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(x.shape)}; "
                 f"{name} must broadcast to the input's trailing dimensions"
             )
-        if p.device != x.device:
-            raise ValueError(
-                f"{label()} has {name} on {p.device} and got an input on {x.device}; move one to the other"
-            )
-    return {name: p if p.dtype is dtype else p.to(dtype) for name, p in params.items()}
+        if p.dim() and p.device != x.device:
+            raise ValueError(f"{label()} has {name} on {p.device} and got an input on {x.device}; move one of them")
+        checked[name] = p if p.dtype is dtype else p.to(dtype)
+    return checked
 
 
 def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
