@@ -44,7 +44,7 @@ def table(result: Result) -> str:
         columns[f"this / {case.floor}"] = [times(result.times_floor(name)) for name in result.seconds]
     sizes = ", ".join(f"{axis} = {size}" for axis, size in zip(case.axes, result.shape, strict=True))
     rounds = max(map(len, result.seconds.values()), default=0)
-    title = f"{case.title}{': ' if sizes else ''}{sizes}; {rounds} rounds in turn"
+    title = f"{case.title}{': ' if sizes else ''}{sizes}; {rounds} round{'s' * (rounds != 1)} in turn"
     notes = [f"{name}: {why}" for name, why in (*result.missing.items(), *result.disagreeing.items())]
     return "\n".join((title, aligned(columns), *notes, *filter(None, [result.remarks])))
 
