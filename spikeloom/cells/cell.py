@@ -28,8 +28,8 @@ class Cell:
         """One step: the spikes, then the new states in order."""
         out = self.equation(x, *states, **params)
         if not isinstance(out, tuple) or len(out) != 1 + len(self.states):
-            wanted = ", ".join(("spk", *self.states))
-            raise TypeError(f"cell {self.name} returned {type(out).__name__} {out!r}; return ({wanted})")
+            got = f"{len(out)} values" if isinstance(out, tuple) else f"one {type(out).__name__}"
+            raise TypeError(f"{self.name} returned {got}; return ({', '.join(('spk', *self.states))})")
         return out
 
 

@@ -33,7 +33,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     # torch holds this very array for as long as any tensor lives on its memory
     weakref.finalize(lent, _give_back, block).atexit = False
     memory = torch.from_numpy(lent).view(like.dtype).view(tuple(shape))
-    if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
+    if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
         memory.fill_(math.nan)  # as `torch.empty` does, so that a read before a write is seen
     return memory
 

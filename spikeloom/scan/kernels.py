@@ -11,7 +11,6 @@ from . import arena, cache, threads
 from .emit_numba import Variant, emit
 from .program import program_of
 
-
 _kernels: dict[tuple[str, Variant], threads.Entry] = {}
 
 

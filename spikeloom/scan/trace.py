@@ -11,7 +11,7 @@ from typing import Any
 
 from ..cells.cell import Cell
 
-OWN_FILES = ("spikeloom/ops.py", "spikeloom/scan/trace.py")
+OWN_FILES = ("spikeloom/ops.py", "spikeloom/cells/cell.py", "spikeloom/scan/trace.py")
 
 
 class Untraceable(Exception):
@@ -147,14 +147,14 @@ def trace(cell: Cell) -> Trace:
     try:
         results = tuple(graph._lift(result) for result in cell(x, *states, **params))
     except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
-        raise Untraceable(f"{cell.name} cannot be traced: {error} ({_line_of(error)})") from error
+        raise Untraceable(f"{cell.name} cannot be traced: {error}{_line_of(error)}") from error
     return Trace(graph, x, states, params, results[0], results[1:])
 
 
 def _line_of(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     outside = [f for f in frames if not f.filename.replace("\\", "/").endswith(OWN_FILES)]
-    return f"{outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line}"
+    return f" ({outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line})" if outside else ""
 
 
 def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) -> list[Symbol]:

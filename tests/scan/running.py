@@ -15,6 +15,7 @@ from spikeloom.scan.select import Call, choose
 from ..cases import CellCase
 from ..oracle import Outcome
 
+ATAN = surrogate.atan()
 OUTPUTS = ("spk", "traces", "finals")
 NEAR = 1e-4
 """Inputs that bring a threshold closer than this are drawn again where rounding may decide about a spike."""
@@ -38,7 +39,7 @@ class Job:
     steps: int | None
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
-    spike: Callable[[Tensor], Tensor] = surrogate.atan()
+    spike: Callable[[Tensor], Tensor] = ATAN
     static: bool = False
     learn: tuple[str, ...] | None = None
     outputs: tuple[str, ...] = OUTPUTS

@@ -1,0 +1,115 @@
+"""The scan as torch sees it: an operator for compilers, a function for eager code; no second derivative."""
+
+import pytest
+import torch
+
+from spikeloom.scan import op
+from spikeloom.scan.select import _variant
+
+from ..cases import CELLS
+from ..oracle import assert_close
+from .running import Job, call_of, gradients, leaves, run
+
+JOBS = {
+    "training": Job(CELLS["two states"], 5, (2, 3)),
+    "static": Job(CELLS["two states"], 5, (2, 3), static=True),
+    "inference": Job(CELLS["two states"], 5, (2, 3), learn=()),
+    "reading its input": Job(CELLS["polyglot"], 5, (2, 3), torch.float64),
+}
+
+
+def arguments(job, tensors):
+    """What the operator takes for a job."""
+    call = call_of(job, tensors)
+    params = call.program.hoist(call.params)
+    code = _variant(call, params).code
+    return call.program.key, code, "the test", call.steps, call.x, list(call.states), [p.detach() for p in params]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_torch_finds_the_operator_sound(name):
+    """Its schema, its fake tensors, its autograd registration, under tracing with dynamic shapes."""
+    job = JOBS[name]
+    tensors = leaves(job)
+    torch.library.opcheck(op._operator, arguments(job, tensors))
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_operator_gives_what_the_function_gives(name):
+    job = JOBS[name]
+    results = []
+    for through in ("function", "operator"):
+        tensors = leaves(job)
+        if through == "function":
+            call = call_of(job, tensors)
+            trajectory = run("numba", call)
+            outs = [trajectory.spk, *trajectory.finals, *trajectory.traces]
+        else:
+            call = call_of(job, tensors)
+            params = call.program.hoist(call.params)
+            code = _variant(call, params).code
+            outs = op._operator(call.program.key, code, "the test", 5, call.x, list(call.states), list(params))
+        results.append((outs, gradients(outs, tensors)))
+    for ours, theirs in zip(results[0][0], results[1][0], strict=True):
+        assert torch.equal(ours, theirs)
+    for leaf, wanted in results[0][1].items():
+        assert_close(results[1][1][leaf], wanted, leaf)
+
+
+def test_a_second_derivative_is_refused_in_a_sentence():
+    job = JOBS["training"]
+    tensors = leaves(job)
+    spk = run("numba", call_of(job, tensors)).spk
+    with pytest.raises(RuntimeError, match=r"no second derivative.*backend\('loop'\)"):
+        torch.autograd.grad(spk.sum(), tensors["x"], create_graph=True)
+
+
+def test_the_loop_has_a_second_derivative():
+    job = Job(CELLS["two states"], 5, (2, 3), torch.float64)
+    tensors = leaves(job)
+    out = run("loop", call_of(job, tensors))
+    (first,) = torch.autograd.grad(out.spk.sum(), tensors["x"], create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), tensors["x"])
+    assert float(second.abs().max()) > 0
+
+
+def test_a_second_backward_through_a_freed_graph_names_the_layer_and_the_cure():
+    job = JOBS["training"]
+    tensors = leaves(job)
+    spk = run("numba", call_of(job, tensors)).spk
+    spk.sum().backward()
+    with pytest.raises(RuntimeError, match=r"the test got a gradient.*already freed.*utils.reset.*utils.detach"):
+        spk.sum().backward()
+
+
+def test_a_retained_graph_gives_the_same_gradient_again():
+    job = JOBS["training"]
+    tensors = leaves(job)
+    spk = run("numba", call_of(job, tensors)).spk
+    first, second = (torch.autograd.grad(spk.sum(), tensors["x"], retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_every_result_may_be_detached_in_place_and_written():
+    for job in (JOBS["training"], Job(CELLS["two states"], None, (2, 3), traced=False)):
+        out = run("numba", call_of(job, leaves(job)))
+        for result in (out.spk, *out.traces, *out.finals):
+            assert result.detach_().grad_fn is None
+
+
+def test_a_saved_state_that_is_overwritten_is_noticed():
+    job = JOBS["training"]
+    tensors = leaves(job)
+    out = run("numba", call_of(job, tensors))
+    with torch.no_grad():
+        out.traces[-1].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.spk.sum().backward()
+
+
+def test_no_memory_is_shared_between_results_or_with_inputs():
+    job = JOBS["training"]
+    tensors = leaves(job)
+    out = run("numba", call_of(job, tensors))
+    seen = [t.untyped_storage().data_ptr() for t in (out.spk, *out.traces, *out.finals, *tensors.values())]
+    assert len(set(seen)) == len(seen)

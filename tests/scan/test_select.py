@@ -1,0 +1,82 @@
+"""Which backend runs, and in which words the others refuse."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import spikeloom as snn
+from spikeloom.scan import select
+
+from ..cases import CELLS
+from .running import Job, call_of, leaves, run
+
+
+@pytest.fixture
+def call():
+    job = Job(CELLS["leaky subtract delayed"], 4, (2, 3))
+    return call_of(job, leaves(job))
+
+
+def test_the_fastest_backend_that_accepts_runs(call):
+    machine, reasons = select.choose(call)
+    assert (machine.name, reasons) == ("numba", [])
+
+
+def test_the_loop_takes_what_no_other_backend_takes(call):
+    machine, reasons = select.choose(replace(call, x=call.x.half()))
+    assert machine.name == "loop"
+    assert reasons == ["numba: it computes in float32 and float64, got torch.float16"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda call: replace(call, x=call.x.to("meta")), "it needs a tensor on the CPU, got one on meta"),
+        (lambda call: replace(call, x=call.x.bfloat16()), "float32 and float64, got torch.bfloat16"),
+    ],
+)
+def test_a_forced_backend_raises_with_its_reasons(change, words, call):
+    with snn.backend("numba"), pytest.raises(RuntimeError, match=f"'numba' was asked for and cannot run.*{words}"):
+        select.choose(change(call))
+
+
+def test_numba_refuses_where_it_cannot_compile(call, monkeypatch):
+    monkeypatch.setattr(select, "_NO_NUMBA", "NUMBA_DISABLE_JIT is set")
+    machine, reasons = select.choose(call)
+    assert machine.name == "loop"
+    assert reasons == ["numba: NUMBA_DISABLE_JIT is set"]
+
+
+def test_functional_transforms_run_on_the_loop(call):
+    seen = []
+
+    def total(x):
+        machine, reasons = select.choose(replace(call, x=x))
+        seen.append((machine.name, reasons))
+        return machine.run(replace(call, x=x)).spk.sum()
+
+    torch.func.grad(total)(call.x.detach())
+    assert seen[0][0] == "loop"
+    assert "torch.func" in seen[0][1][0]
+
+
+def test_an_unknown_backend_is_told_with_those_that_exist():
+    with pytest.raises(ValueError, match="there is no backend 'cuda'; choose one of numba, loop"), snn.backend("cuda"):
+        pass
+
+
+def test_the_choice_ends_with_its_block_also_after_an_error(call):
+    with pytest.raises(ZeroDivisionError), snn.backend("loop"):
+        raise ZeroDivisionError
+    assert select.choose(call)[0].name == "numba"
+
+
+def test_the_backward_takes_the_backend_of_its_forward():
+    job = Job(CELLS["leaky subtract delayed"], 4, (2, 3))
+    tensors = leaves(job)
+    out = run("numba", call_of(job, tensors))
+    with snn.backend("loop"):
+        out.spk.sum().backward()
+    assert "_Scan" in type(out.spk.grad_fn).__name__
+    assert tensors["x"].grad is not None
