@@ -60,7 +60,7 @@ def two_states(x, syn, mem, *, alpha, beta, threshold):
 
 
 def to_rest(x, mem, *, decay, rest):
-    """Fires above one, and is then clamped to a resting potential, with gradient; spikes are graded by the overshoot."""
+    """Fires above one, goes to a resting potential, with gradient; spikes are graded by the membrane."""
     mem = decay * mem + (1 - decay) * x
     fired = ops.spike(mem - 1.0)
     spk = fired * ops.minimum(mem, ops.full_like(mem, 3.0))

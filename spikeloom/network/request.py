@@ -39,6 +39,8 @@ class Request:
         def each(t: Tensor) -> Tensor:
             return change(t) if t.dim() else t
 
+        if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor):
+            return (each(self.args[0]),), {}  # what nearly all calls are; looking into containers takes 50 us
         args, kwargs = tree_map_only(Tensor, each, (self.args, dict(self.kwargs)))
         return args, kwargs
 

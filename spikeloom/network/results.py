@@ -16,6 +16,10 @@ def unfolded(outputs: Any, time: Time) -> Any:
         ValueError: for a tensor without a row for every step and batch entry.
         TypeError: for an object that holds tensors and is no container that torch knows.
     """
+    if isinstance(outputs, Tensor):  # this and the next are what neurons return; looking into containers takes 50 us
+        return _unfolded(outputs, time, "")
+    if type(outputs) is tuple and all(isinstance(out, Tensor) for out in outputs):
+        return tuple([_unfolded(out, time, f"[{i}]") for i, out in enumerate(outputs)])
     leaves, form = tree_flatten_with_path(outputs)
     return tree_unflatten([_unfolded(leaf, time, "".join(map(str, path))) for path, leaf in leaves], form)
 

@@ -28,19 +28,20 @@ def kernel(key: str, variant: Variant) -> threads.Entry:
 
 def rows(x: Tensor) -> tuple[Tensor, int]:
     """A sequence [T, *S] whose rows are contiguous, and its time stride in elements, 0 if all rows are the same."""
-    if len(x) == 0:
-        return x, 0
-    if len(x) == 1 or x.stride(0) == 0:
+    steps, stride = x.shape[0], x.stride(0)
+    if x.is_contiguous():
+        return x, stride if steps > 1 else 0
+    if steps == 1 or stride == 0:
         return x[0].contiguous(), 0
     if x[0].is_contiguous():
-        return x, x.stride(0)
+        return x, stride
     x = x.contiguous()
     return x, x.stride(0)
 
 
 def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
     """A hoisted value as the kernel reads it: one number, or one per element."""
-    return param.contiguous() if kind in "uU" else param.expand(shape).contiguous()
+    return param if kind in "uU" else param.expand(shape).contiguous()
 
 
 def forward(

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -57,17 +56,24 @@ def _run_loop(call: Call) -> Trajectory:
 
 
 def _why_no_numba() -> str:
-    if find_spec("numba") is None:
-        return "numba is not installed (pip install numba)"
-    return "NUMBA_DISABLE_JIT is set" if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0" else ""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return "NUMBA_DISABLE_JIT is set"
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # a release that does not go with that of NumPy raises what it likes
+        return f"numba cannot be imported ({error}); pip install --upgrade numba"
+    return ""
 
 
-_NO_NUMBA = _why_no_numba()
+_no_numba: list[str] = []
+"""Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
 
 def _numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
-    return _NO_NUMBA  # not a cached function, through which torch.compile would look, with a warning
+    if not _no_numba and not torch.compiler.is_compiling():
+        _no_numba.append(_why_no_numba())
+    return _no_numba[0] if _no_numba else ""
 
 
 def _numba_refusals(call: Call) -> list[str]:

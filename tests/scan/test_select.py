@@ -1,6 +1,8 @@
 """Which backend runs, and in which words the others refuse."""
 
+import sys
 from dataclasses import replace
+from importlib.abc import MetaPathFinder
 
 import pytest
 import torch
@@ -42,10 +44,31 @@ def test_a_forced_backend_raises_with_its_reasons(change, words, call):
 
 
 def test_numba_refuses_where_it_cannot_compile(call, monkeypatch):
-    monkeypatch.setattr(select, "_NO_NUMBA", "NUMBA_DISABLE_JIT is set")
+    monkeypatch.setattr(select, "_no_numba", [])
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     machine, reasons = select.choose(call)
     assert machine.name == "loop"
     assert reasons == ["numba: NUMBA_DISABLE_JIT is set"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"), [(None, "cannot be imported"), (ImportError("needs NumPy 2.4 or less"), "NumPy 2.4")]
+)
+def test_numba_that_is_missing_or_broken_is_refused_in_a_sentence(call, monkeypatch, broken, words):
+    class Broken(MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name == "numba" and broken is not None:
+                raise broken
+
+    monkeypatch.setattr(select, "_no_numba", [])
+    if broken is None:
+        monkeypatch.setitem(sys.modules, "numba", None)
+    else:
+        monkeypatch.delitem(sys.modules, "numba", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    machine, reasons = select.choose(call)
+    assert machine.name == "loop"
+    assert words in reasons[0]
 
 
 def test_functional_transforms_run_on_the_loop(call):
