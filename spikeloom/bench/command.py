@@ -33,13 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="where to store every sample")
+    out = Path("spikeloom-bench.json")
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE.json", help=f"every sample (default: {out})")
 
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run what was asked for; 1 if a contestant disagreed with its reference."""
-    out: Path | None = arguments.out
-    if out and not out.resolve().parent.is_dir():
+    out: Path = arguments.out
+    if not out.resolve().parent.is_dir():
         raise CannotRun(f"--out got {out}; give the path of a file in a folder that exists")
     chosen = [CASES[name] for name in arguments.case] if arguments.case else [c for c in CASES.values() if c.standard]
     print(heading())
@@ -49,7 +50,6 @@ def bench(arguments: argparse.Namespace) -> int:
         for sizes in shapes:
             results.append(run_case(case, sizes, arguments.repeats, BUDGET / len(shapes)))
             print(f"\n{table(results[-1])}")
-    if out:
-        store(results, out)
-        print(f"\nevery sample is in {out}")
+    store(results, out)
+    print(f"\nevery sample is in {out}")
     return int(any(result.disagreeing for result in results))

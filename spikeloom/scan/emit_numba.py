@@ -13,7 +13,7 @@ What is constant in time (a static input, the gradient of a sum) is one row, rea
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, cached_property
 from textwrap import indent
 
 from .program import Derivation
@@ -65,19 +65,20 @@ class Variant:
     traced: bool
     grad: str
 
-    @property
+    @cached_property
     def code(self) -> str:
         """The variant as one word, for keys."""
         return f"{self.dtype}-{self.params}-{'traced' if self.traced else 'last'}-{self.grad or 'forward'}"
 
-    @property
+    @cached_property
     def forward(self) -> "Variant":
         """The same without what matters to the backward alone, so that training and inference share a kernel."""
         return Variant(self.dtype, self.params.lower(), self.traced, "")
 
     @staticmethod
-    @lru_cache(maxsize=512)
+    @cache
     def parse(code: str) -> "Variant":
+        """The variant of that word."""
         dtype, params, traced, grad = code.split("-")
         return Variant(dtype, params, traced == "traced", "" if grad == "forward" else grad)
 

@@ -11,19 +11,20 @@ from . import arena, cache, threads
 from .emit_numba import Variant, emit
 from .program import program_of
 
-_kernels: dict[tuple[str, Variant], threads.Entry] = {}
+_kernels: dict[tuple[str, str], threads.Entry] = {}
 
 
 def kernel(key: str, variant: Variant) -> threads.Entry:
     """A kernel of a program, compiled at first use and kept for the life of the process."""
-    if (key, variant) not in _kernels:
+    entry = _kernels.get((key, variant.code))
+    if entry is None:
         program, team = program_of(key), threads.openmp() is not None
         derivation = program.derivation
         assert derivation is not None
         title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
         module = cache.load(lambda cached: emit(derivation, variant, title, team, cached))
-        _kernels[key, variant] = threads.Entry(module.kernel, team)
-    return _kernels[key, variant]
+        entry = _kernels[key, variant.code] = threads.Entry(module.kernel, team)
+    return entry
 
 
 def rows(x: Tensor) -> tuple[Tensor, int]:

@@ -16,8 +16,9 @@ from spikeloom.scan import threads
 
 
 @pytest.fixture(autouse=True)
-def one_run_a_turn(monkeypatch):
+def one_run_a_turn_in_a_folder_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "TURN", 0.0)
+    monkeypatch.chdir(tmp_path)
 
 
 def test_every_case_is_found_by_its_name():
@@ -26,12 +27,11 @@ def test_every_case_is_found_by_its_name():
 
 
 def test_leaky_agrees_and_is_stored(tmp_path, capsys):
-    out = tmp_path / "bench.json"
-    assert main(["bench", "--shape", "6,2,3", "4,1,5", "--repeats", "2", "--out", str(out)]) == 0
+    assert main(["bench", "--shape", "6,2,3", "4,1,5", "--repeats", "2"]) == 0
     printed = capsys.readouterr().out
     assert "Leaky over [T, B, N], forward and backward, float32: T = 6, B = 2, N = 3; 2 rounds in turn" in printed
     assert "numba" in printed
-    first, second = json.loads(out.read_text())["results"]
+    first, second = json.loads((tmp_path / "spikeloom-bench.json").read_text())["results"]
     assert list(first["contestants"]) == [UNROLLED, STEPPED, PEER, FLOOR]
     assert second["shape"] == {"T": 4, "B": 1, "N": 5}
     ours, peer = first["contestants"][UNROLLED], first["contestants"][PEER]
