@@ -142,6 +142,27 @@ def test_the_last_reset_signal_is_that_of_the_membrane_before_the_step():
         assert lif.reset.tolist() == [[fired, fired]]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_after_a_sequence_the_last_reset_signal_is_that_of_the_step_loop(steps):
+    xs = 2 * torch.rand(steps, 3, 4)
+    stepped, at_once = snn.Leaky(0.9), snn.Leaky(0.9)
+    by_steps(stepped, xs)
+    snn.unroll(at_once, xs)
+    assert torch.equal(at_once.reset, stepped.reset)
+
+
+def test_the_last_reset_signal_keeps_no_sequence_in_memory():
+    lif = snn.Leaky(0.9)
+    _, mem = snn.unroll(lif, torch.rand(50, 3, 4))
+    assert lif._before.untyped_storage().nbytes() == mem[0].nbytes
+
+
+def test_no_reset_signal_is_known_after_a_sequence_whose_membranes_nobody_asked_for():
+    lif = snn.Leaky(0.9, init_hidden=True)
+    snn.unroll(lif, torch.rand(5, 3, 4))
+    assert lif.reset is None
+
+
 def test_a_state_made_in_inference_mode_does_not_stop_training():
     lif = snn.Leaky(0.5, learn_beta=True)
     with torch.inference_mode():
