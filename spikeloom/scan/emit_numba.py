@@ -65,7 +65,7 @@ class Variant:
     traced: bool
     grad: str
 
-    @cached_property
+    @property  # not kept: torch.compile traces this, and cannot enter the lock of a cached property
     def code(self) -> str:
         """The variant as one word, for keys."""
         return f"{self.dtype}-{self.params}-{'traced' if self.traced else 'last'}-{self.grad or 'forward'}"
