@@ -221,3 +221,22 @@ def test_a_parameter_that_is_written_to_acts_from_the_next_step_on():
     _, mem = lif(torch.tensor([0.8]))
     assert lif.reset.item() == 1.0
     assert mem.item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("hidden", [True, False], ids=["init_hidden", "mem by hand"])
+def test_compiled_steps_give_what_plain_ones_give_and_leave_the_same_state(hidden):
+    """As one graph, without a break."""
+    plain, compiled = (snn.Leaky(0.9, threshold=0.4, init_hidden=hidden, output=True) for _ in range(2))
+
+    def two_steps(lif: snn.Leaky, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        _, mem = lif(x)
+        return lif(2 * x) if hidden else lif(2 * x, mem)
+
+    x = torch.rand(3, 4, requires_grad=True)
+    wanted = two_steps(plain, x)
+    got = torch.compile(lambda x: two_steps(compiled, x), fullgraph=True, backend="aot_eager")(x)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(compiled.mem, plain.mem)
+    grads = [torch.autograd.grad(sum(out.sum() for out in outs), x)[0] for outs in (got, wanted)]
+    torch.testing.assert_close(*grads)
