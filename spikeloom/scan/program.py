@@ -87,7 +87,9 @@ class Program:
         except Untraceable as why:
             self.untraceable = str(why)
             return
-        self.key = hashlib.sha256(str(self.derivation).encode()).hexdigest()[:16]
+        # the names too, for they stand in the kernel's file
+        told = f"{cell.name}, {surrogate!r}\n{self.derivation}"
+        self.key = hashlib.sha256(told.encode()).hexdigest()[:16]
         self._prepare(self.derivation)
 
     def _prepare(self, derivation: Derivation) -> None:

@@ -1,5 +1,7 @@
 """What the tracer records, what it refuses, in which words."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -74,6 +76,12 @@ def test_different_cells_and_spikes_have_different_keys():
     spikes = [surrogate.atan(), surrogate.atan(alpha=3.0), surrogate.sigmoid()]
     keys = {program_for(case.cell, spike).key for case in CELLS.values() for spike in spikes}
     assert len(keys) == len(CELLS) * len(spikes)
+
+
+def test_cells_of_another_name_have_another_key_though_their_graphs_are_equal():
+    cell = CELLS["two states"].cell
+    keys = {program_for(each, surrogate.atan()).key for each in (cell, replace(cell, name="a namesake"))}
+    assert len(keys) == 2
 
 
 def test_a_key_leads_to_its_program():
