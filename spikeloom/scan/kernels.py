@@ -118,11 +118,11 @@ def backward(
         held.append(spread(p, kind, shape))
         words += [held[-1].data_ptr(), 0 if total is None else total.data_ptr()]
     kernel(key, variant).run(words)
-    sums = [None if t is None else _sum_to(t, p) for t, p in zip(totals, params, strict=True)]
+    sums = [None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
 
 
-def _sum_to(total: Tensor, param: Tensor) -> Tensor:
+def sum_to(total: Tensor, param: Tensor) -> Tensor:
     """Sum over what the parameter was broadcast over. By numpy, whose order does not depend on the threads."""
     lead = total.dim() - param.dim()
     axes = (*range(lead), *(lead + i for i, size in enumerate(param.shape) if size == 1))

@@ -11,19 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernels
+from . import kernels, single
 from .emit_numba import Variant
 from .program import reads_input
-
-STALE = (
-    "{layer} got a gradient for a state whose graph is already freed: the state was carried over from before the last "
-    "backward. Call spikeloom.utils.reset(net) between independent batches, or spikeloom.utils.detach(net) to keep the "
-    "values without their history."
-)
-TWICE = (
-    "the fused kernels have no second derivative; compute it with the plain loop: "
-    "with spikeloom.backend('loop'): ... around the forward pass"
-)
+from .saved import saved_by
 
 Outputs = tuple[Tensor, list[Tensor], list[Tensor]]
 """Spikes [T, *S]; the last states, [*S]; if the variant is traced, the states after every step, [T, *S]."""
@@ -44,16 +35,16 @@ def scan(
         params: the program's hoisted values.
     """
     n = len(states)
-    if not torch.compiler.is_compiling() and Variant.parse(code).grad:
-        spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
-        return spk, rest[:n], rest[n:]
-    x_seq = x.unsqueeze(0) if steps is None else x
     if torch.compiler.is_compiling():
+        x_seq = x.unsqueeze(0) if steps is None else x
         spk, *rest = _operator(key, code, layer, steps or len(x_seq), x_seq, list(states), list(params))
-        outs = spk, rest[:n], rest[n:]
-    else:
-        outs = kernels.forward(key, code, len(x_seq) if steps is None else steps, x_seq, states, params)
-    return (outs[0].squeeze(0), *outs[1:]) if steps is None else outs
+        return spk.squeeze(0) if steps is None else spk, rest[:n], rest[n:]
+    if steps is None:
+        return *single.step(key, code, layer, x, states, params), []
+    if not Variant.parse(code).grad:
+        return kernels.forward(key, code, steps, x, states, params)
+    spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
+    return spk, rest[:n], rest[n:]
 
 
 def _keep(ctx: Any, call: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], outs: Outputs, params: Any) -> None:
@@ -67,14 +58,7 @@ def _keep(ctx: Any, call: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], 
 
 def _recall(ctx: Any) -> tuple[Any, ...]:
     """The arguments of `kernels.backward` up to the incoming gradients."""
-    try:
-        saved: tuple[Tensor, ...] = ctx.saved_tensors
-    except RuntimeError as error:
-        if "second time" in str(error):
-            raise RuntimeError(STALE.format(layer=ctx.layer)) from error
-        raise
-    if torch.is_grad_enabled():
-        raise RuntimeError(TWICE)
+    saved = saved_by(ctx)
     n = ctx.states
     x = saved[-1] if ctx.reads_input else None
     traces = [t if t.dim() > s.dim() else t.unsqueeze(0) for t, s in zip(saved[n : 2 * n], saved[:n], strict=True)]
@@ -93,23 +77,16 @@ def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, key: str, code: str, layer: str, steps: int | None, count: int, x: Tensor, *rest: Tensor
+        ctx: Any, key: str, code: str, layer: str, steps: int, count: int, x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
-        ctx.single = steps is None
-        x = x.unsqueeze(0) if steps is None else x
-        spk, finals, traces = kernels.forward(key, code, 1 if steps is None else steps, x, states, params)
-        _keep(ctx, (key, code, layer, len(spk)), x, states, (spk, finals, traces), params)
-        # in place: a view could not be detached by its owner
-        return (spk.squeeze_(0) if ctx.single else spk, *finals, *traces)
+        outs = kernels.forward(key, code, steps, x, states, params)
+        _keep(ctx, (key, code, layer, steps), x, states, outs, params)
+        return (outs[0], *outs[1], *outs[2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if ctx.single and grads[0] is not None:
-            grads = (grads[0].unsqueeze(0), *grads[1:])
         g = kernels.backward(*_recall(ctx), *_incoming(ctx, grads))
-        if ctx.single and g.x is not None:
-            g.x.squeeze_(0)
         return (None, None, None, None, None, g.x, *g.states, *g.params)
 
 
