@@ -79,7 +79,7 @@ def checked_params(
                 f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(x.shape)}; "
                 f"{name} must broadcast to the input's trailing dimensions"
             )
-        if p.dim() and p.device != x.device:
+        if p.device != x.device and (p.dim() or p.device.type != "cpu"):  # a single number may stay on the CPU
             raise ValueError(f"{label()} has {name} on {p.device} and got an input on {x.device}; move one of them")
         checked[name] = p if p.dtype is dtype else p.to(dtype)
     return checked

@@ -179,3 +179,13 @@ def test_a_checkpoint_with_an_unknown_reset_is_refused_and_loads_nothing_into_th
 def test_a_base_class_has_no_forward_and_says_which_layer_to_use(kind):
     with pytest.raises(NotImplementedError, match="Leaky"):
         kind(0.9)(X)
+
+
+@pytest.mark.parametrize("backend", ["numba", "loop"])
+@pytest.mark.parametrize("name", ["beta", "threshold", "graded_spikes_factor"])
+def test_a_single_number_on_another_device_is_told_before_a_kernel_reads_it(name, backend):
+    lif = started()
+    setattr(lif, name, getattr(lif, name).to("meta"))
+    words = f"{name} on meta and got an input on cpu; move"
+    with snn.backend(backend), unchanged(lif), pytest.raises(ValueError, match=words):
+        lif(torch.rand(3, 4))
