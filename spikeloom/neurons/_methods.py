@@ -6,7 +6,7 @@ runs step by step through them, also over a whole sequence.
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_map
 from ..scan.program import Program
 from ._time import Time, Visit, time_is, time_of
 
-if TYPE_CHECKING:
-    from ._neuron import SpikingNeuron
+Neuron = Any
+"""A `SpikingNeuron`, which is built upon this file and can therefore not be imported here."""
 
 
 class FiringMethods:
@@ -64,7 +64,7 @@ class FiringMethods:
 OWN_METHODS = ("fire", "fire_inhibition", "mem_reset")
 
 
-def why_by_methods(neuron: "SpikingNeuron") -> list[str]:
+def why_by_methods(neuron: Neuron) -> list[str]:
     """Why the neuron must fire by its own methods instead of by its equation alone; empty if it need not."""
     why = []
     kind = type(neuron)
@@ -83,7 +83,7 @@ def why_by_methods(neuron: "SpikingNeuron") -> list[str]:
 class ByMethods(Program):
     """A program that fires by the methods of a neuron; it cannot be traced, and so runs on the loop."""
 
-    def __init__(self, neuron: "SpikingNeuron", why: list[str]):
+    def __init__(self, neuron: Neuron, why: list[str]):
         self.neuron, self.untraceable = neuron, "; ".join(why)
         self.cell, self.surrogate = neuron._program.cell, neuron.spike_grad
         self.derivation, self.key = None, ""
@@ -102,27 +102,29 @@ class ByMethods(Program):
 class _Firing:
     """The methods of a neuron in the form that the firing frame asks for."""
 
-    def __init__(self, neuron: "SpikingNeuron"):
+    def __init__(self, neuron: Neuron):
         self.neuron = neuron
 
     def reset_signal(self, mem: Tensor) -> Tensor:
-        return self.neuron.mem_reset(mem)
+        fired: Tensor = self.neuron.mem_reset(mem)
+        return fired
 
     def settle(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         quantise = self.neuron.state_quant
         return tuple(quantise(s) for s in states) if callable(quantise) else states
 
     def spikes(self, mem: Tensor) -> Tensor:
-        if self.neuron.inhibition:
-            return self.neuron.fire_inhibition(mem.size(0) if mem.dim() else 0, mem)
-        return self.neuron.fire(mem)
+        neuron = self.neuron
+        batch = mem.size(0) if mem.dim() else 0
+        spk: Tensor = neuron.fire_inhibition(batch, mem) if neuron.inhibition else neuron.fire(mem)
+        return spk
 
 
 def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Let a user's own forward, which knows one step, also serve a whole sequence while a network is unrolled."""
 
     @wraps(forward)
-    def over_time(self: "SpikingNeuron", input_: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def over_time(self: Neuron, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
         time = time_of(self)
         if time is None:
             return forward(self, input_, *args, **kwargs)
@@ -133,7 +135,7 @@ def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _step_by_step(
-    neuron: "SpikingNeuron", forward: Callable[..., Any], time: Time, input_: Tensor, args: Any, kwargs: Any
+    neuron: Neuron, forward: Callable[..., Any], time: Time, input_: Tensor, args: Any, kwargs: Any
 ) -> Any:
     """A user's own forward at every step of a sequence; what it returns is folded, time into dimension 0."""
     time.admit(neuron, (*args, *(value for value in kwargs.values() if isinstance(value, Tensor))))
