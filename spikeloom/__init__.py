@@ -14,7 +14,7 @@ from .scan.select import backend as backend
 
 __version__ = "0.1.0"
 
-_LAZY_MODULES = {"utils"}
+_LAZY_MODULES = {"backprop", "functional", "spikegen", "utils"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import spikeloom as snn
 from .fixes import FIXES
 from .running import snntorch
 
-PAGE = Path(__file__).parents[2] / "docs" / "migration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "from-snntorch.md"
 NO_FIX = {"float32"}
 """Rows of the page on which both agree."""
 

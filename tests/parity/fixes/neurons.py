@@ -1,48 +1,17 @@
-"""Where we differ from snnTorch 1.0.0 on purpose: one table, from which `docs/migration.md` is told.
-
-A fix is a small script that runs with either library, and what it gives with each.
-"""
+"""The neurons: state, lifetime, dtype, saving."""
 
 import copy
 import gc
 import importlib
 import io
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Fix:
-    """One difference.
-
-    Args:
-        row: the first cell of its row in docs/migration.md.
-        script: what shows it, run with `snn` as either library.
-        old: what the script gives with snnTorch 1.0.0.
-        new: what it gives with ours.
-        back: how to have the old result, where there is a way that somebody might want.
-    """
-
-    row: str
-    script: Callable[[Any], Any]
-    old: Any
-    new: Any
-    back: Callable[[Any], Any] | None = None
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    """The name of the error that a call raises, or "nothing"."""
-    try:
-        call()
-    except Exception as error:
-        return type(error).__name__
-    return "nothing"
+from .fix import Fix, error_of
 
 
 def fed(lif: Any, value: float = 0.75) -> Any:
@@ -184,32 +153,6 @@ def dtypes(dtype: torch.dtype) -> Callable[[ModuleType], Any]:
     return dtypes_of
 
 
-# -- surrogate ---------------------------------------------------------------------------------------------------------
-
-
-def slope(make: Callable[[Any], Any], at: float) -> Callable[[ModuleType], Any]:
-    """The gradient of a spike function at a point, or the name of the error."""
-
-    def slope_of(snn: ModuleType) -> Any:
-        u = torch.tensor([at], requires_grad=True)
-        try:
-            make(snn.surrogate)(u).sum().backward()
-        except Exception as error:
-            return type(error).__name__
-        return "nan" if math.isnan(u.grad.item()) else round(u.grad.item(), 4)
-
-    return slope_of
-
-
-def dtype_of_spikes(snn: ModuleType) -> torch.dtype:
-    return snn.surrogate.atan()(torch.ones(1, dtype=torch.float64)).dtype
-
-
-def kind_of_a_spike_function(snn: ModuleType) -> bool:
-    """Whether two of the same constants are equal."""
-    return snn.surrogate.atan() == snn.surrogate.atan()
-
-
 FED, ZERO = [[0.5625, 0.5625]], [[0.0, 0.0]]
 SHAPE_ROW = "a `mem` passed by hand whose shape is not the input's"
 RESET_ROW = '`lif.reset_mechanism = "zero"`, or loading a state_dict with another `reset_mechanism_val`'
@@ -258,18 +201,4 @@ FIXES: dict[str, Fix] = {
     "bfloat16": Fix(
         "float16, bfloat16", dtypes(torch.bfloat16), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)
     ),
-    "dtype of the spikes": Fix("dtype of the spikes", dtype_of_spikes, torch.float32, torch.float64),
-    "sigmoid far below": Fix(
-        "`sigmoid`, slope * u below -88", slope(lambda surrogate: surrogate.sigmoid(25), -4.0), "nan", 0.0
-    ),
-    "LSO": Fix(
-        "`LSO()` and `LeakySpikeOperator.apply`", slope(lambda surrogate: surrogate.LSO(0.3), -1.0), "TypeError", 0.3
-    ),
-    "LeakySpikeOperator": Fix(
-        "`LSO()` and `LeakySpikeOperator.apply`",
-        slope(lambda surrogate: lambda u: surrogate.LeakySpikeOperator.apply(u, 0.3), -1.0),
-        "RuntimeError",
-        0.3,
-    ),
-    "spike functions compare": Fix("what a factory returns", kind_of_a_spike_function, False, True),
 }
