@@ -8,8 +8,14 @@ from .network import Explanation as Explanation
 from .network import explain as explain
 from .network import unroll as unroll
 from .neurons import LIF as LIF
+from .neurons import Alpha as Alpha
+from .neurons import DeltaLeaky as DeltaLeaky
+from .neurons import Lapicque as Lapicque
 from .neurons import Leaky as Leaky
+from .neurons import RLeaky as RLeaky
+from .neurons import RSynaptic as RSynaptic
 from .neurons import SpikingNeuron as SpikingNeuron
+from .neurons import Synaptic as Synaptic
 from .scan.select import backend as backend
 
 __version__ = "0.1.0"

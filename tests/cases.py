@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from spikeloom import ops, surrogate
-from spikeloom.cells import MODELS
+from spikeloom.cells import LEAKY, MODELS
 from spikeloom.cells.cell import Cell, cell_from
-from spikeloom.cells.firing import RESETS
+from spikeloom.cells.firing import RESETS, AnyModel, Frame, Model
 
 SHAPES: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "one step": (1, (3, 5)),
@@ -92,15 +92,35 @@ CELLS: dict[str, CellCase] = {
 }
 
 DEFAULTS: Mapping[str, float | tuple[float, float]] = {
+    "alpha": 0.95,
     "beta": (-0.1, 1.1),
     "threshold": 0.7,
     "graded_spikes_factor": 1.5,
+    "V": (-0.5, 0.5),
+    "R": (4.0, 9.0),
+    "C": 0.8,
+    "time_step": 1.0,
+    "delta_threshold": 0.4,
 }
 """How the parameters of the library's own models are chosen; beta beyond 0 to 1 is clamped."""
 
+OWN: Mapping[str, Mapping[str, float | tuple[float, float]]] = {"alpha": {"alpha": 0.9, "beta": (0.2, 0.8)}}
+"""Where a model asks for others."""
+
+KEPT_AS: Mapping[str, tuple[float, float]] = {"sigmoid": (-1.0, 4.0), "tau": (0.5, 9.0)}
+"""What a decay is kept as, where it is not clamped."""
+
+
+def params_of(name: str, model: AnyModel) -> dict[str, float | tuple[float, float]]:
+    chosen = {**DEFAULTS, **OWN.get(name, {})}
+    return {param: chosen[param] for param in model.params}
+
+
 for _name, _model in MODELS.items():
-    for _reset, _delayed in product(RESETS, (True, False)):
-        _params = {name: DEFAULTS[name] for name in _model.params}
-        CELLS[f"{_name} {_reset} {'delayed' if _delayed else 'immediate'}"] = CellCase(
-            _model.cell(_reset, _delayed), _params
-        )
+    _frames = product(RESETS, (True, False)) if isinstance(_model, Model) else [("none", True)]
+    for _reset, _delayed in _frames:
+        _kind = f"{_name} {_reset} {'delayed' if _delayed else 'immediate'}" if isinstance(_model, Model) else _name
+        CELLS[_kind] = CellCase(_model.cell(Frame(_reset, _delayed)), params_of(_name, _model))
+
+for _decay, _kept in KEPT_AS.items():
+    CELLS[f"leaky by {_decay}"] = CellCase(LEAKY.cell(Frame(decay=_decay)), params_of("leaky", LEAKY) | {"beta": _kept})

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from spikeloom import ops, surrogate
+from spikeloom.cells.firing import Frame
 from spikeloom.cells.leaky import LEAKY
 from spikeloom.scan.program import Program
 
@@ -301,7 +302,7 @@ def test_custom_rule_gets_input_gradient_and_spikes():
 @pytest.mark.parametrize("spike", EVERY, ids=repr)
 def test_formulas_are_traceable_and_free_rules_say_why_not(spike):
     """What the fused kernels are made from: random and custom rules have a reason instead."""
-    program = Program(LEAKY.cell(), spike)
+    program = Program(LEAKY.cell(Frame()), spike)
     if isinstance(spike, surrogate._RandomSpike | surrogate._CustomSpike) or spike.name == "mine":
         assert program.derivation is None
         assert program.untraceable

@@ -7,16 +7,18 @@ A model file states only how a neuron *charges*; the frame makes a cell of it. O
     spk  = H(mem' - threshold) * factor
 
 and, with ``reset_delay=False``, the spike that R did not know of yet resets the membrane within the same step.
+A model may feed the spike of the step before back into its input, and names which of its parameters are decays.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Protocol
 
 from .. import ops
 from ..ops import Value
 from .cell import Cell, signature_of
+from .decay import DECAYS
 
 States = tuple[Value, ...]
 Charge = Callable[..., States]
@@ -84,53 +86,111 @@ IMMEDIATE: Mapping[str, Callable[[Value, Value, Value], Value]] = {
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What a layer chooses: the reset, when it acts, and what the parameters of decays hold."""
+
+    reset: str = "subtract"
+    delayed: bool = True
+    decay: str = "clamp"
+
+
+@dataclass(frozen=True)
 class Model:
-    """A neuron that charges and fires: its charge equation and where its resets differ from the common ones.
+    """A neuron that charges and fires: its charge equation and where it differs from the common frame.
 
     Args:
         charge: ``(x, *states, *, params) -> new states``; the membrane is the last state.
         resets: rules that replace those of `RESETS` by name.
+        decays: the parameters that are decays per step, which the frame holds between 0 and 1 (see `DECAYS`).
+        recurrent: whether the neuron's own spike of the step before, a first state `spk`, comes back as V * spk.
     """
 
     charge: Charge
     resets: Mapping[str, Rule] = field(default_factory=dict, hash=False)
+    decays: tuple[str, ...] = ()
+    recurrent: bool = False
 
     @cached_property
     def states(self) -> tuple[str, ...]:
-        return signature_of(self.charge)[0]
+        own = signature_of(self.charge)[0]
+        return ("spk", *own) if self.recurrent else own
 
     @cached_property
     def params(self) -> tuple[str, ...]:
-        return (*signature_of(self.charge)[1], *FRAME_PARAMS)
+        return (*self._own_params, *(("V",) if self.recurrent else ()), *FRAME_PARAMS)
 
-    def step(
-        self, firing: Firing, reset: str, delayed: bool, x: Value, states: States, p: Mapping[str, Value]
-    ) -> States:
+    @cached_property
+    def _own_params(self) -> tuple[str, ...]:
+        return signature_of(self.charge)[1]
+
+    def step(self, firing: Firing, frame: Frame, x: Value, states: States, p: Mapping[str, Value]) -> States:
         """One time step: the spikes, then the new states."""
-        threshold, factor = (p[name] for name in FRAME_PARAMS)
-        charge = partial(self.charge, **{name: v for name, v in p.items() if name not in FRAME_PARAMS})
+        if self.recurrent:
+            last, *states_left = states
+            x, states = x + p["V"] * last, tuple(states_left)
+        own = {name: p[name] for name in self._own_params}
+        own |= {name: DECAYS[frame.decay].bounded(p[name]) for name in self.decays}
         fired = firing.reset_signal(states[-1])
-        rule = self.resets.get(reset, RESETS[reset])
-        *rest, mem = firing.settle(rule(charge, x, states, fired, threshold))
+        rule = self.resets.get(frame.reset, RESETS[frame.reset])
+        charged = rule(lambda x, *states: self.charge(x, *states, **own), x, states, fired, p["threshold"])
+        *rest, mem = firing.settle(charged)
         spk = firing.spikes(mem)
-        if not delayed:
-            mem = IMMEDIATE[reset](mem, spk / factor - fired, threshold)
-        return (spk, *rest, mem)
+        if not frame.delayed:
+            mem = IMMEDIATE[frame.reset](mem, spk / p["graded_spikes_factor"] - fired, p["threshold"])
+        return (spk, spk, *rest, mem) if self.recurrent else (spk, *rest, mem)
 
-    def cell(self, reset: str = "subtract", delayed: bool = True) -> Cell:
-        """The cell of this model with one kind of reset."""
-        name = f"{self.charge.__name__}/{reset}/{'delayed' if delayed else 'immediate'}"
-        return Cell(name, _Equation(self, reset, delayed), self.states, self.params)
+    def cell(self, frame: Frame) -> Cell:
+        """The cell of this model in one frame."""
+        timing = "delayed" if frame.delayed else "immediate"
+        marks = (*(["recurrent"] if self.recurrent else []), *([frame.decay] if self.decays else []))
+        name = "/".join((self.charge.__name__, *marks, frame.reset, timing))
+        return Cell(name, _Equation(self, frame), self.states, self.params)
 
 
 @dataclass(frozen=True)
 class _Equation:
-    """A model's step under one choice of reset, in the form of a complete equation; equal choices are equal."""
+    """A model's step in one frame, in the form of a complete equation; equal choices are equal."""
 
     model: Model
-    reset: str
-    delayed: bool
+    frame: Frame
 
     def __call__(self, x: Value, *states: Value, **params: Value) -> States:
         firing = Threshold(*(params[name] for name in FRAME_PARAMS))
-        return self.model.step(firing, self.reset, self.delayed, x, states, params)
+        return self.model.step(firing, self.frame, x, states, params)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A neuron whose equation fires and resets by itself: ``(x, *states, *, params) -> (spk, *new states)``.
+
+    Of a frame it heeds the decay alone.
+    """
+
+    equation: Callable[..., States]
+    decays: tuple[str, ...] = ()
+
+    @cached_property
+    def states(self) -> tuple[str, ...]:
+        return signature_of(self.equation)[0]
+
+    @cached_property
+    def params(self) -> tuple[str, ...]:
+        return signature_of(self.equation)[1]
+
+    def cell(self, frame: Frame) -> Cell:
+        """The equation as a cell."""
+        name = "/".join((self.equation.__name__, *([frame.decay] if self.decays else [])))
+        return Cell(name, _WholeEquation(self, frame.decay), self.states, self.params)
+
+
+@dataclass(frozen=True)
+class _WholeEquation:
+    model: Whole
+    decay: str
+
+    def __call__(self, x: Value, *states: Value, **params: Value) -> States:
+        decays = {name: DECAYS[self.decay].bounded(params[name]) for name in self.model.decays}
+        return self.model.equation(x, *states, **(params | decays))
+
+
+AnyModel = Model | Whole

@@ -1,13 +1,15 @@
 """Leaky integrate-and-fire: one membrane that decays by beta per step."""
 
-from .. import ops
 from ..ops import Value
 from .firing import Model, zero_before_charge
 
 
 def leaky(x: Value, mem: Value, *, beta: Value) -> tuple[Value, ...]:
-    """mem' = clamp(beta, 0, 1) * mem + x."""
-    return (ops.clamp(beta, 0, 1) * mem + x,)
+    """mem' = beta * mem + x."""
+    return (beta * mem + x,)
 
 
-LEAKY = Model(leaky, resets={"zero": zero_before_charge})
+LEAKY = Model(leaky, resets={"zero": zero_before_charge}, decays=("beta",))
+RLEAKY = Model(leaky, decays=("beta",), recurrent=True)
+RLEAKY_THROUGH_LAYER = Model(leaky, decays=("beta",))
+"""The recurrent neuron where a layer brings the spikes back: they come in as input, and the reset clears that too."""

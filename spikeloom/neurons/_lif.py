@@ -29,20 +29,7 @@ class LIF(SpikingNeuron):
         graded_spikes_factor: float | Tensor = 1.0,
         learn_graded_spikes_factor: bool = False,
     ):
-        super().__init__(
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            graded_spikes_factor,
-            learn_graded_spikes_factor,
-        )
-        self._register_value("beta", beta, learn_beta)
+        self._build(locals())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError("LIF is the base of the leaky neurons and has no forward; use Leaky")

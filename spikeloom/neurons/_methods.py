@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ..cells.firing import Frame, Model
 from ..scan.program import Program
 from ._time import Time, Visit, time_is, time_of
 
@@ -66,6 +67,8 @@ OWN_METHODS = ("fire", "fire_inhibition", "mem_reset")
 
 def why_by_methods(neuron: Neuron) -> list[str]:
     """Why the neuron must fire by its own methods instead of by its equation alone; empty if it need not."""
+    if not isinstance(neuron.model, Model):  # its equation fires and resets by itself
+        return []
     why = []
     kind = type(neuron)
     if neuron.state_quant:
@@ -91,9 +94,10 @@ class ByMethods(Program):
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """One step by the methods. Their results are brought back to the dtype of the state."""
         neuron, firing = self.neuron, _Firing(self.neuron)
+        frame = Frame(neuron.reset_mechanism, neuron.reset_delay, neuron.decay)
 
         def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-            results = neuron.model.step(firing, neuron.reset_mechanism, neuron.reset_delay, x, states, params)
+            results = neuron.model.step(firing, frame, x, states, params)
             return tuple(result.to(x.dtype) for result in results)
 
         return step

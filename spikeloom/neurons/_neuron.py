@@ -1,14 +1,15 @@
 """The one shell around every neuron: parameters, state, step and sequence mode, saving and loading."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import surrogate
-from ..cells.firing import RESETS, Model
+from ..cells.decay import DECAYS
+from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
 from ..scan.loop import Trajectory
 from ..scan.program import Program, program_for
 from ..scan.select import Call, choose
@@ -19,19 +20,37 @@ from ._state import (
     broadcast_state,
     checked_input,
     checked_params,
-    checked_value,
     compute_dtype,
     detached,
     fresh_state,
     moved,
 )
 from ._time import Time, Visit, current_time, time_of
+from ._values import Values
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
 
+DEFAULTS: Mapping[str, Any] = {
+    "threshold": 1.0,
+    "spike_grad": None,
+    "surrogate_disable": False,
+    "init_hidden": False,
+    "inhibition": False,
+    "reset_mechanism": "subtract",
+    "state_quant": False,
+    "output": False,
+    "graded_spikes_factor": 1.0,
+    "reset_delay": True,
+    "decay": "clamp",
+}
+"""What a neuron has where its constructor takes no such argument."""
 
-class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
+ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
+"""In which values are registered, as in snnTorch: optimizers and their checkpoints count parameters."""
+
+
+class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     """Base of all spiking neurons: threshold, surrogate gradient, reset and hidden state.
 
     Not used by itself; see `Leaky`. The arguments are those that all neurons share.
@@ -50,11 +69,12 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
     """
 
-    model: ClassVar[Model]
     reset_dict: ClassVar[dict[str, int]] = {"subtract": 0, "zero": 1, "none": 2}
 
     reset_mechanism_val: Tensor
+    _mode: str
     reset_delay: bool = True
+    all_to_all: bool = False  # whether spikes come back through a layer (see `Recurrent`)
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
     _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
@@ -81,34 +101,43 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         graded_spikes_factor: float | Tensor = 1.0,
         learn_graded_spikes_factor: bool = False,
     ):
+        self._build(locals())
+
+    def _build(self, given: Mapping[str, Any]) -> None:
+        """Make the neuron of a constructor's arguments, by name; those that it lacks have their defaults.
+
+        A value is what the model's equation takes, and whatever a ``learn_...`` goes with.
+        """
         super().__init__()
-        _check_reset(reset_mechanism)
-        for name, function in (("spike_grad", spike_grad), ("state_quant", state_quant or None)):
-            if not (function is None or callable(function)):
-                raise TypeError(
-                    f"{type(self).__name__} got {name}={function!r}; pass a function of a tensor, or nothing"
-                )
-        if inhibition:
-            # the levels: LIF, the layer, the metaclass, the caller
-            warnings.warn("inhibition lets one neuron of dimension 1 fire per step; it runs step by step", stacklevel=5)
-        self.init_hidden, self.inhibition, self.output = init_hidden, inhibition, output
-        self.state_quant = state_quant
-        given = surrogate.atan() if spike_grad is None else spike_grad
-        self.spike_grad = surrogate.no_gradient() if surrogate_disable else given
-        self._register_value("threshold", threshold, learn_threshold)
-        self._register_value("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
-        self._mode = reset_mechanism
-        self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[reset_mechanism]))
+        options = {**DEFAULTS, **given}
+        self._check(options)
+        self.init_hidden, self.inhibition, self.output = (options[n] for n in ("init_hidden", "inhibition", "output"))
+        self.state_quant = options["state_quant"]
+        self.reset_delay, self.decay, self._mode = (options[n] for n in ("reset_delay", "decay", "reset_mechanism"))
+        own = surrogate.atan() if options["spike_grad"] is None else options["spike_grad"]
+        self.spike_grad = surrogate.no_gradient() if options["surrogate_disable"] else own
+        learned = [name.removeprefix("learn_") for name in given if name.startswith("learn_")]
+        for name in FRAME_PARAMS:
+            self._register_value(name, options[name], options.get(f"learn_{name}", False))
+        self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[self._mode]))
+        values = {*self._value_names(), *learned}.difference(FRAME_PARAMS)
+        for name in (*(n for n in ORDER if n in values), *sorted(values.difference(ORDER))):
+            if name in given:
+                self._register_value(name, given[name], given.get(f"learn_{name}", False))
         self._keep(tuple(torch.zeros(0) for _ in self._state_names()))
         self._retrace()
 
-    def _register_value(self, name: str, value: Any, learn: bool) -> None:
-        tensor = checked_value(value, type(self).__name__, name)
-        if learn:
-            tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
-            self.register_parameter(name, nn.Parameter(tensor))
-        else:
-            self.register_buffer(name, tensor)
+    def _check(self, options: Mapping[str, Any]) -> None:
+        kind = type(self).__name__
+        _check_reset(options["reset_mechanism"])
+        if options["decay"] not in DECAYS:
+            raise ValueError(f"{kind} got decay={options['decay']!r}; choose one of {', '.join(map(repr, DECAYS))}")
+        for name, function in (("spike_grad", options["spike_grad"]), ("state_quant", options["state_quant"] or None)):
+            if not (function is None or callable(function)):
+                raise TypeError(f"{kind} got {name}={function!r}; pass a function of a tensor, or nothing")
+        if options["inhibition"]:
+            # the levels: _build, the constructor, the metaclass, the caller
+            warnings.warn("inhibition lets one neuron of dimension 1 fire per step; it runs step by step", stacklevel=5)
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -130,7 +159,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         x = checked_input(input_, self._label)
         run, _, _ = self._scan(x, None, x, given)
-        return (run.spk.to(x.dtype), *run.finals)
+        return self._outs(run.spk.to(x.dtype), run.finals)
 
     def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
         """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
@@ -139,7 +168,11 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
         run, machine, refusals = self._scan(x, time.steps, one_step, given)
         time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, run.spk)
-        return tuple(time.fold(out) for out in (run.spk.to(x.dtype), *run.traces))
+        return tuple(time.fold(out) for out in self._outs(run.spk.to(x.dtype), run.traces))
+
+    def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What a call returns where it returns all."""
+        return (spk, *states)
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
@@ -163,6 +196,7 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
             params=params,
             traced=steps is not None and (self.output or not self.init_hidden),
             layer=self._label(),
+            feedback=self._feedback if self.all_to_all else None,
         )
         machine, refusals = choose(call)
         run = machine.run(call)
@@ -170,10 +204,15 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
         self._note(run, machine.name, states, steps)
         return run, machine.name, refusals
 
+    def _feedback(self, spk: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no recurrent layer")
+
     def _note(self, run: Trajectory, machine: str, states: tuple[Tensor, ...], steps: int | None) -> None:
         """Remember what `reset` and the message about freed graphs need."""
         own = self.__dict__  # past nn.Module's way of setting attributes, which costs as much as a step's arithmetic
-        if steps is None or steps == 1:
+        if not isinstance(self.model, Model):
+            own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
+        elif steps is None or steps == 1:
             own["_before"], own["_reset"] = states[-1].detach(), None
         elif steps > 1:
             # cloned: a view would keep the whole sequence in memory
@@ -199,13 +238,10 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     # -- parameters and state ---------------------------------------------------------------------------------------
 
-    def _state_names(self) -> tuple[str, ...]:
-        return self.model.states if hasattr(self, "model") else ()
-
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The state before this call: what was given, else what the layer keeps, else zeros. x is one step, [*S]."""
         states = []
-        for name, state in zip(self.model.states, given, strict=True):
+        for name, state in zip(self._state_names(), given, strict=True):
             if state is None:
                 state = fresh_state(getattr(self, name), x, dtype, self._label, name)
             else:
@@ -214,18 +250,6 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
                 state = carried(state, self._label(), name)
             states.append(state)
         return tuple(states)
-
-    def _values(self) -> dict[str, Tensor]:
-        """The cell's parameters as they stand."""
-        buffers, parameters = self._buffers, self._parameters
-        values = {}
-        for name in self.model.params:
-            value = buffers.get(name)
-            if value is None:
-                value = parameters.get(name)
-            # what is neither, in replicas and parametrized layers, is found the long way, which costs more
-            values[name] = cast(Tensor, getattr(self, name)) if value is None else value
-        return values
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
         for name, state in zip(self._state_names(), states, strict=True):
@@ -306,8 +330,10 @@ class SpikingNeuron(FiringMethods, ClassWide, nn.Module, metaclass=Registered):
 
     def _retrace(self) -> None:
         """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
-        if hasattr(self, "model"):
-            self.__dict__["_program"] = program_for(self.model.cell(self._mode, self.reset_delay), self.spike_grad)
+        self._find_values()
+        if hasattr(type(self), "model"):
+            frame = Frame(self._mode, self.reset_delay, self.decay)
+            self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
 
     @property
     def reset_mechanism(self) -> str:

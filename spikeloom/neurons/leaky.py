@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..cells.firing import AnyModel
 from ..cells.leaky import LEAKY
 from ._lif import LIF
 from ._neuron import SpikeGrad, SpikingNeuron
@@ -40,6 +41,8 @@ class Leaky(LIF):
         graded_spikes_factor: the amplitude of a spike.
         learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
         reset_delay: if False, the reset acts within the step of the spike.
+        decay: how beta is kept between 0 and 1: "clamp"; "sigmoid", learned as `beta_logit`; or "tau", learned as a
+            time constant in steps, `beta_tau`. `lif.beta` is the decay in force.
 
     Shapes:
         input_ and mem [B, *N], any number of dimensions; spk and mem as the input.
@@ -60,7 +63,7 @@ class Leaky(LIF):
         (tensor([0.]), tensor([0.3125]))
     """
 
-    model = LEAKY
+    model: AnyModel = LEAKY
     mem: Tensor
 
     def __init__(
@@ -79,23 +82,9 @@ class Leaky(LIF):
         graded_spikes_factor: float | Tensor = 1.0,
         learn_graded_spikes_factor: bool = False,
         reset_delay: bool = True,
+        decay: str = "clamp",
     ):
-        super().__init__(
-            beta,
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_beta,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            graded_spikes_factor,
-            learn_graded_spikes_factor,
-        )
-        self.reset_delay = reset_delay
+        self._build(locals())
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         """One step: input_ [B, *N] and, unless the layer keeps it, mem [B, *N]; returns spk, or (spk, mem)."""

@@ -25,6 +25,16 @@ class Trajectory:
     finals: tuple[Tensor, ...]
 
 
+def fed_back(step: Step, feedback: Callable[[Tensor], Tensor]) -> Step:
+    """The step of a neuron whose own spikes come back into its input; its first state is its last spikes."""
+
+    def step_with_feedback(x: Tensor, spk: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        spk, *new = step(x + feedback(spk), *states)
+        return (spk, spk, *new)
+
+    return step_with_feedback
+
+
 def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: bool = True) -> Trajectory:
     """Run `step` over time.
 

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..scoped import Scoped
 from . import op
 from .emit_numba import Variant
-from .loop import Trajectory, loop
+from .loop import Step, Trajectory, fed_back, loop
 from .program import Program
 
 
@@ -27,6 +28,8 @@ class Call:
         params: the cell's parameters by name, each broadcastable to [*S].
         traced: whether the states of every step are wanted, not only the last.
         layer: how messages name the neuron.
+        feedback: a layer from the spikes of the step before, which are then the first state, to what they add to the
+            input.
     """
 
     program: Program
@@ -36,6 +39,7 @@ class Call:
     params: Mapping[str, Tensor]
     traced: bool = True
     layer: str = "the neuron"
+    feedback: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,13 @@ class Backend:
 
 
 def _run_loop(call: Call) -> Trajectory:
-    step = call.program.step(call.params)
+    return _looped(call, call.program.step(call.params))
+
+
+def _looped(call: Call, step: Step) -> Trajectory:
+    """The call step by step, by that step."""
+    if call.feedback is not None:
+        step = fed_back(step, call.feedback)
     if call.steps is None:
         spk, *states = step(call.x, *call.states)
         return Trajectory(spk, (), tuple(states))
@@ -89,9 +99,18 @@ def _numba_refusals(call: Call) -> list[str]:
 
 def _run_numba(call: Call) -> Trajectory:
     params = call.program.hoist(call.params)
+    if call.feedback is not None:
+        return _looped(call, partial(_one_step, call, params))
     code = _variant(call, params).code
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
     return Trajectory(spk, tuple(traces) if call.traced else (), tuple(finals))
+
+
+def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    """One step by the kernel, differentiable."""
+    step = replace(call, x=x, steps=None, states=states, feedback=None)
+    spk, finals, _ = op.scan(call.program.key, _variant(step, params).code, call.layer, None, x, states, params)
+    return (spk, *finals)
 
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:

@@ -16,6 +16,9 @@ from .running import snntorch
 
 LIBRARIES = {"ours": snn, "theirs": snntorch}
 LAYERS = ("Leaky", "LIF", "SpikingNeuron")
+ADDED = {"Leaky": ["decay"]}
+"""What our layers take after the arguments that they share."""
+
 LEARN_ALL = {"learn_beta": True, "learn_threshold": True, "learn_graded_spikes_factor": True}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -38,7 +41,9 @@ def made(library: ModuleType, name: str = "Leaky", **options: Any) -> Any:
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_arguments_have_the_same_names_order_and_defaults(name):
     ours, theirs = (inspect.signature(getattr(library, name)).parameters for library in LIBRARIES.values())
-    assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
+    taken = [(p.name, p.default) for p in ours.values()]
+    assert taken[: len(theirs)] == [(p.name, p.default) for p in theirs.values()]
+    assert [name for name, _ in taken[len(theirs) :]] == ADDED.get(name, [])
 
 
 def test_the_arguments_of_a_call_have_the_same_names_order_and_defaults():

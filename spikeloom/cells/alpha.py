@@ -1,0 +1,32 @@
+"""The alpha neuron: an excitatory and an inhibitory current, whose difference is the membrane, an alpha function."""
+
+from .. import ops
+from ..ops import Value
+from .firing import Charge, Model, States
+
+
+def alpha_neuron(
+    x: Value, syn_exc: Value, syn_inh: Value, mem: Value, *, alpha: Value, beta: Value
+) -> tuple[Value, ...]:
+    """exc' = alpha * exc + x;  inh' = beta * inh - x;  mem' = tau * (exc' + inh').
+
+    tau = ln(alpha) / (ln(beta) - ln(alpha)) + 1 scales the membrane; it has no memory of its own.
+    """
+    exc, inh = alpha * syn_exc + x, beta * syn_inh - x
+    tau = ops.log(alpha) / (ops.log(beta) - ops.log(alpha)) + 1
+    return exc, inh, tau * (exc + inh)
+
+
+def subtract(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
+    """exc' - R * threshold;  (1 - R) * inh';  mem' + R * inh, with the inhibitory current of the step before."""
+    exc, inh, mem = charge(x, *states)
+    return exc - fired * threshold, (1 - fired) * inh, mem + fired * states[1]
+
+
+def zero(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
+    """Both currents and the membrane, each times (1 - R)."""
+    exc, inh, mem = charge(x, *states)
+    return (1 - fired) * exc, (1 - fired) * inh, (1 - fired) * mem
+
+
+ALPHA = Model(alpha_neuron, resets={"subtract": subtract, "zero": zero}, decays=("beta", "alpha"))

@@ -1,0 +1,14 @@
+"""A leaky integrator that fires where its membrane has changed by more than a threshold."""
+
+from .. import ops
+from ..ops import Value
+from .firing import Whole
+
+
+def delta_leaky(x: Value, mem: Value, mem_prev: Value, *, beta: Value, delta_threshold: Value) -> tuple[Value, ...]:
+    """mem' = beta * mem + x;  spk = H(|mem' - mem| - delta_threshold); there is no reset."""
+    new = beta * mem + x
+    return ops.spike(ops.abs(new - mem) - delta_threshold), new, mem
+
+
+DELTA_LEAKY = Whole(delta_leaky)

@@ -1,0 +1,66 @@
+"""The values of a neuron: what its equation takes beside input and states, each a buffer or a learned parameter."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..cells.decay import DECAYS
+from ..cells.firing import AnyModel
+from ._state import checked_value
+
+
+class Values(nn.Module):
+    """Registers values, and finds them again under the names that the equation has for them.
+
+    A decay that is not clamped is kept as the number from which it follows, under a name that says so (`beta_logit`),
+    so that no checkpoint is read as something else. The attribute `beta` is the decay itself.
+    """
+
+    model: AnyModel
+    decay: str = "clamp"
+    _sources: tuple[tuple[str, str], ...] = ()
+
+    def _state_names(self) -> tuple[str, ...]:
+        return self.model.states if hasattr(type(self), "model") else ()
+
+    def _value_names(self) -> tuple[str, ...]:
+        return self.model.params if hasattr(type(self), "model") else ()
+
+    def _kept_as(self, name: str) -> str:
+        """The name under which a value is registered."""
+        decays = self.model.decays if hasattr(type(self), "model") else ()
+        return name + DECAYS[self.decay].suffix if name in decays else name
+
+    def _register_value(self, name: str, value: Any, learn: bool) -> None:
+        tensor, kept = checked_value(value, type(self).__name__, name), self._kept_as(name)
+        if kept != name:
+            tensor = DECAYS[self.decay].kept(tensor.to(torch.promote_types(tensor.dtype, torch.get_default_dtype())))
+        if learn:
+            tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+            self.register_parameter(kept, nn.Parameter(tensor))
+        else:
+            self.register_buffer(kept, tensor)
+
+    def _values(self) -> dict[str, Tensor]:
+        """What the equation takes, as it stands."""
+        buffers, parameters = self._buffers, self._parameters
+        values = {}
+        for name, kept in self._sources:
+            value = buffers.get(kept)
+            if value is None:
+                value = parameters.get(kept)
+            if value is None:  # in replicas and parametrized layers it is neither, and found the long way
+                value = getattr(self, kept)
+            # a number is a plain attribute
+            values[name] = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+        return values
+
+    def _find_values(self) -> None:
+        """Note where each value is, so that a step need not look."""
+        self.__dict__["_sources"] = tuple((name, self._kept_as(name)) for name in self._value_names())
+
+    def __getattr__(self, name: str) -> Any:
+        if self.__dict__.get("decay", "clamp") != "clamp" and self._kept_as(name) != name:
+            return DECAYS[self.decay].bounded(getattr(self, self._kept_as(name)))
+        return super().__getattr__(name)

@@ -1,0 +1,90 @@
+"""The alpha layer: a membrane that follows an alpha function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cells.alpha import ALPHA
+from ._lif import LIF
+from ._neuron import SpikeGrad, SpikingNeuron
+
+
+class Alpha(LIF):
+    """Neuron whose membrane answers a spike by an alpha function: the difference of two decaying currents.
+
+    With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1) and R = H(mem - threshold) from the membrane of the step before:
+
+    exc = a * syn_exc + x;  inh = b * syn_inh - x;  m = tau * (exc + inh),  tau = ln(a) / (ln(b) - ln(a)) + 1
+
+    | reset_mechanism | syn_exc'            | syn_inh'        | mem'            |
+    | --------------- | ------------------- | --------------- | --------------- |
+    | "zero"          | (1 - R) * exc       | (1 - R) * inh   | (1 - R) * m     |
+    | "subtract"      | exc - R * threshold | (1 - R) * inh   | m + R * syn_inh |
+    | "none"          | exc                 | inh             | m               |
+
+    and spk = H(mem' - threshold). The membrane has no memory of its own, and rises one step after the input.
+
+    Args:
+        alpha: decay of the excitatory current per step; above beta.
+        beta: decay of the inhibitory current per step; not 1.
+        learn_alpha: if True, alpha is an nn.Parameter.
+        reset_mechanism: "zero" is the default here.
+        The others are those of `Leaky`.
+
+    Shapes:
+        input_ and each state [B, *N]; returns (spk, syn_exc, syn_inh, mem), each as the input. Unrolled: [T, B, *N].
+
+    Raises:
+        ValueError: unless alpha is above beta for every neuron, and beta is not 1. Also what `Leaky` raises.
+
+    Source: Rall, "Distinguishing theoretical synaptic potentials computed for different soma-dendritic distributions
+    of synaptic input", 1967; Eshraghian et al., 2023, appendix B.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.Alpha(alpha=0.9, beta=0.8)
+        >>> syn_exc, syn_inh, mem = lif.init_alpha()
+        >>> for _ in range(2):
+        ...     spk, syn_exc, syn_inh, mem = lif(torch.tensor([0.7]), syn_exc, syn_inh, mem)
+        >>> mem
+        tensor([0.1326])
+    """
+
+    model = ALPHA
+    syn_exc: Tensor
+    syn_inh: Tensor
+    mem: Tensor
+
+    def __init__(
+        self,
+        alpha: float | Tensor,
+        beta: float | Tensor,
+        threshold: float | Tensor = 1.0,
+        spike_grad: SpikeGrad | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_alpha: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "zero",
+        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        output: bool = False,
+        decay: str = "clamp",
+    ):
+        self._build(locals())
+        a, b = torch.as_tensor(alpha), torch.as_tensor(beta)
+        if not bool((a > b).all()) or bool((b == 1).any()):
+            raise ValueError(
+                f"Alpha got alpha={a.tolist()} and beta={b.tolist()}; alpha must be above beta for every neuron, and "
+                "beta not 1"
+            )
+
+    def forward(
+        self, input_: Tensor, syn_exc: Tensor | None = None, syn_inh: Tensor | None = None, mem: Tensor | None = None
+    ) -> Any:
+        """One step: input_ [B, *N] and, unless the layer keeps them, the states; returns spk, or spk and the states."""
+        return self._run(input_, (syn_exc, syn_inh, mem))
+
+    init_alpha = SpikingNeuron.reset_mem

@@ -1,0 +1,133 @@
+"""Lapicque's layer: the leaky neuron as an electric circuit."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cells.lapicque import LAPICQUE
+from ._lif import LIF
+from ._neuron import SpikeGrad, SpikingNeuron
+from ._state import checked_value
+
+Given = float | Tensor | bool
+"""A number or tensor, or False: not given."""
+
+
+class Lapicque(LIF):
+    """Leaky integrate-and-fire neuron as a circuit: a capacitor C beside a resistor R, stepped by Euler's rule.
+
+    With R_ = H(mem - threshold) from the membrane of the step before:
+
+    base = time_step / C * x + (1 - time_step / (R * C)) * mem
+
+    | reset_mechanism | membrane                      |
+    | --------------- | ----------------------------- |
+    | "subtract"      | mem' = base - R_ * threshold  |
+    | "zero"          | mem' = (1 - R_) * base        |
+    | "none"          | mem' = base                   |
+
+    and spk = H(mem' - threshold). What is not given follows from beta = exp(-time_step / (R * C)): R and C give beta;
+    beta and R give C; beta and C give R; beta alone has R = 1. Beta itself is not in the equation: the membrane decays
+    by 1 - time_step / (R * C) = 1 + ln(beta), which is close to beta where beta is close to 1.
+
+    Args:
+        beta: decay per step, between 0 and 1; a number or a tensor that broadcasts over the trailing dimensions.
+        R: resistance, in ohm.
+        C: capacitance, in farad.
+        time_step: length of a step, in seconds.
+        learn_beta: if True, beta is an nn.Parameter, and what followed from it follows at every step.
+        The others are those of `Leaky`.
+
+    Shapes:
+        input_ and mem [B, *N]; returns (spk, mem), each as the input. Unrolled: [T, B, *N].
+
+    Raises:
+        ValueError: unless beta, or both R and C, are given; or if all three are given and contradict each other.
+        Also what `Leaky` raises.
+
+    Source: Lapicque, "Recherches quantitatives sur l'excitation électrique des nerfs traitée comme une polarisation",
+    1907; Brunel and van Rossum, "Lapicque's 1907 paper: from frogs to integrate-and-fire", 2007.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.Lapicque(R=4.0, C=1.0)
+        >>> mem = lif.init_lapicque()
+        >>> for _ in range(2):
+        ...     spk, mem = lif(torch.tensor([0.5]), mem)
+        >>> spk, mem
+        (tensor([0.]), tensor([0.8750]))
+    """
+
+    model = LAPICQUE
+    mem: Tensor
+    R: Tensor
+    C: Tensor
+    time_step: Tensor
+
+    def __init__(
+        self,
+        beta: Given = False,
+        R: Given = False,
+        C: Given = False,
+        time_step: float = 1,
+        threshold: float | Tensor = 1.0,
+        spike_grad: SpikeGrad | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "subtract",
+        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        output: bool = False,
+    ):
+        options, given = dict(locals()), {"beta": beta, "R": R, "C": C}
+        values = {name: checked_value(v, "Lapicque", name) for name, v in given.items() if v is not False}
+        self._build(options | _completed(values, checked_value(time_step, "Lapicque", "time_step")))
+        self._follows = "R" if "R" not in values and "C" in values else "C"
+
+    def _values(self) -> dict[str, Tensor]:
+        values = super()._values()
+        return values | self._followed() if self.beta.requires_grad else values
+
+    def _followed(self) -> dict[str, Tensor]:
+        """What follows from a learned beta, with its gradient."""
+        other = self.R if self._follows == "C" else self.C
+        return {self._follows: _of_beta(self.beta, other, self.time_step)}
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.beta.requires_grad:
+            destination.update({prefix + name: value.detach() for name, value in self._followed().items()})
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+        """One step: input_ [B, *N] and, unless the layer keeps it, mem [B, *N]; returns spk, or (spk, mem)."""
+        return self._run(input_, (mem,))
+
+    init_lapicque = SpikingNeuron.reset_mem
+
+
+def _of_beta(beta: Tensor, other: Tensor, time_step: Tensor) -> Tensor:
+    """C from beta and R, or R from beta and C: both solve beta = exp(-time_step / (R * C))."""
+    return time_step / (other * torch.log(1 / beta))
+
+
+def _completed(given: Mapping[str, Tensor], time_step: Tensor) -> dict[str, Tensor]:
+    """beta, R and C from those that are given."""
+    if "R" in given and "C" in given:
+        beta = torch.exp(-time_step / (given["R"] * given["C"]))
+        beta = beta if beta.dim() else beta.reshape(1)
+        if "beta" in given and not torch.allclose(given["beta"].to(beta.dtype), beta, rtol=1e-3):
+            raise ValueError(
+                f"Lapicque got beta={given['beta'].tolist()}, but R={given['R'].tolist()} and C={given['C'].tolist()} "
+                f"give beta={beta.tolist()}; leave one of the three out"
+            )
+        return {"beta": beta, **given}
+    if "beta" not in given:
+        raise ValueError(f"Lapicque got {', '.join(given) or 'nothing'}; pass beta, or both R and C")
+    beta = given["beta"]
+    if "C" in given:
+        return {**given, "R": _of_beta(beta, given["C"], time_step)}
+    R = given.get("R", torch.tensor(1))
+    return {**given, "R": R, "C": _of_beta(beta, R, time_step)}
