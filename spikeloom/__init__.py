@@ -7,15 +7,29 @@ from . import surrogate as surrogate
 from .network import Explanation as Explanation
 from .network import explain as explain
 from .network import unroll as unroll
+from .neurons import ALIF as ALIF
+from .neurons import EIF as EIF
+from .neurons import IF as IF
+from .neurons import LI as LI
 from .neurons import LIF as LIF
+from .neurons import QIF as QIF
+from .neurons import AdLIF as AdLIF
 from .neurons import Alpha as Alpha
+from .neurons import CuBaLIF as CuBaLIF
 from .neurons import DeltaLeaky as DeltaLeaky
+from .neurons import EquationNeuron as EquationNeuron
+from .neurons import Izhikevich as Izhikevich
 from .neurons import Lapicque as Lapicque
 from .neurons import Leaky as Leaky
+from .neurons import NoisyLeaky as NoisyLeaky
+from .neurons import ParametricLIF as ParametricLIF
+from .neurons import ResonateFire as ResonateFire
 from .neurons import RLeaky as RLeaky
 from .neurons import RSynaptic as RSynaptic
 from .neurons import SpikingNeuron as SpikingNeuron
 from .neurons import Synaptic as Synaptic
+from .neurons import cell as cell
+from .neurons import charge as charge
 from .scan.select import backend as backend
 
 __version__ = "0.1.0"

@@ -1,11 +1,17 @@
 """The equations: one model, one short file."""
 
+from .adaptive import ADAPTIVE_CURRENT, ADAPTIVE_THRESHOLD
 from .alpha import ALPHA as ALPHA
 from .delta_leaky import DELTA_LEAKY as DELTA_LEAKY
 from .firing import AnyModel
+from .integrate import INTEGRATE_AND_FIRE, LEAKY_INTEGRATOR
 from .lapicque import LAPICQUE as LAPICQUE
 from .leaky import LEAKY as LEAKY
 from .leaky import RLEAKY as RLEAKY
+from .nonlinear import EXPONENTIAL, IZHIKEVICH, QUADRATIC
+from .parametric import PARAMETRIC
+from .refractory import REFRACTORY
+from .resonate import RESONATE_AND_FIRE
 from .synaptic import RSYNAPTIC as RSYNAPTIC
 from .synaptic import SYNAPTIC as SYNAPTIC
 
@@ -17,5 +23,15 @@ MODELS: dict[str, AnyModel] = {
     "lapicque": LAPICQUE,
     "alpha": ALPHA,
     "delta_leaky": DELTA_LEAKY,
+    "integrate_and_fire": INTEGRATE_AND_FIRE,
+    "leaky_integrator": LEAKY_INTEGRATOR,
+    "parametric": PARAMETRIC,
+    "adaptive_threshold": ADAPTIVE_THRESHOLD,
+    "adaptive_current": ADAPTIVE_CURRENT,
+    "quadratic": QUADRATIC,
+    "exponential": EXPONENTIAL,
+    "izhikevich": IZHIKEVICH,
+    "resonate_and_fire": RESONATE_AND_FIRE,
+    "refractory": REFRACTORY,
 }
 """Every model of the library by name; the test matrix is driven by it."""

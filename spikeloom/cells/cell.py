@@ -46,6 +46,13 @@ def signature_of(equation: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[s
     return positional[1:], keyword
 
 
+def initial_of(equation: Callable[..., Any]) -> dict[str, float]:
+    """Where each state of an equation starts: at its default, else at zero."""
+    states, _ = signature_of(equation)
+    arguments = inspect.signature(equation).parameters
+    return {name: 0.0 if (d := arguments[name].default) is inspect.Parameter.empty else float(d) for name in states}
+
+
 def cell_from(equation: Callable[..., tuple[Value, ...]]) -> Cell:
     """The cell of a complete equation, which fires and resets by itself.
 

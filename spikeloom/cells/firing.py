@@ -17,7 +17,7 @@ from typing import Protocol
 
 from .. import ops
 from ..ops import Value
-from .cell import Cell, signature_of
+from .cell import Cell, initial_of, signature_of
 from .decay import DECAYS
 
 States = tuple[Value, ...]
@@ -116,6 +116,10 @@ class Model:
         return ("spk", *own) if self.recurrent else own
 
     @cached_property
+    def initial(self) -> Mapping[str, float]:
+        return {"spk": 0.0, **initial_of(self.charge)}
+
+    @cached_property
     def params(self) -> tuple[str, ...]:
         return (*self._own_params, *(("V",) if self.recurrent else ()), *FRAME_PARAMS)
 
@@ -172,6 +176,10 @@ class Whole:
     @cached_property
     def states(self) -> tuple[str, ...]:
         return signature_of(self.equation)[0]
+
+    @cached_property
+    def initial(self) -> Mapping[str, float]:
+        return initial_of(self.equation)
 
     @cached_property
     def params(self) -> tuple[str, ...]:

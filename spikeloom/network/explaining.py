@@ -127,10 +127,14 @@ class _Watch:
     request: Request
     seen: list[tuple[Time, nn.Module, float, bool]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        neurons = [module for module in self.request.names if isinstance(module, SpikingNeuron)]
+        self.inside = {part for neuron in neurons for part in neuron.modules() if part is not neuron}
+
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         time = current_time()
         layer = isinstance(module, SpikingNeuron) or not module._modules
-        if module not in self.request.names or not layer or time is None:
+        if module not in self.request.names or module in self.inside or not layer or time is None:
             return
         with time.aside():
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]

@@ -73,6 +73,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     reset_mechanism_val: Tensor
     _mode: str
+    framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
     reset_delay: bool = True
     all_to_all: bool = False  # whether spikes come back through a layer (see `Recurrent`)
     _unrolled_around: bool = False  # see `time_of`
@@ -117,11 +118,13 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         own = surrogate.atan() if options["spike_grad"] is None else options["spike_grad"]
         self.spike_grad = surrogate.no_gradient() if options["surrogate_disable"] else own
         learned = [name.removeprefix("learn_") for name in given if name.startswith("learn_")]
-        for name in FRAME_PARAMS:
-            self._register_value(name, options[name], options.get(f"learn_{name}", False))
-        self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[self._mode]))
-        values = {*self._value_names(), *learned}.difference(FRAME_PARAMS)
-        for name in (*(n for n in ORDER if n in values), *sorted(values.difference(ORDER))):
+        values = [*dict.fromkeys((*self._value_names(), *learned))]
+        if self.framed:
+            for name in FRAME_PARAMS:
+                self._register_value(name, options[name], options.get(f"learn_{name}", False))
+            self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[self._mode]))
+            values = [name for name in values if name not in FRAME_PARAMS]
+        for name in sorted(values, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
             if name in given:
                 self._register_value(name, given[name], given.get(f"learn_{name}", False))
         self._keep(tuple(torch.zeros(0) for _ in self._state_names()))
@@ -243,9 +246,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         states = []
         for name, state in zip(self._state_names(), given, strict=True):
             if state is None:
-                state = fresh_state(getattr(self, name), x, dtype, self._label, name)
+                state = fresh_state(getattr(self, name), x, dtype, self._label, name, self._starts_at(name))
             else:
-                state = broadcast_state(state, x, dtype, self._label, name)
+                state = broadcast_state(state, x, dtype, self._label, name, self._starts_at(name))
             if self._passage is not None and self._passage.done and state.requires_grad:
                 state = carried(state, self._label(), name)
             states.append(state)
@@ -256,9 +259,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
             self.__dict__[name] = state
 
     def reset_mem(self) -> Any:
-        """Set every state to zeros of its present shape, and return them: one tensor, or a tuple of several."""
-        self._keep(tuple(torch.zeros_like(getattr(self, name)) for name in self._state_names()))
-        states = tuple(getattr(self, name) for name in self._state_names())
+        """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
+        names = self._state_names()
+        self._keep(tuple(torch.full_like(getattr(self, name), self._starts_at(name)) for name in names))
+        states = tuple(getattr(self, name) for name in names)
         return states[0] if len(states) == 1 else states
 
     def detach_mem(self) -> None:
@@ -267,7 +271,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
-        was_meta = self.reset_mechanism_val.is_meta
+        was_meta = self.framed and self.reset_mechanism_val.is_meta
         super()._apply(fn, recurse)
         self._keep(tuple(moved(getattr(self, name), fn) for name in self._state_names()))
         for name in ("_before", "_reset"):
@@ -343,6 +347,8 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     @reset_mechanism.setter
     def reset_mechanism(self, mode: str) -> None:
         _check_reset(mode)
+        if not self.framed:
+            raise AttributeError(f"{type(self).__name__} resets by its own equation; it has no reset_mechanism")
         self._mode = mode
         self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, self.reset_dict[mode])
         self._retrace()

@@ -69,6 +69,9 @@ class Registered(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         # that of the constructor, which `__call__` above would hide from inspect and help()
+        told: inspect.Signature | None = getattr(cls, "signature", None)
+        if told is not None:
+            return told
         constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
         return constructor.replace(parameters=list(constructor.parameters.values())[1:])
 

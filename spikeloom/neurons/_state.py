@@ -34,10 +34,12 @@ def checked_value(value: Any, label: str, name: str) -> Tensor:
     return tensor
 
 
-def fresh_state(state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str) -> Tensor:
-    """The state that the layer keeps, or zeros where its shape is not that of the input (the last, smaller batch)."""
+def fresh_state(
+    state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str, start: float = 0.0
+) -> Tensor:
+    """The state that the layer keeps, or its start where its shape is not the input's (the last, smaller batch)."""
     if state.shape != x.shape or state.is_meta != x.is_meta or not state.numel():
-        return torch.zeros(x.shape, dtype=dtype, device=x.device)
+        return torch.full(x.shape, start, dtype=dtype, device=x.device)
     if state.device != x.device:
         raise ValueError(
             f"{label()} keeps {name} on {state.device} and got an input on {x.device}; "
@@ -49,12 +51,14 @@ def fresh_state(state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[]
     return state if state.dtype is dtype else state.to(dtype)
 
 
-def broadcast_state(state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str) -> Tensor:
-    """A state given by hand: zeros where it is empty, else broadcast to the input."""
+def broadcast_state(
+    state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str, start: float = 0.0
+) -> Tensor:
+    """A state given by hand: its start where it is empty, else broadcast to the input."""
     if not isinstance(state, Tensor):
         raise TypeError(f"{label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
     if state.numel() == 0 and state.shape != x.shape:
-        return torch.zeros(x.shape, dtype=dtype, device=x.device)
+        return torch.full(x.shape, start, dtype=dtype, device=x.device)
     if state.device != x.device:
         raise ValueError(f"{label()} got {name} on {state.device} and an input on {x.device}; move one to the other")
     if state.is_complex():

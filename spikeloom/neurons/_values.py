@@ -24,6 +24,10 @@ class Values(nn.Module):
     def _state_names(self) -> tuple[str, ...]:
         return self.model.states if hasattr(type(self), "model") else ()
 
+    def _starts_at(self, name: str) -> float:
+        """The value of a state before the first step."""
+        return self.model.initial[name]
+
     def _value_names(self) -> tuple[str, ...]:
         return self.model.params if hasattr(type(self), "model") else ()
 

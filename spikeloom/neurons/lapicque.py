@@ -86,6 +86,8 @@ class Lapicque(LIF):
         values = {name: checked_value(v, "Lapicque", name) for name, v in given.items() if v is not False}
         self._build(options | _completed(values, checked_value(time_step, "Lapicque", "time_step")))
         self._follows = "R" if "R" not in values and "C" in values else "C"
+        if learn_beta:  # it may be given as one number and follow for each neuron
+            self._buffers.update({name: value.detach() for name, value in self._followed().items()})
 
     def _values(self) -> dict[str, Tensor]:
         values = super()._values()

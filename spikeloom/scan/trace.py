@@ -116,7 +116,9 @@ class Graph:
             return value
         if isinstance(value, (int, float)):
             return self.leaf("const", float(value))
-        raise Untraceable(f"{type(value).__name__} {value!r} enters the equation; pass it as a parameter")
+        shape = getattr(value, "shape", None)  # of a tensor, whose values would fill the screen
+        told = repr(value) if shape is None else f"of shape {tuple(shape)}"
+        raise Untraceable(f"a {type(value).__name__} {told} enters the equation; pass it as a parameter")
 
     def _shared(self, op: str, args: tuple[Symbol, ...], value: Any) -> Symbol:
         key = (op, tuple(a.index for a in args), repr(value))

@@ -1,0 +1,86 @@
+"""Neurons that adapt: after spikes the threshold rises, or a current holds the membrane down."""
+
+from .. import ops
+from ..ops import Value
+from .firing import States, Whole
+
+
+def adaptive_threshold(
+    x: Value,
+    mem: Value,
+    adapt: Value,
+    *,
+    beta: Value = 0.9,
+    rho: Value = 0.97,
+    kappa: Value = 0.1,
+    threshold: Value = 1.0,
+) -> States:
+    """Leaky integrate-and-fire neuron with an adaptive threshold: each spike raises it, and it decays back.
+
+    With R = H(mem - threshold - kappa * adapt) from the step before, without gradient:
+
+    adapt' = rho * adapt + R;  mem' = beta * mem + x - R * threshold;  spk = H(mem' - threshold - kappa * adapt')
+
+    Args:
+        beta: decay of the membrane per step, held between 0 and 1 (see `decay`).
+        rho: decay of the adaptation per step, likewise.
+        kappa: how far one spike raises the threshold.
+        threshold: membrane above which a neuron that has not fired for long fires.
+
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", 2018; Bellec
+    et al., "A solution to the learning dilemma for recurrent networks of spiking neurons", 2020, equations 6 to 10.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.ALIF(beta=0.5, rho=1.0, kappa=0.25)
+        >>> spk, mem, adapt = snn.unroll(lif, torch.full((14, 1), 1.2))
+        >>> spk.flatten()  # the intervals grow
+        tensor([1., 0., 1., 0., 1., 0., 0., 1., 0., 0., 1., 0., 0., 0.])
+    """
+    fired = ops.detach(ops.spike(mem - threshold - kappa * adapt))
+    adapt = rho * adapt + fired
+    mem = beta * mem + x - fired * threshold
+    return ops.spike(mem - threshold - kappa * adapt), mem, adapt
+
+
+def adaptive_current(
+    x: Value,
+    mem: Value,
+    adapt: Value,
+    *,
+    beta: Value = 0.9,
+    rho: Value = 0.95,
+    a: Value = 0.5,
+    b: Value = 0.5,
+    threshold: Value = 1.0,
+) -> States:
+    """Adaptive leaky integrate-and-fire neuron: a current that follows membrane and spikes works against the input.
+
+    With R = H(mem - threshold) from the step before, without gradient:
+
+    adapt' = rho * adapt + a * mem + b * R;  mem' = beta * (mem - R * threshold) + (1 - beta) * (x - adapt')
+
+    and spk = H(mem' - threshold). With a > 0 the membrane can oscillate.
+
+    Args:
+        beta: decay of the membrane per step, held between 0 and 1 (see `decay`).
+        rho: decay of the adaptation per step, likewise.
+        a: how strongly the adaptation follows the membrane.
+        b: how far one spike raises the adaptation.
+        threshold: membrane above which the neuron fires.
+
+    Source: Bittar and Garner, "A surrogate gradient spiking baseline for speech command recognition", 2022, section 2;
+    after Brette and Gerstner, "Adaptive exponential integrate-and-fire model", 2005, without its exponential.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.AdLIF(beta=0.5, a=0.0, b=1.0)
+        >>> snn.unroll(lif, torch.full((8, 1), 3.0))[0].flatten()
+        tensor([1., 1., 0., 0., 1., 0., 0., 0.])
+    """
+    fired = ops.detach(ops.spike(mem - threshold))
+    adapt = rho * adapt + a * mem + b * fired
+    mem = beta * (mem - fired * threshold) + (1 - beta) * (x - adapt)
+    return ops.spike(mem - threshold), mem, adapt
+
+
+ADAPTIVE_THRESHOLD = Whole(adaptive_threshold, decays=("beta", "rho"))
+ADAPTIVE_CURRENT = Whole(adaptive_current, decays=("beta", "rho"))

@@ -1,0 +1,126 @@
+"""Neurons whose membrane drives itself on to the spike: quadratic, exponential, Izhikevich."""
+
+from .. import ops
+from ..ops import Value
+from .firing import States, Whole
+
+
+def quadratic(
+    x: Value,
+    mem: Value,
+    *,
+    tau: Value = 2.0,
+    gain: Value = 1.0,
+    v_rest: Value = 0.0,
+    v_critical: Value = 0.8,
+    threshold: Value = 1.0,
+    v_reset: Value = 0.0,
+) -> States:
+    """Quadratic integrate-and-fire neuron: beyond a critical membrane it drives itself on to the spike.
+
+    v = mem + (gain * (mem - v_rest) * (mem - v_critical) + x) / tau;  spk = H(v - threshold);  mem' = v_reset after it
+
+    One Euler step. No gradient flows through the reset.
+
+    Args:
+        tau: time constant, in steps.
+        gain: strength of the quadratic drive.
+        v_rest: stable membrane without input.
+        v_critical: membrane above which it rises without input.
+        threshold: membrane at which the spike is counted.
+        v_reset: membrane after a spike.
+
+    Source: Gerstner et al., "Neuronal Dynamics", 2014, equation 5.16; Latham et al., "Intrinsic dynamics in neuronal
+    networks", 2000.
+
+        >>> import torch, spikeloom as snn
+        >>> snn.unroll(snn.QIF(), torch.full((5, 1), 1.0))[0].flatten()
+        tensor([0., 0., 1., 0., 0.])
+    """
+    mem = mem + (gain * (mem - v_rest) * (mem - v_critical) + x) / tau
+    spk = ops.spike(mem - threshold)
+    return spk, mem - ops.detach(spk) * (mem - v_reset)
+
+
+def exponential(
+    x: Value,
+    mem: Value,
+    *,
+    tau: Value = 2.0,
+    v_rest: Value = 0.0,
+    sharpness: Value = 0.2,
+    rheobase: Value = 0.8,
+    threshold: Value = 1.0,
+    v_reset: Value = 0.0,
+) -> States:
+    """Exponential integrate-and-fire neuron: near the rheobase an exponential drive takes over.
+
+    v = mem + (v_rest - mem + sharpness * exp((mem - rheobase) / sharpness) + x) / tau
+
+    spk = H(v - threshold);  mem' = v_reset after a spike, else v. One Euler step. No gradient flows through the reset.
+
+    Args:
+        tau: time constant, in steps.
+        v_rest: membrane that the leak pulls to.
+        sharpness: how abrupt the upswing is, in units of the membrane.
+        rheobase: membrane at which it begins.
+        threshold: membrane at which the spike is counted.
+        v_reset: membrane after a spike.
+
+    Source: Fourcaud-Trocmé et al., "How spike generation mechanisms determine the neuronal response to fluctuating
+    inputs", 2003, equation 14.
+
+        >>> import torch, spikeloom as snn
+        >>> snn.unroll(snn.EIF(), torch.full((5, 1), 1.0))[0].flatten()
+        tensor([0., 0., 0., 1., 0.])
+    """
+    mem = mem + (v_rest - mem + sharpness * ops.exp((mem - rheobase) / sharpness) + x) / tau
+    spk = ops.spike(mem - threshold)
+    return spk, mem - ops.detach(spk) * (mem - v_reset)
+
+
+def izhikevich(
+    x: Value,
+    mem: Value = -65.0,
+    recovery: Value = -13.0,
+    *,
+    a: Value = 0.02,
+    b: Value = 0.2,
+    c: Value = -65.0,
+    d: Value = 8.0,
+    threshold: Value = 30.0,
+    dt: Value = 1.0,
+) -> States:
+    """Izhikevich's neuron, in millivolt and milliseconds: two equations, and most firing patterns of the cortex.
+
+    v' = 0.04 v^2 + 5 v + 140 - u + x;  u' = a (b v - u);  at v > threshold: a spike, v = c, u = u + d
+
+    Stepped by `dt`, the membrane in two halves, as in the paper's program. The states start at -65 and -13. With a
+    threshold in millivolt the surrogate should be as wide, for instance ``surrogate.atan(alpha=0.2)``.
+
+    Args:
+        a: rate of the recovery, per millisecond.
+        b: how the recovery follows the membrane.
+        c: membrane after a spike, in millivolt.
+        d: what a spike adds to the recovery.
+        threshold: membrane at which the spike is counted, in millivolt.
+        dt: length of a step, in milliseconds.
+
+    Source: Izhikevich, "Simple model of spiking neurons", 2003.
+
+        >>> import torch, spikeloom as snn
+        >>> spk, mem, recovery = snn.unroll(snn.Izhikevich(), torch.full((200, 1), 10.0))
+        >>> spk.flatten().nonzero().flatten()  # in milliseconds: regular spiking that adapts
+        tensor([  3,  30,  78, 140, 194])
+    """
+    for _ in range(2):
+        mem = mem + 0.5 * dt * (0.04 * mem**2 + 5.0 * mem + 140.0 - recovery + x)
+    recovery = recovery + dt * a * (b * mem - recovery)
+    spk = ops.spike(mem - threshold)
+    fired = ops.detach(spk)
+    return spk, mem - fired * (mem - c), recovery + fired * d
+
+
+QUADRATIC = Whole(quadratic)
+EXPONENTIAL = Whole(exponential)
+IZHIKEVICH = Whole(izhikevich)

@@ -1,0 +1,206 @@
+"""A layer from an equation alone: the constructor's arguments are read off the equation's."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast, overload
+
+from torch import Tensor
+
+from .. import surrogate
+from ..cells.cell import signature_of
+from ..cells.firing import AnyModel, Frame, Model, Whole
+from ..scan.program import program_for
+from ._neuron import DEFAULTS, SpikingNeuron
+from ._registry import Registered
+
+Equation = Callable[..., Any]
+
+SHARED = ("spike_grad", "surrogate_disable", "init_hidden", "output", "decay")
+"""The options of every such layer."""
+
+FRAMED = ("inhibition", "reset_mechanism", "state_quant", "reset_delay")
+"""Those of a layer that fires and resets by the common frame."""
+
+
+class EquationNeuron(SpikingNeuron):
+    """Base of the neurons that `cell` and `charge` make of an equation.
+
+    Its arguments are the parameters of the equation, by position or by name, then by name alone:
+
+    Args:
+        learn: the names of the parameters that are to be nn.Parameters; one name, or several.
+        spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
+        surrogate_disable: if True, no gradient flows through the spikes.
+        init_hidden: if True, the layer keeps its state and returns the spikes alone.
+        output: if True, the states are returned even with init_hidden.
+        decay: how the equation's decays are kept between 0 and 1: "clamp", "sigmoid" or "tau" (see `Leaky`).
+        A neuron made by `charge` also takes threshold, inhibition, reset_mechanism, state_quant, reset_delay and
+        graded_spikes_factor, with the meaning that they have in `Leaky`.
+
+    Shapes:
+        input_ and each state [B, *N]; returns the spikes, then the states in the order of the equation. Unrolled:
+        [T, B, *N].
+    """
+
+    signature: ClassVar[inspect.Signature | None] = None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        if self.signature is None:
+            raise NotImplementedError("EquationNeuron is a base class; make a neuron of an equation with snn.cell")
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}: {error}; its arguments are {self.signature}") from None
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        learn = given.pop("learn")
+        learned = (learn,) if isinstance(learn, str) else tuple(learn)
+        unknown = [name for name in learned if name not in self._value_names()]
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} got learn={learn!r}; it has no {', '.join(unknown)}, choose from "
+                f"{', '.join(self._value_names()) or 'nothing: it has no parameters'}"
+            )
+        self._build(given | {f"learn_{name}": name in learned for name in self._value_names()})
+
+    def forward(self, input_: Tensor, *states: Tensor | None) -> Any:
+        """One step: input_ [B, *N] and, unless the layer keeps them, its states; returns spk, or spk and the states."""
+        names = self._state_names()
+        if len(states) > len(names):
+            raise TypeError(f"{self._label()} got {len(states)} states; it has {len(names)}: {', '.join(names)}")
+        return self._run(input_, (*states, *[None] * (len(names) - len(states))))
+
+
+def made(name: str, module: str, model: AnyModel, learn: tuple[str, ...] = (), **defaults: Any) -> type[EquationNeuron]:
+    """The layer class of a model.
+
+    Args:
+        name: of the class.
+        module: in which it is found under that name, so that it pickles.
+        model: the equation.
+        learn: the parameters that are learned unless others are asked for.
+        defaults: of the shared options, where they differ from the common ones.
+    """
+    signature = _signature(model, {**DEFAULTS, **defaults}, learn)
+    equation = model.charge if isinstance(model, Model) else model.equation
+    body = {
+        "__doc__": equation.__doc__,
+        "__module__": module,
+        "__qualname__": name,
+        "model": model,
+        "signature": signature,
+        "framed": isinstance(model, Model),
+    }
+    return cast(type[EquationNeuron], Registered(name, (EquationNeuron,), body))
+
+
+def _signature(model: AnyModel, options: Mapping[str, Any], learn: tuple[str, ...]) -> inspect.Signature:
+    equation = model.charge if isinstance(model, Model) else model.equation
+    own = [p for p in inspect.signature(equation).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    required = [p for p in own if p.default is p.empty]
+    values = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in (*required, *(p for p in own if p not in required))]
+    named = (*SHARED, *FRAMED, "graded_spikes_factor") if isinstance(model, Model) else SHARED
+    if isinstance(model, Model):
+        values.append(inspect.Parameter("threshold", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1.0))
+    given = {"learn": learn, **{name: options[name] for name in named}}
+    only = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in given.items()]
+    return inspect.Signature([*values, *only])
+
+
+@overload
+def cell(equation: Equation) -> type[EquationNeuron]: ...
+@overload
+def cell(*, decays: tuple[str, ...] = (), loop: bool = False) -> Callable[[Equation], type[EquationNeuron]]: ...
+def cell(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop: bool = False) -> Any:
+    """Decorator: a neuron of your own from its equation. The function becomes a layer class of the same name.
+
+    The equation is one time step, ``(x, *states, *, parameters) -> (spk, *new states)``: the arguments after x are the
+    states, and the keyword-only ones the parameters, with their defaults. It is written with arithmetic and the words
+    of `spikeloom.ops`, `ops.spike` among them. A state starts at zero, or at its default if it has one. The layer keeps
+    states, runs step by step and over whole sequences in fused kernels, forward and backward, and its parameters may be
+    numbers or tensors, constant or learned (see `EquationNeuron` for its arguments).
+
+    Args:
+        equation: the function.
+        decays: the names of parameters that are decays per step, which are then held between 0 and 1.
+        loop: if True, the equation may use whatever PyTorch has, and runs through the plain loop over time.
+
+    Raises:
+        TypeError: in a sentence that names the line, if the equation does what no kernel can be made of (a Python
+            branch on values, a torch function, a tensor from outside), unless `loop` is True; or if its arguments or
+            results are not those of a neuron.
+
+    For a neuron with the common threshold and resets, see `charge`.
+
+        >>> import torch, spikeloom as snn
+        >>> from spikeloom import ops
+        >>> @snn.cell
+        ... def Accumulator(x, mem, *, leak=0.1, threshold=1.0):
+        ...     mem = mem + x - leak
+        ...     spk = ops.spike(mem - threshold)
+        ...     return spk, mem - ops.detach(spk) * threshold
+        >>> lif = Accumulator(leak=torch.tensor([0.1, 0.3]), learn="leak", init_hidden=True)
+        >>> snn.unroll(lif, torch.full((4, 1, 2), 0.75)).sum(0)
+        tensor([[2., 1.]], grad_fn=<SumBackward1>)
+    """
+    return _decorated(lambda function: Whole(function, decays), equation, loop)
+
+
+@overload
+def charge(equation: Equation) -> type[EquationNeuron]: ...
+@overload
+def charge(*, decays: tuple[str, ...] = (), loop: bool = False) -> Callable[[Equation], type[EquationNeuron]]: ...
+def charge(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop: bool = False) -> Any:
+    """Decorator: a neuron of your own from how it charges; firing, threshold and resets are the library's.
+
+    The equation is ``(x, *states, *, parameters) -> new states``, the membrane last, before its reset. The layer has
+    what `spikeloom.Leaky` has: every reset mechanism, delayed or within the step, inhibition, graded spikes.
+
+    Args:
+        equation: the function.
+        decays: the names of parameters that are decays per step, which are then held between 0 and 1.
+        loop: if True, the equation may use whatever PyTorch has, and runs through the plain loop over time.
+
+    Raises:
+        TypeError: as `cell` does.
+
+        >>> import torch, spikeloom as snn
+        >>> @snn.charge(decays=("slow", "fast"))
+        ... def TwoTimescales(x, trace, mem, *, slow=0.99, fast=0.8):
+        ...     trace = slow * trace + x
+        ...     return trace, fast * mem + x + 0.1 * trace
+        >>> lif = TwoTimescales(learn=("slow", "fast"), threshold=0.5, reset_mechanism="zero")
+        >>> spk, trace, mem = snn.unroll(lif, torch.rand(20, 4, 8))
+        >>> spk.shape
+        torch.Size([20, 4, 8])
+    """
+    return _decorated(lambda function: Model(function, decays=decays), equation, loop)
+
+
+def _decorated(model_of: Callable[[Equation], AnyModel], equation: Equation | None, loop: bool) -> Any:
+    def layer_of(function: Equation) -> type[EquationNeuron]:
+        model = model_of(function)
+        _check_names(function.__name__, model)
+        layer = made(function.__qualname__, function.__module__, model)
+        layer.__name__ = function.__name__
+        why = program_for(model.cell(Frame()), surrogate.atan()).untraceable
+        if why and not loop:
+            raise TypeError(
+                f"{why}. Write the equation with arithmetic and spikeloom.ops, or let it run through the plain loop "
+                "over time: @snn.cell(loop=True)"
+            )
+        return layer
+
+    return layer_of if equation is None else layer_of(equation)
+
+
+def _check_names(name: str, model: AnyModel) -> None:
+    """Refuse names that the layer needs for itself, and decays that are no parameters."""
+    own = model.charge if isinstance(model, Model) else model.equation
+    states, params = signature_of(own)
+    taken = [n for n in (*states, *params) if n in ("learn", *SHARED) or hasattr(SpikingNeuron, n)]
+    if taken:
+        raise TypeError(f"{name} calls a value {', '.join(taken)}, which every layer has already; call it otherwise")
+    strange = [n for n in model.decays if n not in params]
+    if strange:
+        raise TypeError(f"{name} has no parameter {', '.join(strange)} that could be a decay; it has {params}")

@@ -1,0 +1,57 @@
+"""The leaky layer with a noisy membrane."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..scan.loop import Trajectory
+from .leaky import Leaky
+
+
+class NoisyLeaky(Leaky):
+    """Leaky integrate-and-fire neuron whose membrane gets Gaussian noise at every step.
+
+    mem' = (that of `Leaky`) + sigma * n, n drawn from N(0, 1) for each neuron and step; spk = H(mem' - threshold)
+
+    Spike and reset follow from the same noisy membrane. So a neuron fires with the probability Phi((u - threshold) /
+    sigma), u its membrane without this step's noise, and its noise is also in the states to come. The noise is drawn in
+    training and in evaluation, from torch's generator; the same seed gives the same spikes step by step and unrolled.
+
+    Args:
+        sigma: standard deviation of the noise, in units of the membrane; a number or a tensor that broadcasts over the
+            trailing dimensions. Assign 0 to `sigma` for a run without noise.
+        learn_sigma: if True, sigma is an nn.Parameter.
+        The others are those of `Leaky`; pass them by name.
+
+    Shapes:
+        those of `Leaky`.
+
+    Raises:
+        what `Leaky` raises.
+
+    Source: Ma, Yan and Tang, "Exploiting noise as a resource for computation and learning in spiking neural networks",
+    2023, equations 1 to 4, with Gaussian noise.
+
+        >>> import torch, spikeloom as snn
+        >>> _ = torch.manual_seed(0)
+        >>> lif = snn.NoisyLeaky(beta=0.0, sigma=0.5)
+        >>> spk, _ = snn.unroll(lif, torch.full((1, 10_000), 0.75), steps=1)
+        >>> spk.mean()  # Phi(-0.5) = 0.309
+        tensor(0.30...)
+    """
+
+    sigma: Tensor
+
+    def __init__(self, beta: float | Tensor, sigma: float | Tensor = 0.1, *, learn_sigma: bool = False, **options: Any):
+        super().__init__(beta, **options)
+        self._register_value("sigma", sigma, learn_sigma)
+
+    def _scan(
+        self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
+    ) -> tuple[Trajectory, str, list[str]]:
+        if steps is None:
+            noise = torch.randn_like(one_step)
+        else:  # drawn step by step, as a loop would
+            noise = torch.stack([torch.randn_like(one_step) for _ in range(steps)] or [one_step])[:steps]
+        return super()._scan(x + self.sigma.to(x.dtype) * noise, steps, one_step, given)
