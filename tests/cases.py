@@ -1,5 +1,6 @@
 """The tables that drive the tests of the engine: cells, shapes, spike functions."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -104,15 +105,26 @@ DEFAULTS: Mapping[str, float | tuple[float, float]] = {
 }
 """How the parameters of the library's own models are chosen; beta beyond 0 to 1 is clamped."""
 
-OWN: Mapping[str, Mapping[str, float | tuple[float, float]]] = {"alpha": {"alpha": 0.9, "beta": (0.2, 0.8)}}
-"""Where a model asks for others."""
+OWN: Mapping[str, Mapping[str, float | tuple[float, float]]] = {
+    "alpha": {"alpha": 0.9, "beta": (0.2, 0.8)},
+    "izhikevich": {"threshold": 30.0, "a": (0.02, 0.1)},
+    "quadratic": {"tau": (1.5, 4.0)},
+    "exponential_if": {"tau": (1.5, 4.0)},
+    "resonate_and_fire": {"omega": (0.3, 1.2)},
+}
+"""Where a model asks for others; what stands nowhere is the equation's own default."""
+
+INEXACT = {"exponential_if"}
+"""Models that use on their states what rounds differently in torch and in a kernel."""
 
 KEPT_AS: Mapping[str, tuple[float, float]] = {"sigmoid": (-1.0, 4.0), "tau": (0.5, 9.0)}
 """What a decay is kept as, where it is not clamped."""
 
 
 def params_of(name: str, model: AnyModel) -> dict[str, float | tuple[float, float]]:
-    chosen = {**DEFAULTS, **OWN.get(name, {})}
+    equation = model.charge if isinstance(model, Model) else model.equation
+    own = {p.name: p.default for p in inspect.signature(equation).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    chosen = {**own, **DEFAULTS, **OWN.get(name, {})}
     return {param: chosen[param] for param in model.params}
 
 
@@ -120,7 +132,9 @@ for _name, _model in MODELS.items():
     _frames = product(RESETS, (True, False)) if isinstance(_model, Model) else [("none", True)]
     for _reset, _delayed in _frames:
         _kind = f"{_name} {_reset} {'delayed' if _delayed else 'immediate'}" if isinstance(_model, Model) else _name
-        CELLS[_kind] = CellCase(_model.cell(Frame(_reset, _delayed)), params_of(_name, _model))
+        CELLS[_kind] = CellCase(
+            _model.cell(Frame(_reset, _delayed)), params_of(_name, _model), exact=_name not in INEXACT
+        )
 
 for _decay, _kept in KEPT_AS.items():
     CELLS[f"leaky by {_decay}"] = CellCase(LEAKY.cell(Frame(decay=_decay)), params_of("leaky", LEAKY) | {"beta": _kept})

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the subcommand takes."""
     standard = ", ".join(name for name, case in CASES.items() if case.standard)
     parser.add_argument("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
+    parser.add_argument("--all", action="store_true", help="every case, which takes some minutes")
     parser.add_argument("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes instead of the case's own")
     parser.add_argument(
         "--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)"
@@ -42,7 +43,8 @@ def bench(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if not out.resolve().parent.is_dir():
         raise CannotRun(f"--out got {out}; give the path of a file in a folder that exists")
-    chosen = [CASES[name] for name in arguments.case] if arguments.case else [c for c in CASES.values() if c.standard]
+    asked = [CASES[name] for name in arguments.case or ()]
+    chosen = asked or [case for case in CASES.values() if case.standard or arguments.all]
     print(heading())
     results = []
     for case in chosen:

@@ -29,7 +29,7 @@ MODELS: dict[str, AnyModel] = {
     "adaptive_threshold": ADAPTIVE_THRESHOLD,
     "adaptive_current": ADAPTIVE_CURRENT,
     "quadratic": QUADRATIC,
-    "exponential": EXPONENTIAL,
+    "exponential_if": EXPONENTIAL,
     "izhikevich": IZHIKEVICH,
     "resonate_and_fire": RESONATE_AND_FIRE,
     "refractory": REFRACTORY,

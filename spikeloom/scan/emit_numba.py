@@ -6,7 +6,7 @@ blocks whose state stays in the first-level cache, and runs each block over all 
 of a block, is what the compiler vectorises. Every operation stands in the source as it stands in the cell.
 
 Memory per element and step, in words of the dtype:
-forward: 1 read (input), 1 written (spikes), 1 written per state if traced.
+forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, 1 written (gradient of the input).
 What is constant in time (a static input, the gradient of a sum) is one row, read with time stride 0.
 """
@@ -56,19 +56,19 @@ class Variant:
     Args:
         dtype: "float32" or "float64".
         params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
-        traced: whether the states of every step are written.
+        traced: a digit per state: 1 if what it is at every step is kept.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward.
     """
 
     dtype: str
     params: str
-    traced: bool
+    traced: str
     grad: str
 
     @property  # not kept: torch.compile traces this, and cannot enter the lock of a cached property
     def code(self) -> str:
         """The variant as one word, for keys."""
-        return f"{self.dtype}-{self.params}-{'traced' if self.traced else 'last'}-{self.grad or 'forward'}"
+        return f"{self.dtype}-{self.params}-{self.traced}-{self.grad or 'forward'}"
 
     @cached_property
     def forward(self) -> "Variant":
@@ -80,7 +80,7 @@ class Variant:
     def parse(code: str) -> "Variant":
         """The variant of that word."""
         dtype, params, traced, grad = code.split("-")
-        return Variant(dtype, params, traced == "traced", "" if grad == "forward" else grad)
+        return Variant(dtype, params, traced, "" if grad == "forward" else grad)
 
 
 def forward_words(states: int, params: int) -> list[str]:
@@ -210,9 +210,9 @@ def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     body = ["x_m = load(x_t, m)", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
-    if variant.traced:
-        rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in states]
-        body += [f"store(trace{k}_t, m, {name(new[k])})" for k in states]
+    kept = [k for k in states if variant.traced[k] == "1" and k != derivation.spike_state]
+    rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
+    body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
     return {
         "unpack": _lines([*_unpack(forward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
         "time": "t in range(steps)",
@@ -227,9 +227,7 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     name = _Names(derivation, recalled=True)
     dx, *rest = derivation.backward
     carries, totals = rest[: len(states)], rest[len(states) :]
-    wanted = [g for g, kind in zip(totals, variant.params, strict=True) if kind.isupper()]
-    results = [g for g in (dx if variant.grad != "none" else None, *carries, *wanted) if g is not None]
-    nodes = needed(results, derivation.recalled)
+    nodes = derivation.pulled(variant.params, variant.grad)
     reads = set(nodes)
 
     rows, body = [], []
@@ -240,7 +238,7 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
         if old in reads:
             rows.append(f"state{k}_t = trace{k} + SIZE * (t - 1) * size if t > 0 else initial{k}")
             body.append(f"state{k}_m = load(state{k}_t, m)")
-        if new in reads and new is not old:
+        if new in reads and new not in step.states:
             rows.append(f"new{k}_t = trace{k} + SIZE * t * size")
             body.append(f"new{k}_m = load(new{k}_t, m)")
     for k, g in enumerate(derivation.cotangents):

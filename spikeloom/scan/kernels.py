@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import arena, cache, threads
 from .emit_numba import Variant, emit
-from .program import program_of
+from .program import program_of, spike_state
 
 _kernels: dict[tuple[str, str], threads.Entry] = {}
 
@@ -45,22 +45,49 @@ def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
     return param if kind in "uU" else param.expand(shape).contiguous()
 
 
-def forward(
-    key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Run the scan: spikes [T, *S], last states [*S], and, if the variant is traced, all states [T, *S]."""
+Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]
+"""Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None where the variant does not keep one.
+
+A state that is the spikes themselves is the same tensor.
+"""
+
+
+def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
+    """Run the scan."""
     variant, shape = Variant.parse(code), x.shape[1:]
     x, stride = rows(x)
     spk = arena.empty((steps, *shape), x)
     finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    traces = [arena.empty(spk.shape, spk) for _ in states] if variant.traced else []
+    stored = [arena.empty(spk.shape, spk) for _ in range(stored_states(key, variant))]
+    traces = all_traces(key, variant, spk, stored)
     inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
     words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
     for k, final in enumerate(finals):
-        words += [final.data_ptr(), traces[k].data_ptr() if traces else 0]
+        words += [final.data_ptr(), address(traces[k])]
     words += [p.data_ptr() for p in inputs]
     kernel(key, variant.forward).run(words)
     return spk, finals, traces
+
+
+def stored_states(key: str, variant: Variant) -> int:
+    """Of how many states there is a sequence beside the spikes."""
+    return len([k for k, digit in enumerate(variant.traced) if digit == "1" and k != spike_state(key)])
+
+
+def all_traces(key: str, variant: Variant, spk: Tensor, stored: Sequence[Tensor]) -> list[Tensor | None]:
+    """A sequence for each state: one of those stored, the spikes, or None."""
+    left, same = iter(stored), spike_state(key)
+    return [None if digit == "0" else spk if k == same else next(left) for k, digit in enumerate(variant.traced)]
+
+
+def by_themselves(outs: Outputs) -> list[Tensor]:
+    """The sequences of states that are none of the other results."""
+    return [trace for trace in outs[2] if trace is not None and trace is not outs[0]]
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor lies; 0 if there is none."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 @dataclass(frozen=True)
@@ -78,7 +105,7 @@ def backward(
     steps: int,
     x: Tensor | None,
     states: Sequence[Tensor],
-    traces: Sequence[Tensor],
+    traces: Sequence[Tensor | None],
     params: Sequence[Tensor],
     grad_spk: Tensor | None,
     grad_finals: Sequence[Tensor | None],
@@ -89,7 +116,7 @@ def backward(
     Args:
         x: the input, if the adjoint reads it.
         states: before the first step, [*S].
-        traces: after every step, [T, *S].
+        traces: after every step, [T, *S]; None where the adjoint does not read one.
     """
     variant, like = Variant.parse(code), states[0]
     shape = like.shape
@@ -108,15 +135,15 @@ def backward(
         dx = like.new_zeros((1, *shape))
     carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grad_finals]
     totals = [like.new_zeros(shape) if kind.isupper() else None for kind in variant.params]
-    words = [steps, shape.numel(), 0, *read(x), 0 if dx is None else dx.data_ptr(), *read(grad_spk)]
+    words = [steps, shape.numel(), 0, *read(x), address(dx), *read(grad_spk)]
     for initial, trace, carry in zip(states, traces, carries, strict=True):
         held.append(initial.contiguous())
-        words += [held[-1].data_ptr(), trace.data_ptr(), carry.data_ptr()]
+        words += [held[-1].data_ptr(), address(trace), carry.data_ptr()]
     for g in grad_traces:
         words += read(g)
     for p, kind, total in zip(params, variant.params, totals, strict=True):
         held.append(spread(p, kind, shape))
-        words += [held[-1].data_ptr(), 0 if total is None else total.data_ptr()]
+        words += [held[-1].data_ptr(), address(total)]
     kernel(key, variant).run(words)
     sums = [None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)

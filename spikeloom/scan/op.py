@@ -16,13 +16,10 @@ from .emit_numba import Variant
 from .program import reads_input
 from .saved import saved_by
 
-Outputs = tuple[Tensor, list[Tensor], list[Tensor]]
-"""Spikes [T, *S]; the last states, [*S]; if the variant is traced, the states after every step, [T, *S]."""
-
 
 def scan(
     key: str, code: str, layer: str, steps: int | None, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
-) -> Outputs:
+) -> kernels.Outputs:
     """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
 
     Args:
@@ -38,37 +35,48 @@ def scan(
     if torch.compiler.is_compiling():
         x_seq = x.unsqueeze(0) if steps is None else x
         spk, *rest = _operator(key, code, layer, steps or len(x_seq), x_seq, list(states), list(params))
-        return spk.squeeze(0) if steps is None else spk, rest[:n], rest[n:]
+        if steps is None:
+            return spk.squeeze(0), rest, []
+        return spk, rest[:n], kernels.all_traces(key, Variant.parse(code), spk, rest[n:])
     if steps is None:
         return *single.step(key, code, layer, x, states, params), []
     if not Variant.parse(code).grad:
         return kernels.forward(key, code, steps, x, states, params)
     spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
-    return spk, rest[:n], rest[n:]
+    return spk, rest[:n], kernels.all_traces(key, Variant.parse(code), spk, rest[n:])
 
 
-def _keep(ctx: Any, call: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], outs: Outputs, params: Any) -> None:
+def _keep(
+    ctx: Any, call: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], outs: kernels.Outputs, params: Any
+) -> None:
     """Save what the backward reads. The states after a single step are its trace."""
     key, code, ctx.layer, steps = call
     ctx.call, ctx.states = (key, code, steps), len(states)
     ctx.reads_input = bool(Variant.parse(code).grad) and reads_input(key)
-    ctx.save_for_backward(*states, *(outs[2] or outs[1]), *params, *([x] if ctx.reads_input else []))
+    spk, finals, traces = outs
+    ctx.own = [trace is not None and trace is not spk for trace in traces]  # which are outputs by themselves
+    if steps == 1 and not any(ctx.own):
+        traces = [final.unsqueeze(0) for final in finals]
+    ctx.kept = [trace is not None for trace in traces]
+    kept = [trace for trace in traces if trace is not None]
+    ctx.save_for_backward(*states, *kept, *params, *([x] if ctx.reads_input else []))
     ctx.set_materialize_grads(False)
 
 
 def _recall(ctx: Any) -> tuple[Any, ...]:
     """The arguments of `kernels.backward` up to the incoming gradients."""
-    saved = saved_by(ctx)
-    n = ctx.states
-    x = saved[-1] if ctx.reads_input else None
-    traces = [t if t.dim() > s.dim() else t.unsqueeze(0) for t, s in zip(saved[n : 2 * n], saved[:n], strict=True)]
-    return *ctx.call, x, list(saved[:n]), traces, list(saved[2 * n : -1 if ctx.reads_input else None])
+    saved = iter(saved_by(ctx))
+    states = [next(saved) for _ in range(ctx.states)]
+    traces = [next(saved) if kept else None for kept in ctx.kept]
+    rest = list(saved)
+    return *ctx.call, rest.pop() if ctx.reads_input else None, states, traces, rest
 
 
 def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The gradients of the spikes, of the last states and of the states of every step."""
     n = ctx.states
-    return grads[0], list(grads[1 : 1 + n]), list(grads[1 + n :]) or [None] * n
+    own = iter(grads[1 + n :])
+    return grads[0], list(grads[1 : 1 + n]), [next(own) if mine else None for mine in ctx.own]
 
 
 # -- in eager mode ----------------------------------------------------------------------------------------------------
@@ -82,7 +90,7 @@ class _Scan(torch.autograd.Function):
         states, params = rest[:count], rest[count:]
         outs = kernels.forward(key, code, steps, x, states, params)
         _keep(ctx, (key, code, layer, steps), x, states, outs, params)
-        return (outs[0], *outs[1], *outs[2])
+        return outs[0], *outs[1], *kernels.by_themselves(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -97,15 +105,15 @@ class _Scan(torch.autograd.Function):
 def _operator(
     key: str, code: str, layer: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> list[Tensor]:
-    spk, finals, traces = kernels.forward(key, code, steps, x, states, params)
-    return [spk, *finals, *traces]
+    outs = kernels.forward(key, code, steps, x, states, params)
+    return [outs[0], *outs[1], *kernels.by_themselves(outs)]
 
 
 @_operator.register_fake
 def _(key, code, layer, steps, x, states, params):  # type: ignore[no-untyped-def]
     spk = x.new_empty((steps, *x.shape[1:]))
     finals = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in states]
-    return [spk, *finals, *([torch.empty_like(spk) for _ in states] if Variant.parse(code).traced else [])]
+    return [spk, *finals, *(torch.empty_like(spk) for _ in range(kernels.stored_states(key, Variant.parse(code))))]
 
 
 @torch.library.custom_op("spikeloom::scan_backward", mutates_args=())
@@ -115,7 +123,7 @@ def _backward_operator(
     steps: int,
     x: Tensor | None,
     states: Sequence[Tensor],
-    traces: Sequence[Tensor],
+    traces: Sequence[Tensor | None],
     params: Sequence[Tensor],
     grad_spk: Tensor | None,
     grad_finals: Sequence[Tensor | None],
@@ -137,7 +145,9 @@ def _(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_t
 def _setup_operator(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     *call, x, states, params = inputs
     n = len(states)
-    _keep(ctx, tuple(call), x, states, (output[0], output[1 : 1 + n], output[1 + n :]), params)
+    key, code = call[:2]
+    traces = kernels.all_traces(key, Variant.parse(code), output[0], output[1 + n :])
+    _keep(ctx, tuple(call), x, states, (output[0], output[1 : 1 + n], traces), params)
 
 
 def _backward_of_operator(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -58,6 +58,26 @@ class Derivation:
     def needs_input(self) -> bool:
         """Whether the backward reads x, which then has to be saved."""
         return self.trace.x in needed([g for g in self.backward if g is not None], self.recalled)
+
+    @cached_property
+    def spike_state(self) -> int | None:
+        """The state that is the spikes themselves, of which there need not be a second sequence; None if none is."""
+        states = self.trace.new_states
+        return states.index(self.trace.spk) if self.trace.spk in states else None
+
+    def pulled(self, params: str, grad: str) -> list[Symbol]:
+        """The nodes of the backward in one variant (see `emit_numba.Variant`): what it loads and what it computes."""
+        dx, *rest = self.backward
+        count = len(self.trace.states)
+        learned = [g for g, kind in zip(rest[count:], params, strict=True) if kind.isupper()]
+        results = [dx if grad != "none" else None, *rest[:count], *learned]
+        return needed([g for g in results if g is not None], self.recalled)
+
+    def read_states(self, params: str, grad: str) -> str:
+        """A digit per state: 1 if the backward reads what it was at every step."""
+        nodes, olds = set(self.pulled(params, grad)), self.trace.states
+        pairs = zip(olds, self.trace.new_states, strict=True)
+        return "".join("1" if old in nodes or (new in nodes and new not in olds) else "0" for old, new in pairs)
 
     def __str__(self) -> str:
         results = [None if g is None else g.index for g in (*self.hoisted, *self.forward, *self.backward)]
@@ -175,6 +195,20 @@ def program_of(key: str) -> Program:
     if key not in _by_key:
         raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
     return _by_key[key]
+
+
+@cache
+def read_states(key: str, params: str, grad: str) -> str:
+    """`Derivation.read_states` of a program."""
+    derivation = program_of(key).derivation
+    assert derivation is not None
+    return derivation.read_states(params, grad)
+
+
+def spike_state(key: str) -> int | None:
+    """`Derivation.spike_state` of a program."""
+    derivation = program_of(key).derivation
+    return None if derivation is None else derivation.spike_state
 
 
 def reads_input(key: str) -> bool:

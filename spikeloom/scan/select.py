@@ -13,7 +13,7 @@ from ..scoped import Scoped
 from . import op
 from .emit_numba import Variant
 from .loop import Step, Trajectory, fed_back, loop
-from .program import Program
+from .program import Program, read_states
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _run_numba(call: Call) -> Trajectory:
         return _looped(call, partial(_one_step, call, params))
     code = _variant(call, params).code
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
-    return Trajectory(spk, tuple(traces) if call.traced else (), tuple(finals))
+    asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
+    return Trajectory(spk, asked, tuple(finals))
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -121,12 +122,21 @@ def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
     for p in params:
         kind = "u" if p.numel() == 1 else "v"
         kinds += kind.upper() if learning and p.requires_grad else kind
+    asked = "1" if call.traced and call.steps is not None else "0"
     if not learning:
-        return Variant(dtype, kinds, call.traced, "")
+        return Variant(dtype, kinds, asked * len(call.states), "")
     each = call.steps is None or len(call.x) == call.steps
     grad = "none" if not call.x.requires_grad else "each" if each else "sum"
-    # a single step needs no trace of its states: the last state is all of it
-    return Variant(dtype, kinds, call.steps is not None, grad)
+    return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad)
+
+
+def _kept_states(call: Call, asked: str, kinds: str, grad: str) -> str:
+    """Which states are kept at every step: those asked for, and those that the backward reads."""
+    if call.steps is None:  # the last state is all of it
+        return "0" * len(call.states)
+    if asked == "1" or torch.compiler.is_compiling():
+        return "1" * len(call.states)
+    return read_states(call.program.key, kinds, grad)
 
 
 LADDER: tuple[Backend, ...] = (

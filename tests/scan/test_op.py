@@ -113,3 +113,27 @@ def test_no_memory_is_shared_between_results_or_with_inputs():
     out = run("numba", call_of(job, tensors))
     seen = [t.untyped_storage().data_ptr() for t in (out.spk, *out.traces, *out.finals, *tensors.values())]
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("cell", "learn", "kept"),
+    [
+        ("synaptic subtract delayed", ("x",), "01"),
+        ("synaptic subtract delayed", ("x", "alpha"), "11"),
+        ("rleaky subtract delayed", ("x",), "01"),
+        ("rleaky subtract delayed", ("x", "V"), "11"),
+        ("alpha subtract delayed", ("x",), "001"),
+        ("delta_leaky", ("x",), "10"),
+        ("leaky subtract delayed", ("x",), "1"),
+    ],
+)
+def test_only_the_states_that_the_backward_reads_are_kept(cell, learn, kept):
+    job = Job(CELLS[cell], 5, (2, 3), learn=learn, traced=False, outputs=("spk",))
+    call = call_of(job, leaves(job))
+    assert _variant(call, call.program.hoist(call.params)).traced == kept
+
+
+def test_a_state_that_is_the_spikes_is_no_second_sequence():
+    job = Job(CELLS["rleaky subtract delayed"], 5, (2, 3))
+    trajectory = run("numba", call_of(job, leaves(job)))
+    assert trajectory.traces[0] is trajectory.spk
