@@ -56,7 +56,7 @@ class Variant:
     Args:
         dtype: "float32" or "float64".
         params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
-        traced: a digit per state: 1 if what it is at every step is kept.
+        traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward.
     """
 
@@ -81,6 +81,11 @@ class Variant:
         """The variant of that word."""
         dtype, params, traced, grad = code.split("-")
         return Variant(dtype, params, traced, "" if grad == "forward" else grad)
+
+
+def traced_in(code: str) -> str:
+    """`Variant.traced` of a code; torch.compile can trace this, and not `parse`, which keeps what it has found."""
+    return code.split("-")[2]
 
 
 def forward_words(states: int, params: int) -> list[str]:
@@ -210,7 +215,7 @@ def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     body = ["x_m = load(x_t, m)", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
-    kept = [k for k in states if variant.traced[k] == "1" and k != derivation.spike_state]
+    kept = [k for k in states if variant.traced[k] == "1"]
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
     return {

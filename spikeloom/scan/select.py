@@ -122,20 +122,20 @@ def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
     for p in params:
         kind = "u" if p.numel() == 1 else "v"
         kinds += kind.upper() if learning and p.requires_grad else kind
-    asked = "1" if call.traced and call.steps is not None else "0"
+    asked = call.traced and call.steps is not None
     if not learning:
-        return Variant(dtype, kinds, asked * len(call.states), "")
+        return Variant(dtype, kinds, call.program.every_state if asked else "0" * len(call.states), "")
     each = call.steps is None or len(call.x) == call.steps
     grad = "none" if not call.x.requires_grad else "each" if each else "sum"
     return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad)
 
 
-def _kept_states(call: Call, asked: str, kinds: str, grad: str) -> str:
+def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
     """Which states are kept at every step: those asked for, and those that the backward reads."""
     if call.steps is None:  # the last state is all of it
         return "0" * len(call.states)
-    if asked == "1" or torch.compiler.is_compiling():
-        return "1" * len(call.states)
+    if asked or torch.compiler.is_compiling():
+        return call.program.every_state
     return read_states(call.program.key, kinds, grad)
 
 
