@@ -34,7 +34,7 @@ from .scan.select import backend as backend
 
 __version__ = "0.1.0"
 
-_LAZY_MODULES = {"backprop", "functional", "spikegen", "utils"}
+_LAZY_MODULES = {"backprop", "functional", "spikegen", "spikeplot", "utils"}
 
 
 def __getattr__(name: str) -> Any:

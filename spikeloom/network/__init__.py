@@ -2,4 +2,7 @@
 
 from .explaining import Explanation as Explanation
 from .explaining import explain as explain
+from .stepping import why_by_steps as why_by_steps
+from .summarising import Summary as Summary
+from .summarising import summary as summary
 from .unrolling import unroll as unroll

@@ -108,8 +108,9 @@ def _at_once(request: Request, repeated: str) -> list[Note]:
 
 @contextmanager
 def _noting(request: Request) -> Iterator[list[Note]]:
-    """Note what goes in and out of each module of the network, by hooks that see every module of the process."""
+    """Note what goes in and out of each layer of the network, by hooks that see every module of the process."""
     notes: list[Note] = []
+    layers = request.layers()
     calls: dict[nn.Module, list[int]] = {}
 
     def note(module: nn.Module, way: str, number: int, tree: Any) -> None:
@@ -121,13 +122,13 @@ def _noting(request: Request) -> Iterator[list[Note]]:
             notes.append(Note(key, module, time, tuple(t.detach().clone() for t in tensors), static))
 
     def before(module: nn.Module, args: Any) -> None:
-        if module in request.names:
+        if module in layers:
             numbers = calls.setdefault(module, [])
             numbers.append(len(numbers))
             note(module, "input", numbers[-1], args)
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
-        if module in request.names:
+        if module in layers:
             note(module, "output", calls[module][-1], output)
 
     hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after)

@@ -41,6 +41,10 @@ class Snapshot:
                 if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
                     buffer.copy_(value)
 
+    def written(self) -> bool:
+        """Whether a buffer has another value since, as the running statistics of a BatchNorm have in training."""
+        return any(not torch.equal(buffer, value) for buffer, value in self._values)
+
     def lend_buffers(self) -> None:
         """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
         copies = {id(buffer): value for buffer, value in self._values}

@@ -109,7 +109,7 @@ def _run_numba(call: Call) -> Trajectory:
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     """One step by the kernel, differentiable."""
-    step = replace(call, x=x, steps=None, states=states, feedback=None)
+    step = replace(call, x=x, steps=None, states=states, feedback=None, traced=False)
     spk, finals, _ = op.scan(call.program.key, _variant(step, params).code, call.layer, None, x, states, params)
     return (spk, *finals)
 
