@@ -186,20 +186,3 @@ def test_gradients_are_those_of_finite_differences_with_a_smooth_spike(name):
         return tuple(tree_leaves(snn.unroll(neuron, x)))
 
     assert torch.autograd.gradcheck(scan, (xs.requires_grad_(), *parameters))
-
-
-@pytest.mark.parametrize("name", [name for name in ZOO if name != "NoisyLeaky"])  # compilers draw otherwise
-def test_compiled_whole_it_gives_the_same(name):
-    torch.compiler.reset()
-    neuron, xs = made(name, learn=True, init_hidden=True, output=True), sequence(name, 4)
-    wanted = outcome(neuron, xs, "at once")
-    snn.utils.reset(neuron)
-    compiled = torch.compile(lambda x: snn.unroll(neuron, x), fullgraph=True, backend="aot_eager")
-    leaf = xs.clone().requires_grad_()
-    spk, *states = tree_leaves(compiled(leaf))
-    assert torch.equal(spk, wanted.spikes["spk"])
-    for i, state in enumerate(states):
-        assert_close(state.detach(), wanted.states[f"state {i}"], f"state {i}")
-    pulls = [torch.linspace(-0.5, 1.0, out.numel()).view_as(out) for out in (spk, *states)]
-    sum((out * pull).sum() for out, pull in zip((spk, *states), pulls, strict=True)).backward()
-    assert_close(leaf.grad, wanted.gradients["x"], "x")
