@@ -6,8 +6,9 @@ A new case is a `Case` in a file of its own, and its name here.
 from collections.abc import Mapping
 
 from .leaky import LEAKY, THREADS
+from .losses import LOSSES
 from .neurons import NEURONS
 from .runner import Case
 from .start import START
 
-CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, THREADS, START)}
+CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, THREADS, START, *LOSSES)}

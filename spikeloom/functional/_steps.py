@@ -86,7 +86,7 @@ def mask_from(lengths: Lengths, x: Tensor, owner: str) -> Tensor:
     return torch.arange(steps, device=x.device).unsqueeze(1) < lengths
 
 
-def insist(holds: Tensor, message: str, error: type[Exception] = ValueError) -> None:
+def insist(holds: Tensor, message: str) -> None:
     """Raise unless all are True; not while torch.compile traces, which knows no values."""
     if not torch.compiler.is_compiling() and not bool(holds.all()):
-        raise error(message)
+        raise ValueError(message)

@@ -155,8 +155,8 @@ UNCALLED = {
     "few labels": (SPK, LABELS[:3], ValueError, r"got targets of the shape \[3\]; pass class labels, \[5\]"),
     "labels of a column": (SPK, LABELS.view(B, 1), ValueError, r"got targets of the shape \[5, 1\]; pass class labels"),
     "shares": (SPK, LABELS + 0.5, ValueError, "got targets that are not whole numbers; pass class labels"),
-    "above": (SPK, LABELS + 4, IndexError, "got a target that is none of its 6 classes, 0 to 5"),
-    "below": (SPK, LABELS - 1, IndexError, "got a target that is none of its 6 classes, 0 to 5"),
+    "above": (SPK, LABELS + 4, IndexError, "got the target 6; pass labels of its 6 classes, 0 to 5"),
+    "below": (SPK, LABELS - 1, IndexError, "got the target -1; pass labels of its 6 classes, 0 to 5"),
 }
 
 

@@ -49,6 +49,11 @@ class _PopulationCrossEntropy(_CrossEntropy):
         return pooled(x, self.num_classes, self.__name__) if self.population_code else x
 
 
+def _log_softmax(x: Tensor) -> Tensor:
+    """Over the classes of [T, B, C]. PyTorch's kernel for the last dimension is slow where that is short."""
+    return x.log_softmax(2) if x.shape[2] >= 16 else x.permute(2, 0, 1).log_softmax(0).permute(1, 2, 0)
+
+
 class ce_rate_loss(_PopulationCrossEntropy):
     """Cross-entropy of the spikes at every step: the right neuron shall fire always, the others never.
 
@@ -88,7 +93,7 @@ class ce_rate_loss(_PopulationCrossEntropy):
     ) -> Tensor:
         """The loss of spk_out [T, B, C] for the labels targets [B]."""
         spk, steps = read(spk_out, self.__name__, "spk_out", mask, lengths)
-        log_p = steps.mean(self._pooled(spk).log_softmax(-1))
+        log_p = steps.mean(_log_softmax(self._pooled(spk)))
         return self._as_one_element(self._of(log_p, targets))
 
 

@@ -69,24 +69,27 @@ class SpikeTime(Optioned):
     def compare(self, spk: Tensor, steps: Steps, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The same for spikes that are read already."""
         wanted = self._given(targets, spk) if self.target_is_time else self._of_labels(targets, spk)
-        times = spike_times(spk, steps, len(wanted))
+        times = spike_times(spk, steps, len(wanted)) if self.multi_spike else spike_times(spk, steps).squeeze(0)
         wanted = torch.where(wanted < 0, wanted + steps.end, wanted)
-        near = (times - wanted).abs() < self.tolerance
-        times = torch.where(near, times - times.detach() + wanted, times)
-        return (times, wanted) if self.multi_spike else (times[0], wanted[0])
+        if self.tolerance:
+            near = (times - wanted).abs() < self.tolerance
+            times = torch.where(near, times - times.detach() + wanted, times)
+        return times, wanted
 
     def _given(self, times: Tensor, spk: Tensor) -> Tensor:
-        """Wanted times that were given themselves, [F, B, C]."""
+        """Wanted times that were given themselves, [B, C] or [F, B, C]."""
         if times.shape[-2:] != spk.shape[1:] or times.dim() != 2 + self.multi_spike or not len(times):
             wanted = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
             raise ValueError(f"{self.__name__} got times of the shape {list(times.shape)}; pass [{wanted}]")
-        return (times if self.multi_spike else times.unsqueeze(0)).to(spk)
+        return times.to(spk)
 
     def _of_labels(self, targets: Tensor, spk: Tensor) -> Tensor:
-        """Wanted times by class labels, [F, B, C]."""
+        """Wanted times by class labels, [B, C] or [F, B, C]."""
         labels = labels_of(targets, (spk.shape[1],), self.__name__)
         check_range(labels, spk.shape[2], self.__name__)
-        on, off = (torch.as_tensor(steps).view(-1, 1, 1) for steps in (self.on_target, self.off_target))
+        on, off = (torch.as_tensor(step, dtype=spk.dtype) for step in (self.on_target, self.off_target))
+        if self.multi_spike:
+            on, off = on.view(-1, 1, 1), off.view(-1, 1, 1)
         return chosen(labels, spk.shape[2], on, off, spk)
 
 

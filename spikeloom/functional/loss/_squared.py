@@ -1,7 +1,7 @@
 """Losses by squared error: of spike counts, of membranes, of spike times."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._classes import check_population, check_range, chosen, labels_of, pooled
 from .._steps import Lengths, read
@@ -248,5 +248,6 @@ class mse_temporal_loss(_SquaredError):
         """The loss of spk_rec [T, B, C] for the labels, or times, targets."""
         spk, steps = read(spk_rec, self.__name__, "spk_rec", mask, lengths)
         times, wanted = self.spk_time_fn.compare(spk, steps, targets)
-        labels = None if self.spk_time_fn.target_is_time else targets.long()
-        return self._of(((times - wanted) / steps.end) ** 2, labels, spk.shape[2])
+        reduction = "none" if self.weight is not None else self.reduction
+        errors = nn.functional.mse_loss(times / steps.end, wanted / steps.end, reduction=reduction)
+        return errors if self.weight is None else self._of(errors, targets.long(), spk.shape[2])
