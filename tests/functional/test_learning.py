@@ -18,15 +18,6 @@ WANTED = 0.9
 """Share of the 397 digits not trained on that must be told right; by chance it is 0.1."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are too small to be shared out; on a busy machine threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def digits() -> tuple[Tensor, Tensor]:
     """Images [1797, 64] between 0 and 1, and their labels, shuffled the same way each time."""
     images, labels = datasets.load_digits(return_X_y=True)

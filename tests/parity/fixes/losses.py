@@ -138,7 +138,7 @@ FIXES: dict[str, Fix] = {
     "weighted counts": Fix(WEIGHTS, value_of("mse_count_loss", weight=THREEFOLD), "RuntimeError", 1.5),
     "weighted membranes": Fix(WEIGHTS, value_of("mse_membrane_loss", weight=THREEFOLD), "RuntimeError", 0.75),
     "weighted times": Fix(
-        WEIGHTS, value_of("mse_temporal_loss", off_target=2, weight=THREEFOLD), "RuntimeError", 0.172
+        WEIGHTS, value_of("mse_temporal_loss", off_target=2, weight=THREEFOLD), "RuntimeError", 0.156
     ),
     "default times": Fix(
         TARGETS,
