@@ -180,7 +180,10 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
                     yield f"{module.__name__}.{name}.{member}", getattr(thing, member)
 
 
-PUBLIC = (snn, snn.surrogate, snn.utils, snn.backprop, snn.spikeplot, importlib.import_module("spikeloom.ops"))
+PUBLIC = (
+    *(snn, snn.surrogate, snn.functional, snn.utils, snn.backprop, snn.spikeplot),
+    importlib.import_module("spikeloom.ops"),
+)
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=str)
