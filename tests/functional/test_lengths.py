@@ -36,6 +36,16 @@ def test_a_padded_batch_is_that_of_plain_python_on_the_samples_alone(case):
     assert_close(got.squeeze() if got.numel() == 1 else got, wanted, str(case))
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.29, 0.57, 0.7])
+def test_counts_that_are_wanted_are_rounded_as_without_padding(rate):
+    """At every length: where the product of rate and length is all but whole, the order of the factors tells."""
+    loss, number = functional.mse_count_loss(rate, 0, True, 2, reduction="none"), 60
+    labels = torch.zeros(number, dtype=torch.long)
+    got = loss(torch.zeros(number, number, 14), labels, lengths=range(1, number + 1))
+    alone = [loss(torch.zeros(length, 1, 14), labels[:1]) for length in range(1, number + 1)]
+    assert_close(got, torch.cat(alone), "loss")
+
+
 @BY_DEFAULTS
 @BY_PADDING
 def test_what_stands_in_the_padding_has_no_effect_and_gets_no_gradient(case, padding):

@@ -95,6 +95,26 @@ def test_more_spikes_may_be_asked_for_than_there_are_steps():
     assert spk.grad.flatten().tolist() == [-1, 0, -4]
 
 
+@pytest.mark.parametrize("steps", [2**15 - 1, 2**15, 40_000])
+def test_long_sequences(steps):
+    """Beyond what 16 bits count."""
+    spk = torch.zeros(steps, 1, 2)
+    spk[[steps - 3, steps - 2], 0, 0] = 1
+    times, wanted = functional.SpikeTime(multi_spike=True, on_target=[0, -2], off_target=[1, -1])(
+        spk, torch.tensor([0])
+    )
+    assert times.flatten().tolist() == [steps - 3, steps - 1, steps - 2, steps - 1]
+    assert wanted.flatten().tolist() == [0, 1, steps - 2, steps - 1]
+
+
+def test_a_time_within_tolerance_is_its_target_and_still_has_a_gradient():
+    spk = torch.eye(5).view(5, 1, 5).requires_grad_()
+    times, _ = functional.SpikeTime(on_target=2, off_target=2, tolerance=1.5)(spk, torch.tensor([0]))
+    assert times.tolist() == [[0, 2, 2, 2, 4]]
+    times.sum().backward()
+    assert torch.equal(spk.grad, -torch.eye(5).view(5, 1, 5))
+
+
 def test_a_spike_is_what_is_not_zero_and_its_size_does_not_matter():
     spk = torch.tensor([[0.0, 0.0, 0.3], [0.0, 2.0, 1.0], [-1.0, 1.0, 0.0]]).unsqueeze(1)
     times, _ = functional.SpikeTime()(spk, torch.tensor([0]))

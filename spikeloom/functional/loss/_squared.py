@@ -178,7 +178,7 @@ class mse_membrane_loss(_SquaredError):
         total, samples, classes = mem.shape
         labels = None
         if self.time_var_targets and targets.shape == mem.shape:
-            wanted = steps.only(targets.to(mem))
+            wanted = targets.to(mem)
         else:
             if self.time_var_targets and targets.dim() == 2:
                 targets = steps.only(targets.unsqueeze(2)).squeeze(2)
