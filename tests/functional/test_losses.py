@@ -95,9 +95,16 @@ def test_more_spikes_may_be_asked_for_than_there_are_steps():
     assert spk.grad.flatten().tolist() == [-1, 0, -4]
 
 
-@pytest.mark.parametrize("steps", [2**15 - 1, 2**15, 40_000])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("ce_")])
+def test_many_classes(name):
+    x, labels = torch.rand(T, B, 40, dtype=torch.float64).gt(0.8).double(), torch.tensor([39, 0, 7, 20, 16])
+    wanted = plain.loss(name, [x[:, b].tolist() for b in range(B)], labels.tolist())
+    assert_close(getattr(functional, name)()(x, labels).squeeze(), torch.tensor(wanted, dtype=torch.float64), name)
+
+
+@pytest.mark.parametrize("steps", [255, 256, 257, 2**15, 2**15 + 1, 40_000])
 def test_long_sequences(steps):
-    """Beyond what 16 bits count."""
+    """Up to and beyond what 8 and 16 bits count."""
     spk = torch.zeros(steps, 1, 2)
     spk[[steps - 3, steps - 2], 0, 0] = 1
     times, wanted = functional.SpikeTime(multi_spike=True, on_target=[0, -2], off_target=[1, -1])(

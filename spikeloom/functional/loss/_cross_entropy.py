@@ -50,8 +50,8 @@ class _PopulationCrossEntropy(_CrossEntropy):
 
 
 def _log_softmax(x: Tensor) -> Tensor:
-    """Over the classes of [T, B, C]. PyTorch's kernel for the last dimension is slow where that is short."""
-    return x.log_softmax(2) if x.shape[2] >= 16 else x.permute(2, 0, 1).log_softmax(0).permute(1, 2, 0)
+    """Over the classes, which come last. PyTorch's kernel for the last dimension is slow where that is short."""
+    return x.log_softmax(-1) if x.shape[-1] >= 16 else x.movedim(-1, 0).log_softmax(0).movedim(0, -1)
 
 
 class ce_rate_loss(_PopulationCrossEntropy):
@@ -136,7 +136,7 @@ class ce_count_loss(_PopulationCrossEntropy):
     ) -> Tensor:
         """The loss of spk_out [T, B, C] for the labels targets [B]."""
         spk, steps = read(spk_out, self.__name__, "spk_out", mask, lengths)
-        return self._of(self._pooled(steps.sum(spk)).log_softmax(-1), targets)
+        return self._of(_log_softmax(self._pooled(steps.sum(spk))), targets)
 
 
 class ce_max_membrane_loss(_CrossEntropy):
@@ -181,7 +181,7 @@ class ce_max_membrane_loss(_CrossEntropy):
     ) -> Tensor:
         """The loss of membranes [T, B, C], here named spk_out as in every loss, for the labels targets [B]."""
         mem, steps = read(spk_out, self.__name__, "mem_out", mask, lengths)
-        return self._of(steps.max(mem).log_softmax(-1), targets)
+        return self._of(_log_softmax(steps.max(mem)), targets)
 
 
 class ce_temporal_loss(_CrossEntropy):
@@ -240,4 +240,4 @@ class ce_temporal_loss(_CrossEntropy):
         spk, steps = read(spk_rec, self.__name__, "spk_rec", mask, lengths)
         (times,) = spike_times(spk, steps)
         scores = -times if self.inverse == "negate" else 1 / (times + 1)
-        return self._of(scores.log_softmax(-1), targets)
+        return self._of(_log_softmax(scores), targets)

@@ -1,6 +1,7 @@
 """First spikes, and when they are wanted."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,29 +69,37 @@ class SpikeTime(Optioned):
 
     def compare(self, spk: Tensor, steps: Steps, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The same for spikes that are read already."""
-        wanted = self._given(targets, spk) if self.target_is_time else self._of_labels(targets, spk)
+        wanted = self._given(targets, spk, steps) if self.target_is_time else self._of_labels(targets, spk, steps)
         times = spike_times(spk, steps, len(wanted)) if self.multi_spike else spike_times(spk, steps).squeeze(0)
-        wanted = torch.where(wanted < 0, wanted + steps.end, wanted)
         if self.tolerance:
             near = (times - wanted).abs() < self.tolerance
             times = torch.where(near, times - times.detach() + wanted, times)
         return times, wanted
 
-    def _given(self, times: Tensor, spk: Tensor) -> Tensor:
+    def _given(self, times: Tensor, spk: Tensor, steps: Steps) -> Tensor:
         """Wanted times that were given themselves, [B, C] or [F, B, C]."""
         if times.shape[-2:] != spk.shape[1:] or times.dim() != 2 + self.multi_spike or not len(times):
-            wanted = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
-            raise ValueError(f"{self.__name__} got times of the shape {list(times.shape)}; pass [{wanted}]")
-        return times.to(spk)
+            shape = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
+            raise ValueError(f"{self.__name__} got times of the shape {list(times.shape)}; pass [{shape}]")
+        wanted: Tensor = _from_start(times.to(spk), steps)
+        return wanted
 
-    def _of_labels(self, targets: Tensor, spk: Tensor) -> Tensor:
+    def _of_labels(self, targets: Tensor, spk: Tensor, steps: Steps) -> Tensor:
         """Wanted times by class labels, [B, C] or [F, B, C]."""
         labels = labels_of(targets, (spk.shape[1],), self.__name__)
         check_range(labels, spk.shape[2], self.__name__)
-        on, off = (torch.as_tensor(step, dtype=spk.dtype) for step in (self.on_target, self.off_target))
+        on, off = self.on_target, self.off_target
         if self.multi_spike:
-            on, off = on.view(-1, 1, 1), off.view(-1, 1, 1)
-        return chosen(labels, spk.shape[2], on, off, spk)
+            on, off = (torch.as_tensor(train).view(-1, 1, 1) for train in (on, off))
+        return chosen(labels, spk.shape[2], _from_start(on, steps), _from_start(off, steps), spk)
+
+
+def _from_start(step: Any, steps: Steps) -> Any:
+    """Steps counted from the start, where negative ones count from the end; a number stays one if it can."""
+    if isinstance(step, int | float) and isinstance(steps.end, int):
+        return step + steps.end if step < 0 else step
+    step = torch.as_tensor(step)
+    return torch.where(step < 0, step + steps.end, step)
 
 
 def _check_targets(owner: str, on_target: Target, off_target: Target, multi_spike: bool) -> None:

@@ -25,7 +25,7 @@ class _SquaredError(LossFunctions):
         """The loss of squared errors [..., B, C]; labels [B] are needed for weights."""
         weights = self._weights(errors, classes)
         if weights is not None and labels is not None:
-            per_sample = weights[labels].unsqueeze(-1)
+            per_sample = weights[labels.long()].unsqueeze(-1)
             errors = errors * per_sample
             if self.normalize_weight and self.reduction == "mean":
                 return errors.sum() / per_sample.expand_as(errors).sum()
@@ -248,6 +248,6 @@ class mse_temporal_loss(_SquaredError):
         """The loss of spk_rec [T, B, C] for the labels, or times, targets."""
         spk, steps = read(spk_rec, self.__name__, "spk_rec", mask, lengths)
         times, wanted = self.spk_time_fn.compare(spk, steps, targets)
-        reduction = "none" if self.weight is not None else self.reduction
-        errors = nn.functional.mse_loss(times / steps.end, wanted / steps.end, reduction=reduction)
-        return errors if self.weight is None else self._of(errors, targets.long(), spk.shape[2])
+        at_once = self.weight is None and isinstance(steps.end, int)
+        errors = nn.functional.mse_loss(times, wanted, reduction=self.reduction if at_once else "none") / steps.end**2
+        return errors if at_once else self._of(errors, targets, spk.shape[2])
