@@ -49,7 +49,8 @@ class Encoder(nn.Module):
         """The arguments that are not the defaults."""
         defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
         given = {name: getattr(self, name) for name in self._names}
-        return ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not defaults.get(name))
+        differs = {name: value for name, value in given.items() if isinstance(value, Tensor) or value != defaults[name]}
+        return ", ".join(f"{name}={value!r}" for name, value in differs.items())
 
     def _encode(self, data: Tensor) -> Tensor:
         return type(self).function(data, **{name: getattr(self, name) for name in self._names})

@@ -143,7 +143,8 @@ def latency_code_linear(
     s = tau * (1 - max(data, threshold)) + first_spike_time.
 
     With `normalize`, tau is num_steps - 1 - first_spike_time, so that a 1 is at first_spike_time and a 0, were it not
-    for the threshold, at num_steps - 1.
+    for the threshold, at num_steps - 1. Should data far above 1 have times below 0, then all times are stretched to
+    0 ... num_steps - 1, as in snnTorch.
 
     Args:
         data: numbers, [*S].
@@ -241,6 +242,8 @@ def _times(
             return _scaled(times - times.min(), span) + first
         if not linear:
             return _scaled(times - first, span) + first
+        if bool(times.min() < 0):
+            return _scaled(times - times.min(), steps - 1)
     return times
 
 

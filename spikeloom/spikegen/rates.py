@@ -53,7 +53,7 @@ def rate(
     if time_var_input:
         if steps is not None:
             raise ValueError(f"num_steps is {steps}, but with time_var_input=True dimension 0 of the data is time")
-        if not data.dim():
+        if first and not data.dim():
             raise ValueError("with time_var_input=True dimension 0 of the data is time; got a single number")
         spk = _drawn(data, generator)
         return torch.cat([spk.new_zeros(first, *spk.shape[1:]), spk]) if first else spk
