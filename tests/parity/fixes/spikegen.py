@@ -166,7 +166,7 @@ FIXES: dict[str, Fix] = {
         ["RuntimeError", "RuntimeError", "IndexError", "RuntimeError"],
         ["nothing"] * 4,
     ),
-    "bytes that fall": Fix(DELTA_ROW, falling_bytes, [1, 1], [1.0, -1.0]),
+    "bytes that fall": Fix(DELTA_ROW, falling_bytes, [0, 0], [1.0, -1.0]),
     "bools that change": Fix(DELTA_ROW, changing_bools, "RuntimeError", "nothing"),
     "from one-hot": Fix("`from_one_hot`", labels_of_one_hot, [0, 1], [1, 0]),
     "labels of images": Fix("`to_one_hot` of labels `[B, H, W]`", labels_of_images, "RuntimeError", "nothing"),
