@@ -10,10 +10,12 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def checked(data: Any, taker: str) -> Tensor:
-    """The data, if it is a tensor."""
-    if isinstance(data, Tensor):
-        return data
-    raise TypeError(f"{taker} takes a tensor; got {type(data).__name__}; convert it with torch.as_tensor")
+    """The data, if they are a tensor of real numbers."""
+    if not isinstance(data, Tensor):
+        raise TypeError(f"{taker} takes a tensor; got {type(data).__name__}; convert it with torch.as_tensor")
+    if data.is_complex():
+        raise TypeError(f"{taker} takes real numbers; got {data.dtype}; pass its real part, or abs()")
+    return data
 
 
 def floating(data: Any, taker: str) -> Tensor:

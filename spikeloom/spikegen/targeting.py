@@ -135,13 +135,12 @@ def targets_rate(
     right = to_one_hot(targets, num_classes)
     always = (correct_rate, incorrect_rate) == (1, 0)
     if always and not first:
-        clamped = on_target > off_target
-        return _levels(right, on_target, off_target) if clamped else _chosen(right == 1, on_target, off_target)
+        return _without_time(right, on_target, off_target)
     steps = given(num_steps)
     if steps is None:
         raise ValueError("targets_rate needs num_steps, unless correct_rate=1, incorrect_rate=0 and first_spike_time=0")
     if always:
-        out = _levels(right, on_target, off_target).expand(steps, *right.shape).clone()
+        out = _clamped(right, on_target, off_target).expand(steps, *right.shape).clone()
         out[:first] = off_target
         return out
 
@@ -274,7 +273,11 @@ def _device(generator: torch.Generator | None) -> torch.device | None:
     return None if generator is None else generator.device
 
 
-def _levels(right: Tensor, on: float, off: float) -> Tensor:
+def _without_time(right: Tensor, on: float, off: float) -> Tensor:
+    return _clamped(right, on, off) if on > off else _chosen(right == 1, on, off)
+
+
+def _clamped(right: Tensor, on: float, off: float) -> Tensor:
     return (right * on).clamp(min=off)
 
 
