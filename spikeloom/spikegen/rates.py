@@ -91,6 +91,6 @@ def _drawn(chance: Tensor, generator: torch.Generator | None, num_steps: int | N
     if bool(chance.isnan().any()):
         raise ValueError("there is NaN in the data, which is no chance of a spike")
     chance = chance.clamp(0, 1)
-    return torch.bernoulli(
-        chance if num_steps is None else chance.expand(num_steps, *chance.shape), generator=generator
-    )
+    if num_steps is not None:
+        chance = chance.expand(num_steps, *chance.shape)
+    return torch.bernoulli(chance, generator=generator)

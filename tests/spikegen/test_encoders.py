@@ -115,6 +115,14 @@ def test_a_code_may_stand_behind_stateless_layers():
     assert torch.equal(unrolled(nn.Sequential(*scale, spikegen.Phase(T), *body()), x), snn.unroll(body(), spk))
 
 
+@pytest.mark.parametrize("encode", [spikegen.Rate(T), spikegen.Phase(T)], ids=lambda m: type(m).__name__)
+def test_what_stands_before_a_code_runs_once_and_not_at_every_step(encode):
+    rows, squash = [], nn.Sigmoid()
+    squash.register_forward_hook(lambda module, args, out: rows.append(len(out)))
+    unrolled(nn.Sequential(squash, encode, *body()), numbers(3, 4))
+    assert rows == [3]
+
+
 def test_a_population_is_flattened_for_a_linear():
     x = numbers(3, 4)
     net = nn.Sequential(spikegen.Population(T, 5), nn.Flatten(), *body(20))
