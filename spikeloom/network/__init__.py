@@ -2,4 +2,5 @@
 
 from .explaining import Explanation as Explanation
 from .explaining import explain as explain
+from .tapping import tap as tap
 from .unrolling import unroll as unroll
