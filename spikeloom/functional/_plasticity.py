@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import pad
 from torch.nn.grad import conv1d_weight, conv2d_weight
 
 Synapse = nn.Linear | nn.Conv1d | nn.Conv2d
@@ -25,7 +25,7 @@ def arriving(synapse: Synapse, in_spike: Tensor) -> Tensor:
         return spikes
     mode = "constant" if synapse.padding_mode == "zeros" else synapse.padding_mode
     lead = spikes.shape[: -FEATURES[type(synapse)]]
-    padded = F.pad(spikes.flatten(0, len(lead) - 1) if lead else spikes, synapse._reversed_padding_repeated_twice, mode)
+    padded = pad(spikes.flatten(0, len(lead) - 1) if lead else spikes, synapse._reversed_padding_repeated_twice, mode)
     return padded.unflatten(0, lead) if lead else padded
 
 
@@ -36,11 +36,10 @@ def leaving(synapse: Synapse, out_spike: Tensor) -> Tensor:
 
 def traced(spikes: Tensor, trace: Trace, fade: Callable[[Any], Any]) -> Tensor:
     """The trace after every step, [T, ...], of spikes [T, ...], from the trace before the first."""
-    trace = 0.0 if trace is None else trace
-    after = []
+    after: list[Tensor] = []
     for spike in spikes:
-        trace = fade(trace) + spike
-        after.append(trace)
+        before = after[-1] if after else 0.0 if trace is None else trace
+        after.append(fade(before) + spike)
     return torch.stack(after)
 
 
@@ -62,7 +61,7 @@ def products(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
     pre, post = (t.reshape(-1, *t.shape[-rows:]) for t in (pre, post))
     of_weight = conv1d_weight if isinstance(synapse, nn.Conv1d) else conv2d_weight
     shape, groups = synapse.weight.shape, synapse.groups
-    summed: Tensor = of_weight(pre, shape, post, synapse.stride, 0, synapse.dilation, groups)  # type: ignore[arg-type]
+    summed: Tensor = of_weight(pre, shape, post, synapse.stride, 0, synapse.dilation, groups)
     return summed
 
 
@@ -72,7 +71,8 @@ def change(synapse: Synapse, pre: Tensor, post: Tensor, traces: Traces, f_pre: O
     trace_pre, trace_post = traces
     weight = synapse.weight.detach()
     stronger: Tensor = f_post(weight) * products(synapse, trace_pre, post)
-    return stronger - f_pre(weight) * products(synapse, pre, trace_post)
+    weaker: Tensor = f_pre(weight) * products(synapse, pre, trace_post)
+    return stronger - weaker
 
 
 @torch.no_grad()

@@ -251,7 +251,7 @@ class AttributeMonitor(BaseMonitor):
         self.function_on_attribute = function_on_attribute
         self._before: dict[str, Tensor] = {}
         for name, module in self._listen(net, instance):
-            state = isinstance(module, SpikingNeuron) and attribute_name in module._state_names()
+            state = self._is_state(module)
             relay = _StateRelay if state else _Relay
             if pre_forward:
                 self.hooks.append(module.register_forward_pre_hook(relay(self._hear_before, name)))
@@ -260,30 +260,31 @@ class AttributeMonitor(BaseMonitor):
 
     def _hear_before(self, name: str, module: nn.Module, args: Any) -> None:
         value = getattr(module, self.attribute_name)
-        if self._sequence_of(module, current_time()):
-            self._before[name] = value
+        if current_time() is not None and self._is_state(module):
+            self._before[name] = value  # the rest of the sequence is known after the forward
         else:
             self._record(name, value, self.function_on_attribute, None)
 
     def _hear_after(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         time = current_time()
-        if not self._sequence_of(module, time):
+        if time is None or not self._is_state(module):
             if not self.pre_forward:
                 self._record(name, getattr(module, self.attribute_name), self.function_on_attribute, None)
-            return
-        assert time is not None and isinstance(module, SpikingNeuron)
-        with time.aside():
-            states = time.visits[module].states[module._state_names().index(self.attribute_name)]
-            if self.pre_forward:
-                first = self._before.pop(name)
-                first = first if first.shape == states.shape[1:] else torch.zeros_like(states[0])
-                states = torch.cat((first[None], states[:-1]))
-            if self._enable:
-                self._log.add((name, self.function_on_attribute(states)), time)
+        elif self._enable:
+            with time.aside():
+                self._log.add((name, self.function_on_attribute(self._sequence(name, module, time))), time)
 
-    def _sequence_of(self, module: nn.Module, time: Time | None) -> bool:
-        """Whether the attribute has a value for every step."""
-        return time is not None and isinstance(module, SpikingNeuron) and self.attribute_name in module._state_names()
+    def _sequence(self, name: str, neuron: Any, time: Time) -> Tensor:
+        """The state at every step, [T, B, ...]."""
+        after: Tensor = time.visits[neuron].states[neuron._state_names().index(self.attribute_name)]
+        if not self.pre_forward:
+            return after
+        first = self._before.pop(name)
+        first = first if first.shape == after.shape[1:] else torch.zeros_like(after[0])
+        return torch.cat((first[None], after[:-1]))
+
+    def _is_state(self, module: nn.Module) -> bool:
+        return isinstance(module, SpikingNeuron) and self.attribute_name in module._state_names()
 
 
 class _GradMonitor(BaseMonitor):

@@ -311,7 +311,7 @@ class STDPLearner(nn.Module):
         arrived, left = _sequence(self.in_spike_monitor), _sequence(self.out_spike_monitor)
         if len(arrived) != len(left):
             raise RuntimeError(
-                f"the synapse saw {len(arrived)} steps and the neuron {len(left)} since the last step() of STDPLearner; "
+                f"the synapse saw {len(arrived)} steps and the neuron {len(left)} since STDPLearner's last step(); "
                 "call both equally often, or call reset() after an incomplete sequence"
             )
         if not arrived:

@@ -1,5 +1,7 @@
 """Whole networks over time: all steps at once, and what that would run on."""
 
+from .diagnosing import Diagnosis as Diagnosis
+from .diagnosing import diagnose as diagnose
 from .explaining import Explanation as Explanation
 from .explaining import explain as explain
 from .tapping import tap as tap

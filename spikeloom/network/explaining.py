@@ -1,5 +1,6 @@
 """What a network would run on, layer by layer, and why not on something faster."""
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,9 +56,7 @@ class Explanation:
     repeated: str = ""
 
     def __str__(self) -> str:
-        table = [HEADINGS, *(_cells(row) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines = aligned([HEADINGS, *(_cells(row) for row in self.rows)])
         lines.insert(0, f"{self.steps} steps of {self.batch} rows")
         if self.repeated:
             lines.append(f"The input was repeated at every step: {self.repeated}.")
@@ -67,9 +66,25 @@ class Explanation:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    density = "-" if row.density != row.density else f"{row.density:.1%}"
     static = "yes" if row.static else "no"
-    return row.path or "(itself)", row.kind, row.backend, density, static, "; ".join(row.refusals)
+    return row.path or "(itself)", row.kind, row.backend, share(row.density), static, "; ".join(row.refusals)
+
+
+def share(value: float) -> str:
+    """A share in percent; a dash for NaN, where there is nothing to share."""
+    return "-" if value != value else f"{value:.1%}"
+
+
+def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """The lines of a table, its columns aligned to the left, those numbered in `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
 
 
 def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation:

@@ -107,7 +107,7 @@ class Recording:
     @property
     def states(self) -> dict[str, Tensor]:
         """Its states after every step, by name, each [T, B, *N]."""
-        return {name: self._joined(lambda call, i=i: call.states[i]) for i, name in enumerate(self.state_names)}
+        return {name: getattr(self, name) for name in self.state_names}
 
     @property
     def input(self) -> Tensor:
@@ -115,6 +115,10 @@ class Recording:
         if any(call.input is None for call, _ in self._log.kept()):
             raise AttributeError("inputs were not recorded; make the tap with tap(net, inputs=True)")
         return self._joined(_Call.current)
+
+    def given(self) -> list[Tensor]:
+        """The inputs as the neuron got them, one per call; that of an unrolled run has time folded into dimension 0."""
+        return [call.input for call, _ in self._log.kept() if call.input is not None]
 
     def __getattr__(self, name: str) -> Tensor:
         names = self.__dict__.get("state_names", ())

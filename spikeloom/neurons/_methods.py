@@ -146,9 +146,8 @@ def _step_by_step(
     time.admit(neuron, (*args, *(value for value in kwargs.values() if isinstance(value, Tensor))))
     x = time.unfold(input_, neuron._label())
     static = len(x) == 1 != time.steps
-    if time.steps:
-        inputs = [x[0]] * time.steps if static else list(x.unbind(0))
-    else:  # one step shows the form of the results; whoever unrolls puts the state back
+    inputs = [x[0]] * time.steps if static else list(x.unbind(0))
+    if not inputs:  # one step shows the form of the results; whoever unrolls puts the state back
         inputs = [x.new_zeros(x.shape[1:])]
     outs, states = [], []
     with time_is(None):
