@@ -53,8 +53,6 @@ class StateQuant(torch.autograd.Function):
 
 
 class _StraightThrough(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, search: Search) -> Tensor:
         return search(x)
@@ -66,6 +64,11 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0], None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, None], x: Tensor, search: Search) -> tuple[Tensor, int]:
+        out: Tensor = _StraightThrough.apply(x, search)
+        return out, in_dims[0]
 
 
 class Quantiser:
@@ -121,6 +124,9 @@ class Quantiser:
         return torch.cat((centre - below * down.flip(0), centre + above * up)).to(dtype)
 
     def _search(self, dtype: torch.dtype, device: torch.device) -> Search:
+        if dtype not in (torch.float32, torch.float64):  # a half cannot count 256 levels
+            wide = self._search(torch.float32, device)
+            return lambda x: wide(x.float()).to(dtype)
         levels = self.levels(dtype).sort().values.to(device)
         if self.uniform:
             return _by_division(levels)
@@ -255,8 +261,7 @@ def _by_division(levels: Tensor) -> Search:
     values = _with_nan(levels)
 
     def search(x: Tensor) -> Tensor:
-        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()  # a half cannot count 256 levels
-        place = wide.sub(first_boundary).div_(gap).ceil_().clamp_(0, n - 1).nan_to_num_(nan=n)
+        place = x.sub(first_boundary).div_(gap).ceil_().clamp_(0, n - 1).nan_to_num_(nan=n)
         return _picked(values, place.to(torch.int32))
 
     return search
@@ -269,9 +274,6 @@ def _by_leading_bits(levels: Tensor, centre: float) -> Search:
     lie below each cell. The few within it are compared one by one.
     """
     n, dtype = len(levels), levels.dtype
-    if dtype not in (torch.float32, torch.float64):
-        wide = _by_leading_bits(levels.float(), centre)
-        return lambda x: wide(x.float()).to(dtype)
     as_int, shift = (torch.int32, 18) if dtype == torch.float32 else (torch.int64, 47)  # exponent, five of the mantissa
     half = 1 << (13 if dtype == torch.float32 else 16)
 

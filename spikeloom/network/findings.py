@@ -120,8 +120,8 @@ def _of_gradients(rows: Sequence[Vitals]) -> Iterator[str]:
         least = min(row.gradient_norm for row in affected)
         yield (
             f"{_all(affected)}: the gradient vanishes, down to {least / largest:.0e} of the largest among the layers; "
-            f"it is lost at the spikes of {_named(affected[-1])} or behind them: take a wider surrogate, raise the gain "
-            "of the weights there, normalise, or add skip connections"
+            f"it is lost at the spikes of {_named(affected[-1])} or behind them: take a wider surrogate, raise the "
+            "gain of the weights there, normalise, or add skip connections"
         )
 
 
