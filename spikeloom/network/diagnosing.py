@@ -107,28 +107,29 @@ def diagnose(
         >>> print(diagnosis.findings[0])
         layer '1' (Leaky): 100 % of its neurons never fire; lower its threshold or raise the gain of ...
     """
-    before, drawn = Snapshot(net.modules() if isinstance(net, nn.Module) else ()), RandomState()
-    tap = Tap(net, inputs=True, graph=True)
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"diagnose takes a network, an nn.Module; got {type(net).__name__}")
+    before, drawn = Snapshot(net.modules()), RandomState()
     before.lend_buffers()
+    before.deafen()
     try:
-        for module in net.modules():
-            if isinstance(module, SpikingNeuron):
-                module.reset_mem()
-        with torch.inference_mode(False), torch.enable_grad():
+        with Tap(net, inputs=True, graph=True) as tap, torch.inference_mode(False), torch.enable_grad():
+            for module in net.modules():
+                if isinstance(module, SpikingNeuron):
+                    module.reset_mem()
             if forward is None:
-                outputs = _unrolled(read(net, (x, *inputs), kwargs, steps), tap)
+                outputs = _unrolled(read(net, (x, *inputs), kwargs, steps))
             else:
                 args, kwargs = tree_map_only(Tensor, lambda t: _leaf(t).clone(), ((x, *inputs), kwargs))
                 outputs = forward(net, *args, **kwargs)
             rows, unused = _examined(net, tap, _total(outputs, loss))
     finally:
-        tap.close()
         before.restore()
         drawn.restore()
     return Diagnosis(rows, tuple(found(rows, unused)))
 
 
-def _unrolled(request: Request, tap: Tap) -> Any:
+def _unrolled(request: Request) -> Any:
     """Run over time; a static input is repeated, so that every layer has a gradient at every step."""
     if not request.steps or not request.batch:
         raise ValueError(f"diagnose got {request.steps} steps of {request.batch} rows; it needs at least one of each")

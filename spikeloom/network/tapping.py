@@ -113,7 +113,7 @@ class Recording:
     def input(self) -> Tensor:
         """Its input, [T, B, *N]."""
         if any(call.input is None for call, _ in self._log.kept()):
-            raise AttributeError("inputs were not recorded; make the tap with tap(net, inputs=True)")
+            raise RuntimeError("inputs were not recorded; make the tap with tap(net, inputs=True)")
         return self._joined(_Call.current)
 
     def given(self) -> list[Tensor]:
