@@ -17,7 +17,8 @@ def states(shape: Shape) -> Tensor:
     draw = torch.Generator().manual_seed(1)
     low, above = state_quant(num_bits=8).levels()[:2]
     places = torch.randint(-50, 300, shape, generator=draw) + 0.9 * (torch.rand(shape, generator=draw) - 0.5)
-    return low + places * (above - low)
+    membranes: Tensor = low + places * (above - low)
+    return membranes
 
 
 def ours(x: Tensor, uniform: bool) -> Run:

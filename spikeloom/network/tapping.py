@@ -40,10 +40,16 @@ class Log(Generic[Entry]):
 def with_time(heard: Any, time: Time) -> Any:
     """Every tensor of an unrolled run as [T, B, ...], static ones repeated as views; others as they are."""
 
+    def is_static(t: Tensor) -> bool:
+        # asked after a neuron has run, when only the rows tell what was static on the straight way to it
+        few = len(t) == time.batch != time.steps * time.batch
+        return few and (time.straight if time.origins is None else time.origins.is_static(t))
+
     def unfold(t: Tensor) -> Tensor:
-        if not t.dim() or len(t) != time.rows(t):
-            return t
-        return t.expand(time.steps, *t.shape) if time.is_static(t) else t.unflatten(0, (time.steps, time.batch))
+        if t.dim() and is_static(t):
+            return t.expand(time.steps, *t.shape)
+        folded = t.dim() and len(t) == time.steps * time.batch
+        return t.unflatten(0, (time.steps, time.batch)) if folded else t
 
     with time.aside():
         return tree_map_only(Tensor, unfold, heard)

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def network(depth: int = 3, **options) -> nn.Sequential:
     """64 inputs, hidden layers of 100, 10 outputs; weights that let every layer fire. `options` are of the middle."""
     sizes = [64, *[100] * (depth - 1), 10]
     layers: list[nn.Module] = []
-    for i, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (n, m) in enumerate(pairwise(sizes)):
         fc = nn.Linear(n, m)
         with torch.no_grad():
             fc.weight.mul_(1.5).add_(0.5 / n)
