@@ -299,15 +299,16 @@ class STDPLearner(nn.Module):
         Raises:
             RuntimeError: if synapse and neuron were not called equally often. The spikes are kept; `reset` drops them.
         """
-        dW = scale * self._change()
+        weight, dW = self.synapse.weight, self._change()
         if not on_grad:
-            return dW
-        weight = self.synapse.weight
-        weight.grad = -dW if weight.grad is None else weight.grad - dW
+            return torch.zeros_like(weight) if dW is None else scale * dW
+        if dW is not None:
+            weight.grad = -scale * dW if weight.grad is None else weight.grad - scale * dW
         return None
 
     @torch.no_grad()
-    def _change(self) -> Tensor:
+    def _change(self) -> Tensor | None:
+        """dW of what was heard since the last step; None if there was nothing."""
         arrived, left = _sequence(self.in_spike_monitor), _sequence(self.out_spike_monitor)
         if len(arrived) != len(left):
             raise RuntimeError(
@@ -315,7 +316,7 @@ class STDPLearner(nn.Module):
                 "call both equally often, or call reset() after an incomplete sequence"
             )
         if not arrived:
-            return torch.zeros_like(self.synapse.weight)
+            return None
         pre, post = arriving(self.synapse, _stacked(arrived)), leaving(self.synapse, _stacked(left))
         traces = (
             traced(pre, self.trace_pre, by_part(self.tau_pre)),
