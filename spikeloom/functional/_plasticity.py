@@ -12,7 +12,10 @@ from torch.nn.grad import conv1d_weight, conv2d_weight
 Synapse = nn.Linear | nn.Conv1d | nn.Conv2d
 Trace = float | Tensor | None
 OfWeight = Callable[[Tensor], Any]
-Traces = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, Tensor]
+Factors = tuple[OfWeight, OfWeight]
+Fade = Callable[[Any], Any]
+Product = Callable[[Synapse, Tensor, Tensor], Tensor]
 
 FEATURES = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3}
 """How many trailing dimensions of an input or output belong to one row of the batch."""
@@ -34,7 +37,7 @@ def leaving(synapse: Synapse, out_spike: Tensor) -> Tensor:
     return out_spike.detach().to(synapse.weight.dtype)
 
 
-def traced(spikes: Tensor, trace: Trace, fade: Callable[[Any], Any]) -> Tensor:
+def traced(spikes: Tensor, trace: Trace, fade: Fade) -> Tensor:
     """The trace after every step, [T, ...], of spikes [T, ...], from the trace before the first."""
     after: list[Tensor] = []
     for spike in spikes:
@@ -43,17 +46,17 @@ def traced(spikes: Tensor, trace: Trace, fade: Callable[[Any], Any]) -> Tensor:
     return torch.stack(after)
 
 
-def by_part(tau: float) -> Callable[[Any], Any]:
+def by_part(tau: float) -> Fade:
     """A trace loses 1 / tau of itself per step."""
     return lambda trace: trace - trace / tau
 
 
-def exponentially(tau: float) -> Callable[[Any], Any]:
+def exponentially(tau: float) -> Fade:
     """A trace is multiplied by exp(-1 / tau) per step."""
     return lambda trace: trace * math.exp(-1 / tau)
 
 
-def products(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
+def summed(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
     """For each weight the sum of what arrives times what leaves, over batch, time and places: as its gradient is."""
     if isinstance(synapse, nn.Linear):
         return post.reshape(-1, post.shape[-1]).T @ pre.reshape(-1, pre.shape[-1])
@@ -61,62 +64,39 @@ def products(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
     pre, post = (t.reshape(-1, *t.shape[-rows:]) for t in (pre, post))
     of_weight = conv1d_weight if isinstance(synapse, nn.Conv1d) else conv2d_weight
     shape, groups = synapse.weight.shape, synapse.groups
-    summed: Tensor = of_weight(pre, shape, post, synapse.stride, 0, synapse.dilation, groups)
-    return summed
+    total: Tensor = of_weight(pre, shape, post, synapse.stride, 0, synapse.dilation, groups)
+    return total
 
 
-@torch.no_grad()
-def change(synapse: Synapse, pre: Tensor, post: Tensor, traces: Traces, f_pre: OfWeight, f_post: OfWeight) -> Tensor:
-    """dW of spikes [T, ...] and the traces after each of them."""
-    trace_pre, trace_post = traces
+def apart(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
+    """The same for each row of the batch by itself, [..., out, in]; for an nn.Linear."""
+    return post.unsqueeze(-1) * pre.unsqueeze(-2)
+
+
+def change(synapse: Synapse, spikes: Pair, traces: Pair, factors: Factors, product: Product = summed) -> Tensor:
+    """dW of spikes and the traces after them."""
+    (pre, post), (trace_pre, trace_post), (f_pre, f_post) = spikes, traces, factors
     weight = synapse.weight.detach()
-    stronger: Tensor = f_post(weight) * products(synapse, trace_pre, post)
-    weaker: Tensor = f_pre(weight) * products(synapse, pre, trace_post)
+    stronger: Tensor = f_post(weight) * product(synapse, trace_pre, post)
+    weaker: Tensor = f_pre(weight) * product(synapse, pre, trace_post)
     return stronger - weaker
 
 
 @torch.no_grad()
 def single_step(
     synapse: Synapse,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    tau_pre: float,
-    tau_post: float,
-    f_pre: OfWeight,
-    f_post: OfWeight,
+    spikes: Pair,
+    traces: tuple[Trace, Trace],
+    taus: tuple[float, float],
+    factors: Factors,
+    fading: Callable[[float], Fade] = by_part,
+    product: Product = summed,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The traces after one step, and dW."""
-    check(synapse, tau_pre=tau_pre, tau_post=tau_post)
-    pre, post = arriving(synapse, in_spike), leaving(synapse, out_spike)
-    traces = (
-        traced(pre[None], trace_pre, by_part(tau_pre))[0],
-        traced(post[None], trace_post, by_part(tau_post))[0],
-    )
-    return *traces, change(synapse, pre, post, traces, f_pre, f_post)
-
-
-@torch.no_grad()
-def eligibility(
-    fc: nn.Linear,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    tau_pre: float,
-    tau_post: float,
-    f_pre: OfWeight,
-    f_post: OfWeight,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The traces after one step, and the change that each row of the batch would make, [..., out, in]."""
-    check(fc, tau_pre=tau_pre, tau_post=tau_post)
-    pre, post = arriving(fc, in_spike), leaving(fc, out_spike)
-    trace_pre = traced(pre[None], trace_pre, exponentially(tau_pre))[0]
-    trace_post = traced(post[None], trace_post, exponentially(tau_post))[0]
-    weight = fc.weight.detach()
-    stronger: Tensor = f_post(weight) * (post.unsqueeze(-1) * trace_pre.unsqueeze(-2))
-    return trace_pre, trace_post, stronger - f_pre(weight) * (trace_post.unsqueeze(-1) * pre.unsqueeze(-2))
+    """The traces after one step, and the change that it makes. Of each pair the first is before the synapse."""
+    check(synapse, tau_pre=taus[0], tau_post=taus[1])
+    arrived = arriving(synapse, spikes[0]), leaving(synapse, spikes[1])
+    pre, post = (traced(s[None], t, fading(tau))[0] for s, t, tau in zip(arrived, traces, taus, strict=True))
+    return pre, post, change(synapse, arrived, (pre, post), factors, product)
 
 
 def check(synapse: Any, **taus: float) -> None:

@@ -38,11 +38,12 @@ from ._plasticity import (
     OfWeight,
     Synapse,
     Trace,
+    apart,
     arriving,
     by_part,
     change,
     check,
-    eligibility,
+    exponentially,
     leaving,
     single_step,
     traced,
@@ -90,7 +91,7 @@ def stdp_linear_single_step(
         >>> dW
         tensor([[0.7500, 0.0000]])
     """
-    return single_step(fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
+    return single_step(fc, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
 
 
 def stdp_conv1d_single_step(
@@ -115,7 +116,7 @@ def stdp_conv1d_single_step(
         >>> pre.shape, post.shape, dW.shape
         (torch.Size([1, 1, 3]), torch.Size([1, 1, 2]), torch.Size([1, 1, 2]))
     """
-    return single_step(conv, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
+    return single_step(conv, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
 
 
 def stdp_conv2d_single_step(
@@ -138,7 +139,7 @@ def stdp_conv2d_single_step(
     >>> pre.shape, post.shape, dW.shape
     (torch.Size([1, 1, 6, 6]), torch.Size([1, 2, 4, 4]), torch.Size([2, 1, 3, 3]))
     """
-    return single_step(conv, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
+    return single_step(conv, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
 
 
 def mstdp_linear_single_step(
@@ -179,7 +180,15 @@ def mstdp_linear_single_step(
         >>> (reward * e).sum(0)
         tensor([[ 1., -1.]])
     """
-    return eligibility(fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
+    return single_step(
+        fc,
+        (in_spike, out_spike),
+        (trace_pre, trace_post),
+        (tau_pre, tau_post),
+        (f_pre, f_post),
+        fading=exponentially,
+        product=apart,
+    )
 
 
 def mstdpet_linear_single_step(
@@ -221,7 +230,7 @@ def mstdpet_linear_single_step(
         >>> fc.weight.data += 0.1 * z                               # a reward of 0.1 after ten steps
     """
     check(fc, tau_trace=tau_trace)
-    return eligibility(fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
+    return mstdp_linear_single_step(fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
 
 
 # -- many steps --------------------------------------------------------------------------------------------------------
@@ -317,12 +326,12 @@ class STDPLearner(nn.Module):
             )
         if not arrived:
             return None
-        pre, post = arriving(self.synapse, _stacked(arrived)), leaving(self.synapse, _stacked(left))
+        spikes = arriving(self.synapse, _stacked(arrived)), leaving(self.synapse, _stacked(left))
         traces = (
-            traced(pre, self.trace_pre, by_part(self.tau_pre)),
-            traced(post, self.trace_post, by_part(self.tau_post)),
+            traced(spikes[0], self.trace_pre, by_part(self.tau_pre)),
+            traced(spikes[1], self.trace_post, by_part(self.tau_post)),
         )
-        dW = change(self.synapse, pre, post, traces, self.f_pre, self.f_post)
+        dW = change(self.synapse, spikes, traces, (self.f_pre, self.f_post))
         self.in_spike_monitor.clear_recorded_data()
         self.out_spike_monitor.clear_recorded_data()
         self.trace_pre, self.trace_post = traces[0][-1], traces[1][-1]

@@ -123,6 +123,13 @@ def test_what_is_recorded_does_not_change_what_runs():
     assert all(not module._forward_hooks for module in net.modules())
 
 
+def test_compiled_networks_are_recorded_too():
+    net, x = exact(NETWORKS["a sequence of layers"]()), quarters(5, 4, 6)
+    wanted = recorded(net, x, snn.unroll, inputs=True)
+    whole = torch.compile(lambda x: snn.unroll(net, x), backend="eager")
+    assert_same_record(recorded(net, x, lambda net, x: whole(x), inputs=True), wanted)
+
+
 # -- what does not count -----------------------------------------------------------------------------------------------
 
 
