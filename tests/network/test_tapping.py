@@ -9,21 +9,11 @@ from torch import nn
 
 import spikeloom as snn
 
+from ..neurons.zoo import ZOO, made, sequence
 from ..oracle import assert_close
 from .networks import NETWORKS, exact, leaky, quarters, stepped
 
 SPIKING = [name for name in NETWORKS if name != "no neurons"]
-
-NEURONS = {
-    "Leaky": lambda: snn.Leaky(beta=0.5, init_hidden=True),
-    "Leaky that returns its state": lambda: snn.Leaky(beta=0.5, init_hidden=True, output=True),
-    "Synaptic": lambda: snn.Synaptic(alpha=0.5, beta=0.5, init_hidden=True),
-    "RLeaky": lambda: snn.RLeaky(beta=0.5, V=0.5, all_to_all=False, init_hidden=True),
-    "RSynaptic": lambda: snn.RSynaptic(alpha=0.5, beta=0.5, linear_features=6, init_hidden=True),
-    "Alpha": lambda: snn.Alpha(alpha=0.75, beta=0.5, init_hidden=True),
-    "Lapicque": lambda: snn.Lapicque(beta=0.5, init_hidden=True),
-    "DeltaLeaky": lambda: snn.DeltaLeaky(0.25, beta=0.5, init_hidden=True),
-}
 
 
 class OwnForward(snn.Leaky):
@@ -62,11 +52,13 @@ def test_unrolled_it_records_what_a_loop_over_steps_does(network, static):
     assert any(recording.spk.any() for recording in looped.values())
 
 
-@pytest.mark.parametrize("kind", NEURONS)
-def test_every_state_of_every_neuron_is_recorded(kind):
-    lif, x = NEURONS[kind](), quarters(7, 4, 6)
-    unrolled = recorded(lif, x, snn.unroll, inputs=True)
-    looped = recorded(lif, x, lambda lif, x: [lif(x_t) for x_t in x], inputs=True)
+@pytest.mark.parametrize("output", [False, True], ids=["spikes", "all"])
+@pytest.mark.parametrize("kind", [name for name in ZOO if name != "NoisyLeaky"])  # which draws in another order
+def test_every_state_of_every_neuron_is_recorded(kind, output):
+    lif, x = made(kind, init_hidden=True, output=output), sequence(kind)
+    with snn.backend("loop"):  # for neurons whose kernels round another way
+        unrolled = recorded(lif, x, snn.unroll, inputs=True)
+        looped = recorded(lif, x, lambda lif, x: [lif(x_t) for x_t in x], inputs=True)
     assert tuple(unrolled[""].states) == lif._state_names()
     assert_same_record(unrolled, looped)
     assert_close(unrolled[""].input, x, "inputs", exact=True)
@@ -123,10 +115,11 @@ def test_what_is_recorded_does_not_change_what_runs():
     assert all(not module._forward_hooks for module in net.modules())
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's compiler, about itself
 def test_compiled_networks_are_recorded_too():
     net, x = exact(NETWORKS["a sequence of layers"]()), quarters(5, 4, 6)
     wanted = recorded(net, x, snn.unroll, inputs=True)
-    whole = torch.compile(lambda x: snn.unroll(net, x), backend="eager")
+    whole = torch.compile(lambda x: snn.unroll(net, x), backend="eager", fullgraph=True)
     assert_same_record(recorded(net, x, lambda net, x: whole(x), inputs=True), wanted)
 
 
