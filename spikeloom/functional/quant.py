@@ -261,8 +261,9 @@ def _by_division(levels: Tensor) -> Search:
     values = _with_nan(levels)
 
     def search(x: Tensor) -> Tensor:
-        place = x.sub(first_boundary).div_(gap).ceil_().clamp_(0, n - 1).nan_to_num_(nan=n)
-        return _picked(values, place.to(torch.int32))
+        place = x.flatten().sub(first_boundary).div_(gap).ceil_().clamp_(0, n - 1).nan_to_num_(nan=n)
+        # into the same memory: fresh memory costs as much as the arithmetic
+        return torch.index_select(values, 0, place.to(torch.int32), out=place).view(x.shape)
 
     return search
 

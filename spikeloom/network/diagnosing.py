@@ -95,7 +95,8 @@ def diagnose(
 
     The columns:
 
-    - firing rate: the share of steps at which a neuron fires, over all neurons, rows and steps.
+    - firing rate: the share of steps at which a neuron fires, over all neurons, rows and steps; a dash for a readout
+      such as `LI`, whose outputs are no spikes.
     - dead: the share of neurons that never fire. saturated: of those that fire at more than 90 % of all steps.
     - membrane: from its least to its largest value. threshold: what it must exceed.
     - passes gradient: the share of neurons and steps at which the derivative of the surrogate is at least 0.01.
@@ -189,7 +190,7 @@ def _norm(gradients: Iterator[Tensor | None]) -> float:
 
 
 def _vitals(neuron: Any, recording: Recording, norm: float) -> Vitals:
-    rates = (recording.spk.detach() != 0).double().mean((0, 1)).flatten()
+    rates = _rates(recording.spk.detach())
     mem = recording.mem.detach()
     fires_above = isinstance(neuron.model, Model)  # others fire by an equation of their own
     threshold = neuron.threshold.detach().double() if fires_above else torch.tensor(torch.nan)
@@ -198,14 +199,26 @@ def _vitals(neuron: Any, recording: Recording, norm: float) -> Vitals:
         kind=recording.kind,
         neurons=rates.numel(),
         rate=float(rates.mean()),
-        dead=float((rates == 0).double().mean()),
-        saturated=float((rates > OFTEN).double().mean()),
+        dead=_share(rates, rates == 0),
+        saturated=_share(rates, rates > OFTEN),
         membrane=(float(mem.min()), float(mem.mean()), float(mem.max())),
         threshold=(float(threshold.min()), float(threshold.max())),
         surrogate=repr(neuron.spike_grad),
         passes=_passing(neuron.spike_grad, mem - neuron.threshold.detach()) if fires_above else float("nan"),
         gradient_norm=norm,
     )
+
+
+def _rates(spk: Tensor) -> Tensor:
+    """How often each neuron fires, [N]; NaN for a readout, whose outputs take more values than 0 and one other."""
+    fired, height = spk != 0, spk.abs().amax((0, 1))
+    rates = fired.double().mean((0, 1)).flatten()
+    return rates if (~fired | (spk.abs() == height)).all() else torch.full_like(rates, torch.nan)
+
+
+def _share(rates: Tensor, which: Tensor) -> float:
+    """The share of the neurons of which something holds; NaN where they have no rates."""
+    return float("nan") if rates.isnan().all() else float(which.double().mean())
 
 
 def _passing(spike_grad: Callable[[Tensor], Tensor], above: Tensor) -> float:

@@ -26,7 +26,8 @@ class Vitals:
         path: its name in the network, as in `named_modules`.
         kind: its class.
         neurons: how many it has.
-        rate: the share of steps at which a neuron fires, over all neurons, rows and steps.
+        rate: the share of steps at which a neuron fires, over all neurons, rows and steps; NaN, as the next two, for
+            a readout, whose outputs are no spikes.
         dead: the share of neurons that never fire.
         saturated: the share of neurons that fire at more than 90 % of all steps.
         membrane: the least, the mean and the largest membrane.

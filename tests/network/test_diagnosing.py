@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import spikeloom as snn
 
+from ..neurons.zoo import ZOO, made, sequence
 from .networks import NETWORKS, stepped
 
 LAYERS = (1, 3, 5)
@@ -200,6 +201,23 @@ def test_a_neuron_that_fires_by_another_rule():
     assert 0 < row.rate < 1
     assert row.passes != row.passes
     assert row.told_threshold() == "-"
+
+
+def test_a_readout_that_does_not_fire_is_left_alone():
+    net = nn.Sequential(*network(2)[:3], snn.LI(beta=0.9, init_hidden=True))
+    diagnosis = snn.diagnose(net, batch(), steps=20)
+    assert diagnosis.findings == ()
+    assert all(
+        value != value for value in (diagnosis.rows[1].rate, diagnosis.rows[1].dead, diagnosis.rows[1].saturated)
+    )
+    assert diagnosis.plot() is not None
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_every_neuron_can_be_diagnosed(kind):
+    (row,) = snn.diagnose(made(kind, init_hidden=True), sequence(kind)).rows
+    assert row.gradient_norm > 0
+    assert (row.passes == row.passes) == (row.told_threshold() != "-")
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "no neurons"])
