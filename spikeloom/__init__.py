@@ -4,8 +4,11 @@ import importlib
 from typing import Any
 
 from . import surrogate as surrogate
+from .network import Diagnosis as Diagnosis
 from .network import Explanation as Explanation
+from .network import diagnose as diagnose
 from .network import explain as explain
+from .network import tap as tap
 from .network import unroll as unroll
 from .neurons import ALIF as ALIF
 from .neurons import EIF as EIF

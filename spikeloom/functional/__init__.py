@@ -1,4 +1,4 @@
-"""What a training needs around the network: losses, accuracy, regularisation."""
+"""Losses, accuracies, penalties, quantisation, probes and local learning rules for spiking networks."""
 
 from .acc import accuracy_rate as accuracy_rate
 from .acc import accuracy_temporal as accuracy_temporal
@@ -11,6 +11,13 @@ from .loss import ce_temporal_loss as ce_temporal_loss
 from .loss import mse_count_loss as mse_count_loss
 from .loss import mse_membrane_loss as mse_membrane_loss
 from .loss import mse_temporal_loss as mse_temporal_loss
+from .probe import AttributeMonitor as AttributeMonitor
+from .probe import BaseMonitor as BaseMonitor
+from .probe import GradInputMonitor as GradInputMonitor
+from .probe import GradOutputMonitor as GradOutputMonitor
+from .probe import InputMonitor as InputMonitor
+from .probe import OutputMonitor as OutputMonitor
+from .probe import unpack_len1_tuple as unpack_len1_tuple
 from .reg import l1_rate_sparsity as l1_rate_sparsity
 from .reg import rate_lower_bound as rate_lower_bound
 from .reg import rate_upper_bound as rate_upper_bound

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..neurons import SpikingNeuron
+from ..neurons._listening import Listener
 
 
 class Snapshot:
@@ -52,6 +53,14 @@ class Snapshot:
         for module, attributes in self._attributes:
             lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
             vars(module)["_buffers"] = type(attributes["_buffers"])(lent)
+
+    def deafen(self) -> None:
+        """Let nobody listen to the network until `restore` but who begins to after this."""
+        for module, attributes in self._attributes:
+            for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+                hooks = attributes[kind]
+                heard = {key: hook for key, hook in hooks.items() if not isinstance(hook, Listener)}
+                vars(module)[kind] = type(hooks)(heard)
 
 
 class RandomState:

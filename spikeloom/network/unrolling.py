@@ -58,4 +58,5 @@ def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check
         done = run(request, before)
         if twins is not None:
             twins.compare(done.repeated)
+        done.time.counted.append(request.steps)
     return done.outputs

@@ -14,6 +14,7 @@ from ..scan.loop import Trajectory
 from ..scan.program import Program, program_for
 from ..scan.select import Call, choose
 from ._graph import Passage, carried
+from ._listening import wants_states
 from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
 from ._registry import INSTANCES, ClassWide, Registered
 from ._state import (
@@ -170,8 +171,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         x = time.unfold(checked_input(input_, self._label), self._label())
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
         run, machine, refusals = self._scan(x, time.steps, one_step, given)
-        time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, run.spk)
-        return tuple(time.fold(out) for out in self._outs(run.spk.to(x.dtype), run.traces))
+        spk = run.spk.to(x.dtype)
+        time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces)
+        return tuple(time.fold(out) for out in self._outs(spk, run.traces))
 
     def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What a call returns where it returns all."""
@@ -197,7 +199,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
             steps=steps,
             states=states,
             params=params,
-            traced=steps is not None and (self.output or not self.init_hidden),
+            traced=steps is not None and (self.output or not self.init_hidden or wants_states(self)),
             layer=self._label(),
             feedback=self._feedback if self.all_to_all else None,
         )
