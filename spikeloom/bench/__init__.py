@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from .leaky import LEAKY, THREADS
 from .losses import LOSSES
 from .neurons import NEURONS
+from .parallel import PARALLEL
 from .runner import Case
 from .start import START
 
-CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, THREADS, START, *LOSSES)}
+CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, *PARALLEL, THREADS, START, *LOSSES)}
