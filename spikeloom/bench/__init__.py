@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from .leaky import LEAKY, THREADS
 from .losses import LOSSES
 from .neurons import NEURONS
+from .parallel import PARALLEL
 from .quant import QUANT
 from .runner import Case
 from .start import START
 
-CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, THREADS, START, *LOSSES, QUANT)}
+EVERY = (LEAKY, *NEURONS, *PARALLEL, THREADS, START, *LOSSES, QUANT)
+CASES: Mapping[str, Case] = {case.name: case for case in EVERY}

@@ -14,8 +14,8 @@ What is constant in time (a static input, the gradient of a sum) is one row, rea
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from textwrap import indent
 
+from .numba_module import lines, module_source
 from .program import Derivation
 from .trace import Symbol, needed
 
@@ -107,22 +107,7 @@ def backward_words(states: int, params: int) -> list[str]:
     ]
 
 
-SOURCE = '''"""{title}"""
-import math
-from math import inf, nan
-
-import numpy as np
-from numba import cfunc, types
-from spikeloom.scan.memory import load_{dtype} as load, store_{dtype} as store, word
-{team_import}
-R = np.{dtype}
-SIZE = {size}
-
-
-@cfunc(types.void(types.int64{extra_types}), nopython=True, error_model="numpy", cache={cached})
-def kernel(words{extra}):
-{share}
-{unpack}
+BODY = """{uniforms}
     part = (size + threads * 16 - 1) // (threads * 16) * 16
     low = me * part
     end = min(low + part, size)
@@ -133,11 +118,7 @@ def kernel(words{extra}):
             for m in range(low, high):
 {body}
         low = high
-'''
-
-TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
-    if word(words, 2) != 0:
-        me, threads = types.int64(thread_number()), types.int64(team_size())"""
+"""
 
 
 def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
@@ -147,24 +128,16 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
         derivation: the program's graphs.
         variant: how it is run.
         title: the module's first line.
-        team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
-        cached: whether Numba keeps the machine code beside the source.
+        team, cached: see `module_source`.
     """
-    return SOURCE.format(
-        title=title,
-        dtype=variant.dtype,
-        size=4 if variant.dtype == "float32" else 8,
-        team_import="from spikeloom.scan.team import team_size, thread_number\n" if team else "",
-        cached=cached,
-        block=BLOCK,
-        extra="" if team else ", me, threads",
-        extra_types="" if team else ", types.int64, types.int64",
-        share=TEAM_SHARE if team else "    # the caller says which share this is",
-        **(_backward(derivation, variant) if variant.grad else _forward(derivation, variant)),
-    )
+    count = len(derivation.trace.states), len(variant.params)
+    words = backward_words(*count) if variant.grad else forward_words(*count)
+    parts = _backward(derivation, variant) if variant.grad else _forward(derivation, variant)
+    body = BODY.format(block=BLOCK, uniforms=lines(_uniforms(variant), 1), **parts)
+    return module_source(title, variant.dtype, words, body, team, cached)
 
 
-class _Names:
+class Names:
     """What each node is called in the source."""
 
     def __init__(self, derivation: Derivation, recalled: bool):
@@ -191,14 +164,6 @@ class _Names:
         ]
 
 
-def _lines(lines: Iterable[str], depth: int) -> str:
-    return indent("\n".join(lines), "    " * depth)
-
-
-def _unpack(words: list[str]) -> list[str]:
-    return [f"{name} = word(words, {i})" for i, name in enumerate(words)]
-
-
 def _uniforms(variant: Variant) -> list[str]:
     return [f"param{k}_m = load(param{k}, 0)" for k, kind in enumerate(variant.params) if kind in "uU"]
 
@@ -209,7 +174,7 @@ def _per_element(variant: Variant) -> list[str]:
 
 def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     states = range(len(derivation.trace.states))
-    name = _Names(derivation, recalled=False)
+    name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
     body = ["x_m = load(x_t, m)", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
@@ -219,17 +184,16 @@ def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
     return {
-        "unpack": _lines([*_unpack(forward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
         "time": "t in range(steps)",
-        "rows": _lines(rows, 3),
-        "body": _lines(body, 4),
+        "rows": lines(rows, 3),
+        "body": lines(body, 4),
     }
 
 
 def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     step = derivation.trace
     states = range(len(step.states))
-    name = _Names(derivation, recalled=True)
+    name = Names(derivation, recalled=True)
     dx, *rest = derivation.backward
     carries, totals = rest[: len(states)], rest[len(states) :]
     nodes = derivation.pulled(variant.params, variant.grad)
@@ -263,8 +227,7 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
         if kind.isupper() and g is not None
     ]
     return {
-        "unpack": _lines([*_unpack(backward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
         "time": "t in range(steps - 1, -1, -1)",
-        "rows": _lines(rows or ["pass"], 3),
-        "body": _lines(body, 4),
+        "rows": lines(rows or ["pass"], 3),
+        "body": lines(body, 4),
     }

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import arena, cache, threads
+from . import arena, threads
 from .emit_numba import Variant, emit
+from .numba_module import compiled
 from .program import program_of
 
 _kernels: dict[tuple[str, str], threads.Entry] = {}
@@ -18,12 +20,11 @@ def kernel(key: str, variant: Variant) -> threads.Entry:
     """A kernel of a program, compiled at first use and kept for the life of the process."""
     entry = _kernels.get((key, variant.code))
     if entry is None:
-        program, team = program_of(key), threads.openmp() is not None
+        program = program_of(key)
         derivation = program.derivation
         assert derivation is not None
         title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
-        module = cache.load(lambda cached: emit(derivation, variant, title, team, cached))
-        entry = _kernels[key, variant.code] = threads.Entry(module.kernel, team)
+        entry = _kernels[key, variant.code] = compiled(partial(emit, derivation, variant, title))
     return entry
 
 

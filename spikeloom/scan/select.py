@@ -1,10 +1,11 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,11 +45,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Backend:
-    """A machine: its name, why it would not run a call, and how it runs one."""
+    """A machine: its name, why it would not run a call, and how it runs one.
+
+    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`.
+    """
 
     name: str
-    refusals: Callable[[Call], list[str]]
-    run: Callable[[Call], Trajectory]
+    refusals: Callable[[Any], list[str]]
+    run: Callable[[Any], Any]
 
 
 def _run_loop(call: Call) -> Trajectory:
@@ -86,7 +90,8 @@ def _numba_missing() -> str:
     return _no_numba[0] if _no_numba else ""
 
 
-def _numba_refusals(call: Call) -> list[str]:
+def numba_refusals(call: Any) -> list[str]:
+    """Why no kernel runs a call that has a `program` and an input `x`."""
     why = [reason for reason in (call.program.untraceable, _numba_missing()) if reason]
     if call.x.device.type != "cpu":
         why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
@@ -140,7 +145,7 @@ def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
 
 
 LADDER: tuple[Backend, ...] = (
-    Backend("numba", _numba_refusals, _run_numba),
+    Backend("numba", numba_refusals, _run_numba),
     Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""
@@ -171,11 +176,11 @@ def backend(name: str) -> Iterator[None]:
         yield
 
 
-def choose(call: Call) -> tuple[Backend, list[str]]:
+def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list[str]]:
     """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
     forced = _forced.get()
     reasons: list[str] = []
-    for machine in LADDER:
+    for machine in ladder:
         if forced not in (None, machine.name):
             continue
         why = machine.refusals(call)
