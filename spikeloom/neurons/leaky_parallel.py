@@ -164,11 +164,11 @@ class _Dense(NamedTuple):
 
     def run(self) -> Tensor:
         """The membranes, [T, B, N]."""
-        mem, membranes = torch.zeros_like(self.current[0]), []
+        mem, membranes = self.current.new_zeros(self.current.shape[1:]), []
         for x in self.current:
             mem = torch.relu(x + linear(mem, self.weight))
             membranes.append(mem)
-        return torch.stack(membranes)
+        return torch.stack(membranes) if membranes else torch.empty_like(self.current)
 
 
 DENSE = (

@@ -182,8 +182,9 @@ def test_nothing_is_kept_for_the_next_call(name):
 
 @every_layer
 def test_no_steps_give_empty_results(name):
-    full, empty = (tree_leaves(snn.unroll(LAYERS[name](), drawn(steps, B, N))) for steps in (2, 0))
-    assert [out.shape for out in empty] == [(0, *out.shape[1:]) for out in full]
+    for run in (snn.unroll, lambda net, x: net(x)):
+        full, empty = (tree_leaves(run(LAYERS[name](), drawn(steps, B, N))) for steps in (2, 0))
+        assert [out.shape for out in empty] == [(0, *out.shape[1:]) for out in full]
 
 
 @pytest.mark.parametrize("name", ["StateLeaky, truncated", "LeakyParallel", "AssociativeLeaky"])
