@@ -1,5 +1,5 @@
 """The neurons over whole sequences, forward and backward, beside snnTorch's: one call of the same layer, with the same
-weights. Both round their membranes differently, so not each spike is compared, but their share.
+weights. Both round their membranes differently, so not each spike is compared, but their sum.
 """
 
 import importlib
@@ -59,8 +59,9 @@ def called(make: Make, library: str) -> Callable[[Tensor], Run]:
         def run() -> Outcome:
             outs = layer(x)
             spk, *rest = outs if isinstance(outs, tuple) else (outs,)
-            grads = torch.autograd.grad(spk.sum(), wanted)
-            found = {"share of spikes": (spk != 0).double().mean()}
+            total = spk.sum()
+            grads = torch.autograd.grad(total, wanted)
+            found = {"sum of spikes": total.detach()}
             found |= {f"membranes {i}": mem.detach() for i, mem in enumerate(rest)}
             return found | {f"gradient {i}": grad / grad.abs().max() for i, grad in enumerate(grads)}
 
