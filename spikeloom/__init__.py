@@ -16,6 +16,7 @@ from .neurons import IF as IF
 from .neurons import LI as LI
 from .neurons import LIF as LIF
 from .neurons import QIF as QIF
+from .neurons import SLSTM as SLSTM
 from .neurons import AdLIF as AdLIF
 from .neurons import Alpha as Alpha
 from .neurons import AssociativeLeaky as AssociativeLeaky
@@ -32,6 +33,7 @@ from .neurons import ParametricLIF as ParametricLIF
 from .neurons import ResonateFire as ResonateFire
 from .neurons import RLeaky as RLeaky
 from .neurons import RSynaptic as RSynaptic
+from .neurons import SConv2dLSTM as SConv2dLSTM
 from .neurons import SpikingNeuron as SpikingNeuron
 from .neurons import StateLeaky as StateLeaky
 from .neurons import Synaptic as Synaptic

@@ -25,5 +25,7 @@ from .linear_leaky import LinearLeaky as LinearLeaky
 from .noisy_leaky import NoisyLeaky as NoisyLeaky
 from .rleaky import RLeaky as RLeaky
 from .rsynaptic import RSynaptic as RSynaptic
+from .sconv2d_lstm import SConv2dLSTM as SConv2dLSTM
+from .slstm import SLSTM as SLSTM
 from .state_leaky import StateLeaky as StateLeaky
 from .synaptic import Synaptic as Synaptic

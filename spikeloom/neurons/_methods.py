@@ -94,7 +94,7 @@ class ByMethods(Program):
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """One step by the methods. Their results are brought back to the dtype of the state."""
-        neuron, firing = self.neuron, _Firing(self.neuron)
+        neuron, firing = self.neuron, MethodFiring(self.neuron)
         frame = Frame(neuron.reset_mechanism, neuron.reset_delay, neuron.decay)
 
         def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -104,7 +104,7 @@ class ByMethods(Program):
         return step
 
 
-class _Firing:
+class MethodFiring:
     """The methods of a neuron in the form that the firing frame asks for."""
 
     def __init__(self, neuron: Neuron):

@@ -192,9 +192,8 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         dtype = compute_dtype(x)
         params = checked_params(self._values(), one_step, dtype, self._label)
         states = self._states(one_step, dtype, given)
-        why = why_by_methods(self)
         call = Call(
-            program=ByMethods(self, why) if why else self._program,
+            program=self._chosen_program(),
             x=x if x.dtype is dtype else x.to(dtype),
             steps=steps,
             states=states,
@@ -208,6 +207,11 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         self._keep(run.finals)
         self._note(run, machine.name, states, steps)
         return run, machine.name, refusals
+
+    def _chosen_program(self) -> Program:
+        """What runs: the equation, or the methods of a user's."""
+        why = why_by_methods(self)
+        return ByMethods(self, why) if why else self._program
 
     def _feedback(self, spk: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no recurrent layer")
