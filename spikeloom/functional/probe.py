@@ -137,7 +137,7 @@ class BaseMonitor:
             self._log.add((name, function(unpack_len1_tuple(value))), None)
             return
         with time.aside():
-            self._log.add((name, function(unpack_len1_tuple(with_time(value, time)))), time)
+            self._log.add((name, function(unpack_len1_tuple(with_time(value, time)))), time.counted)
 
 
 class _Relay(Listener):
@@ -272,11 +272,11 @@ class AttributeMonitor(BaseMonitor):
                 self._record(name, getattr(module, self.attribute_name), self.function_on_attribute, None)
         elif self._enable:
             with time.aside():
-                self._log.add((name, self.function_on_attribute(self._sequence(name, module, time))), time)
+                self._log.add((name, self.function_on_attribute(self._sequence(name, module, time))), time.counted)
 
     def _sequence(self, name: str, neuron: Any, time: Time) -> Tensor:
         """The state at every step, [T, B, ...]."""
-        after: Tensor = time.visits[neuron].states[neuron._state_names().index(self.attribute_name)]
+        after: Tensor = time.visits[neuron].states[neuron._heard_names().index(self.attribute_name)]
         if not self.pre_forward:
             return after
         first = self._before.pop(name)
@@ -284,7 +284,7 @@ class AttributeMonitor(BaseMonitor):
         return torch.cat((first[None], after[:-1]))
 
     def _is_state(self, module: nn.Module) -> bool:
-        return isinstance(module, SpikingNeuron) and self.attribute_name in module._state_names()
+        return isinstance(module, SpikingNeuron) and self.attribute_name in module._heard_names()
 
 
 class _GradMonitor(BaseMonitor):

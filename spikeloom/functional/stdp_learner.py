@@ -34,6 +34,7 @@ by traces); Florian, "Reinforcement learning through modulation of spike-timing-
 import torch
 from torch import Tensor, nn
 
+from ..neurons._sequence import WholeSequence
 from ._plasticity import (
     OfWeight,
     Synapse,
@@ -275,6 +276,7 @@ class STDPLearner(nn.Module):
         self.synapse = synapse
         self.in_spike_monitor = InputMonitor(synapse)
         self.out_spike_monitor = OutputMonitor(sn)
+        self._whole_sequences = isinstance(sn, WholeSequence)  # its plain calls are of all steps
         self.trace_pre: Tensor | None = None
         self.trace_post: Tensor | None = None
 
@@ -318,7 +320,7 @@ class STDPLearner(nn.Module):
     @torch.no_grad()
     def _change(self) -> Tensor | None:
         """dW of what was heard since the last step; None if there was nothing."""
-        arrived, left = _sequence(self.in_spike_monitor), _sequence(self.out_spike_monitor)
+        arrived, left = (self._steps(monitor) for monitor in (self.in_spike_monitor, self.out_spike_monitor))
         if len(arrived) != len(left):
             raise RuntimeError(
                 f"the synapse saw {len(arrived)} steps and the neuron {len(left)} since STDPLearner's last step(); "
@@ -337,15 +339,15 @@ class STDPLearner(nn.Module):
         self.trace_pre, self.trace_post = traces[0][-1], traces[1][-1]
         return dW
 
-
-def _sequence(monitor: BaseMonitor) -> list[Tensor]:
-    """The spikes of every step that a monitor has heard, [B, ...] each."""
-    steps: list[Tensor] = []
-    for (name, record), length in monitor._log.kept():
-        spikes = record[0] if isinstance(record, tuple) else record
-        if name == "":  # what else it listens to are parts of the neuron
-            steps.extend([spikes] if length is None else spikes[:length])
-    return steps
+    def _steps(self, monitor: BaseMonitor) -> list[Tensor]:
+        """The spikes of every step that a monitor has heard, [B, ...] each."""
+        steps: list[Tensor] = []
+        for (name, record), length in monitor._log.kept():
+            spikes = record[0] if isinstance(record, tuple) else record
+            one_step = length is None and not self._whole_sequences
+            if name == "":  # what else it listens to are parts of the neuron
+                steps.extend([spikes] if one_step else spikes[:length])
+        return steps
 
 
 def _stacked(steps: list[Tensor]) -> Tensor:

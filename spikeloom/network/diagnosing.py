@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..cells.firing import Model
-from ..neurons import SpikingNeuron
+from ..neurons import SpikingNeuron, StateLeaky
 from .explaining import aligned, share
 from .findings import Vitals, found
 from .request import Request, read
@@ -191,9 +191,11 @@ def _norm(gradients: Iterator[Tensor | None]) -> float:
 
 def _vitals(neuron: Any, recording: Recording, norm: float) -> Vitals:
     rates = _rates(recording.spk.detach())
-    mem = recording.mem.detach()
-    fires_above = isinstance(neuron.model, Model)  # others fire by an equation of their own
-    threshold = neuron.threshold.detach().double() if fires_above else torch.tensor(torch.nan)
+    mem, passes, threshold = _membranes(neuron, recording), float("nan"), torch.tensor(torch.nan)
+    fires = not rates.isnan().all()
+    if fires and mem is not None and (isinstance(neuron.model, Model) or isinstance(neuron, StateLeaky)):
+        threshold = neuron.threshold.detach()
+        passes = _passing(neuron.spike_grad, mem - threshold)
     return Vitals(
         path=recording.path,
         kind=recording.kind,
@@ -201,12 +203,19 @@ def _vitals(neuron: Any, recording: Recording, norm: float) -> Vitals:
         rate=float(rates.mean()),
         dead=_share(rates, rates == 0),
         saturated=_share(rates, rates > OFTEN),
-        membrane=(float(mem.min()), float(mem.mean()), float(mem.max())),
+        membrane=None if mem is None else (float(mem.min()), float(mem.mean()), float(mem.max())),
         threshold=(float(threshold.min()), float(threshold.max())),
         surrogate=repr(neuron.spike_grad),
-        passes=_passing(neuron.spike_grad, mem - neuron.threshold.detach()) if fires_above else float("nan"),
+        passes=passes,
         gradient_norm=norm,
     )
+
+
+def _membranes(neuron: Any, recording: Recording) -> Tensor | None:
+    """The membranes, [T, B, *N]; None if the layer does not tell them."""
+    names = recording.state_names
+    name = names[-1] if names and isinstance(neuron.model, Model) else "mem"
+    return recording.states[name].detach() if name in names else None
 
 
 def _rates(spk: Tensor) -> Tensor:
@@ -232,13 +241,12 @@ def _passing(spike_grad: Callable[[Tensor], Tensor], above: Tensor) -> float:
 
 
 def _cells(row: Vitals) -> tuple[str, ...]:
-    low, _, high = row.membrane
     return (
         row.path or "(itself)",
         row.kind,
         f"{row.neurons:,}",
         *(share(value) for value in (row.rate, row.dead, row.saturated)),
-        f"{low:.3g} to {high:.3g}",
+        row.told_membrane(),
         row.told_threshold(),
         share(row.passes),
         "-" if row.gradient_norm != row.gradient_norm else f"{row.gradient_norm:.2g}",

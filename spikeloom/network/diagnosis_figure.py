@@ -47,7 +47,8 @@ def _neurons(panel: Any, places: range, rows: Sequence[Vitals]) -> None:
 
 
 def _membranes(panel: Any, places: range, rows: Sequence[Vitals]) -> None:
-    low, mean, high = zip(*(row.membrane for row in rows), strict=True) if rows else ((), (), ())
+    unknown = (math.nan,) * 3
+    low, mean, high = zip(*(row.membrane or unknown for row in rows), strict=True) if rows else ((), (), ())
     panel.hlines(places, low, high, color=MEMBRANE, linewidth=6)
     panel.plot(mean, places, "k|", markersize=10)
     for place, row in zip(places, rows, strict=True):

@@ -30,7 +30,7 @@ class Vitals:
             a readout, whose outputs are no spikes.
         dead: the share of neurons that never fire.
         saturated: the share of neurons that fire at more than 90 % of all steps.
-        membrane: the least, the mean and the largest membrane.
+        membrane: the least, the mean and the largest membrane; None for a layer that does not tell them.
         threshold: the least and the largest threshold; NaN for neurons that fire by another rule.
         surrogate: the spike function.
         passes: the share of neurons and steps at which its derivative is at least 0.01; NaN where `threshold` is.
@@ -44,11 +44,15 @@ class Vitals:
     rate: float
     dead: float
     saturated: float
-    membrane: tuple[float, float, float]
+    membrane: tuple[float, float, float] | None
     threshold: tuple[float, float]
     surrogate: str
     passes: float
     gradient_norm: float
+
+    def told_membrane(self) -> str:
+        """The membranes for a reader."""
+        return "-" if self.membrane is None else f"{self.membrane[0]:.3g} to {self.membrane[2]:.3g}"
 
     def told_threshold(self) -> str:
         """The threshold for a reader."""
@@ -76,10 +80,12 @@ def found(rows: Sequence[Vitals], unused: Sequence[str]) -> Iterator[str]:
 
 def _of_spikes(row: Vitals, silent: Vitals | None) -> Iterator[str]:
     """What stands out of one layer; `silent` is a layer before it that does not fire at all."""
-    name, (low, _, high), threshold = _named(row), row.membrane, row.told_threshold()
-    gain = f"the gain of the weights before it (its membranes reach {high:.3g}, its threshold is {threshold})"
-    if not math.isfinite(low + high):
-        yield f"{name}: its membranes go from {low} to {high}; look for NaN or inf in the input and weights"
+    name, threshold = _named(row), row.told_threshold()
+    gain = "the gain of the weights before it"
+    if row.membrane is not None:
+        gain += f" (its membranes reach {row.membrane[2]:.3g}, its threshold is {threshold})"
+    if row.membrane is not None and not all(map(math.isfinite, row.membrane)):
+        yield f"{name}: its membranes go from {row.told_membrane()}; look for NaN or inf in the input and weights"
     elif row.dead >= DEAD and silent is not None:
         yield f"{name}: {_percent(row.dead)} of its neurons never fire; mend the silent {_named(silent)} first"
     elif row.dead >= DEAD:
@@ -93,7 +99,7 @@ def _of_spikes(row: Vitals, silent: Vitals | None) -> Iterator[str]:
         yield f"{name}: its spikes pass no gradient, by surrogate_disable=True"
     elif row.passes < PASSING:
         yield (
-            f"{name}: only {_percent(row.passes)} of its membranes, from {low:.3g} to {high:.3g}, are near enough to "
+            f"{name}: only {_percent(row.passes)} of its membranes, from {row.told_membrane()}, are near enough to "
             f"the threshold of {threshold} for {row.surrogate} to pass gradient; take a wider surrogate, or weights "
             "that bring them nearer"
         )
@@ -127,11 +133,12 @@ def _of_gradients(rows: Sequence[Vitals]) -> Iterator[str]:
 
 
 def _named(row: Vitals) -> str:
-    return f"layer {row.path!r} ({row.kind})"
+    return f"layer {row.path!r} ({row.kind})" if row.path else f"the {row.kind}"
 
 
 def _all(rows: Sequence[Vitals]) -> str:
-    return f"layer{'s' * (len(rows) > 1)} {', '.join(repr(row.path) for row in rows)}"
+    paths = ", ".join(repr(row.path) for row in rows)
+    return f"layer{'s' * (len(rows) > 1)} {paths}" if rows[0].path else _named(rows[0])
 
 
 def _percent(value: float) -> str:

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
+from ..neurons._sequence import WholeSequence
 from ..neurons._time import Counted, Time, time_of
 
 Entry = TypeVar("Entry")
@@ -21,9 +22,8 @@ class Log(Generic[Entry]):
     def __init__(self) -> None:
         self._entries: list[tuple[Entry, Counted | None]] = []
 
-    def add(self, entry: Entry, time: Time | None) -> None:
-        """Note what was heard within an unrolled run, or, if `time` is None, in a single step."""
-        counted = None if time is None else time.counted
+    def add(self, entry: Entry, counted: Counted | None) -> None:
+        """Note what was heard in a run of so many steps, once that is known; or, if that is None, in a single step."""
         while self._entries and self._entries[-1][1] == [] and self._entries[-1][1] is not counted:
             self._entries.pop()
         self._entries.append((entry, counted))
@@ -83,7 +83,8 @@ class Recording:
     """What one neuron did while it was tapped.
 
     Its spikes are `spk`, and each state has the name that it has on the neuron, such as `mem`: [T, B, *N], T steps in
-    the order in which they ran. If the tap asked for inputs, `input` is the current that the neuron got.
+    the order in which they ran. If the tap asked for inputs, `input` is what the neuron was called with. A layer that
+    takes whole sequences has the states that it returns.
 
         >>> import torch, spikeloom as snn
         >>> lif = snn.Synaptic(alpha=0.5, beta=0.9, init_hidden=True)
@@ -113,7 +114,7 @@ class Recording:
     @property
     def states(self) -> dict[str, Tensor]:
         """Its states after every step, by name, each [T, B, *N]."""
-        return {name: getattr(self, name) for name in self.state_names}
+        return {name: self._state(name) for name in self.state_names}
 
     @property
     def input(self) -> Tensor:
@@ -130,7 +131,11 @@ class Recording:
         names = self.__dict__.get("state_names", ())
         if name not in names:
             raise AttributeError(f"a recording of {self.__dict__.get('kind')} has spk, input and {', '.join(names)}")
-        return self._joined(lambda call: call.states[names.index(name)])
+        return self._state(name)
+
+    def _state(self, name: str) -> Tensor:
+        place = self.state_names.index(name)
+        return self._joined(lambda call: call.states[place])
 
     def _joined(self, part: Callable[[_Call], Tensor]) -> Tensor:
         """A part of every call, one after the other over time."""
@@ -161,13 +166,16 @@ class _OfNeuron(Listener):
     def __call__(self, neuron: SpikingNeuron, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         time = time_of(neuron)
         given = (args or tuple(kwargs.values()))[0] if self.inputs else None
-        if time is None:
-            spk = output[0] if isinstance(output, tuple) else output
-            self.log.add(self._call(spk, [getattr(neuron, name) for name in neuron._state_names()], given), None)
+        if time is not None:
+            visit = time.visits[neuron]
+            with time.aside():
+                self.log.add(self._call(visit.spk, visit.states, given, visit.static), time.counted)
             return
-        visit = time.visits[neuron]
-        with time.aside():
-            self.log.add(self._call(visit.spk, visit.states, given, visit.static), time)
+        spk = output[0] if isinstance(output, tuple) else output
+        if isinstance(neuron, WholeSequence):
+            self.log.add(self._call(spk, neuron._heard(output), given), [len(spk)])
+        else:
+            self.log.add(self._call(spk, [getattr(neuron, name) for name in neuron._heard_names()], given), None)
 
     def _call(self, spk: Tensor, states: Sequence[Tensor], given: Tensor | None, static: bool = False) -> _Call:
         if self.graph:  # views: a later `detach_()` of what the neuron returned does not reach them
@@ -197,7 +205,7 @@ class Tap(Mapping[str, Recording]):
         neurons = {path: m for path, m in net.named_modules() if isinstance(m, SpikingNeuron)}
         if not neurons:
             raise ValueError(f"tap found no spiking neurons in {type(net).__name__}")
-        self._recordings = {p: Recording(p, type(n).__name__, n._state_names()) for p, n in neurons.items()}
+        self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
         self._hooks = [
             neuron.register_forward_hook(_OfNeuron(self[path]._log, inputs, graph), with_kwargs=True)
             for path, neuron in neurons.items()

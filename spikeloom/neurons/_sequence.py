@@ -27,6 +27,7 @@ class WholeSequence(SpikingNeuron):
     """Base of the layers that run over [T, B, N] at once, in a plain call as in an unrolled network."""
 
     unbatched: ClassVar[bool] = False  # whether a plain call also takes [T, N]
+    tells: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which stand last
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # past SpikingNeuron's, which calls a forward of the user's step by step: here that, too, takes all steps
@@ -34,6 +35,14 @@ class WholeSequence(SpikingNeuron):
 
     def _state_names(self) -> tuple[str, ...]:
         return ()
+
+    def _heard_names(self) -> tuple[str, ...]:
+        return self.tells
+
+    def _heard(self, outs: Any) -> tuple[Tensor, ...]:
+        """The states at every step among the outputs."""
+        every: tuple[Tensor, ...] = outs if isinstance(outs, tuple) else (outs,)
+        return every[len(every) - len(self.tells) :]
 
     def _checked(self, input_: Tensor) -> Tensor:
         """The input as floating point: [T, B, N], or, while unrolled, [T*B, N]."""
@@ -61,7 +70,7 @@ class WholeSequence(SpikingNeuron):
             unfolded = [time.unfold(x, self._label()) for x in series]
             ran = scan(time.steps, *unfolded)
             static = len(unfolded[0]) == 1 != time.steps
-            time.visits[self] = Visit(ran.backend, ran.refusals, static, ran.outs[0])
+            time.visits[self] = Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs))
             return tuple(time.fold(out) for out in ran.outs)
 
     def _call(self, steps: int, x: Tensor, values: Mapping[str, Tensor], traced: bool = True) -> Call:

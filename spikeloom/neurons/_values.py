@@ -27,6 +27,10 @@ class Values(nn.Module):
     def _state_names(self) -> tuple[str, ...]:
         return self.model.states if hasattr(type(self), "model") else ()
 
+    def _heard_names(self) -> tuple[str, ...]:
+        """The states that who listens to the layer hears at every step."""
+        return self._state_names()
+
     def _starts_at(self, name: str) -> float:
         """The value of a state before the first step."""
         return self._starts[name]

@@ -204,6 +204,20 @@ def test_the_learner_makes_the_change_of_the_single_steps(kind, pair, way):
     assert wanted.any()
 
 
+@pytest.mark.parametrize("way", ["plain", "unrolled"])
+def test_the_neuron_may_take_whole_sequences(way):
+    synapse, neuron, x = nn.Linear(6, 4), snn.StateLeaky(0.8, 4, threshold=0.3), spikes(8, 3, 6)
+    out, _ = neuron(synapse(x))
+    pre, post, wanted = None, None, 0
+    for x_t, spk in zip(x, out, strict=True):
+        pre, post, dW = stdp.stdp_linear_single_step(synapse, x_t, spk, pre, post, TAU_PRE, TAU_POST)
+        wanted = wanted + dW
+    learner = stdp.STDPLearner(synapse, neuron, TAU_PRE, TAU_POST)
+    neuron(synapse(x)) if way == "plain" else snn.unroll(nn.Sequential(synapse, neuron), x)
+    assert_close(learner.step(on_grad=False), wanted, "dW")
+    assert_close(learner.trace_post, post, "trace of the output")
+
+
 def test_a_static_input_counts_at_every_step():
     synapse, neuron, x = nn.Linear(6, 4), NEURONS["returns spikes"](), spikes(3, 6)
     *_, wanted = by_single_steps(synapse, neuron, x.expand(8, 3, 6))

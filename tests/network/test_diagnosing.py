@@ -12,10 +12,11 @@ from torch.nn import functional as F  # noqa: N812
 
 import spikeloom as snn
 
+from ..neurons.sequences import LAYERS, B, N, T, drawn, every_layer
 from ..neurons.zoo import ZOO, made, sequence
 from .networks import NETWORKS, stepped
 
-LAYERS = (1, 3, 5)
+PLACES = (1, 3, 5)
 
 
 def network(depth: int = 3, **options) -> nn.Sequential:
@@ -146,9 +147,9 @@ def test_the_numbers_are_those_of_the_run():
     diagnosis = snn.diagnose(net, x)
     with snn.tap(net, inputs=True, graph=True) as record:
         spk, _ = snn.unroll(net, x)
-    currents = [record[str(layer)].given()[0] for layer in LAYERS]
+    currents = [record[str(layer)].given()[0] for layer in PLACES]
     grads = torch.autograd.grad(spk.sum(), currents)
-    for row, layer, grad in zip(diagnosis.rows, LAYERS, grads, strict=True):
+    for row, layer, grad in zip(diagnosis.rows, PLACES, grads, strict=True):
         fired, mem = record[str(layer)].spk, record[str(layer)].mem.detach()
         assert (row.path, row.kind, row.neurons) == (str(layer), "Leaky", fired.shape[2])
         assert row.rate == pytest.approx(fired.mean().item(), rel=1e-6)
@@ -211,6 +212,33 @@ def test_a_readout_that_does_not_fire_is_left_alone():
         value != value for value in (diagnosis.rows[1].rate, diagnosis.rows[1].dead, diagnosis.rows[1].saturated)
     )
     assert diagnosis.plot() is not None
+
+
+@every_layer
+@pytest.mark.parametrize("forward", [None, lambda net, x: net(x)], ids=["unrolled", "plain"])
+def test_every_layer_that_takes_whole_sequences_can_be_diagnosed(name, forward):
+    (row,) = snn.diagnose(LAYERS[name](), drawn(T, B, N), forward=forward).rows
+    assert row.gradient_norm > 0
+    assert (row.membrane is None) == (row.told_membrane() == "-") == name.startswith(("LeakyP", "Assoc"))
+
+
+def test_a_silent_layer_that_tells_no_membrane():
+    diagnosis = snn.diagnose(snn.LeakyParallel(N, 5, 0.8, threshold=1e3), drawn(T, B, N))
+    (told,) = diagnosis.findings
+    assert told.startswith("the LeakyParallel: 100 % of its neurons never fire; lower its threshold or raise the gain")
+    assert "membranes" not in told
+    assert diagnosis.plot() is not None
+
+
+def test_the_membrane_of_an_equation_of_the_users_is_its_last_state():
+    @snn.charge
+    def charging(x, u, v):
+        u = 0.5 * u + x
+        return u, 0.5 * v + u
+
+    (row,) = snn.diagnose(charging(init_hidden=True), drawn(T, B, N)).rows
+    assert row.membrane is not None
+    assert row.passes > 0
 
 
 @pytest.mark.parametrize("kind", ZOO)

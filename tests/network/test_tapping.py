@@ -9,6 +9,7 @@ from torch import nn
 
 import spikeloom as snn
 
+from ..neurons.sequences import LAYERS, B, N, T, drawn, every_layer
 from ..neurons.zoo import ZOO, made, sequence
 from ..oracle import assert_close
 from .networks import NETWORKS, exact, leaky, quarters, stepped
@@ -62,6 +63,23 @@ def test_every_state_of_every_neuron_is_recorded(kind, output):
     assert tuple(unrolled[""].states) == lif._state_names()
     assert_same_record(unrolled, looped)
     assert_close(unrolled[""].input, x, "inputs", exact=True)
+
+
+@every_layer
+def test_a_layer_that_takes_whole_sequences_is_recorded_alike_in_a_plain_call(name):
+    layer, x = LAYERS[name](), drawn(T, B, N)
+    out = layer(x)
+    spk, *rest = out if isinstance(out, tuple) else (out,)
+    plain = recorded(layer, x, lambda layer, x: layer(x), inputs=True)
+    unrolled = recorded(layer, x, snn.unroll, inputs=True)
+    assert plain[""].steps == T
+    assert_close(plain[""].spk, spk.detach(), "spikes", exact=True)
+    for mem in rest:
+        assert_close(plain[""].mem, mem.detach(), "membranes", exact=True)
+    assert_close(plain[""].input, x, "inputs", exact=True)
+    assert list(unrolled[""].states) == list(plain[""].states)
+    for name, state in {"spk": spk, "input": x, **plain[""].states}.items():  # a product over T*B rows may round
+        assert_close(getattr(unrolled[""], name), state.detach(), name)
 
 
 def test_a_neuron_with_a_forward_of_its_own_is_recorded():
