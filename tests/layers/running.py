@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +84,7 @@ def in_chunks(layer: nn.Module, x: Tensor) -> Tensor:
 WAYS = {"unrolled": unrolled, "in chunks": in_chunks}
 
 
-def outcome(name: str, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor | None = None, **state: Any) -> Outcome:
+def outcome(name: str, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor | None = None) -> Outcome:
     """What a new layer of the table makes of its inputs: outputs, what it keeps, statistics, every gradient."""
     layer, xs = made(name), inputs(name) if x is None else x
     out = run(layer, xs)
@@ -93,4 +92,7 @@ def outcome(name: str, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor | N
     pull = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)
     grads = torch.autograd.grad((out * pull).sum(), list(learned.values()), allow_unused=True)
     kept = {key: torch.as_tensor(getattr(layer, key)).detach() for key in LAYERS[name].kept}
-    return Outcome({}, {"out": out.detach(), **kept, **dict(layer.named_buffers())}, dict(zip(learned, grads)))
+    values = {"out": out.detach(), **kept, **dict(layer.named_buffers())}
+    counts = {key: value for key, value in values.items() if not value.is_floating_point()}
+    states = {key: value for key, value in values.items() if key not in counts}
+    return Outcome(counts, states, dict(zip(learned, grads, strict=True)))
