@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..neurons._graph import Passage, carried
 from ..neurons._state import checked_input, checked_value, detached, fresh_state, moved
 from ._over_time import OverTime
+from ._reading import lags_of
 
 
 class Delayed(OverTime):
@@ -62,6 +63,11 @@ class Delayed(OverTime):
                 f"{self._label()} got delays of shape {tuple(given.shape)}; pass a number, or a tensor that broadcasts "
                 f"to {shape}"
             ) from error
+
+    @property
+    def lags(self) -> Tensor:
+        """The delays in force, in whole steps: held within 0 to max_delay, and rounded."""
+        return lags_of(self.delay.detach(), self.max_delay)
 
     @property
     def sigma(self) -> float:

@@ -31,7 +31,7 @@ class SynapticDelay(Delayed):
         delay: what the delays start from, in steps: a number or a tensor, within 0 to max_delay. None draws each
             evenly from there.
         learn_delay: if True, `delay` is an nn.Parameter. Where an optimizer takes it out of 0 to max_delay it acts as
-            the bound, and only a gradient that leads back gets through.
+            the bound, and only a gradient that leads back gets through. `lags` are the delays in force.
         sigma: width of the window, in steps; None is max_delay / 4, at least 0.5.
 
     Shapes:
@@ -140,4 +140,4 @@ class DelayedLinear(Delayed):
         rows = series.flatten(1, -2) if series.dim() > 2 else series.unsqueeze(1)
         out: Tensor = Connected.apply(rows.permute(1, 2, 0), self.weight, self.delay, self.max_delay, self.sigma)
         out = out.permute(2, 0, 1).reshape(-1, *series.shape[1:-1], out.shape[1])
-        return out if self.bias is None else out + self.bias
+        return out if self.bias is None else out + self.bias.to(out.dtype)
