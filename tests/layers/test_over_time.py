@@ -105,7 +105,7 @@ def test_to_call_it_twice_in_one_forward_is_refused(name):
         def forward(self, x):
             return self.layer(x), self.layer(x)
 
-    with pytest.raises(RuntimeError, match="'layer' .* is called twice"):
+    with pytest.raises(RuntimeError, match=r"'layer' .* is called twice"):
         snn.unroll(Twice(), inputs(name))
 
 
