@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from .layers import SEES_TIME
 from .network import Summary as Summary
 from .network import summary as summary
-from .neurons import SpikingNeuron
 
 
 def reset(net: nn.Module) -> None:
     """Set every state of every neuron in a network to zeros, so that the next input starts afresh.
 
+    Also what other layers keep from step to step: the inputs on their way through delays, the counts of steps.
+
     Args:
-        net: the network, or one neuron; its neurons may be nested and wrapped to any depth. Other networks are left
+        net: the network, or one layer; its layers may be nested and wrapped to any depth. Other networks are left
             alone.
 
         >>> import torch, spikeloom as snn
@@ -27,17 +29,18 @@ def reset(net: nn.Module) -> None:
         >>> net[0].mem
         tensor([[0., 0.]])
     """
-    for neuron in _neurons(net):
-        neuron.reset_mem()
+    for layer in _stateful(net):
+        layer.reset_mem()
 
 
 def detach(net: nn.Module) -> None:
     """Cut every state of every neuron in a network from the graph that made it; the values stay.
 
-    For truncated backpropagation through time: between two chunks of one sequence.
+    For truncated backpropagation through time: between two chunks of one sequence. Also cut are the inputs on their way
+    through delays.
 
     Args:
-        net: the network, or one neuron; its neurons may be nested and wrapped to any depth.
+        net: the network, or one layer; its layers may be nested and wrapped to any depth.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), snn.Leaky(beta=0.5, init_hidden=True))
@@ -47,14 +50,14 @@ def detach(net: nn.Module) -> None:
         >>> net[1].mem.requires_grad
         False
     """
-    for neuron in _neurons(net):
-        neuron.detach_mem()
+    for layer in _stateful(net):
+        layer.detach_mem()
 
 
-def _neurons(net: nn.Module) -> list[SpikingNeuron]:
+def _stateful(net: nn.Module) -> list[Any]:
     if not isinstance(net, nn.Module):
         raise TypeError(f"pass a network, an nn.Module; got {type(net).__name__}")
-    return [module for module in net.modules() if isinstance(module, SpikingNeuron)]
+    return [module for module in net.modules() if isinstance(module, SEES_TIME)]
 
 
 # -- chance -----------------------------------------------------------------------------------------------------------

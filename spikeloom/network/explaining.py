@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_leaves
 
-from ..neurons import SpikingNeuron
+from ..layers import SEES_TIME
 from ..neurons._time import Time, Visit, current_time
 from .request import Request, read
 from .running import run, unharmed
@@ -145,7 +145,7 @@ class _Watch:
     seen: list[tuple[Time, nn.Module, Row]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.layers = {m for m in self.request.layers() if isinstance(m, SpikingNeuron) or not m._modules}
+        self.layers = {m for m in self.request.layers() if isinstance(m, SEES_TIME) or not m._modules}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         time = current_time()

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._time import current_time
 
@@ -45,10 +46,8 @@ class Request:
         return args, kwargs
 
     def layers(self) -> set[nn.Module]:
-        """The modules of the network, without those that are a part of a neuron: their steps are its own affair."""
-        return set(self.names) - {
-            p for m in self.names if isinstance(m, SpikingNeuron) for p in m.modules() if p is not m
-        }
+        """The modules of the network, without the parts of what sees time: their steps are its own affair."""
+        return set(self.names) - {p for m in self.names if isinstance(m, SEES_TIME) for p in m.modules() if p is not m}
 
     def tensors(self) -> list[Tensor]:
         """The tensors among the inputs."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ..neurons import SpikingNeuron
+from ..layers import SEES_TIME
 from ..neurons._time import Time, marked, time_is
 from .following import Following, NotStatic
 from .request import Request, runs_straight
@@ -50,7 +50,7 @@ def run_traced(request: Request) -> Any:
 @contextmanager
 def unharmed(request: Request) -> Iterator[Snapshot]:
     """An error within this context leaves the network as it was, and says that the network was unrolled."""
-    with marked(module for module in request.names if isinstance(module, SpikingNeuron)):
+    with marked(module for module in request.names if isinstance(module, SEES_TIME)):
         before = Snapshot(request.names)
         try:
             yield before

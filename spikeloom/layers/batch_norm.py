@@ -1,0 +1,100 @@
+"""Batch normalisation through time: a norm for each step."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ._over_time import OverTime
+
+
+class _BatchNormTT(OverTime, nn.ModuleList):
+    kind: ClassVar[type[nn.Module]]
+    step: int
+
+    def __init__(
+        self,
+        input_features: int,
+        time_steps: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+    ):
+        if isinstance(time_steps, bool) or not hasattr(time_steps, "__index__"):
+            raise TypeError(f"{self._label()} got time_steps={time_steps!r}; pass a whole number of time steps")
+        super().__init__(self.kind(input_features, eps, momentum, affine) for _ in range(time_steps))
+        for norm in self:
+            norm.register_parameter("bias", None)
+        self.step = 0
+
+    def over_time(self, x: Tensor) -> Tensor:
+        """[T, B, C, ...] -> the same shape; each step by its own norm."""
+        first, last = self.step, self.step + len(x)
+        if last > len(self):
+            raise IndexError(
+                f"{self._label()} has {len(self)} norms, one per time step, and was called for step {last}; make it "
+                "with more time_steps, or call spikeloom.utils.reset(net) before each sequence"
+            )
+        out = torch.stack([self[first + t](x_t) for t, x_t in enumerate(x.unbind(0))])
+        self.step = last
+        return out
+
+    def reset_mem(self) -> None:
+        """Begin again at the norm of the first step; the statistics stay."""
+        self.step = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        # a part of it is a plain list, as in snnTorch: it would not know at which step it begins
+        return nn.ModuleList(list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
+
+
+class BatchNormTT1d(_BatchNormTT):
+    """Batch normalisation through time, of features: a list of `time_steps` BatchNorm1d without bias, one per step.
+
+    ``bntt[t](x)`` normalises with the norm of step t. A call of the list itself, ``bntt(x)``, does so with the norm of
+    the next step, and counts, until `spikeloom.utils.reset`. So the layer may stand in an ``nn.Sequential``, and each
+    step has its own statistics in a loop over steps as well as under `spikeloom.unroll`.
+
+    Args:
+        input_features: C.
+        time_steps: how many norms.
+        eps: added to the variance.
+        momentum: of the running statistics.
+        affine: whether each norm learns a weight per feature.
+
+    Shapes:
+        x and what is returned: one step, [B, C] or [B, C, L]. A sequence [T, B, C] goes through ``unroll(bntt, x)``.
+
+    Raises:
+        IndexError: at a step beyond `time_steps`; nothing is changed.
+
+    Source: Kim and Panda, "Revisiting batch normalization for training low-latency deep spiking neural networks from
+    scratch", 2021.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.BatchNormTT1d(4, time_steps=25), snn.Leaky(
+        ...     beta=0.9, init_hidden=True))
+        >>> snn.unroll(net, torch.rand(25, 8, 3)).shape
+        torch.Size([25, 8, 4])
+        >>> net[1].step
+        25
+    """
+
+    kind = nn.BatchNorm1d
+
+
+class BatchNormTT2d(_BatchNormTT):
+    """Batch normalisation through time, of images: a list of `time_steps` BatchNorm2d without bias, one per step.
+
+    As `BatchNormTT1d`, whose arguments, errors and source it shares; input_features is the number of channels.
+
+    Shapes:
+        x and what is returned: one step, [B, C, H, W]. A sequence [T, B, C, H, W] goes through ``unroll(bntt, x)``.
+
+        >>> import torch, spikeloom as snn
+        >>> bntt = snn.BatchNormTT2d(2, time_steps=25)
+        >>> torch.equal(bntt(torch.ones(8, 2, 5, 5)), bntt[0](torch.ones(8, 2, 5, 5)))
+        True
+    """
+
+    kind = nn.BatchNorm2d

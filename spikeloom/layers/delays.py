@@ -1,0 +1,143 @@
+"""Delays on the way from one neuron to the next: one per neuron, or one per connection."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..neurons._state import checked_params, compute_dtype
+from ._delayed import Delayed
+from ._reading import Connected, Shifted
+
+
+class SynapticDelay(Delayed):
+    """Delay the output of each neuron by its own number of steps, fixed or learned: one delay per axon.
+
+    out[t, n] = x[t - d_n, n], zero before the first input; d_n is delay_n, held within 0 to max_delay and rounded
+
+    A learned delay is a real number. What is read is exact, x at the nearest step; the gradient is that of a reading
+    through a Gaussian window of width `sigma` around it:
+
+    d out[t, n] / d delay_n = sum_k w_k'(delay_n) x[t - k, n];  w_k(d) = exp(-(k - d)² / (2 sigma²)) / (their sum)
+
+    So a delay sees about 2 sigma steps to each side. 0.5 is interpolation between the neighbouring steps, which finds
+    what is at most a step away. The default finds delays from anywhere; it may be assigned anew at any time, and to let
+    it shrink to 0.5 in the course of a training is the way of Hammouamri et al.
+
+    Args:
+        size: the number of delays, N; or their shape, which broadcasts to the trailing dimensions of the input:
+            ``(C, 1, 1)`` for a delay per channel.
+        max_delay: the longest delay, in steps. The layer keeps as many inputs.
+        delay: what the delays start from, in steps: a number or a tensor, within 0 to max_delay. None draws each
+            evenly from there.
+        learn_delay: if True, `delay` is an nn.Parameter. Where an optimizer takes it out of 0 to max_delay it acts as
+            the bound, and only a gradient that leads back gets through. `lags` are the delays in force.
+        sigma: width of the window, in steps; None is max_delay / 4, at least 0.5.
+
+    Shapes:
+        x and what is returned: one step, [B, *N]; also without B. While the network is unrolled, all steps at once.
+
+    Raises:
+        ValueError: for delays that do not broadcast to the input, a max_delay below 0, a sigma of 0 or below, or a
+            delay outside of 0 to max_delay.
+
+    The layer goes on from its last inputs, as neurons do from their state: `spikeloom.utils.reset` forgets them,
+    `spikeloom.utils.detach` cuts their graph. They follow ``.to()`` and are not in the state_dict.
+
+    Sources: Shrestha and Orchard, "SLAYER: spike layer error reassignment in time", 2018, for learned axonal delays;
+    Hammouamri, Khalfaoui-Hassani and Masquelier, "Learning delays in spiking neural networks using dilated convolutions
+    with learnable spacings", 2024, for the Gaussian window, there also in the forward.
+
+        >>> import torch, spikeloom as snn
+        >>> late = snn.SynapticDelay(3, max_delay=2, delay=torch.tensor([0.0, 1.0, 2.0]))
+        >>> x = torch.zeros(4, 1, 3)
+        >>> x[0] = 1.0
+        >>> snn.unroll(late, x).squeeze(1)
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.],
+                [0., 0., 0.]])
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, ...],
+        max_delay: int,
+        delay: float | Tensor | None = None,
+        learn_delay: bool = False,
+        sigma: float | None = None,
+    ):
+        super().__init__(size if isinstance(size, tuple) else (size,), max_delay, delay, learn_delay, sigma)
+
+    def _read(self, series: Tensor) -> Tensor:
+        values = checked_params({"delay": self.delay}, series[0], compute_dtype(series), self._label)
+        out: Tensor = Shifted.apply(series, values["delay"], self.max_delay, self.sigma)
+        return out
+
+
+class DelayedLinear(Delayed):
+    """A linear layer in which each connection has a delay as well as a weight: one delay per synapse.
+
+    out[t, o] = sum_i weight[o, i] x[t - d_oi, i] + bias[o]; d_oi is delay[o, i], held and rounded as in `SynapticDelay`
+
+    A convolution over time whose kernel has one tap per connection. It costs what max_delay + 1 linear layers cost.
+
+    Args:
+        in_features: I.
+        out_features: O.
+        max_delay: the longest delay, in steps. The layer keeps as many inputs.
+        delay: what the delays start from, in steps: a number or a tensor that broadcasts to [O, I], within 0 to
+            max_delay. None draws each evenly from there.
+        learn_delay: if True, `delay` is an nn.Parameter, held as in `SynapticDelay`.
+        bias: if False, there is none. The bias is not delayed.
+        sigma: width of the window for the gradient, as in `SynapticDelay`.
+
+    Shapes:
+        x: one step, [B, I] or [I]; returned is [B, O] or [O]. While the network is unrolled, all steps at once.
+
+    Raises:
+        ValueError: for an input whose last dimension is not I; otherwise as `SynapticDelay`.
+
+    State and sources are those of `SynapticDelay`.
+
+        >>> import torch, spikeloom as snn
+        >>> fc = snn.DelayedLinear(2, 1, max_delay=3, delay=torch.tensor([[0.0, 3.0]]), bias=False)
+        >>> _ = torch.nn.init.ones_(fc.weight)
+        >>> x = torch.zeros(5, 1, 2)
+        >>> x[1] = 1.0
+        >>> snn.unroll(fc, x).flatten()
+        tensor([0., 1., 0., 0., 1.], grad_fn=...)
+    """
+
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        max_delay: int,
+        delay: float | Tensor | None = None,
+        learn_delay: bool = False,
+        bias: bool = True,
+        sigma: float | None = None,
+    ):
+        super().__init__((out_features, in_features), max_delay, delay, learn_delay, sigma)
+        bound = 1 / math.sqrt(max(1, in_features))  # as nn.Linear draws
+        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+        self.register_parameter(
+            "bias", nn.Parameter(torch.empty(out_features).uniform_(-bound, bound)) if bias else None
+        )
+
+    def _admit(self, x: Tensor) -> None:
+        wanted = self.weight.shape[1]
+        if x.dim() < 2 or x.shape[-1] != wanted:
+            raise ValueError(
+                f"{self._label()} got an input of shape {tuple(x.shape[1:])}; its last dimension must be "
+                f"in_features={wanted}"
+            )
+
+    def _read(self, series: Tensor) -> Tensor:
+        rows = series.flatten(1, -2) if series.dim() > 2 else series.unsqueeze(1)
+        out: Tensor = Connected.apply(rows.permute(1, 2, 0), self.weight, self.delay, self.max_delay, self.sigma)
+        out = out.permute(2, 0, 1).reshape(-1, *series.shape[1:-1], out.shape[1])
+        return out if self.bias is None else out + self.bias.to(out.dtype)
