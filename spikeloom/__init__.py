@@ -5,12 +5,12 @@ from typing import Any
 
 from . import layers as layers
 from . import surrogate as surrogate
-from .network import Diagnosis as Diagnosis
 from .layers import BatchNormTT1d as BatchNormTT1d
 from .layers import BatchNormTT2d as BatchNormTT2d
 from .layers import DelayedLinear as DelayedLinear
 from .layers import GradedSpikes as GradedSpikes
 from .layers import SynapticDelay as SynapticDelay
+from .network import Diagnosis as Diagnosis
 from .network import Explanation as Explanation
 from .network import diagnose as diagnose
 from .network import explain as explain

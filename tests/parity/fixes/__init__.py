@@ -3,14 +3,10 @@
 Each file here has the rows of one part of the library. A name stands once in the whole table.
 """
 
-from . import losses, lstm, more_neurons, neurons, parallel, plots, probes, spikegen, surrogates, training
+from . import layers, losses, lstm, more_neurons, neurons, parallel, plots, probes, spikegen, surrogates, training
 from .fix import Fix
 
-PARTS = (neurons, more_neurons, lstm, parallel, surrogates, losses, probes, training, plots, spikegen)
-from . import layers, losses, more_neurons, neurons, plots, spikegen, surrogates, training
-from .fix import Fix
-
-PARTS = (neurons, more_neurons, surrogates, losses, training, plots, spikegen, layers)
+PARTS = (neurons, more_neurons, lstm, parallel, layers, surrogates, losses, probes, training, plots, spikegen)
 
 FIXES: dict[str, Fix] = {name: fix for part in PARTS for name, fix in part.FIXES.items()}
 assert len(FIXES) == sum(len(part.FIXES) for part in PARTS), "two parts use one name"
