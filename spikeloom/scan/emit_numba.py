@@ -57,7 +57,8 @@ class Variant:
         dtype: "float32" or "float64".
         params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
         traced: a digit per state: 1 if what it is at every step is kept.
-        grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward.
+        grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
+            "back": that of a recurrent neuron, see `emit_recurrent`.
     """
 
     dtype: str
@@ -109,7 +110,7 @@ from math import inf, nan
 import numpy as np
 from numba import cfunc, types
 from spikeloom.scan.memory import load_{dtype} as load, store_{dtype} as store, word
-{team_import}
+{imports}
 R = np.{dtype}
 SIZE = {size}
 
@@ -118,7 +119,14 @@ SIZE = {size}
 def kernel(words{extra}):
 {share}
 {unpack}
-    part = (size + threads * 16 - 1) // (threads * 16) * 16
+{work}
+'''
+
+TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
+    if word(words, 2) != 0:
+        me, threads = types.int64(thread_number()), types.int64(team_size())"""
+
+SCAN = """    part = (size + threads * 16 - 1) // (threads * 16) * 16
     low = me * part
     end = min(low + part, size)
     while low < end:
@@ -127,36 +135,62 @@ def kernel(words{extra}):
 {rows}
             for m in range(low, high):
 {body}
-        low = high
-'''
-
-TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
-    if word(words, 2) != 0:
-        me, threads = types.int64(thread_number()), types.int64(team_size())"""
+        low = high"""
 
 
-def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
-    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
+@dataclass(frozen=True)
+class Target:
+    """What a kernel's module is made for.
 
     Args:
-        derivation: the program's graphs.
-        variant: how it is run.
         title: the module's first line.
         team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
         cached: whether Numba keeps the machine code beside the source.
     """
+
+    title: str
+    team: bool
+    cached: bool
+
+
+def module(target: Target, dtype: str, words: Iterable[str], work: str, imports: str = "") -> str:
+    """The source of a module with `kernel`: its arguments by name, then the work."""
+    team_import = "from spikeloom.scan.team import team_size, thread_number\n" if target.team else ""
     return SOURCE.format(
-        title=title,
-        dtype=variant.dtype,
-        size=4 if variant.dtype == "float32" else 8,
-        team_import="from spikeloom.scan.team import team_size, thread_number\n" if team else "",
-        cached=cached,
-        block=BLOCK,
-        extra="" if team else ", me, threads",
-        extra_types="" if team else ", types.int64, types.int64",
-        share=TEAM_SHARE if team else "    # the caller says which share this is",
-        **(_backward(derivation, variant) if variant.grad else _forward(derivation, variant)),
+        title=target.title,
+        dtype=dtype,
+        size=4 if dtype == "float32" else 8,
+        imports=imports + team_import,
+        cached=target.cached,
+        extra="" if target.team else ", me, threads",
+        extra_types="" if target.team else ", types.int64, types.int64",
+        share=TEAM_SHARE if target.team else "    # the caller says which share this is",
+        unpack=lines((f"{name} = word(words, {i})" for i, name in enumerate(words)), 1),
+        work=work,
     )
+
+
+def emit(derivation: Derivation, variant: Variant, target: Target) -> str:
+    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward."""
+    states, params = len(derivation.trace.states), len(variant.params)
+    if variant.grad:
+        words, part, time = backward_words(states, params), backward_part(derivation, variant), DOWN
+    else:
+        words, part, time = forward_words(states, params), forward_part(derivation, variant), UP
+    work = SCAN.format(block=BLOCK, time=time, rows=lines(part.rows, 3), body=lines(part.body, 4))
+    return module(target, variant.dtype, words, lines([*part.uniforms, ""], 1) + work)
+
+
+UP, DOWN = "t in range(steps)", "t in range(steps - 1, -1, -1)"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Lines of a kernel: what is loaded once, what is worked out at each step, and what is done with an element m."""
+
+    uniforms: list[str]
+    rows: list[str]
+    body: list[str]
 
 
 class _Names:
@@ -186,12 +220,9 @@ class _Names:
         ]
 
 
-def _lines(lines: Iterable[str], depth: int) -> str:
+def lines(lines: Iterable[str], depth: int) -> str:
+    """Lines of source, indented."""
     return indent("\n".join(lines), "    " * depth)
-
-
-def _unpack(words: list[str]) -> list[str]:
-    return [f"{name} = word(words, {i})" for i, name in enumerate(words)]
 
 
 def _uniforms(variant: Variant) -> list[str]:
@@ -202,26 +233,23 @@ def _per_element(variant: Variant) -> list[str]:
     return [f"param{k}_m = load(param{k}, m)" for k, kind in enumerate(variant.params) if kind in "vV"]
 
 
-def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
+def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
+    """The forward of a step; `fed` is what comes to the input, as source."""
     states = range(len(derivation.trace.states))
     name = _Names(derivation, recalled=False)
     spk, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
-    body = ["x_m = load(x_t, m)", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
+    body = [f"x_m = load(x_t, m){fed}", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
     kept = [k for k in states if variant.traced[k] == "1" and k != derivation.spike_state]
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
-    return {
-        "unpack": _lines([*_unpack(forward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
-        "time": "t in range(steps)",
-        "rows": _lines(rows, 3),
-        "body": _lines(body, 4),
-    }
+    return Part(_uniforms(variant), rows, body)
 
 
-def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
+def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
+    """The backward of a step; `fed` is what comes to the gradient of the spikes, as source."""
     step = derivation.trace
     states = range(len(step.states))
     name = _Names(derivation, recalled=True)
@@ -244,10 +272,13 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     for k, g in enumerate(derivation.cotangents):
         if g in reads:
             rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad{k}_stride")
-            carried = f" + load(carry{k - 1}, m)" if k else ""
+            carried = f" + load(carry{k - 1}, m)" if k else fed
             body.append(f"grad{k}_m = load(grad{k}_t, m){carried}")
     body += _per_element(variant) + name.assign(nodes)
-    if variant.grad != "none":
+    if variant.grad == "back":
+        rows.append("dx_t = dx + SIZE * t * dx_stride")
+        body += [f"store(dx_t, m, {name(dx)})", f"store(summed, m, load(summed, m) + {name(dx)})"]
+    elif variant.grad != "none":
         rows.append("dx_t = dx + SIZE * t * size" if variant.grad == "each" else "dx_t = dx")
         before = "load(dx_t, m) + " if variant.grad == "sum" else ""
         body.append(f"store(dx_t, m, {before}{name(dx)})")
@@ -257,9 +288,4 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
         for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
         if kind.isupper() and g is not None
     ]
-    return {
-        "unpack": _lines([*_unpack(backward_words(len(states), len(variant.params))), *_uniforms(variant)], 1),
-        "time": "t in range(steps - 1, -1, -1)",
-        "rows": _lines(rows or ["pass"], 3),
-        "body": _lines(body, 4),
-    }
+    return Part(_uniforms(variant), rows or ["pass"], body)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import arena, cache, threads
-from .emit_numba import Variant, emit
+from .emit_numba import Target, Variant, emit
 from .program import program_of, spike_state
 
 _kernels: dict[tuple[str, str], threads.Entry] = {}
@@ -22,7 +22,7 @@ def kernel(key: str, variant: Variant) -> threads.Entry:
         derivation = program.derivation
         assert derivation is not None
         title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
-        module = cache.load(lambda cached: emit(derivation, variant, title, team, cached))
+        module = cache.load(lambda cached: emit(derivation, variant, Target(title, team, cached)))
         entry = _kernels[key, variant.code] = threads.Entry(module.kernel, team)
     return entry
 
