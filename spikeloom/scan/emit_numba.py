@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from textwrap import indent
 
+import torch
+
 from .program import Derivation
 from .trace import Symbol, needed
 
@@ -82,6 +84,11 @@ class Variant:
         """The variant of that word."""
         dtype, params, traced, grad = code.split("-")
         return Variant(dtype, params, traced, "" if grad == "forward" else grad)
+
+
+def word_of(dtype: torch.dtype) -> str:
+    """How kernels name a dtype."""
+    return "float64" if dtype == torch.float64 else "float32"
 
 
 def forward_words(states: int, params: int) -> list[str]:

@@ -9,21 +9,23 @@ from torch import Tensor
 
 from . import arena, cache, threads
 from .emit_numba import Target, Variant, emit
+from .emit_recurrent import emit_recurrent
 from .program import program_of, spike_state
 
-_kernels: dict[tuple[str, str], threads.Entry] = {}
+_kernels: dict[tuple[str, str, bool], threads.Entry] = {}
 
 
-def kernel(key: str, variant: Variant) -> threads.Entry:
-    """A kernel of a program, compiled at first use and kept for the life of the process."""
-    entry = _kernels.get((key, variant.code))
+def kernel(key: str, variant: Variant, recurrent: bool = False) -> threads.Entry:
+    """A kernel of a program, compiled at first use and kept for the life of the process; see `emit_recurrent`."""
+    entry = _kernels.get((key, variant.code, recurrent))
     if entry is None:
         program, team = program_of(key), threads.openmp() is not None
         derivation = program.derivation
         assert derivation is not None
         title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
-        module = cache.load(lambda cached: emit(derivation, variant, Target(title, team, cached)))
-        entry = _kernels[key, variant.code] = threads.Entry(module.kernel, team)
+        emitting = emit_recurrent if recurrent else emit
+        module = cache.load(lambda cached: emitting(derivation, variant, Target(title, team, cached)))
+        entry = _kernels[key, variant.code, recurrent] = threads.Entry(module.kernel, team)
     return entry
 
 

@@ -1,18 +1,18 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..scoped import Scoped
-from . import op
-from .emit_numba import Variant
-from .loop import Step, Trajectory, fed_back, loop
+from . import op, recurrent
+from .emit_numba import Variant, word_of
+from .loop import Feedback, Step, Trajectory, fed_back, loop
 from .program import Program, read_states
 
 
@@ -28,8 +28,7 @@ class Call:
         params: the cell's parameters by name, each broadcastable to [*S].
         traced: whether the states of every step are wanted, not only the last.
         layer: how messages name the neuron.
-        feedback: a layer from the spikes of the step before, which are then the first state, to what they add to the
-            input.
+        feedback: what the spikes of the step before, which are then the first state, add to the input.
     """
 
     program: Program
@@ -39,16 +38,21 @@ class Call:
     params: Mapping[str, Tensor]
     traced: bool = True
     layer: str = "the neuron"
-    feedback: Callable[[Tensor], Tensor] | None = None
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A machine: its name, why it would not run a call, and how it runs one."""
+    """A machine: its name, why it would not run a call, and how it runs one. A comma in a name begins a variety."""
 
     name: str
     refusals: Callable[[Call], list[str]]
     run: Callable[[Call], Trajectory]
+
+    @property
+    def family(self) -> str:
+        """The name by which it is asked for."""
+        return self.name.partition(",")[0]
 
 
 def _run_loop(call: Call) -> Trajectory:
@@ -97,13 +101,36 @@ def _numba_refusals(call: Call) -> list[str]:
     return why
 
 
+def _fused_refusals(call: Call) -> list[str]:
+    why = _numba_refusals(call)
+    if why or call.feedback is None or call.steps is None:
+        return why
+    if torch.compiler.is_compiling():
+        return ["the recurrent layer is compiled with the network, step by step"]
+    return recurrent.refusals(call.feedback, call.x, call.program.key)
+
+
 def _run_numba(call: Call) -> Trajectory:
-    params = call.program.hoist(call.params)
     if call.feedback is not None:
-        return _looped(call, partial(_one_step, call, params))
+        return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
+    params = call.program.hoist(call.params)
     code = _variant(call, params).code
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
+    return Trajectory(spk, asked, tuple(finals))
+
+
+def _run_steps(call: Call) -> Trajectory:
+    return _looped(call, partial(_one_step, call, call.program.hoist(call.params)))
+
+
+def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
+    assert isinstance(layer, nn.Linear)
+    assert call.steps is not None
+    params = call.program.hoist(call.params)
+    plan = _recurrent_plan(call, layer, params)
+    spk, finals, traces = recurrent.scan(plan, call.x, layer, call.states, params)
+    asked = (spk, *(trace for trace in traces if trace is not None)) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
 
 
@@ -116,18 +143,42 @@ def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
-    dtype = "float64" if call.x.dtype == torch.float64 else "float32"
-    learning = torch.is_grad_enabled() and any(t.requires_grad for t in (call.x, *call.states, *params))
-    kinds = ""
-    for p in params:
-        kind = "u" if p.numel() == 1 else "v"
-        kinds += kind.upper() if learning and p.requires_grad else kind
+    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params))
+    kinds = _kinds(params, learning)
     asked = "1" if call.traced and call.steps is not None else "0"
     if not learning:
         return Variant(dtype, kinds, asked * len(call.states), "")
-    each = call.steps is None or len(call.x) == call.steps
-    grad = "none" if not call.x.requires_grad else "each" if each else "sum"
+    grad = _input_gradient(call)
     return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad)
+
+
+def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) -> recurrent.Plan:
+    """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
+    dtype, own = word_of(call.x.dtype), (layer.weight, *(() if layer.bias is None else (layer.bias,)))
+    learning = _learning((call.x, *call.states, *params, *own))
+    kinds, grad = _kinds(params, learning), "back" if learning else ""
+    kept = "1" * (len(call.states) - 1) if call.traced else read_states(call.program.key, kinds, grad)
+    variant = Variant(dtype, kinds, kept if learning or call.traced else "0" * len(kept), grad)
+    assert call.steps is not None
+    return recurrent.Plan(
+        call.program.key, variant, call.layer, call.steps, _input_gradient(call), layer.weight.requires_grad
+    )
+
+
+def _learning(tensors: Iterable[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _kinds(params: tuple[Tensor, ...], learning: bool) -> str:
+    """The letters of `Variant.params`."""
+    kinds = ("u" if p.numel() == 1 else "v" for p in params)
+    return "".join(k.upper() if learning and p.requires_grad else k for k, p in zip(kinds, params, strict=True))
+
+
+def _input_gradient(call: Call) -> str:
+    """Whether the gradient of the input is wanted at each step, as a sum over them, or not."""
+    each = call.steps is None or len(call.x) == call.steps
+    return "none" if not call.x.requires_grad else "each" if each else "sum"
 
 
 def _kept_states(call: Call, asked: str, kinds: str, grad: str) -> str:
@@ -140,12 +191,18 @@ def _kept_states(call: Call, asked: str, kinds: str, grad: str) -> str:
 
 
 LADDER: tuple[Backend, ...] = (
-    Backend("numba", _numba_refusals, _run_numba),
+    Backend("numba", _fused_refusals, _run_numba),
+    Backend("numba, step by step", _numba_refusals, _run_steps),
     Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""
 
 _forced: Scoped[str | None] = Scoped("spikeloom_backend", None, outer=True)
+
+
+def families() -> list[str]:
+    """The names of backends, fastest first."""
+    return [*dict.fromkeys(b.family for b in LADDER)]
 
 
 @contextmanager
@@ -164,7 +221,7 @@ def backend(name: str) -> Iterator[None]:
         >>> with snn.backend("loop"):
         ...     spk, mem = snn.Leaky(beta=0.9)(torch.ones(2, 3))
     """
-    known = [b.name for b in LADDER]
+    known = families()
     if name not in known:
         raise ValueError(f"there is no backend {name!r}; choose one of {', '.join(known)}")
     with _forced.set(name):
@@ -174,12 +231,12 @@ def backend(name: str) -> Iterator[None]:
 def choose(call: Call) -> tuple[Backend, list[str]]:
     """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
     forced = _forced.get()
-    reasons: list[str] = []
+    reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
     for machine in LADDER:
-        if forced not in (None, machine.name):
+        if forced not in (None, machine.family):
             continue
         why = machine.refusals(call)
         if not why:
-            return machine, reasons
-        reasons.extend(f"{machine.name}: {reason}" for reason in why)
+            return machine, [*reasons]
+        reasons |= dict.fromkeys(f"{machine.family}: {reason}" for reason in why)
     raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {'; '.join(reasons)}")

@@ -1,0 +1,70 @@
+"""Products of tensors of which one is mostly zeros, such as spikes with the weights of a layer: the kernels, run."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from . import arena, threads
+from . import cache as disk
+from .emit_numba import Target, word_of
+from .emit_recurrent import emit_product
+from .products import CHUNK, ROWS
+from .tiles import panel_bytes
+
+
+@cache
+def _kernel(kind: str, dtype: str) -> threads.Entry:
+    team = threads.openmp() is not None
+    title = f"{kind} of a matrix that may be mostly zero, {dtype}"
+    module = disk.load(lambda cached: emit_product(kind, dtype, Target(title, team, cached)))
+    return threads.Entry(module.kernel, team)
+
+
+def whole_panels(width: int, like: Tensor) -> int:
+    """The least width that is a whole number of panels."""
+    panel = panel_bytes() // like.element_size()
+    return -(-width // panel) * panel
+
+
+def packed(matrix: Tensor) -> Tensor:
+    """A matrix [K, N] as panels of columns, [N / panel, K, panel], filled up with zeros."""
+    rows, columns = matrix.shape
+    wide = whole_panels(columns, matrix)
+    filled = torch.nn.functional.pad(matrix, (0, wide - columns))
+    return filled.view(rows, -1, panel_bytes() // matrix.element_size()).transpose(0, 1).contiguous()
+
+
+def finite(matrix: Tensor) -> bool:
+    """Whether no value is NaN or infinite; or so large that their sum is."""
+    return bool(torch.isfinite(matrix.sum()))
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x @ weight.T + bias: [R, K], [N, K] and [N] give [R, N]. A zero in x is skipped where few are not."""
+    (rows, width), columns = x.shape, len(weight)
+    matrix, index = packed(weight.t()), room(torch.get_num_threads() * ROWS * (width + 2))
+    wide = whole_panels(columns, x)
+    first = x.new_zeros(wide)
+    if bias is not None:
+        first[:columns] = bias
+    out = arena.empty((rows, wide), x)
+    words = [rows, width * columns, 0, width, wide, len(matrix), finite(weight), matrix.data_ptr(), index.data_ptr()]
+    words += [first.data_ptr(), x.data_ptr(), out.data_ptr()]
+    _kernel("product", word_of(x.dtype)).run(words)
+    return out if wide == columns else out[:, :columns].contiguous()
+
+
+def add_outer(out: Tensor, x: Tensor, grad: Tensor, skip: bool) -> None:
+    """out += x.T @ grad: [K, whole panels of N], [R, K] and [R, N]; with `skip`, grad is all finite."""
+    (rows, width), columns = x.shape, grad.shape[1]
+    index, size = room(width * (CHUNK + 3)), CHUNK * panel_bytes() // x.element_size()
+    spare = x.new_empty(torch.get_num_threads() * size)
+    words = [rows, width * columns, 0, width, columns, skip, x.data_ptr(), grad.data_ptr(), index.data_ptr()]
+    words += [spare.data_ptr(), size, out.data_ptr()]
+    _kernel("outer", word_of(x.dtype)).run(words)
+
+
+def room(words: int) -> Tensor:
+    """Memory for indices."""
+    return torch.empty(words, dtype=torch.int64)
