@@ -5,12 +5,23 @@ time together; between two steps their spikes, or in the backward the gradients 
 the recurrent weights. The step itself is `emit_numba`'s, with the product as a part of its input.
 """
 
-from .emit_numba import DOWN, UP, Target, Variant, backward_part, backward_words, forward_part, forward_words, lines, module
+from .emit_numba import (
+    DOWN,
+    UP,
+    Target,
+    Variant,
+    backward_part,
+    backward_words,
+    forward_part,
+    forward_words,
+    lines,
+    module,
+)
 from .products import ROWS
 from .program import Derivation
 
 WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "index"]
-FORWARD = [*WEIGHTS, "bias", "fed", "initial_spk"]
+FORWARD = [*WEIGHTS, "bias", "fed", "initial_spk", "current"]
 BACKWARD = [*WEIGHTS, "dx_stride", "summed", "back"]
 """The arguments of a recurrent kernel beyond those of `emit_numba`, which come first.
 
@@ -55,6 +66,9 @@ def emit_recurrent(derivation: Derivation, variant: Variant, target: Target) -> 
         words, time, work = [*backward_words(states, params), *BACKWARD], DOWN, BACKWARD_WORK
     else:
         part = forward_part(derivation, variant, fed=" + load(fed_r, m)")
+        if variant.traced[-1] == "1":
+            part.rows.append("current_t = current + SIZE * t * size")
+            part.body.append("store(current_t, m, x_m)")
         words, time, work = [*forward_words(states, params), *FORWARD], UP, FORWARD_WORK
     blocks = BLOCKS.format(count=ROWS, time=time, rows=lines(part.rows, 3), work=work.format(body=lines(part.body, 5)))
     imports = f"from spikeloom.scan.products import product_{variant.dtype} as product\n"

@@ -8,7 +8,7 @@ and backwards, with dc[t] the gradient of c[t]: the spikes of step t get W.T @ d
 dx[t] = dc[t], db = sum of dc, dW = sum over t of the outer product of dc[t] and spk[t-1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,12 @@ from . import arena, sparse
 from .emit_numba import Variant
 from .kernels import address, kernel, rows, spread, sum_to
 from .loop import Feedback
-from .program import program_of
 from .saved import saved_by
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def refusals(feedback: Feedback, x: Tensor, key: str) -> list[str]:
+def refusals(feedback: Feedback, x: Tensor) -> list[str]:
     """Why the scan cannot do what the recurrent layer does to the spikes, in sentences; x is [*, *S]."""
     layer = feedback.layer
     if type(layer) is not nn.Linear:
@@ -40,9 +39,6 @@ def refusals(feedback: Feedback, x: Tensor, key: str) -> list[str]:
         why.append(f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons")
     if torch.is_autocast_enabled("cpu"):
         why.append("autocast is on, and lowers the precision of the recurrent layer")
-    derivation = program_of(key).derivation
-    if derivation is not None and derivation.needs_input:
-        why.append("the gradient of the equation reads the current, of which there is no sequence")
     return why
 
 
@@ -52,7 +48,8 @@ class Plan:
 
     Args:
         key: of the program.
-        variant: of the kernel; its states are those of the program.
+        variant: of the kernel; its states are those of the program, and one digit more says whether the current at
+            every step is kept, which the backward of some equations reads.
         layer: how messages name the neuron.
         steps: T.
         x_grad: the gradient of the input: "each" step, "sum" over time (a static input) or "none".
@@ -67,8 +64,8 @@ class Plan:
     weight_learns: bool
 
 
-Outs = tuple[Tensor, list[Tensor], list[Tensor | None]]
-"""Spikes [T, *S]; the last states [*S], the first of them spikes; the other states after every step, where kept."""
+Outs = tuple[Tensor, list[Tensor], list[Tensor]]
+"""Spikes [T, *S]; the last states [*S], the first of them spikes; the other states after every step, those kept."""
 
 
 def scan(plan: Plan, x: Tensor, layer: nn.Linear, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outs:
@@ -80,11 +77,10 @@ def scan(plan: Plan, x: Tensor, layer: nn.Linear, states: Sequence[Tensor], para
         params: the program's hoisted values.
     """
     if not plan.variant.grad:
-        return _forward(plan, x, layer.weight, layer.bias, states, params)
+        return _forward(plan, x, layer.weight, layer.bias, states, params)[:3]
     n = len(states)
     spk, *rest = _Recurrent.apply(plan, n, x, layer.weight, layer.bias, *states, *params)
-    kept = iter(rest[n:])
-    return spk, rest[:n], [next(kept) if digit == "1" else None for digit in plan.variant.traced]
+    return spk, rest[:n], rest[n:]
 
 
 class _Recurrent(torch.autograd.Function):
@@ -93,24 +89,28 @@ class _Recurrent(torch.autograd.Function):
         ctx: Any, plan: Plan, count: int, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
-        spk, finals, traces = _forward(plan, x, weight, bias, states, params)
-        kept = [trace for trace in traces if trace is not None]
+        spk, finals, traces, current = _forward(plan, x, weight, bias, states, params)
         ctx.plan, ctx.layer, ctx.count = plan, plan.layer, count
-        ctx.save_for_backward(weight, spk if plan.weight_learns else None, *states, *kept, *params)
+        ctx.save_for_backward(weight, spk if plan.weight_learns else None, current, *states, *traces, *params)
         ctx.set_materialize_grads(False)
-        return spk, *finals, *kept
+        return spk, *finals, *traces
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, n = ctx.plan, ctx.count
-        weight, spk, *saved = saved_by(ctx)
+        weight, spk, current, *saved = saved_by(ctx)
         states, left = saved[:n], iter(saved[n:])
-        traces = [next(left) if digit == "1" else None for digit in plan.variant.traced]
-        g = _backward(plan, weight, states, traces, list(left), grads)
+        traces = _placed(plan, left)
+        g = _backward(plan, weight, current, states, traces, list(left), grads)
         dx = {"each": g.currents, "sum": g.summed.unsqueeze(0), "none": None}[plan.x_grad]
         dweight = _weight_gradient(g, spk, states[0]) if plan.weight_learns else None
         dbias = sum_to(g.summed, weight[0]) if ctx.needs_input_grad[4] else None
         return (None, None, dx, dweight, dbias, *g.states, *g.params)
+
+
+def _placed(plan: Plan, kept: Iterator[Any]) -> list[Any]:
+    """What there is for some states of the program, as a list over all of them."""
+    return [next(kept) if digit == "1" else None for digit in plan.variant.traced[:-1]]
 
 
 def _weights(matrix: Tensor, like: Tensor) -> tuple[list[int], list[Tensor]]:
@@ -132,12 +132,13 @@ def _widened(values: Tensor, width: int) -> Tensor:
 
 def _forward(
     plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
-) -> Outs:
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor | None]:
+    """The results of the scan, and the current at every step, [T, *S], if it is kept."""
     shape, variant = x.shape[1:], plan.variant
     x, stride = rows(x)
     spk = arena.empty((plan.steps, *shape), x)
     first, *finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    traces = [arena.empty(spk.shape, spk) if digit == "1" else None for digit in variant.traced]
+    *traces, current = [arena.empty(spk.shape, spk) if digit == "1" else None for digit in variant.traced]
     inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
     weights, held = _weights(weight.t(), first)
     biases = _widened(torch.zeros_like(weight[0]) if bias is None else bias, len(weight))
@@ -146,10 +147,11 @@ def _forward(
     for final, trace in zip(finals, traces, strict=True):
         words += (final.data_ptr(), address(trace))
     words += [p.data_ptr() for p in inputs]
-    words += (*weights, biases.data_ptr(), fed.data_ptr(), first.data_ptr())
+    words += (*weights, biases.data_ptr(), fed.data_ptr(), first.data_ptr(), address(current))
     kernel(plan.key, variant.forward, recurrent=True).run(words)
     del held
-    return spk, [spk[-1].clone() if plan.steps else first, *finals], traces
+    last = spk[-1].clone() if plan.steps else first
+    return spk, [last, *finals], [trace for trace in traces if trace is not None], current
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class _Gradients:
 def _backward(
     plan: Plan,
     weight: Tensor,
+    current: Tensor | None,
     states: Sequence[Tensor],
     traces: Sequence[Tensor | None],
     params: Sequence[Tensor],
@@ -182,14 +185,13 @@ def _backward(
         return [row.data_ptr(), stride]
 
     grad_spk, grad_last, *grad_finals = grads[: 1 + n]
-    kept = iter(grads[1 + n :])
-    grad_traces = [next(kept) if digit == "1" else None for digit in variant.traced]
+    grad_traces = _placed(plan, iter(grads[1 + n :]))
     every = plan.weight_learns or plan.x_grad == "each"
     currents = arena.empty((plan.steps if every else 1, *like.shape), like)
     summed, back = zero.clone(), _widened(zero if grad_last is None else grad_last, width)
     carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grad_finals]
     totals = [zero.clone() if kind.isupper() else None for kind in variant.params]
-    words = [plan.steps, like.numel(), 0, 0, 0, currents.data_ptr(), *read(grad_spk)]
+    words = [plan.steps, like.numel(), 0, *read(current), currents.data_ptr(), *read(grad_spk)]
     for initial, trace, carry in zip(states[1:], traces, carries, strict=True):
         held.append(initial.contiguous())
         words += (held[-1].data_ptr(), address(trace), carry.data_ptr())

@@ -13,7 +13,7 @@ from ..scoped import Scoped
 from . import op, recurrent
 from .emit_numba import Variant, word_of
 from .loop import Feedback, Step, Trajectory, fed_back, loop
-from .program import Program, read_states
+from .program import Program, read_states, reads_input
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _fused_refusals(call: Call) -> list[str]:
         return why
     if torch.compiler.is_compiling():
         return ["the recurrent layer is compiled with the network, step by step"]
-    return recurrent.refusals(call.feedback, call.x, call.program.key)
+    return recurrent.refusals(call.feedback, call.x)
 
 
 def _run_numba(call: Call) -> Trajectory:
@@ -130,8 +130,7 @@ def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
     params = call.program.hoist(call.params)
     plan = _recurrent_plan(call, layer, params)
     spk, finals, traces = recurrent.scan(plan, call.x, layer, call.states, params)
-    asked = (spk, *(trace for trace in traces if trace is not None)) if call.traced else ()
-    return Trajectory(spk, asked, tuple(finals))
+    return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -158,7 +157,10 @@ def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) ->
     learning = _learning((call.x, *call.states, *params, *own))
     kinds, grad = _kinds(params, learning), "back" if learning else ""
     kept = "1" * (len(call.states) - 1) if call.traced else read_states(call.program.key, kinds, grad)
-    variant = Variant(dtype, kinds, kept if learning or call.traced else "0" * len(kept), grad)
+    if not (learning or call.traced):
+        kept = "0" * len(kept)
+    current = "1" if learning and reads_input(call.program.key) else "0"
+    variant = Variant(dtype, kinds, kept + current, grad)
     assert call.steps is not None
     return recurrent.Plan(
         call.program.key, variant, call.layer, call.steps, _input_gradient(call), layer.weight.requires_grad
