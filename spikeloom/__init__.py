@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 from . import surrogate as surrogate
+from .linear import accelerate as accelerate
 from .network import Explanation as Explanation
 from .network import explain as explain
 from .network import unroll as unroll

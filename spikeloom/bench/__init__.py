@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from .leaky import LEAKY, THREADS
 from .neurons import NEURONS
+from .recurrent import RECURRENT
 from .runner import Case
 from .start import START
 
-CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, THREADS, START)}
+CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, RECURRENT, THREADS, START)}

@@ -24,7 +24,8 @@ class Row:
     Args:
         path: its name in the network, as in `named_modules`.
         kind: its class.
-        backend: "torch" for a layer without state; the backend of a neuron's scan.
+        backend: "torch" for a layer without state, or "sparse" or "dense", the path of an accelerated one; the backend
+            of a neuron's scan.
         refusals: why each faster backend does not run it, in sentences.
         density: the share of its outputs that are not zero; NaN where there are none.
         static: whether its input was the same at every step and was therefore seen once, or summed by the scan.
@@ -125,7 +126,7 @@ class _Watch:
     """A hook on every module of the process that notes those of one network."""
 
     request: Request
-    seen: list[tuple[Time, nn.Module, float, bool]] = field(default_factory=list)
+    seen: list[tuple[Time, nn.Module, str, float, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         neurons = [module for module in self.request.names if isinstance(module, SpikingNeuron)]
@@ -139,16 +140,16 @@ class _Watch:
         with time.aside():
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
             static = bool(tensors) and time.is_static(tensors[0])
-            self.seen.append((time, module, _density(tensors), static))
+            self.seen.append((time, module, getattr(module, "path", "torch"), _density(tensors), static))
 
     def rows(self, time: Time) -> list[Row]:
         """Those of the run that counted; one that was given up has another time."""
-        return [self._row(time, module, density, static) for at, module, density, static in self.seen if at is time]
+        return [self._row(*seen) for seen in self.seen if seen[0] is time]
 
-    def _row(self, time: Time, module: nn.Module, density: float, static: bool) -> Row:
+    def _row(self, time: Time, module: nn.Module, path_taken: str, density: float, static: bool) -> Row:
         path, kind, visit = self.request.names[module], type(module).__name__, time.visits.get(module)
         if visit is None:
-            return Row(path, kind, "torch", (), density, static)
+            return Row(path, kind, path_taken, (), density, static)
         return Row(path, kind, visit.backend, tuple(visit.refusals), density, visit.static)
 
 

@@ -17,7 +17,7 @@ from .emit_numba import (
     lines,
     module,
 )
-from .products import ROWS
+from .products import CHUNK, ROWS
 from .program import Derivation
 
 WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "index"]
@@ -78,7 +78,7 @@ def emit_recurrent(derivation: Derivation, variant: Variant, target: Target) -> 
 PRODUCT = ["rows", "size", "team", *WEIGHTS[1:], "bias", "x", "out"]
 """The arguments of the kernel out = bias + x @ matrix; `size` is what a row costs."""
 
-PRODUCT_WORK = """    part = (rows + threads * {count} - 1) // (threads * {count}) * {count}
+PRODUCT_WORK = """    part = (rows + threads * 4 - 1) // (threads * 4) * 4
     low = me * part
     end = min(low + part, rows)
     while low < end:
@@ -104,4 +104,4 @@ def emit_product(kind: str, dtype: str, target: Target) -> str:
     """The source of the kernel "product", x @ matrix, or "outer", x.T @ grad, where x may be mostly zero."""
     words, work = (PRODUCT, PRODUCT_WORK) if kind == "product" else (OUTER, OUTER_WORK)
     imports = f"from spikeloom.scan.products import {kind}_{dtype} as {kind}\n"
-    return module(target, dtype, words, work.format(count=ROWS), imports)
+    return module(target, dtype, words, work.format(count=CHUNK), imports)

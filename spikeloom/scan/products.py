@@ -17,10 +17,11 @@ from . import memory, tiles
 from .tiles import HEIGHT, panel_bytes
 
 ROWS = 16
-"""Rows that go through a product together: each panel of the matrix is read once for all of them."""
+"""Rows of a recurrent layer that go through time, and through a product, together: each panel of the matrix is read
+once for all of them."""
 
 CHUNK = 256
-"""Rows of which an outer product collects the nonzero values before it adds them up."""
+"""The same for a product by itself, and the rows of which an outer product collects the nonzero values."""
 
 SPARSE_BELOW = 0.4
 """Share of nonzero values below which adding up rows wins: a row alone takes 2.0 times its part of a dense tile."""
@@ -58,7 +59,7 @@ def _routines(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
 
     @part
     def product(values: int, width: int, matrix: int, panels: int, out: int, rows: int, index: int, skip: int) -> None:
-        """out[rows, panels * panel] += values[rows, width] @ matrix, for at most `ROWS` rows.
+        """out[rows, panels * panel] += values[rows, width] @ matrix.
 
         Args:
             index: room for (width + 2) words a row.

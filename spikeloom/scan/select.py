@@ -83,7 +83,7 @@ _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
 
-def _numba_missing() -> str:
+def numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
     if not _no_numba and not torch.compiler.is_compiling():
         _no_numba.append(_why_no_numba())
@@ -91,7 +91,7 @@ def _numba_missing() -> str:
 
 
 def _numba_refusals(call: Call) -> list[str]:
-    why = [reason for reason in (call.program.untraceable, _numba_missing()) if reason]
+    why = [reason for reason in (call.program.untraceable, numba_missing()) if reason]
     if call.x.device.type != "cpu":
         why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
     if call.x.dtype not in (torch.float32, torch.float64):

@@ -10,7 +10,7 @@ from . import arena, threads
 from . import cache as disk
 from .emit_numba import Target, word_of
 from .emit_recurrent import emit_product
-from .products import CHUNK, ROWS
+from .products import CHUNK
 from .tiles import panel_bytes
 
 
@@ -46,7 +46,7 @@ def finite(matrix: Tensor) -> bool:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias: [R, K], [N, K] and [N] give [R, N]. A zero in x is skipped where few are not."""
     (rows, width), columns = x.shape, len(weight)
-    matrix, index = packed(weight.t()), room(torch.get_num_threads() * ROWS * (width + 2))
+    matrix, index = packed(weight.t()), room(torch.get_num_threads() * CHUNK * (width + 2))
     wide = whole_panels(columns, x)
     first = x.new_zeros(wide)
     if bias is not None:
@@ -56,6 +56,13 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     words += [first.data_ptr(), x.data_ptr(), out.data_ptr()]
     _kernel("product", word_of(x.dtype)).run(words)
     return out if wide == columns else out[:, :columns].contiguous()
+
+
+def outer(x: Tensor, grad: Tensor, skip: bool) -> Tensor:
+    """grad.T @ x: [R, K] and [R, N] give [N, K], the gradient of a weight."""
+    out = x.new_zeros((x.shape[1], whole_panels(grad.shape[1], x)))
+    add_outer(out, x.contiguous(), grad, skip)
+    return out[:, : grad.shape[1]].t().contiguous()
 
 
 def add_outer(out: Tensor, x: Tensor, grad: Tensor, skip: bool) -> None:
