@@ -5,8 +5,11 @@ from typing import Any
 
 from . import surrogate as surrogate
 from .linear import accelerate as accelerate
+from .network import Diagnosis as Diagnosis
 from .network import Explanation as Explanation
+from .network import diagnose as diagnose
 from .network import explain as explain
+from .network import tap as tap
 from .network import unroll as unroll
 from .neurons import ALIF as ALIF
 from .neurons import EIF as EIF
@@ -14,20 +17,26 @@ from .neurons import IF as IF
 from .neurons import LI as LI
 from .neurons import LIF as LIF
 from .neurons import QIF as QIF
+from .neurons import SLSTM as SLSTM
 from .neurons import AdLIF as AdLIF
 from .neurons import Alpha as Alpha
+from .neurons import AssociativeLeaky as AssociativeLeaky
 from .neurons import CuBaLIF as CuBaLIF
 from .neurons import DeltaLeaky as DeltaLeaky
 from .neurons import EquationNeuron as EquationNeuron
 from .neurons import Izhikevich as Izhikevich
 from .neurons import Lapicque as Lapicque
 from .neurons import Leaky as Leaky
+from .neurons import LeakyParallel as LeakyParallel
+from .neurons import LinearLeaky as LinearLeaky
 from .neurons import NoisyLeaky as NoisyLeaky
 from .neurons import ParametricLIF as ParametricLIF
 from .neurons import ResonateFire as ResonateFire
 from .neurons import RLeaky as RLeaky
 from .neurons import RSynaptic as RSynaptic
+from .neurons import SConv2dLSTM as SConv2dLSTM
 from .neurons import SpikingNeuron as SpikingNeuron
+from .neurons import StateLeaky as StateLeaky
 from .neurons import Synaptic as Synaptic
 from .neurons import cell as cell
 from .neurons import charge as charge
@@ -35,7 +44,7 @@ from .scan.select import backend as backend
 
 __version__ = "0.1.0"
 
-_LAZY_MODULES = {"backprop", "functional", "spikegen", "utils"}
+_LAZY_MODULES = {"backprop", "functional", "spikegen", "spikeplot", "utils"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,15 @@
-"""Helpers around whole networks: reset and detach the state of their neurons."""
+"""What is written by hand around every network: reset and detach, a seed, a summary, a validation split."""
 
+import random
+import secrets
+from typing import Any
+
+import numpy as np
+import torch
 from torch import nn
 
+from .network import Summary as Summary
+from .network import summary as summary
 from .neurons import SpikingNeuron
 
 
@@ -47,3 +55,127 @@ def _neurons(net: nn.Module) -> list[SpikingNeuron]:
     if not isinstance(net, nn.Module):
         raise TypeError(f"pass a network, an nn.Module; got {type(net).__name__}")
     return [module for module in net.modules() if isinstance(module, SpikingNeuron)]
+
+
+# -- chance -----------------------------------------------------------------------------------------------------------
+
+
+def seed(number: int | None = None) -> int:
+    """Seed every generator that a training draws from: Python's, NumPy's, and torch's on every device.
+
+    A DataLoader that is made or iterated later shuffles by it too, and seeds its workers by it.
+
+    Args:
+        number: 0 to 2**32 - 1; None takes a new one from the operating system.
+
+    Returns:
+        the number. Keep it with the results: ``seed(number)`` draws the same again.
+
+    Raises:
+        TypeError, ValueError: for another number, before anything is seeded.
+
+        >>> import torch, spikeloom as snn
+        >>> number = snn.utils.seed()
+        >>> drawn = torch.rand(3)
+        >>> snn.utils.seed(number) == number
+        True
+        >>> torch.equal(torch.rand(3), drawn)
+        True
+    """
+    if number is None:
+        number = secrets.randbits(32)
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        raise TypeError(f"seed got {number!r}; pass a whole number, or nothing for a new one")
+    number = number.__index__()
+    if not 0 <= number < 2**32:
+        raise ValueError(f"seed got {number}; pass a number from 0 to 2**32 - 1, which is what NumPy takes")
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)  # CUDA too, also if it starts later
+    return number
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def data_subset(dataset: Any, subset: float, idx: int = 0) -> Any:
+    """Shorten a dataset, in place, to one of `subset` equal parts: for a quick trial.
+
+    With N entries the parts have N // subset entries each; what remains is a last, shorter part.
+
+    Args:
+        dataset: has `.data` and `.targets`, each a tensor, an array or a list, as torchvision's MNIST has.
+        subset: how many parts; 1 or less keeps everything.
+        idx: which part, from 0.
+
+    Returns:
+        the same dataset.
+
+    Raises:
+        AttributeError: for a dataset without `.data` and `.targets`.
+        ValueError: for a part in which there is nothing. The dataset is then as it was.
+
+        >>> from types import SimpleNamespace
+        >>> import torch, spikeloom as snn
+        >>> digits = SimpleNamespace(data=torch.arange(10), targets=torch.arange(10) % 2)
+        >>> snn.utils.data_subset(digits, 3, idx=1).data
+        tensor([3, 4, 5])
+    """
+    data, targets = _data_of(dataset)
+    if subset <= 1:
+        return dataset
+    size = len(data) // subset
+    part = slice(idx * size, (idx + 1) * size)
+    if idx < 0 or not len(data[part]):
+        raise ValueError(f"part {idx} of {len(data)} entries in {subset} parts is empty; give a smaller subset or idx")
+    dataset.data, dataset.targets = data[part], targets[part]
+    return dataset
+
+
+def valid_split(ds_train: Any, ds_val: Any, split: float, seed: int = 0) -> tuple[Any, Any]:
+    """Split the entries of a training set, in place, at random, into a training set and a validation set.
+
+    Of N entries, ``int(split * N)`` go to `ds_val`, in their order; the others stay in `ds_train`, in the order drawn.
+
+    Args:
+        ds_train: has `.data` and `.targets`, each a tensor, an array or a list, as torchvision's MNIST has.
+        ds_val: receives its part; what it held is replaced. It may have other transforms.
+        split: the share to validate on, 0 to 1.
+        seed: of the draw. It touches no other random numbers.
+
+    Returns:
+        both, the same objects.
+
+    Raises:
+        AttributeError: for a `ds_train` without `.data` and `.targets`.
+        ValueError: for a split that is no share.
+
+        >>> from types import SimpleNamespace
+        >>> import torch, spikeloom as snn
+        >>> train = SimpleNamespace(data=torch.arange(10), targets=torch.arange(10) % 2)
+        >>> train, valid = snn.utils.valid_split(train, SimpleNamespace(), split=0.3)
+        >>> len(train.data), valid.data
+        (7, tensor([6, 7, 8]))
+    """
+    data, targets = _data_of(ds_train)
+    if not 0 <= split <= 1:
+        raise ValueError(f"split is {split}; pass the share to validate on, from 0 to 1")
+    total = len(data)
+    kept = np.random.default_rng(seed).choice(total, total - int(split * total), replace=False)
+    held = np.setdiff1d(np.arange(total), kept)
+    ds_train.data, ds_train.targets = _taken(data, kept), _taken(targets, kept)
+    ds_val.data, ds_val.targets = _taken(data, held), _taken(targets, held)
+    return ds_train, ds_val
+
+
+def _data_of(dataset: Any) -> tuple[Any, Any]:
+    if not (hasattr(dataset, "data") and hasattr(dataset, "targets")):
+        raise AttributeError(
+            f"the {type(dataset).__name__} has no .data and .targets; for other datasets use torch.utils.data.Subset "
+            "or torch.utils.data.random_split"
+        )
+    return dataset.data, dataset.targets
+
+
+def _taken(values: Any, rows: Any) -> Any:
+    return [values[row] for row in rows] if isinstance(values, (list, tuple)) else values[rows]

@@ -111,6 +111,9 @@ OWN: Mapping[str, Mapping[str, float | tuple[float, float]]] = {
     "quadratic": {"tau": (1.5, 4.0)},
     "exponential_if": {"tau": (1.5, 4.0)},
     "resonate_and_fire": {"omega": (0.3, 1.2)},
+    "state_leaky": {"tau": (1.5, 9.0)},
+    "leaky_parallel": {"weight": (-0.4, 1.1)},
+    "associative": {"gate": (0.0, 1.0)},
 }
 """Where a model asks for others; what stands nowhere is the equation's own default."""
 

@@ -180,7 +180,13 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
                     yield f"{module.__name__}.{name}.{member}", getattr(thing, member)
 
 
-@pytest.mark.parametrize("module", [snn, snn.surrogate, snn.utils, importlib.import_module("spikeloom.ops")], ids=str)
+PUBLIC = (
+    *(snn, snn.surrogate, snn.spikegen, snn.functional, snn.utils, snn.backprop, snn.spikeplot),
+    importlib.import_module("spikeloom.ops"),
+)
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=str)
 def test_public_names_are_documented(module: ModuleType):
     bare = [name for name, thing in public_names(module) if not inspect.getdoc(thing)]
     assert not bare, f"no docstring: {bare}"

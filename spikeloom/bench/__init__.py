@@ -6,9 +6,13 @@ A new case is a `Case` in a file of its own, and its name here.
 from collections.abc import Mapping
 
 from .leaky import LEAKY, THREADS
+from .losses import LOSSES
 from .neurons import NEURONS
+from .parallel import PARALLEL
+from .quant import QUANT
 from .recurrent import RECURRENT
 from .runner import Case
 from .start import START
 
-CASES: Mapping[str, Case] = {case.name: case for case in (LEAKY, *NEURONS, RECURRENT, THREADS, START)}
+EVERY = (LEAKY, *NEURONS, *PARALLEL, RECURRENT, THREADS, START, *LOSSES, QUANT)
+CASES: Mapping[str, Case] = {case.name: case for case in EVERY}

@@ -2,7 +2,6 @@
 sharing of that work among threads.
 """
 
-import importlib
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -13,7 +12,7 @@ from torch import Tensor
 import spikeloom as snn
 
 from ..scan import threads
-from .runner import Case, NotInstalled, Outcome, Run, Shape
+from .runner import Case, Outcome, Run, Shape, module_of_snntorch
 
 BETA = 0.9
 UNROLLED, STEPPED, PEER, FLOOR = "spikeloom, unrolled", "spikeloom, step by step", "snnTorch", "floor"
@@ -59,11 +58,7 @@ def stepped_by(library: ModuleType, x: Tensor) -> Run:
 
 def peer(x: Tensor) -> Run:
     """snnTorch called once per step."""
-    try:
-        snntorch = importlib.import_module("snntorch")
-    except ImportError as error:
-        raise NotInstalled(f"not installed ({error}); pip install snntorch==1.0.0") from error
-    return stepped_by(snntorch, x)
+    return stepped_by(module_of_snntorch(), x)
 
 
 def floor(x: Tensor) -> Run:

@@ -1,11 +1,13 @@
 """The runner: checks that the contestants of a case agree, then times those that do, in turn."""
 
 import gc
+import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -32,6 +34,14 @@ class NotInstalled(Exception):
 
 class CannotRun(Exception):
     """A command was asked for what it cannot do here; the message says what is wrong and what to do."""
+
+
+def module_of_snntorch(name: str = "") -> ModuleType:
+    """snnTorch, or a module of it, where it is installed."""
+    try:
+        return importlib.import_module(f"snntorch.{name}" if name else "snntorch")
+    except ImportError as error:
+        raise NotInstalled(f"not installed ({error}); pip install snntorch==1.0.0") from error
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
+from ..neurons._sequence import WholeSequence
 from ..neurons._time import Time, current_time
 from .request import Request
 from .running import REPEATED, run
@@ -43,6 +44,12 @@ class Twins:
     """A copy of a network as it is now, and its first steps of input, to be run step by step and unrolled."""
 
     def __init__(self, request: Request):
+        for module, name in request.names.items():
+            if isinstance(module, WholeSequence):
+                raise TypeError(
+                    f"check=True compares with single steps, which {name or 'the network'!r} ({type(module).__name__}) "
+                    "does not have: it takes whole sequences alone. Leave check out, or check the network without it"
+                )
         first = min(request.steps, STEPS)
         args, kwargs = request.mapped(lambda t: (t if request.static else t[:first]).detach().clone())
         self.request = replace(request, net=_copy(request.net).eval(), args=args, kwargs=kwargs, steps=first)
@@ -108,8 +115,9 @@ def _at_once(request: Request, repeated: str) -> list[Note]:
 
 @contextmanager
 def _noting(request: Request) -> Iterator[list[Note]]:
-    """Note what goes in and out of each module of the network, by hooks that see every module of the process."""
+    """Note what goes in and out of each layer of the network, by hooks that see every module of the process."""
     notes: list[Note] = []
+    layers = request.layers()
     calls: dict[nn.Module, list[int]] = {}
 
     def note(module: nn.Module, way: str, number: int, tree: Any) -> None:
@@ -121,13 +129,13 @@ def _noting(request: Request) -> Iterator[list[Note]]:
             notes.append(Note(key, module, time, tuple(t.detach().clone() for t in tensors), static))
 
     def before(module: nn.Module, args: Any) -> None:
-        if module in request.names:
+        if module in layers:
             numbers = calls.setdefault(module, [])
             numbers.append(len(numbers))
             note(module, "input", numbers[-1], args)
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
-        if module in request.names:
+        if module in layers:
             note(module, "output", calls[module][-1], output)
 
     hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after)

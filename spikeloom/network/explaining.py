@@ -1,6 +1,7 @@
 """What a network would run on, layer by layer, and why not on something faster."""
 
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_leaves
 
 from ..neurons import SpikingNeuron
-from ..neurons._time import Time, current_time
+from ..neurons._time import Time, Visit, current_time
 from .request import Request, read
 from .running import run, unharmed
 from .snapshot import RandomState, Snapshot
@@ -24,11 +25,11 @@ class Row:
     Args:
         path: its name in the network, as in `named_modules`.
         kind: its class.
-        backend: "torch" for a layer without state, or "sparse" or "dense", the path of an accelerated one; the backend
-            of a neuron's scan.
+        backend: "torch" for a layer without state; the backend of a neuron's scan.
         refusals: why each faster backend does not run it, in sentences.
         density: the share of its outputs that are not zero; NaN where there are none.
         static: whether its input was the same at every step and was therefore seen once, or summed by the scan.
+        shape: of its first output for one step and one row, [*N].
     """
 
     path: str
@@ -37,6 +38,7 @@ class Row:
     refusals: tuple[str, ...]
     density: float
     static: bool
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,7 @@ class Explanation:
     repeated: str = ""
 
     def __str__(self) -> str:
-        table = [HEADINGS, *(_cells(row) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines = aligned([HEADINGS, *(_cells(row) for row in self.rows)])
         lines.insert(0, f"{self.steps} steps of {self.batch} rows")
         if self.repeated:
             lines.append(f"The input was repeated at every step: {self.repeated}.")
@@ -68,9 +68,25 @@ class Explanation:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    density = "-" if row.density != row.density else f"{row.density:.1%}"
     static = "yes" if row.static else "no"
-    return row.path or "(itself)", row.kind, row.backend, density, static, "; ".join(row.refusals)
+    return row.path or "(itself)", row.kind, row.backend, share(row.density), static, "; ".join(row.refusals)
+
+
+def share(value: float) -> str:
+    """A share in percent; a dash for NaN, where there is nothing to share."""
+    return "-" if value != value else f"{value:.1%}"
+
+
+def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """The lines of a table, its columns aligned to the left, those numbered in `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
 
 
 def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation:
@@ -126,31 +142,33 @@ class _Watch:
     """A hook on every module of the process that notes those of one network."""
 
     request: Request
-    seen: list[tuple[Time, nn.Module, str, float, bool]] = field(default_factory=list)
+    seen: list[tuple[Time, nn.Module, Row]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        neurons = [module for module in self.request.names if isinstance(module, SpikingNeuron)]
-        self.inside = {part for neuron in neurons for part in neuron.modules() if part is not neuron}
+        self.layers = {m for m in self.request.layers() if isinstance(m, SpikingNeuron) or not m._modules}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         time = current_time()
-        layer = isinstance(module, SpikingNeuron) or not module._modules
-        if module not in self.request.names or module in self.inside or not layer or time is None:
+        if module not in self.layers or time is None:
             return
+        path, kind = self.request.names[module], type(module).__name__
         with time.aside():
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
             static = bool(tensors) and time.is_static(tensors[0])
-            self.seen.append((time, module, getattr(module, "path", "torch"), _density(tensors), static))
+            shape = tuple(tensors[0].shape[1:]) if tensors else ()
+            self.seen.append(
+                (time, module, Row(path, kind, getattr(module, "path", "torch"), (), _density(tensors), static, shape))
+            )
 
     def rows(self, time: Time) -> list[Row]:
         """Those of the run that counted; one that was given up has another time."""
-        return [self._row(*seen) for seen in self.seen if seen[0] is time]
+        return [_visited(row, time.visits.get(module)) for at, module, row in self.seen if at is time]
 
-    def _row(self, time: Time, module: nn.Module, path_taken: str, density: float, static: bool) -> Row:
-        path, kind, visit = self.request.names[module], type(module).__name__, time.visits.get(module)
-        if visit is None:
-            return Row(path, kind, path_taken, (), density, static)
-        return Row(path, kind, visit.backend, tuple(visit.refusals), density, visit.static)
+
+def _visited(row: Row, visit: Visit | None) -> Row:
+    if visit is None:
+        return row
+    return replace(row, backend=visit.backend, refusals=tuple(visit.refusals), static=visit.static)
 
 
 def _density(tensors: list[Tensor]) -> float:

@@ -44,6 +44,12 @@ class Request:
         args, kwargs = tree_map_only(Tensor, each, (self.args, dict(self.kwargs)))
         return args, kwargs
 
+    def layers(self) -> set[nn.Module]:
+        """The modules of the network, without those that are a part of a neuron: their steps are its own affair."""
+        return set(self.names) - {
+            p for m in self.names if isinstance(m, SpikingNeuron) for p in m.modules() if p is not m
+        }
+
     def tensors(self) -> list[Tensor]:
         """The tensors among the inputs."""
         return [leaf for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Tensor)]

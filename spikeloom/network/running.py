@@ -43,6 +43,7 @@ def run_traced(request: Request) -> Any:
     time = Time(request.steps, request.batch, straight, names=request.names)
     with time_is(time):
         outputs = request.net(*args, **kwargs)
+    time.counted.append(request.steps)
     return unfolded(outputs, time)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..neurons import SpikingNeuron
+from ..neurons._listening import Listener
 
 
 class Snapshot:
@@ -41,6 +42,10 @@ class Snapshot:
                 if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
                     buffer.copy_(value)
 
+    def written(self) -> bool:
+        """Whether a buffer has another value since, as the running statistics of a BatchNorm have in training."""
+        return any(not torch.equal(buffer, value) for buffer, value in self._values)
+
     def lend_buffers(self) -> None:
         """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
         copies = {id(buffer): value for buffer, value in self._values}
@@ -48,6 +53,14 @@ class Snapshot:
         for module, attributes in self._attributes:
             lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
             vars(module)["_buffers"] = type(attributes["_buffers"])(lent)
+
+    def deafen(self) -> None:
+        """Let nobody listen to the network until `restore` but who begins to after this."""
+        for module, attributes in self._attributes:
+            for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+                hooks = attributes[kind]
+                heard = {key: hook for key, hook in hooks.items() if not isinstance(hook, Listener)}
+                vars(module)[kind] = type(hooks)(heard)
 
 
 class RandomState:

@@ -34,7 +34,8 @@ def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check
         what the forward returns, every tensor [T, B, ...], without copies, and no view: `detach_()` works on it.
 
     Raises:
-        TypeError: for a neuron that is given its states by hand, or what is no network, input or number of steps.
+        TypeError: for a neuron that is given its states by hand, or what is no network, input or number of steps;
+            for check=True with a neuron that takes whole sequences alone.
         ValueError: for tensors that do not fit: a sequence without [T, B], an input of a neuron or an output of the
             network whose dimension 0 is not T*B.
         RuntimeError: for a neuron that is called twice in one forward, or if the check finds a difference.
@@ -58,4 +59,5 @@ def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check
         done = run(request, before)
         if twins is not None:
             twins.compare(done.repeated)
+        done.time.counted.append(request.steps)
     return done.outputs

@@ -6,6 +6,7 @@ from ._equation import charge as charge
 from ._lif import LIF as LIF
 from ._neuron import SpikingNeuron as SpikingNeuron
 from .alpha import Alpha as Alpha
+from .associative_leaky import AssociativeLeaky as AssociativeLeaky
 from .delta_leaky import DeltaLeaky as DeltaLeaky
 from .further import ALIF as ALIF
 from .further import EIF as EIF
@@ -19,7 +20,12 @@ from .further import ParametricLIF as ParametricLIF
 from .further import ResonateFire as ResonateFire
 from .lapicque import Lapicque as Lapicque
 from .leaky import Leaky as Leaky
+from .leaky_parallel import LeakyParallel as LeakyParallel
+from .linear_leaky import LinearLeaky as LinearLeaky
 from .noisy_leaky import NoisyLeaky as NoisyLeaky
 from .rleaky import RLeaky as RLeaky
 from .rsynaptic import RSynaptic as RSynaptic
+from .sconv2d_lstm import SConv2dLSTM as SConv2dLSTM
+from .slstm import SLSTM as SLSTM
+from .state_leaky import StateLeaky as StateLeaky
 from .synaptic import Synaptic as Synaptic

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from ..cells.firing import Frame, Model
 from ..scan.program import Program
+from ._listening import wants_states
 from ._time import Time, Visit, time_is, time_of
 
 Neuron = Any
@@ -93,7 +94,7 @@ class ByMethods(Program):
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """One step by the methods. Their results are brought back to the dtype of the state."""
-        neuron, firing = self.neuron, _Firing(self.neuron)
+        neuron, firing = self.neuron, MethodFiring(self.neuron)
         frame = Frame(neuron.reset_mechanism, neuron.reset_delay, neuron.decay)
 
         def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -103,7 +104,7 @@ class ByMethods(Program):
         return step
 
 
-class _Firing:
+class MethodFiring:
     """The methods of a neuron in the form that the firing frame asks for."""
 
     def __init__(self, neuron: Neuron):
@@ -145,12 +146,16 @@ def _step_by_step(
     time.admit(neuron, (*args, *(value for value in kwargs.values() if isinstance(value, Tensor))))
     x = time.unfold(input_, neuron._label())
     static = len(x) == 1 != time.steps
+    inputs = [x[0]] * time.steps if static else list(x.unbind(0))
+    if not inputs:  # one step shows the form of the results; whoever unrolls puts the state back
+        inputs = [x.new_zeros(x.shape[1:])]
+    outs, states = [], []
     with time_is(None):
-        if time.steps:
-            outs = [forward(neuron, x_t, *args, **kwargs) for x_t in ([x[0]] * time.steps if static else x.unbind(0))]
-        else:  # one step shows the form of the results; whoever unrolls puts the state back
-            outs = [forward(neuron, x.new_zeros(x.shape[1:]), *args, **kwargs)]
-    stacked = tree_map(lambda *each: time.fold(torch.stack(each)[: time.steps]), *outs)
+        for x_t in inputs:
+            outs.append(forward(neuron, x_t, *args, **kwargs))
+            states.append(tuple(getattr(neuron, name) for name in neuron._state_names()))
+    stacked = tree_map(lambda *each: torch.stack(each)[: time.steps], *outs)
     spk = stacked[0] if isinstance(stacked, tuple) else stacked
-    time.visits[neuron] = Visit("loop", [f"{type(neuron).__name__} overrides forward"], static, spk)
-    return stacked
+    heard = tuple(map(torch.stack, zip(*states, strict=True))) if wants_states(neuron) else ()
+    time.visits[neuron] = Visit("loop", [f"{type(neuron).__name__} overrides forward"], static, spk, heard)
+    return tree_map(time.fold, stacked)

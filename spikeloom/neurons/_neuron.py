@@ -14,6 +14,7 @@ from ..scan.loop import Feedback, Trajectory
 from ..scan.program import Program, program_for
 from ..scan.select import Call, choose
 from ._graph import Passage, carried
+from ._listening import wants_states
 from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
 from ._registry import INSTANCES, ClassWide, Registered
 from ._state import (
@@ -170,8 +171,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         x = time.unfold(checked_input(input_, self._label), self._label())
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
         run, machine, refusals = self._scan(x, time.steps, one_step, given)
-        time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, run.spk)
-        return tuple(time.fold(out) for out in self._outs(run.spk.to(x.dtype), run.traces))
+        spk = run.spk.to(x.dtype)
+        time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces)
+        return tuple(time.fold(out) for out in self._outs(spk, run.traces))
 
     def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What a call returns where it returns all."""
@@ -190,14 +192,13 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         dtype = compute_dtype(x)
         params = checked_params(self._values(), one_step, dtype, self._label)
         states = self._states(one_step, dtype, given)
-        why = why_by_methods(self)
         call = Call(
-            program=ByMethods(self, why) if why else self._program,
+            program=self._chosen_program(),
             x=x if x.dtype is dtype else x.to(dtype),
             steps=steps,
             states=states,
             params=params,
-            traced=steps is not None and (self.output or not self.init_hidden),
+            traced=steps is not None and (self.output or not self.init_hidden or wants_states(self)),
             layer=self._label(),
             feedback=self._feedback(),
         )
@@ -206,6 +207,11 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         self._keep(run.finals)
         self._note(run, machine.name, states, steps)
         return run, machine.name, refusals
+
+    def _chosen_program(self) -> Program:
+        """What runs: the equation, or the methods of a user's."""
+        why = why_by_methods(self)
+        return ByMethods(self, why) if why else self._program
 
     def _feedback(self) -> Feedback | None:
         """What brings the spikes back into the input, if anything does (see `Recurrent`)."""

@@ -16,12 +16,21 @@ from ..scoped import Scoped
 
 @dataclass
 class Visit:
-    """What one neuron did in one call: its backend, why no faster one, whether its input was static, its spikes."""
+    """What one neuron did in one call: its backend, why no faster one, whether its input was static, its spikes.
+
+    Also its states at every step, if anybody wants them; each is [T, B, *N].
+    """
 
     backend: str
     refusals: list[str]
     static: bool
     spk: Tensor
+    states: tuple[Tensor, ...] = ()
+
+
+Counted = list[int]
+"""The number of steps of a run that is done; empty before, and where it failed or was a trial. (No object with an
+attribute, which torch.compile could not make.)"""
 
 
 class Origins(Protocol):
@@ -48,6 +57,7 @@ class Time:
         origins: what tells the static tensors otherwise; None if all are folded.
         names: the path of each module in the network.
         visits: what the neurons have done so far.
+        counted: its number of steps once it is done, for those who listen to it.
     """
 
     steps: int
@@ -56,6 +66,7 @@ class Time:
     origins: Origins | None = None
     names: Mapping[Any, str] = field(default_factory=dict)
     visits: dict[Any, Visit] = field(default_factory=dict)
+    counted: Counted = field(default_factory=list)
 
     def label(self, neuron: Any, kind: str) -> str:
         """How messages name a neuron."""

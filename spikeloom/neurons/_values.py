@@ -1,5 +1,7 @@
 """The values of a neuron: what its equation takes beside input and states, each a buffer or a learned parameter."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,13 +22,18 @@ class Values(nn.Module):
     model: AnyModel
     decay: str = "clamp"
     _sources: tuple[tuple[str, str], ...] = ()
+    _starts: Mapping[str, float] = MappingProxyType({})
 
     def _state_names(self) -> tuple[str, ...]:
         return self.model.states if hasattr(type(self), "model") else ()
 
+    def _heard_names(self) -> tuple[str, ...]:
+        """The states that who listens to the layer hears at every step."""
+        return self._state_names()
+
     def _starts_at(self, name: str) -> float:
         """The value of a state before the first step."""
-        return self.model.initial[name]
+        return self._starts[name]
 
     def _value_names(self) -> tuple[str, ...]:
         return self.model.params if hasattr(type(self), "model") else ()
@@ -61,8 +68,9 @@ class Values(nn.Module):
         return values
 
     def _find_values(self) -> None:
-        """Note where each value is, so that a step need not look."""
+        """Note where each value is and each state starts, so that a step, or torch.compile, need not look."""
         self.__dict__["_sources"] = tuple((name, self._kept_as(name)) for name in self._value_names())
+        self.__dict__["_starts"] = dict(self.model.initial) if hasattr(type(self), "model") else {}
 
     def __getattr__(self, name: str) -> Any:
         if self.__dict__.get("decay", "clamp") != "clamp" and self._kept_as(name) != name:

@@ -14,10 +14,10 @@ What is constant in time (a static input, the gradient of a sum) is one row, rea
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from textwrap import indent
 
 import torch
 
+from .numba_module import lines, module_source
 from .program import Derivation
 from .trace import Symbol, needed
 
@@ -58,7 +58,7 @@ class Variant:
     Args:
         dtype: "float32" or "float64".
         params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
-        traced: a digit per state: 1 if what it is at every step is kept.
+        traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
             "back": that of a recurrent neuron, see `emit_recurrent`.
     """
@@ -86,6 +86,11 @@ class Variant:
         return Variant(dtype, params, traced, "" if grad == "forward" else grad)
 
 
+def traced_in(code: str) -> str:
+    """`Variant.traced` of a code; torch.compile can trace this, and not `parse`, which keeps what it has found."""
+    return code.split("-")[2]
+
+
 def word_of(dtype: torch.dtype) -> str:
     """How kernels name a dtype."""
     return "float64" if dtype == torch.float64 else "float32"
@@ -110,30 +115,8 @@ def backward_words(states: int, params: int) -> list[str]:
     ]
 
 
-SOURCE = '''"""{title}"""
-import math
-from math import inf, nan
-
-import numpy as np
-from numba import cfunc, types
-from spikeloom.scan.memory import load_{dtype} as load, store_{dtype} as store, word
-{imports}
-R = np.{dtype}
-SIZE = {size}
-
-
-@cfunc(types.void(types.int64{extra_types}), nopython=True, error_model="numpy", cache={cached})
-def kernel(words{extra}):
-{share}
-{unpack}
-{work}
-'''
-
-TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
-    if word(words, 2) != 0:
-        me, threads = types.int64(thread_number()), types.int64(team_size())"""
-
-SCAN = """    part = (size + threads * 16 - 1) // (threads * 16) * 16
+BODY = """{uniforms}
+    part = (size + threads * 16 - 1) // (threads * 16) * 16
     low = me * part
     end = min(low + part, size)
     while low < end:
@@ -142,65 +125,38 @@ SCAN = """    part = (size + threads * 16 - 1) // (threads * 16) * 16
 {rows}
             for m in range(low, high):
 {body}
-        low = high"""
+        low = high
+"""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a kernel's module is made for.
+def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
+    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
 
     Args:
+        derivation: the program's graphs.
+        variant: how it is run.
         title: the module's first line.
-        team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
-        cached: whether Numba keeps the machine code beside the source.
+        team, cached: see `module_source`.
     """
-
-    title: str
-    team: bool
-    cached: bool
-
-
-def module(target: Target, dtype: str, words: Iterable[str], work: str, imports: str = "") -> str:
-    """The source of a module with `kernel`: its arguments by name, then the work."""
-    team_import = "from spikeloom.scan.team import team_size, thread_number\n" if target.team else ""
-    return SOURCE.format(
-        title=target.title,
-        dtype=dtype,
-        size=4 if dtype == "float32" else 8,
-        imports=imports + team_import,
-        cached=target.cached,
-        extra="" if target.team else ", me, threads",
-        extra_types="" if target.team else ", types.int64, types.int64",
-        share=TEAM_SHARE if target.team else "    # the caller says which share this is",
-        unpack=lines((f"{name} = word(words, {i})" for i, name in enumerate(words)), 1),
-        work=work,
-    )
-
-
-def emit(derivation: Derivation, variant: Variant, target: Target) -> str:
-    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward."""
-    states, params = len(derivation.trace.states), len(variant.params)
-    if variant.grad:
-        words, part, time = backward_words(states, params), backward_part(derivation, variant), DOWN
-    else:
-        words, part, time = forward_words(states, params), forward_part(derivation, variant), UP
-    work = SCAN.format(block=BLOCK, time=time, rows=lines(part.rows, 3), body=lines(part.body, 4))
-    return module(target, variant.dtype, words, lines([*part.uniforms, ""], 1) + work)
-
-
-UP, DOWN = "t in range(steps)", "t in range(steps - 1, -1, -1)"
+    count = len(derivation.trace.states), len(variant.params)
+    words = backward_words(*count) if variant.grad else forward_words(*count)
+    part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
+    rows, source = lines(part.rows, 3), lines(part.body, 4)
+    body = BODY.format(block=BLOCK, uniforms=lines(part.uniforms, 1), time=part.time, rows=rows, body=source)
+    return module_source(title, variant.dtype, words, body, team, cached)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Lines of a kernel: what is loaded once, what is worked out at each step, and what is done with an element m."""
+    """Lines of a kernel: what is loaded once, the loop over time, what is done at each step and for each element."""
 
     uniforms: list[str]
+    time: str
     rows: list[str]
     body: list[str]
 
 
-class _Names:
+class Names:
     """What each node is called in the source."""
 
     def __init__(self, derivation: Derivation, recalled: bool):
@@ -227,11 +183,6 @@ class _Names:
         ]
 
 
-def lines(lines: Iterable[str], depth: int) -> str:
-    """Lines of source, indented."""
-    return indent("\n".join(lines), "    " * depth)
-
-
 def _uniforms(variant: Variant) -> list[str]:
     return [f"param{k}_m = load(param{k}, 0)" for k, kind in enumerate(variant.params) if kind in "uU"]
 
@@ -243,23 +194,23 @@ def _per_element(variant: Variant) -> list[str]:
 def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
     """The forward of a step; `fed` is what comes to the input, as source."""
     states = range(len(derivation.trace.states))
-    name = _Names(derivation, recalled=False)
+    name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
     body = [f"x_m = load(x_t, m){fed}", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
-    kept = [k for k in states if variant.traced[k] == "1" and k != derivation.spike_state]
+    kept = [k for k in states if variant.traced[k] == "1"]
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
-    return Part(_uniforms(variant), rows, body)
+    return Part(_uniforms(variant), "t in range(steps)", rows, body)
 
 
 def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
     """The backward of a step; `fed` is what comes to the gradient of the spikes, as source."""
     step = derivation.trace
     states = range(len(step.states))
-    name = _Names(derivation, recalled=True)
+    name = Names(derivation, recalled=True)
     dx, *rest = derivation.backward
     carries, totals = rest[: len(states)], rest[len(states) :]
     nodes = derivation.pulled(variant.params, variant.grad)
@@ -295,4 +246,4 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
         for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
         if kind.isupper() and g is not None
     ]
-    return Part(_uniforms(variant), rows or ["pass"], body)
+    return Part(_uniforms(variant), "t in range(steps - 1, -1, -1)", rows or ["pass"], body)

@@ -5,20 +5,10 @@ time together; between two steps their spikes, or in the backward the gradients 
 the recurrent weights. The step itself is `emit_numba`'s, with the product as a part of its input.
 """
 
-from .emit_numba import (
-    DOWN,
-    UP,
-    Target,
-    Variant,
-    backward_part,
-    backward_words,
-    forward_part,
-    forward_words,
-    lines,
-    module,
-)
-from .products import CHUNK, ROWS
+from .emit_numba import Variant, backward_part, backward_words, forward_part, forward_words
+from .numba_module import lines, module_source
 from .program import Derivation
+from .tiling import CHUNK, ROWS
 
 WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "index"]
 FORWARD = [*WEIGHTS, "bias", "fed", "initial_spk", "current"]
@@ -28,7 +18,8 @@ BACKWARD = [*WEIGHTS, "dx_stride", "summed", "back"]
 The layer is rows x width neurons; a row of a packed matrix, of `bias`, `fed` and `back` is wide >= width elements.
 """
 
-BLOCKS = """    part = (rows + threads - 1) // threads
+BLOCKS = """{uniforms}
+    part = (rows + threads - 1) // threads
     low = me * part
     end = min(low + part, rows)
     while low < end:
@@ -58,21 +49,25 @@ BACKWARD_WORK = """            for r in range(low, low + count):
             product(dx_t + first, width, matrix, panels, back + block, count, room, skip)"""
 
 
-def emit_recurrent(derivation: Derivation, variant: Variant, target: Target) -> str:
+def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
     """The source of a recurrent scan's kernel, forward or, if the variant has a gradient, backward."""
-    states, params = len(derivation.trace.states), len(variant.params)
+    count = len(derivation.trace.states), len(variant.params)
     if variant.grad:
         part = backward_part(derivation, variant, fed=" + load(back_r, m)")
-        words, time, work = [*backward_words(states, params), *BACKWARD], DOWN, BACKWARD_WORK
+        words, work = [*backward_words(*count), *BACKWARD], BACKWARD_WORK
     else:
         part = forward_part(derivation, variant, fed=" + load(fed_r, m)")
+        words, work = [*forward_words(*count), *FORWARD], FORWARD_WORK
         if variant.traced[-1] == "1":
             part.rows.append("current_t = current + SIZE * t * size")
             part.body.append("store(current_t, m, x_m)")
-        words, time, work = [*forward_words(states, params), *FORWARD], UP, FORWARD_WORK
-    blocks = BLOCKS.format(count=ROWS, time=time, rows=lines(part.rows, 3), work=work.format(body=lines(part.body, 5)))
-    imports = f"from spikeloom.scan.products import product_{variant.dtype} as product\n"
-    return module(target, variant.dtype, words, lines([*part.uniforms, ""], 1) + blocks, imports)
+    uniforms, rows, source = lines(part.uniforms, 1), lines(part.rows, 3), work.format(body=lines(part.body, 5))
+    body = BLOCKS.format(uniforms=uniforms, count=ROWS, time=part.time, rows=rows, work=source)
+    return module_source(title, variant.dtype, words, body, team, cached, _importing("product", variant.dtype))
+
+
+def _importing(kind: str, dtype: str) -> str:
+    return f"from spikeloom.scan.products import {kind}_{dtype} as {kind}\n"
 
 
 PRODUCT = ["rows", "size", "team", *WEIGHTS[1:], "bias", "x", "out"]
@@ -100,8 +95,8 @@ OUTER_WORK = """    part = (width + threads * 4 - 1) // (threads * 4) * 4
     outer(x, width, grad, grad_width, rows, low, high, out, index, own, skip)"""
 
 
-def emit_product(kind: str, dtype: str, target: Target) -> str:
+def emit_product(kind: str, dtype: str, team: bool, cached: bool) -> str:
     """The source of the kernel "product", x @ matrix, or "outer", x.T @ grad, where x may be mostly zero."""
     words, work = (PRODUCT, PRODUCT_WORK) if kind == "product" else (OUTER, OUTER_WORK)
-    imports = f"from spikeloom.scan.products import {kind}_{dtype} as {kind}\n"
-    return module(target, dtype, words, work.format(count=CHUNK), imports)
+    title = f"{kind} of a matrix that may be mostly zero, {dtype}"
+    return module_source(title, dtype, words, work.format(count=CHUNK), team, cached, _importing(kind, dtype))

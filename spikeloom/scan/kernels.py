@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import arena, cache, threads
-from .emit_numba import Target, Variant, emit
+from . import arena, threads
+from .emit_numba import Variant, emit
 from .emit_recurrent import emit_recurrent
-from .program import program_of, spike_state
+from .numba_module import compiled
+from .program import program_of
 
 _kernels: dict[tuple[str, str, bool], threads.Entry] = {}
 
@@ -19,13 +21,12 @@ def kernel(key: str, variant: Variant, recurrent: bool = False) -> threads.Entry
     """A kernel of a program, compiled at first use and kept for the life of the process; see `emit_recurrent`."""
     entry = _kernels.get((key, variant.code, recurrent))
     if entry is None:
-        program, team = program_of(key), threads.openmp() is not None
+        program = program_of(key)
         derivation = program.derivation
         assert derivation is not None
         title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
-        emitting = emit_recurrent if recurrent else emit
-        module = cache.load(lambda cached: emitting(derivation, variant, Target(title, team, cached)))
-        entry = _kernels[key, variant.code, recurrent] = threads.Entry(module.kernel, team)
+        source = partial(emit_recurrent if recurrent else emit, derivation, variant, title)
+        entry = _kernels[key, variant.code, recurrent] = compiled(source)
     return entry
 
 
@@ -60,8 +61,8 @@ def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor]
     x, stride = rows(x)
     spk = arena.empty((steps, *shape), x)
     finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    stored = [arena.empty(spk.shape, spk) for _ in range(stored_states(key, variant))]
-    traces = all_traces(key, variant, spk, stored)
+    stored = [arena.empty(spk.shape, spk) for _ in range(variant.traced.count("1"))]
+    traces = all_traces(variant.traced, spk, stored)
     inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
     words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
     for k, final in enumerate(finals):
@@ -71,15 +72,10 @@ def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor]
     return spk, finals, traces
 
 
-def stored_states(key: str, variant: Variant) -> int:
-    """Of how many states there is a sequence beside the spikes."""
-    return len([k for k, digit in enumerate(variant.traced) if digit == "1" and k != spike_state(key)])
-
-
-def all_traces(key: str, variant: Variant, spk: Tensor, stored: Sequence[Tensor]) -> list[Tensor | None]:
-    """A sequence for each state: one of those stored, the spikes, or None."""
-    left, same = iter(stored), spike_state(key)
-    return [None if digit == "0" else spk if k == same else next(left) for k, digit in enumerate(variant.traced)]
+def all_traces(traced: str, spk: Tensor, stored: Sequence[Tensor]) -> list[Tensor | None]:
+    """A sequence for each state (see `Variant.traced`): one of those stored, the spikes, or None."""
+    left = list(stored)
+    return [None if letter == "0" else spk if letter == "s" else left.pop(0) for letter in traced]
 
 
 def by_themselves(outs: Outputs) -> list[Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import kernels, single
-from .emit_numba import Variant
+from .emit_numba import Variant, traced_in
 from .program import reads_input
 from .saved import saved_by
 
@@ -37,13 +37,13 @@ def scan(
         spk, *rest = _operator(key, code, layer, steps or len(x_seq), x_seq, list(states), list(params))
         if steps is None:
             return spk.squeeze(0), rest, []
-        return spk, rest[:n], kernels.all_traces(key, Variant.parse(code), spk, rest[n:])
+        return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
     if steps is None:
         return *single.step(key, code, layer, x, states, params), []
     if not Variant.parse(code).grad:
         return kernels.forward(key, code, steps, x, states, params)
     spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
-    return spk, rest[:n], kernels.all_traces(key, Variant.parse(code), spk, rest[n:])
+    return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
 
 
 def _keep(
@@ -113,7 +113,7 @@ def _operator(
 def _(key, code, layer, steps, x, states, params):  # type: ignore[no-untyped-def]
     spk = x.new_empty((steps, *x.shape[1:]))
     finals = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in states]
-    return [spk, *finals, *(torch.empty_like(spk) for _ in range(kernels.stored_states(key, Variant.parse(code))))]
+    return [spk, *finals, *(torch.empty_like(spk) for _ in range(traced_in(code).count("1")))]
 
 
 @torch.library.custom_op("spikeloom::scan_backward", mutates_args=())
@@ -145,8 +145,7 @@ def _(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_t
 def _setup_operator(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     *call, x, states, params = inputs
     n = len(states)
-    key, code = call[:2]
-    traces = kernels.all_traces(key, Variant.parse(code), output[0], output[1 + n :])
+    traces = kernels.all_traces(traced_in(call[1]), output[0], output[1 + n :])
     _keep(ctx, tuple(call), x, states, (output[0], output[1 : 1 + n], traces), params)
 
 

@@ -14,14 +14,7 @@ import numpy as np
 from numba import njit
 
 from . import memory, tiles
-from .tiles import HEIGHT, panel_bytes
-
-ROWS = 16
-"""Rows of a recurrent layer that go through time, and through a product, together: each panel of the matrix is read
-once for all of them."""
-
-CHUNK = 256
-"""The same for a product by itself, and the rows of which an outer product collects the nonzero values."""
+from .tiling import CHUNK, HEIGHT, panel_bytes
 
 SPARSE_BELOW = 0.4
 """Share of nonzero values below which adding up rows wins: a row alone takes 2.0 times its part of a dense tile."""

@@ -60,10 +60,9 @@ class Derivation:
         return self.trace.x in needed([g for g in self.backward if g is not None], self.recalled)
 
     @cached_property
-    def spike_state(self) -> int | None:
-        """The state that is the spikes themselves, of which there need not be a second sequence; None if none is."""
-        states = self.trace.new_states
-        return states.index(self.trace.spk) if self.trace.spk in states else None
+    def every_state(self) -> str:
+        """A letter per state, as `emit_numba.Variant.traced` has it where all are kept."""
+        return "".join("s" if new is self.trace.spk else "1" for new in self.trace.new_states)
 
     def pulled(self, params: str, grad: str) -> list[Symbol]:
         """The nodes of the backward in one variant (see `emit_numba.Variant`): what it loads and what it computes."""
@@ -74,10 +73,12 @@ class Derivation:
         return needed([g for g in results if g is not None], self.recalled)
 
     def read_states(self, params: str, grad: str) -> str:
-        """A digit per state: 1 if the backward reads what it was at every step."""
+        """The same where those are kept that the backward reads."""
         nodes, olds = set(self.pulled(params, grad)), self.trace.states
-        pairs = zip(olds, self.trace.new_states, strict=True)
-        return "".join("1" if old in nodes or (new in nodes and new not in olds) else "0" for old, new in pairs)
+        pairs = zip(self.every_state, olds, self.trace.new_states, strict=True)
+        return "".join(
+            letter if old in nodes or (new in nodes and new not in olds) else "0" for letter, old, new in pairs
+        )
 
     def __str__(self) -> str:
         results = [None if g is None else g.index for g in (*self.hoisted, *self.forward, *self.backward)]
@@ -96,6 +97,7 @@ class Program:
         self.untraceable = ""
         self.derivation: Derivation | None = None
         self.key = ""
+        self.every_state = ""
         self._recipe: list[tuple[str, tuple[Any, ...]]] = []
         self._results: tuple[int, ...] = ()
         spike = as_spike(surrogate)
@@ -110,6 +112,7 @@ class Program:
         # the names too, for they stand in the kernel's file
         told = f"{cell.name}, {surrogate!r}\n{self.derivation}"
         self.key = hashlib.sha256(told.encode()).hexdigest()[:16]
+        self.every_state = self.derivation.every_state
         self._prepare(self.derivation)
 
     def _prepare(self, derivation: Derivation) -> None:
@@ -203,12 +206,6 @@ def read_states(key: str, params: str, grad: str) -> str:
     derivation = program_of(key).derivation
     assert derivation is not None
     return derivation.read_states(params, grad)
-
-
-def spike_state(key: str) -> int | None:
-    """`Derivation.spike_state` of a program."""
-    derivation = program_of(key).derivation
-    return None if derivation is None else derivation.spike_state
 
 
 def reads_input(key: str) -> bool:

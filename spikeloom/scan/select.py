@@ -1,10 +1,11 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +44,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Backend:
-    """A machine: its name, why it would not run a call, and how it runs one. A comma in a name begins a variety."""
+    """A machine: its name, why it would not run a call, and how it runs one.
+
+    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`. What
+    follows a comma in its name is a variety of one backend.
+    """
 
     name: str
-    refusals: Callable[[Call], list[str]]
-    run: Callable[[Call], Trajectory]
+    refusals: Callable[[Any], list[str]]
+    run: Callable[[Any], Any]
 
     @property
     def family(self) -> str:
@@ -90,7 +95,8 @@ def numba_missing() -> str:
     return _no_numba[0] if _no_numba else ""
 
 
-def _numba_refusals(call: Call) -> list[str]:
+def numba_refusals(call: Any) -> list[str]:
+    """Why no kernel runs a call that has a `program` and an input `x`."""
     why = [reason for reason in (call.program.untraceable, numba_missing()) if reason]
     if call.x.device.type != "cpu":
         why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
@@ -102,7 +108,7 @@ def _numba_refusals(call: Call) -> list[str]:
 
 
 def _fused_refusals(call: Call) -> list[str]:
-    why = _numba_refusals(call)
+    why = numba_refusals(call)
     if why or call.feedback is None or call.steps is None:
         return why
     if torch.compiler.is_compiling():
@@ -126,7 +132,6 @@ def _run_steps(call: Call) -> Trajectory:
 
 def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
     assert isinstance(layer, nn.Linear)
-    assert call.steps is not None
     params = call.program.hoist(call.params)
     plan = _recurrent_plan(call, layer, params)
     spk, finals, traces = recurrent.scan(plan, call.x, layer, call.states, params)
@@ -135,7 +140,7 @@ def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     """One step by the kernel, differentiable."""
-    step = replace(call, x=x, steps=None, states=states, feedback=None)
+    step = replace(call, x=x, steps=None, states=states, feedback=None, traced=False)
     spk, finals, _ = op.scan(call.program.key, _variant(step, params).code, call.layer, None, x, states, params)
     return (spk, *finals)
 
@@ -144,27 +149,26 @@ def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
     dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params))
     kinds = _kinds(params, learning)
-    asked = "1" if call.traced and call.steps is not None else "0"
+    asked = call.traced and call.steps is not None
     if not learning:
-        return Variant(dtype, kinds, asked * len(call.states), "")
+        return Variant(dtype, kinds, call.program.every_state if asked else "0" * len(call.states), "")
     grad = _input_gradient(call)
     return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad)
 
 
 def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) -> recurrent.Plan:
     """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
-    dtype, own = word_of(call.x.dtype), (layer.weight, *(() if layer.bias is None else (layer.bias,)))
-    learning = _learning((call.x, *call.states, *params, *own))
-    kinds, grad = _kinds(params, learning), "back" if learning else ""
-    kept = "1" * (len(call.states) - 1) if call.traced else read_states(call.program.key, kinds, grad)
-    if not (learning or call.traced):
-        kept = "0" * len(kept)
-    current = "1" if learning and reads_input(call.program.key) else "0"
-    variant = Variant(dtype, kinds, kept + current, grad)
+    key, dtype = call.program.key, word_of(call.x.dtype)
+    learning = _learning((call.x, *call.states, *params, *layer.parameters()))
+    kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
+    if call.traced:
+        kept = "1" * len(kept)
+    elif learning:
+        kept = read_states(key, kinds, grad).replace("s", "1")
+    kept += "1" if learning and reads_input(key) else "0"
     assert call.steps is not None
-    return recurrent.Plan(
-        call.program.key, variant, call.layer, call.steps, _input_gradient(call), layer.weight.requires_grad
-    )
+    variant, learns = Variant(dtype, kinds, kept, grad), layer.weight.requires_grad
+    return recurrent.Plan(key, variant, call.layer, call.steps, _input_gradient(call), learns)
 
 
 def _learning(tensors: Iterable[Tensor]) -> bool:
@@ -183,18 +187,18 @@ def _input_gradient(call: Call) -> str:
     return "none" if not call.x.requires_grad else "each" if each else "sum"
 
 
-def _kept_states(call: Call, asked: str, kinds: str, grad: str) -> str:
+def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
     """Which states are kept at every step: those asked for, and those that the backward reads."""
     if call.steps is None:  # the last state is all of it
         return "0" * len(call.states)
-    if asked == "1" or torch.compiler.is_compiling():
-        return "1" * len(call.states)
+    if asked or torch.compiler.is_compiling():
+        return call.program.every_state
     return read_states(call.program.key, kinds, grad)
 
 
 LADDER: tuple[Backend, ...] = (
     Backend("numba", _fused_refusals, _run_numba),
-    Backend("numba, step by step", _numba_refusals, _run_steps),
+    Backend("numba, step by step", numba_refusals, _run_steps),
     Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""
@@ -230,11 +234,11 @@ def backend(name: str) -> Iterator[None]:
         yield
 
 
-def choose(call: Call) -> tuple[Backend, list[str]]:
+def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list[str]]:
     """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
     forced = _forced.get()
     reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
-    for machine in LADDER:
+    for machine in ladder:
         if forced not in (None, machine.family):
             continue
         why = machine.refusals(call)

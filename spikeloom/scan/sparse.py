@@ -1,25 +1,21 @@
 """Products of tensors of which one is mostly zeros, such as spikes with the weights of a layer: the kernels, run."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import arena, threads
-from . import cache as disk
-from .emit_numba import Target, word_of
+from .emit_numba import word_of
 from .emit_recurrent import emit_product
-from .products import CHUNK
-from .tiles import panel_bytes
+from .numba_module import compiled
+from .tiling import CHUNK, panel_bytes
 
 
 @cache
 def _kernel(kind: str, dtype: str) -> threads.Entry:
-    team = threads.openmp() is not None
-    title = f"{kind} of a matrix that may be mostly zero, {dtype}"
-    module = disk.load(lambda cached: emit_product(kind, dtype, Target(title, team, cached)))
-    return threads.Entry(module.kernel, team)
+    return compiled(partial(emit_product, kind, dtype))
 
 
 def whole_panels(width: int, like: Tensor) -> int:

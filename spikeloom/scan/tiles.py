@@ -10,25 +10,16 @@ shorter, or that has no fused multiply-add, runs the same code in more instructi
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-HEIGHT = 4
-"""Rows of a tall tile."""
+from .tiling import HEIGHT, panel_bytes
 
 _WORDS = {types.float32: (ir.FloatType(), 4, "f32"), types.float64: (ir.DoubleType(), 8, "f64")}
-
-
-@cache
-def panel_bytes() -> int:
-    """Bytes of a row of a tile: 16 sums in a tall tile, as many registers as leave room for the operands."""
-    return 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
 
 
 LANES = 64 if panel_bytes() == 256 else 16

@@ -79,6 +79,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convolutional": Convolutional,
     "groups by hand": ByHandGroups,
     "no neurons": lambda: nn.Linear(6, 3),
+    "recurrent": lambda: nn.Sequential(
+        nn.Linear(6, 5), snn.RLeaky(beta=0.5, linear_features=5, init_hidden=True, output=True)
+    ),
     "quantised": lambda: nn.Sequential(nn.Linear(6, 5), leaky(state_quant=lambda mem: (mem * 8).round() / 8)),
 }
 

@@ -6,9 +6,11 @@ import shutil
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
 
+from ..neurons.zoo import ZOO, made, sequence
 from .networks import NETWORKS, Residual, quarters, twins
 
 BACKEND = "inductor" if shutil.which("g++") or shutil.which("clang++") else "aot_eager"
@@ -83,3 +85,18 @@ def test_a_compiled_part_is_unrolled_rightly():
     net[1] = torch.compile(copy.deepcopy(net[1]), backend="eager")
     with torch.no_grad():
         assert torch.equal(snn.unroll(net, quarters(5, 4, 6))[1], snn.unroll(twin, quarters(5, 4, 6))[1])
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "NoisyLeaky"])  # compilers draw otherwise
+def test_every_neuron_compiles_whole(name):
+    neuron, twin = (made(name, learn=True, init_hidden=True, output=True) for _ in range(2))
+    compiled = torch.compile(lambda x: snn.unroll(neuron, x), fullgraph=True, backend="aot_eager")
+    results = []
+    for unroll in (compiled, lambda x: snn.unroll(twin, x)):
+        xs = sequence(name, 4).requires_grad_()
+        outs = tree_leaves(unroll(xs))
+        sum(out.sum() for out in outs).backward()
+        results.append((*outs, xs.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    for ours, theirs in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -27,7 +27,9 @@ class Kind:
         resets: whether it has the common resets; `delays`, whether they may also act at once.
         shape: of one step.
         scale, shift: inputs are drawn from shift to shift + scale.
-        exact: whether it uses nothing whose rounding differs between torch and the compiler.
+        exact: whether it uses nothing whose rounding differs between torch and the compiler, or with the batch size.
+        fixed: whether its size is built into it.
+        backends: on which it runs.
     """
 
     make: Callable[..., Any]
@@ -40,6 +42,8 @@ class Kind:
     scale: float = 2.0
     shift: float = -0.7
     exact: bool = True
+    fixed: bool = False
+    backends: tuple[str, ...] = ("loop", "numba")
 
 
 BETA, ALPHA, HIGH = {"beta": 0.8}, {"alpha": 0.7}, {"threshold": 0.9}
@@ -54,9 +58,17 @@ ZOO: dict[str, Kind] = {
         snn.Synaptic, ALPHA | BETA, PER_NEURON | {"alpha": spread(0.2, 0.9)}, LEARN | {"learn_alpha": True}
     ),
     "RLeaky": Kind(snn.RLeaky, BETA | {"V": -0.4, "all_to_all": False}, PER_NEURON | {"V": spread(-0.6, 0.5)}, LEARN),
-    "RLeaky through Linear": Kind(snn.RLeaky, BETA | {"linear_features": 4}, PER_NEURON, LEARN),
+    "RLeaky through Linear": Kind(
+        snn.RLeaky, BETA | {"linear_features": 4}, PER_NEURON, LEARN, exact=False, fixed=True
+    ),
     "RLeaky through Conv2d": Kind(
-        snn.RLeaky, BETA | {"conv2d_channels": 2, "kernel_size": 3}, {}, LEARN, shape=(2, 2, 3, 4)
+        snn.RLeaky,
+        BETA | {"conv2d_channels": 2, "kernel_size": 3},
+        {},
+        LEARN,
+        shape=(2, 2, 3, 4),
+        exact=False,
+        fixed=True,
     ),
     "RSynaptic": Kind(
         snn.RSynaptic,
@@ -65,7 +77,33 @@ ZOO: dict[str, Kind] = {
         LEARN | {"learn_alpha": True},
     ),
     "RSynaptic through Linear": Kind(
-        snn.RSynaptic, ALPHA | BETA | {"linear_features": 4}, PER_NEURON, LEARN | {"learn_alpha": True}
+        snn.RSynaptic,
+        ALPHA | BETA | {"linear_features": 4},
+        PER_NEURON,
+        LEARN | {"learn_alpha": True},
+        exact=False,
+        fixed=True,
+    ),
+    "SLSTM": Kind(
+        snn.SLSTM,
+        {"input_size": 4, "hidden_size": 5, "threshold": 0.05},
+        {"threshold": spread(0.02, 0.1, 5)},
+        {"learn_threshold": True},
+        delays=False,
+        exact=False,
+        fixed=True,
+        backends=("loop",),
+    ),
+    "SConv2dLSTM": Kind(
+        snn.SConv2dLSTM,
+        {"in_channels": 2, "out_channels": 3, "kernel_size": 3, "threshold": 0.05, "max_pool": 2},
+        {"stride": 2, "dilation": (1, 2), "max_pool": 0, "avg_pool": 2},
+        {"learn_threshold": True},
+        delays=False,
+        shape=(2, 2, 6, 8),
+        exact=False,
+        fixed=True,
+        backends=("loop",),
     ),
     "Lapicque": Kind(snn.Lapicque, {"R": 5.0, "C": 1.0}, {"R": spread(3.0, 9.0), "C": 1.0}, LEARN, delays=False),
     "Lapicque of beta": Kind(snn.Lapicque, BETA, {"beta": spread(0.4, 0.8)}, LEARN, delays=False, scale=9.0),

@@ -121,7 +121,7 @@ def test_no_memory_is_shared_between_results_or_with_inputs():
         ("synaptic subtract delayed", ("x",), "01"),
         ("synaptic subtract delayed", ("x", "alpha"), "11"),
         ("rleaky subtract delayed", ("x",), "01"),
-        ("rleaky subtract delayed", ("x", "V"), "11"),
+        ("rleaky subtract delayed", ("x", "V"), "s1"),
         ("alpha subtract delayed", ("x",), "001"),
         ("delta_leaky", ("x",), "10"),
         ("leaky subtract delayed", ("x",), "1"),

@@ -1,0 +1,284 @@
+"""One epoch of training in one call: through all of a sequence, or through chunks of it.
+
+A training loop of one's own is as short and can do more: see docs/training.md.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from .network import unroll, why_by_steps
+from .utils import detach, reset
+
+Criterion = Callable[[Tensor, Any], Tensor]
+Regularization = Callable[[Tensor], Tensor]
+
+
+def BPTT(
+    net: nn.Module,
+    dataloader: Iterable[Any],
+    optimizer: torch.optim.Optimizer,
+    criterion: Criterion,
+    num_steps: int | bool = False,
+    time_var: bool = True,
+    time_first: bool = True,
+    regularization: Regularization | bool = False,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Tensor:
+    """Train for one epoch by backpropagation through time: one update per batch, through all of its steps.
+
+    Args:
+        net: keeps its states (init_hidden=True) and returns (spk, ..., mem), or spk alone where the loss wants no
+            membrane. It is moved to `device` and set to training mode.
+        dataloader: yields (data, targets).
+        optimizer: of the parameters of `net`.
+        criterion: a function of the spikes [T, B, ...] and the targets; of the membranes if "membrane" is part of its
+            `__name__` (else of the name of its class). If it has a true `time_var_targets`, targets are [T, B, ...].
+        num_steps: T, for data that is the same at every step.
+        time_var: whether the data varies over time, and is [T, B, ...]; else it is [B, ...].
+        time_first: False if varying data is [B, T, ...]. Data that does not vary has no time, and takes either.
+        regularization: a function of the spikes [T, B, ...] whose value is added to the loss.
+        device: to which batches are moved.
+        progress: show a bar over the batches; needs tqdm.
+
+    Returns:
+        the loss, without graph, in the mean over the batches.
+
+    Raises:
+        ValueError: for `num_steps` with data that varies, or without it for data that does not; for no batches, no
+            steps, or a batch that is no (data, targets).
+        TypeError: if the criterion wants membranes and the network returns only spikes.
+        ImportError: for a progress bar without tqdm.
+
+    The network is unrolled where that gives what a loop over time gives, which is tried on the first batch; else it
+    runs step by step. So BatchNorm and Dropout in training see every step for itself.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 2), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+        >>> optimizer = torch.optim.Adam(net.parameters())
+        >>> def rate_loss(spk, targets):
+        ...     return torch.nn.functional.cross_entropy(spk.mean(0), targets)
+        >>> batches = [(torch.rand(20, 4, 3), torch.tensor([0, 1, 1, 0]))]
+        >>> loss = snn.backprop.BPTT(net, batches, optimizer, rate_loss)
+        >>> loss.shape, loss.requires_grad
+        (torch.Size([]), False)
+    """
+    training = _Training(net, optimizer, criterion, num_steps, time_var, time_first, regularization, device, chunk=None)
+    return training.epoch(dataloader, progress)
+
+
+def TBPTT(
+    net: nn.Module,
+    dataloader: Iterable[Any],
+    optimizer: torch.optim.Optimizer,
+    criterion: Criterion,
+    num_steps: int | bool = False,
+    time_var: bool = True,
+    time_first: bool = True,
+    regularization: Regularization | bool = False,
+    device: str | torch.device = "cpu",
+    K: int = 1,
+    progress: bool = False,
+) -> Tensor:
+    """Train for one epoch by truncated backpropagation through time: an update every K steps, through those K alone.
+
+    The states go on from chunk to chunk, without their graph. Where K does not divide the number of steps, the last
+    chunk of a batch is shorter, and is trained on likewise; a sequence shorter than K is one chunk.
+
+    Args:
+        net, dataloader, optimizer, criterion, num_steps, time_var, time_first, regularization, device, progress: as for
+            `BPTT`, with K in the place of T. The criterion sees the same targets for every chunk; the steps of the
+            chunk only, if they vary over time.
+        K: how many steps a chunk has.
+
+    Returns:
+        the loss, without graph, in the mean over the steps of a batch (a chunk counts by its steps), then over batches.
+
+    Raises:
+        ValueError: for a K that is no whole number from 1, or above `num_steps`; and as `BPTT`.
+        TypeError, ImportError: as `BPTT`.
+
+    Source: Williams and Peng, "An efficient gradient-based algorithm for on-line training of recurrent network
+    trajectories", 1990.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 2), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+        >>> optimizer = torch.optim.Adam(net.parameters())
+        >>> def membrane_loss(mem, targets):
+        ...     return torch.nn.functional.cross_entropy(mem.mean(0), targets)
+        >>> batches = [(torch.rand(20, 4, 3), torch.tensor([0, 1, 1, 0]))]
+        >>> loss = snn.backprop.TBPTT(net, batches, optimizer, membrane_loss, K=5)
+    """
+    if K < 1 or K % 1:
+        raise ValueError(f"K is {K}; pass a whole number of steps, 1 or more")
+    training = _Training(net, optimizer, criterion, num_steps, time_var, time_first, regularization, device, int(K))
+    return training.epoch(dataloader, progress)
+
+
+def RTRL(
+    net: nn.Module,
+    dataloader: Iterable[Any],
+    optimizer: torch.optim.Optimizer,
+    criterion: Criterion,
+    num_steps: int | bool = False,
+    time_var: bool = True,
+    time_first: bool = True,
+    regularization: Regularization | bool = False,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Tensor:
+    """Train for one epoch with an update after every step: `TBPTT` with K = 1.
+
+    This is what snnTorch calls real-time recurrent learning; gradients do not go back beyond the step.
+
+    Args:
+        net, dataloader, optimizer, criterion, num_steps, time_var, time_first, regularization, device, progress: as for
+            `TBPTT`.
+
+    Returns:
+        the loss, without graph, in the mean over steps and batches.
+
+    Raises:
+        ValueError, TypeError, ImportError: as `BPTT`.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 2), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+        >>> optimizer = torch.optim.Adam(net.parameters())
+        >>> def rate_loss(spk, targets):
+        ...     return torch.nn.functional.cross_entropy(spk.mean(0), targets)
+        >>> static = [(torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))]
+        >>> loss = snn.backprop.RTRL(net, static, optimizer, rate_loss, num_steps=20, time_var=False)
+    """
+    training = _Training(net, optimizer, criterion, num_steps, time_var, time_first, regularization, device, chunk=1)
+    return training.epoch(dataloader, progress)
+
+
+# -- an epoch ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Training:
+    """The arguments of an epoch, in the order of the functions above; `chunk` is K, or None for all steps at once."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    criterion: Criterion
+    num_steps: int | bool
+    time_var: bool
+    time_first: bool
+    regularization: Regularization | bool
+    device: str | torch.device
+    chunk: int | None
+
+    def __post_init__(self) -> None:
+        if self.time_var and self.num_steps:
+            raise ValueError(
+                f"num_steps is {self.num_steps} for data that varies over time, which has its own number of steps; "
+                "leave num_steps out, or pass time_var=False for data without time"
+            )
+        if not self.time_var and (self.num_steps is True or self.num_steps < 1):
+            raise ValueError(f"num_steps is {self.num_steps}; with time_var=False pass the number of steps, 1 or more")
+        if not self.time_var and self.chunk is not None and self.chunk > self.num_steps:
+            raise ValueError(f"K is {self.chunk}, above num_steps, {self.num_steps}; pass at most as many")
+
+    def epoch(self, dataloader: Iterable[Any], progress: bool) -> Tensor:
+        self.net.to(self.device).train()
+        run = None
+        losses = []
+        for batch in _with_bar(dataloader, progress):
+            data, targets = self._read(batch)
+            chunks = self._chunks(data)
+            reset(self.net)
+            run = run or _way_of_running(self.net, *chunks[0])
+            losses.append(self._train(run, chunks, targets))
+        if not losses:
+            raise ValueError("the dataloader yielded no batch; pass one that yields (data, targets)")
+        return torch.stack(losses).mean(0)
+
+    def _train(self, run: "_Run", chunks: "list[_Chunk]", targets: Any) -> Tensor:
+        """One update per chunk; returns the loss in the mean over the steps of the batch."""
+        total, begin, steps = torch.zeros(()), 0, sum(_steps_of(chunk) for chunk in chunks)
+        for chunk in chunks:
+            end = begin + _steps_of(chunk)
+            loss = self._loss(run(self.net, *chunk), targets, slice(begin, end))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            detach(self.net)
+            total = total.to(loss) + loss.detach() * ((end - begin) / steps)
+            begin = end
+        return total
+
+    def _loss(self, outputs: Any, targets: Any, steps: slice) -> Tensor:
+        outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        spk, seen = outputs[0], outputs[0]
+        name = getattr(self.criterion, "__name__", type(self.criterion).__name__)
+        if "membrane" in name.lower():
+            seen = outputs[-1]
+            if len(outputs) < 2:
+                raise TypeError(
+                    f"the criterion {name} is one of membranes, and {type(self.net).__name__} returned spikes alone; "
+                    "make its last neuron with output=True"
+                )
+        if getattr(self.criterion, "time_var_targets", False):
+            targets = targets[steps]
+        loss = self.criterion(seen, targets)
+        return loss + self.regularization(spk) if callable(self.regularization) else loss
+
+    def _read(self, batch: Any) -> tuple[Tensor, Any]:
+        """Data, its time first, and targets, on the device."""
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+            raise ValueError(f"the dataloader yielded a {type(batch).__name__}; pass one that yields (data, targets)")
+        data, targets = tree_map(lambda t: t.to(self.device) if isinstance(t, Tensor) else t, tuple(batch))
+        return data if self.time_first or not self.time_var else data.transpose(0, 1), targets
+
+    def _chunks(self, data: Tensor) -> "list[_Chunk]":
+        if self.time_var:
+            if not (data.dim() and len(data)):
+                raise ValueError(f"the data has shape {tuple(data.shape)}, without steps; pass [T, B, ...]")
+            return [(part, None) for part in data.split(self.chunk or len(data))]
+        size = self.chunk or self.num_steps
+        return [(data, min(size, self.num_steps - begin)) for begin in range(0, self.num_steps, size)]
+
+
+_Chunk = tuple[Tensor, int | None]
+"""Data [T, B, ...] and None, or data [B, ...] and T: what `unroll` takes."""
+
+_Run = Callable[[nn.Module, Tensor, int | None], Any]
+
+
+def _steps_of(chunk: _Chunk) -> int:
+    data, steps = chunk
+    return len(data) if steps is None else steps
+
+
+def _way_of_running(net: nn.Module, data: Tensor, steps: int | None) -> _Run:
+    if _steps_of((data, steps)) == 1 or why_by_steps(net, data, steps):
+        return _by_steps
+    return _unrolled
+
+
+def _unrolled(net: nn.Module, data: Tensor, steps: int | None) -> Any:
+    return unroll(net, data, steps=steps)
+
+
+def _by_steps(net: nn.Module, data: Tensor, steps: int | None) -> Any:
+    """What the network returns at every step, stacked."""
+    outs = [net(x) for x in (data.unbind(0) if steps is None else [data] * steps)]
+    return tree_map(lambda *each: torch.stack(each), *outs)
+
+
+def _with_bar(batches: Iterable[Any], progress: bool) -> Iterable[Any]:
+    if not progress:
+        return batches
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("a progress bar needs tqdm; install it with: pip install 'spikeloom[progress]'") from error
+    bar: Iterable[Any] = tqdm(batches, desc="training", unit="batch")
+    return bar

@@ -1,0 +1,89 @@
+"""The neurons over whole sequences, forward and backward, beside snnTorch's: one call of the same layer, with the same
+weights. Both round their membranes differently, so not each spike is compared, but their sum.
+"""
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import spikeloom as snn
+
+from .leaky import PEER, current
+from .runner import Case, NotInstalled, Outcome, Run, Shape
+
+OURS = "spikeloom"
+
+Make = Callable[[ModuleType, int], Any]
+"""Makes the layer of a library, for inputs of so many features."""
+
+WINDOW, NEURONS, SIDE = 64, 256, 16
+
+
+def memory(library: ModuleType, features: int) -> Any:
+    """An associative memory with gates near one: snnTorch divides by their product, which must not vanish."""
+    layer = library.AssociativeLeaky(features, SIDE, SIDE, SIDE * SIDE)
+    with torch.no_grad():
+        layer.to_alpha.bias.add_(8.0)
+    return layer
+
+
+LAYERS: dict[str, tuple[Make, tuple[Shape, ...]]] = {
+    "state-leaky": (lambda library, n: library.StateLeaky(0.9, n), ((500, 4, 64), (4000, 4, 64))),
+    "state-leaky-window": (
+        lambda library, n: library.StateLeaky(0.9, n, kernel_truncation_steps=WINDOW),
+        ((500, 4, 64), (4000, 4, 64)),
+    ),
+    "linear-leaky": (lambda library, n: library.LinearLeaky(0.9, n, NEURONS), ((500, 4, 64),)),
+    "leaky-parallel": (lambda library, n: library.LeakyParallel(n, NEURONS, 0.9), ((500, 16, 64),)),
+    "associative-leaky": (memory, ((500, 4, 64),)),
+}
+"""Each layer and the sizes at which it is timed."""
+
+
+def called(make: Make, library: str) -> Callable[[Tensor], Run]:
+    """One call over all time, and the backward pass of the sum of its first output, for the input and all weights."""
+
+    def prepare(x: Tensor) -> Run:
+        try:
+            package = importlib.import_module(library)
+        except ImportError as error:
+            raise NotInstalled(f"not installed ({error}); pip install {library}==1.0.0") from error
+        torch.manual_seed(1)
+        layer = make(package, x.shape[-1])
+        wanted = [x, *(p for p in layer.parameters() if p.requires_grad)]
+
+        def run() -> Outcome:
+            outs = layer(x)
+            spk, *rest = outs if isinstance(outs, tuple) else (outs,)
+            total = spk.sum()
+            grads = torch.autograd.grad(total, wanted)
+            found = {"sum of spikes": total.detach()}
+            found |= {f"membranes {i}": mem.detach() for i, mem in enumerate(rest)}
+            return found | {f"gradient {i}": grad / grad.abs().max() for i, grad in enumerate(grads)}
+
+        return run
+
+    return prepare
+
+
+def case(name: str, make: Make, shapes: tuple[Shape, ...]) -> Case:
+    """The case of one layer."""
+    return Case(
+        name=name,
+        title=f"{type(make(snn, 4)).__name__}{f', last {WINDOW} steps' if 'window' in name else ''} over [T, B, N], "
+        "forward and backward, float32",
+        axes=("T", "B", "N"),
+        shapes=shapes,
+        inputs=current,
+        contestants={OURS: called(make, "spikeloom"), PEER: called(make, "snntorch")},
+        reference=OURS,
+        peer=PEER,
+        standard=False,
+    )
+
+
+PARALLEL = tuple(case(name, *layer) for name, layer in LAYERS.items())

@@ -1,0 +1,112 @@
+"""First spikes, and when they are wanted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._classes import check_range, chosen, labels_of
+from .._firing import spike_times
+from .._options import Optioned
+from .._steps import Lengths, Steps, read
+
+Target = float | Sequence[float] | Tensor
+"""A step; or several, for the first spikes of a neuron. Negative ones count from the end."""
+
+
+class SpikeTime(Optioned):
+    """The steps at which output neurons fire first, and the steps at which they should.
+
+    Steps are counted from 0. A neuron that fires too few times has the last step for each spike that it lacks. What is
+    not zero is a spike, whatever its size. The gradient for a time goes, with its sign turned, to the spike at that
+    step: a larger one would have come earlier.
+
+    Args:
+        target_is_time: if True, targets are the steps themselves; if False, class labels.
+        on_target: the step at which the neuron of the class is to fire; negative ones count from the end.
+        off_target: the same for the other neurons; -1 is the last step.
+        tolerance: a time less than this away from its target is taken to be the target.
+        multi_spike: if True, on_target and off_target are sequences of F steps, for the first F spikes.
+
+    Call:
+        spk_out [T, B, C]; targets [B], labels, or with target_is_time [B, C], with multi_spike [F, B, C]; mask [T, B]
+        or lengths [B]. Returns the times and the wanted times, each [B, C], or [F, B, C].
+
+    Raises:
+        TypeError: if multi_spike does not go with what on_target and off_target are.
+        ValueError: for shapes that do not fit.
+        IndexError: if on_target and off_target differ in length, or for a label that is no class.
+
+        >>> import torch
+        >>> from spikeloom import functional as SF
+        >>> spk = torch.zeros(6, 1, 3)
+        >>> spk[[1, 3], 0, 0] = 1
+        >>> spk[2, 0, 1] = 1
+        >>> SF.SpikeTime(on_target=0, off_target=-1)(spk, torch.tensor([0]))
+        (tensor([[1., 2., 5.]]), tensor([[0., 5., 5.]]))
+    """
+
+    def __init__(
+        self,
+        target_is_time: bool = False,
+        on_target: Target = 0,
+        off_target: Target = -1,
+        tolerance: float = 0,
+        multi_spike: bool = False,
+    ):
+        super().__init__()
+        if not target_is_time:
+            _check_targets(self.__name__, on_target, off_target, multi_spike)
+        self.target_is_time, self.tolerance, self.multi_spike = target_is_time, tolerance, multi_spike
+        self.on_target, self.off_target = on_target, off_target
+
+    def forward(
+        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The times of the spikes in spk_out [T, B, C], and those that targets want."""
+        return self.compare(*read(spk_out, self.__name__, "spk_out", mask, lengths), targets)
+
+    def compare(self, spk: Tensor, steps: Steps, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for spikes that are read already."""
+        wanted = self._given(targets, spk, steps) if self.target_is_time else self._of_labels(targets, spk, steps)
+        times = spike_times(spk, steps, len(wanted)) if self.multi_spike else spike_times(spk, steps).squeeze(0)
+        if self.tolerance:
+            near = (times - wanted).abs() < self.tolerance
+            times = torch.where(near, times - times.detach() + wanted, times)
+        return times, wanted
+
+    def _given(self, times: Tensor, spk: Tensor, steps: Steps) -> Tensor:
+        """Wanted times that were given themselves, [B, C] or [F, B, C]."""
+        if times.shape[-2:] != spk.shape[1:] or times.dim() != 2 + self.multi_spike or not len(times):
+            shape = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
+            raise ValueError(f"{self.__name__} got times of the shape {list(times.shape)}; pass [{shape}]")
+        wanted: Tensor = _from_start(times.to(spk), steps)
+        return wanted
+
+    def _of_labels(self, targets: Tensor, spk: Tensor, steps: Steps) -> Tensor:
+        """Wanted times by class labels, [B, C] or [F, B, C]."""
+        labels = labels_of(targets, (spk.shape[1],), self.__name__)
+        check_range(labels, spk.shape[2], self.__name__)
+        on, off = self.on_target, self.off_target
+        if self.multi_spike:
+            on, off = (torch.as_tensor(train).view(-1, 1, 1) for train in (on, off))
+        return chosen(labels, spk.shape[2], _from_start(on, steps), _from_start(off, steps), spk)
+
+
+def _from_start(step: Any, steps: Steps) -> Any:
+    """Steps counted from the start, where negative ones count from the end; a number stays one if it can."""
+    if isinstance(step, int | float) and isinstance(steps.end, int):
+        return step + steps.end if step < 0 else step
+    step = torch.as_tensor(step)
+    return torch.where(step < 0, step + steps.end, step)
+
+
+def _check_targets(owner: str, on_target: Target, off_target: Target, multi_spike: bool) -> None:
+    """One step each, or with `multi_spike` equally many."""
+    on, off = torch.as_tensor(on_target), torch.as_tensor(off_target)
+    if {on.dim(), off.dim()} != {int(multi_spike)}:
+        wanted = "sequences of steps, one for each spike" if multi_spike else "one step each, or set multi_spike=True"
+        raise TypeError(f"{owner} got on_target={on_target!r} and off_target={off_target!r}; pass {wanted}")
+    if on.shape != off.shape:
+        raise IndexError(f"{owner} got {len(on)} steps as on_target and {len(off)} as off_target; pass equally many")

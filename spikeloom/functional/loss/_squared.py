@@ -1,0 +1,253 @@
+"""Losses by squared error: of spike counts, of membranes, of spike times."""
+
+import torch
+from torch import Tensor, nn
+
+from .._classes import check_population, check_range, chosen, labels_of, pooled
+from .._steps import Lengths, read
+from ._base import LossFunctions
+from ._spike_time import SpikeTime, Target
+
+
+class _SquaredError(LossFunctions):
+    """What the squared errors share: the last step, from the errors of all neurons to the loss."""
+
+    def __init__(self, reduction: str, weight: Tensor | None, normalize_weight: bool):
+        super().__init__(reduction, weight)
+        self.normalize_weight = normalize_weight
+
+    def _labels(self, targets: Tensor, shape: tuple[int, ...], classes: int) -> Tensor:
+        labels = labels_of(targets, shape, self.__name__)
+        check_range(labels, classes, self.__name__)
+        return labels
+
+    def _of(self, errors: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+        """The loss of squared errors [..., B, C]; labels [B] are needed for weights."""
+        weights = self._weights(errors, classes)
+        if weights is not None and labels is not None:
+            per_sample = weights[labels.long()].unsqueeze(-1)
+            errors = errors * per_sample
+            if self.normalize_weight and self.reduction == "mean":
+                return errors.sum() / per_sample.expand_as(errors).sum()
+        if self.reduction == "none":
+            return errors
+        return errors.mean() if self.reduction == "mean" else errors.sum()
+
+    def _refuse_weight(self, option: str, given: bool) -> None:
+        if given and self.weight is not None:
+            raise ValueError(
+                f"{self.__name__} got a weight and {option}=True, but without class labels no sample has a class; "
+                "use reduction='none' and weigh the result"
+            )
+
+
+class mse_count_loss(_SquaredError):
+    """Squared error of the spike counts: each neuron shall fire at the rate that is wanted of it.
+
+    With N_c = sum over t of S_c[t], and floor(T r) the count at r = correct_rate for the class of the sample, or
+    incorrect_rate for the others:
+
+        loss = mean over c of (N_c - floor(T r_c))^2 / T
+
+    Args:
+        correct_rate: spikes per step of the neuron of the class.
+        incorrect_rate: the same for the others.
+        population_code: if True, each class has P neurons, side by side; N_c is the sum of theirs, T r becomes T r P.
+        num_classes: C, needed with population_code.
+        reduction: over samples and classes: "mean", "sum" or "none".
+        weight: [C], a factor for the samples of each class.
+        normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
+
+    Call:
+        spk_out [T, B, C]; targets [B], labels; and, for sequences of different lengths, either mask [T, B], True where
+        a step counts, or lengths [B]: T is then the number of a sample's steps. Returns [], or [B, C] for "none";
+        float64 of float64, else float32.
+
+    Raises:
+        ValueError: for a negative rate, and for options or shapes that do not fit.
+        IndexError: for a label that is no class.
+
+    Source: Shrestha and Orchard, "SLAYER: spike layer error reassignment in time", 2018 (its loss on spike counts).
+
+        >>> import torch
+        >>> from spikeloom import functional as SF
+        >>> spk = torch.zeros(10, 1, 2)
+        >>> spk[:6, 0, 1] = 1
+        >>> SF.mse_count_loss(correct_rate=0.8, incorrect_rate=0.2)(spk, torch.tensor([1]))
+        tensor(0.4000)
+    """
+
+    def __init__(
+        self,
+        correct_rate: float = 1,
+        incorrect_rate: float = 0,
+        population_code: bool = False,
+        num_classes: int = False,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        *,
+        normalize_weight: bool = False,
+    ):
+        super().__init__(reduction, weight, normalize_weight)
+        check_population(self.__name__, population_code, num_classes)
+        if correct_rate < 0 or incorrect_rate < 0:
+            raise ValueError(
+                f"{self.__name__} got correct_rate={correct_rate!r} and incorrect_rate={incorrect_rate!r}; "
+                "pass spikes per step, 0 or more"
+            )
+        self.correct_rate, self.incorrect_rate = correct_rate, incorrect_rate
+        self.population_code, self.num_classes = population_code, num_classes
+
+    def forward(
+        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+    ) -> Tensor:
+        """The loss of spk_out [T, B, C] for the labels targets [B]."""
+        spk, steps = read(spk_out, self.__name__, "spk_out", mask, lengths)
+        counts = steps.sum(spk)
+        neurons = counts.shape[1]
+        if self.population_code:
+            counts = pooled(counts, self.num_classes, self.__name__)
+        samples, classes = counts.shape
+        labels = self._labels(targets, (samples,), classes)
+        on, off = (
+            _floor(steps.number, len(spk), rate, neurons / classes) for rate in (self.correct_rate, self.incorrect_rate)
+        )
+        errors = (counts - chosen(labels, classes, on, off, counts)) ** 2 / steps.number
+        return self._of(errors, labels, classes)
+
+
+def _floor(number: int | Tensor, most: int, rate: float, population: float) -> int | Tensor:
+    """number * rate * population, rounded down as Python's floats have it, on every device."""
+    if isinstance(number, int):
+        return int(number * rate * population)
+    return torch.tensor([int(n * rate * population) for n in range(most + 1)], device=number.device)[number]
+
+
+class mse_membrane_loss(_SquaredError):
+    """Squared error of the membranes at every step.
+
+    With m_c = on_target for the class of the sample, off_target for the others:
+
+        loss = mean over c and t of (mem_c[t] - m_c)^2
+
+    Args:
+        time_var_targets: if True, targets change over time: labels [T, B], or the membranes themselves, [T, B, C].
+        on_target: the membrane wanted of the neuron of the class.
+        off_target: the same for the others.
+        reduction: over samples and classes, after the mean over time: "mean", "sum" or "none".
+        weight: [C], a factor for the samples of each class.
+        normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
+
+    Call:
+        mem_out [T, B, C], the first argument; targets [B], labels, or what time_var_targets says; and, for sequences of
+        different lengths, either mask [T, B], True where a step counts, or lengths [B]. Returns [1] without a weight,
+        [] with one, [B, C] for "none"; float64 of float64, else float32.
+
+    Raises:
+        ValueError: for a weight together with time_var_targets, and for options or shapes that do not fit.
+        IndexError: for a label that is no class.
+
+    Source: Eshraghian et al., "Training spiking neural networks using lessons from deep learning", 2023.
+
+        >>> import torch
+        >>> from spikeloom import functional as SF
+        >>> mem = torch.full((3, 1, 2), 0.5)
+        >>> SF.mse_membrane_loss(on_target=1.5, off_target=0)(mem, torch.tensor([1]))
+        tensor([0.6250])
+    """
+
+    def __init__(
+        self,
+        time_var_targets: bool = False,
+        on_target: float = 1,
+        off_target: float = 0,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        *,
+        normalize_weight: bool = False,
+    ):
+        super().__init__(reduction, weight, normalize_weight)
+        self._refuse_weight("time_var_targets", time_var_targets)
+        self.time_var_targets, self.on_target, self.off_target = time_var_targets, on_target, off_target
+
+    def forward(
+        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+    ) -> Tensor:
+        """The loss of membranes [T, B, C], here named spk_out as in every loss, for the labels targets [B]."""
+        mem, steps = read(spk_out, self.__name__, "mem_out", mask, lengths)
+        total, samples, classes = mem.shape
+        labels = None
+        if self.time_var_targets and targets.shape == mem.shape:
+            wanted = targets.to(mem)
+        else:
+            if self.time_var_targets and targets.dim() == 2:
+                targets = steps.only(targets.unsqueeze(2)).squeeze(2)
+            labels = self._labels(targets, (total, samples) if self.time_var_targets else (samples,), classes)
+            wanted = chosen(labels, classes, self.on_target, self.off_target, mem)
+        return self._as_one_element(self._of(steps.mean((mem - wanted) ** 2), labels, classes))
+
+
+class mse_temporal_loss(_SquaredError):
+    """Squared error of the times of the first spikes: each neuron shall fire when it is wanted to.
+
+    With t_c the step of the first spike of neuron c, counted from 0 (T - 1 if it is silent), and u_c the step wanted:
+
+        loss = mean over c of ((t_c - u_c) / T)^2
+
+    See `SpikeTime` for the times and their gradient.
+
+    Args:
+        target_is_time: if True, targets are the steps themselves; if False, class labels.
+        on_target: the step at which the neuron of the class is to fire; negative ones count from the end.
+        off_target: the same for the other neurons; -1 is the last step.
+        tolerance: a time less than this away from its target costs nothing.
+        multi_spike: if True, on_target and off_target are sequences of F steps, for the first F spikes.
+        reduction: over spikes, samples and neurons: "mean", "sum" or "none".
+        weight: [C], a factor for the samples of each class.
+        normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
+
+    Call:
+        spk_rec [T, B, C]; targets [B], labels, or with target_is_time [B, C], with multi_spike [F, B, C]; and, for
+        sequences of different lengths, either mask [T, B], True where a step counts, or lengths [B]: T is then one more
+        than a sample's last step. Returns [], or for "none" [B, C] or [F, B, C]; float64 of float64, else float32.
+
+    Raises:
+        TypeError: if multi_spike does not go with what on_target and off_target are.
+        ValueError: for a weight together with target_is_time, and for options or shapes that do not fit.
+        IndexError: if on_target and off_target differ in length, or for a label that is no class.
+
+    Source: Bohte, Kok and La Poutre, "Error-backpropagation in temporally encoded networks of spiking neurons", 2002.
+
+        >>> import torch
+        >>> from spikeloom import functional as SF
+        >>> spk = torch.zeros(10, 1, 2)
+        >>> spk[4, 0, 1] = 1
+        >>> SF.mse_temporal_loss(on_target=2, off_target=-1)(spk, torch.tensor([1]))
+        tensor(0.0200)
+    """
+
+    def __init__(
+        self,
+        target_is_time: bool = False,
+        on_target: Target = 0,
+        off_target: Target = -1,
+        tolerance: float = 0,
+        multi_spike: bool = False,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        *,
+        normalize_weight: bool = False,
+    ):
+        super().__init__(reduction, weight, normalize_weight)
+        self._refuse_weight("target_is_time", target_is_time)
+        self.spk_time_fn = SpikeTime(target_is_time, on_target, off_target, tolerance, multi_spike)
+
+    def forward(
+        self, spk_rec: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+    ) -> Tensor:
+        """The loss of spk_rec [T, B, C] for the labels, or times, targets."""
+        spk, steps = read(spk_rec, self.__name__, "spk_rec", mask, lengths)
+        times, wanted = self.spk_time_fn.compare(spk, steps, targets)
+        at_once = self.weight is None and isinstance(steps.end, int)
+        errors = nn.functional.mse_loss(times, wanted, reduction=self.reduction if at_once else "none") / steps.end**2
+        return errors if at_once else self._of(errors, targets, spk.shape[2])

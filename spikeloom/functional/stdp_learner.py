@@ -1,0 +1,360 @@
+"""Spike-timing-dependent plasticity: weights that learn from the spikes on their two sides alone.
+
+Every input of a synapse keeps a trace of its spikes, and so does every output of the neuron behind it:
+
+    pre  <- pre  - pre / tau_pre   + in_spike
+    post <- post - post / tau_post + out_spike
+
+An output spike strengthens a weight by the trace of its input, which says how recently that one fired; an input spike
+weakens it by the trace of its output:
+
+    dW = f_post(W) * out_spike pre^T - f_pre(W) * post in_spike^T,    summed over the batch
+
+The traces are those after the spikes of the step have entered. `f_pre` and `f_post` say how the change depends on the
+weight; by default it is proportional to it, and for a fixed step they return a number: ``f_post=lambda w: 0.01``.
+For a convolution the products are summed over all places, as for the gradient of its weight.
+
+Sources: Bi and Poo, "Synaptic modifications in cultured hippocampal neurons", 1998 (the effect); Morrison, Diesmann and
+Gerstner, "Phenomenological models of synaptic plasticity based on spike timing", 2008, section 4.1 (all-to-all pairing
+by traces); Florian, "Reinforcement learning through modulation of spike-timing-dependent synaptic plasticity", 2007
+(the three-factor rules).
+
+    >>> import torch, spikeloom as snn
+    >>> from spikeloom.functional.stdp_learner import STDPLearner
+    >>> fc, lif = torch.nn.Linear(4, 2, bias=False), snn.Leaky(beta=0.9, init_hidden=True)
+    >>> learner = STDPLearner(fc, lif, tau_pre=20.0, tau_post=20.0, f_pre=lambda w: 0.01, f_post=lambda w: 0.01)
+    >>> optimizer = torch.optim.SGD(fc.parameters(), lr=1.0)
+    >>> for x in (torch.rand(25, 8, 4) > 0.5).float():
+    ...     spk = lif(fc(x))
+    ...     optimizer.zero_grad()
+    ...     learner.step()           # fc.weight.grad -= dW, so that SGD adds dW
+    ...     optimizer.step()
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..neurons._sequence import WholeSequence
+from ._plasticity import (
+    OfWeight,
+    Synapse,
+    Trace,
+    apart,
+    arriving,
+    by_part,
+    change,
+    check,
+    exponentially,
+    leaving,
+    single_step,
+    traced,
+)
+from .probe import IDENTITY_LAMBDA, BaseMonitor, InputMonitor, OutputMonitor
+
+# -- one step ----------------------------------------------------------------------------------------------------------
+
+
+def stdp_linear_single_step(
+    fc: nn.Linear,
+    in_spike: Tensor,
+    out_spike: Tensor,
+    trace_pre: Trace,
+    trace_post: Trace,
+    tau_pre: float,
+    tau_post: float,
+    f_pre: OfWeight = IDENTITY_LAMBDA,
+    f_post: OfWeight = IDENTITY_LAMBDA,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of the rule at the head of this module, for an nn.Linear.
+
+    Args:
+        fc: the synapse; its weight is read and not changed.
+        in_spike: [..., in_features].
+        out_spike: [..., out_features].
+        trace_pre: that of the step before, in the shape of in_spike; None is zero.
+        trace_post: that of the step before, in the shape of out_spike; None is zero.
+        tau_pre: steps in which a trace of the input fades by 1 - 1 / tau_pre each.
+        tau_post: the same of the output.
+        f_pre: factor of the weakening, a function of the weight.
+        f_post: factor of the strengthening, a function of the weight.
+
+    Returns:
+        the new traces, and dW in the shape of the weight.
+
+        >>> import torch
+        >>> fc = torch.nn.Linear(2, 1)
+        >>> pre, post, dW = None, None, 0
+        >>> for x, y in ((1.0, 0.0), (0.0, 1.0)):                   # the first input fires a step before the output
+        ...     spikes = torch.tensor([[x, 0.0]]), torch.tensor([[y]])
+        ...     pre, post, change = stdp_linear_single_step(
+        ...         fc, *spikes, pre, post, tau_pre=4.0, tau_post=4.0, f_pre=torch.ones_like, f_post=torch.ones_like)
+        ...     dW = dW + change
+        >>> dW
+        tensor([[0.7500, 0.0000]])
+    """
+    return single_step(fc, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
+
+
+def stdp_conv1d_single_step(
+    conv: nn.Conv1d,
+    in_spike: Tensor,
+    out_spike: Tensor,
+    trace_pre: Tensor | None,
+    trace_post: Tensor | None,
+    tau_pre: float,
+    tau_post: float,
+    f_pre: OfWeight = IDENTITY_LAMBDA,
+    f_post: OfWeight = IDENTITY_LAMBDA,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for an nn.Conv1d: in_spike [B, C, L], out_spike [B, K, M]; see `stdp_linear_single_step`.
+
+    The trace of the input covers its padding, [B, C, L + padding]. Any stride, padding, dilation and groups.
+
+        >>> import torch
+        >>> conv = torch.nn.Conv1d(1, 1, kernel_size=2)
+        >>> spikes = torch.tensor([[[1.0, 0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
+        >>> pre, post, dW = stdp_conv1d_single_step(conv, *spikes, None, None, tau_pre=4.0, tau_post=4.0)
+        >>> pre.shape, post.shape, dW.shape
+        (torch.Size([1, 1, 3]), torch.Size([1, 1, 2]), torch.Size([1, 1, 2]))
+    """
+    return single_step(conv, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
+
+
+def stdp_conv2d_single_step(
+    conv: nn.Conv2d,
+    in_spike: Tensor,
+    out_spike: Tensor,
+    trace_pre: Tensor | None,
+    trace_post: Tensor | None,
+    tau_pre: float,
+    tau_post: float,
+    f_pre: OfWeight = IDENTITY_LAMBDA,
+    f_post: OfWeight = IDENTITY_LAMBDA,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for an nn.Conv2d: in_spike [B, C, H, W], out_spike [B, K, h, w]; see `stdp_conv1d_single_step`.
+
+    >>> import torch
+    >>> conv = torch.nn.Conv2d(1, 2, kernel_size=3, padding=1)
+    >>> spikes = torch.ones(1, 1, 4, 4), torch.ones(1, 2, 4, 4)
+    >>> pre, post, dW = stdp_conv2d_single_step(conv, *spikes, None, None, tau_pre=4.0, tau_post=4.0)
+    >>> pre.shape, post.shape, dW.shape
+    (torch.Size([1, 1, 6, 6]), torch.Size([1, 2, 4, 4]), torch.Size([2, 1, 3, 3]))
+    """
+    return single_step(conv, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
+
+
+def mstdp_linear_single_step(
+    fc: nn.Linear,
+    in_spike: Tensor,
+    out_spike: Tensor,
+    trace_pre: Trace,
+    trace_post: Trace,
+    tau_pre: float,
+    tau_post: float,
+    f_pre: OfWeight = IDENTITY_LAMBDA,
+    f_post: OfWeight = IDENTITY_LAMBDA,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of reward-modulated STDP (MSTDP): the eligibility of every weight, to be multiplied by a reward.
+
+    The traces decay exponentially, pre <- pre * exp(-1 / tau_pre) + in_spike, and
+
+        e = f_post(W) * out_spike pre^T - f_pre(W) * post in_spike^T
+
+    is not summed: every row of the batch has its own. The third factor comes from you: dW = (reward * e).sum(0), with
+    a reward [B, 1, 1] of this step.
+
+    Args:
+        those of `stdp_linear_single_step`.
+
+    Returns:
+        the new traces, and e, [..., out_features, in_features].
+
+    Source: Florian, 2007, "modulated STDP".
+
+        >>> import torch
+        >>> fc = torch.nn.Linear(2, 1)
+        >>> spikes = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0], [1.0]])
+        >>> traces = torch.full((2, 2), 0.5), torch.zeros(2, 1)
+        >>> *traces, e = mstdp_linear_single_step(
+        ...     fc, *spikes, *traces, tau_pre=4.0, tau_post=4.0, f_pre=torch.zeros_like, f_post=torch.ones_like)
+        >>> reward = torch.tensor([1.0, -1.0]).view(2, 1, 1)
+        >>> (reward * e).sum(0)
+        tensor([[ 1., -1.]])
+    """
+    return single_step(
+        fc,
+        (in_spike, out_spike),
+        (trace_pre, trace_post),
+        (tau_pre, tau_post),
+        (f_pre, f_post),
+        fading=exponentially,
+        product=apart,
+    )
+
+
+def mstdpet_linear_single_step(
+    fc: nn.Linear,
+    in_spike: Tensor,
+    out_spike: Tensor,
+    trace_pre: Trace,
+    trace_post: Trace,
+    tau_pre: float,
+    tau_post: float,
+    tau_trace: float,
+    f_pre: OfWeight = IDENTITY_LAMBDA,
+    f_post: OfWeight = IDENTITY_LAMBDA,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of MSTDP with an eligibility trace (MSTDPET), for rewards that come later than the spikes.
+
+    It returns what `mstdp_linear_single_step` does. The eligibility trace z of the weights, which fades with
+    `tau_trace`, is kept by whoever learns, since it outlives the step:
+
+        z <- z * exp(-1 / tau_trace) + e / tau_trace;    dW = reward * z
+
+    Args:
+        those of `stdp_linear_single_step`, and
+        tau_trace: the time constant of z in steps; checked here, and used by whoever keeps z.
+
+    Returns:
+        the new traces, and e, [..., out_features, in_features].
+
+    Raises:
+        ValueError: if a time constant is not above 0.
+
+    Source: Florian, 2007, "modulated STDP".
+
+        >>> import math, torch
+        >>> fc, z, pre, post = torch.nn.Linear(2, 1), 0.0, None, None
+        >>> for x in (torch.rand(10, 2) > 0.5).float():
+        ...     pre, post, e = mstdpet_linear_single_step(fc, x, torch.ones(1), pre, post, 4.0, 4.0, tau_trace=20.0)
+        ...     z = z * math.exp(-1 / 20.0) + e / 20.0
+        >>> fc.weight.data += 0.1 * z                               # a reward of 0.1 after ten steps
+    """
+    check(fc, tau_trace=tau_trace)
+    return mstdp_linear_single_step(fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
+
+
+# -- many steps --------------------------------------------------------------------------------------------------------
+
+
+class STDPLearner(nn.Module):
+    """Listens to a synapse and to the neuron behind it, and turns their spikes into changes of the weight.
+
+    Args:
+        synapse: an nn.Linear, nn.Conv1d or nn.Conv2d; what goes into it are the input spikes.
+        sn: the neuron; what comes out of it are the output spikes, also where it returns them with its states.
+        tau_pre: steps in which a trace of the input fades by 1 - 1 / tau_pre each.
+        tau_post: the same of the output.
+        f_pre: factor of the weakening, a function of the weight; the weight itself by default.
+        f_post: factor of the strengthening, a function of the weight; the weight itself by default.
+
+    Spikes pile up until `step` makes a change of them, be it after each time step, after a loop over many, or after a
+    `spikeloom.unroll`; the change is the same. The traces go on from one `step` to the next, until `reset`.
+
+    Attributes:
+        trace_pre, trace_post: the traces; None before the first step.
+
+    Raises:
+        TypeError: for another synapse, or a neuron that is no nn.Module.
+        ValueError: if a time constant is not above 0.
+
+    See the head of this module for the rule and an example.
+    """
+
+    def __init__(
+        self,
+        synapse: Synapse,
+        sn: nn.Module,
+        tau_pre: float,
+        tau_post: float,
+        f_pre: OfWeight = IDENTITY_LAMBDA,
+        f_post: OfWeight = IDENTITY_LAMBDA,
+    ):
+        super().__init__()
+        check(synapse, tau_pre=tau_pre, tau_post=tau_post)
+        self.tau_pre, self.tau_post, self.f_pre, self.f_post = tau_pre, tau_post, f_pre, f_post
+        self.synapse = synapse
+        self.in_spike_monitor = InputMonitor(synapse)
+        self.out_spike_monitor = OutputMonitor(sn)
+        self._whole_sequences = isinstance(sn, WholeSequence)  # its plain calls are of all steps
+        self.trace_pre: Tensor | None = None
+        self.trace_post: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget the traces, and spikes that no `step` has used: before a new sequence."""
+        self.trace_pre = self.trace_post = None
+        self.in_spike_monitor.clear_recorded_data()
+        self.out_spike_monitor.clear_recorded_data()
+
+    def enable(self) -> None:
+        """Listen again."""
+        self.in_spike_monitor.enable()
+        self.out_spike_monitor.enable()
+
+    def disable(self) -> None:
+        """Do not listen until `enable`."""
+        self.in_spike_monitor.disable()
+        self.out_spike_monitor.disable()
+
+    def step(self, on_grad: bool = True, scale: float = 1.0) -> Tensor | None:
+        """Make a change of the weight out of the spikes since the last call.
+
+        Args:
+            on_grad: if True, ``synapse.weight.grad -= scale * dW``, so that an optimiser which goes against the
+                gradient adds dW; if False, the change is returned, and you add it.
+            scale: factor of the change.
+
+        Returns:
+            scale * dW, in the shape of the weight, zeros if there were no spikes; None with on_grad.
+
+        Raises:
+            RuntimeError: if synapse and neuron were not called equally often. The spikes are kept; `reset` drops them.
+        """
+        weight, dW = self.synapse.weight, self._change()
+        if not on_grad:
+            return torch.zeros_like(weight) if dW is None else scale * dW
+        if dW is not None:
+            weight.grad = -scale * dW if weight.grad is None else weight.grad - scale * dW
+        return None
+
+    @torch.no_grad()
+    def _change(self) -> Tensor | None:
+        """dW of what was heard since the last step; None if there was nothing."""
+        arrived, left = (self._steps(monitor) for monitor in (self.in_spike_monitor, self.out_spike_monitor))
+        if len(arrived) != len(left):
+            raise RuntimeError(
+                f"the synapse saw {len(arrived)} steps and the neuron {len(left)} since STDPLearner's last step(); "
+                "call both equally often, or call reset() after an incomplete sequence"
+            )
+        if not arrived:
+            return None
+        spikes = arriving(self.synapse, _stacked(arrived)), leaving(self.synapse, _stacked(left))
+        traces = (
+            traced(spikes[0], self.trace_pre, by_part(self.tau_pre)),
+            traced(spikes[1], self.trace_post, by_part(self.tau_post)),
+        )
+        dW = change(self.synapse, spikes, traces, (self.f_pre, self.f_post))
+        self.in_spike_monitor.clear_recorded_data()
+        self.out_spike_monitor.clear_recorded_data()
+        self.trace_pre, self.trace_post = traces[0][-1], traces[1][-1]
+        return dW
+
+    def _steps(self, monitor: BaseMonitor) -> list[Tensor]:
+        """The spikes of every step that a monitor has heard, [B, ...] each."""
+        steps: list[Tensor] = []
+        for (name, record), length in monitor._log.kept():
+            spikes = record[0] if isinstance(record, tuple) else record
+            one_step = length is None and not self._whole_sequences
+            if name == "":  # what else it listens to are parts of the neuron
+                steps.extend([spikes] if one_step else spikes[:length])
+        return steps
+
+
+def _stacked(steps: list[Tensor]) -> Tensor:
+    shapes = {tuple(step.shape) for step in steps}
+    if len(shapes) > 1:
+        raise RuntimeError(
+            f"STDPLearner heard spikes of the shapes {' and '.join(map(str, shapes))}, which are no one sequence; "
+            "call step() and reset() before the batch changes"
+        )
+    return torch.stack(steps)

@@ -1,0 +1,253 @@
+"""Why a network does not learn: what its neurons do on a batch, layer by layer, and what is wrong with it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..cells.firing import Model
+from ..neurons import SpikingNeuron, StateLeaky
+from .explaining import aligned, share
+from .findings import Vitals, found
+from .request import Request, read
+from .running import run, unharmed
+from .snapshot import RandomState, Snapshot
+from .tapping import Recording, Tap
+
+OFTEN = 0.9
+"""A neuron that fires at more than this share of all steps is saturated."""
+
+PASSES = 0.01
+"""A spike passes gradient where the derivative of its surrogate is at least this."""
+
+HEADINGS = (
+    *("layer", "kind", "neurons", "firing rate", "dead", "saturated"),
+    *("membrane", "threshold", "passes gradient", "gradient norm"),
+)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found; print it for a table and the findings.
+
+    Args:
+        rows: the spiking layers, in the order of `named_modules`.
+        findings: a sentence for each thing that stands out; empty for a network that looks well.
+    """
+
+    rows: tuple[Vitals, ...]
+    findings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        table = aligned([HEADINGS, *(_cells(row) for row in self.rows)], right=range(2, len(HEADINGS)))
+        return "\n".join((*table, "", *(self.findings or ("Nothing stands out.",))))
+
+    __repr__ = __str__
+
+    def plot(self) -> Any:
+        """Draw the table: firing rates, membranes, surrogate gradients and gradient norms, layer by layer.
+
+        Returns:
+            a matplotlib Figure.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        from .diagnosis_figure import drawn
+
+        return drawn(self.rows)
+
+
+def diagnose(
+    net: nn.Module,
+    x: Any,
+    *inputs: Any,
+    steps: int | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    forward: Callable[..., Any] | None = None,
+    **kwargs: Any,
+) -> Diagnosis:
+    """Run a batch forward and backward, and tell what stands in the way of learning.
+
+    The network starts from states of zeros, and stays as it is: states, statistics, gradients and random numbers.
+
+    Args:
+        net: the network.
+        x: input, [T, B, ...], or [B, ...] with `steps`.
+        inputs: further inputs of its forward, likewise.
+        steps: T, if the input is the same at every step.
+        loss: the loss of what the network returns, over all time; None sums up its first output that has a gradient,
+            which is the spikes of its last layer.
+        forward: how the network is run, ``forward(net, x, *inputs, **kwargs)``; None is `spikeloom.unroll`. It is for
+            networks that loop over time by themselves (``lambda net, x: net(x)``), or that cannot be unrolled
+            (``lambda net, x: torch.stack([net(x_t) for x_t in x])``).
+        kwargs: keyword inputs of its forward.
+
+    Returns:
+        rows for the spiking layers, and the findings, in sentences; its `str` is a table with them, and `plot()` a
+        picture.
+
+    Raises:
+        ValueError: if the network has no spiking neurons, or there are no steps. Also what `spikeloom.unroll` raises.
+
+    The columns:
+
+    - firing rate: the share of steps at which a neuron fires, over all neurons, rows and steps; a dash for a readout
+      such as `LI`, whose outputs are no spikes.
+    - dead: the share of neurons that never fire. saturated: of those that fire at more than 90 % of all steps.
+    - membrane: from its least to its largest value. threshold: what it must exceed.
+    - passes gradient: the share of neurons and steps at which the derivative of the surrogate is at least 0.01.
+    - gradient norm: of the loss, for the currents into the layer, over all time: what the weights before it learn from.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, threshold=50.0, init_hidden=True))
+        >>> diagnosis = snn.diagnose(net, torch.rand(8, 3), steps=25)
+        >>> print(diagnosis.findings[0])
+        layer '1' (Leaky): 100 % of its neurons never fire; lower its threshold or raise the gain of ...
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"diagnose takes a network, an nn.Module; got {type(net).__name__}")
+    before, drawn = Snapshot(net.modules()), RandomState()
+    before.lend_buffers()
+    before.deafen()
+    try:
+        with Tap(net, inputs=True, graph=True) as tap, torch.inference_mode(False), torch.enable_grad():
+            for module in net.modules():
+                if isinstance(module, SpikingNeuron):
+                    module.reset_mem()
+            if forward is None:
+                outputs = _unrolled(read(net, (x, *inputs), kwargs, steps))
+            else:
+                args, kwargs = tree_map_only(Tensor, lambda t: _leaf(t).clone(), ((x, *inputs), kwargs))
+                outputs = forward(net, *args, **kwargs)
+            rows, unused = _examined(net, tap, _total(outputs, loss))
+    finally:
+        before.restore()
+        drawn.restore()
+    return Diagnosis(rows, tuple(found(rows, unused)))
+
+
+def _unrolled(request: Request) -> Any:
+    """Run over time; a static input is repeated, so that every layer has a gradient at every step."""
+    if not request.steps or not request.batch:
+        raise ValueError(f"diagnose got {request.steps} steps of {request.batch} rows; it needs at least one of each")
+    args, kwargs = request.mapped(lambda t: _leaf(t.expand(request.steps, *t.shape) if request.static else t))
+    request = replace(request, args=args, kwargs=kwargs, static=False)
+    with unharmed(request) as now:
+        done = run(request, now)
+    done.time.counted.append(request.steps)
+    return done.outputs
+
+
+def _leaf(t: Tensor) -> Tensor:
+    """The input as something that has a gradient, so that neurons without weights before them have one, too."""
+    if not t.is_floating_point():
+        return t
+    t = t.clone() if t.is_inference() else t.detach()  # autograd does not take tensors made in inference mode
+    return t.requires_grad_()
+
+
+def _total(outputs: Any, loss: Callable[[Any], Tensor] | None) -> Tensor | None:
+    """What is differentiated; None where no output has a gradient."""
+    if loss is not None:
+        total = loss(outputs)
+        if not isinstance(total, Tensor):
+            raise TypeError(f"the loss of diagnose returned a {type(total).__name__}; return a tensor")
+        return total.sum() if total.requires_grad else None
+    with_gradient = (t for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad)
+    first = next(with_gradient, None)
+    return None if first is None else first.sum()
+
+
+def _examined(net: nn.Module, tap: Tap, total: Tensor | None) -> tuple[tuple[Vitals, ...], list[str]]:
+    """The vitals of every layer that ran; the names of the parameters to which no gradient leads."""
+    ran = {path: recording for path, recording in tap.items() if recording.steps}
+    currents = {path: recording.given() for path, recording in ran.items()}
+    learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    gradients = _gradients(total, [*(c for each in currents.values() for c in each), *learned.values()])
+    norms = {path: _norm(gradients.get(id(current)) for current in each) for path, each in currents.items()}
+    modules = dict(net.named_modules())
+    rows = tuple(_vitals(modules[path], recording, norms[path]) for path, recording in ran.items())
+    return rows, [name for name, p in learned.items() if gradients.get(id(p)) is None]
+
+
+def _gradients(total: Tensor | None, tensors: list[Tensor]) -> Mapping[int, Tensor | None]:
+    """The gradient of each tensor, by its id; None, or nothing, where none leads to it."""
+    wanted = [t for t in tensors if t.requires_grad]
+    if total is None or not wanted:
+        return {}
+    gradients = torch.autograd.grad(total, wanted, allow_unused=True)
+    return dict(zip(map(id, wanted), gradients, strict=True))
+
+
+def _norm(gradients: Iterator[Tensor | None]) -> float:
+    """The length of all gradients together; NaN where there is none."""
+    squares = [float(g.double().square().sum()) for g in gradients if g is not None]
+    return float(sum(squares) ** 0.5) if squares else float("nan")
+
+
+def _vitals(neuron: Any, recording: Recording, norm: float) -> Vitals:
+    rates = _rates(recording.spk.detach())
+    mem, passes, threshold = _membranes(neuron, recording), float("nan"), torch.tensor(torch.nan)
+    fires = not rates.isnan().all()
+    if fires and mem is not None and (isinstance(neuron.model, Model) or isinstance(neuron, StateLeaky)):
+        threshold = neuron.threshold.detach()
+        passes = _passing(neuron.spike_grad, mem - threshold)
+    return Vitals(
+        path=recording.path,
+        kind=recording.kind,
+        neurons=rates.numel(),
+        rate=float(rates.mean()),
+        dead=_share(rates, rates == 0),
+        saturated=_share(rates, rates > OFTEN),
+        membrane=None if mem is None else (float(mem.min()), float(mem.mean()), float(mem.max())),
+        threshold=(float(threshold.min()), float(threshold.max())),
+        surrogate=repr(neuron.spike_grad),
+        passes=passes,
+        gradient_norm=norm,
+    )
+
+
+def _membranes(neuron: Any, recording: Recording) -> Tensor | None:
+    """The membranes, [T, B, *N]; None if the layer does not tell them."""
+    names = recording.state_names
+    name = names[-1] if names and isinstance(neuron.model, Model) else "mem"
+    return recording.states[name].detach() if name in names else None
+
+
+def _rates(spk: Tensor) -> Tensor:
+    """How often each neuron fires, [N]; NaN for a readout, whose outputs take more values than 0 and one other."""
+    fired, height = spk != 0, spk.abs().amax((0, 1))
+    rates = fired.double().mean((0, 1)).flatten()
+    return rates if (~fired | (spk.abs() == height)).all() else torch.full_like(rates, torch.nan)
+
+
+def _share(rates: Tensor, which: Tensor) -> float:
+    """The share of the neurons of which something holds; NaN where they have no rates."""
+    return float("nan") if rates.isnan().all() else float(which.double().mean())
+
+
+def _passing(spike_grad: Callable[[Tensor], Tensor], above: Tensor) -> float:
+    """The share of membranes, given by what they are above the threshold, at which a spike passes gradient."""
+    above.requires_grad_()
+    spk = spike_grad(above)
+    if not spk.requires_grad:
+        return 0.0
+    (slope,) = torch.autograd.grad(spk.sum(), above)
+    return float((slope.abs() >= PASSES).double().mean())
+
+
+def _cells(row: Vitals) -> tuple[str, ...]:
+    return (
+        row.path or "(itself)",
+        row.kind,
+        f"{row.neurons:,}",
+        *(share(value) for value in (row.rate, row.dead, row.saturated)),
+        row.told_membrane(),
+        row.told_threshold(),
+        share(row.passes),
+        "-" if row.gradient_norm != row.gradient_norm else f"{row.gradient_norm:.2g}",
+    )

@@ -1,0 +1,36 @@
+"""Whether a network must go step by step to give the numbers of a loop over time."""
+
+import torch
+from torch import Tensor, nn
+
+from .comparing import Twins
+from .request import read
+from .running import run, unharmed
+from .snapshot import RandomState, Snapshot
+
+
+def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
+    """Why `unroll` would not give what a loop over time gives; empty if it does. Changes nothing.
+
+    Tried on this input, in the mode that the network is in, and compared as by ``unroll(..., check=True)``. Layers that
+    write to a buffer (BatchNorm in training), or that draw random numbers (Dropout in training), do so once per step.
+
+    Args:
+        net: the network.
+        x: input, [T, B, ...], or [B, ...] with `steps`.
+        steps: T, if the input is the same at every step.
+    """
+    before, drawn = Snapshot(net.modules()), RandomState()
+    try:
+        request = read(net, (x,), {}, steps)
+        with torch.no_grad(), unharmed(request) as now:
+            twins = Twins(request)
+            twins.compare(run(request, now).repeated)
+        if before.written():
+            return "a layer writes to a buffer in its forward"
+        return "" if drawn.same() else "a layer draws random numbers"
+    except Exception as error:
+        return str(error) or type(error).__name__
+    finally:
+        before.restore()
+        drawn.restore()

@@ -1,0 +1,274 @@
+"""A tap into the neurons of a network: their spikes, states and inputs over time, in a step loop and unrolled alike."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from ..neurons import SpikingNeuron
+from ..neurons._listening import Listener
+from ..neurons._sequence import WholeSequence
+from ..neurons._time import Counted, Time, time_of
+
+Entry = TypeVar("Entry")
+
+
+class Log(Generic[Entry]):
+    """What was heard call by call, without the runs that failed or were trials."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[Entry, Counted | None]] = []
+
+    def add(self, entry: Entry, counted: Counted | None) -> None:
+        """Note what was heard in a run of so many steps, once that is known; or, if that is None, in a single step."""
+        while self._entries and self._entries[-1][1] == [] and self._entries[-1][1] is not counted:
+            self._entries.pop()
+        self._entries.append((entry, counted))
+
+    def kept(self) -> list[tuple[Entry, int | None]]:
+        """What counts, in order, each with the number of its steps; None for a single step."""
+        return [(entry, counted[0] if counted else None) for entry, counted in self._entries if counted != []]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
+
+def with_time(heard: Any, time: Time) -> Any:
+    """Every tensor of an unrolled run as [T, B, ...], static ones repeated as views; others as they are."""
+
+    def is_static(t: Tensor) -> bool:
+        # asked after a neuron has run, when only the rows tell what was static on the straight way to it
+        few = len(t) == time.batch != time.steps * time.batch
+        return few and (time.straight if time.origins is None else time.origins.is_static(t))
+
+    def unfold(t: Tensor) -> Tensor:
+        if t.dim() and is_static(t):
+            return t.expand(time.steps, *t.shape)
+        folded = t.dim() and len(t) == time.steps * time.batch
+        return t.unflatten(0, (time.steps, time.batch)) if folded else t
+
+    with time.aside():
+        return tree_map_only(Tensor, unfold, heard)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a neuron: spikes and states, [B, *N], or [T, B, *N] of an unrolled run; and its input as it came in.
+
+    Args:
+        spk: the spikes.
+        states: each state after the step, or after every step.
+        input: what the neuron was called with, if that was asked for.
+        static: whether it was the same at every step of an unrolled run, and came in once.
+    """
+
+    spk: Tensor
+    states: tuple[Tensor, ...]
+    input: Tensor | None
+    static: bool = False
+
+    def current(self) -> Tensor:
+        """The input in the form of the spikes."""
+        assert self.input is not None
+        if self.static:
+            return self.input.expand(len(self.spk), *self.input.shape)
+        return self.input if self.input.dim() == self.spk.dim() else self.input.unflatten(0, self.spk.shape[:2])
+
+
+class Recording:
+    """What one neuron did while it was tapped.
+
+    Its spikes are `spk`, and each state has the name that it has on the neuron, such as `mem`: [T, B, *N], T steps in
+    the order in which they ran. If the tap asked for inputs, `input` is what the neuron was called with. A layer that
+    takes whole sequences has the states that it returns.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.Synaptic(alpha=0.5, beta=0.9, init_hidden=True)
+        >>> with snn.tap(lif) as record:
+        ...     for x in torch.ones(3, 1, 2):
+        ...         spk = lif(x)
+        >>> record[""].states["syn"][:, 0, 0]
+        tensor([1.0000, 1.5000, 1.7500])
+        >>> record[""].mem.shape
+        torch.Size([3, 1, 2])
+    """
+
+    def __init__(self, path: str, kind: str, state_names: tuple[str, ...]):
+        self.path, self.kind, self.state_names = path, kind, state_names
+        self._log: Log[_Call] = Log()
+
+    @property
+    def steps(self) -> int:
+        """T, how many steps the neuron has run."""
+        return sum(1 if steps is None else steps for _, steps in self._log.kept())
+
+    @property
+    def spk(self) -> Tensor:
+        """Its spikes, [T, B, *N]."""
+        return self._joined(lambda call: call.spk)
+
+    @property
+    def states(self) -> dict[str, Tensor]:
+        """Its states after every step, by name, each [T, B, *N]."""
+        return {name: self._state(name) for name in self.state_names}
+
+    @property
+    def input(self) -> Tensor:
+        """Its input, [T, B, *N]."""
+        if any(call.input is None for call, _ in self._log.kept()):
+            raise RuntimeError("inputs were not recorded; make the tap with tap(net, inputs=True)")
+        return self._joined(_Call.current)
+
+    def given(self) -> list[Tensor]:
+        """The inputs as the neuron got them, one per call; that of an unrolled run has time folded into dimension 0."""
+        return [call.input for call, _ in self._log.kept() if call.input is not None]
+
+    def __getattr__(self, name: str) -> Tensor:
+        names = self.__dict__.get("state_names", ())
+        if name not in names:
+            raise AttributeError(f"a recording of {self.__dict__.get('kind')} has spk, input and {', '.join(names)}")
+        return self._state(name)
+
+    def _state(self, name: str) -> Tensor:
+        place = self.state_names.index(name)
+        return self._joined(lambda call: call.states[place])
+
+    def _joined(self, part: Callable[[_Call], Tensor]) -> Tensor:
+        """A part of every call, one after the other over time."""
+        calls = self._log.kept()
+        if not calls:
+            raise RuntimeError(f"{self.path!r} ({self.kind}) has not run since the tap was set or cleared")
+        pieces = [part(call)[None] if steps is None else part(call)[:steps] for call, steps in calls]
+        shapes = {piece.shape[1:] for piece in pieces}
+        if len(shapes) > 1:
+            raise RuntimeError(
+                f"{self.path!r} ({self.kind}) ran on batches of different shapes, {' and '.join(map(str, shapes))}, "
+                "which are no one sequence; call clear() between batches"
+            )
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def __repr__(self) -> str:
+        return f"{self.path!r} ({self.kind}): {self.steps} steps of {', '.join(('spk', *self.state_names))}"
+
+
+class _OfNeuron(Listener):
+    """Puts down what one neuron does."""
+
+    wants_states = True
+
+    def __init__(self, log: Log[_Call], inputs: bool, graph: bool):
+        self.log, self.inputs, self.graph = log, inputs, graph
+
+    def __call__(self, neuron: SpikingNeuron, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        time = time_of(neuron)
+        given = (args or tuple(kwargs.values()))[0] if self.inputs else None
+        if time is not None:
+            visit = time.visits[neuron]
+            with time.aside():
+                self.log.add(self._call(visit.spk, visit.states, given, visit.static), time.counted)
+            return
+        spk = output[0] if isinstance(output, tuple) else output
+        if isinstance(neuron, WholeSequence):
+            self.log.add(self._call(spk, neuron._heard(output), given), [len(spk)])
+        else:
+            self.log.add(self._call(spk, [getattr(neuron, name) for name in neuron._heard_names()], given), None)
+
+    def _call(self, spk: Tensor, states: Sequence[Tensor], given: Tensor | None, static: bool = False) -> _Call:
+        if self.graph:  # views: a later `detach_()` of what the neuron returned does not reach them
+            return _Call(spk.view_as(spk), tuple(state.view_as(state) for state in states), given, static)
+        given = None if given is None else given.detach()
+        return _Call(spk.detach(), tuple(state.detach() for state in states), given, static)
+
+
+class Tap(Mapping[str, Recording]):
+    """What `tap` returns: a `Recording` for every neuron, by its path in the network.
+
+    >>> import torch, spikeloom as snn
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
+    >>> record = snn.tap(net)
+    >>> _ = net(torch.rand(2, 3))
+    >>> record["1"].spk.shape
+    torch.Size([1, 2, 4])
+    >>> record.clear()
+    >>> record
+    tap on {'1': 0 steps of Leaky}
+    >>> record.close()
+    """
+
+    def __init__(self, net: nn.Module, inputs: bool = False, graph: bool = False):
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"tap takes a network, an nn.Module; got {type(net).__name__}")
+        neurons = {path: m for path, m in net.named_modules() if isinstance(m, SpikingNeuron)}
+        if not neurons:
+            raise ValueError(f"tap found no spiking neurons in {type(net).__name__}")
+        self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
+        self._hooks = [
+            neuron.register_forward_hook(_OfNeuron(self[path]._log, inputs, graph), with_kwargs=True)
+            for path, neuron in neurons.items()
+        ]
+
+    def __getitem__(self, path: str) -> Recording:
+        return self._recordings[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recordings)
+
+    def __len__(self) -> int:
+        return len(self._recordings)
+
+    def clear(self) -> None:
+        """Forget what was recorded; go on recording."""
+        for recording in self._recordings.values():
+            recording._log.clear()
+
+    def close(self) -> None:
+        """Stop recording; what was recorded stays."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"tap on {{{', '.join(f'{p!r}: {r.steps} steps of {r.kind}' for p, r in self.items())}}}"
+
+
+def tap(net: nn.Module, inputs: bool = False, graph: bool = False) -> Tap:
+    """Record what every neuron of a network does, until the `with` block or `close()` ends it.
+
+    A loop over steps and `spikeloom.unroll` give the same record: sequences, steps in the order in which they ran.
+
+    Args:
+        net: the network, or one neuron.
+        inputs: also record the input of every neuron.
+        graph: if True, what is recorded keeps its graph, so that a loss may use it, such as a penalty on hidden
+            spikes; if False, it is detached.
+
+    Returns:
+        a mapping from the path of each neuron, as in `named_modules`, to its `Recording`.
+
+    Raises:
+        TypeError, ValueError: for what is no network, or one without neurons.
+
+    While a network is tapped, `unroll` computes the states of every step also where a layer does not return them.
+    Failed calls of `unroll`, and what `explain` runs, are not recorded. Copies of the network are not tapped.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(
+        ...     torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True),
+        ...     torch.nn.Linear(4, 2), snn.Leaky(beta=0.9, init_hidden=True))
+        >>> with snn.tap(net, graph=True) as record:
+        ...     spk = snn.unroll(net, torch.rand(25, 8, 3))
+        >>> list(record), record["1"].spk.shape, record["1"].mem.shape
+        (['1', '3'], torch.Size([25, 8, 4]), torch.Size([25, 8, 4]))
+        >>> loss = spk.sum() + 0.01 * record["1"].spk.sum()
+        >>> loss.backward()
+    """
+    return Tap(net, inputs, graph)

@@ -1,0 +1,89 @@
+"""Layers without a step form: a plain call takes the whole sequence, and nothing is kept for the next call."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import surrogate
+from ..scan.program import program_for
+from ..scan.select import Call
+from ._methods import FiringMethods
+from ._neuron import SpikingNeuron
+from ._state import checked_input, checked_params, compute_dtype
+from ._time import Visit, time_of
+
+
+class Ran(NamedTuple):
+    """What a scan over a whole sequence returned, on which backend, and why on none that is faster."""
+
+    outs: tuple[Tensor, ...]
+    backend: str
+    refusals: list[str]
+
+
+class WholeSequence(SpikingNeuron):
+    """Base of the layers that run over [T, B, N] at once, in a plain call as in an unrolled network."""
+
+    unbatched: ClassVar[bool] = False  # whether a plain call also takes [T, N]
+    tells: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which stand last
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # past SpikingNeuron's, which calls a forward of the user's step by step: here that, too, takes all steps
+        super(SpikingNeuron, cls).__init_subclass__(**kwargs)
+
+    def _state_names(self) -> tuple[str, ...]:
+        return ()
+
+    def _heard_names(self) -> tuple[str, ...]:
+        return self.tells
+
+    def _heard(self, outs: Any) -> tuple[Tensor, ...]:
+        """The states at every step among the outputs."""
+        every: tuple[Tensor, ...] = outs if isinstance(outs, tuple) else (outs,)
+        return every[len(every) - len(self.tells) :]
+
+    def _checked(self, input_: Tensor) -> Tensor:
+        """The input as floating point: [T, B, N], or, while unrolled, [T*B, N]."""
+        x = checked_input(input_, self._label)
+        wanted = (3, 2)[: 1 + self.unbatched] if time_of(self) is None else (2,)
+        if x.dim() not in wanted:
+            raise ValueError(
+                f"{self._label()} got an input of shape {tuple(x.shape)}; pass a whole sequence, [T, B, N], or run the "
+                "network by spikeloom.unroll. This layer has no step form"
+            )
+        return x
+
+    def _over_time(self, scan: Callable[..., Ran], *series: Tensor) -> tuple[Tensor, ...]:
+        """What ``scan(T, *series)`` returns, each [T, B, *N]; while unrolled, folded to [T*B, *N].
+
+        Args:
+            scan: takes sequences [T, B, N], or [1, B, N] where they are the same at every step.
+            series: sequences as the layer got them, all alike in that.
+        """
+        time = time_of(self)
+        if time is None:
+            return scan(len(series[0]), *series).outs
+        with time.aside():
+            time.admit(self, ())
+            unfolded = [time.unfold(x, self._label()) for x in series]
+            ran = scan(time.steps, *unfolded)
+            static = len(unfolded[0]) == 1 != time.steps
+            time.visits[self] = Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs))
+            return tuple(time.fold(out) for out in ran.outs)
+
+    def _call(self, steps: int, x: Tensor, values: Mapping[str, Tensor], traced: bool = True) -> Call:
+        """The layer's program over x, [T, B, N] or [1, B, N], from a membrane of zeros."""
+        dtype = compute_dtype(x)
+        start = torch.zeros(x.shape[1:], dtype=dtype, device=x.device)
+        params = checked_params(values, start, dtype, self._label)
+        program = self._program
+        if program.untraceable:  # a spike function of the user's, which sees all membranes at once when they are known
+            program = program_for(program.cell, surrogate.no_gradient())
+        return Call(program, x.to(dtype), steps, (start,), params, traced, self._label())
+
+    def _fires_by_method(self) -> bool:
+        """Whether the spikes are made of the membranes, after the scan, and not within it."""
+        own = type(self).fire is FiringMethods.fire and "fire" not in self.__dict__
+        return bool(self.state_quant) or not own or bool(self._program.untraceable)

@@ -1,0 +1,194 @@
+"""Recurrent ReLU units that fire: a linear layer and a leaky membrane that stays above zero, over whole sequences."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from ..cells.leaky_parallel import LEAKY_PARALLEL
+from ..scan.select import Backend, choose
+from ._neuron import SpikeGrad
+from ._sequence import Ran, WholeSequence
+from ._state import checked_value, compute_dtype
+
+
+class LeakyParallel(WholeSequence):
+    """Leaky integrator behind a linear layer, without reset, which takes the whole sequence in one call.
+
+    | weight_hh_enable | membrane                                         |
+    | ---------------- | ------------------------------------------------ |
+    | False (default)  | mem' = relu(W_ih x + b_ih + b_hh + w * mem), w the diagonal of W_hh |
+    | True             | mem' = relu(W_ih x + b_ih + b_hh + W_hh mem)     |
+
+    and spk = graded_spikes_factor * H(mem' - threshold). The membrane starts at zero in every call, never falls below
+    zero, and is never reset. With the diagonal, the linear layer is one product over all time and the rest one scan.
+    With the full matrix there is a product at every step.
+
+    Args:
+        input_size: size of the input.
+        hidden_size: number of neurons.
+        beta: what W_hh is filled with, clamped to 0 to 1: a number, or one per neuron, its row. None keeps the random
+            numbers that an nn.RNN starts with.
+        bias: whether there are b_ih and b_hh.
+        threshold: membrane above which the neuron fires.
+        dropout: has no effect, as there is a single layer.
+        spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
+        surrogate_disable: if True, no gradient flows through the spikes.
+        learn_beta: if True, W_hh is learned, of which only the diagonal counts unless weight_hh_enable; else frozen.
+        learn_threshold: if True, the threshold is an nn.Parameter.
+        graded_spikes_factor: the amplitude of a spike.
+        learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
+        weight_hh_enable: whether the membranes of all neurons feed each other.
+        device: of the weights.
+        dtype: of the weights.
+
+    The weights have the names of an nn.RNN: `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, `rnn.bias_ih_l0` and
+    `rnn.bias_hh_l0`.
+
+    Shapes:
+        input_ [T, B, input_size] or [T, input_size]; returns spk, [T, B, hidden_size] or [T, hidden_size].
+        In an unrolled network (see `spikeloom.unroll`) as any other layer.
+
+    Raises:
+        ValueError: for an input that is no sequence, or a beta that is neither one number nor one per neuron.
+
+        >>> import torch, spikeloom as snn
+        >>> spk = snn.LeakyParallel(input_size=3, hidden_size=4, beta=0.9)(torch.rand(25, 2, 3))
+        >>> spk.shape
+        torch.Size([25, 2, 4])
+    """
+
+    model = LEAKY_PARALLEL
+    framed = False
+    unbatched = True
+    beta: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        beta: float | Tensor | None = None,
+        bias: bool = True,
+        threshold: float | Tensor = 1.0,
+        dropout: float = 0.0,
+        spike_grad: SpikeGrad | None = None,
+        surrogate_disable: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        graded_spikes_factor: float | Tensor = 1.0,
+        learn_graded_spikes_factor: bool = False,
+        weight_hh_enable: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        given = {name: value for name, value in locals().items() if name not in ("beta", "learn_beta")}
+        if beta is not None:
+            given["beta"] = _decay(beta, hidden_size)
+        self._build(given)
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.surrogate_disable, self.weight_hh_enable = surrogate_disable, weight_hh_enable
+        self.rnn = Weights(input_size, hidden_size, bias, device, dtype)
+        weight = self.rnn.weight_hh_l0.requires_grad_(learn_beta)
+        with torch.no_grad():
+            if beta is not None:
+                weight.copy_(self.beta.unsqueeze(-1).expand_as(weight))
+            if not weight_hh_enable:
+                weight.copy_(weight.diagonal().diag())
+
+    def _value_names(self) -> tuple[str, ...]:
+        return "beta", *self.model.params[1:]
+
+    def forward(self, input_: Tensor) -> Tensor:
+        """A whole sequence: input_ [T, B, input_size] or [T, input_size]; returns the spikes of all neurons."""
+        x, rnn = self._checked(input_), self.rnn
+        current = linear(x, rnn.weight_ih_l0, rnn.bias_ih_l0 + rnn.bias_hh_l0 if rnn.bias else None)
+        return self._over_time(self._step_by_step if self.weight_hh_enable else self._at_once, current)[0]
+
+    def _at_once(self, steps: int, current: Tensor) -> Ran:
+        """With the diagonal of W_hh: each neuron by itself."""
+        values = {name: getattr(self, name) for name in self.model.params[1:]}
+        by_method = self._fires_by_method()
+        call = self._call(steps, current, {"weight": self.rnn.weight_hh_l0.diagonal(), **values}, traced=by_method)
+        machine, refusals = choose(call)
+        run = machine.run(call)
+        spk = self.fire(run.traces[0]) if by_method else run.spk
+        return Ran((spk.to(current.dtype),), machine.name, refusals)
+
+    def _step_by_step(self, steps: int, current: Tensor) -> Ran:
+        """With all of W_hh: one product per step."""
+        dtype = compute_dtype(current)
+        sequence = current.to(dtype).expand(steps, *current.shape[1:])
+        call = _Dense(sequence, self.rnn.weight_hh_l0.to(dtype), self._label())
+        machine, refusals = choose(call, DENSE)
+        return Ran((self.fire(machine.run(call)).to(current.dtype),), machine.name, refusals)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        weight = state_dict.get(f"{prefix}rnn.weight_hh_l0")
+        if not self.weight_hh_enable and _is_full(weight):
+            lists[-1].append(
+                f"{prefix}rnn.weight_hh_l0 connects neurons with each other, and this layer would see its diagonal "
+                "alone; make it with weight_hh_enable=True"
+            )
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+
+
+class Weights(nn.Module):
+    """The weights of an nn.RNN of one layer, under its names, and drawn as there."""
+
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+
+    def __init__(
+        self, inputs: int, size: int, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+    ):
+        super().__init__()
+        self.bias = bias
+        bound = size**-0.5
+
+        def drawn(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype).uniform_(-bound, bound))
+
+        self.weight_ih_l0, self.weight_hh_l0 = drawn(size, inputs), drawn(size, size)
+        if bias:
+            self.bias_ih_l0, self.bias_hh_l0 = drawn(size), drawn(size)
+
+
+class _Dense(NamedTuple):
+    current: Tensor
+    weight: Tensor
+    layer: str
+
+    def run(self) -> Tensor:
+        """The membranes, [T, B, N]."""
+        mem, membranes = self.current.new_zeros(self.current.shape[1:]), []
+        for x in self.current:
+            mem = torch.relu(x + linear(mem, self.weight))
+            membranes.append(mem)
+        return torch.stack(membranes) if membranes else torch.empty_like(self.current)
+
+
+DENSE = (
+    Backend("numba", lambda call: ["weight_hh_enable=True needs a matrix product at every step"], _Dense.run),
+    Backend("loop", lambda call: [], _Dense.run),
+)
+"""The ladder of the full matrix."""
+
+
+def _decay(beta: Any, size: int) -> Tensor:
+    """beta between 0 and 1, as the rows of W_hh take it: [1] or [size]."""
+    decay = checked_value(beta, LeakyParallel.__name__, "beta")
+    if decay.shape not in ((), (1,), (size,)):
+        raise ValueError(f"LeakyParallel got beta of shape {tuple(decay.shape)}; pass one number, or {size} of them")
+    decay = decay if decay.is_floating_point() else decay.to(torch.get_default_dtype())
+    return decay.detach().clamp(0, 1).reshape(-1)
+
+
+def _is_full(weight: Any) -> bool:
+    """Whether a square matrix has anything beside its diagonal."""
+    if not isinstance(weight, Tensor) or weight.dim() != 2 or weight.is_meta:
+        return False
+    return bool((weight.triu(1) != 0).any() or (weight.tril(-1) != 0).any())

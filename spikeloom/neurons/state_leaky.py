@@ -1,0 +1,176 @@
+"""The leaky integrator without reset, over whole sequences."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from torch import Tensor
+
+from ..cells.firing import Whole
+from ..cells.state_leaky import DECAY_OF, STATE_LEAKY, STATE_LEAKY_EXACT
+from ..scan.select import Call, choose
+from ..scan.window import WINDOWS, WindowCall
+from ._lif import LIF
+from ._neuron import SpikeGrad
+from ._sequence import Ran, WholeSequence
+from ._state import checked_value
+
+SPIKES: Mapping[str, Any] = {
+    "spike_grad": None,
+    "surrogate_disable": False,
+    "learn_threshold": False,
+    "graded_spikes_factor": 1.0,
+    "learn_graded_spikes_factor": False,
+}
+"""Arguments that matter to spikes alone, and what they usually are."""
+
+
+class StateLeaky(WholeSequence, LIF):
+    """Leaky integrator without reset, which takes the whole sequence in one call.
+
+    | exact           | membrane                          | spikes                                           |
+    | --------------- | --------------------------------- | ------------------------------------------------ |
+    | False (default) | mem' = exp(-1 / tau) * mem + x    | spk = graded_spikes_factor^2 * H(mem' - threshold) |
+    | True            | mem' = clamp(beta, 0, 1) * mem + x | spk = graded_spikes_factor * H(mem' - threshold)   |
+
+    with tau = 1 / (1 - beta), so that the decay of the default is exp(-(1 - beta)) and not beta (0.9 gives 0.905, 0.5
+    gives 0.607). That, and the factor that counts twice, are snnTorch's; ``exact=True`` is what the names say. The
+    membrane starts at zero in every call: nothing is kept for the next.
+
+    Args:
+        beta: from which the decay follows; a number, or one per channel.
+        channels: number of channels, the last dimension of the input.
+        threshold: membrane above which the neuron fires.
+        spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
+        surrogate_disable: if True, no gradient flows through the spikes.
+        learn_beta: if True, `tau` is an nn.Parameter, and `beta` one without gradient; with exact=True, the other way
+            round.
+        learn_threshold: if True, the threshold is an nn.Parameter.
+        state_quant: a function that quantises the membranes when all are known, or False.
+        output: if False, the membranes are returned, and no spikes.
+        graded_spikes_factor: the amplitude of a spike.
+        learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
+        kernel_truncation_steps: K, if each membrane is to sum up the last K inputs alone,
+            mem[t] = sum_{k < K} d^k * x[t - k], d the decay. It takes the same time for any K.
+        exact: whether the decay is beta itself, and the factor counts once.
+
+    Shapes:
+        input_ [T, B, channels]; returns (spk, mem), each as the input, or mem.
+        In an unrolled network (see `spikeloom.unroll`) as any other layer.
+
+    Raises:
+        ValueError: for an input that is no sequence, values that are neither one nor one per channel, a window shorter
+            than one step.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.StateLeaky(beta=0.5, channels=1, exact=True)
+        >>> spk, mem = lif(torch.full((4, 1, 1), 0.75))
+        >>> spk.flatten(), mem.flatten()
+        (tensor([0., 1., 1., 1.]), tensor([0.7500, 1.1250, 1.3125, 1.4062]))
+    """
+
+    tells = ("mem",)
+    tau: Tensor
+    _exact: bool = False
+
+    def __init__(
+        self,
+        beta: float | Tensor,
+        channels: int,
+        threshold: float | Tensor = 1.0,
+        spike_grad: SpikeGrad | None = None,
+        surrogate_disable: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        output: bool = True,
+        graded_spikes_factor: float | Tensor = 1.0,
+        learn_graded_spikes_factor: bool = False,
+        kernel_truncation_steps: int | None = None,
+        exact: bool = False,
+    ):
+        self._build(locals())
+
+    def _build(self, given: Mapping[str, Any]) -> None:
+        kind, channels, K = type(self).__name__, given["channels"], given["kernel_truncation_steps"]
+        beta = checked_value(given["beta"], kind, "beta")
+        if beta.dim() and beta.shape not in ((channels,), (1,)):
+            raise ValueError(f"{kind} got beta of shape {tuple(beta.shape)}; pass one number, or {channels} of them")
+        if K is not None and (isinstance(K, bool) or not isinstance(K, int) or K < 1):
+            raise ValueError(f"{kind} got kernel_truncation_steps={K!r}; pass a number of steps, 1 or more, or None")
+        unused = [name for name, usual in SPIKES.items() if isinstance(given[name], Tensor) or given[name] != usual]
+        if unused and not given["output"]:
+            # the levels: this, the constructor, the metaclass, the caller
+            warnings.warn(
+                f"{kind} with output=False returns no spikes; {', '.join(unused)} changes nothing", stacklevel=4
+            )
+        self._exact = given["exact"]
+        learn = given["learn_beta"]
+        super()._build({**given, "beta": beta, "tau": 1 / (1 - beta + 1e-12), "learn_tau": learn})
+        self.channels, self.kernel_truncation_steps = channels, K
+        if learn:
+            # both stay in the state_dict, where snnTorch has them; the one that does not act has no gradient
+            dict(self.named_parameters())["tau" if self.exact else "beta"].requires_grad_(False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the decay is beta itself, and the factor counts once."""
+        return self._exact
+
+    @property
+    def model(self) -> Whole:  # type: ignore[override]
+        """The equation."""
+        return STATE_LEAKY_EXACT if self.exact else STATE_LEAKY
+
+    @property
+    def beta(self) -> Tensor:  # type: ignore[override]
+        """(tau - 1) / tau; with exact=True, the decay as it is kept."""
+        if self.exact:
+            kept: Tensor = self.__getattr__("beta")
+            return kept
+        return (self.tau - 1) / self.tau
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def forward(self, input_: Tensor) -> Any:
+        """A whole sequence: input_ [T, B, channels]; returns (spk, mem), each likewise, or mem."""
+        return self._integrated(self._checked(input_))
+
+    def _integrated(self, x: Tensor) -> Any:
+        outs = self._over_time(self._whole, x)
+        return outs if self.output else outs[0]
+
+    def _whole(self, steps: int, x: Tensor) -> Ran:
+        """All steps of x, [T, B, N], or [1, B, N] if it is the same at every step."""
+        call, K, spk = self._call(steps, x, self._values()), self.kernel_truncation_steps, None
+        if K is None or steps <= K:
+            machine, refusals = choose(call)
+            run = machine.run(call)
+            spk, mem = run.spk, run.traces[0]
+        else:
+            window = self._window(call, steps, K)
+            machine, refusals = choose(window, WINDOWS)
+            mem = machine.run(window)
+        if self.state_quant:
+            mem = self.state_quant(mem)
+        if not self.output:
+            return Ran((mem,), machine.name, refusals)
+        if spk is None or self._fires_by_method():
+            spk = self.fire(mem) if self.exact else self.fire(mem) * self.graded_spikes_factor
+        return Ran((spk.to(x.dtype), mem), machine.name, refusals)
+
+    def _window(self, call: Call, steps: int, K: int) -> WindowCall:
+        """The membranes of a call, of the last K inputs alone."""
+        name = "beta" if self.exact else "tau"
+        x, decay = call.x.expand(steps, *call.x.shape[1:]), DECAY_OF[name](call.params[name])
+        return WindowCall(call.program, x, decay, K, call.layer)
+
+    # -- what only neurons with a reset have ------------------------------------------------------------------------
+
+    def fire_inhibition(self, batch_size: int, mem: Tensor) -> NoReturn:
+        """Not here: neurons without reset do not compete step by step."""
+        raise NotImplementedError(f"{type(self).__name__} has no inhibition; use Leaky(inhibition=True)")
+
+    def mem_reset(self, mem: Tensor) -> NoReturn:
+        """Not here: the membrane is never reset."""
+        raise NotImplementedError(f"{type(self).__name__} has no reset; use Leaky")

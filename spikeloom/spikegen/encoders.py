@@ -1,0 +1,297 @@
+"""The codes as modules, for a network that takes numbers."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..neurons._time import Time, current_time
+from .bursts import burst
+from .deltas import delta
+from .latencies import latency
+from .phases import phase
+from .populations import population
+from .rates import rate, rate_conv
+
+
+class Encoder(nn.Module):
+    """Base of the modules that make spikes of numbers; not used by itself.
+
+    A module calls the function of its name with the arguments that it keeps; each is an attribute, a tensor a buffer
+    that follows `.to()`. It takes what the function takes and returns what it returns: [B, *N] becomes [T, B, *N].
+
+    Unrolled (see `spikeloom.unroll`) it may stand before the layers of a network. Its input is then the same at every
+    step, and it makes all steps: `snn.unroll(net, x, steps=T)` with num_steps=T. In a loop over steps it has no place:
+    encode first, and loop over what comes out.
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+    _names: tuple[str, ...] = ()
+
+    def _keep(self, given: Mapping[str, Any]) -> None:
+        """Keep the arguments of a constructor."""
+        super().__init__()
+        self._names = tuple(name for name in given if name not in ("self", "__class__"))
+        for name in self._names:
+            if isinstance(given[name], Tensor):
+                self.register_buffer(name, given[name], persistent=False)
+            else:
+                setattr(self, name, given[name])
+
+    def forward(self, data: Tensor) -> Tensor:
+        """The spikes of data: [B, *N] to [T, B, *N]; unrolled, with time in dimension 0, [T*B, *N]."""
+        time = current_time()
+        return self._encode(data) if time is None else self._unrolled(data, time)
+
+    def extra_repr(self) -> str:
+        """The arguments that are not the defaults."""
+        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+        given = {name: getattr(self, name) for name in self._names}
+        differs = {name: value for name, value in given.items() if isinstance(value, Tensor) or value != defaults[name]}
+        return ", ".join(f"{name}={value!r}" for name, value in differs.items())
+
+    def _encode(self, data: Tensor) -> Tensor:
+        return type(self).function(data, **{name: getattr(self, name) for name in self._names})
+
+    def _unrolled(self, data: Tensor, time: Time) -> Tensor:
+        label = time.label(self, type(self).__name__)
+        given = self._over_time(data, time, label)
+        with time.aside():
+            spk = self._encode(given)
+        if len(spk) != time.steps:
+            raise ValueError(f"{label} makes {len(spk)} steps of spikes, and the network is unrolled over {time.steps}")
+        return time.fold(spk)
+
+    def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
+        """What the code takes, while the network is unrolled: the one input of all steps."""
+        if time.is_static(data):
+            return data
+        steps = time.unfold(data, label)
+        if not torch.equal(steps, steps[:1].expand_as(steps)):
+            raise ValueError(
+                f"{label} makes all steps of one input, and here its input changes from step to step; "
+                "encode before the network is unrolled: snn.unroll(net, encode(x))"
+            )
+        return steps[0]
+
+
+class _OverTime(Encoder):
+    """One whose input has its own time."""
+
+    def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
+        return data.expand(time.steps, *data.shape) if time.is_static(data) else time.unfold(data, label)
+
+
+class Rate(Encoder):
+    """`rate` as a module: at each step a spike with probability clamp(gain * data + offset, 0, 1).
+
+    Args:
+        num_steps: T.
+        gain, offset, first_spike_time, generator: as `rate` takes them.
+
+    Shapes:
+        [B, *N] to [T, B, *N].
+
+        >>> import torch, spikeloom as snn
+        >>> from spikeloom import spikegen
+        >>> encode = spikegen.Rate(num_steps=25, gain=0.5)
+        >>> encode
+        Rate(num_steps=25, gain=0.5)
+        >>> encode(torch.rand(8, 3)).shape
+        torch.Size([25, 8, 3])
+        >>> net = torch.nn.Sequential(encode, torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
+        >>> snn.unroll(net, torch.rand(8, 3), steps=25).shape
+        torch.Size([25, 8, 4])
+    """
+
+    function = staticmethod(rate)
+
+    def __init__(
+        self,
+        num_steps: int,
+        gain: float | Tensor = 1,
+        offset: float | Tensor = 0,
+        first_spike_time: int = 0,
+        *,
+        generator: torch.Generator | None = None,
+    ):
+        self._keep(locals())
+
+
+class RateConv(Encoder):
+    """`rate_conv` as a module: one draw per number, 1 with probability clamp(data, 0, 1).
+
+    It makes one step of one: in a loop over steps, or unrolled, it draws anew at every step.
+
+    Args:
+        generator: where the random numbers come from; None is torch's own.
+
+    Shapes:
+        [*S] to [*S].
+
+        >>> import torch, spikeloom as snn
+        >>> from spikeloom import spikegen
+        >>> net = torch.nn.Sequential(spikegen.RateConv(), snn.Leaky(beta=0.9, init_hidden=True))
+        >>> net(torch.rand(8, 3)).shape, snn.unroll(net, torch.rand(8, 3), steps=25).shape
+        (torch.Size([8, 3]), torch.Size([25, 8, 3]))
+    """
+
+    function = staticmethod(rate_conv)
+
+    def __init__(self, *, generator: torch.Generator | None = None):
+        self._keep(locals())
+
+    def forward(self, data: Tensor) -> Tensor:
+        """A draw of each number."""
+        return self._encode(data)
+
+
+class Latency(Encoder):
+    """`latency` as a module: one spike per element, the earlier the larger the element is.
+
+    Args:
+        num_steps: T.
+        threshold, tau, first_spike_time, on_target, off_target, clip, normalize, linear, interpolate, bypass, epsilon,
+            stretch: as `latency` takes them.
+
+    Shapes:
+        [B, *N] to [T, B, *N].
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> encode = spikegen.Latency(num_steps=3, normalize=True, linear=True)
+        >>> encode
+        Latency(num_steps=3, normalize=True, linear=True)
+        >>> encode(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([[0., 0., 1.],
+                [0., 1., 0.],
+                [1., 0., 0.]])
+    """
+
+    function = staticmethod(latency)
+
+    def __init__(
+        self,
+        num_steps: int | bool = False,
+        threshold: float = 0.01,
+        tau: float = 1,
+        first_spike_time: float = 0,
+        on_target: float = 1,
+        off_target: float = 0,
+        clip: bool = False,
+        normalize: bool = False,
+        linear: bool = False,
+        interpolate: bool = False,
+        bypass: bool = False,
+        epsilon: float = 1e-7,
+        *,
+        stretch: bool = False,
+    ):
+        self._keep(locals())
+
+
+class Delta(_OverTime):
+    """`delta` as a module: a spike where the data rise by the threshold or more from one step to the next.
+
+    Args:
+        threshold, padding, off_spike: as `delta` takes them.
+
+    Shapes:
+        [T, B, *N] to [T, B, *N]. Unrolled, the input may change from step to step.
+
+        >>> import torch, spikeloom as snn
+        >>> from spikeloom import spikegen
+        >>> net = torch.nn.Sequential(spikegen.Delta(threshold=0.2, off_spike=True), torch.nn.Linear(3, 4))
+        >>> snn.unroll(net, torch.rand(25, 8, 3)).shape
+        torch.Size([25, 8, 4])
+    """
+
+    function = staticmethod(delta)
+
+    def __init__(self, threshold: float | Tensor = 0.1, padding: bool = False, off_spike: bool = False):
+        self._keep(locals())
+
+
+class Population(Encoder):
+    """`population` as a module: the spikes of neurons with Gaussian receptive fields.
+
+    Args:
+        num_steps, num_neurons, low, high, beta, code, generator: as `population` takes them.
+
+    Shapes:
+        [B, *N] to [T, B, *N, num_neurons].
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> encode = spikegen.Population(num_steps=10, num_neurons=6)
+        >>> encode(torch.rand(8, 3)).shape
+        torch.Size([10, 8, 3, 6])
+    """
+
+    function = staticmethod(population)
+
+    def __init__(
+        self,
+        num_steps: int,
+        num_neurons: int,
+        low: float | Tensor = 0.0,
+        high: float | Tensor = 1.0,
+        beta: float = 1.5,
+        code: str = "latency",
+        *,
+        generator: torch.Generator | None = None,
+    ):
+        self._keep(locals())
+
+
+class Phase(Encoder):
+    """`phase` as a module: a spike where a binary digit of the data is 1, the highest first, over and over.
+
+    Args:
+        num_steps, period, weighted: as `phase` takes them.
+
+    Shapes:
+        [B, *N] to [T, B, *N].
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.Phase(num_steps=3, period=3)(torch.tensor([0.625]))
+        tensor([[0.5000],
+                [0.0000],
+                [0.1250]])
+    """
+
+    function = staticmethod(phase)
+
+    def __init__(self, num_steps: int, period: int = 8, weighted: bool = True):
+        self._keep(locals())
+
+
+class Burst(Encoder):
+    """`burst` as a module: the larger the number, the more spikes, and the closer together.
+
+    Args:
+        num_steps, max_spikes, min_interval, max_interval, first_spike_time: as `burst` takes them.
+
+    Shapes:
+        [B, *N] to [T, B, *N].
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.Burst(num_steps=5, max_spikes=3)(torch.tensor([1.0])).flatten()
+        tensor([1., 0., 1., 0., 1.])
+    """
+
+    function = staticmethod(burst)
+
+    def __init__(
+        self,
+        num_steps: int,
+        max_spikes: int = 5,
+        min_interval: int = 2,
+        max_interval: int | None = None,
+        first_spike_time: int = 0,
+    ):
+        self._keep(locals())

@@ -1,0 +1,285 @@
+"""Labels as spike trains that the output neurons are to learn."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ._inputs import given, whole
+from .interpolations import rate_interpolate
+from .latencies import latency
+from .one_hots import to_one_hot
+
+
+def targets_convert(
+    targets: Tensor,
+    num_classes: int,
+    code: str = "rate",
+    num_steps: int | bool = False,
+    first_spike_time: int = 0,
+    correct_rate: float = 1,
+    incorrect_rate: float = 0,
+    on_target: float = 1,
+    off_target: float = 0,
+    firing_pattern: str = "regular",
+    interpolate: bool = False,
+    epsilon: float = 1e-7,
+    threshold: float = 0.01,
+    tau: float = 1,
+    clip: bool = False,
+    normalize: bool = False,
+    linear: bool = False,
+    bypass: bool = False,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Labels as spike trains, by `targets_rate` or by `targets_latency`.
+
+    Args:
+        targets: class labels [*S], from 0 to num_classes - 1.
+        num_classes: C.
+        code: "rate" or "latency"; the other arguments are those of `targets_rate` or `targets_latency`.
+
+    Returns:
+        [T, *S, C]; or [*S, C] where `targets_rate` returns that.
+
+    Raises:
+        ValueError: for another code, and what the two raise.
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.targets_convert(torch.tensor([2, 0]), num_classes=3)
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+        >>> spikegen.targets_convert(torch.tensor([1]), 2, code="latency", num_steps=3, normalize=True).squeeze()
+        tensor([[0., 1.],
+                [0., 0.],
+                [1., 0.]])
+    """
+    if code == "rate":
+        rates = (correct_rate, incorrect_rate, on_target, off_target, firing_pattern, interpolate, epsilon)
+        return targets_rate(targets, num_classes, num_steps, first_spike_time, *rates, generator=generator)
+    if code == "latency":
+        when = (num_steps, first_spike_time, on_target, off_target, interpolate)
+        return targets_latency(
+            targets, num_classes, *when, threshold, tau, clip, normalize, linear, epsilon=epsilon, bypass=bypass
+        )
+    raise ValueError(f"code is {code!r}; pass 'rate' or 'latency'")
+
+
+def targets_rate(
+    targets: Tensor,
+    num_classes: int,
+    num_steps: int | bool = False,
+    first_spike_time: int = 0,
+    correct_rate: float = 1,
+    incorrect_rate: float = 0,
+    on_target: float = 1,
+    off_target: float = 0,
+    firing_pattern: str = "regular",
+    interpolate: bool = False,
+    epsilon: float = 1e-7,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Labels as trains with one rate for the neuron of the right class and another for the rest.
+
+    Two trains are made by `target_rate_code`, one of each rate, and shared by all samples:
+
+    out[t, b, c] = on_target where the train of c (right or wrong for b) has a spike at t, else off_target.
+
+    With correct_rate=1 and incorrect_rate=0, the defaults, the right neuron fires at each step from first_spike_time on
+    and the others never: firing_pattern and interpolate change nothing, and without a first_spike_time all steps are
+    the same, so time is left out.
+
+    Args:
+        targets: class labels [*S], from 0 to num_classes - 1.
+        num_classes: C.
+        num_steps: T; may be left out where time is.
+        first_spike_time: steps of silence at the beginning.
+        correct_rate: spikes per step of the right neuron, 0 to 1.
+        incorrect_rate: spikes per step of the others, 0 to correct_rate.
+        on_target: the value at a spike.
+        off_target: the value elsewhere. With the default rates a wrong neuron has max(0, off_target) if
+            on_target > off_target, as in snnTorch.
+        firing_pattern: "regular", "uniform" or "poisson", see `target_rate_code`.
+        interpolate: if True, a ramp leads up to each spike, see `rate_interpolate`.
+        epsilon: has no effect; an argument of snnTorch.
+        generator: where the random numbers come from; None is torch's own.
+
+    Returns:
+        [T, *S, C], or [*S, C] where time is left out; in the default dtype, on the device of the targets.
+
+    Raises:
+        TypeError: for targets that are no tensor, or a number of steps that is not whole.
+        ValueError: for a label that is no class, rates outside of 0 to 1 or in the wrong order, another firing_pattern,
+            num_steps missing, a first_spike_time that is negative or beyond the end.
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> out = spikegen.targets_rate(torch.tensor([1]), 2, num_steps=6, correct_rate=0.5, incorrect_rate=0.2)
+        >>> out.squeeze()
+        tensor([[1., 1.],
+                [0., 0.],
+                [0., 1.],
+                [0., 0.],
+                [0., 1.],
+                [1., 0.]])
+    """
+    first = whole(first_spike_time, "first_spike_time")
+    if not 0 <= incorrect_rate <= correct_rate <= 1:
+        raise ValueError(
+            f"correct_rate is {correct_rate}, incorrect_rate {incorrect_rate}; pass 0 <= incorrect <= correct <= 1"
+        )
+    _pattern(firing_pattern)
+    right = to_one_hot(targets, num_classes)
+    always = (correct_rate, incorrect_rate) == (1, 0)
+    if always and not first:
+        return _without_time(right, on_target, off_target)
+    steps = given(num_steps)
+    if steps is None:
+        raise ValueError("targets_rate needs num_steps, unless correct_rate=1, incorrect_rate=0 and first_spike_time=0")
+    if always:
+        out = _clamped(right, on_target, off_target).expand(steps, *right.shape).clone()
+        out[:first] = off_target
+        return out
+
+    def train(rate: float) -> Tensor:
+        spk, times = target_rate_code(steps, first, rate, firing_pattern, generator=generator)
+        if interpolate:
+            spk = rate_interpolate(times, steps, on_target, off_target)
+        else:
+            spk = _chosen(spk > 0, on_target, off_target)
+        return spk.to(right).reshape(-1, *[1] * right.dim())
+
+    correct, incorrect = train(correct_rate), train(incorrect_rate)
+    return torch.where(right == 1, correct, incorrect)
+
+
+def targets_latency(
+    targets: Tensor,
+    num_classes: int,
+    num_steps: int | bool = False,
+    first_spike_time: int = 0,
+    on_target: float = 1,
+    off_target: float = 0,
+    interpolate: bool = False,
+    threshold: float = 0.01,
+    tau: float = 1,
+    clip: bool = False,
+    normalize: bool = False,
+    linear: bool = False,
+    epsilon: float = 1e-7,
+    bypass: bool = False,
+) -> Tensor:
+    """Labels as one spike per neuron: the right one first, the others last. The `latency` of the one-hot labels.
+
+    Args:
+        targets: class labels [*S], from 0 to num_classes - 1.
+        num_classes: C.
+
+    The others are those of `latency`.
+
+    Returns:
+        [T, *S, C] in the default dtype, on the device of the targets.
+
+    Raises:
+        TypeError, ValueError: as `to_one_hot` and `latency` do.
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.targets_latency(torch.tensor([1]), 2, num_steps=3, normalize=True, clip=True).squeeze()
+        tensor([[0., 1.],
+                [0., 0.],
+                [0., 0.]])
+    """
+    levels = (on_target, off_target, clip, normalize, linear, interpolate, bypass, epsilon)
+    return latency(to_one_hot(targets, num_classes), num_steps, threshold, tau, first_spike_time, *levels)
+
+
+def target_rate_code(
+    num_steps: int,
+    first_spike_time: int = 0,
+    rate: float = 1,
+    firing_pattern: str = "regular",
+    *,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One spike train of a given rate.
+
+    | firing_pattern | the spikes                                                                          |
+    | -------------- | ----------------------------------------------------------------------------------- |
+    | "regular"      | at floor(first_spike_time + i / rate), i = 0, 1, ...                                |
+    | "uniform"      | as many, each at a step drawn uniformly; where two fall on one step there is one    |
+    | "poisson"      | at each step with probability `rate`                                                |
+
+    Args:
+        num_steps: T.
+        first_spike_time: no spike comes before it; at most num_steps, which leaves no spike.
+        rate: spikes per step, 0 to 1.
+        firing_pattern: see above.
+        generator: where the random numbers come from; None is torch's own.
+
+    Returns:
+        (train, times): [T] of 0 and 1 in the default dtype, and the steps of the spikes, int64: in the order drawn, and
+        twice where drawn twice.
+
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for a rate outside of 0 to 1, another firing_pattern, or a first_spike_time that is negative or
+            beyond num_steps.
+
+        >>> from spikeloom import spikegen
+        >>> spikegen.target_rate_code(num_steps=8, first_spike_time=1, rate=0.4)
+        (tensor([0., 1., 0., 1., 0., 0., 1., 0.]), tensor([1, 3, 6]))
+    """
+    steps, first = whole(num_steps, "num_steps"), whole(first_spike_time, "first_spike_time")
+    if first > steps:
+        raise ValueError(f"first_spike_time is {first}, beyond num_steps={steps}; pass at most {steps}")
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate is {rate}; pass 0 to 1 spikes per step")
+    draw = _pattern(firing_pattern)
+    times = draw(steps, first, rate, generator) if rate else torch.zeros(0, dtype=torch.int64)
+    return torch.zeros(steps, device=times.device).index_fill_(0, times, 1), times
+
+
+Draw = Callable[[int, int, float, torch.Generator | None], Tensor]
+
+
+def _regular(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
+    return torch.arange(first, steps, 1 / rate).long()
+
+
+def _uniform(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
+    count = len(_regular(steps, first, rate, None))
+    return (torch.rand(count, generator=generator, device=_device(generator)) * (steps - first) + first).long()
+
+
+def _poisson(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
+    fired = torch.bernoulli(torch.full((steps,), float(rate), device=_device(generator)), generator=generator)
+    return fired[first:].nonzero().flatten() + first
+
+
+PATTERNS: Mapping[str, Draw] = {"regular": _regular, "uniform": _uniform, "poisson": _poisson}
+
+
+def _pattern(name: str) -> Draw:
+    if name not in PATTERNS:
+        raise ValueError(f"firing_pattern is {name!r}; pass one of {', '.join(map(repr, PATTERNS))}")
+    return PATTERNS[name]
+
+
+def _device(generator: torch.Generator | None) -> torch.device | None:
+    return None if generator is None else generator.device
+
+
+def _without_time(right: Tensor, on: float, off: float) -> Tensor:
+    return _clamped(right, on, off) if on > off else _chosen(right == 1, on, off)
+
+
+def _clamped(right: Tensor, on: float, off: float) -> Tensor:
+    return (right * on).clamp(min=off)
+
+
+def _chosen(fired: Tensor, on: float, off: float) -> Tensor:
+    return torch.where(fired, on, off).to(torch.get_default_dtype())

@@ -1,0 +1,1 @@
+"""Losses, accuracies and penalties."""

@@ -1,0 +1,266 @@
+"""The pictures: what is on them, and that nothing else has changed."""
+
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.animation import ArtistAnimation
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.figure import Figure
+
+from spikeloom import spikeplot
+
+T, N = 20, 6
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    """A backend without windows, and no setting or figure of a test left behind."""
+    with matplotlib.rc_context():
+        plt.switch_backend("agg")
+        before = dict(matplotlib.rcParams)
+        yield
+        assert dict(matplotlib.rcParams) == before
+    plt.close("all")
+
+
+def spikes(*shape: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(2)
+    return (torch.rand(*(shape or (T, N)), generator=draw) > 0.6).float()
+
+
+def canvas():
+    fig = Figure()
+    return fig, fig.add_subplot()
+
+
+def frames_of(animation: ArtistAnimation) -> list:
+    animation._draw_was_started = True  # or it warns that nobody saw it
+    return list(animation.new_frame_seq())
+
+
+FORMS = {
+    "float": lambda spk: spk,
+    "bool": lambda spk: spk > 0,
+    "bfloat16": lambda spk: spk.bfloat16(),
+    "with a graph": lambda spk: spk.clone().requires_grad_(),
+    "array": lambda spk: spk.numpy(),
+    "list": lambda spk: spk.tolist(),
+}
+
+# -- raster ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_raster_has_a_dot_at_step_and_neuron_of_every_spike(form):
+    _, ax = canvas()
+    dots = spikeplot.raster(FORMS[form](spikes()), ax)
+    assert isinstance(dots, PathCollection)
+    assert dots in ax.collections
+    assert np.array_equal(dots.get_offsets(), spikes().nonzero().numpy())
+
+
+def test_a_raster_of_one_neuron_and_of_images():
+    _, ax = canvas()
+    assert np.array_equal(spikeplot.raster(spikes(T), ax).get_offsets()[:, 0], spikes(T).nonzero()[:, 0])
+    flat = spikeplot.raster(spikes(T, N), ax).get_offsets()
+    assert np.array_equal(spikeplot.raster(spikes(T, N).view(T, 2, 3), ax).get_offsets(), flat)
+    assert len(spikeplot.raster(torch.zeros(4, 3), ax).get_offsets()) == 0
+
+
+def test_a_raster_takes_what_scatter_takes():
+    _, ax = canvas()
+    dots = spikeplot.raster(spikes(), ax, s=3, c="red", marker="|", label="spikes")
+    assert dots.get_sizes() == [3]
+    assert dots.get_label() == "spikes"
+
+
+# -- animations --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_animation_shows_the_images_in_their_order_in_one_scale_of_colours(form):
+    fig, ax = canvas()
+    images = spikes(5, 4, 3)
+    images[1] = 0
+    animation = spikeplot.animator(FORMS[form](images), fig, ax)
+    frames = frames_of(animation)
+    assert [len(frame) for frame in frames] == [1] * 5
+    for (image,), wanted in zip(frames, images, strict=True):
+        assert np.array_equal(image.get_array(), wanted)
+        assert image.get_clim() == (0, 1)
+        assert image.get_cmap().name == "plasma"
+    assert not ax.axison
+    assert animation._interval == 40
+
+
+def test_an_animation_of_some_steps_in_other_colours():
+    fig, ax = canvas()
+    animation = spikeplot.animator(torch.rand(5, 4, 3), fig, ax, num_steps=3, interval=100, cmap="gray")
+    assert len(frames_of(animation)) == 3
+    assert animation._interval == 100
+    assert ax.images[0].get_cmap().name == "gray"
+
+
+def test_an_animation_is_saved_frame_by_frame(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    fig, ax = canvas()
+    spikeplot.animator(torch.eye(4).view(4, 2, 2), fig, ax).save(tmp_path / "spikes.gif", writer="pillow")
+    with image.open(tmp_path / "spikes.gif") as saved:
+        assert saved.n_frames == 4
+
+
+def test_a_camera_takes_what_was_drawn_since_the_last_frame():
+    fig, ax = canvas()
+    before = ax.axhline(1)
+    camera = spikeplot.Camera(fig)
+    first = ax.plot([0, 1])
+    assert camera.snap() == [before, *first]
+    drawn = [*ax.plot([1, 2]), ax.text(0, 0, "two"), ax.imshow(np.eye(2)), fig.text(0, 0, "below")]
+    ax.set_title("no frame of its own")
+    second = camera.snap()
+    assert set(second) == set(drawn)
+    third = [ax.plot([2, 3], label="three")[0], ax.legend()]
+    assert camera.snap() == third
+    animation = camera.animate(interval=33)
+    assert isinstance(animation, ArtistAnimation)
+    assert [set(frame) for frame in frames_of(animation)] == [{before, *first}, set(drawn), set(third)]
+    assert animation._interval == 33
+
+
+def test_a_camera_sees_every_panel():
+    fig = Figure()
+    panels = fig.subplots(1, 2)
+    camera = spikeplot.Camera(fig)
+    drawn = [panel.scatter([0], [0]) for panel in panels]
+    assert camera.snap() == drawn
+
+
+# -- spike counts ------------------------------------------------------------------------------------------------------
+
+LABELS = [f"neuron {n}" for n in range(N)]
+
+
+def shown(artists) -> tuple[list, list]:
+    """The ends of the bars, and the dots on them."""
+    (bars,) = (artist for artist in artists if isinstance(artist, LineCollection))
+    (dots,) = (artist for artist in artists if getattr(artist, "get_marker", lambda: None)() == "o")
+    return [segment[1].tolist() for segment in bars.get_segments()], dots.get_xydata().tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_count_has_a_bar_and_a_dot_per_neuron(form):
+    fig, ax = canvas()
+    assert spikeplot.spike_count(FORMS[form](spikes()), fig, ax, LABELS) is None
+    wanted = [[count, n + 1] for n, count in enumerate(spikes().sum(0).tolist())]
+    assert shown([*ax.collections, *ax.lines]) == (wanted, wanted)
+    assert [label.get_text() for label in ax.get_yticklabels()] == LABELS
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Time Step", "Labels")
+    assert ax.get_xlim() == (0, T)
+
+
+def test_a_count_may_end_early():
+    fig, ax = canvas()
+    spikeplot.spike_count(spikes(), fig, ax, LABELS, num_steps=7)
+    assert [bar[0] for bar in shown([*ax.collections, *ax.lines])[0]] == spikes()[:7].sum(0).tolist()
+    assert ax.get_xlim() == (0, 7)
+
+
+@pytest.mark.parametrize(("gridshader", "bands"), [(True, 4), (False, 0)])
+def test_the_time_of_a_count_is_shaded_in_bands(gridshader, bands):
+    fig, ax = canvas()
+    spikeplot.spike_count(spikes(), fig, ax, LABELS, gridshader=gridshader)
+    edges = [(band.get_x(), band.get_x() + band.get_width()) for band in ax.patches]
+    assert edges == [(2.5, 5), (7.5, 10), (12.5, 15), (17.5, 20)][:bands]
+
+
+@pytest.mark.parametrize("interpolate", [1, 3])
+def test_an_animated_count_grows_behind_the_time(interpolate):
+    fig, ax = canvas()
+    animation = spikeplot.spike_count(spikes(), fig, ax, LABELS, animate=True, interpolate=interpolate, interval=50)
+    frames = frames_of(animation)
+    assert len(frames) == T * interpolate
+    for number, frame in enumerate(frames):
+        bars, dots = shown(frame)
+        counts = spikes()[: number // interpolate + 1].sum(0).tolist()
+        assert [bar[0] for bar in bars] == [dot[0] for dot in dots] == counts
+        assert list(frame[-1].get_xdata()) == pytest.approx([number / interpolate] * 2)
+    assert animation._interval == 50
+
+
+def test_a_count_may_be_labelled_in_seconds():
+    fig, ax = canvas()
+    spikeplot.spike_count(spikes(), fig, ax, LABELS, time_step=1e-3)
+    assert ax.get_xlabel() == "Time [s]"
+    assert ax.xaxis.get_major_formatter()(15, 0) == "0.015"
+
+
+# -- traces ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_traces_have_a_panel_per_neuron_in_the_current_figure(form):
+    mem = spikes()
+    fig = plt.figure()
+    spikeplot.traces(FORMS[form](mem), dim=(2, 3), titles=["first", "second"])
+    assert plt.gcf() is fig
+    assert [panel.get_title() for panel in fig.axes] == ["first", "second", "", "", "", ""]
+    for n, panel in enumerate(fig.axes):
+        assert np.array_equal(panel.lines[0].get_ydata(), mem[:, n])
+        assert not panel.axison
+    assert len({panel.get_ylim() for panel in fig.axes}) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_spikes_rise_from_the_traces(form):
+    spikeplot.traces(torch.full((T, N), 0.5), FORMS[form](spikes()), dim=(1, 2), spk_height=3)
+    assert len(plt.gcf().axes) == 2
+    assert np.allclose(plt.gcf().axes[1].lines[0].get_ydata(), 0.5 + 3 * spikes()[:, 1])
+
+
+# -- what does not work ------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "images of a batch": (lambda fig, ax: spikeplot.animator(torch.rand(5, 1, 4, 4), fig, ax), r"\(5, 1, 4, 4\)"),
+    "no images": (lambda fig, ax: spikeplot.animator(torch.rand(0, 4, 4), fig, ax), r"\(0, 4, 4\)"),
+    "too many images": (lambda fig, ax: spikeplot.animator(torch.rand(5, 4, 4), fig, ax, 6), "the data has 5"),
+    "counts of a batch": (
+        lambda fig, ax: spikeplot.spike_count(torch.rand(5, 2, 6), fig, ax, LABELS),
+        "one of a batch",
+    ),
+    "labels": (lambda fig, ax: spikeplot.spike_count(torch.rand(5, 2), fig, ax, LABELS), "6 labels for 2 neurons"),
+    "too many steps": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, T + 1), "the data has 20"),
+    "no frames": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, interpolate=0), "interpolate is 0"),
+    "traces of a batch": (lambda fig, ax: spikeplot.traces(torch.rand(5, 2, 9)), r"\(5, 2, 9\)"),
+    "other spikes": (lambda fig, ax: spikeplot.traces(torch.rand(5, 9), torch.rand(5, 8)), r"\(5, 8\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_drawn_is_told_in_a_sentence(name):
+    call, told = REFUSED[name]
+    with pytest.raises(ValueError, match=told):
+        call(*canvas())
+
+
+def test_more_panels_than_neurons_leave_no_figure():
+    with pytest.raises(IndexError, match="3 x 3 panels are too many for 6 neurons"):
+        spikeplot.traces(spikes())
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("call", [lambda ax: spikeplot.raster(spikes(), ax), lambda ax: spikeplot.Camera(ax.figure)])
+def test_without_matplotlib_the_extra_is_named(call, monkeypatch):
+    _, ax = canvas()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'spikeloom\[plot\]'"):
+        call(ax)
+
+
+def test_the_module_loads_without_matplotlib_and_pandas():
+    code = "import sys, spikeloom; spikeloom.spikeplot.raster; print({'matplotlib', 'pandas'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
