@@ -17,6 +17,9 @@ is always taken."""
 LEAST_WORK = 1 << 22
 """Multiplications of the dense product below which it is taken: it is over before a kernel is called."""
 
+LEAST_ROWS = 2
+"""Rows per input below which the dense product is taken: packing the weight would cost more than zeros save."""
+
 SAMPLED = 64
 """Rows in which active inputs are counted, spread evenly over all."""
 
@@ -89,6 +92,7 @@ def _can_skip(x: Tensor, layer: nn.Linear) -> bool:
         and x.dim() > 0
         and x.shape[-1] == layer.in_features
         and x.numel() * layer.out_features >= LEAST_WORK
+        and x.numel() >= LEAST_ROWS * layer.in_features**2
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and not numba_missing()

@@ -17,6 +17,7 @@ from ..oracle import assert_close
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers too go through the kernels."""
     monkeypatch.setattr(accelerating, "LEAST_WORK", 0)
+    monkeypatch.setattr(accelerating, "LEAST_ROWS", 0)
 
 
 def layer_of(width: int, bias: bool, dtype: torch.dtype = torch.float32) -> nn.Linear:
@@ -87,9 +88,13 @@ def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> 
     assert layer.path == "dense"
     with pytest.raises(RuntimeError):
         layer(x[:, :3])
-    monkeypatch.setattr(accelerating, "LEAST_WORK", 1 << 40)
-    layer(x)
-    assert layer.path == "dense"
+    for limit in ("LEAST_WORK", "LEAST_ROWS"):
+        layer(x)
+        assert layer.path == "sparse"
+        with monkeypatch.context() as patch:
+            patch.setattr(accelerating, limit, 1 << 40)
+            layer(x)
+        assert layer.path == "dense"
 
 
 def test_it_is_in_place_and_reversible_and_leaves_neurons_alone() -> None:
