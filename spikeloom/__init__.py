@@ -10,6 +10,7 @@ from .layers import BatchNormTT2d as BatchNormTT2d
 from .layers import DelayedLinear as DelayedLinear
 from .layers import GradedSpikes as GradedSpikes
 from .layers import SynapticDelay as SynapticDelay
+from .linear import accelerate as accelerate
 from .network import Diagnosis as Diagnosis
 from .network import Explanation as Explanation
 from .network import diagnose as diagnose

@@ -15,7 +15,7 @@ import spikeloom as snn
 
 from .bench.report import duration, machine, version_of, versions
 from .scan.cache import ENVIRONMENT, cache_dir, cache_size
-from .scan.select import LADDER
+from .scan.select import families
 
 REQUIRED = ("numpy", "numba")
 OPTIONAL = {
@@ -85,7 +85,7 @@ def devices() -> list[str]:
 
 def names() -> list[str]:
     """The backends, fastest first."""
-    return [backend.name for backend in LADDER]
+    return families()
 
 
 # -- backends ----------------------------------------------------------------------------------------------------------

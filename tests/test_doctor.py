@@ -54,7 +54,7 @@ def test_a_sound_installation(report):
 def test_numba_is_missing(report, monkeypatch):
     versions = {name: v for name, v in doctor.versions().items() if name != "numba"}
     monkeypatch.setattr(doctor, "versions", lambda: versions)
-    monkeypatch.setattr(select, "_numba_missing", lambda: "numba is not installed (pip install numba)")
+    monkeypatch.setattr(select, "numba_missing", lambda: "numba is not installed (pip install numba)")
     sections = report()
     assert "not installed, but required: pip install numba" in line(sections["Versions"], "numba")
     trial = line(sections["Backends, fastest first"], "numba on cpu")

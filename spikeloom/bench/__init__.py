@@ -10,8 +10,9 @@ from .losses import LOSSES
 from .neurons import NEURONS
 from .parallel import PARALLEL
 from .quant import QUANT
+from .recurrent import RECURRENT
 from .runner import Case
 from .start import START
 
-EVERY = (LEAKY, *NEURONS, *PARALLEL, THREADS, START, *LOSSES, QUANT)
+EVERY = (LEAKY, *NEURONS, *PARALLEL, RECURRENT, THREADS, START, *LOSSES, QUANT)
 CASES: Mapping[str, Case] = {case.name: case for case in EVERY}

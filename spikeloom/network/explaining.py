@@ -156,7 +156,9 @@ class _Watch:
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
             static = bool(tensors) and time.is_static(tensors[0])
             shape = tuple(tensors[0].shape[1:]) if tensors else ()
-            self.seen.append((time, module, Row(path, kind, "torch", (), _density(tensors), static, shape)))
+            self.seen.append(
+                (time, module, Row(path, kind, getattr(module, "path", "torch"), (), _density(tensors), static, shape))
+            )
 
     def rows(self, time: Time) -> list[Row]:
         """Those of the run that counted; one that was given up has another time."""

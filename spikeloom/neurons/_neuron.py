@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.decay import DECAYS
 from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
-from ..scan.loop import Trajectory
+from ..scan.loop import Feedback, Trajectory
 from ..scan.program import Program, program_for
 from ..scan.select import Call, choose
 from ._graph import Passage, carried
@@ -200,7 +200,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
             params=params,
             traced=steps is not None and (self.output or not self.init_hidden or wants_states(self)),
             layer=self._label(),
-            feedback=self._feedback if self.all_to_all else None,
+            feedback=self._feedback(),
         )
         machine, refusals = choose(call)
         run = machine.run(call)
@@ -213,8 +213,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         why = why_by_methods(self)
         return ByMethods(self, why) if why else self._program
 
-    def _feedback(self, spk: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no recurrent layer")
+    def _feedback(self) -> Feedback | None:
+        """What brings the spikes back into the input, if anything does (see `Recurrent`)."""
+        return None
 
     def _note(self, run: Trajectory, machine: str, states: tuple[Tensor, ...], steps: int | None) -> None:
         """Remember what `reset` and the message about freed graphs need."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..cells.firing import Model
+from ..scan.loop import Feedback
 from ._lif import LIF
 
 Size = int | tuple[int, int]
@@ -66,11 +67,8 @@ class Recurrent(LIF):
     def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (spk, *states[1:])  # the first state is the spike itself
 
-    def _feedback(self, spk: Tensor) -> Tensor:
-        """What the spikes add to the next input, [B, *N], in the dtype of the state."""
-        weight = next(self.recurrent.parameters(), spk)
-        fed: Tensor = self.recurrent(spk.to(weight.dtype))
-        return fed.to(spk.dtype)
+    def _feedback(self) -> Feedback | None:
+        return Feedback(self.recurrent) if self.all_to_all else None
 
 
 def _recurrent_layer(kind: str, given: Mapping[str, Any]) -> nn.Module | None:

@@ -52,7 +52,10 @@ def _version() -> str:
     import numba
 
     here = Path(__file__).parent
-    parts = [(here / name).read_bytes() for name in ("memory.py", "team.py", "threads.py")]
+    parts = [
+        (here / name).read_bytes()
+        for name in ("memory.py", "products.py", "team.py", "threads.py", "tiles.py", "tiling.py")
+    ]
     return hashlib.sha256(b"".join(parts) + numba.__version__.encode()).hexdigest()
 
 

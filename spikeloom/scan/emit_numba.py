@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import torch
+
 from .numba_module import lines, module_source
 from .program import Derivation
 from .trace import Symbol, needed
@@ -57,7 +59,8 @@ class Variant:
         dtype: "float32" or "float64".
         params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
         traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not.
-        grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward.
+        grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
+            "back": that of a recurrent neuron, see `emit_recurrent`.
     """
 
     dtype: str
@@ -86,6 +89,11 @@ class Variant:
 def traced_in(code: str) -> str:
     """`Variant.traced` of a code; torch.compile can trace this, and not `parse`, which keeps what it has found."""
     return code.split("-")[2]
+
+
+def word_of(dtype: torch.dtype) -> str:
+    """How kernels name a dtype."""
+    return "float64" if dtype == torch.float64 else "float32"
 
 
 def forward_words(states: int, params: int) -> list[str]:
@@ -132,9 +140,20 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     """
     count = len(derivation.trace.states), len(variant.params)
     words = backward_words(*count) if variant.grad else forward_words(*count)
-    parts = _backward(derivation, variant) if variant.grad else _forward(derivation, variant)
-    body = BODY.format(block=BLOCK, uniforms=lines(_uniforms(variant), 1), **parts)
+    part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
+    rows, source = lines(part.rows, 3), lines(part.body, 4)
+    body = BODY.format(block=BLOCK, uniforms=lines(part.uniforms, 1), time=part.time, rows=rows, body=source)
     return module_source(title, variant.dtype, words, body, team, cached)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Lines of a kernel: what is loaded once, the loop over time, what is done at each step and for each element."""
+
+    uniforms: list[str]
+    time: str
+    rows: list[str]
+    body: list[str]
 
 
 class Names:
@@ -172,25 +191,23 @@ def _per_element(variant: Variant) -> list[str]:
     return [f"param{k}_m = load(param{k}, m)" for k, kind in enumerate(variant.params) if kind in "vV"]
 
 
-def _forward(derivation: Derivation, variant: Variant) -> dict[str, str]:
+def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
+    """The forward of a step; `fed` is what comes to the input, as source."""
     states = range(len(derivation.trace.states))
     name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
-    body = ["x_m = load(x_t, m)", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
+    body = [f"x_m = load(x_t, m){fed}", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
     kept = [k for k in states if variant.traced[k] == "1"]
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
-    return {
-        "time": "t in range(steps)",
-        "rows": lines(rows, 3),
-        "body": lines(body, 4),
-    }
+    return Part(_uniforms(variant), "t in range(steps)", rows, body)
 
 
-def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
+def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
+    """The backward of a step; `fed` is what comes to the gradient of the spikes, as source."""
     step = derivation.trace
     states = range(len(step.states))
     name = Names(derivation, recalled=True)
@@ -213,10 +230,13 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
     for k, g in enumerate(derivation.cotangents):
         if g in reads:
             rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad{k}_stride")
-            carried = f" + load(carry{k - 1}, m)" if k else ""
+            carried = f" + load(carry{k - 1}, m)" if k else fed
             body.append(f"grad{k}_m = load(grad{k}_t, m){carried}")
     body += _per_element(variant) + name.assign(nodes)
-    if variant.grad != "none":
+    if variant.grad == "back":
+        rows.append("dx_t = dx + SIZE * t * dx_stride")
+        body += [f"store(dx_t, m, {name(dx)})", f"store(summed, m, load(summed, m) + {name(dx)})"]
+    elif variant.grad != "none":
         rows.append("dx_t = dx + SIZE * t * size" if variant.grad == "each" else "dx_t = dx")
         before = "load(dx_t, m) + " if variant.grad == "sum" else ""
         body.append(f"store(dx_t, m, {before}{name(dx)})")
@@ -226,8 +246,4 @@ def _backward(derivation: Derivation, variant: Variant) -> dict[str, str]:
         for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
         if kind.isupper() and g is not None
     ]
-    return {
-        "time": "t in range(steps - 1, -1, -1)",
-        "rows": lines(rows or ["pass"], 3),
-        "body": lines(body, 4),
-    }
+    return Part(_uniforms(variant), "t in range(steps - 1, -1, -1)", rows or ["pass"], body)

@@ -10,21 +10,23 @@ from torch import Tensor
 
 from . import arena, threads
 from .emit_numba import Variant, emit
+from .emit_recurrent import emit_recurrent
 from .numba_module import compiled
 from .program import program_of
 
-_kernels: dict[tuple[str, str], threads.Entry] = {}
+_kernels: dict[tuple[str, str, bool], threads.Entry] = {}
 
 
-def kernel(key: str, variant: Variant) -> threads.Entry:
-    """A kernel of a program, compiled at first use and kept for the life of the process."""
-    entry = _kernels.get((key, variant.code))
+def kernel(key: str, variant: Variant, recurrent: bool = False) -> threads.Entry:
+    """A kernel of a program, compiled at first use and kept for the life of the process; see `emit_recurrent`."""
+    entry = _kernels.get((key, variant.code, recurrent))
     if entry is None:
         program = program_of(key)
         derivation = program.derivation
         assert derivation is not None
         title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
-        entry = _kernels[key, variant.code] = compiled(partial(emit, derivation, variant, title))
+        source = partial(emit_recurrent if recurrent else emit, derivation, variant, title)
+        entry = _kernels[key, variant.code, recurrent] = compiled(source)
     return entry
 
 

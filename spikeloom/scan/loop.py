@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Step = Callable[..., tuple[Tensor, ...]]
 """One time step: (x [*S], *states [*S]) -> (spk [*S], *states)."""
@@ -25,7 +25,20 @@ class Trajectory:
     finals: tuple[Tensor, ...]
 
 
-def fed_back(step: Step, feedback: Callable[[Tensor], Tensor]) -> Step:
+@dataclass(frozen=True)
+class Feedback:
+    """A layer through which the spikes of a step come back into the input of the next."""
+
+    layer: nn.Module
+
+    def __call__(self, spk: Tensor) -> Tensor:
+        """What the spikes add to the input, [B, *N], in their dtype."""
+        weight = next(self.layer.parameters(), spk)
+        fed: Tensor = self.layer(spk.to(weight.dtype))
+        return fed.to(spk.dtype)
+
+
+def fed_back(step: Step, feedback: Feedback) -> Step:
     """The step of a neuron whose own spikes come back into its input; its first state is its last spikes."""
 
     def step_with_feedback(x: Tensor, spk: Tensor, *states: Tensor) -> tuple[Tensor, ...]:

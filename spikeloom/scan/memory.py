@@ -1,4 +1,4 @@
-"""Reading and writing raw memory inside a kernel: three instructions that Numba lacks.
+"""Reading and writing raw memory inside a kernel: instructions that Numba lacks.
 
 A kernel gets addresses, not arrays: arrays would be unpacked at every call, and their wrap-around indexing keeps the
 compiler from using vector instructions. Addresses are 64-bit integers; indices count elements.
@@ -47,4 +47,4 @@ def _storer(scalar: Any, name: str) -> Any:
 
 load_float32, store_float32 = _loader(types.float32, "load_float32"), _storer(types.float32, "store_float32")
 load_float64, store_float64 = _loader(types.float64, "load_float64"), _storer(types.float64, "store_float64")
-word = _loader(types.int64, "word")
+word, store_word = _loader(types.int64, "word"), _storer(types.int64, "store_word")

@@ -12,7 +12,7 @@ from math import inf, nan
 import numpy as np
 from numba import cfunc, types
 from spikeloom.scan.memory import load_{dtype} as load, store_{dtype} as store, word
-{team_import}
+{imports}
 R = np.{dtype}
 SIZE = {size}
 
@@ -34,7 +34,9 @@ def lines(source: Iterable[str], depth: int) -> str:
     return indent("\n".join(source), "    " * depth)
 
 
-def module_source(title: str, dtype: str, words: Sequence[str], body: str, team: bool, cached: bool) -> str:
+def module_source(
+    title: str, dtype: str, words: Sequence[str], body: str, team: bool, cached: bool, imports: str = ""
+) -> str:
     """The source of a module with `kernel`.
 
     Args:
@@ -44,12 +46,14 @@ def module_source(title: str, dtype: str, words: Sequence[str], body: str, team:
         body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
         team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
         cached: whether Numba keeps the machine code beside the source.
+        imports: further lines of import.
     """
+    own = "from spikeloom.scan.team import team_size, thread_number\n" if team else ""
     return SOURCE.format(
         title=title,
         dtype=dtype,
         size=4 if dtype == "float32" else 8,
-        team_import="from spikeloom.scan.team import team_size, thread_number\n" if team else "",
+        imports=imports + own,
         cached=cached,
         extra="" if team else ", me, threads",
         extra_types="" if team else ", types.int64, types.int64",

@@ -1,20 +1,20 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..scoped import Scoped
-from . import op
-from .emit_numba import Variant
-from .loop import Step, Trajectory, fed_back, loop
-from .program import Program, read_states
+from . import op, recurrent
+from .emit_numba import Variant, word_of
+from .loop import Feedback, Step, Trajectory, fed_back, loop
+from .program import Program, read_states, reads_input
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Call:
         params: the cell's parameters by name, each broadcastable to [*S].
         traced: whether the states of every step are wanted, not only the last.
         layer: how messages name the neuron.
-        feedback: a layer from the spikes of the step before, which are then the first state, to what they add to the
-            input.
+        feedback: what the spikes of the step before, which are then the first state, add to the input.
     """
 
     program: Program
@@ -40,19 +39,25 @@ class Call:
     params: Mapping[str, Tensor]
     traced: bool = True
     layer: str = "the neuron"
-    feedback: Callable[[Tensor], Tensor] | None = None
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True)
 class Backend:
     """A machine: its name, why it would not run a call, and how it runs one.
 
-    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`.
+    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`. What
+    follows a comma in its name is a variety of one backend.
     """
 
     name: str
     refusals: Callable[[Any], list[str]]
     run: Callable[[Any], Any]
+
+    @property
+    def family(self) -> str:
+        """The name by which it is asked for."""
+        return self.name.partition(",")[0]
 
 
 def _run_loop(call: Call) -> Trajectory:
@@ -83,7 +88,7 @@ _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
 
-def _numba_missing() -> str:
+def numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
     if not _no_numba and not torch.compiler.is_compiling():
         _no_numba.append(_why_no_numba())
@@ -92,7 +97,7 @@ def _numba_missing() -> str:
 
 def numba_refusals(call: Any) -> list[str]:
     """Why no kernel runs a call that has a `program` and an input `x`."""
-    why = [reason for reason in (call.program.untraceable, _numba_missing()) if reason]
+    why = [reason for reason in (call.program.untraceable, numba_missing()) if reason]
     if call.x.device.type != "cpu":
         why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
     if call.x.dtype not in (torch.float32, torch.float64):
@@ -102,14 +107,35 @@ def numba_refusals(call: Any) -> list[str]:
     return why
 
 
+def _fused_refusals(call: Call) -> list[str]:
+    why = numba_refusals(call)
+    if why or call.feedback is None or call.steps is None:
+        return why
+    if torch.compiler.is_compiling():
+        return ["the recurrent layer is compiled with the network, step by step"]
+    return recurrent.refusals(call.feedback, call.x)
+
+
 def _run_numba(call: Call) -> Trajectory:
-    params = call.program.hoist(call.params)
     if call.feedback is not None:
-        return _looped(call, partial(_one_step, call, params))
+        return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
+    params = call.program.hoist(call.params)
     code = _variant(call, params).code
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
+
+
+def _run_steps(call: Call) -> Trajectory:
+    return _looped(call, partial(_one_step, call, call.program.hoist(call.params)))
+
+
+def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
+    assert isinstance(layer, nn.Linear)
+    params = call.program.hoist(call.params)
+    plan = _recurrent_plan(call, layer, params)
+    spk, finals, traces = recurrent.scan(plan, call.x, layer, call.states, params)
+    return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -121,18 +147,44 @@ def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
-    dtype = "float64" if call.x.dtype == torch.float64 else "float32"
-    learning = torch.is_grad_enabled() and any(t.requires_grad for t in (call.x, *call.states, *params))
-    kinds = ""
-    for p in params:
-        kind = "u" if p.numel() == 1 else "v"
-        kinds += kind.upper() if learning and p.requires_grad else kind
+    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params))
+    kinds = _kinds(params, learning)
     asked = call.traced and call.steps is not None
     if not learning:
         return Variant(dtype, kinds, call.program.every_state if asked else "0" * len(call.states), "")
-    each = call.steps is None or len(call.x) == call.steps
-    grad = "none" if not call.x.requires_grad else "each" if each else "sum"
+    grad = _input_gradient(call)
     return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad)
+
+
+def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) -> recurrent.Plan:
+    """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
+    key, dtype = call.program.key, word_of(call.x.dtype)
+    learning = _learning((call.x, *call.states, *params, *layer.parameters()))
+    kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
+    if call.traced:
+        kept = "1" * len(kept)
+    elif learning:
+        kept = read_states(key, kinds, grad).replace("s", "1")
+    kept += "1" if learning and reads_input(key) else "0"
+    assert call.steps is not None
+    variant, learns = Variant(dtype, kinds, kept, grad), layer.weight.requires_grad
+    return recurrent.Plan(key, variant, call.layer, call.steps, _input_gradient(call), learns)
+
+
+def _learning(tensors: Iterable[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _kinds(params: tuple[Tensor, ...], learning: bool) -> str:
+    """The letters of `Variant.params`."""
+    kinds = ("u" if p.numel() == 1 else "v" for p in params)
+    return "".join(k.upper() if learning and p.requires_grad else k for k, p in zip(kinds, params, strict=True))
+
+
+def _input_gradient(call: Call) -> str:
+    """Whether the gradient of the input is wanted at each step, as a sum over them, or not."""
+    each = call.steps is None or len(call.x) == call.steps
+    return "none" if not call.x.requires_grad else "each" if each else "sum"
 
 
 def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
@@ -145,12 +197,18 @@ def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
 
 
 LADDER: tuple[Backend, ...] = (
-    Backend("numba", numba_refusals, _run_numba),
+    Backend("numba", _fused_refusals, _run_numba),
+    Backend("numba, step by step", numba_refusals, _run_steps),
     Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""
 
 _forced: Scoped[str | None] = Scoped("spikeloom_backend", None, outer=True)
+
+
+def families() -> list[str]:
+    """The names of backends, fastest first."""
+    return [*dict.fromkeys(b.family for b in LADDER)]
 
 
 @contextmanager
@@ -169,7 +227,7 @@ def backend(name: str) -> Iterator[None]:
         >>> with snn.backend("loop"):
         ...     spk, mem = snn.Leaky(beta=0.9)(torch.ones(2, 3))
     """
-    known = [b.name for b in LADDER]
+    known = families()
     if name not in known:
         raise ValueError(f"there is no backend {name!r}; choose one of {', '.join(known)}")
     with _forced.set(name):
@@ -179,12 +237,12 @@ def backend(name: str) -> Iterator[None]:
 def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list[str]]:
     """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
     forced = _forced.get()
-    reasons: list[str] = []
+    reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
     for machine in ladder:
-        if forced not in (None, machine.name):
+        if forced not in (None, machine.family):
             continue
         why = machine.refusals(call)
         if not why:
-            return machine, reasons
-        reasons.extend(f"{machine.name}: {reason}" for reason in why)
+            return machine, [*reasons]
+        reasons |= dict.fromkeys(f"{machine.family}: {reason}" for reason in why)
     raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {'; '.join(reasons)}")

@@ -1,0 +1,90 @@
+"""A tile of a matrix product, held in vector registers: what Numba's own loops cannot be made to do.
+
+For a few rows i and the `PANEL` bytes of columns that begin at an address,
+
+    out[i, :] += sum over n < count of  values[i, k] * matrix[k, :],   k = n, or index[n] where there are indices
+
+with the sums in registers. Each is added up in the order of n, whatever the tile's height and whether zeros are left
+out, so dense and sparse products of finite numbers give the same bits. The vectors are LLVM's: a machine whose own are
+shorter, or that has no fused multiply-add, runs the same code in more instructions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .tiling import HEIGHT, panel_bytes
+
+_WORDS = {types.float32: (ir.FloatType(), 4, "f32"), types.float64: (ir.DoubleType(), 8, "f64")}
+
+
+LANES = 64 if panel_bytes() == 256 else 16
+"""Bytes of a vector: the longest that the registers hold, or four of them where they are short."""
+
+
+def _tile(scalar: Any, height: int, indexed: bool) -> Callable[..., None]:
+    element, size, suffix = _WORDS[scalar]
+    lanes = LANES // size
+    vector, columns = ir.VectorType(element, lanes), panel_bytes() // LANES
+
+    def tile(
+        typingctx: Any,
+        values: Any,
+        row_stride: Any,
+        step: Any,
+        index: Any,
+        count: Any,
+        matrix: Any,
+        matrix_stride: Any,
+        out: Any,
+        out_stride: Any,
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values, row_stride, step, index, count, matrix, matrix_stride, out, out_stride = args
+            word = ir.IntType(64)
+            fused = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}{suffix}"
+            )
+
+            def at(base: Any, offset: Any, kind: Any) -> Any:
+                return builder.gep(builder.inttoptr(base, kind.as_pointer()), [offset])
+
+            def slots(base: Any, first: Any) -> list[Any]:
+                """Pointers to the vectors of a panel's row."""
+                start = at(base, first, element)
+                steps = [builder.gep(start, [word(j * lanes)]) for j in range(columns)]
+                return [builder.bitcast(s, vector.as_pointer()) for s in steps]
+
+            outs = [slots(out, builder.mul(out_stride, word(i))) for i in range(height)]
+            sums = [[cgutils.alloca_once(builder, vector) for _ in range(columns)] for _ in range(height)]
+            for row, kept in zip(outs, sums, strict=True):
+                for pointer, own in zip(row, kept, strict=True):
+                    builder.store(builder.load(pointer, align=size), own)
+            with cgutils.for_range(builder, count) as loop:
+                k = builder.load(at(index, loop.index, word), align=8) if indexed else loop.index
+                weights = [builder.load(s, align=size) for s in slots(matrix, builder.mul(k, matrix_stride))]
+                for i, kept in enumerate(sums):
+                    offset = builder.add(builder.mul(row_stride, word(i)), builder.mul(k, step))
+                    value = builder.load(at(values, offset, element), align=size)
+                    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+                    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+                    many = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+                    for own, weight in zip(kept, weights, strict=True):
+                        builder.store(builder.call(fused, [many, weight, builder.load(own)]), own)
+            for row, kept in zip(outs, sums, strict=True):
+                for pointer, own in zip(row, kept, strict=True):
+                    builder.store(builder.load(own), pointer, align=size)
+            return context.get_dummy_value()
+
+        return types.void(*(types.int64,) * 9), generate
+
+    return intrinsic(tile)
+
+
+tall_float32, tall_float64 = (_tile(kind, HEIGHT, indexed=False) for kind in (types.float32, types.float64))
+flat_float32, flat_float64 = (_tile(kind, 1, indexed=False) for kind in (types.float32, types.float64))
+listed_float32, listed_float64 = (_tile(kind, 1, indexed=True) for kind in (types.float32, types.float64))

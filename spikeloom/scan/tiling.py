@@ -1,0 +1,21 @@
+"""How matrix products are cut: into panels of columns, tiles of a panel, and chunks of rows."""
+
+from functools import cache
+
+HEIGHT = 4
+"""Rows of a tall tile."""
+
+ROWS = 16
+"""Rows of a recurrent layer that go through time, and through a product, together: each panel of the matrix is read
+once for all of them."""
+
+CHUNK = 256
+"""The same for a product by itself, and the rows of which an outer product collects the nonzero values."""
+
+
+@cache
+def panel_bytes() -> int:
+    """Bytes of a row of a panel: 16 sums in a tall tile, as many registers as leave room for the operands."""
+    import llvmlite.binding  # with Numba, which is not loaded before a kernel is needed
+
+    return 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64

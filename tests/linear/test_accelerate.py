@@ -1,0 +1,124 @@
+"""Accelerated Linears give what plain ones give, and stay nn.Linear layers."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikeloom as snn
+from spikeloom.linear import DENSE_ABOVE, SpikeLinear, accelerating
+
+from ..oracle import assert_close
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers too go through the kernels."""
+    monkeypatch.setattr(accelerating, "LEAST_WORK", 0)
+    monkeypatch.setattr(accelerating, "LEAST_ROWS", 0)
+
+
+def layer_of(width: int, bias: bool, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    draw = torch.Generator().manual_seed(width)
+    layer = nn.Linear(width, 33, bias, dtype=dtype)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.randint(-8, 9, p.shape, generator=draw) / 8)
+    return layer
+
+
+def spikes(*shape: int, density: float, kind: str = "0/1") -> Tensor:
+    draw = torch.Generator().manual_seed(1)
+    sizes = {"0/1": torch.ones(shape), "graded": torch.randint(1, 9, shape, generator=draw) / 4}
+    sizes["signed"] = sizes["graded"] * (2 * torch.randint(0, 2, shape, generator=draw) - 1)
+    return sizes[kind] * (torch.rand(shape, generator=draw) < density)
+
+
+def run(layer: nn.Linear, x: Tensor, pull: Tensor) -> list[Tensor | None]:
+    """The output, then the gradients of the input and the parameters."""
+    x = x.clone().requires_grad_()
+    out = layer(x)
+    return [out, *torch.autograd.grad(out, [x, *layer.parameters()], pull)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["0/1", "graded", "signed"])
+@pytest.mark.parametrize("shape", [(70,), (3, 70), (300, 65), (4, 5, 70)])
+def test_output_and_gradients_are_those_of_the_dense_product(
+    bias: bool, dtype: torch.dtype, kind: str, shape: tuple[int, ...]
+) -> None:
+    layer = layer_of(shape[-1], bias, dtype)
+    x = spikes(*shape, density=0.05, kind=kind).to(dtype)
+    pull = (torch.randint(-8, 9, (*shape[:-1], 33), generator=torch.Generator().manual_seed(2)) / 8).to(dtype)
+    wanted = run(layer, x, pull)
+    snn.accelerate(layer)
+    got = run(layer, x, pull)
+    assert layer.path == "sparse"
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert_close(ours, theirs, "sums of small dyadic numbers", exact=True)
+
+
+@pytest.mark.parametrize("where", ["weight", "gradient", "input"])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_nan_and_infinity_flow_as_in_the_dense_product(where: str, bad: float) -> None:
+    layer, x, pull = layer_of(70, True), spikes(9, 70, density=0.05), torch.ones(9, 33)
+    with torch.no_grad():
+        {"weight": layer.weight, "gradient": pull, "input": x}[where][2, 3] = bad
+    wanted, got = run(layer, x, pull), run(snn.accelerate(layer), x, pull)
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert ours is not None
+        assert theirs is not None
+        assert torch.equal(ours.isfinite(), theirs.isfinite())
+
+
+@pytest.mark.parametrize(("density", "path"), [(0.5 * DENSE_ABOVE, "sparse"), (2 * DENSE_ABOVE, "dense")])
+def test_the_density_decides_and_explain_tells(density: float, path: str) -> None:
+    net = snn.accelerate(nn.Sequential(layer_of(70, True), snn.Leaky(beta=0.5, init_hidden=True)))
+    assert snn.explain(net, spikes(20, 8, 70, density=density)).rows[0].backend == path
+    assert net[0].path == ""  # explaining changes nothing
+
+
+def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = snn.accelerate(layer_of(70, True)), spikes(9, 70, density=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer.path == "dense"
+    with pytest.raises(RuntimeError):
+        layer(x[:, :3])
+    for limit in ("LEAST_WORK", "LEAST_ROWS"):
+        layer(x)
+        assert layer.path == "sparse"
+        with monkeypatch.context() as patch:
+            patch.setattr(accelerating, limit, 1 << 40)
+            layer(x)
+        assert layer.path == "dense"
+
+
+def test_it_is_in_place_and_reversible_and_leaves_neurons_alone() -> None:
+    net = nn.Sequential(layer_of(70, True), snn.RLeaky(beta=0.5, linear_features=33, init_hidden=True))
+    names, weight = list(net.state_dict()), net[0].weight
+    assert snn.accelerate(net) is net
+    assert [type(net[0]), type(net[1].recurrent)] == [SpikeLinear, nn.Linear]
+    assert (list(net.state_dict()), net[0].weight) == (names, weight)
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert type(twin[0]) is SpikeLinear
+    assert type(snn.accelerate(net, False)[0]) is nn.Linear
+
+
+def test_hooks_are_called() -> None:
+    layer, seen = snn.accelerate(layer_of(70, True)), []
+    layer.register_forward_hook(lambda module, args, out: seen.append(module.path))
+    layer(spikes(9, 70, density=0.05))
+    assert seen == ["sparse"]
+
+
+def test_bad_arguments_are_told() -> None:
+    with pytest.raises(TypeError, match="accelerate got a list; pass a network"):
+        snn.accelerate([])  # type: ignore[arg-type]
+    layer = snn.accelerate(layer_of(70, True))
+    x = spikes(9, 70, density=0.05).requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(layer(x).sum(), x, create_graph=True)
