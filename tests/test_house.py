@@ -181,7 +181,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 PUBLIC = (
-    *(snn, snn.surrogate, snn.spikegen, snn.functional, snn.utils, snn.backprop, snn.spikeplot),
+    *(snn, snn.surrogate, snn.spikegen, snn.functional, snn.layers, snn.utils, snn.backprop, snn.spikeplot),
     importlib.import_module("spikeloom.ops"),
 )
 
