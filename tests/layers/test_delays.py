@@ -157,6 +157,28 @@ def test_beyond_the_bounds_it_is_the_bound_and_only_the_way_back_is_open(make, s
     assert (late.delay.grad != 0).item() == moves
 
 
+def test_at_a_bound_the_sum_over_all_that_share_a_delay_decides():
+    late = snn.SynapticDelay((1, 1), LONGEST, float(LONGEST), learn_delay=True)
+    x = torch.arange(20.0).view(20, 1, 1, 1).expand(20, 1, 1, 2)
+    out = unrolled(late, x)
+    (out[-1] * torch.tensor([1.0, -3.0])).sum().backward(retain_graph=True)
+    back = late.delay.grad.clone()
+    assert back > 0
+    late.delay.grad = None
+    (out[-1] * torch.tensor([-1.0, 0.0])).sum().backward()
+    assert_close(late.delay.grad, back / 2, "delay")
+
+
+def test_only_a_learned_delay_keeps_its_inputs_for_the_backward():
+    kept: dict[bool, int] = {}
+    for learned in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+            unrolled(snn.SynapticDelay(N, LONGEST, learn_delay=learned), torch.rand(T, B, N, requires_grad=True))
+        kept[learned] = max(sizes)
+    assert kept == {False: N, True: (T + LONGEST) * B * N}
+
+
 def test_a_delay_that_is_not_a_number_reads_some_input_and_keeps_the_process_alive():
     late = snn.SynapticDelay(2, LONGEST, learn_delay=True)
     nn.init.constant_(late.delay, float("nan"))

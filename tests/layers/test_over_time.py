@@ -29,6 +29,15 @@ def test_an_input_that_is_the_same_at_every_step_is_repeated(name):
     assert_same(static, outcome(name, lambda layer, x: by_steps(layer, x.expand(9, *x.shape[1:])), x))
 
 
+@every_layer
+def test_such_an_input_is_seen_once_by_what_stands_before(name):
+    """That it need not be repeated for the layers before; nor is the run given up because the layer would fail."""
+    explanation = snn.explain(nn.Sequential(nn.Tanh(), made(name), nn.Tanh()), inputs(name)[0].detach(), steps=9)
+    assert not explanation.repeated
+    assert [row.static for row in explanation.rows][:2] == [True, True]
+    assert explanation.rows[2].static == (name in ("GradedSpikes", "GradedSpikes of images"))
+
+
 class Around(nn.Module):
     """A layer between others, also before the first neuron, where a static input is still one step."""
 
