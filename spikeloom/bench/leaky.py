@@ -12,7 +12,7 @@ from torch import Tensor
 import spikeloom as snn
 
 from ..scan import threads
-from .runner import Case, Outcome, Run, Shape, module_of_snntorch
+from .runner import Case, Outcome, Run, Shape, installed
 
 BETA = 0.9
 UNROLLED, STEPPED, PEER, FLOOR = "spikeloom, unrolled", "spikeloom, step by step", "snnTorch", "floor"
@@ -58,7 +58,7 @@ def stepped_by(library: ModuleType, x: Tensor) -> Run:
 
 def peer(x: Tensor) -> Run:
     """snnTorch called once per step."""
-    return stepped_by(module_of_snntorch(), x)
+    return stepped_by(installed("snntorch"), x)
 
 
 def floor(x: Tensor) -> Run:

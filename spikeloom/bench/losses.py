@@ -10,7 +10,7 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .runner import Case, Outcome, Run, Shape, module_of_snntorch
+from .runner import Case, Outcome, Run, Shape, installed
 
 OURS, PEER, FLOOR = "spikeloom", "snnTorch", "floor"
 SPIKES = 3
@@ -62,7 +62,7 @@ def ours(make: Make, output: Output) -> Run:
 
 def peer(make: Make, output: Output) -> Run:
     """The one of snnTorch."""
-    return run_of(make, module_of_snntorch("functional"), output)
+    return run_of(make, installed("snntorch.functional"), output)
 
 
 def floor(output: Output) -> Run:

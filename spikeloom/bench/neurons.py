@@ -2,7 +2,6 @@
 none, beside the plain loop over the equation.
 """
 
-import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 import spikeloom as snn
 
 from .leaky import PEER, STEPPED, UNROLLED, current, outcome
-from .runner import Case, NotInstalled, Outcome, Run
+from .runner import Case, Outcome, Run, installed
 
 LAW = "the plain loop"
 SIZES = (500, 16, 512)
@@ -72,10 +71,7 @@ def stepped(make: Make, library: str = "spikeloom") -> Callable[[Tensor], Run]:
     """The loop over time that snnTorch's users write."""
 
     def prepare(x: Tensor) -> Run:
-        try:
-            neuron = make(importlib.import_module(library))
-        except ImportError as error:
-            raise NotInstalled(f"not installed ({error}); pip install {library}==1.0.0") from error
+        neuron = make(installed(library))
 
         def run() -> Outcome:
             neuron.reset_mem()

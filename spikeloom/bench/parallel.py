@@ -2,7 +2,6 @@
 weights. Both round their membranes differently, so not each spike is compared, but their sum.
 """
 
-import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 import spikeloom as snn
 
 from .leaky import PEER, current
-from .runner import Case, NotInstalled, Outcome, Run, Shape
+from .runner import Case, Outcome, Run, Shape, installed
 
 OURS = "spikeloom"
 
@@ -48,10 +47,7 @@ def called(make: Make, library: str) -> Callable[[Tensor], Run]:
     """One call over all time, and the backward pass of the sum of its first output, for the input and all weights."""
 
     def prepare(x: Tensor) -> Run:
-        try:
-            package = importlib.import_module(library)
-        except ImportError as error:
-            raise NotInstalled(f"not installed ({error}); pip install {library}==1.0.0") from error
+        package = installed(library)
         torch.manual_seed(1)
         layer = make(package, x.shape[-1])
         wanted = [x, *(p for p in layer.parameters() if p.requires_grad)]

@@ -1,12 +1,10 @@
 """Quantised states: a million of them to 256 levels, beside snnTorch and what PyTorch itself offers."""
 
-import importlib
-
 import torch
 from torch import Tensor
 
 from ..functional.quant import state_quant
-from .runner import Case, NotInstalled, Outcome, Run, Shape
+from .runner import Case, Outcome, Run, Shape, installed
 
 ROUNDED, BISECTED, PEER = "(x * 128).round() / 128", "torch.bucketize", "snnTorch, uniform"
 OURS, OURS_APART = "spikeloom, uniform", "spikeloom, non-uniform"
@@ -29,10 +27,7 @@ def ours(x: Tensor, uniform: bool) -> Run:
 
 def peer(x: Tensor) -> Run:
     """snnTorch's, which compares every value with every level: a gigabyte for a million values."""
-    try:
-        theirs = importlib.import_module("snntorch.functional.quant")
-    except ImportError as error:
-        raise NotInstalled(f"not installed ({error}); pip install snntorch==1.0.0") from error
+    theirs = installed("snntorch.functional.quant")
     q = theirs.state_quant(num_bits=8)
     return lambda: {"values": q(x)}
 

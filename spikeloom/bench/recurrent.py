@@ -1,6 +1,5 @@
 """All-to-all recurrence in the shape of spoken digits: Linear and RLeaky over sparse input, forward and backward."""
 
-import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -12,7 +11,7 @@ import spikeloom as snn
 
 from .leaky import PEER, UNROLLED
 from .neurons import first
-from .runner import Case, NotInstalled, Outcome, Run, Shape
+from .runner import Case, Outcome, Run, Shape, installed
 
 DENSITY, HIDDEN = 0.02, 256
 ACCELERATED, STEPPED = "spikeloom, accelerated", "spikeloom, step by step"
@@ -66,10 +65,7 @@ def stepped(library: str) -> Callable[[Tensor], Run]:
     """The loop over time that snnTorch's tutorials write."""
 
     def prepare(x: Tensor) -> Run:
-        try:
-            linear, neuron = network(importlib.import_module(library), x)
-        except ImportError as error:
-            raise NotInstalled(f"not installed ({error}); pip install {library}==1.0.0") from error
+        linear, neuron = network(installed(library), x)
 
         def run() -> Outcome:
             neuron.reset_mem()

@@ -36,12 +36,12 @@ class CannotRun(Exception):
     """A command was asked for what it cannot do here; the message says what is wrong and what to do."""
 
 
-def module_of_snntorch(name: str = "") -> ModuleType:
-    """snnTorch, or a module of it, where it is installed."""
+def installed(module: str) -> ModuleType:
+    """A module of one of the libraries that are compared, if it is installed; else raises `NotInstalled`."""
     try:
-        return importlib.import_module(f"snntorch.{name}" if name else "snntorch")
+        return importlib.import_module(module)
     except ImportError as error:
-        raise NotInstalled(f"not installed ({error}); pip install snntorch==1.0.0") from error
+        raise NotInstalled(f"not installed ({error}); pip install {module.partition('.')[0]}==1.0.0") from error
 
 
 @dataclass(frozen=True)
