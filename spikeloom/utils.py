@@ -14,7 +14,7 @@ from .network import summary as summary
 
 
 def reset(net: nn.Module) -> None:
-    """Set every state of every neuron in a network to zeros, so that the next input starts afresh.
+    """Set every state of every neuron in a network to what it starts from, nearly always zero, before a new input.
 
     Also what other layers keep from step to step: the inputs on their way through delays, the counts of steps.
 
