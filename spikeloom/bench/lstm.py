@@ -36,10 +36,13 @@ def drawn(shape: Shape) -> Tensor:
 
 
 def outcome(layer: Any, spk: Tensor, x: Tensor) -> Outcome:
-    """The backward pass of the sum of all spikes."""
+    """The backward pass of the sum of all spikes. The gradients are compared in parts of the largest of their tensor:
+    those of weights are sums over time and batch, in an order that is each contestant's own.
+    """
     names = ["input", *dict(layer.named_parameters())]
     grads = torch.autograd.grad(spk.sum(), [x, *layer.parameters()])
-    return {"spikes": spk.detach(), **{f"gradients of {n}": g for n, g in zip(names, grads, strict=True)}}
+    parts = {f"gradients of {n}": g / g.abs().max() for n, g in zip(names, grads, strict=True)}
+    return {"spikes": spk.detach(), **parts}
 
 
 def prepared(make: Make, library: str, spikes: Callable[[Any, Tensor], Tensor]) -> Callable[[Tensor], Run]:
