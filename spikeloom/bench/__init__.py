@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from .leaky import LEAKY, THREADS
 from .losses import LOSSES
+from .lstm import LSTMS
 from .neurons import NEURONS
 from .parallel import PARALLEL
 from .quant import QUANT
@@ -14,5 +15,5 @@ from .recurrent import RECURRENT
 from .runner import Case
 from .start import START
 
-EVERY = (LEAKY, *NEURONS, *PARALLEL, RECURRENT, THREADS, START, *LOSSES, QUANT)
+EVERY = (LEAKY, *NEURONS, *LSTMS, *PARALLEL, RECURRENT, THREADS, START, *LOSSES, QUANT)
 CASES: Mapping[str, Case] = {case.name: case for case in EVERY}

@@ -16,13 +16,15 @@ from ..ops import Value
 class Cell:
     """A neuron model: its equation, the names of its states and of its parameters.
 
-    Two cells with the same equation, names and name are equal, and share their kernels.
+    Two cells with the same equation, names and name are equal, and share their kernels. A cell with several inputs
+    takes a tuple of them as x.
     """
 
     name: str
     equation: Callable[..., tuple[Value, ...]]
     states: tuple[str, ...]
     params: tuple[str, ...]
+    inputs: int = 1
 
     def __call__(self, x: Value, *states: Value, **params: Value) -> tuple[Value, ...]:
         """One step: the spikes, then the new states in order."""

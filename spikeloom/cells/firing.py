@@ -103,12 +103,14 @@ class Model:
         resets: rules that replace those of `RESETS` by name.
         decays: the parameters that are decays per step, which the frame holds between 0 and 1 (see `DECAYS`).
         recurrent: whether the neuron's own spike of the step before, a first state `spk`, comes back as V * spk.
+        inputs: how many values x holds; of several, the charge gets a tuple.
     """
 
     charge: Charge
     resets: Mapping[str, Rule] = field(default_factory=dict, hash=False)
     decays: tuple[str, ...] = ()
     recurrent: bool = False
+    inputs: int = 1
 
     @cached_property
     def states(self) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ class Model:
         timing = "delayed" if frame.delayed else "immediate"
         marks = (*(["recurrent"] if self.recurrent else []), *([frame.decay] if self.decays else []))
         name = "/".join((self.charge.__name__, *marks, frame.reset, timing))
-        return Cell(name, _Equation(self, frame), self.states, self.params)
+        return Cell(name, _Equation(self, frame), self.states, self.params, self.inputs)
 
 
 @dataclass(frozen=True)

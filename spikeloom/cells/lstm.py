@@ -1,18 +1,26 @@
-"""The spiking LSTM: a long short-term memory whose hidden state is a membrane."""
+"""A long short-term memory cell whose output is a membrane: it fires above a threshold.
+
+Its four inputs are what the gates get, the part of the membrane of the step before among it. In the two orders in which
+checkpoints hold them.
+"""
 
 from .. import ops
 from ..ops import Value
-from .firing import Model, States
+from .firing import Model
 
 
-def lstm(gates: tuple[Value, Value, Value, Value], syn: Value, mem: Value) -> States:
-    """syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g);  mem' = sigmoid(o) * tanh(syn').
-
-    The gates i, f, g, o are what a layer makes of input and membrane.
-    """
-    i, f, g, o = gates
+def lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]:
+    """syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g);  mem' = sigmoid(o) * tanh(syn')."""
+    i, f, g, o = x
     syn = ops.sigmoid(f) * syn + ops.sigmoid(i) * ops.tanh(g)
     return syn, ops.sigmoid(o) * ops.tanh(syn)
 
 
-LSTM = Model(lstm)
+def conv_lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]:
+    """The same of inputs in the order i, f, o, g."""
+    i, f, o, g = x
+    return lstm((i, f, g, o), syn, mem)
+
+
+LSTM = Model(lstm, inputs=4)
+CONV_LSTM = Model(conv_lstm, inputs=4)

@@ -28,6 +28,7 @@ class FiringMethods:
     graded_spikes_factor: Tensor
     spike_grad: Callable[..., Tensor]
     state_quant: Any
+    inhibition: bool
 
     def fire(self, mem: Tensor) -> Tensor:
         """Spikes of a membrane [B, *N]: spike_grad(mem - threshold) * graded_spikes_factor.
@@ -38,6 +39,10 @@ class FiringMethods:
             mem = self.state_quant(mem)
         spk: Tensor = self.spike_grad(mem - self.threshold) * self.graded_spikes_factor
         return spk
+
+    def _spikes(self, mem: Tensor) -> Tensor:
+        """What the neuron gives out by its methods for a new membrane [B, *N]."""
+        return self.fire_inhibition(mem.size(0) if mem.dim() else 0, mem) if self.inhibition else self.fire(mem)
 
     def fire_inhibition(self, batch_size: int, mem: Tensor) -> Tensor:
         """Spikes of a membrane [B, N, ...] where only the largest mem - threshold along dimension 1 may fire.
@@ -99,7 +104,7 @@ class ByMethods(Program):
 
         def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
             results = neuron.model.step(firing, frame, x, states, params)
-            return tuple(result.to(x.dtype) for result in results)
+            return tuple(result.to(states[-1].dtype) for result in results)
 
         return step
 
@@ -119,9 +124,7 @@ class MethodFiring:
         return tuple(quantise(s) for s in states) if callable(quantise) else states
 
     def spikes(self, mem: Tensor) -> Tensor:
-        neuron = self.neuron
-        batch = mem.size(0) if mem.dim() else 0
-        spk: Tensor = neuron.fire_inhibition(batch, mem) if neuron.inhibition else neuron.fire(mem)
+        spk: Tensor = self.neuron._spikes(mem)
         return spk
 
 

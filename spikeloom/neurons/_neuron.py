@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.decay import DECAYS
 from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
+from ..scan.linear_maps import MemFeedback
 from ..scan.loop import Feedback, Trajectory
 from ..scan.program import Program, program_for
 from ..scan.select import Call, choose
@@ -77,6 +78,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
     reset_delay: bool = True
     all_to_all: bool = False  # whether spikes come back through a layer (see `Recurrent`)
+    _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
     _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
@@ -198,9 +200,11 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
             steps=steps,
             states=states,
             params=params,
-            traced=steps is not None and (self.output or not self.init_hidden or wants_states(self)),
+            traced=steps is not None
+            and (self.output or not self.init_hidden or self._reads_mems or wants_states(self)),
             layer=self._label(),
             feedback=self._feedback(),
+            mem_feedback=self._mem_feedback(dtype),
         )
         machine, refusals = choose(call)
         run = machine.run(call)
@@ -215,6 +219,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     def _feedback(self) -> Feedback | None:
         """What brings the spikes back into the input, if anything does (see `Recurrent`)."""
+        return None
+
+    def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback | None:
+        """What brings the membrane back into the inputs, if anything does (see `Gated`)."""
         return None
 
     def _note(self, run: Trajectory, machine: str, states: tuple[Tensor, ...], steps: int | None) -> None:

@@ -1,59 +1,70 @@
-"""The spiking convolutional LSTM layer."""
+"""The spiking long short-term memory layer over images."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d
 
-from ._gated import Gated, promoted
+from ..cells.lstm import CONV_LSTM
+from ..scan.linear_maps import ConvMap
+from ..scan.loop import Trajectory
+from ._gated import Gated
+from ._methods import why_by_methods
 from ._neuron import SpikeGrad, SpikingNeuron
-
-Size = int | tuple[int, int]
+from ._recurrent import Size
 
 
 class SConv2dLSTM(Gated):
-    """Spiking convolutional long short-term memory: the gates are convolutions of the input and the membrane.
+    """Convolutional long short-term memory whose output is a membrane that fires.
 
-    (i, f, o, g) = conv(cat([x, mem])), in this order along the channels, and then
+    With the gates i, f, o, g (in this order; torch.nn.LSTM has another) = conv of input_ and mem over all channels:
 
-    syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g);  h = sigmoid(o) * tanh(syn')
+    syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g)
+    h    = sigmoid(o) * tanh(syn')
 
-    with the resets of `SLSTM`, and spk = H(pool(mem') - threshold). The membrane stays between -1 and 1, so the default
-    threshold of 1 is never crossed: pass 0.1 or less. A warning says so.
+    and the resets and the warning of `SLSTM`. Then spk = H(pool(mem') - threshold), where pool is none, max_pool or
+    avg_pool; mem and syn themselves are not pooled.
+
+    The padding keeps the size of images. With a stride, the convolution of the input makes it smaller and syn and mem
+    have the smaller size; they come back through a convolution without stride, or they would shrink at every step.
+    The dilation is that of both.
 
     Args:
         in_channels: channels of the input.
-        out_channels: channels of spikes and states.
-        kernel_size: of the convolution; odd, so that the padding of kernel_size // 2 keeps the size.
-        bias: whether the convolution has a bias.
-        max_pool: kernel of a max pooling of the membrane before the threshold, 0 for none.
-        avg_pool: kernel of an average pooling of the membrane before the threshold, 0 for none.
-        threshold: membrane above which a neuron fires; below 1.
-        reset_mechanism: "none" is the default here.
-        stride: of the input's part of the convolution. The states have the smaller size, and the membrane's part goes
-            over them with stride 1.
-        dilation: of the whole convolution, whose padding grows with it.
-        The others are those of `Leaky`; inhibition means nothing here.
+        out_channels: channels of syn, mem and spk.
+        kernel_size: an odd number, or two, for rows and columns.
+        bias: if False, the convolution has none.
+        max_pool: kernel of a max-pooling before the spikes; 0 is none.
+        avg_pool: kernel of an average-pooling; only one of the two.
+        inhibition: ignored with a warning, as in snnTorch.
+        stride: of the convolution of the input.
+        dilation: of the convolutions of the input and of mem.
+        The others are those of `Leaky`.
+
+    The weights stand in `conv`, an nn.Conv2d over the channels of the input and then those of mem; it is not called
+    itself: its hooks do not run.
 
     Shapes:
-        input_ [B, in_channels, H, W]; syn and mem [B, out_channels, H, W], H and W divided by the stride; returns (spk,
-        syn, mem), the states unpooled. Unrolled: [T, B, ...].
+        input_ [B, in_channels, H, W] or [in_channels, H, W]; syn and mem [B, out_channels, ceil(H / stride),
+        ceil(W / stride)]; spk as mem, pooled; returns (spk, syn, mem). Unrolled: [T, B, ...].
 
     Raises:
-        ValueError: for both kinds of pooling, or an even kernel_size. Also what `Leaky` raises.
+        ValueError: for an even kernel_size, a stride or dilation below 1, max_pool together with avg_pool, an input
+            that is no image of in_channels. Also what `Leaky` raises.
 
     Source: Shi et al., "Convolutional LSTM network: a machine learning approach for precipitation nowcasting", 2015,
     equation 3, without its peepholes.
 
         >>> import torch, spikeloom as snn
-        >>> lif = snn.SConv2dLSTM(1, 8, kernel_size=3, max_pool=2, threshold=0.1, init_hidden=True)
-        >>> snn.unroll(lif, torch.rand(25, 2, 1, 28, 28)).shape
-        torch.Size([25, 2, 8, 14, 14])
+        >>> lif = snn.SConv2dLSTM(1, 2, kernel_size=3, max_pool=2, threshold=0.1, init_hidden=True, output=True)
+        >>> spk, syn, mem = lif(torch.rand(4, 1, 8, 8))
+        >>> spk.shape, mem.shape
+        (torch.Size([4, 2, 4, 4]), torch.Size([4, 2, 8, 8]))
     """
 
-    gate_order = "ifog"
-    gate_dim = -3
+    model = CONV_LSTM
 
     def __init__(
         self,
@@ -61,8 +72,8 @@ class SConv2dLSTM(Gated):
         out_channels: int,
         kernel_size: Size,
         bias: bool = True,
-        max_pool: int = 0,
-        avg_pool: int = 0,
+        max_pool: Size = 0,
+        avg_pool: Size = 0,
         threshold: float | Tensor = 1.0,
         spike_grad: SpikeGrad | None = None,
         surrogate_disable: bool = False,
@@ -75,39 +86,73 @@ class SConv2dLSTM(Gated):
         stride: Size = 1,
         dilation: Size = 1,
     ):
-        kernel, spacing = _pair(kernel_size), _pair(dilation)
-        if max_pool and avg_pool:
-            raise ValueError(f"SConv2dLSTM got max_pool={max_pool} and avg_pool={avg_pool}; pass one of them")
+        kernel, step, spaced = _pair(kernel_size), _pair(stride), _pair(dilation)
         if not all(size % 2 for size in kernel):
-            raise ValueError(f"SConv2dLSTM got kernel_size={kernel_size}; pass odd sizes, which keep that of the image")
+            raise ValueError(f"kernel_size is {kernel_size!r}; pass odd sizes, which keep that of the image")
+        if min(*step, *spaced) < 1:
+            raise ValueError(f"stride is {stride!r} and dilation {dilation!r}; pass numbers from 1 on")
+        if max_pool and avg_pool:
+            raise ValueError(f"got max_pool={max_pool!r} and avg_pool={avg_pool!r}; pass one of them")
         self._build(locals())
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.max_pool, self.avg_pool, self.stride = max_pool, avg_pool, _pair(stride)
-        padding = (kernel[0] // 2 * spacing[0], kernel[1] // 2 * spacing[1])
-        channels = in_channels + out_channels, 4 * out_channels
-        self.conv = nn.Conv2d(*channels, kernel, padding=padding, dilation=spacing, bias=bias)
-
-    def _of_input(self, x: Tensor) -> Tensor:
-        conv = self.conv
-        x, weight, bias = promoted(x, conv.weight[:, : self.in_channels], conv.bias)
-        return conv2d(x, weight, bias, self.stride, _pair(conv.padding), conv.dilation)
-
-    def _of_membrane(self, mem: Tensor) -> Tensor:
-        conv = self.conv
-        mem, weight, _ = promoted(mem, conv.weight[:, self.in_channels :], None)
-        return conv2d(mem, weight, None, 1, _pair(conv.padding), conv.dilation)
-
-    def _pooled(self, mem: Tensor) -> Tensor:
-        if self.max_pool:
-            return max_pool2d(mem, self.max_pool)
-        return avg_pool2d(mem, self.avg_pool) if self.avg_pool else mem
+        self.in_channels, self.out_channels, self.kernel_size, self.bias = in_channels, out_channels, kernel_size, bias
+        self.max_pool, self.avg_pool, self.stride, self.dilation = max_pool, avg_pool, step, spaced
+        self.padding = (kernel[0] // 2 * spaced[0], kernel[1] // 2 * spaced[1])
+        self.map = ConvMap(self.padding, spaced)
+        self._reads_mems = bool(max_pool or avg_pool)
+        self.conv = nn.Conv2d(
+            in_channels + out_channels, 4 * out_channels, kernel, padding=self.padding, dilation=spaced, bias=bias
+        )
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, C, H, W] and, unless the layer keeps them, its states; returns spk, or all."""
+        """One step: input_ [B, in_channels, H, W] and, unless the layer keeps them, syn and mem; returns spk, or
+        (spk, syn, mem)."""
         return self._run(input_, (syn, mem))
+
+    def _of_input(self, x: Tensor) -> Tensor:
+        if x.dim() < 3 or x.shape[-3] != self.in_channels:
+            raise ValueError(
+                f"{self._label()} got an input of shape {tuple(x.shape)}; pass [B, {self.in_channels}, H, W], "
+                f"images of in_channels={self.in_channels}"
+            )
+        bias = self.conv.bias
+        gates = conv2d(
+            x,
+            self.conv.weight[:, : self.in_channels].to(x.dtype),
+            None if bias is None else bias.to(x.dtype),
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
+        pool = _pair(self.max_pool or self.avg_pool)
+        if any(kernel > size for kernel, size in zip(pool, gates.shape[-2:], strict=True)):
+            raise ValueError(
+                f"{self._label()} pools {pool[0]} by {pool[1]} pixels and has a membrane of {tuple(gates.shape[-2:])}; "
+                "pass a larger image, or a smaller max_pool or avg_pool"
+            )
+        return gates
+
+    def _weight_of_mem(self) -> Tensor:
+        return self.conv.weight[:, self.in_channels :].contiguous()
+
+    def _spikes(self, mem: Tensor) -> Tensor:
+        """Spikes of the pooled membrane, [B, out_channels, H, W]."""
+        pooling = max_pool2d if self.max_pool else avg_pool2d
+        size = self.max_pool or self.avg_pool
+        return self.fire(pooling(mem, size) if size else mem)
+
+    def _scan(
+        self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
+    ) -> tuple[Trajectory, str, list[str]]:
+        run, machine, refusals = super()._scan(x, steps, one_step, given)
+        if self._reads_mems and not why_by_methods(self):
+            # no reset depends on them, so that they wait for all membranes
+            mems = run.finals[-1] if steps is None else run.traces[-1]
+            spk = self._spikes(mems.reshape(-1, *mems.shape[-3:]))
+            run = replace(run, spk=spk.reshape(*mems.shape[:-3], *spk.shape[1:]))
+        return run, machine, refusals
 
     init_sconv2dlstm = SpikingNeuron.reset_mem
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

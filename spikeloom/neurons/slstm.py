@@ -1,59 +1,68 @@
-"""The spiking LSTM layer."""
+"""The spiking long short-term memory layer."""
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ._gated import Gated, promoted
+from ..cells.lstm import LSTM
+from ..scan.linear_maps import LinearMap
+from ..scan.loop import Trajectory
+from ._gated import Gated
 from ._neuron import SpikeGrad, SpikingNeuron
 
 
 class SLSTM(Gated):
-    """Spiking long short-term memory: an LSTM cell whose hidden state is a membrane that fires.
+    """Long short-term memory whose output is a membrane that fires.
 
-    (mem', syn') = LSTMCell(x, (mem, syn)), in the notation of torch.nn.LSTMCell (hidden state mem, cell state syn):
+    With the gates i, f, g, o = W_ih x + b_ih + W_hh mem + b_hh, in the order of torch.nn.LSTMCell, and
+    R = H(mem - threshold) from the membrane of the step before:
 
-    syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g);  h = sigmoid(o) * tanh(syn')
+    syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g)
+    h    = sigmoid(o) * tanh(syn')
 
-    With R = H(mem - threshold) from the membrane of the step before:
+    | reset_mechanism | membrane                 |
+    | --------------- | ------------------------ |
+    | "none"          | mem' = h                 |
+    | "subtract"      | mem' = h - R * threshold |
+    | "zero"          | mem' = (1 - R) * h       |
 
-    | reset_mechanism | membrane                  |
-    | --------------- | ------------------------- |
-    | "none"          | mem' = h                  |
-    | "subtract"      | mem' = h - R * threshold  |
-    | "zero"          | mem' = (1 - R) * h        |
-
-    and spk = H(mem' - threshold). The membrane stays between -1 and 1, so the default threshold of 1 is never crossed:
-    pass 0.1 or less. A warning says so.
+    and spk = H(mem' - threshold). No reset changes syn. Since |h| < 1, a threshold of 1 or more never fires: the layer
+    warns, and 0.1 is a better start.
 
     Args:
-        input_size: number of inputs.
+        input_size: number of features of the input.
         hidden_size: number of neurons.
-        bias: whether the gates have biases.
-        threshold: membrane above which a neuron fires; below 1.
-        reset_mechanism: "none" is the default here.
-        memoryless: if True, the states are zeros at every step, which is what snnTorch 1.0.0 does where input_size and
-            hidden_size differ. For results of its trained networks only.
-        The others are those of `Leaky`; inhibition means nothing here.
+        bias: if False, the gates have no b_ih and b_hh.
+        inhibition: ignored with a warning, as in snnTorch.
+        memoryless: if True, and input_size is not hidden_size, every step starts from zeros, and states passed by hand
+            are not read: what snnTorch 1.0.0 does. Only for results that were made with it.
+        The others are those of `Leaky`.
+
+    The weights stand in `lstm_cell`, an nn.LSTMCell, which is not called itself: its hooks do not run.
 
     Shapes:
-        input_ [B, input_size] or [input_size]; syn and mem [B, hidden_size]; returns (spk, syn, mem), each as the
-        states. Unrolled: [T, B, ...].
+        input_ [B, input_size] or [input_size]; spk, syn and mem [B, hidden_size] or [hidden_size]; returns
+        (spk, syn, mem). Unrolled: [T, B, hidden_size].
 
     Raises:
-        what `Leaky` raises.
+        ValueError: if the input has not input_size features. Also what `Leaky` raises.
 
     Source: Hochreiter and Schmidhuber, "Long short-term memory", 1997; Henkes, Eshraghian and Wessels, "Spiking neural
     networks for nonlinear regression", 2022, section 2.5.
 
         >>> import torch, spikeloom as snn
-        >>> lif = snn.SLSTM(input_size=10, hidden_size=4, threshold=0.1, init_hidden=True, output=True)
-        >>> spk, syn, mem = snn.unroll(lif, torch.rand(25, 2, 10))
+        >>> lif = snn.SLSTM(input_size=3, hidden_size=5, threshold=0.1)
+        >>> syn, mem = lif.init_slstm()
+        >>> for _ in range(2):
+        ...     spk, syn, mem = lif(torch.ones(4, 3), syn, mem)
         >>> spk.shape, mem.shape
-        (torch.Size([25, 2, 4]), torch.Size([25, 2, 4]))
+        (torch.Size([4, 5]), torch.Size([4, 5]))
     """
+
+    model, map = LSTM, LinearMap()
 
     def __init__(
         self,
@@ -73,20 +82,42 @@ class SLSTM(Gated):
     ):
         self._build(locals())
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        self.lstm_cell = nn.LSTMCell(input_size, hidden_size, bias)
         self.memoryless = memoryless and input_size != hidden_size
+        self.lstm_cell = nn.LSTMCell(input_size, hidden_size, bias=bias)
+
+    def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
+        """One step: input_ [B, input_size] and, unless the layer keeps them, syn and mem; returns spk, or
+        (spk, syn, mem)."""
+        return self._run(input_, (syn, mem))
 
     def _of_input(self, x: Tensor) -> Tensor:
         cell = self.lstm_cell
-        return linear(*promoted(x, cell.weight_ih, cell.bias_ih if self.bias else None))
+        if not x.dim() or x.shape[-1] != self.input_size:
+            raise ValueError(
+                f"{self._label()} got an input of shape {tuple(x.shape)}; pass [B, {self.input_size}], "
+                f"with input_size={self.input_size} features last"
+            )
+        bias = (cell.bias_ih + cell.bias_hh).to(x.dtype) if self.bias else None
+        return linear(x, cell.weight_ih.to(x.dtype), bias)
 
-    def _of_membrane(self, mem: Tensor) -> Tensor:
-        cell = self.lstm_cell
-        return linear(*promoted(mem, cell.weight_hh, cell.bias_hh if self.bias else None))
+    def _weight_of_mem(self) -> Tensor:
+        return self.lstm_cell.weight_hh
 
-    def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, input_size] and, unless the layer keeps them, syn and mem [B, hidden_size]; returns spk,
-        or (spk, syn, mem)."""
-        return self._run(input_, (syn, mem))
+    def _scan(
+        self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
+    ) -> tuple[Trajectory, str, list[str]]:
+        if not self.memoryless:
+            return super()._scan(x, steps, one_step, given)
+        given = (x.new_zeros(()),) * len(given)
+        if steps is None:
+            return super()._scan(x, None, one_step, given)
+        # steps that know nothing of each other are rows of one
+        rows = x.expand(steps, *x.shape[1:]).flatten(0, 1)
+        run, machine, refusals = super()._scan(rows, None, rows, given)
+        spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
+        run = Trajectory(spk, tuple(traces), tuple(trace[-1].clone() for trace in traces))
+        self._keep(run.finals)
+        self._note(run, machine, tuple(torch.zeros_like(state) for state in run.finals), 1)
+        return run, machine, refusals
 
     init_slstm = SpikingNeuron.reset_mem

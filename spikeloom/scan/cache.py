@@ -54,7 +54,7 @@ def _version() -> str:
     here = Path(__file__).parent
     parts = [
         (here / name).read_bytes()
-        for name in ("memory.py", "products.py", "team.py", "threads.py", "tiles.py", "tiling.py")
+        for name in ("memory.py", "elementary.py", "products.py", "team.py", "threads.py", "tiles.py", "tiling.py")
     ]
     return hashlib.sha256(b"".join(parts) + numba.__version__.encode()).hexdigest()
 

@@ -9,6 +9,9 @@ Memory per element and step, in words of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, 1 written (gradient of the input).
 What is constant in time (a static input, the gradient of a sum) is one row, read with time stride 0.
+
+Several inputs lie in one tensor, [B, inputs * width], where width is prod(N): for each row of the batch one after the
+other, as a matrix product or a convolution leaves them. A block then ends where its row does.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,12 +36,12 @@ TEMPLATES: Mapping[str, str] = {
     "le": "{} <= {}",
     "gt": "{} > {}",
     "ge": "{} >= {}",
-    "exp": "math.exp({})",
+    "exp": "exp({})",
     "log": "math.log({})",
     "sqrt": "math.sqrt({})",
     "abs": "abs({})",
-    "tanh": "math.tanh({})",
-    "sigmoid": "R(1) / (R(1) + math.exp(-{}))",
+    "tanh": "tanh({})",
+    "sigmoid": "R(1) / (R(1) + exp(-{}))",
     "sin": "math.sin({})",
     "cos": "math.cos({})",
     # comparisons are false for NaN, so each branch is chosen such that NaN comes through
@@ -96,22 +99,24 @@ def word_of(dtype: torch.dtype) -> str:
     return "float64" if dtype == torch.float64 else "float32"
 
 
-def forward_words(states: int, params: int) -> list[str]:
+def forward_words(states: int, params: int, inputs: int = 1) -> list[str]:
     """The arguments of a forward kernel, in order."""
     return [
         *("steps", "size", "team", "x", "x_stride", "spk"),
         *(f"{kind}{k}" for k in range(states) for kind in ("state", "trace")),
         *(f"param{k}" for k in range(params)),
+        *(["width"] if inputs > 1 else []),
     ]
 
 
-def backward_words(states: int, params: int) -> list[str]:
+def backward_words(states: int, params: int, inputs: int = 1) -> list[str]:
     """The arguments of a backward kernel, in order."""
     return [
         *("steps", "size", "team", "x", "x_stride", "dx", "grad0", "grad0_stride"),
         *(f"{kind}{k}" for k in range(states) for kind in ("initial", "trace", "carry")),
         *(word for k in range(states) for word in (f"grad{k + 1}", f"grad{k + 1}_stride")),
         *(f"{kind}{k}" for k in range(params) for kind in ("param", "total")),
+        *(["width"] if inputs > 1 else []),
     ]
 
 
@@ -121,12 +126,17 @@ BODY = """{uniforms}
     end = min(low + part, size)
     while low < end:
         high = min(low + {block}, end)
+{row}
         for {time}:
 {rows}
             for m in range(low, high):
 {body}
         low = high
 """
+
+
+ROW = ("row = low // width", "high = min(high, (row + 1) * width)")
+"""What several inputs add to it."""
 
 
 def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
@@ -138,11 +148,13 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
         title: the module's first line.
         team, cached: see `module_source`.
     """
-    count = len(derivation.trace.states), len(variant.params)
+    inputs = len(derivation.trace.inputs)
+    count = len(derivation.trace.states), len(variant.params), inputs
     words = backward_words(*count) if variant.grad else forward_words(*count)
     part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
     rows, source = lines(part.rows, 3), lines(part.body, 4)
-    body = BODY.format(block=BLOCK, uniforms=lines(part.uniforms, 1), time=part.time, rows=rows, body=source)
+    row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
+    body = BODY.format(block=BLOCK, row=row, uniforms=uniforms, time=part.time, rows=rows, body=source)
     return module_source(title, variant.dtype, words, body, team, cached)
 
 
@@ -161,7 +173,7 @@ class Names:
 
     def __init__(self, derivation: Derivation, recalled: bool):
         step = derivation.trace
-        self.names: dict[Symbol, str] = {step.x: "x_m"}
+        self.names: dict[Symbol, str] = {x: f"x{k or ''}_m" for k, x in enumerate(step.inputs)}
         if recalled:
             self.names.update({n: f"new{k}_m" for k, n in enumerate(step.new_states)})
         self.names.update({s: f"state{k}_m" for k, s in enumerate(step.states)})
@@ -191,13 +203,21 @@ def _per_element(variant: Variant) -> list[str]:
     return [f"param{k}_m = load(param{k}, m)" for k, kind in enumerate(variant.params) if kind in "vV"]
 
 
+def _places(derivation: Derivation) -> list[str]:
+    """Where each input of element m lies, and its gradient."""
+    count = len(derivation.trace.inputs)
+    return ["m"] if count == 1 else [f"m + width * ({count - 1} * row + {k})" for k in range(count)]
+
+
 def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
     """The forward of a step; `fed` is what comes to the input, as source."""
     states = range(len(derivation.trace.states))
     name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
-    body = [f"x_m = load(x_t, m){fed}", *(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
+    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
+    body = [f"{name(x)} = load(x_t, {place}){fed}" for x, place in inputs]
+    body += [*(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
     kept = [k for k in states if variant.traced[k] == "1"]
@@ -211,15 +231,15 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     step = derivation.trace
     states = range(len(step.states))
     name = Names(derivation, recalled=True)
-    dx, *rest = derivation.backward
-    carries, totals = rest[: len(states)], rest[len(states) :]
+    dxs, carries, totals = derivation.gradients
+    places = _places(derivation)
     nodes = derivation.pulled(variant.params, variant.grad)
     reads = set(nodes)
 
     rows, body = [], []
-    if step.x in reads:
+    if not reads.isdisjoint(step.inputs):
         rows.append("x_t = x + SIZE * t * x_stride")
-        body.append("x_m = load(x_t, m)")
+    body += [f"{name(x)} = load(x_t, {place})" for x, place in zip(step.inputs, places, strict=True) if x in reads]
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
         if old in reads:
             rows.append(f"state{k}_t = trace{k} + SIZE * (t - 1) * size if t > 0 else initial{k}")
@@ -235,11 +255,12 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     body += _per_element(variant) + name.assign(nodes)
     if variant.grad == "back":
         rows.append("dx_t = dx + SIZE * t * dx_stride")
-        body += [f"store(dx_t, m, {name(dx)})", f"store(summed, m, load(summed, m) + {name(dx)})"]
+        body += [f"store(dx_t, m, {name(dxs[0])})", f"store(summed, m, load(summed, m) + {name(dxs[0])})"]
     elif variant.grad != "none":
-        rows.append("dx_t = dx + SIZE * t * size" if variant.grad == "each" else "dx_t = dx")
-        before = "load(dx_t, m) + " if variant.grad == "sum" else ""
-        body.append(f"store(dx_t, m, {before}{name(dx)})")
+        rows.append(f"dx_t = dx + SIZE * t * size * {len(dxs)}" if variant.grad == "each" else "dx_t = dx")
+        for place, dx in zip(places, dxs, strict=True):
+            before = f"load(dx_t, {place}) + " if variant.grad == "sum" else ""
+            body.append(f"store(dx_t, {place}, {before}{name(dx)})")
     body += [f"store(carry{k}, m, {name(carries[k])})" for k in states]
     body += [
         f"store(total{k}, m, load(total{k}, m) + {name(g)})"

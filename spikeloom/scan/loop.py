@@ -48,6 +48,15 @@ def fed_back(step: Step, feedback: Feedback) -> Step:
     return step_with_feedback
 
 
+def driven_back(step: Step, product: Callable[[Tensor], Tensor], split: Callable[[Tensor], tuple[Tensor, ...]]) -> Step:
+    """The step of a neuron whose membrane, its last state, comes back into its inputs through a product."""
+
+    def step_with_product(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return step(split(x + product(states[-1])), *states)
+
+    return step_with_product
+
+
 def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: bool = True) -> Trajectory:
     """Run `step` over time.
 
@@ -67,6 +76,6 @@ def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: 
         spikes.append(spk)
         seen.append(states if traced else ())
     if not spikes:
-        empty = x.new_empty((0, *x.shape[1:]))
-        return Trajectory(empty, tuple(empty.to(s.dtype) for s in states) if traced else (), states)
+        empty = tuple(s.new_empty((0, *s.shape)) for s in states)
+        return Trajectory(empty[-1].to(x.dtype), empty if traced else (), states)
     return Trajectory(torch.stack(spikes), tuple(torch.stack(trace) for trace in zip(*seen, strict=True)), states)

@@ -24,6 +24,8 @@ def kernel(words{extra}):
 {body}
 '''
 
+ELEMENTARY = "from spikeloom.scan.elementary import exp_{dtype} as exp, tanh_{dtype} as tanh\n"
+
 TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
     if word(words, 2) != 0:
         me, threads = types.int64(thread_number()), types.int64(team_size())"""
@@ -49,6 +51,8 @@ def module_source(
         imports: further lines of import.
     """
     own = "from spikeloom.scan.team import team_size, thread_number\n" if team else ""
+    if "exp(" in body or "tanh(" in body:
+        own += ELEMENTARY.format(dtype=dtype)
     return SOURCE.format(
         title=title,
         dtype=dtype,

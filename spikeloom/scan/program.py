@@ -37,7 +37,7 @@ class Derivation:
     Args:
         hoisted: nodes made of parameters alone, which torch computes, with its own autograd, before the scan.
         forward: the spikes, then the new states.
-        backward: the gradients of x, of each state and of each hoisted node; None where there is none.
+        backward: the gradients of each input, of each state and of each hoisted node; None where there is none.
         cotangents: of the spikes, then of each new state.
         trace: the traced step.
     """
@@ -51,25 +51,31 @@ class Derivation:
     @cached_property
     def recalled(self) -> frozenset[Symbol]:
         """What the backward of a step loads instead of computing: leaves, hoisted values and the saved new states."""
-        leaves = (self.trace.x, *self.trace.states, *self.hoisted, *self.cotangents)
+        leaves = (*self.trace.inputs, *self.trace.states, *self.hoisted, *self.cotangents)
         return frozenset((*leaves, *self.trace.new_states))
 
     @cached_property
     def needs_input(self) -> bool:
         """Whether the backward reads x, which then has to be saved."""
-        return self.trace.x in needed([g for g in self.backward if g is not None], self.recalled)
+        nodes = needed([g for g in self.backward if g is not None], self.recalled)
+        return not set(self.trace.inputs).isdisjoint(nodes)
 
     @cached_property
     def every_state(self) -> str:
         """A letter per state, as `emit_numba.Variant.traced` has it where all are kept."""
         return "".join("s" if new is self.trace.spk else "1" for new in self.trace.new_states)
 
+    @cached_property
+    def gradients(self) -> tuple[tuple[Symbol | None, ...], ...]:
+        """The backward in its three parts: of the inputs, of the states, of the hoisted values."""
+        first, second = len(self.trace.inputs), len(self.trace.inputs) + len(self.trace.states)
+        return self.backward[:first], self.backward[first:second], self.backward[second:]
+
     def pulled(self, params: str, grad: str) -> list[Symbol]:
         """The nodes of the backward in one variant (see `emit_numba.Variant`): what it loads and what it computes."""
-        dx, *rest = self.backward
-        count = len(self.trace.states)
-        learned = [g for g, kind in zip(rest[count:], params, strict=True) if kind.isupper()]
-        results = [dx if grad != "none" else None, *rest[:count], *learned]
+        dxs, carries, totals = self.gradients
+        learned = [g for g, kind in zip(totals, params, strict=True) if kind.isupper()]
+        results = [*(dxs if grad != "none" else ()), *carries, *learned]
         return needed([g for g in results if g is not None], self.recalled)
 
     def read_states(self, params: str, grad: str) -> str:
@@ -163,7 +169,7 @@ def _derive(step: Trace, spike: Spike) -> Derivation:
     outer = [*inner, *forward]
     hoisted = tuple(sorted({n for n in outer if not n.varying and n.op != "const"}, key=lambda n: n.index))
     cotangents = tuple(step.graph.leaf("cotangent", i) for i in range(len(forward)))
-    leaves = (step.x, *step.states, *hoisted)
+    leaves = (*step.inputs, *step.states, *hoisted)
     pairs: Sequence[tuple[Symbol, Symbol]] = list(zip(forward, cotangents, strict=True))
     try:
         backward = tuple(adjoint(step.graph, pairs, leaves, spike))

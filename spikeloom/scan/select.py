@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..scoped import Scoped
-from . import op, recurrent
+from . import driven, op, recurrent
 from .emit_numba import Variant, word_of
-from .loop import Feedback, Step, Trajectory, fed_back, loop
+from .linear_maps import MemFeedback
+from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
 from .program import Program, read_states, reads_input
 
 
@@ -30,6 +31,8 @@ class Call:
         traced: whether the states of every step are wanted, not only the last.
         layer: how messages name the neuron.
         feedback: what the spikes of the step before, which are then the first state, add to the input.
+        mem_feedback: what the membrane of the step before, the last state, adds to the inputs. x then holds the inputs
+            one after the other along the axis of its map.
     """
 
     program: Program
@@ -40,6 +43,7 @@ class Call:
     traced: bool = True
     layer: str = "the neuron"
     feedback: Feedback | None = None
+    mem_feedback: MemFeedback | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def _looped(call: Call, step: Step) -> Trajectory:
     """The call step by step, by that step."""
     if call.feedback is not None:
         step = fed_back(step, call.feedback)
+    if call.mem_feedback is not None:
+        step = driven_back(step, call.mem_feedback, partial(call.mem_feedback.split, count=call.program.cell.inputs))
     if call.steps is None:
         spk, *states = step(call.x, *call.states)
         return Trajectory(spk, (), tuple(states))
@@ -107,8 +113,15 @@ def numba_refusals(call: Any) -> list[str]:
     return why
 
 
-def _fused_refusals(call: Call) -> list[str]:
+def _step_refusals(call: Call) -> list[str]:
     why = numba_refusals(call)
+    if call.mem_feedback is not None and torch.compiler.is_compiling():
+        why.append("torch.compile cannot see a product between two kernels, and traces the plain loop")
+    return why
+
+
+def _fused_refusals(call: Call) -> list[str]:
+    why = _step_refusals(call)
     if why or call.feedback is None or call.steps is None:
         return why
     if torch.compiler.is_compiling():
@@ -120,6 +133,8 @@ def _run_numba(call: Call) -> Trajectory:
     if call.feedback is not None:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
     params = call.program.hoist(call.params)
+    if call.mem_feedback is not None:
+        return _run_driven(call, call.mem_feedback, params)
     code = _variant(call, params).code
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
@@ -138,6 +153,11 @@ def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
+def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -> Trajectory:
+    key, variant = call.program.key, _variant(call, params)
+    return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback)
+
+
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     """One step by the kernel, differentiable."""
     step = replace(call, x=x, steps=None, states=states, feedback=None, traced=False)
@@ -147,7 +167,8 @@ def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
-    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params))
+    weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
+    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
     kinds = _kinds(params, learning)
     asked = call.traced and call.steps is not None
     if not learning:
@@ -198,7 +219,7 @@ def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
 
 LADDER: tuple[Backend, ...] = (
     Backend("numba", _fused_refusals, _run_numba),
-    Backend("numba, step by step", numba_refusals, _run_steps),
+    Backend("numba, step by step", _step_refusals, _run_steps),
     Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""

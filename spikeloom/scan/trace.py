@@ -133,7 +133,7 @@ class Trace:
     """One step of a cell: its leaves and its results in one graph."""
 
     graph: Graph
-    x: Symbol
+    inputs: tuple[Symbol, ...]
     states: tuple[Symbol, ...]
     params: Mapping[str, Symbol]
     spk: Symbol
@@ -143,14 +143,15 @@ class Trace:
 def trace(cell: Cell) -> Trace:
     """Call the cell with symbols; raises `Untraceable` with the line at fault."""
     graph = Graph()
-    x = graph.leaf("x")
+    inputs = tuple(graph.leaf("x", k) for k in range(cell.inputs))
     states = tuple(graph.leaf("state", name) for name in cell.states)
     params = {name: graph.leaf("param", name) for name in cell.params}
+    x = inputs[0] if cell.inputs == 1 else inputs
     try:
         results = tuple(graph._lift(result) for result in cell(x, *states, **params))
     except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
         raise Untraceable(f"{cell.name} cannot be traced: {error}{_line_of(error)}") from error
-    return Trace(graph, x, states, params, results[0], results[1:])
+    return Trace(graph, inputs, states, params, results[0], results[1:])
 
 
 def _line_of(error: Exception) -> str:

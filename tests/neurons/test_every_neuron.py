@@ -15,7 +15,7 @@ import spikeloom as snn
 from spikeloom.cells.firing import RESETS
 
 from ..oracle import Outcome, assert_close, assert_same
-from .running import WAYS
+from .running import BACKENDS, WAYS
 from .zoo import ZOO, made, sequence
 
 
@@ -69,7 +69,7 @@ def test_at_once_and_by_steps_on_both_backends(name, options, vectors, dtype):
     xs = sequence(name, dtype=dtype)
     with snn.backend("loop"):
         wanted = outcome(made(name, vectors, learn=True, **options), xs, "by steps")
-    for backend, way in product(ZOO[name].backends, WAYS):
+    for backend, way in product(BACKENDS, WAYS):
         with snn.backend(backend):
             got = outcome(made(name, vectors, learn=True, **options), xs, way)
         assert_same(got, wanted, exact_states=ZOO[name].exact and backend == "loop")

@@ -29,7 +29,6 @@ class Kind:
         scale, shift: inputs are drawn from shift to shift + scale.
         exact: whether it uses nothing whose rounding differs between torch and the compiler, or with the batch size.
         fixed: whether its size is built into it.
-        backends: on which it runs.
     """
 
     make: Callable[..., Any]
@@ -43,7 +42,6 @@ class Kind:
     shift: float = -0.7
     exact: bool = True
     fixed: bool = False
-    backends: tuple[str, ...] = ("loop", "numba")
 
 
 BETA, ALPHA, HIGH = {"beta": 0.8}, {"alpha": 0.7}, {"threshold": 0.9}
@@ -92,7 +90,6 @@ ZOO: dict[str, Kind] = {
         delays=False,
         exact=False,
         fixed=True,
-        backends=("loop",),
     ),
     "SConv2dLSTM": Kind(
         snn.SConv2dLSTM,
@@ -103,7 +100,6 @@ ZOO: dict[str, Kind] = {
         shape=(2, 2, 6, 8),
         exact=False,
         fixed=True,
-        backends=("loop",),
     ),
     "Lapicque": Kind(snn.Lapicque, {"R": 5.0, "C": 1.0}, {"R": spread(3.0, 9.0), "C": 1.0}, LEARN, delays=False),
     "Lapicque of beta": Kind(snn.Lapicque, BETA, {"beta": spread(0.4, 0.8)}, LEARN, delays=False, scale=9.0),

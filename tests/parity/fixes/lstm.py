@@ -1,11 +1,12 @@
 """The LSTM neurons."""
 
+import warnings
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from .fix import Fix
+from .fix import Fix, error_of
 
 
 def remembers(snn: ModuleType, **options: Any) -> bool:
@@ -25,6 +26,21 @@ def dtypes(snn: ModuleType) -> tuple[torch.dtype, ...]:
         return ()
 
 
+def without_a_batch(snn: ModuleType) -> str:
+    return error_of(lambda: snn.SLSTM(2, 3, threshold=0.1)(torch.ones(2)))
+
+
+def even_kernel(snn: ModuleType) -> str:
+    return error_of(lambda: snn.SConv2dLSTM(1, 1, kernel_size=2, threshold=0.1)(torch.ones(1, 1, 4, 4)))
+
+
+def warned_of_silence(snn: ModuleType) -> bool:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        snn.SLSTM(2, 2)
+    return any("cannot fire" in str(warning.message) for warning in told)
+
+
 FIXES: dict[str, Fix] = {
     "memory of an SLSTM": Fix(
         "`SLSTM` with `input_size` unlike `hidden_size`",
@@ -38,5 +54,14 @@ FIXES: dict[str, Fix] = {
         dtypes,
         (torch.float32, torch.float64, torch.float64),
         (torch.float64,) * 3,
+    ),
+    "SLSTM without a batch": Fix(
+        "`SLSTM` on `[input_size]`, without a batch", without_a_batch, "RuntimeError", "nothing"
+    ),
+    "even kernel of an SConv2dLSTM": Fix(
+        "`SConv2dLSTM` with an even `kernel_size`", even_kernel, "RuntimeError", "ValueError"
+    ),
+    "SLSTM that never fires": Fix(
+        "`SLSTM` and `SConv2dLSTM` with a threshold from 1 on", warned_of_silence, False, True
     ),
 }

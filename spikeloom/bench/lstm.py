@@ -1,0 +1,142 @@
+"""The neurons with gates over a sequence, forward and backward, for the input and all weights: beside snnTorch's, the
+plain loop with the same hoisted product, and the matrix products or convolutions alone.
+"""
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import spikeloom as snn
+
+from .leaky import FLOOR, PEER, STEPPED, UNROLLED
+from .neurons import LAW
+from .runner import Case, NotInstalled, Outcome, Run, Shape
+
+Make = Callable[[ModuleType, Shape], Any]
+"""Makes the layer of a library for inputs of a shape."""
+
+
+def slstm(library: ModuleType, shape: Shape) -> Any:
+    """As many neurons as inputs, where snnTorch's has a memory too."""
+    return library.SLSTM(shape[2], shape[2], threshold=0.1, init_hidden=True, output=True)
+
+
+def sconv2dlstm(library: ModuleType, shape: Shape) -> Any:
+    """As many channels as the input has."""
+    return library.SConv2dLSTM(shape[2], shape[2], 3, threshold=0.1, init_hidden=True, output=True)
+
+
+def drawn(shape: Shape) -> Tensor:
+    """The same inputs each time; they want their gradient."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+
+def outcome(layer: Any, spk: Tensor, x: Tensor) -> Outcome:
+    """The backward pass of the sum of all spikes. The gradients are compared in parts of the largest of their tensor:
+    those of weights are sums over time and batch, in an order that is each contestant's own.
+    """
+    names = ["input", *dict(layer.named_parameters())]
+    grads = torch.autograd.grad(spk.sum(), [x, *layer.parameters()])
+    parts = {f"gradients of {n}": g / g.abs().max() for n, g in zip(names, grads, strict=True)}
+    return {"spikes": spk.detach(), **parts}
+
+
+def prepared(make: Make, library: str, spikes: Callable[[Any, Tensor], Tensor]) -> Callable[[Tensor], Run]:
+    """One way of running the layer of a library."""
+
+    def prepare(x: Tensor) -> Run:
+        try:
+            package = importlib.import_module(library)
+        except ImportError as error:
+            raise NotInstalled(f"not installed ({error}); pip install {library}==1.0.0") from error
+        torch.manual_seed(1)
+        layer = make(package, tuple(x.shape))
+
+        def run() -> Outcome:
+            layer.reset_mem()
+            return outcome(layer, spikes(layer, x), x)
+
+        return run
+
+    return prepare
+
+
+def at_once(layer: Any, x: Tensor) -> Tensor:
+    """One call over all time."""
+    spk: Tensor = snn.unroll(layer, x)[0]
+    return spk
+
+
+def on_the_loop(layer: Any, x: Tensor) -> Tensor:
+    """The same without kernels."""
+    with snn.backend("loop"):
+        return at_once(layer, x)
+
+
+def by_steps(layer: Any, x: Tensor) -> Tensor:
+    """The loop over time that snnTorch's users write."""
+    return torch.stack([layer(x_t)[0] for x_t in x.unbind(0)])
+
+
+def products(make: Make) -> Callable[[Tensor], Run]:
+    """What torch multiplies, forward and backward, whatever is done between: the input's part over all time, the
+    membrane's at each step, and the gradient of both weights over all time.
+    """
+
+    def prepare(x: Tensor) -> Run:
+        layer, x = make(snn, tuple(x.shape)), x.detach()
+        feedback = layer._mem_feedback(x.dtype)
+        linear, weight = feedback.map, feedback.weight.detach()
+        with torch.no_grad():
+            gates = layer._of_input(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        mem = gates[0].chunk(4, linear.axis)[0].contiguous()
+        mems = mem.expand(len(x), *mem.shape).contiguous()
+
+        def run() -> Outcome:
+            with torch.enable_grad():
+                driven = layer._of_input(x.requires_grad_().flatten(0, 1))
+            with torch.no_grad():
+                for gate in gates:
+                    linear.add(gate, weight, mem, gate)
+                for gate in gates:
+                    linear.add_mem_gradient(weight, gate, mem)
+                linear.weight_gradient(weight, mems, gates)
+            torch.autograd.grad(driven, [x, *layer.parameters()], gates.flatten(0, 1), allow_unused=True)
+            return {}
+
+        return run
+
+    return prepare
+
+
+def case(name: str, title: str, axes: tuple[str, ...], shapes: tuple[Shape, ...], make: Make) -> Case:
+    """The case of one layer."""
+    return Case(
+        name=name,
+        title=f"{title}, forward and backward, float32",
+        axes=axes,
+        shapes=shapes,
+        inputs=drawn,
+        contestants={
+            UNROLLED: prepared(make, "spikeloom", at_once),
+            LAW: prepared(make, "spikeloom", on_the_loop),
+            STEPPED: prepared(make, "spikeloom", by_steps),
+            PEER: prepared(make, "snntorch", by_steps),
+            FLOOR: products(make),
+        },
+        reference=STEPPED,
+        peer=PEER,
+        floor=FLOOR,
+        unchecked=(FLOOR,),
+        standard=False,
+    )
+
+
+LSTMS = (
+    case("slstm", "SLSTM over [T, B, N]", ("T", "B", "N"), ((250, 1, 64), (100, 16, 128), (100, 64, 256)), slstm),
+    case("sconv2dlstm", "SConv2dLSTM over [T, B, C, H, W]", tuple("TBCHW"), ((50, 8, 4, 16, 16),), sconv2dlstm),
+)

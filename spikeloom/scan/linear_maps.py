@@ -1,0 +1,116 @@
+"""The products by which a membrane comes back into a neuron's inputs: linear maps, and what their gradients are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, conv_transpose2d, linear
+from torch.nn.grad import conv2d_weight
+
+
+class Map(Protocol):
+    """A linear map M(weight, mem).
+
+    The inputs stand one after the other along `axis`, counted from behind, which is that of the features of `mem`.
+    """
+
+    @property
+    def axis(self) -> int: ...
+
+    def of(self, weight: Tensor, mem: Tensor) -> Tensor:
+        """M(weight, mem)."""
+
+    def add(self, x: Tensor, weight: Tensor, mem: Tensor, out: Tensor) -> None:
+        """x + M(weight, mem), into `out`."""
+
+    def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
+        """Add the gradient of mem to `total`, from that of the result."""
+
+    def weight_gradient(self, weight: Tensor, mem: Tensor, grad: Tensor) -> Tensor:
+        """The gradient of the weight, from sequences [T, ...] of mem and of the result's gradient."""
+
+
+@dataclass(frozen=True)
+class MemFeedback:
+    """A linear map with its weight."""
+
+    map: Map
+    weight: Tensor
+
+    def __call__(self, mem: Tensor) -> Tensor:
+        """What the membrane adds to the inputs."""
+        return self.map.of(self.weight, mem)
+
+    def split(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """The inputs that x holds."""
+        return x.chunk(count, self.map.axis)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """mem @ weight.T, with a weight [inputs * N, N] and mem [..., N]."""
+
+    axis: int = -1
+
+    def of(self, weight: Tensor, mem: Tensor) -> Tensor:
+        return linear(mem, weight)
+
+    def add(self, x: Tensor, weight: Tensor, mem: Tensor, out: Tensor) -> None:
+        torch.addmm(_rows(x), _rows(mem), weight.t(), out=_rows(out))
+
+    def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
+        _rows(total).addmm_(_rows(grad), weight)
+
+    def weight_gradient(self, weight: Tensor, mem: Tensor, grad: Tensor) -> Tensor:
+        return _rows(grad).t() @ _rows(mem)
+
+
+@dataclass(frozen=True)
+class ConvMap:
+    """The convolution of images mem [..., C, H, W] with a weight [inputs * C, C, K, K], which keeps their size.
+
+    Args:
+        padding, dilation: of the convolution, for rows and columns.
+    """
+
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    axis: int = -3
+
+    def of(self, weight: Tensor, mem: Tensor) -> Tensor:
+        return conv2d(mem, weight, padding=self.padding, dilation=self.dilation)
+
+    def add(self, x: Tensor, weight: Tensor, mem: Tensor, out: Tensor) -> None:
+        torch.add(x, self.of(weight, mem), out=out)
+
+    def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
+        total += conv_transpose2d(grad, weight, padding=self.padding, dilation=self.dilation)
+
+    def weight_gradient(self, weight: Tensor, mem: Tensor, grad: Tensor) -> Tensor:
+        images, results = (t.reshape(-1, *t.shape[-3:]) for t in (mem, grad))
+        gradient: Tensor = conv2d_weight(images, weight.shape, results, padding=self.padding, dilation=self.dilation)
+        return gradient
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[..., N] -> [rows, N]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def weight_gradient(map: Map, weight: Tensor, initial: Tensor, mems: Tensor, grads: Tensor) -> Tensor:
+    """The gradient of the weight over all time.
+
+    Args:
+        map: the map.
+        weight: its weight.
+        initial: the membrane before the first step, [*S].
+        mems: after every step, [T, *S].
+        grads: of the map's result at every step, [T, ...].
+    """
+    pairs: Sequence[tuple[Tensor, Tensor]] = ((initial.unsqueeze(0), grads[:1]), (mems[:-1], grads[1:]))
+    first, rest = (map.weight_gradient(weight, mem, grad) if len(grad) else None for mem, grad in pairs)
+    if first is None:
+        return torch.zeros_like(weight)
+    return first if rest is None else first + rest
