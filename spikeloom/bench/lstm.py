@@ -2,7 +2,6 @@
 plain loop with the same hoisted product, and the matrix products or convolutions alone.
 """
 
-import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,7 @@ import spikeloom as snn
 
 from .leaky import FLOOR, PEER, STEPPED, UNROLLED
 from .neurons import LAW
-from .runner import Case, NotInstalled, Outcome, Run, Shape
+from .runner import Case, Outcome, Run, Shape, installed
 
 Make = Callable[[ModuleType, Shape], Any]
 """Makes the layer of a library for inputs of a shape."""
@@ -49,10 +48,7 @@ def prepared(make: Make, library: str, spikes: Callable[[Any, Tensor], Tensor]) 
     """One way of running the layer of a library."""
 
     def prepare(x: Tensor) -> Run:
-        try:
-            package = importlib.import_module(library)
-        except ImportError as error:
-            raise NotInstalled(f"not installed ({error}); pip install {library}==1.0.0") from error
+        package = installed(library)
         torch.manual_seed(1)
         layer = make(package, tuple(x.shape))
 
