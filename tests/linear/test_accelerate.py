@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import DENSE_ABOVE, SpikeLinear, accelerating
+from spikeloom.linear import DENSE_ABOVE, SpikeLinear, spike_linear
 
 from ..oracle import assert_close
 
@@ -16,8 +16,8 @@ from ..oracle import assert_close
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers too go through the kernels."""
-    monkeypatch.setattr(accelerating, "LEAST_WORK", 0)
-    monkeypatch.setattr(accelerating, "LEAST_ROWS", 0)
+    monkeypatch.setattr(spike_linear, "LEAST_WORK", 0)
+    monkeypatch.setattr(spike_linear, "LEAST_ROWS", 0)
 
 
 def layer_of(width: int, bias: bool, dtype: torch.dtype = torch.float32) -> nn.Linear:
@@ -92,7 +92,7 @@ def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> 
         layer(x)
         assert layer.path == "sparse"
         with monkeypatch.context() as patch:
-            patch.setattr(accelerating, limit, 1 << 40)
+            patch.setattr(spike_linear, limit, 1 << 40)
             layer(x)
         assert layer.path == "dense"
 
