@@ -19,9 +19,6 @@ LEAST_WORK = 1 << 22
 LEAST_ROWS = 2
 """Rows per input below which the dense product is taken: packing the weight would cost more than zeros save."""
 
-SAMPLED = 64
-"""Rows in which active inputs are counted, spread evenly over all."""
-
 
 class SpikeLinear(nn.Linear):
     """An nn.Linear that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
@@ -38,11 +35,11 @@ class SpikeLinear(nn.Linear):
         """x @ weight.T + bias."""
         if torch.compiler.is_compiling():
             return super().forward(input)
-        sparse_wins = _can_skip(input, self) and _density(input) < DENSE_ABOVE
-        self.__dict__["path"] = "sparse" if sparse_wins else "dense"
-        if not sparse_wins:
+        lists = _lists(input) if _can_skip(input, self) else None
+        self.__dict__["path"] = "dense" if lists is None else "sparse"
+        if lists is None:
             return super().forward(input)
-        return _SpikeProduct.apply(input, self.weight, self.bias)  # type: ignore[no-any-return]
+        return _SpikeProduct.apply(input, self.weight, self.bias, lists)  # type: ignore[no-any-return]
 
 
 def _can_skip(x: Tensor, layer: nn.Linear) -> bool:
@@ -59,30 +56,44 @@ def _can_skip(x: Tensor, layer: nn.Linear) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and not numba_missing()
+        and sparse.finite(layer.weight)
     )
 
 
-def _density(x: Tensor) -> float:
-    """The share of nonzero values, of some rows."""
-    rows = x.reshape(-1, x.shape[-1])
-    some = rows[:: max(1, len(rows) // SAMPLED)]
-    return float(torch.count_nonzero(some)) / some.numel()
+def _lists(x: Tensor) -> sparse.Lists | None:
+    """What is not zero in x, if that is little enough."""
+    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    counts = sparse.counted(rows)
+    return sparse.listed(rows, counts) if int(counts.sum()) < DENSE_ABOVE * rows.numel() else None
 
 
 class _SpikeProduct(torch.autograd.Function):
+    """x @ weight.T + bias; of x only its lists are kept."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.layer = "a SpikeLinear"
-        ctx.save_for_backward(x if weight.requires_grad else None, weight if x.requires_grad else None)
-        rows = x.reshape(-1, x.shape[-1]).contiguous()
-        return sparse.product(rows, weight, bias).view(*x.shape[:-1], len(weight))
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: sparse.Lists) -> Tensor:
+        ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
+        kept = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
+        ctx.save_for_backward(weight if x.requires_grad else None, *kept)
+        return sparse.product(lists, weight.detach().t(), bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = saved_by(ctx)
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        weight, *kept = saved_by(ctx)
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         total = torch.from_numpy(rows.numpy().sum(0))  # by numpy, whose order does not depend on the threads
-        dx = grad @ weight if wants_x else None
-        dweight = sparse.outer(x.reshape(-1, x.shape[-1]), rows, sparse.finite(total)) if wants_weight else None
-        return dx, dweight, total if wants_bias else None
+        dx = _input_gradient(grad, rows, weight) if wants_x else None
+        dweight = _weight_gradient(sparse.Lists(ctx.shape, *kept), rows, total) if wants_weight else None
+        return dx, dweight, total if wants_bias else None, None
+
+
+def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
+    """grad @ weight. The gradient too may be mostly zero, as behind a surrogate that ends near the threshold."""
+    lists = _lists(rows) if sparse.finite(weight) else None
+    return grad @ weight if lists is None else sparse.product(lists, weight, None).view(*grad.shape[:-1], -1)
+
+
+def _weight_gradient(lists: sparse.Lists, grad: Tensor, total: Tensor) -> Tensor:
+    """grad.T @ x; a zero of x times what is not finite is NaN."""
+    return sparse.outer(lists, grad) if sparse.finite(total) else grad.t() @ lists.dense()

@@ -1,4 +1,4 @@
-"""Kernels with matrix products in them: the recurrent scan, and the products of spikes and weights by themselves.
+"""Kernels with matrix products in them: the recurrent scan.
 
 Batch rows do not know of each other, so the threads of a recurrent scan take rows. Up to `ROWS` of them go through all
 time together; between two steps their spikes, or in the backward the gradients of their currents, are multiplied by
@@ -8,9 +8,10 @@ the recurrent weights. The step itself is `emit_numba`'s, with the product as a 
 from .emit_numba import Variant, backward_part, backward_words, forward_part, forward_words
 from .numba_module import lines, module_source
 from .program import Derivation
-from .tiling import CHUNK, ROWS
+from .emit_sparse import importing
+from .tiling import ROWS
 
-WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "index"]
+WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "room"]
 FORWARD = [*WEIGHTS, "bias", "fed", "initial_spk", "current"]
 BACKWARD = [*WEIGHTS, "dx_stride", "summed", "back"]
 """The arguments of a recurrent kernel beyond those of `emit_numba`, which come first.
@@ -24,7 +25,7 @@ BLOCKS = """{uniforms}
     end = min(low + part, rows)
     while low < end:
         count = min({count}, end - low)
-        first, block, room = SIZE * low * width, SIZE * low * wide, index + 8 * low * (width + 2)
+        first, block, mine = SIZE * low * width, SIZE * low * wide, room + 16 * low * (width + 1)
         for {time}:
 {rows}
 {work}
@@ -34,7 +35,7 @@ FORWARD_WORK = """            last = spk + SIZE * (t - 1) * size if t > 0 else i
             for r in range(low, low + count):
                 for n in range(wide):
                     store(fed, r * wide + n, load(bias, n))
-            product(last + first, width, matrix, panels, fed + block, count, room, skip)
+            product(last + first, width, matrix, panels, fed + block, count, mine, skip)
             for r in range(low, low + count):
                 fed_r = fed + SIZE * r * (wide - width)
                 for m in range(r * width, (r + 1) * width):
@@ -46,7 +47,7 @@ BACKWARD_WORK = """            for r in range(low, low + count):
 {body}
             for n in range(low * wide, (low + count) * wide):
                 store(back, n, R(0))
-            product(dx_t + first, width, matrix, panels, back + block, count, room, skip)"""
+            product(dx_t + first, width, matrix, panels, back + block, count, mine, skip)"""
 
 
 def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
@@ -63,40 +64,4 @@ def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: b
             part.body.append("store(current_t, m, x_m)")
     uniforms, rows, source = lines(part.uniforms, 1), lines(part.rows, 3), work.format(body=lines(part.body, 5))
     body = BLOCKS.format(uniforms=uniforms, count=ROWS, time=part.time, rows=rows, work=source)
-    return module_source(title, variant.dtype, words, body, team, cached, _importing("product", variant.dtype))
-
-
-def _importing(kind: str, dtype: str) -> str:
-    return f"from spikeloom.scan.products import {kind}_{dtype} as {kind}\n"
-
-
-PRODUCT = ["rows", "size", "team", *WEIGHTS[1:], "bias", "x", "out"]
-"""The arguments of the kernel out = bias + x @ matrix; `size` is what a row costs."""
-
-PRODUCT_WORK = """    part = (rows + threads * 4 - 1) // (threads * 4) * 4
-    low = me * part
-    end = min(low + part, rows)
-    while low < end:
-        count = min({count}, end - low)
-        for r in range(low, low + count):
-            for n in range(wide):
-                store(out, r * wide + n, load(bias, n))
-        room = index + 8 * me * {count} * (width + 2)
-        product(x + SIZE * low * width, width, matrix, panels, out + SIZE * low * wide, count, room, skip)
-        low += count"""
-
-OUTER = ["rows", "size", "team", "width", "grad_width", "skip", "x", "grad", "index", "spare", "spare_size", "out"]
-"""The arguments of the kernel out += x.T @ grad."""
-
-OUTER_WORK = """    part = (width + threads * 4 - 1) // (threads * 4) * 4
-    low = min(me * part, width)
-    high = min(low + part, width)
-    own = spare + SIZE * me * spare_size
-    outer(x, width, grad, grad_width, rows, low, high, out, index, own, skip)"""
-
-
-def emit_product(kind: str, dtype: str, team: bool, cached: bool) -> str:
-    """The source of the kernel "product", x @ matrix, or "outer", x.T @ grad, where x may be mostly zero."""
-    words, work = (PRODUCT, PRODUCT_WORK) if kind == "product" else (OUTER, OUTER_WORK)
-    title = f"{kind} of a matrix that may be mostly zero, {dtype}"
-    return module_source(title, dtype, words, work.format(count=CHUNK), team, cached, _importing(kind, dtype))
+    return module_source(title, variant.dtype, words, body, team, cached, importing(variant.dtype, "product"))

@@ -10,7 +10,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_WIDTHS = {types.float32: (ir.FloatType(), 4), types.float64: (ir.DoubleType(), 8), types.int64: (ir.IntType(64), 8)}
+_WIDTHS = {
+    types.float32: (ir.FloatType(), 4),
+    types.float64: (ir.DoubleType(), 8),
+    types.int32: (ir.IntType(32), 4),
+    types.int64: (ir.IntType(64), 8),
+}
 
 
 def _at(builder: Any, args: Any, element: Any) -> Any:
@@ -45,6 +50,44 @@ def _storer(scalar: Any, name: str) -> Any:
     return intrinsic(store)
 
 
+def _mask(scalar: Any) -> Any:
+    element, width = _WIDTHS[scalar]
+
+    def nonzero(typingctx: Any, address: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vector = ir.VectorType(element, 64)
+            values = builder.load(builder.bitcast(_at(builder, args, element), vector.as_pointer()), align=width)
+            found = builder.fcmp_unordered("!=", values, ir.Constant(vector, [0.0] * 64))
+            return builder.bitcast(found, ir.IntType(64))
+
+        return types.int64(types.int64, types.int64), generate
+
+    return intrinsic(nonzero)
+
+
+@intrinsic
+def lowest(typingctx: Any, mask: Any) -> Any:
+    """The place of the lowest bit that is set."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def bits(typingctx: Any, mask: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), generate
+
+
 load_float32, store_float32 = _loader(types.float32, "load_float32"), _storer(types.float32, "store_float32")
 load_float64, store_float64 = _loader(types.float64, "load_float64"), _storer(types.float64, "store_float64")
 word, store_word = _loader(types.int64, "word"), _storer(types.int64, "store_word")
+short, store_short = _loader(types.int32, "short"), _storer(types.int32, "store_short")
+nonzero_float32, nonzero_float64 = _mask(types.float32), _mask(types.float64)
+"""Of the 64 values from an index on, a bit each: whether it is other than zero, NaN included."""

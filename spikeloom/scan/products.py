@@ -1,10 +1,8 @@
 """Matrix products whose one factor may be mostly zero, as parts of kernels: spikes times weights, and their gradients.
 
-Where less than `SPARSE_BELOW` of the values are nonzero, the rows of the other factor that belong to these are added
-up; otherwise the product is dense. Both give the same bits (see `tiles`), so the choice may be made block by block.
-A zero that is left out would have made NaN of an infinite factor: callers say with `skip` whether all are finite.
-
-Addresses are integers and count bytes; strides count elements, matrices are packed (see `sparse.packed`).
+What is not zero is listed, row by row: where it stands, and its value. A product adds up the rows of the other factor
+that belong to these. Addresses are integers and count bytes; strides count elements, matrices are packed (see
+`sparse.packed`), lists hold 32-bit places.
 """
 
 from collections.abc import Callable
@@ -14,17 +12,18 @@ import numpy as np
 from numba import njit
 
 from . import memory, tiles
-from .tiling import CHUNK, HEIGHT, panel_bytes
+from .tiling import HEIGHT, panel_bytes
 
 SPARSE_BELOW = 0.4
 """Share of nonzero values below which adding up rows wins: a row alone takes 2.0 times its part of a dense tile."""
 
 
-def _routines(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
     size, name = dtype().itemsize, dtype.__name__
     panel = panel_bytes() // size
-    load, store = getattr(memory, f"load_{name}"), getattr(memory, f"store_{name}")
-    tall, flat, listed = (getattr(tiles, f"{kind}_{name}") for kind in ("tall", "flat", "listed"))
+    load, store, nonzero = (getattr(memory, f"{kind}_{name}") for kind in ("load", "store", "nonzero"))
+    tall, flat, listed, pair = (getattr(tiles, f"{kind}_{name}") for kind in ("tall", "flat", "listed", "pair"))
+    lowest, bits, short, store_short = memory.lowest, memory.bits, memory.short, memory.store_short
     word, store_word = memory.word, memory.store_word
 
     def part(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,41 +31,76 @@ def _routines(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
         return compiled
 
     @part
-    def few(values: int, stride: int, rows: int, width: int) -> bool:
-        """Whether so few of values[rows, width] are nonzero that adding up wins."""
-        found = 0
-        for r in range(rows):
-            row = values + size * r * stride
-            for k in range(width):
-                found += load(row, k) != 0
-        return found < SPARSE_BELOW * rows * width
+    def count(values: int, width: int) -> int:
+        """How many of values[width] are not zero."""
+        found, k = 0, 0
+        while k + 64 <= width:
+            found += bits(nonzero(values, k))
+            k += 64
+        while k < width:
+            found += load(values, k) != 0
+            k += 1
+        return found
 
     @part
-    def collect(values: int, width: int, index: int) -> int:
-        """Write where values[width] are nonzero, and return how many are."""
-        count = 0
-        for k in range(width):
-            store_word(index, count, k)
-            count += load(values, k) != 0
+    def collect(values: int, width: int, index: int, listed: int) -> int:
+        """Write where values[width] are not zero, and what they are; return how many."""
+        count, k = 0, 0
+        while k + 64 <= width:
+            left = nonzero(values, k)
+            while left != 0:
+                place = k + lowest(left)
+                store_short(index, count, np.int32(place))
+                store(listed, count, load(values, place))
+                count += 1
+                left &= left - 1
+            k += 64
+        while k < width:
+            value = load(values, k)
+            if value != 0:
+                store_short(index, count, np.int32(k))
+                store(listed, count, value)
+                count += 1
+            k += 1
         return count
 
     @part
-    def product(values: int, width: int, matrix: int, panels: int, out: int, rows: int, index: int, skip: int) -> None:
+    def add_rows(listed_at: int, index: int, count: int, matrix: int, stride: int, gap: int, out: int) -> None:
+        """out[2 * panel] += the listed values times their rows of the matrix."""
+        pair(listed_at, 0, 1, index, count, matrix, stride, gap, out, 0)
+
+    @part
+    def add_panel(listed_at: int, index: int, count: int, matrix: int, stride: int, out: int) -> None:
+        """out[panel] += the listed values times their rows of the matrix."""
+        listed(listed_at, 0, 1, index, count, matrix, stride, 0, out, 0)
+
+    @part
+    def product(values: int, width: int, matrix: int, panels: int, out: int, rows: int, room: int, skip: int) -> None:
         """out[rows, panels * panel] += values[rows, width] @ matrix.
 
+        Where few values are zero the product is dense; both give the same bits (see `tiles`). A zero that is left out
+        would have made NaN of an infinite factor: callers say with `skip` whether the matrix is all finite.
+
         Args:
-            index: room for (width + 2) words a row.
+            room: 2 * (width + 1) words a row.
         """
-        wide, room = panels * panel, 8 * (width + 2)
-        if skip != 0 and few(values, width, rows, width):
+        wide, each = panels * panel, 16 * (width + 1)
+        found = 0
+        if skip != 0:
             for r in range(rows):
-                mine = index + r * room
-                store_word(mine, 0, collect(values + size * r * width, width, mine + 8))
-            for p in range(panels):
+                found += count(values + size * r * width, width)
+        if skip != 0 and found < SPARSE_BELOW * rows * width:
+            for r in range(rows):
+                mine = room + r * each
+                store_word(mine, 0, collect(values + size * r * width, width, mine + 8 + size * width, mine + 8))
+            for p in range(0, panels, 2):
+                block = matrix + size * p * width * panel
                 for r in range(rows):
-                    mine = index + r * room
-                    row, to = values + size * r * width, out + size * (r * wide + p * panel)
-                    listed(row, 0, 1, mine + 8, word(mine, 0), matrix + size * p * width * panel, panel, to, 0)
+                    mine, to = room + r * each, out + size * (r * wide + p * panel)
+                    if p + 1 < panels:
+                        add_rows(mine + 8, mine + 8 + size * width, word(mine, 0), block, panel, width * panel, to)
+                    else:
+                        add_panel(mine + 8, mine + 8 + size * width, word(mine, 0), block, panel, to)
             return
         for p in range(panels):
             block = matrix + size * p * width * panel
@@ -74,26 +108,49 @@ def _routines(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
             while r < rows:
                 row, to = values + size * r * width, out + size * (r * wide + p * panel)
                 if r + HEIGHT <= rows:
-                    tall(row, width, 1, 0, width, block, panel, to, wide)
+                    tall(row, width, 1, 0, width, block, panel, 0, to, wide)
                     r += HEIGHT
                 else:
-                    flat(row, width, 1, 0, width, block, panel, to, wide)
+                    flat(row, width, 1, 0, width, block, panel, 0, to, wide)
                     r += 1
 
     @part
-    def lists(values: int, width: int, rows: int, low: int, high: int, index: int) -> None:
-        """For each column k from low to high, how many of its values are nonzero, and in which rows."""
-        room, row_list = 8 * (CHUNK + 1), index + 8 * (CHUNK + 1) * width
-        for k in range(low, high):
-            store_word(index + k * room, 0, 0)
-        mine = row_list + 8 * (low + low // HEIGHT)
-        for r in range(rows):
-            count = collect(values + size * (r * width + low), high - low, mine)
-            for i in range(count):
-                column = index + (low + word(mine, i)) * room
-                seen = word(column, 0) + 1
-                store_word(column, 0, seen)
-                store_word(column, seen, r)
+    def product_of_lists(
+        starts: int, index: int, listed: int, low: int, high: int, matrix: int, width: int, panels: int, out: int
+    ) -> None:
+        """out[r, panels * panel] += the listed values of row r times their rows of the matrix, for low <= r < high."""
+        wide = panels * panel
+        for p in range(0, panels, 2):
+            block = matrix + size * p * width * panel
+            for r in range(low, high):
+                start = word(starts, r)
+                many, to = word(starts, r + 1) - start, out + size * (r * wide + p * panel)
+                if p + 1 < panels:
+                    add_rows(listed + size * start, index + 4 * start, many, block, panel, width * panel, to)
+                else:
+                    add_panel(listed + size * start, index + 4 * start, many, block, panel, to)
+
+    @part
+    def turned(
+        starts: int, index: int, listed: int, rows: int, more: int, low: int, high: int, ends: int, to: int, values: int
+    ) -> None:
+        """The lists of `more` rows as lists of the columns from low to high: where each ends, its rows, its values."""
+        for k in range(high - low + 1):
+            store_word(ends, k, 0)
+        for i in range(word(starts, rows), word(starts, rows + more)):
+            k = short(index, i)
+            if low <= k < high:
+                store_word(ends, k - low + 1, word(ends, k - low + 1) + 1)
+        for k in range(high - low):
+            store_word(ends, k + 1, word(ends, k + 1) + word(ends, k))
+        for r in range(more):
+            for i in range(word(starts, rows + r), word(starts, rows + r + 1)):
+                k = short(index, i)
+                if low <= k < high:
+                    place = word(ends, k - low)
+                    store_short(to, place, np.int32(r))
+                    store(values, place, load(listed, i))
+                    store_word(ends, k - low, place + 1)
 
     @part
     def last_panel(grad: int, width: int, rows: int, columns: int, packed: int) -> None:
@@ -103,55 +160,50 @@ def _routines(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                 store(packed, r * panel + n, load(grad, r * width + n) if n < columns else dtype(0))
 
     @part
-    def outer(
-        values: int,
-        width: int,
-        grad: int,
-        grad_width: int,
-        rows: int,
-        low: int,
-        high: int,
-        out: int,
-        index: int,
-        spare: int,
-        skip: int,
+    def outer_of_lists(
+        ends: int, index: int, values: int, columns: int, grad: int, width: int, rows: int, out: int, spare: int
     ) -> None:
-        """out[k] += sum over r of values[r, k] * grad[r], for k from low to high.
+        """out[k] += the listed values of column k times their rows of grad[rows, width], for k < columns.
 
         Args:
-            out: rows as wide as the panels that hold grad_width.
-            index: room for width * (CHUNK + 3) words, shared by threads with other k.
-            spare: room for CHUNK rows of a panel, of this thread alone.
+            out: rows as wide as the panels that hold `width`.
+            spare: room for as many rows of a panel.
         """
-        panels = (grad_width + panel - 1) // panel
-        wide, room = panels * panel, 8 * (CHUNK + 1)
-        for start in range(0, rows, CHUNK):
-            many = min(CHUNK, rows - start)
-            x, g = values + size * start * width, grad + size * start * grad_width
-            sparse = skip != 0 and few(x + size * low, width, many, high - low)
-            if sparse:
-                lists(x, width, many, low, high, index)
-            for p in range(panels):
-                block, stride = g + size * p * panel, grad_width
-                if (p + 1) * panel > grad_width:
-                    last_panel(block, grad_width, many, grad_width - p * panel, spare)
-                    block, stride = spare, panel
-                k = low
-                while k < high:
-                    column, to = x + size * k, out + size * (k * wide + p * panel)
-                    if sparse:
-                        mine = index + k * room
-                        listed(column, 0, width, mine + 8, word(mine, 0), block, stride, to, 0)
-                        k += 1
-                    elif k + HEIGHT <= high:
-                        tall(column, 1, width, 0, many, block, stride, to, wide)
-                        k += HEIGHT
-                    else:
-                        flat(column, 1, width, 0, many, block, stride, to, wide)
-                        k += 1
+        panels = (width + panel - 1) // panel
+        wide, p = panels * panel, 0
+        while p < panels:
+            two = (p + 2) * panel <= width
+            block, stride = grad + size * p * panel, width
+            if not two and (p + 1) * panel > width:
+                last_panel(block, width, rows, width - p * panel, spare)
+                block, stride = spare, panel
+            start = 0
+            for k in range(columns):
+                end = word(ends, k)
+                many, to = end - start, out + size * (k * wide + p * panel)
+                if many != 0 and two:
+                    add_rows(values + size * start, index + 4 * start, many, block, stride, panel, to)
+                elif many != 0:
+                    add_panel(values + size * start, index + 4 * start, many, block, stride, to)
+                start = end
+            p += 2 if two else 1
 
-    return product, outer
+    return count, collect, product, product_of_lists, turned, outer_of_lists
 
 
-product_float32, outer_float32 = _routines(np.float32)
-product_float64, outer_float64 = _routines(np.float64)
+(
+    count_float32,
+    collect_float32,
+    product_float32,
+    product_of_lists_float32,
+    turned_float32,
+    outer_of_lists_float32,
+) = _routines(np.float32)
+(
+    count_float64,
+    collect_float64,
+    product_float64,
+    product_of_lists_float64,
+    turned_float64,
+    outer_of_lists_float64,
+) = _routines(np.float64)

@@ -117,9 +117,9 @@ def _weights(matrix: Tensor, like: Tensor) -> tuple[list[int], list[Tensor]]:
     """The words of `emit_recurrent.WEIGHTS` for a layer of that state, and what must outlive the kernel."""
     width = matrix.shape[0]
     count, wide, packed = like.numel() // width, sparse.whole_panels(width, like), sparse.packed(matrix)
-    index = sparse.room(count * (width + 2))
-    words = [count, width, wide, len(packed), sparse.finite(matrix), packed.data_ptr(), index.data_ptr()]
-    return words, [packed, index]
+    room = sparse.room(count, width)
+    words = [count, width, wide, len(packed), sparse.finite(matrix), packed.data_ptr(), room.data_ptr()]
+    return words, [packed, room]
 
 
 def _widened(values: Tensor, width: int) -> Tensor:
@@ -210,8 +210,8 @@ def _backward(
 def _weight_gradient(g: _Gradients, spk: Tensor, first: Tensor) -> Tensor:
     """The sum over time of the outer products of the gradient of a current and the spikes that made it."""
     width = spk.shape[-1]
-    out = spk.new_zeros((width, sparse.whole_panels(width, spk)))
-    skip = sparse.finite(g.summed)
-    for before, after in ((first.unsqueeze(0), g.currents[:1]), (spk[:-1], g.currents[1:])):
-        sparse.add_outer(out, before.reshape(-1, width).contiguous(), after.reshape(-1, width), skip)
-    return out[:, :width].t().contiguous()
+    before = torch.cat([first.unsqueeze(0), spk[:-1]]).reshape(-1, width)
+    after = g.currents.reshape(-1, width)
+    if not sparse.finite(g.summed):
+        return after.t() @ before
+    return sparse.outer(sparse.listed(before, sparse.counted(before)), after)

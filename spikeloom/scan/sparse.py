@@ -1,6 +1,9 @@
-"""Products of tensors of which one is mostly zeros, such as spikes with the weights of a layer: the kernels, run."""
+"""Matrices that are mostly zeros, such as spikes: what is not zero as lists, and products with these, on the CPU."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -8,14 +11,14 @@ from torch import Tensor
 
 from . import arena, threads
 from .emit_numba import word_of
-from .emit_recurrent import emit_product
+from .emit_sparse import emit_sparse
 from .numba_module import compiled
 from .tiling import CHUNK, panel_bytes
 
 
 @cache
 def _kernel(kind: str, dtype: str) -> threads.Entry:
-    return compiled(partial(emit_product, kind, dtype))
+    return compiled(partial(emit_sparse, kind, dtype))
 
 
 def whole_panels(width: int, like: Tensor) -> int:
@@ -27,10 +30,12 @@ def whole_panels(width: int, like: Tensor) -> int:
 def packed(matrix: Tensor) -> Tensor:
     """A matrix [K, N] as panels of columns, [N / panel, K, panel], filled up with zeros."""
     rows, columns = matrix.shape
-    filled = np.zeros((rows, whole_panels(columns, matrix)), dtype=word_of(matrix.dtype))  # by numpy: no team is woken
-    filled[:, :columns] = matrix.detach().numpy()
-    panels = filled.reshape(rows, -1, panel_bytes() // matrix.element_size()).swapaxes(0, 1)
-    return torch.from_numpy(np.ascontiguousarray(panels))
+    panel = panel_bytes() // matrix.element_size()
+    panels = matrix.new_empty((-(-columns // panel), rows, panel))
+    for p, part in enumerate(matrix.detach().split(panel, 1)):
+        panels[p, :, part.shape[1] :].zero_()
+        panels[p, :, : part.shape[1]].copy_(part)
+    return panels
 
 
 def finite(matrix: Tensor) -> bool:
@@ -39,38 +44,82 @@ def finite(matrix: Tensor) -> bool:
         return bool(np.isfinite(matrix.detach().numpy().sum()))
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x @ weight.T + bias: [R, K], [N, K] and [N] give [R, N]. A zero in x is skipped where few are not."""
-    (rows, width), columns = x.shape, len(weight)
-    matrix, index = packed(weight.t()), room(torch.get_num_threads() * CHUNK * (width + 2))
-    wide = whole_panels(columns, x)
-    first = x.new_zeros(wide)
+@dataclass(frozen=True)
+class Lists:
+    """What is not zero in a matrix [R, K].
+
+    Args:
+        shape: R and K.
+        starts: where the list of each row begins in the two others, and where the last ends, [R + 1].
+        index: in which column each value stands, row by row.
+        values: the values.
+    """
+
+    shape: tuple[int, int]
+    starts: Tensor
+    index: Tensor
+    values: Tensor
+
+    def dense(self) -> Tensor:
+        """The matrix."""
+        out = self.values.new_zeros(self.shape)
+        rows = torch.repeat_interleave(self.starts.diff())
+        out[rows, self.index.long()] = self.values
+        return out
+
+
+def counted(x: Tensor) -> Tensor:
+    """How many values of each row of a matrix [R, K] are not zero, [R]."""
+    (rows, width), counts = x.shape, torch.empty(len(x), dtype=torch.int64)
+    _kernel("count", word_of(x.dtype)).run([rows, width, 0, width, x.data_ptr(), counts.data_ptr()])
+    return counts
+
+
+def listed(x: Tensor, counts: Tensor) -> Lists:
+    """What is not zero in a matrix, of which `counted` has told how many there are."""
+    (rows, width), starts = x.shape, torch.zeros(len(x) + 1, dtype=torch.int64)
+    torch.cumsum(counts, 0, out=starts[1:])
+    many = int(starts[-1])
+    index, values = torch.empty(many, dtype=torch.int32), x.new_empty(many)
+    words = [rows, width, 0, width, x.data_ptr(), starts.data_ptr(), index.data_ptr(), values.data_ptr()]
+    _kernel("collect", word_of(x.dtype)).run(words)
+    return Lists((rows, width), starts, index, values)
+
+
+def product(x: Lists, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """x @ matrix + bias: [R, K], [K, N] and [N] give [R, N]."""
+    (rows, width), columns = x.shape, matrix.shape[1]
+    panels, wide = packed(matrix), whole_panels(columns, matrix)
+    first = matrix.new_zeros(wide)
     if bias is not None:
         first[:columns] = bias
-    out = arena.empty((rows, wide), x)
-    words = [rows, width * columns, 0, width, wide, len(matrix), finite(weight), matrix.data_ptr(), index.data_ptr()]
-    words += [first.data_ptr(), x.data_ptr(), out.data_ptr()]
-    _kernel("product", word_of(x.dtype)).run(words)
+    out = arena.empty((rows, wide), matrix)
+    words = [rows, width * columns, 0, width, len(panels), wide, *_addresses(x)]
+    words += [panels.data_ptr(), first.data_ptr(), out.data_ptr()]
+    _kernel("product_of_lists", word_of(matrix.dtype)).run(words)
     return out if wide == columns else out[:, :columns].contiguous()
 
 
-def outer(x: Tensor, grad: Tensor, skip: bool) -> Tensor:
+def outer(x: Lists, grad: Tensor) -> Tensor:
     """grad.T @ x: [R, K] and [R, N] give [N, K], the gradient of a weight."""
-    out = x.new_zeros((x.shape[1], whole_panels(grad.shape[1], x)))
-    add_outer(out, x.contiguous(), grad, skip)
-    return out[:, : grad.shape[1]].t().contiguous()
-
-
-def add_outer(out: Tensor, x: Tensor, grad: Tensor, skip: bool) -> None:
-    """out += x.T @ grad: [K, whole panels of N], [R, K] and [R, N]; with `skip`, grad is all finite."""
     (rows, width), columns = x.shape, grad.shape[1]
-    index, size = room(width * (CHUNK + 3)), CHUNK * panel_bytes() // x.element_size()
-    spare = x.new_empty(torch.get_num_threads() * size)
-    words = [rows, width * columns, 0, width, columns, skip, x.data_ptr(), grad.data_ptr(), index.data_ptr()]
-    words += [spare.data_ptr(), size, out.data_ptr()]
-    _kernel("outer", word_of(x.dtype)).run(words)
+    wide = whole_panels(columns, grad)
+    out = grad.new_zeros((width, wide))
+    steps = x.starts[[*range(0, rows, CHUNK), rows]].tolist()
+    most = max((end - start for start, end in pairwise(steps)), default=0)
+    most += most % 2  # what follows its 32-bit places is aligned
+    size = 8 * (width + 1) + (4 + grad.element_size()) * most + CHUNK * panel_bytes()
+    room = torch.empty(torch.get_num_threads() * size, dtype=torch.uint8)
+    words = [width, rows * columns, 0, rows, *_addresses(x), grad.data_ptr(), columns, wide, out.data_ptr()]
+    words += [room.data_ptr(), size, most]
+    _kernel("outer_of_lists", word_of(grad.dtype)).run(words)
+    return out[:, :columns].t().contiguous()
 
 
-def room(words: int) -> Tensor:
-    """Memory for indices."""
-    return torch.empty(words, dtype=torch.int64)
+def _addresses(x: Lists) -> list[int]:
+    return [x.starts.data_ptr(), x.index.data_ptr(), x.values.data_ptr()]
+
+
+def room(rows: int, width: int) -> Tensor:
+    """Memory in which a recurrent scan lists that many rows."""
+    return torch.empty(rows * 2 * (width + 1), dtype=torch.int64)

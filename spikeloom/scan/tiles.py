@@ -2,10 +2,10 @@
 
 For a few rows i and the `PANEL` bytes of columns that begin at an address,
 
-    out[i, :] += sum over n < count of  values[i, k] * matrix[k, :],   k = n, or index[n] where there are indices
+    out[i, :] += sum over n < count of  values[i, n] * matrix[k, :],   k = n, or index[n] where there are indices
 
-with the sums in registers. Each is added up in the order of n, whatever the tile's height and whether zeros are left
-out, so dense and sparse products of finite numbers give the same bits. The vectors are LLVM's: a machine whose own are
+with the sums in registers; a tile of two panels has the second as far behind the first as `gap` says. Each sum is added
+up in the order of n, whatever the tile's shape and whether zeros are left out, so dense and sparse products of finite numbers give the same bits. The vectors are LLVM's: a machine whose own are
 shorter, or that has no fused multiply-add, runs the same code in more instructions.
 """
 
@@ -26,7 +26,7 @@ LANES = 64 if panel_bytes() == 256 else 16
 """Bytes of a vector: the longest that the registers hold, or four of them where they are short."""
 
 
-def _tile(scalar: Any, height: int, indexed: bool) -> Callable[..., None]:
+def _tile(scalar: Any, height: int, panels: int, indexed: bool) -> Callable[..., None]:
     element, size, suffix = _WORDS[scalar]
     lanes = LANES // size
     vector, columns = ir.VectorType(element, lanes), panel_bytes() // LANES
@@ -40,12 +40,13 @@ def _tile(scalar: Any, height: int, indexed: bool) -> Callable[..., None]:
         count: Any,
         matrix: Any,
         matrix_stride: Any,
+        gap: Any,
         out: Any,
         out_stride: Any,
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            values, row_stride, step, index, count, matrix, matrix_stride, out, out_stride = args
-            word = ir.IntType(64)
+            values, row_stride, step, index, count, matrix, matrix_stride, gap, out, out_stride = args
+            word, short = ir.IntType(64), ir.IntType(32)
             fused = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}{suffix}"
             )
@@ -53,25 +54,27 @@ def _tile(scalar: Any, height: int, indexed: bool) -> Callable[..., None]:
             def at(base: Any, offset: Any, kind: Any) -> Any:
                 return builder.gep(builder.inttoptr(base, kind.as_pointer()), [offset])
 
-            def slots(base: Any, first: Any) -> list[Any]:
-                """Pointers to the vectors of a panel's row."""
-                start = at(base, first, element)
-                steps = [builder.gep(start, [word(j * lanes)]) for j in range(columns)]
+            def slots(base: Any, first: Any, apart: Any) -> list[Any]:
+                """Pointers to the vectors of a row of the panels, which lie that far apart."""
+                starts = [at(base, first if p == 0 else builder.add(first, apart), element) for p in range(panels)]
+                steps = [builder.gep(start, [word(j * lanes)]) for start in starts for j in range(columns)]
                 return [builder.bitcast(s, vector.as_pointer()) for s in steps]
 
-            outs = [slots(out, builder.mul(out_stride, word(i))) for i in range(height)]
-            sums = [[cgutils.alloca_once(builder, vector) for _ in range(columns)] for _ in range(height)]
+            beside = word(columns * lanes)
+            outs = [slots(out, builder.mul(out_stride, word(i)), beside) for i in range(height)]
+            sums = [[cgutils.alloca_once(builder, vector) for _ in row] for row in outs]
             for row, kept in zip(outs, sums, strict=True):
                 for pointer, own in zip(row, kept, strict=True):
                     builder.store(builder.load(pointer, align=size), own)
             with cgutils.for_range(builder, count) as loop:
-                k = builder.load(at(index, loop.index, word), align=8) if indexed else loop.index
-                weights = [builder.load(s, align=size) for s in slots(matrix, builder.mul(k, matrix_stride))]
+                k = builder.sext(builder.load(at(index, loop.index, short), align=4), word) if indexed else loop.index
+                places = slots(matrix, builder.mul(k, matrix_stride), gap)
+                weights = [builder.load(s, align=size) for s in places]
                 for i, kept in enumerate(sums):
-                    offset = builder.add(builder.mul(row_stride, word(i)), builder.mul(k, step))
+                    offset = builder.add(builder.mul(row_stride, word(i)), builder.mul(loop.index, step))
                     value = builder.load(at(values, offset, element), align=size)
-                    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-                    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+                    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, short(0))
+                    zeros = ir.Constant(ir.VectorType(short, lanes), [0] * lanes)
                     many = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
                     for own, weight in zip(kept, weights, strict=True):
                         builder.store(builder.call(fused, [many, weight, builder.load(own)]), own)
@@ -80,11 +83,14 @@ def _tile(scalar: Any, height: int, indexed: bool) -> Callable[..., None]:
                     builder.store(builder.load(own), pointer, align=size)
             return context.get_dummy_value()
 
-        return types.void(*(types.int64,) * 9), generate
+        return types.void(*(types.int64,) * 10), generate
 
     return intrinsic(tile)
 
 
-tall_float32, tall_float64 = (_tile(kind, HEIGHT, indexed=False) for kind in (types.float32, types.float64))
-flat_float32, flat_float64 = (_tile(kind, 1, indexed=False) for kind in (types.float32, types.float64))
-listed_float32, listed_float64 = (_tile(kind, 1, indexed=True) for kind in (types.float32, types.float64))
+tall_float32, tall_float64 = (_tile(kind, HEIGHT, 1, indexed=False) for kind in (types.float32, types.float64))
+flat_float32, flat_float64 = (_tile(kind, 1, 1, indexed=False) for kind in (types.float32, types.float64))
+listed_float32, listed_float64 = (_tile(kind, 1, 1, indexed=True) for kind in (types.float32, types.float64))
+pair_float32, pair_float64 = (_tile(kind, 1, 2, indexed=True) for kind in (types.float32, types.float64))
+"""A tall tile has rows enough to read each part of the matrix once for all; the pair sums enough to hide how long one
+takes."""

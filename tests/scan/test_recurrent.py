@@ -313,8 +313,7 @@ def test_sparse_products_are_the_dense_ones(
     shapes = ((columns, width), (rows, columns))
     weight, grad = (torch.randint(-9, 9, shape, generator=draw).to(dtype) / 8 for shape in shapes)
     x, bias = x.to(dtype), weight[:, 0].clone()
-    assert torch.equal(sparse.product(x, weight, bias), x @ weight.t() + bias)
-    for skip in (True, False):
-        out = x.new_zeros(width, sparse.whole_panels(columns, x))
-        sparse.add_outer(out, x, grad, skip)
-        assert torch.equal(out[:, :columns], x.t() @ grad)
+    lists = sparse.listed(x, sparse.counted(x))
+    assert torch.equal(lists.dense(), x)
+    assert torch.equal(sparse.product(lists, weight.t(), bias), x @ weight.t() + bias)
+    assert torch.equal(sparse.outer(lists, grad), grad.t() @ x)
