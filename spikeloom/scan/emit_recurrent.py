@@ -6,9 +6,9 @@ the recurrent weights. The step itself is `emit_numba`'s, with the product as a 
 """
 
 from .emit_numba import Variant, backward_part, backward_words, forward_part, forward_words
+from .emit_sparse import importing
 from .numba_module import lines, module_source
 from .program import Derivation
-from .emit_sparse import importing
 from .tiling import ROWS
 
 WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "room"]

@@ -65,20 +65,14 @@ def _mask(scalar: Any) -> Any:
     return intrinsic(nonzero)
 
 
-@intrinsic
-def lowest(typingctx: Any, mask: Any) -> Any:
-    """The place of the lowest bit that is set."""
-
+def _lowest(typingctx: Any, mask: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), generate
 
 
-@intrinsic
-def bits(typingctx: Any, mask: Any) -> Any:
-    """How many bits are set."""
-
+def _bits(typingctx: Any, mask: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
 
@@ -91,3 +85,6 @@ word, store_word = _loader(types.int64, "word"), _storer(types.int64, "store_wor
 short, store_short = _loader(types.int32, "short"), _storer(types.int32, "store_short")
 nonzero_float32, nonzero_float64 = _mask(types.float32), _mask(types.float64)
 """Of the 64 values from an index on, a bit each: whether it is other than zero, NaN included."""
+lowest: Any = intrinsic(_lowest)
+bits: Any = intrinsic(_bits)
+"""Of such a mask: the place of its lowest bit, and how many there are."""

@@ -115,20 +115,47 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
                     r += 1
 
     @part
+    def copy(values: int, count: int, to: int) -> None:
+        for n in range(count):
+            store(to, n, load(values, n))
+
+    @part
     def product_of_lists(
-        starts: int, index: int, listed: int, low: int, high: int, matrix: int, width: int, panels: int, out: int
+        starts: int,
+        index: int,
+        listed: int,
+        low: int,
+        high: int,
+        matrix: int,
+        width: int,
+        columns: int,
+        bias: int,
+        out: int,
+        spare: int,
     ) -> None:
-        """out[r, panels * panel] += the listed values of row r times their rows of the matrix, for low <= r < high."""
-        wide = panels * panel
-        for p in range(0, panels, 2):
-            block = matrix + size * p * width * panel
+        """out[r, columns] = bias + the listed values of row r times their rows of the matrix, for low <= r < high.
+
+        Args:
+            spare: room for a panel.
+        """
+        p = 0
+        while p < columns:
+            block, rest = matrix + size * p * width, columns - p
             for r in range(low, high):
                 start = word(starts, r)
-                many, to = word(starts, r + 1) - start, out + size * (r * wide + p * panel)
-                if p + 1 < panels:
-                    add_rows(listed + size * start, index + 4 * start, many, block, panel, width * panel, to)
+                many, to = word(starts, r + 1) - start, out + size * (r * columns + p)
+                values, places = listed + size * start, index + 4 * start
+                if rest >= 2 * panel:
+                    copy(bias + size * p, 2 * panel, to)
+                    add_rows(values, places, many, block, panel, width * panel, to)
+                elif rest >= panel:
+                    copy(bias + size * p, panel, to)
+                    add_panel(values, places, many, block, panel, to)
                 else:
-                    add_panel(listed + size * start, index + 4 * start, many, block, panel, to)
+                    copy(bias + size * p, panel, spare)
+                    add_panel(values, places, many, block, panel, spare)
+                    copy(spare, rest, to)
+            p += 2 * panel if rest >= 2 * panel else panel
 
     @part
     def turned(

@@ -210,8 +210,8 @@ def _backward(
 def _weight_gradient(g: _Gradients, spk: Tensor, first: Tensor) -> Tensor:
     """The sum over time of the outer products of the gradient of a current and the spikes that made it."""
     width = spk.shape[-1]
-    before = torch.cat([first.unsqueeze(0), spk[:-1]]).reshape(-1, width)
-    after = g.currents.reshape(-1, width)
+    parts = [(first.unsqueeze(0), g.currents[:1]), (spk[:-1], g.currents[1:])]
+    pairs = [(before.reshape(-1, width).contiguous(), after.reshape(-1, width)) for before, after in parts]
     if not sparse.finite(g.summed):
-        return after.t() @ before
-    return sparse.outer(sparse.listed(before, sparse.counted(before)), after)
+        return torch.stack([after.t() @ before for before, after in pairs]).sum(0)
+    return sparse.outer(*((sparse.listed(before), after) for before, after in pairs))

@@ -1,6 +1,5 @@
 """Matrices that are mostly zeros, such as spikes: what is not zero as lists, and products with these, on the CPU."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
@@ -13,7 +12,7 @@ from . import arena, threads
 from .emit_numba import word_of
 from .emit_sparse import emit_sparse
 from .numba_module import compiled
-from .tiling import CHUNK, panel_bytes
+from .tiling import TURNED, panel_bytes
 
 
 @cache
@@ -29,12 +28,10 @@ def whole_panels(width: int, like: Tensor) -> int:
 
 def packed(matrix: Tensor) -> Tensor:
     """A matrix [K, N] as panels of columns, [N / panel, K, panel], filled up with zeros."""
-    rows, columns = matrix.shape
-    panel = panel_bytes() // matrix.element_size()
+    (rows, columns), panel = matrix.shape, panel_bytes() // matrix.element_size()
     panels = matrix.new_empty((-(-columns // panel), rows, panel))
-    for p, part in enumerate(matrix.detach().split(panel, 1)):
-        panels[p, :, part.shape[1] :].zero_()
-        panels[p, :, : part.shape[1]].copy_(part)
+    words = [len(panels), rows * panel, 0, rows, columns, panel, matrix.data_ptr(), *matrix.stride(), panels.data_ptr()]
+    _kernel("pack", word_of(matrix.dtype)).run(words)
     return panels
 
 
@@ -75,8 +72,9 @@ def counted(x: Tensor) -> Tensor:
     return counts
 
 
-def listed(x: Tensor, counts: Tensor) -> Lists:
+def listed(x: Tensor, counts: Tensor | None = None) -> Lists:
     """What is not zero in a matrix, of which `counted` has told how many there are."""
+    counts = counted(x) if counts is None else counts
     (rows, width), starts = x.shape, torch.zeros(len(x) + 1, dtype=torch.int64)
     torch.cumsum(counts, 0, out=starts[1:])
     many = int(starts[-1])
@@ -89,31 +87,43 @@ def listed(x: Tensor, counts: Tensor) -> Lists:
 def product(x: Lists, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """x @ matrix + bias: [R, K], [K, N] and [N] give [R, N]."""
     (rows, width), columns = x.shape, matrix.shape[1]
-    panels, wide = packed(matrix), whole_panels(columns, matrix)
-    first = matrix.new_zeros(wide)
+    panels, first = packed(matrix), matrix.new_zeros(whole_panels(columns, matrix))
     if bias is not None:
         first[:columns] = bias
-    out = arena.empty((rows, wide), matrix)
-    words = [rows, width * columns, 0, width, len(panels), wide, *_addresses(x)]
-    words += [panels.data_ptr(), first.data_ptr(), out.data_ptr()]
+    out, spare = arena.empty((rows, columns), matrix), torch.empty(torch.get_num_threads() * panel_bytes())
+    words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
+    words += [out.data_ptr(), spare.data_ptr()]
     _kernel("product_of_lists", word_of(matrix.dtype)).run(words)
-    return out if wide == columns else out[:, :columns].contiguous()
+    return out
 
 
-def outer(x: Lists, grad: Tensor) -> Tensor:
-    """grad.T @ x: [R, K] and [R, N] give [N, K], the gradient of a weight."""
+def outer(*pairs: tuple[Lists, Tensor]) -> Tensor:
+    """The sum over pairs of grad.T @ x: [R, K] and [R, N] give [N, K], the gradient of a weight."""
+    (_, width), columns = pairs[0][0].shape, pairs[0][1].shape[1]
+    out = pairs[0][1].new_zeros((width, whole_panels(columns, pairs[0][1])))
+    for x, grad in pairs:
+        _add_outer(out, x, grad)
+    return out[:, :columns].t().contiguous()
+
+
+def _add_outer(out: Tensor, x: Lists, grad: Tensor) -> None:
     (rows, width), columns = x.shape, grad.shape[1]
-    wide = whole_panels(columns, grad)
-    out = grad.new_zeros((width, wide))
-    steps = x.starts[[*range(0, rows, CHUNK), rows]].tolist()
+    steps = x.starts[[*range(0, rows, TURNED), rows]].tolist()
     most = max((end - start for start, end in pairwise(steps)), default=0)
     most += most % 2  # what follows its 32-bit places is aligned
-    size = 8 * (width + 1) + (4 + grad.element_size()) * most + CHUNK * panel_bytes()
+    size = 8 * (width + 1) + (4 + grad.element_size()) * most + TURNED * panel_bytes()
     room = torch.empty(torch.get_num_threads() * size, dtype=torch.uint8)
-    words = [width, rows * columns, 0, rows, *_addresses(x), grad.data_ptr(), columns, wide, out.data_ptr()]
+    words = [width, rows * columns, 0, rows, *_addresses(x), grad.data_ptr(), columns, out.shape[1], out.data_ptr()]
     words += [room.data_ptr(), size, most]
     _kernel("outer_of_lists", word_of(grad.dtype)).run(words)
-    return out[:, :columns].t().contiguous()
+
+
+def column_sums(matrix: Tensor) -> Tensor:
+    """The sum over the rows of a matrix [R, N], added up in their order for any number of threads."""
+    (rows, columns), out = matrix.shape, matrix.new_zeros(matrix.shape[1])
+    words = [columns, rows, 0, rows, matrix.data_ptr(), columns, out.data_ptr()]
+    _kernel("column_sums", word_of(matrix.dtype)).run(words)
+    return out
 
 
 def _addresses(x: Lists) -> list[int]:

@@ -5,8 +5,9 @@ For a few rows i and the `PANEL` bytes of columns that begin at an address,
     out[i, :] += sum over n < count of  values[i, n] * matrix[k, :],   k = n, or index[n] where there are indices
 
 with the sums in registers; a tile of two panels has the second as far behind the first as `gap` says. Each sum is added
-up in the order of n, whatever the tile's shape and whether zeros are left out, so dense and sparse products of finite numbers give the same bits. The vectors are LLVM's: a machine whose own are
-shorter, or that has no fused multiply-add, runs the same code in more instructions.
+up in the order of n, whatever the tile's shape and whether zeros are left out, so dense and sparse products of finite
+numbers give the same bits. The vectors are LLVM's: a machine whose own are shorter, or that has no fused multiply-add,
+runs the same code in more instructions.
 """
 
 from collections.abc import Callable

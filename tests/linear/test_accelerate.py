@@ -18,6 +18,7 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers too go through the kernels."""
     monkeypatch.setattr(spike_linear, "LEAST_WORK", 0)
     monkeypatch.setattr(spike_linear, "LEAST_ROWS", 0)
+    monkeypatch.setattr(spike_linear, "LISTING", 0)
 
 
 def layer_of(width: int, bias: bool, dtype: torch.dtype = torch.float32) -> nn.Linear:
