@@ -35,6 +35,11 @@ class Run:
     time: Time
     repeated: str = ""
 
+    def count(self) -> None:
+        """Tell those who listened that the run is done."""
+        if not self.time.counted:  # a run in chunks has told so of each
+            self.time.counted.append(self.time.steps)
+
 
 def run_traced(request: Request) -> Any:
     """Under torch.compile, where nothing can be put back or tried again."""
