@@ -50,7 +50,7 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
             done = None  # what the neurons did in the chunk before is no longer needed
             done = _Chunk(start, part).run()
             joined.add(done.outputs, part.steps)
-            done.count()
+            done.count(part.steps)
             counted.append(done.time.counted)
     except BaseException:
         for one in counted:

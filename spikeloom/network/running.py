@@ -35,10 +35,10 @@ class Run:
     time: Time
     repeated: str = ""
 
-    def count(self) -> None:
-        """Tell those who listened that the run is done."""
+    def count(self, steps: int) -> None:
+        """Tell those who listened that it is done, and how many steps it had."""
         if not self.time.counted:  # a run in chunks has told so of each
-            self.time.counted.append(self.time.steps)
+            self.time.counted.append(steps)
 
 
 def run_traced(request: Request) -> Any:

@@ -74,5 +74,5 @@ def unroll(
         done = run(request, before) if checkpoint is None else run_in_chunks(request, before, checkpoint)
         if twins is not None:
             twins.compare(done.repeated)
-        done.count()
+        done.count(request.steps)
     return done.outputs
