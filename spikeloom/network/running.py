@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 from ..layers import SEES_TIME
 from ..neurons._time import Time, marked, time_is
 from .following import Following, NotStatic
+from .packing import spikes_as_bits
 from .request import Request, runs_straight
 from .results import unfolded
 from .snapshot import RandomState, Snapshot
@@ -107,7 +108,7 @@ def _compiled(request: Request) -> str:
 
 def _once(request: Request, args: Any, kwargs: Any, straight: bool = False, repeated: str = "") -> Run:
     time = Time(request.steps, request.batch, straight, names=request.names)
-    with time_is(time):
+    with time_is(time), spikes_as_bits(request.tensors()):
         outputs = request.net(*args, **kwargs)
     return Run(unfolded(outputs, time), time, repeated)
 
@@ -118,7 +119,7 @@ def _followed(request: Request, drawn: RandomState) -> Run | str:
     args, kwargs = request.mapped(following.static)
     time = Time(request.steps, request.batch, origins=following, names=request.names)
     try:
-        with time_is(time):
+        with time_is(time), spikes_as_bits(request.tensors()):
             with following:
                 outputs = request.net(*args, **kwargs)
             done = Run(unfolded(outputs, time), time)
