@@ -53,7 +53,7 @@ class OverTime(nn.Module):
             time.admit(self, ())
             x = time.unfold(input_, self._label())
             out = self.over_time(x.expand(time.steps, *x.shape[1:]))
-            time.visits[self] = Visit("torch", [], len(x) == 1 != time.steps, out)
+            time.note(self, Visit("torch", [], len(x) == 1 != time.steps, out))
             return time.fold(out)
 
     def _label(self) -> str:

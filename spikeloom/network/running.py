@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 from ..layers import SEES_TIME
 from ..neurons._time import Time, marked, time_is
 from .following import Following, NotStatic
+from .packing import spikes_as_bits
 from .request import Request, runs_straight
 from .results import unfolded
 from .snapshot import RandomState, Snapshot
@@ -34,6 +35,11 @@ class Run:
     outputs: Any
     time: Time
     repeated: str = ""
+
+    def count(self, steps: int) -> None:
+        """Tell those who listened that it is done, and how many steps it had."""
+        if not self.time.counted:  # a run in chunks has told so of each
+            self.time.counted.append(steps)
 
 
 def run_traced(request: Request) -> Any:
@@ -102,7 +108,7 @@ def _compiled(request: Request) -> str:
 
 def _once(request: Request, args: Any, kwargs: Any, straight: bool = False, repeated: str = "") -> Run:
     time = Time(request.steps, request.batch, straight, names=request.names)
-    with time_is(time):
+    with time_is(time), spikes_as_bits(request.tensors()):
         outputs = request.net(*args, **kwargs)
     return Run(unfolded(outputs, time), time, repeated)
 
@@ -113,7 +119,7 @@ def _followed(request: Request, drawn: RandomState) -> Run | str:
     args, kwargs = request.mapped(following.static)
     time = Time(request.steps, request.batch, origins=following, names=request.names)
     try:
-        with time_is(time):
+        with time_is(time), spikes_as_bits(request.tensors()):
             with following:
                 outputs = request.net(*args, **kwargs)
             done = Run(unfolded(outputs, time), time)

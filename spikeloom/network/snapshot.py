@@ -2,14 +2,23 @@
 
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils._pytree import tree_leaves
 
+from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
+
+REGISTERED = ("_parameters", "_buffers", "_modules")
+"""The attributes in which nn.Module itself holds tensors."""
+
+Named = list[tuple[nn.Module, str, Any]]
+"""Attributes, or buffers, with the module that has them and their name there."""
 
 
 class Snapshot:
@@ -31,9 +40,7 @@ class Snapshot:
 
     def restore(self) -> None:
         """Put everything back."""
-        for module, attributes in self._attributes:
-            vars(module).clear()
-            vars(module).update(attributes)
+        self.restore_attributes()
         for module, buffers in self._registered:
             module._buffers.clear()
             module._buffers.update(buffers)
@@ -42,17 +49,51 @@ class Snapshot:
                 if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
                     buffer.copy_(value)
 
+    def restore_attributes(self) -> None:
+        """Put the attributes back, and the buffers as they are now."""
+        for module, attributes in self._attributes:
+            vars(module).clear()
+            vars(module).update(attributes)
+
+    def states(self) -> Named:
+        """What layers that see time keep now: attributes that hold tensors, or are no longer what they were."""
+        return [
+            (module, name, value)
+            for module, then in self._attributes
+            if isinstance(module, SEES_TIME)
+            for name, value in vars(module).items()
+            if name not in REGISTERED and (value is not then.get(name, self) or _holds_tensors(value))
+        ]
+
+    def changed_buffers(self) -> Named:
+        """Copies of the buffers that have another value by now."""
+        then = {id(buffer): value for buffer, value in self._values}
+        return [
+            (module, name, buffer.detach().clone())
+            for module, buffers in self._registered
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+            and (buffer is not buffers.get(name) or (id(buffer) in then and not torch.equal(buffer, then[id(buffer)])))
+        ]
+
     def written(self) -> bool:
         """Whether a buffer has another value since, as the running statistics of a BatchNorm have in training."""
         return any(not torch.equal(buffer, value) for buffer, value in self._values)
 
     def lend_buffers(self) -> None:
         """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
-        copies = {id(buffer): value for buffer, value in self._values}
+        self._lend({id(buffer): value for buffer, value in self._values})
         self._values = []  # nothing writes to the buffers themselves now
-        for module, attributes in self._attributes:
-            lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
-            vars(module)["_buffers"] = type(attributes["_buffers"])(lent)
+
+    def stand_in(self) -> None:
+        """Let the network be as it was, on copies of its buffers, until a later snapshot is restored."""
+        self.restore_attributes()
+        self._lend({id(buffer): value.clone() for buffer, value in self._values})
+
+    def _lend(self, copies: dict[int, Tensor]) -> None:
+        for module, buffers in self._registered:
+            lent = {name: None if b is None else copies.get(id(b), b) for name, b in buffers.items()}
+            vars(module)["_buffers"] = type(module._buffers)(lent)
 
     def deafen(self) -> None:
         """Let nobody listen to the network until `restore` but who begins to after this."""
@@ -61,6 +102,10 @@ class Snapshot:
                 hooks = attributes[kind]
                 heard = {key: hook for key, hook in hooks.items() if not isinstance(hook, Listener)}
                 vars(module)[kind] = type(hooks)(heard)
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, (Tensor, list, tuple, dict)) and any(isinstance(t, Tensor) for t in tree_leaves(value))
 
 
 class RandomState:

@@ -168,6 +168,7 @@ class _OfNeuron(Listener):
         given = (args or tuple(kwargs.values()))[0] if self.inputs else None
         if time is not None:
             visit = time.visits[neuron]
+            assert visit.spk is not None  # since this one wants them
             with time.aside():
                 self.log.add(self._call(visit.spk, visit.states, given, visit.static), time.counted)
             return

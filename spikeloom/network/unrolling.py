@@ -5,12 +5,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from .checkpointing import checked_length, run_in_chunks
 from .comparing import Twins
 from .request import read
 from .running import run, run_traced, unharmed
 
 
-def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check: bool = False, **kwargs: Any) -> Any:
+def unroll(
+    net: nn.Module,
+    x: Any,
+    *inputs: Any,
+    steps: int | None = None,
+    check: bool = False,
+    checkpoint: int | None = None,
+    **kwargs: Any,
+) -> Any:
     """Run a network over all time at once, layer by layer instead of step by step.
 
     What a loop ``for t in range(T): out = net(x[t])`` gives, stacked over time. The forward of `net` is called a single
@@ -28,6 +37,9 @@ def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check
         check: also run the first steps both ways, on copies in float64 and evaluation mode, and raise where they
             differ. It finds what nothing else can: values that a forward keeps from step to step, and operations that
             mix the rows of a batch.
+        checkpoint: K, to run in chunks of K steps through all layers and keep for the backward only what stands between
+            two chunks; the backward runs each chunk again. Memory is that of K steps, the states of T / K, inputs and
+            outputs, for a third more time. K near the square root of T is a good start.
         kwargs: keyword inputs of its forward.
 
     Returns:
@@ -41,7 +53,8 @@ def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check
         RuntimeError: for a neuron that is called twice in one forward, or if the check finds a difference.
         After an error the network has the states and statistics that it had before.
 
-    BatchNorm in training sees T*B samples and updates its statistics once; Dropout draws for all steps at once.
+    BatchNorm in training sees T*B samples and updates its statistics once; Dropout draws for all steps at once. With
+    checkpoint, that is so chunk by chunk.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
@@ -52,12 +65,14 @@ def unroll(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, check
         >>> spk, mem = snn.unroll(net, torch.rand(2, 3), steps=25)
     """
     request = read(net, (x, *inputs), kwargs, steps)
+    if checkpoint is not None:
+        checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
         return run_traced(request)
     twins = Twins(request) if check else None
     with unharmed(request) as before:
-        done = run(request, before)
+        done = run(request, before) if checkpoint is None else run_in_chunks(request, before, checkpoint)
         if twins is not None:
             twins.compare(done.repeated)
-        done.time.counted.append(request.steps)
+        done.count(request.steps)
     return done.outputs

@@ -17,6 +17,12 @@ class Listener:
         return Listener, ()
 
 
+class WantsStates(Listener):
+    """Hears nothing, but wants the states at every step, as one who listened before did."""
+
+    wants_states = True
+
+
 def wants_states(neuron: nn.Module) -> bool:
     """Whether someone listens to its states at every step, which it otherwise computes only where it returns them."""
     return any(isinstance(hook, Listener) and hook.wants_states for hook in neuron._forward_hooks.values())

@@ -160,5 +160,5 @@ def _step_by_step(
     stacked = tree_map(lambda *each: torch.stack(each)[: time.steps], *outs)
     spk = stacked[0] if isinstance(stacked, tuple) else stacked
     heard = tuple(map(torch.stack, zip(*states, strict=True))) if wants_states(neuron) else ()
-    time.visits[neuron] = Visit("loop", [f"{type(neuron).__name__} overrides forward"], static, spk, heard)
+    time.note(neuron, Visit("loop", [f"{type(neuron).__name__} overrides forward"], static, spk, heard))
     return tree_map(time.fold, stacked)

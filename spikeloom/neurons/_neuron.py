@@ -174,7 +174,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
         run, machine, refusals = self._scan(x, time.steps, one_step, given)
         spk = run.spk.to(x.dtype)
-        time.visits[self] = Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces)
+        time.note(self, Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces))
         return tuple(time.fold(out) for out in self._outs(spk, run.traces))
 
     def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -70,7 +70,7 @@ class WholeSequence(SpikingNeuron):
             unfolded = [time.unfold(x, self._label()) for x in series]
             ran = scan(time.steps, *unfolded)
             static = len(unfolded[0]) == 1 != time.steps
-            time.visits[self] = Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs))
+            time.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs)))
             return tuple(time.fold(out) for out in ran.outs)
 
     def _call(self, steps: int, x: Tensor, values: Mapping[str, Tensor], traced: bool = True) -> Call:

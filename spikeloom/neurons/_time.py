@@ -6,25 +6,26 @@ where nothing has depended on time yet. A neuron unfolds its input, runs all T s
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from ..scoped import Scoped
+from ._listening import wants_states
 
 
 @dataclass
 class Visit:
-    """What one neuron did in one call: its backend, why no faster one, whether its input was static, its spikes.
+    """What one neuron did in one call: its backend, why no faster one, whether its input was static.
 
-    Also its states at every step, if anybody wants them; each is [T, B, *N].
+    Also its spikes and its states at every step, each [T, B, *N], if anybody listens; else nothing holds them here.
     """
 
     backend: str
     refusals: list[str]
     static: bool
-    spk: Tensor
+    spk: Tensor | None = None
     states: tuple[Tensor, ...] = ()
 
 
@@ -86,6 +87,10 @@ class Time:
             )
         if neuron in self.visits:
             raise RuntimeError(f"{neuron._label()} is called twice in one forward; give each call a neuron of its own")
+
+    def note(self, neuron: Any, visit: Visit) -> None:
+        """Note what a neuron has done."""
+        self.visits[neuron] = visit if wants_states(neuron) else replace(visit, spk=None, states=())
 
     def is_static(self, x: Tensor) -> bool:
         """Whether x is the same at every step, [B, ...]."""

@@ -1,0 +1,186 @@
+"""A network unrolled in chunks of steps: what stands between two is kept, and the backward runs each chunk again.
+
+What is kept is the states at the border (as arguments of the chunk, so that their gradients flow), whatever else the
+layers count there, the buffers that have changed, and where the random generators stood.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+
+from ..neurons import SpikingNeuron
+from ..neurons._listening import WantsStates, wants_states
+from .joining import Joined
+from .request import Request, runs_straight
+from .running import Run, run
+from .snapshot import RandomState, Snapshot
+
+
+def checked_length(length: Any) -> None:
+    """Check how many steps a chunk has.
+
+    Raises:
+        TypeError, ValueError: in a sentence.
+        RuntimeError: under torch.compile.
+    """
+    if isinstance(length, bool) or not hasattr(length, "__index__"):
+        raise TypeError(f"checkpoint is {length!r}; pass a whole number of time steps, or nothing")
+    if length < 1:
+        raise ValueError(f"checkpoint is {length}; pass one step or more")
+    if torch.compiler.is_dynamo_compiling():
+        raise RuntimeError("unroll with checkpoint runs chunk by chunk in eager mode; call it outside of torch.compile")
+
+
+def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
+    """Run it in chunks of so many steps; `before` is how the network is now."""
+    if not request.steps:
+        return run(request, before)
+    _find_way(request)
+    start, joined = _Start(request, before), Joined(request.steps)
+    done, counted = None, []
+    try:
+        for part in _parts(request, length):
+            done = None  # what the neurons did in the chunk before is no longer needed
+            done = _Chunk(start, part).run()
+            joined.add(done.outputs, part.steps)
+            done.count(part.steps)
+            counted.append(done.time.counted)
+    except BaseException:
+        for one in counted:
+            one.clear()
+        raise
+    start.seal()
+    assert done is not None
+    return replace(done, outputs=joined.outputs())
+
+
+def _find_way(request: Request) -> None:
+    """Find out beforehand whether a static input is to be repeated: every run of a chunk must go the same way."""
+    if request.static and request.steps > 1 and not runs_straight(request.net):
+        before, drawn = Snapshot(request.names), RandomState()
+        before.lend_buffers()
+        before.deafen()
+        try:
+            with torch.no_grad():
+                run(replace(request, steps=2), Snapshot(request.names))
+        finally:
+            before.restore()
+            drawn.restore()
+
+
+def _parts(request: Request, length: int) -> Iterator[Request]:
+    """The request in chunks; the gradients of their inputs are one tensor again after one operation."""
+    leaves, form = tree_flatten((request.args, dict(request.kwargs)))
+    sizes = [min(length, request.steps - begin) for begin in range(0, request.steps, length)]
+    timed = [isinstance(leaf, Tensor) and leaf.dim() and not request.static for leaf in leaves]
+    split = [leaf.split(length) if whole else leaf for leaf, whole in zip(leaves, timed, strict=True)]
+    for i, steps in enumerate(sizes):
+        args, kwargs = tree_unflatten([s[i] if whole else s for s, whole in zip(split, timed, strict=True)], form)
+        yield replace(request, args=args, kwargs=kwargs, steps=steps)
+
+
+_PLACE = object()
+"""Stands where a tensor stood, which only the graph is to hold."""
+
+
+class _Start:
+    """The network at the start of all chunks.
+
+    Args:
+        request: what is run.
+        before: how the network is.
+    """
+
+    def __init__(self, request: Request, before: Snapshot):
+        self.modules, self.before, self.drawn = list(request.names), before, RandomState()
+        self.heard = [m for m in self.modules if isinstance(m, SpikingNeuron) and wants_states(m)]
+        self._versions: list[tuple[Tensor, int]] = []
+
+    def now_drawn(self) -> RandomState:
+        """Where the random generators stand; the same object as before if nothing was drawn."""
+        self.drawn = self.drawn if self.drawn.same() else RandomState()
+        return self.drawn
+
+    def seal(self) -> None:
+        """From now on no parameter may be written to, until the last backward."""
+        parameters = [p for module in self.modules for p in module._parameters.values() if p is not None]
+        self._versions = [(p, p._version) for p in parameters]
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Within this context the network is as it was, on copies of its buffers, and nobody listens."""
+        if any(p._version != version for p, version in self._versions):
+            raise RuntimeError(
+                "a parameter was modified in place since the network was unrolled with checkpoint, whose backward runs "
+                "it again; call backward() before the step of the optimizer"
+            )
+        now, drawn = Snapshot(self.modules), RandomState()
+        try:
+            self.before.stand_in()
+            self.before.deafen()
+            for neuron in self.heard:
+                neuron._forward_hooks[-1] = WantsStates()
+            yield
+        finally:
+            now.restore()
+            drawn.restore()
+
+
+class _Chunk:
+    """Some steps of a run, which can be run again.
+
+    Args:
+        start: the network before all chunks; it stands right before this one now.
+        part: what is run.
+    """
+
+    def __init__(self, start: _Start, part: Request):
+        self._start, self._buffers, self._drawn = start, start.before.changed_buffers(), start.now_drawn()
+        states = start.before.states()
+        self._names = [(module, name) for module, name, _ in states]
+        leaves, self._form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
+        self._tensors: list[Tensor] | None = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._leaves = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._part, self._context = replace(part, args=(), kwargs={}), copy_context()
+        self._done: Run | None = None
+        self._ran = False
+
+    def run(self) -> Run:
+        """Run it, for the first time."""
+        tensors, self._tensors = self._tensors, None
+        assert tensors is not None
+        if torch.is_grad_enabled():
+            with set_checkpoint_early_stop(False):  # which would raise an error through the forward
+                outputs = checkpoint(self._call, *tensors, use_reentrant=False, preserve_rng_state=False)
+        else:
+            outputs = self._call(*tensors)
+        done, self._done = self._done, None
+        assert done is not None
+        self._ran = True
+        return replace(done, outputs=outputs)
+
+    def _call(self, *tensors: Tensor) -> Any:
+        """Its outputs; run for the first time, or again."""
+        given = iter(tensors)
+        args, kwargs, values = tree_unflatten([next(given) if x is _PLACE else x for x in self._leaves], self._form)
+        part = replace(self._part, args=args, kwargs=kwargs)
+        if self._ran:
+            return self._context.copy().run(self._again, part, values)
+        self._done = run(part, Snapshot(part.names))
+        return self._done.outputs
+
+    def _again(self, part: Request, values: list[Any]) -> Any:
+        with self._start.again():
+            for (module, name), value in zip(self._names, values, strict=True):
+                vars(module)[name] = value
+            for module, name, value in self._buffers:
+                module._buffers[name] = value.clone()
+            self._drawn.restore()
+            return run(part, Snapshot(part.names)).outputs

@@ -1,0 +1,56 @@
+"""What an unrolled run saves for its backward, with spikes as bits.
+
+A product or a convolution saves its input. Where that is spikes, float32 holds 32 times what they tell. So while a
+network is unrolled, autograd hands over what it saves, and large tensors of zeros and ones are kept as bits, whoever made
+them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..scan import arena, bits
+from ..scan.select import numba_missing
+
+CHANGED = (
+    "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of shape "
+    "{shape} is at version {now}; expected version {then} instead"
+)
+
+
+def spikes_as_bits(inputs: Iterable[Tensor]) -> AbstractContextManager[Any]:
+    """Within this context what autograd saves is kept so; nothing is changed where it saves nothing, or for another.
+
+    Args:
+        inputs: tensors that someone else holds in any case.
+    """
+    autograd = torch._C._autograd
+    free = autograd._saved_tensors_hooks_is_enabled() and autograd._top_saved_tensors_default_hooks(False) is None
+    if not torch.is_grad_enabled() or not free or numba_missing():
+        return nullcontext()
+    held = {_memory(x) for x in inputs if type(x) is Tensor}
+    return torch.autograd.graph.saved_tensors_hooks(lambda x: _kept(x, held), _recalled)
+
+
+def _kept(x: Tensor, held: set[int]) -> Any:
+    if x.nbytes >= arena.SMALLEST and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in held:
+        packed = bits.packed(x)
+        if packed is not None:
+            return packed
+    return x.detach(), x._version  # with its graph it would hold itself
+
+
+def _recalled(kept: Any) -> Tensor:
+    if isinstance(kept, bits.Bits):
+        return bits.unpacked(kept)
+    x, version = kept
+    if x._version != version:  # which torch does not compare where it hands over what it saves
+        raise RuntimeError(CHANGED.format(shape=list(x.shape), now=x._version, then=version))
+    return x
+
+
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()

@@ -1,0 +1,332 @@
+"""unroll with checkpoint=K: in all a user can see it is unrolling chunk after chunk, and most often one unroll."""
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+import spikeloom as snn
+from spikeloom.layers import SEES_TIME
+
+from .networks import Branches, Residual, exact, leaky, quarters
+
+STEPS, BATCH, WIDTH = 11, 3, 6
+
+
+class Chance(nn.Module):
+    """Draws from three generators, and counts in a buffer that its output depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.fc, self.lif = nn.Linear(WIDTH, WIDTH), leaky(output=True)
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        noise = torch.rand_like(x) + random.random() + torch.from_numpy(np.random.rand(WIDTH)).to(x)
+        return self.lif(self.fc(x) + noise / 8 + self.calls / 4)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(WIDTH, WIDTH), leaky(output=True)
+
+    def forward(self, x: Tensor, gate: dict[str, Tensor], scale: float = 1.0) -> Any:
+        spk, mem = self.lif(self.fc(x) * gate["gate"] * scale)
+        return {"spk": spk, "mem": [mem, None], "name": "mem"}
+
+
+class CalledWithTwo(nn.Module):
+    """Two inputs made of one, so that one table fits all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = TwoInputs()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x, {"gate": x.detach().abs()}, scale=0.5)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "a neuron without init_hidden": lambda: snn.Leaky(beta=0.5, learn_beta=True),
+    "two layers": lambda: nn.Sequential(
+        nn.Linear(WIDTH, 5), leaky(learn_beta=True), nn.Linear(5, 4), leaky(output=True)
+    ),
+    "two states": lambda: nn.Sequential(
+        nn.Linear(WIDTH, 5), snn.Synaptic(alpha=0.5, beta=0.75, init_hidden=True, learn_alpha=True, output=True)
+    ),
+    "recurrent": lambda: nn.Sequential(
+        nn.Linear(WIDTH, 5), snn.RLeaky(beta=0.5, linear_features=5, init_hidden=True, output=True)
+    ),
+    "a step at a time": lambda: nn.Sequential(
+        nn.Linear(WIDTH, 5), leaky(state_quant=lambda mem: (mem * 8).round() / 8)
+    ),
+    "residual": lambda: Residual(WIDTH),
+    "branches": lambda: Branches(WIDTH),
+    "two inputs": CalledWithTwo,
+    "delays": lambda: nn.Sequential(snn.SynapticDelay(WIDTH, max_delay=4), nn.Linear(WIDTH, 4), leaky()),
+    "norms per step": lambda: nn.Sequential(snn.BatchNormTT1d(WIDTH, 40), leaky(output=True)),
+    "norm": lambda: nn.Sequential(nn.Linear(WIDTH, 5), nn.BatchNorm1d(5), leaky(output=True)),
+    "dropout": lambda: nn.Sequential(nn.Linear(WIDTH, 5), nn.Dropout(0.3), leaky(), nn.Dropout(0.3), nn.Linear(5, 4)),
+    "chance": Chance,
+}
+
+
+def chunk_by_chunk(net: nn.Module, x: Tensor, length: int, steps: int | None = None) -> Any:
+    """What a user would write: unroll after unroll, the graph kept."""
+    sizes = [min(length, STEPS - begin) for begin in range(0, STEPS, length)]
+    parts = x.split(length) if steps is None else [x] * len(sizes)
+    given = [None] * len(sizes) if steps is None else sizes
+    outs = [snn.unroll(net, part, steps=size) for part, size in zip(parts, given, strict=True)]
+    return tree_map(lambda *each: torch.cat(each) if isinstance(each[0], Tensor) else each[0], *outs)
+
+
+def states_of(net: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{path}.{name}": value
+        for path, module in net.named_modules()
+        if isinstance(module, SEES_TIME)
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and not name.startswith("_")
+    }
+
+
+def backward(net: nn.Module, outputs: Any, x: Tensor, **options: Any) -> dict[str, Tensor]:
+    """Gradients of a weighted sum of all outputs and of the states afterwards."""
+    ends = [*tree_leaves(outputs), *states_of(net).values()]
+    ends = [t for t in ends if isinstance(t, Tensor) and t.requires_grad]
+    total = sum((t * torch.linspace(-1, 2, t.numel()).view(t.shape)).sum() for t in ends)
+    assert isinstance(total, Tensor)
+    named = {"x": x, **dict(net.named_parameters())}
+    found = torch.autograd.grad(total, list(named.values()), allow_unused=True, **options)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)}
+
+
+def assert_identical(got: Any, wanted: Any) -> None:
+    """The same bits in every tensor, whatever else there is."""
+    got, wanted = ([leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)] for tree in (got, wanted))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [1, 4, STEPS, 50], ids=lambda k: f"K = {k}")
+@pytest.mark.parametrize("static", [False, True], ids=("sequence", "static"))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_is_unrolling_chunk_after_chunk(name: str, static: bool, length: int):
+    """Outputs, states, statistics, random numbers and gradients are the same bits."""
+    snn.utils.seed(1)
+    net = exact(NETWORKS[name]()).train()
+    twin = copy.deepcopy(net)
+    steps = STEPS if static else None
+    runs = []
+    for each, run in (
+        (net, lambda n, x: snn.unroll(n, x, steps=steps, checkpoint=length)),
+        (twin, lambda n, x: chunk_by_chunk(n, x, length, steps)),
+    ):
+        x = quarters(*(() if static else (STEPS,)), BATCH, WIDTH).requires_grad_()
+        snn.utils.seed(5)
+        outputs = run(each, x)
+        drawn = (torch.rand(2), torch.tensor([random.random(), np.random.rand()]))
+        buffers = {n: b.clone() for n, b in each.named_buffers()}
+        gradients = backward(each, outputs, x)
+        assert_identical(dict(each.named_buffers()), buffers)
+        runs.append((outputs, drawn, buffers, {n: s.detach() for n, s in states_of(each).items()}, gradients))
+    for got, wanted in zip(*runs, strict=True):
+        assert_identical(got, wanted)
+
+
+def two_layers() -> tuple[nn.Module, Tensor]:
+    return exact(NETWORKS["two layers"]()), quarters(STEPS, BATCH, WIDTH).requires_grad_()
+
+
+def gradients_after(between: Callable[[nn.Module], Any], checkpoint: int | None = 4) -> tuple[Tensor, ...]:
+    """Of a run after which something happens, before its backward."""
+    net, x = two_layers()
+    start = net[1].mem = quarters(BATCH, 5, seed=2).requires_grad_()
+    spk, mem = snn.unroll(net, x, checkpoint=checkpoint)
+    between(net)
+    return torch.autograd.grad((spk * mem).sum(), [x, start, *net.parameters()])
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 11])
+def test_gradients_are_those_of_one_unroll(length: int):
+    torch.testing.assert_close(gradients_after(lambda net: None, length), gradients_after(lambda net: None, None))
+
+
+BETWEEN: dict[str, Callable[[nn.Module], Any]] = {
+    "reset": snn.utils.reset,
+    "detach": snn.utils.detach,
+    "evaluation": lambda net: net.eval(),
+    "another run": lambda net: snn.unroll(net, quarters(5, BATCH + 1, WIDTH)),
+    "another threshold": lambda net: setattr(net[1], "threshold", torch.tensor(0.25)),
+    "another reset": lambda net: setattr(net[1], "reset_mechanism", "zero"),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_happens_to_the_network_before_the_backward_does_not_matter(name: str):
+    assert_identical(gradients_after(BETWEEN[name]), gradients_after(lambda net: None))
+
+
+def test_the_backward_leaves_the_network_as_it_finds_it():
+    net, x = two_layers()
+    spk, _ = snn.unroll(net, x, checkpoint=4)
+    snn.utils.reset(net)
+    net[1].mem = kept = torch.ones(1, 5)
+    snn.utils.seed(3)
+    before = torch.get_rng_state()
+    spk.sum().backward()
+    assert net[1].mem is kept
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_chunk_runs_again_on_the_backend_of_the_first_run():
+    net, x = two_layers()
+    with snn.backend("loop"):
+        spk, _ = snn.unroll(net, x, checkpoint=4)
+    spk.sum().backward()  # on a kernel it would save other tensors, which torch notices
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+def test_backward_twice():
+    net, x = two_layers()
+    spk, mem = snn.unroll(net, x, checkpoint=4)
+    first = backward(net, (spk, mem), x, retain_graph=True)
+    assert_identical(backward(net, (spk, mem), x), first)
+    with pytest.raises(RuntimeError, match=r"second time|already freed"):
+        spk.sum().backward()
+
+
+def test_a_later_run_goes_on_with_the_graph():
+    """The gradient of the second run reaches the input of the first through the states."""
+    found = []
+    for length in (None, 4):
+        net, x = two_layers()
+        snn.unroll(net, x, checkpoint=length)
+        _, mem = snn.unroll(net, x.detach(), checkpoint=length)
+        mem.sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(*found)
+    assert found[0].abs().sum() > 0
+
+
+def test_without_gradients_nothing_is_run_again():
+    net, x = two_layers()
+    with torch.no_grad():
+        spk, mem = snn.unroll(net, x, checkpoint=4)
+    assert not spk.requires_grad
+    assert not net[1].mem.requires_grad
+    assert_identical((spk, mem), snn.unroll(two_layers()[0], x.detach(), checkpoint=4))
+
+
+def test_hooks_are_called_once_per_chunk_and_again_in_the_backward():
+    net, x = two_layers()
+    calls: list[int] = []
+    net[0].register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    spk, _ = snn.unroll(net, x, checkpoint=4)
+    assert calls == [12, 12, 9]
+    spk.sum().backward()
+    assert calls == [12, 12, 9, 9, 12, 12]
+
+
+def test_a_tap_hears_the_steps_once():
+    net, x = two_layers()
+    with snn.tap(net) as record:
+        spk, _ = snn.unroll(net, x, checkpoint=4)
+    with snn.tap(net) as later:  # and nobody hears the backward
+        spk.sum().backward()
+    other, _ = two_layers()
+    with snn.tap(other) as wanted:
+        snn.unroll(other, x)
+    assert record["1"].steps == STEPS
+    assert later["1"].steps == 0
+    assert_identical(record["1"].mem, wanted["1"].mem)
+
+
+def test_an_error_in_a_chunk_leaves_the_network_unharmed():
+    net = exact(nn.Sequential(nn.Linear(WIDTH, 5), nn.BatchNorm1d(5), leaky(output=True)))
+    snn.unroll(net, quarters(2, BATCH, WIDTH))
+    buffers, mem = {n: b.clone() for n, b in net.named_buffers()}, net[2].mem
+    calls: list[int] = []
+
+    def fail_in_the_third(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise ValueError("the third chunk")
+
+    with snn.tap(net) as record, net[2].register_forward_hook(fail_in_the_third):
+        with pytest.raises(ValueError, match="the third chunk"):
+            snn.unroll(net, quarters(STEPS, BATCH, WIDTH), checkpoint=3)
+        assert record["2"].steps == 0
+    assert net[2].mem is mem
+    assert_identical(dict(net.named_buffers()), buffers)
+
+
+def test_parameters_changed_before_the_backward_are_noticed():
+    net, x = two_layers()
+    spk, _ = snn.unroll(net, x, checkpoint=4)
+    with torch.no_grad():
+        net[0].bias.add_(1)
+    with pytest.raises(RuntimeError, match="before the step of the optimizer"):
+        spk.sum().backward()
+
+
+def test_an_input_changed_before_the_backward_is_noticed():
+    net, x = two_layers()
+    x = x.detach()
+    spk, _ = snn.unroll(net, x, checkpoint=4)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        spk.sum().backward()
+
+
+def test_outputs_are_no_views():
+    net, x = two_layers()
+    spk, _ = snn.unroll(net, x, checkpoint=4)
+    assert not spk.detach_().requires_grad
+
+
+def test_outputs_that_differ_from_chunk_to_chunk_are_refused():
+    class Growing(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x[:, : self.calls]
+
+    with pytest.raises(ValueError, match="return the same for every chunk"):
+        snn.unroll(Growing(), quarters(STEPS, BATCH, WIDTH), checkpoint=4)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "error", "sentence"),
+    [
+        (0, ValueError, "checkpoint is 0; pass one step or more"),
+        (-3, ValueError, "checkpoint is -3"),
+        (2.0, TypeError, "checkpoint is 2.0; pass a whole number"),
+        (True, TypeError, "checkpoint is True"),
+    ],
+)
+def test_lengths_that_are_none(checkpoint: Any, error: type[Exception], sentence: str):
+    with pytest.raises(error, match=sentence):
+        snn.unroll(leaky(), quarters(STEPS, BATCH, WIDTH), checkpoint=checkpoint)
+
+
+def test_no_steps():
+    spk = snn.unroll(leaky(), torch.zeros(0, BATCH, WIDTH), checkpoint=4)
+    assert spk.shape == (0, BATCH, WIDTH)
+
+
+def test_check_compares_with_the_steps():
+    net, x = two_layers()
+    snn.unroll(net, x, check=True, checkpoint=4)
+    with pytest.raises(RuntimeError, match="step"):
+        snn.unroll(nn.Sequential(leaky(), nn.Softmax(dim=0)), x, check=True, checkpoint=4)
