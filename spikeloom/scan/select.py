@@ -90,6 +90,9 @@ def _why_no_numba() -> str:
     return ""
 
 
+FLOATS = (torch.float32, torch.float64)
+"""What the kernels compute in."""
+
 _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
@@ -162,15 +165,39 @@ def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-    """One step by the kernel, differentiable."""
-    key, dtype, learning = call.program.key, word_of(x.dtype), _learning((x, *states, *params))
-    kinds = _kinds(params, learning)
-    grad = "" if not learning else "each" if x.requires_grad else "none"
+    """One step by the kernel, differentiable; `params` are hoisted."""
+    return _step_of(call.program, call.layer, x, states, params)
+
+
+def _step_of(
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    learning = _learning((x, *states, *params))
+    kinds, grad = _kinds(params, learning), "" if not learning else "each" if x.requires_grad else "none"
     if torch.compiler.is_compiling():  # which needs the operator
-        code = Variant(dtype, kinds, "0" * len(states), grad).code
-        spk, finals, _ = op.scan(key, code, call.layer, None, x, states, params)
+        code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad).code
+        spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
         return (spk, *finals)
-    return single.step(single.plan_of(key, dtype, kinds, grad), call.layer, x, states, params)
+    return single.step(single.plan_of(program.key, word_of(x.dtype), kinds, grad), layer, x, states, params)
+
+
+def kernel_at_hand(program: Program, x: Tensor) -> bool:
+    """Whether a kernel runs a step of the program on x: `choose` without its reasons, outside of torch.compile."""
+    return (
+        _forced.get() in (None, "numba")
+        and x.is_cpu
+        and x.dtype in FLOATS
+        and program.key != ""
+        and not torch._C._are_functorch_transforms_active()
+        and not numba_missing()
+    )
+
+
+def kernel_step(
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: Mapping[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """That step: the spikes and the new states. The arguments are those of a `Call`."""
+    return _step_of(program, layer, x, states, program.hoist(params))
 
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
