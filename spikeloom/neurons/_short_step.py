@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..cells.firing import Model
 from ..scan.loop import Trajectory
+from ..scan.program import constants
 from ..scan.select import kernel_at_hand, kernel_step
 from ._methods import why_by_methods
 from ._state import checked_params
@@ -39,11 +40,20 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> T
         if not _fits(state, x):
             return None
         states.append(state)
-    params = checked_params(neuron._values(), x, x.dtype, neuron._label)
-    spk, *finals = kernel_step(program, type(neuron).__name__, x, states, params)
+    spk, *finals = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, x))
     own.update(zip(names, finals, strict=True))
     own["_before"], own["_reset"] = states[-1].detach() if isinstance(neuron.model, Model) else None, None
     return Trajectory(spk, (), tuple(finals))
+
+
+def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
+    """The hoisted values of the program. Those of numbers that are not learned are looked up by the numbers."""
+    values, numbers = neuron._values(), []
+    for value in values.values():
+        if value.dim() or value.requires_grad or not value.is_cpu:
+            return neuron._program.hoist(checked_params(values, x, x.dtype, neuron._label))
+        numbers.append(value.item())
+    return constants(neuron._program.key, x.dtype, tuple(numbers))
 
 
 def _fits(state: Any, x: Tensor) -> bool:

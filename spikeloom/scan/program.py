@@ -7,6 +7,7 @@ from functools import cache, cached_property, lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor
 
 from .. import ops
@@ -201,6 +202,15 @@ def read_states(key: str, params: str, grad: str) -> str:
     derivation = program_of(key).derivation
     assert derivation is not None
     return derivation.read_states(params, grad)
+
+
+@lru_cache(maxsize=1024)
+def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """The hoisted values of a program whose parameters are these numbers, which nobody else may change."""
+    program = program_of(key)
+    with torch.inference_mode(False), torch.no_grad():
+        given = zip(program.cell.params, numbers, strict=True)
+        return program.hoist({name: torch.tensor(number, dtype=dtype) for name, number in given})
 
 
 def reads_input(key: str) -> bool:

@@ -165,13 +165,13 @@ def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-    """One step by the kernel, differentiable; `params` are hoisted."""
-    return _step_of(call.program, call.layer, x, states, params)
+    return kernel_step(call.program, call.layer, x, states, params)
 
 
-def _step_of(
+def kernel_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
+    """One step by the kernel, differentiable: the spikes and the new states. `params` are the hoisted values."""
     learning = _learning((x, *states, *params))
     kinds, grad = _kinds(params, learning), "" if not learning else "each" if x.requires_grad else "none"
     if torch.compiler.is_compiling():  # which needs the operator
@@ -191,13 +191,6 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not numba_missing()
     )
-
-
-def kernel_step(
-    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: Mapping[str, Tensor]
-) -> tuple[Tensor, ...]:
-    """That step: the spikes and the new states. The arguments are those of a `Call`."""
-    return _step_of(program, layer, x, states, program.hoist(params))
 
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:

@@ -33,7 +33,7 @@ class Plan:
         derivation = program_of(key).derivation
         assert derivation is not None
         step = derivation.trace
-        self.key, self.variant = key, Variant(dtype, kinds, "0" * len(step.states), grad)
+        self.key, self.variant = key, Variant(dtype, kinds, "n" * len(step.states), grad)
         self.count, self.kinds = len(step.states), kinds
         self.alike = not kinds.strip("uU")  # each parameter is one number
         read = set(derivation.pulled(kinds, grad)) if grad else set()
@@ -87,39 +87,39 @@ _unwrapped = torch._C._functorch.unwrap_if_dead  # of a state that a layer has k
 
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     x = x.contiguous()
-    spk = _empty(x)
-    finals = [state.clone(memory_format=torch.contiguous_format) for state in states]
-    words = [1, x.numel(), 0, x.data_ptr(), 0, spk.data_ptr()]
-    for final in finals:
-        words += (final.data_ptr(), 0)
+    olds = [state.contiguous() for state in states]
+    outs = [_empty(x) for _ in range(1 + plan.count)]
+    spk, *news = [out.data_ptr() for out in outs]
+    words = [1, x.numel(), 0, x.data_ptr(), 0, spk]
+    for old, new in zip(olds, news, strict=True):
+        words += (old.data_ptr(), new)
     inputs = plan.spread(params, x.shape)
     words += [p.data_ptr() for p in inputs]
     plan.forward.run(words)
-    return (spk, *finals)
+    return tuple(outs)
 
 
 def _backward(
     plan: Plan, saved: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of the input, the states and the parameters. The new states are the trace of a single step, and
-    their gradients are given as those of the trace: so what the kernel carries starts from zero."""
+    """The gradients of the input, the states and the parameters; a gradient that is None is zero."""
     n = plan.count
     finals: Sequence[Any] = saved[1 + n : 1 + 2 * n]
     params: Sequence[Any] = saved[1 + 2 * n :]
     like = finals[0]
-    zero = torch.zeros_like(like) if any(g is None for g in grads) else like
+    zero = torch.zeros_like(like) if any([g is None for g in grads]) else like
     upstream = [zero if g is None else g.contiguous() for g in grads]
     read = [None if t is None else t.contiguous() for t in saved[: 1 + n]]
-    x, *initials = [0 if t is None else t.data_ptr() for t in read]
-    carries = [torch.zeros_like(like) for _ in finals]
+    x, *olds = [0 if t is None else t.data_ptr() for t in read]
     dx = _empty(like) if plan.variant.grad == "each" else None
-    inputs = plan.spread(params, like.shape)
+    carries = [_empty(like) for _ in finals]
     totals = [torch.zeros_like(like) if kind.isupper() else None for kind in plan.kinds]
     words = [1, like.numel(), 0, x, 0, 0 if dx is None else dx.data_ptr(), upstream[0].data_ptr(), 0]
-    for initial, final, carry in zip(initials, finals, carries, strict=True):
-        words += (initial, final.data_ptr(), carry.data_ptr())
+    for old, new, carry in zip(olds, finals, carries, strict=True):
+        words += (old, new.data_ptr(), carry.data_ptr())
     for g in upstream[1:]:
         words += (g.data_ptr(), 0)
+    inputs = plan.spread(params, like.shape)
     for p, total in zip(inputs, totals, strict=True):
         words += (p.data_ptr(), 0 if total is None else total.data_ptr())
     plan.backward.run(words)
