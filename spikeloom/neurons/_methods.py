@@ -68,7 +68,8 @@ class FiringMethods:
         return fired.clone().detach()
 
 
-OWN_METHODS = ("fire", "fire_inhibition", "mem_reset")
+OURS = {name: getattr(FiringMethods, name) for name in ("fire", "fire_inhibition", "mem_reset")}
+"""The methods that say what the equation says."""
 
 
 def why_by_methods(neuron: Neuron) -> list[str]:
@@ -76,15 +77,15 @@ def why_by_methods(neuron: Neuron) -> list[str]:
     if not isinstance(neuron.model, Model):  # its equation fires and resets by itself
         return []
     why = []
-    kind = type(neuron)
+    kind, own = type(neuron), neuron.__dict__
     if neuron.state_quant:
         why.append("state_quant is a function of the user's")
     if neuron.inhibition:
         why.append("inhibition compares neurons with each other")
-    for name in OWN_METHODS:
-        if getattr(kind, name) is not getattr(FiringMethods, name):
+    for name, ours in OURS.items():
+        if getattr(kind, name) is not ours:
             why.append(f"{kind.__name__} overrides {name}")
-        elif name in neuron.__dict__:
+        elif name in own:
             why.append(f"{name} was assigned to this {kind.__name__}")
     return why
 

@@ -18,6 +18,7 @@ from ._graph import Passage, carried
 from ._listening import wants_states
 from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
 from ._registry import INSTANCES, ClassWide, Registered
+from ._short_step import short_step
 from ._state import (
     broadcast_state,
     checked_input,
@@ -152,7 +153,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
         """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
-        if self.init_hidden and any(state is not None for state in given):
+        if self.init_hidden and any([state is not None for state in given]):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
         time = time_of(self)
         if time is None:
@@ -165,7 +166,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         x = checked_input(input_, self._label)
         run, _, _ = self._scan(x, None, x, given)
-        return self._outs(run.spk.to(x.dtype), run.finals)
+        return self._outs(run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), run.finals)
 
     def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
         """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
@@ -191,6 +192,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
             one_step: one step of x, [*S].
             given: the states passed by hand.
         """
+        if steps is None and not torch.compiler.is_compiling():
+            short = short_step(self, x, given)
+            if short is not None:
+                return short, "numba", []
         dtype = compute_dtype(x)
         params = checked_params(self._values(), one_step, dtype, self._label)
         states = self._states(one_step, dtype, given)

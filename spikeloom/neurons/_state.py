@@ -51,6 +51,18 @@ def fresh_state(
     return state if state.dtype is dtype else state.to(dtype)
 
 
+def fits(state: Any, x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a state can be taken as it is: in most steps it is what the step before left."""
+    return (
+        type(state) is Tensor
+        and state.shape == x.shape
+        and state.dtype is dtype
+        and state.is_cpu
+        and x.is_cpu
+        and not state.is_inference()
+    )
+
+
 def broadcast_state(
     state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str, start: float = 0.0
 ) -> Tensor:
@@ -78,6 +90,9 @@ def checked_params(
     """The parameters in the dtype of the state, each one number or broadcastable to one step x of the input, [*S]."""
     checked = {}
     for name, p in params.items():
+        if p.dtype is dtype and not p.dim() and p.is_cpu:
+            checked[name] = p  # most are: one number, which goes with every input
+            continue
         if p.dim() and not _broadcasts(p.shape, x.shape):
             raise ValueError(
                 f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(x.shape)}; "

@@ -61,7 +61,9 @@ class Variant:
     Args:
         dtype: "float32" or "float64".
         params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
-        traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not.
+        traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
+            n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
+            Then nothing is carried to its gradient either.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
             "back": that of a recurrent neuron, see `emit_recurrent`.
     """
@@ -219,8 +221,9 @@ def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Par
     body = [f"{name(x)} = load(x_t, {place}){fed}" for x, place in inputs]
     body += [*(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
-    body += [f"store(spk_t, m, {name(spk)})", *(f"store(state{k}, m, {name(new[k])})" for k in states)]
-    kept = [k for k in states if variant.traced[k] == "1"]
+    body.append(f"store(spk_t, m, {name(spk)})")
+    body += [f"store(state{k}, m, {name(new[k])})" for k in states if variant.traced[k] != "n"]
+    kept = [k for k in states if variant.traced[k] in "1n"]
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
     return Part(_uniforms(variant), "t in range(steps)", rows, body)
@@ -250,7 +253,7 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     for k, g in enumerate(derivation.cotangents):
         if g in reads:
             rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad{k}_stride")
-            carried = f" + load(carry{k - 1}, m)" if k else fed
+            carried = fed if k == 0 else "" if variant.traced[k - 1] == "n" else f" + load(carry{k - 1}, m)"
             body.append(f"grad{k}_m = load(grad{k}_t, m){carried}")
     body += _per_element(variant) + name.assign(nodes)
     if variant.grad == "back":

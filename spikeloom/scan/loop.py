@@ -10,7 +10,7 @@ Step = Callable[..., tuple[Tensor, ...]]
 """One time step: (x [*S], *states [*S]) -> (spk [*S], *states)."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: made at every step
 class Trajectory:
     """What a scan returns.
 

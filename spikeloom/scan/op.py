@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernels, single
+from . import kernels
 from .emit_numba import Variant, traced_in
 from .program import reads_input
 from .saved import saved_by
@@ -38,8 +38,7 @@ def scan(
         if steps is None:
             return spk.squeeze(0), rest, []
         return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
-    if steps is None:
-        return *single.step(key, code, layer, x, states, params), []
+    assert steps is not None, "a single step in eager mode is `single.step`"
     if not Variant.parse(code).grad:
         return kernels.forward(key, code, steps, x, states, params)
     spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)

@@ -7,6 +7,7 @@ from functools import cache, cached_property, lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor
 
 from .. import ops
@@ -104,7 +105,8 @@ class Program:
         self.derivation: Derivation | None = None
         self.key = ""
         self.every_state = ""
-        self._recipe: list[tuple[str, tuple[Any, ...]]] = []
+        self._reads: tuple[str, ...] = ()
+        self._recipe: list[tuple[Callable[..., Any], tuple[tuple[Any, int | None], ...]]] = []
         self._results: tuple[int, ...] = ()
         spike = as_spike(surrogate)
         if spike is None:
@@ -122,30 +124,23 @@ class Program:
         self._prepare(self.derivation)
 
     def _prepare(self, derivation: Derivation) -> None:
-        """The hoisted values as a straight line of (operation, arguments): positions, or numbers where constant."""
+        """The hoisted values as a straight line: the parameters, then operations on numbers and on values before."""
         order = needed(derivation.hoisted)
+        order = [n for n in order if n.op == "param"] + [n for n in order if n.op not in ("param", "const")]
         position = {node: i for i, node in enumerate(order)}
-
-        def argument(node: Symbol) -> Any:
-            return node.value if node.op == "const" else _Position(position[node])
-
-        for node in order:
-            arguments = (node.value,) if not node.args else tuple(argument(a) for a in node.args)
-            self._recipe.append((node.op, arguments))
+        self._reads = tuple(node.value for node in order if node.op == "param")
+        for node in order[len(self._reads) :]:
+            operator = OPERATORS.get(node.op) or ops.TENSOR_FUNCTIONS[node.op]
+            arguments = tuple((a.value, None) if a.op == "const" else (None, position[a]) for a in node.args)
+            self._recipe.append((operator, arguments))
         self._results = tuple(position[node] for node in derivation.hoisted)
 
     def hoist(self, params: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The values that do not change over time, from the parameters; differentiable."""
-        values: list[Any] = []
-        for op, arguments in self._recipe:
-            if op == "param":
-                values.append(params[arguments[0]])
-            elif op == "const":
-                values.append(arguments[0])
-            else:
-                known = [values[a.at] if isinstance(a, _Position) else a for a in arguments]
-                values.append((OPERATORS.get(op) or ops.TENSOR_FUNCTIONS[op])(*known))
-        return tuple(values[i] for i in self._results)
+        values = [params[name] for name in self._reads]
+        for operator, arguments in self._recipe:
+            values.append(operator(*[number if at is None else values[at] for number, at in arguments]))
+        return tuple([values[i] for i in self._results])
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """One step of the law: the cell on tensors."""
@@ -155,11 +150,6 @@ class Program:
                 return self.cell(x, *states, **params)
 
         return step
-
-
-@dataclass(frozen=True)
-class _Position:
-    at: int
 
 
 def _derive(step: Trace, spike: Spike) -> Derivation:
@@ -212,6 +202,15 @@ def read_states(key: str, params: str, grad: str) -> str:
     derivation = program_of(key).derivation
     assert derivation is not None
     return derivation.read_states(params, grad)
+
+
+@lru_cache(maxsize=1024)
+def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """The hoisted values of a program whose parameters are these numbers, which nobody else may change."""
+    program = program_of(key)
+    with torch.inference_mode(False), torch.no_grad():
+        given = zip(program.cell.params, numbers, strict=True)
+        return program.hoist({name: torch.tensor(number, dtype=dtype) for name, number in given})
 
 
 def reads_input(key: str) -> bool:

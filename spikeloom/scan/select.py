@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..scoped import Scoped
-from . import driven, op, recurrent
+from . import driven, op, recurrent, single
 from .emit_numba import Variant, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
 from .program import Program, read_states, reads_input
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
 class Call:
     """What is to be run.
 
@@ -90,6 +90,9 @@ def _why_no_numba() -> str:
     return ""
 
 
+FLOATS = (torch.float32, torch.float64)
+"""What the kernels compute in."""
+
 _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
@@ -135,6 +138,9 @@ def _run_numba(call: Call) -> Trajectory:
     params = call.program.hoist(call.params)
     if call.mem_feedback is not None:
         return _run_driven(call, call.mem_feedback, params)
+    if call.steps is None:
+        spk, *states = _one_step(call, params, call.x, *call.states)
+        return Trajectory(spk, (), tuple(states))
     code = _variant(call, params).code
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
@@ -159,10 +165,32 @@ def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-    """One step by the kernel, differentiable."""
-    step = replace(call, x=x, steps=None, states=states, feedback=None, traced=False)
-    spk, finals, _ = op.scan(call.program.key, _variant(step, params).code, call.layer, None, x, states, params)
-    return (spk, *finals)
+    return kernel_step(call.program, call.layer, x, states, params)
+
+
+def kernel_step(
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """One step by the kernel, differentiable: the spikes and the new states. `params` are the hoisted values."""
+    learning = _learning((x, *states, *params))
+    kinds, grad = _kinds(params, learning), "" if not learning else "each" if x.requires_grad else "none"
+    if torch.compiler.is_compiling():  # which needs the operator
+        code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad).code
+        spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
+        return (spk, *finals)
+    return single.step(single.plan_of(program.key, word_of(x.dtype), kinds, grad), layer, x, states, params)
+
+
+def kernel_at_hand(program: Program, x: Tensor) -> bool:
+    """Whether a kernel runs a step of the program on x: `choose` without its reasons, outside of torch.compile."""
+    return (
+        _forced.get() in (None, "numba")
+        and x.is_cpu
+        and x.dtype in FLOATS
+        and program.key != ""
+        and not torch._C._are_functorch_transforms_active()
+        and not numba_missing()
+    )
 
 
 def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
@@ -193,13 +221,12 @@ def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) ->
 
 
 def _learning(tensors: Iterable[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return torch.is_grad_enabled() and any([t.requires_grad for t in tensors])  # a generator would cost as much again
 
 
 def _kinds(params: tuple[Tensor, ...], learning: bool) -> str:
     """The letters of `Variant.params`."""
-    kinds = ("u" if p.numel() == 1 else "v" for p in params)
-    return "".join(k.upper() if learning and p.requires_grad else k for k, p in zip(kinds, params, strict=True))
+    return "".join([("uU" if p.numel() == 1 else "vV")[learning and p.requires_grad] for p in params])
 
 
 def _input_gradient(call: Call) -> str:
@@ -260,7 +287,7 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
     forced = _forced.get()
     reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
     for machine in ladder:
-        if forced not in (None, machine.family):
+        if forced is not None and forced != machine.family:
             continue
         why = machine.refusals(call)
         if not why:

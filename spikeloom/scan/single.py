@@ -5,7 +5,7 @@ a time dimension, and what is the same at every step is worked out once (`Plan`)
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -14,20 +14,37 @@ from torch import Tensor
 from . import arena
 from .emit_numba import Variant
 from .kernels import kernel, spread, sum_to
-from .program import reads_input
+from .program import program_of
 from .saved import saved_by
+from .threads import Entry
 
 
 class Plan:
-    """What every step of a program in one variant has in common."""
+    """What every step of a program in one variant has in common.
 
-    def __init__(self, key: str, code: str):
-        self.key, self.variant = key, Variant.parse(code)
-        self.kinds = self.variant.params
-        self.learned = [kind.isupper() for kind in self.kinds]
-        self.alike = not self.kinds.strip("uU")  # each parameter is one number
-        self.reads_input = bool(self.variant.grad) and reads_input(key)
+    A plan follows from words alone, never from a layer, so that there is nothing to forget when a layer changes.
+
+    Args:
+        key: of the program.
+        dtype, kinds, grad: of the variant, see `Variant`.
+    """
+
+    def __init__(self, key: str, dtype: str, kinds: str, grad: str):
+        derivation = program_of(key).derivation
+        assert derivation is not None
+        step = derivation.trace
+        self.key, self.variant = key, Variant(dtype, kinds, "n" * len(step.states), grad)
+        self.count, self.kinds = len(step.states), kinds
+        self.alike = not kinds.strip("uU")  # each parameter is one number
+        read = set(derivation.pulled(kinds, grad)) if grad else set()
+        self.reads_input = not read.isdisjoint(step.inputs)
+        self.reads_states = [old in read for old in step.states]
         self.forward = kernel(key, self.variant.forward)
+
+    @cached_property
+    def backward(self) -> Entry:
+        """The kernel of the gradients, compiled when one is first asked for."""
+        return kernel(self.key, self.variant)
 
     def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
         """The parameters as the kernel reads them."""
@@ -39,75 +56,77 @@ class Plan:
 plan_of = cache(Plan)
 
 
-def step(
-    key: str, code: str, layer: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
+def step(plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """One step of a program: spikes and new states, [*S]. The arguments are those of `op.scan`."""
-    plan = plan_of(key, code)
     if not plan.variant.grad:
         return _forward(plan, x, states, params)
-    spk, *finals = _Step.apply(plan, layer, len(states), x, *states, *params)
-    return spk, finals
+    outs: tuple[Tensor, ...] = _apply(plan, layer, x, *map(_unwrapped, states), *params)
+    return outs
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, layer: str, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        states, params = rest[:count], rest[count:]
-        spk, finals = _forward(plan, x, states, params)
-        ctx.plan, ctx.layer, ctx.count = plan, layer, count
-        ctx.save_for_backward(*states, *finals, *params, *((x,) if plan.reads_input else ()))
+    def forward(ctx: Any, plan: Plan, layer: str, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states, params = rest[: plan.count], rest[plan.count :]
+        outs = _forward(plan, x, states, params)
+        ctx.plan, ctx.layer = plan, layer
+        read = [state if read else None for state, read in zip(states, plan.reads_states, strict=True)]
+        ctx.save_for_backward(x if plan.reads_input else None, *read, *outs[1:], *params)
         ctx.set_materialize_grads(False)
-        return (spk, *finals)
+        return outs
 
     @staticmethod
-    def backward(ctx: Any, grad_spk: Tensor | None, *grad_finals: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, plan, n = saved_by(ctx), ctx.plan, ctx.count
-        x = saved[-1].contiguous() if plan.reads_input else None
-        params = saved[2 * n : -1] if plan.reads_input else saved[2 * n :]
-        return (None, None, None, *_backward(plan, x, saved[:n], saved[n : 2 * n], params, grad_spk, grad_finals))
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (None, None, *_backward(ctx.plan, saved_by(ctx), grads))
 
 
-def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+# Past `Function.apply`, which would look at every argument in Python for what `_unwrapped` sees to.
+_apply = super(torch.autograd.Function, _Step).apply
+_unwrapped = torch._C._functorch.unwrap_if_dead  # of a state that a layer has kept from within a torch.func transform
+
+
+def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     x = x.contiguous()
-    spk = arena.empty(x.shape, x)
-    finals = [state.clone(memory_format=torch.contiguous_format) for state in states]
+    olds = [state.contiguous() for state in states]
+    outs = [_empty(x) for _ in range(1 + plan.count)]
+    spk, *news = [out.data_ptr() for out in outs]
+    words = [1, x.numel(), 0, x.data_ptr(), 0, spk]
+    for old, new in zip(olds, news, strict=True):
+        words += (old.data_ptr(), new)
     inputs = plan.spread(params, x.shape)
-    words = [1, x.numel(), 0, x.data_ptr(), 0, spk.data_ptr()]
-    for final in finals:
-        words += (final.data_ptr(), 0)
     words += [p.data_ptr() for p in inputs]
     plan.forward.run(words)
-    return spk, finals
+    return tuple(outs)
 
 
 def _backward(
-    plan: Plan,
-    x: Tensor | None,
-    states: Sequence[Tensor],
-    finals: Sequence[Tensor],
-    params: Sequence[Tensor],
-    grad_spk: Tensor | None,
-    grad_finals: Sequence[Tensor | None],
+    plan: Plan, saved: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of the input, the states and the parameters. The new states are the trace of a single step, and
-    their gradients are given as those of the trace: so what the kernel carries starts from zero."""
+    """The gradients of the input, the states and the parameters; a gradient that is None is zero."""
+    n = plan.count
+    finals: Sequence[Any] = saved[1 + n : 1 + 2 * n]
+    params: Sequence[Any] = saved[1 + 2 * n :]
     like = finals[0]
-    zero = torch.zeros_like(like) if grad_spk is None or any(g is None for g in grad_finals) else like
-    upstream = [zero if g is None else g.contiguous() for g in (grad_spk, *grad_finals)]
-    initials = [state.contiguous() for state in states]
-    carries = [torch.zeros_like(like) for _ in states]
-    dx = arena.empty(like.shape, like) if plan.variant.grad == "each" else None
-    inputs = plan.spread(params, like.shape)
-    totals = [torch.zeros_like(like) if learned else None for learned in plan.learned]
-    words = [1, like.numel(), 0, 0 if x is None else x.data_ptr(), 0, 0 if dx is None else dx.data_ptr()]
-    words += (upstream[0].data_ptr(), 0)
-    for initial, final, carry in zip(initials, finals, carries, strict=True):
-        words += (initial.data_ptr(), final.data_ptr(), carry.data_ptr())
+    zero = torch.zeros_like(like) if any([g is None for g in grads]) else like
+    upstream = [zero if g is None else g.contiguous() for g in grads]
+    read = [None if t is None else t.contiguous() for t in saved[: 1 + n]]
+    x, *olds = [0 if t is None else t.data_ptr() for t in read]
+    dx = _empty(like) if plan.variant.grad == "each" else None
+    carries = [_empty(like) for _ in finals]
+    totals = [torch.zeros_like(like) if kind.isupper() else None for kind in plan.kinds]
+    words = [1, like.numel(), 0, x, 0, 0 if dx is None else dx.data_ptr(), upstream[0].data_ptr(), 0]
+    for old, new, carry in zip(olds, finals, carries, strict=True):
+        words += (old, new.data_ptr(), carry.data_ptr())
     for g in upstream[1:]:
         words += (g.data_ptr(), 0)
+    inputs = plan.spread(params, like.shape)
     for p, total in zip(inputs, totals, strict=True):
         words += (p.data_ptr(), 0 if total is None else total.data_ptr())
-    kernel(plan.key, plan.variant).run(words)
+    plan.backward.run(words)
     sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
     return (dx, *carries, *sums)
+
+
+def _empty(like: Tensor) -> Tensor:
+    """Uninitialised memory of the shape of a contiguous tensor."""
+    return torch.empty_like(like) if like.nbytes < arena.SMALLEST else arena.empty(like.shape, like)

@@ -9,6 +9,7 @@ One or several threads give the same bits: elements are independent, and sums ov
 
 import ctypes
 import os
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -78,17 +79,14 @@ class Entry:
     def run(self, words: Sequence[int]) -> None:
         """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M, words[2] is set here."""
         threads = team_size(words[0] * words[1])
-        packed = (ctypes.c_int64 * len(words))(*words)
-        if self.team:
-            packed[2] = threads > 1
-            if threads > 1:
-                runtime = openmp()
-                assert runtime is not None
-                runtime.GOMP_parallel(self.address, ctypes.byref(packed), threads, 0)
-            else:
-                self.call(ctypes.addressof(packed))
-        elif threads == 1:
-            self.call(ctypes.addressof(packed), 0, 1)
+        packed = array("q", words)
+        packed[2] = self.team and threads > 1
+        at, _ = packed.buffer_info()
+        if threads == 1:
+            self.call(at) if self.team else self.call(at, 0, 1)
+        elif self.team:
+            runtime = openmp()
+            assert runtime is not None
+            runtime.GOMP_parallel(self.address, ctypes.c_void_p(at), threads, 0)
         else:
-            at = ctypes.addressof(packed)
             list(_pool(threads).map(lambda me: self.call(at, me, threads), range(threads)))

@@ -1,0 +1,67 @@
+"""The short way through one step in eager mode.
+
+A step decides much: which backend and which kernel, whether the states and parameters fit the input, and what to make
+of them where they do not. In the common case all of it shows in a few looks, and the kernel runs at once. Whatever is
+not common, every error with it, is left to the long way, `SpikingNeuron._scan`, which decides the same from the ground
+up. Each look is at what is there now; nothing is remembered from step to step, so nothing can be out of date.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cells.firing import Model
+from ..scan.loop import Trajectory
+from ..scan.program import constants
+from ..scan.select import kernel_at_hand, kernel_step
+from ._methods import why_by_methods
+from ._state import checked_params
+
+Neuron = Any
+"""A `SpikingNeuron`, which is built upon this file and can therefore not be imported here."""
+
+
+def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> Trajectory | None:
+    """One step of the equation on its kernel, or None where the long way must be taken; then nothing has changed.
+
+    Args:
+        x: a checked input, [*S].
+        given: the states passed by hand.
+    """
+    program, own = neuron._program, neuron.__dict__
+    if neuron._feedback() is not None or neuron._mem_feedback(x.dtype) is not None or neuron._passage is not None:
+        return None
+    if not kernel_at_hand(program, x) or why_by_methods(neuron):
+        return None
+    names, states = neuron._state_names(), []
+    for name, state in zip(names, given, strict=True):
+        state = own[name] if state is None else state
+        if not _fits(state, x):
+            return None
+        states.append(state)
+    spk, *finals = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, x))
+    own.update(zip(names, finals, strict=True))
+    own["_before"], own["_reset"] = states[-1].detach() if isinstance(neuron.model, Model) else None, None
+    return Trajectory(spk, (), tuple(finals))
+
+
+def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
+    """The hoisted values of the program. Those of numbers that are not learned are looked up by the numbers."""
+    values, numbers = neuron._values(), []
+    for value in values.values():
+        if value.dim() or value.requires_grad or not value.is_cpu:
+            return neuron._program.hoist(checked_params(values, x, x.dtype, neuron._label))
+        numbers.append(value.item())
+    return constants(neuron._program.key, x.dtype, tuple(numbers))
+
+
+def _fits(state: Any, x: Tensor) -> bool:
+    """Whether a state can be taken as it is, beside an input on the CPU."""
+    return (
+        type(state) is Tensor
+        and state.shape == x.shape
+        and state.dtype is x.dtype
+        and state.is_cpu
+        and not state.is_inference()
+    )
