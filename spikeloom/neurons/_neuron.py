@@ -350,6 +350,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     def _retrace(self) -> None:
         """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
         self._find_values()
+        self.__dict__.setdefault("_passage", None)  # torch.compile would see it come, and compile again
         if hasattr(type(self), "model"):
             frame = Frame(self._mode, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
