@@ -10,6 +10,7 @@ from torch import nn
 
 from .layers import SEES_TIME
 from .network import Summary as Summary
+from .network import recomputing as recomputing
 from .network import summary as summary
 
 

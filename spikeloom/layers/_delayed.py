@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..neurons._graph import Passage, carried
+from ..neurons._misplaced import refuse_misplaced, restarted, usable
 from ..neurons._state import checked_input, checked_value, detached, fresh_state, moved
 from ._over_time import OverTime
 from ._reading import lags_of
@@ -106,6 +107,7 @@ class Delayed(OverTime):
     def _present(self, x: Tensor) -> Tensor:
         """The last inputs, [max_delay, *S], in the dtype of x; zeros where there were none of this shape."""
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
+        refuse_misplaced(self, [self.past])
         past = fresh_state(self.past, like, x.dtype, self._label, "past")
         freed = self._passage is not None and self._passage.done and past.requires_grad
         return carried(past, self._label(), "past") if freed else past
@@ -114,25 +116,25 @@ class Delayed(OverTime):
 
     def reset_mem(self) -> None:
         """Forget all inputs, also those that are still under way."""
-        self.past = self.past.new_zeros(0)
+        restarted(self)
+        self.past = usable(self.past).new_zeros(0)
 
     def detach_mem(self) -> None:
         """Cut the last inputs from the graph that made them; those under way still arrive."""
-        self.past = detached(self.past)
+        self.past = detached(usable(self.past))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
-        self.past = moved(self.past, fn)
+        self.past = moved(usable(self.past), fn)
         return self
 
     def _replicate_for_data_parallel(self) -> Any:
-        # a replica sees another part of the batch: the past of the original is none of its own
-        replica = super()._replicate_for_data_parallel()
+        replica = super()._replicate_for_data_parallel()  # which sees another part of the batch
         replica.past, replica._passage = self.past.new_zeros(0), None
         return replica
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "past": self.past.detach(), "_passage": None}
+        return {**self.__dict__, "past": usable(self.past).detach(), "_passage": None}
 
     def extra_repr(self) -> str:
         learned = isinstance(self.delay, nn.Parameter)

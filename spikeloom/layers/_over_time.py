@@ -1,8 +1,11 @@
 """What a layer needs to see time without being a neuron: its work on a sequence, said once."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..neurons import SpikingNeuron
+from ..neurons._misplaced import replicated
 from ..neurons._time import Visit, current_time, time_of
 
 
@@ -55,6 +58,11 @@ class OverTime(nn.Module):
             out = self.over_time(x.expand(time.steps, *x.shape[1:]))
             time.note(self, Visit("torch", [], len(x) == 1 != time.steps, out))
             return time.fold(out)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        replica = super()._replicate_for_data_parallel()
+        replicated(self, replica)
+        return replica
 
     def _label(self) -> str:
         """How messages name the layer: by its path while its network is unrolled."""

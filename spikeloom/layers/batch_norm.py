@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..neurons._misplaced import refuse_misplaced, restarted
 from ._over_time import OverTime
 
 
@@ -29,6 +30,7 @@ class _BatchNormTT(OverTime, nn.ModuleList):
 
     def over_time(self, x: Tensor) -> Tensor:
         """[T, B, C, ...] -> the same shape; each step by its own norm."""
+        refuse_misplaced(self, begun=self.step > 0)
         first, last = self.step, self.step + len(x)
         if last > len(self):
             raise IndexError(
@@ -41,6 +43,7 @@ class _BatchNormTT(OverTime, nn.ModuleList):
 
     def reset_mem(self) -> None:
         """Begin again at the norm of the first step; the statistics stay."""
+        restarted(self)
         self.step = 0
 
     def __getitem__(self, index: Any) -> Any:

@@ -1,5 +1,6 @@
 """Whole networks over time: all steps at once, and what that would run on."""
 
+from .rerunning import recomputing as recomputing
 from .diagnosing import Diagnosis as Diagnosis
 from .diagnosing import diagnose as diagnose
 from .explaining import Explanation as Explanation

@@ -74,7 +74,8 @@ def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps
         raise TypeError(f"unroll takes a network, an nn.Module; got {type(net).__name__}")
     if current_time() is not None:
         raise RuntimeError("unroll was called within a network that is being unrolled; unroll the outermost one only")
-    if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__")):
+    whole = isinstance(steps, int) or hasattr(steps, "__index__")  # torch.compile knows its numbers by the first alone
+    if steps is not None and (isinstance(steps, bool) or not whole):
         raise TypeError(f"steps is {steps!r}; pass a whole number of time steps")
     if steps is not None and steps < 0:
         raise ValueError(f"steps is {steps}; pass zero or more time steps")

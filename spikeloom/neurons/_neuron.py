@@ -17,6 +17,7 @@ from ..scan.select import Call, choose
 from ._graph import Passage, carried
 from ._listening import wants_states
 from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
+from ._misplaced import refuse_misplaced, replicated, restarted, usable
 from ._registry import INSTANCES, ClassWide, Registered
 from ._short_step import short_step
 from ._state import (
@@ -263,8 +264,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The state before this call: what was given, else what the layer keeps, else zeros. x is one step, [*S]."""
-        states = []
-        for name, state in zip(self._state_names(), given, strict=True):
+        states, names = [], self._state_names()
+        refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
+        for name, state in zip(names, given, strict=True):
             if state is None:
                 state = fresh_state(getattr(self, name), x, dtype, self._label, name, self._starts_at(name))
             else:
@@ -281,22 +283,23 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
         names = self._state_names()
-        self._keep(tuple(torch.full_like(getattr(self, name), self._starts_at(name)) for name in names))
+        restarted(self)
+        self._keep(tuple(torch.full_like(usable(getattr(self, name)), self._starts_at(name)) for name in names))
         states = tuple(getattr(self, name) for name in names)
         return states[0] if len(states) == 1 else states
 
     def detach_mem(self) -> None:
         """Cut every state from the graph that made it; its value stays."""
-        self._keep(tuple(detached(getattr(self, name)) for name in self._state_names()))
+        self._keep(tuple(detached(usable(getattr(self, name))) for name in self._state_names()))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
         was_meta = self.framed and self.reset_mechanism_val.is_meta
         super()._apply(fn, recurse)
-        self._keep(tuple(moved(getattr(self, name), fn) for name in self._state_names()))
+        self._keep(tuple(moved(usable(getattr(self, name)), fn) for name in self._state_names()))
         for name in ("_before", "_reset"):
             kept = getattr(self, name)
-            self.__dict__[name] = None if kept is None else moved(kept, fn)
+            self.__dict__[name] = None if kept is None else moved(usable(kept), fn)
         if was_meta and not self.reset_mechanism_val.is_meta:  # to_empty(): what it holds is anything
             self.reset_mechanism_val.fill_(self.reset_dict[self._mode])
         return self
@@ -304,6 +307,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     def _replicate_for_data_parallel(self) -> Any:
         # a replica sees another part of the batch: the state of the original is none of its own
         replica = super()._replicate_for_data_parallel()
+        replicated(self, replica)
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
         replica.__dict__["_passage"] = None
         return replica
@@ -311,7 +315,8 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     # -- saving and loading -----------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: getattr(self, name).detach() for name in self._state_names()}
+        tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
+        kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
         return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage")} | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -355,6 +360,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     def _retrace(self) -> None:
         """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
         self._find_values()
+        self.__dict__.setdefault("_passage", None)  # torch.compile would see it come, and compile again
         if hasattr(type(self), "model"):
             frame = Frame(self._mode, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)

@@ -99,9 +99,13 @@ _no_numba: list[str] = []
 
 def numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
-    if not _no_numba and not torch.compiler.is_compiling():
+    if not _no_numba:
         _no_numba.append(_why_no_numba())
-    return _no_numba[0] if _no_numba else ""
+    return _no_numba[0]
+
+
+# torch.compiler.assume_constant_result, without loading the compiler: it asks once, and does not compile again for it
+vars(numba_missing)["_dynamo_marked_constant"] = True
 
 
 def numba_refusals(call: Any) -> list[str]:
