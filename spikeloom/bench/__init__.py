@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from .leaky import LEAKY, THREADS
 from .losses import LOSSES
 from .lstm import LSTMS
+from .networks import NETWORKS
 from .neurons import NEURONS
 from .parallel import PARALLEL
 from .quant import QUANT
@@ -15,5 +16,5 @@ from .recurrent import RECURRENT
 from .runner import Case
 from .start import START
 
-EVERY = (LEAKY, *NEURONS, *LSTMS, *PARALLEL, RECURRENT, THREADS, START, *LOSSES, QUANT)
+EVERY = (LEAKY, *NEURONS, *LSTMS, *PARALLEL, RECURRENT, *NETWORKS, THREADS, START, *LOSSES, QUANT)
 CASES: Mapping[str, Case] = {case.name: case for case in EVERY}
