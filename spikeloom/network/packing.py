@@ -1,8 +1,8 @@
 """What an unrolled run saves for its backward, with spikes as bits.
 
 A product or a convolution saves its input. Where that is spikes, float32 holds 32 times what they tell. So while a
-network is unrolled, autograd hands over what it saves, and large tensors of zeros and ones are kept as bits, whoever made
-them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit.
+network is unrolled, autograd hands over what it saves, and large tensors of zeros and ones are kept as bits, whoever
+made them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def spikes_as_bits(inputs: Iterable[Tensor]) -> AbstractContextManager[Any]:
     Args:
         inputs: tensors that someone else holds in any case.
     """
-    autograd = torch._C._autograd
+    autograd: Any = torch._C._autograd
     free = autograd._saved_tensors_hooks_is_enabled() and autograd._top_saved_tensors_default_hooks(False) is None
     if not torch.is_grad_enabled() or not free or numba_missing():
         return nullcontext()
@@ -46,6 +46,7 @@ def _kept(x: Tensor, held: set[int]) -> Any:
 def _recalled(kept: Any) -> Tensor:
     if isinstance(kept, bits.Bits):
         return bits.unpacked(kept)
+    x: Tensor
     x, version = kept
     if x._version != version:  # which torch does not compare where it hands over what it saves
         raise RuntimeError(CHANGED.format(shape=list(x.shape), now=x._version, then=version))

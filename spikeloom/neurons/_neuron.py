@@ -154,7 +154,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
         """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
-        if self.init_hidden and any([state is not None for state in given]):
+        if self.init_hidden and any(state is not None for state in given):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
         time = time_of(self)
         if time is None:

@@ -8,7 +8,6 @@ up. Each look is at what is there now; nothing is remembered from step to step, 
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..cells.firing import Model
@@ -51,7 +50,8 @@ def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
     values, numbers = neuron._values(), []
     for value in values.values():
         if value.dim() or value.requires_grad or not value.is_cpu:
-            return neuron._program.hoist(checked_params(values, x, x.dtype, neuron._label))
+            hoisted: tuple[Tensor, ...] = neuron._program.hoist(checked_params(values, x, x.dtype, neuron._label))
+            return hoisted
         numbers.append(value.item())
     return constants(neuron._program.key, x.dtype, tuple(numbers))
 
