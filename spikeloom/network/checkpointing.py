@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._listening import WantsStates, wants_states
+from ..neurons._misplaced import restarted
 from .joining import Joined
 from .request import Request, runs_straight
 from .running import Run, run
@@ -182,5 +184,8 @@ class _Chunk:
                 vars(module)[name] = value
             for module, name, value in self._buffers:
                 module._buffers[name] = value.clone()
+            for module in self._part.names:
+                if isinstance(module, SEES_TIME):
+                    restarted(module)
             self._drawn.restore()
             return run(part, Snapshot(part.names)).outputs

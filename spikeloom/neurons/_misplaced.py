@@ -38,13 +38,18 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] = (), begun: bool = 
                 "the neurons within what is checkpointed"
             )
         own["_restarted"] = task
-    if any(map(_escaped, states)):
+    if any(map(escaped, states)):
         raise RuntimeError(
             f"{layer._label()} keeps a state from within torch.func.vmap, which is over; "
             "call spikeloom.utils.reset(net) before the next run"
         )
     if "_is_replica" in own:
         own.setdefault("_replicated", []).append("step")
+
+
+def may_be_misplaced(layer: Layer) -> bool:
+    """Whether `refuse_misplaced` has to look at what the layer keeps, wrappers apart."""
+    return torch._C._current_graph_task_id() != -1 or "_is_replica" in layer.__dict__
 
 
 def restarted(layer: Layer) -> None:
@@ -75,10 +80,11 @@ def replicated(layer: Layer, replica: Layer) -> None:
 
 def usable(state: Tensor) -> Tensor:
     """The state, or an empty one for that of a torch.func.vmap that is over."""
-    return torch.zeros(0, dtype=state.dtype, device=state.device) if _escaped(state) else state
+    return torch.zeros(0, dtype=state.dtype, device=state.device) if escaped(state) else state
 
 
-def _escaped(state: Tensor) -> bool:
+def escaped(state: Tensor) -> bool:
+    """Whether a state is a wrapper that is left of a torch.func.vmap that is over."""
     functorch = torch._C._functorch
     if torch.compiler.is_compiling() or not functorch.is_functorch_wrapped_tensor(state):
         return False

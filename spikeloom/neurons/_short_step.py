@@ -15,6 +15,7 @@ from ..scan.loop import Trajectory
 from ..scan.program import constants
 from ..scan.select import kernel_at_hand, kernel_step
 from ._methods import why_by_methods
+from ._misplaced import escaped, may_be_misplaced
 from ._state import checked_params
 
 Neuron = Any
@@ -31,7 +32,7 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> T
     program, own = neuron._program, neuron.__dict__
     if neuron._feedback() is not None or neuron._mem_feedback(x.dtype) is not None or neuron._passage is not None:
         return None
-    if not kernel_at_hand(program, x) or why_by_methods(neuron):
+    if not kernel_at_hand(program, x) or why_by_methods(neuron) or may_be_misplaced(neuron):
         return None
     names, states = neuron._state_names(), []
     for name, state in zip(names, given, strict=True):
@@ -64,4 +65,5 @@ def _fits(state: Any, x: Tensor) -> bool:
         and state.dtype is x.dtype
         and state.is_cpu
         and not state.is_inference()
+        and not escaped(state)
     )

@@ -1,0 +1,139 @@
+"""The short way of a common step gives what the long way gives, and sees every change."""
+
+import pytest
+import torch
+
+import spikeloom as snn
+from spikeloom.neurons import _neuron
+from spikeloom.scan import select
+
+X = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) * 1.5
+
+NEURONS = {
+    "Leaky": lambda: snn.Leaky(0.9),
+    "reset to zero, within the step": lambda: snn.Leaky(0.9, reset_mechanism="zero", reset_delay=False),
+    "learned": lambda: snn.Leaky(0.9, learn_beta=True, learn_threshold=True),
+    "per neuron": lambda: snn.Leaky(torch.linspace(0.5, 0.9, 5), threshold=torch.full((3, 1), 0.5)),
+    "numbers of other dtypes": lambda: snn.Leaky(torch.tensor(0.9, dtype=torch.float64), threshold=torch.tensor(1)),
+    "NaN": lambda: snn.Leaky(float("nan")),
+    "two states": lambda: snn.Synaptic(alpha=0.8, beta=0.7),
+    "recurrent": lambda: snn.RLeaky(0.9, V=-0.2, all_to_all=False),
+    "an equation with exp": lambda: snn.Leaky(0.9, learn_beta=True, decay="tau"),
+    "inhibition by hand": lambda: snn.Leaky(0.9, state_quant=lambda mem: mem.round(decimals=1)),
+}
+
+INPUTS = {
+    "as it comes": X,
+    "float64": X.double(),
+    "float16": X.half(),
+    "transposed": X.mT.contiguous().mT,
+    "one number at a time": X.flatten()[:4],
+}
+
+
+def run(neuron, xs, learn):
+    """Four steps, and the gradients of a weighted sum of all that came out."""
+    xs = xs.clone(memory_format=torch.preserve_format).requires_grad_(learn)
+    states, outs = (), []
+    for x in xs.unbind(0):
+        spk, *states = neuron(x, *states)
+        outs += [spk, *states]
+    loss = sum((k + 1) * out.double().sum() for k, out in enumerate(outs))
+    leaves = [t for t in (xs, *neuron.parameters()) if t.requires_grad]
+    return [*outs, neuron.reset], torch.autograd.grad(loss, leaves) if leaves else ()
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_the_short_way_gives_what_the_long_way_gives(name, monkeypatch):
+    for xs in INPUTS.values():
+        if name == "per neuron" and xs.dim() < 3:
+            continue
+        for learn in (False, True):
+            short = run(NEURONS[name](), xs, learn)
+            with monkeypatch.context() as patch:
+                patch.setattr(_neuron, "short_step", lambda *args: None)
+                long = run(NEURONS[name](), xs, learn)
+            for got, wanted in zip([*short[0], *short[1]], [*long[0], *long[1]], strict=True):
+                assert got.dtype == wanted.dtype
+                torch.testing.assert_close(got, wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_common_step_goes_the_short_way(monkeypatch):
+    taken = []
+    short_step = _neuron.short_step
+    monkeypatch.setattr(_neuron, "short_step", lambda *args: taken.append(short_step(*args)) or taken[-1])
+    for neuron in (snn.Leaky(0.9, init_hidden=True), snn.Leaky(0.9, learn_beta=True, init_hidden=True)):
+        taken.clear()
+        for x in X:
+            neuron(x)
+        assert [way is not None for way in taken] == [False, True, True, True]  # the first has no state yet
+
+
+CHANGES = {
+    "behind autograd's back": lambda lif: lif.beta.data.fill_(0.25),
+    "in place": lambda lif: lif.beta.fill_(0.25),
+    "assigned": lambda lif: setattr(lif, "beta", torch.tensor(0.25)),
+    "the reset": lambda lif: setattr(lif, "reset_mechanism", "zero"),
+    "a method": lambda lif: setattr(lif, "fire", lambda mem: torch.ones_like(mem)),
+    "a quantiser": lambda lif: setattr(lif, "state_quant", torch.nn.Hardtanh(0, 0.5)),
+    "the dtype": lambda lif: lif.double(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_between_two_steps_is_seen_by_the_next(change, monkeypatch):
+    def outs():
+        lif = snn.Leaky(0.5)
+        _, mem = lif(X[0])
+        _, mem = lif(X[1], mem)
+        change(lif)
+        return lif(X[2], mem)
+
+    short = outs()
+    monkeypatch.setattr(_neuron, "short_step", lambda *args: None)
+    assert all(torch.equal(*pair) for pair in zip(short, outs(), strict=True))
+
+
+def test_steps_in_inference_mode_leave_nothing_that_training_cannot_use():
+    lif = snn.Leaky(0.625, init_hidden=True)
+    with torch.inference_mode():
+        lif(X[0]), lif(X[0])
+    x = X[0].clone().requires_grad_()
+    lif(x)
+    lif(x).sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_state_kept_from_a_transform_serves_the_next_step(learn):
+    lif = snn.Leaky(0.5, init_hidden=True)
+    torch.func.grad(lambda x: lif(x).sum())(X[0])
+    x = X[1].clone().requires_grad_(learn)
+    wanted, _ = snn.Leaky(0.5)(X[1], snn.Leaky(0.5)(X[0])[1])
+    spk = lif(x)
+    assert torch.equal(spk, wanted)
+    assert spk.requires_grad is learn
+
+
+def test_a_failed_step_changes_nothing():
+    lif = snn.Leaky(0.5, init_hidden=True)
+    lif(X[0])
+    before = lif.mem
+    lif.beta = torch.rand(7)
+    with pytest.raises(ValueError, match="beta of shape"):
+        lif(X[1])
+    assert lif.mem is before
+
+
+@pytest.mark.parametrize("backend", [None, "loop", "numba"])
+@pytest.mark.parametrize("x", [X[0], X[0].double(), X[0].half(), X[0].to("meta")], ids=["32", "64", "16", "meta"])
+@pytest.mark.parametrize("spike_grad", [None, lambda u: (u > 0).to(u.dtype)], ids=["known", "a function"])
+def test_a_kernel_is_at_hand_where_the_ladder_ends_at_one(backend, x, spike_grad):
+    program = snn.Leaky(0.5, spike_grad=spike_grad)._program
+    call = select.Call(program, x, None, (x,), {})
+    with snn.backend(backend) if backend else torch.enable_grad():
+        try:
+            wanted = select.choose(call)[0].name == "numba"
+        except RuntimeError:
+            wanted = False
+        assert select.kernel_at_hand(program, x) is wanted
