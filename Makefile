@@ -15,7 +15,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -4,6 +4,10 @@ import os
 import tempfile
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from hypothesis import settings
 
