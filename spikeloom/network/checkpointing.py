@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from ..layers import SEES_TIME
@@ -145,7 +145,9 @@ class _Chunk:
 
     def __init__(self, start: _Start, part: Request):
         self._start, self._buffers, self._drawn = start, start.before.changed_buffers(), start.now_drawn()
-        states = start.before.states()
+        # copies: the states themselves lie between large tensors of the layers, and would keep the C library from
+        # joining these when they are free; three layers of 1024 peaked at 213 MB without, at 168 to 184 MB with copies
+        states = [(m, name, tree_map_only(Tensor, torch.clone, value)) for m, name, value in start.before.states()]
         self._names = [(module, name) for module, name, _ in states]
         leaves, self._form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
         self._tensors: list[Tensor] | None = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -175,13 +177,17 @@ class _Chunk:
         part = replace(self._part, args=args, kwargs=kwargs)
         if self._ran:
             return self._context.copy().run(self._again, part, values)
+        self._begin(values)
         self._done = run(part, Snapshot(part.names))
         return self._done.outputs
 
+    def _begin(self, values: list[Any]) -> None:
+        for (module, name), value in zip(self._names, values, strict=True):
+            vars(module)[name] = value
+
     def _again(self, part: Request, values: list[Any]) -> Any:
         with self._start.again():
-            for (module, name), value in zip(self._names, values, strict=True):
-                vars(module)[name] = value
+            self._begin(values)
             for module, name, value in self._buffers:
                 module._buffers[name] = value.clone()
             for module in self._part.names:
