@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..cells.firing import Model
 from ..scan.loop import Trajectory
-from ..scan.program import constants
+from ..scan.program import Program, constants
 from ..scan.select import kernel_at_hand, kernel_step
 from ._methods import why_by_methods
 from ._misplaced import escaped, may_be_misplaced
@@ -48,13 +48,13 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> T
 
 def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
     """The hoisted values of the program. Those of numbers that are not learned are looked up by the numbers."""
+    program: Program = neuron._program
     values, numbers = neuron._values(), []
     for value in values.values():
         if value.dim() or value.requires_grad or not value.is_cpu:
-            hoisted: tuple[Tensor, ...] = neuron._program.hoist(checked_params(values, x, x.dtype, neuron._label))
-            return hoisted
+            return program.hoist(checked_params(values, x, x.dtype, neuron._label))
         numbers.append(value.item())
-    return constants(neuron._program.key, x.dtype, tuple(numbers))
+    return constants(program.key, x.dtype, tuple(numbers))
 
 
 def _fits(state: Any, x: Tensor) -> bool:

@@ -225,7 +225,7 @@ def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) ->
 
 
 def _learning(tensors: Iterable[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)  # a generator would cost as much again
+    return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
 
 
 def _kinds(params: tuple[Tensor, ...], learning: bool) -> str:

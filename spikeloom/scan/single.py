@@ -58,9 +58,10 @@ plan_of = cache(Plan)
 
 def step(plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """One step of a program: spikes and new states, [*S]. The arguments are those of `op.scan`."""
+    states = [_unwrapped(state) for state in states]
     if not plan.variant.grad:
         return _forward(plan, x, states, params)
-    outs: tuple[Tensor, ...] = _apply(plan, layer, x, *map(_unwrapped, states), *params)
+    outs: tuple[Tensor, ...] = _apply(plan, layer, x, *states, *params)
     return outs
 
 
@@ -99,13 +100,12 @@ def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: Sequence[T
     return tuple(outs)
 
 
-def _backward(plan: Plan, saved: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _backward(plan: Plan, saved: Sequence[Any], grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """The gradients of the input, the states and the parameters; a gradient that is None is zero."""
     n = plan.count
-    finals: Sequence[Any] = saved[1 + n : 1 + 2 * n]
-    params: Sequence[Any] = saved[1 + 2 * n :]
+    finals, params = saved[1 + n : 1 + 2 * n], saved[1 + 2 * n :]
     like = finals[0]
-    zero = torch.zeros_like(like) if any(g is None for g in grads) else like
+    zero = torch.zeros_like(like) if True in [g is None for g in grads] else like
     upstream = [zero if g is None else g.contiguous() for g in grads]
     read = [None if t is None else t.contiguous() for t in saved[: 1 + n]]
     x, *olds = [0 if t is None else t.data_ptr() for t in read]
