@@ -1,6 +1,7 @@
-"""Linear layers that are driven by spikes: products that skip zeros, and when to take them."""
+"""Linear and convolutional layers that are driven by spikes: products that skip zeros, and when to take them."""
 
 from .accelerating import accelerate as accelerate
+from .convolution import SpikeConv2d as SpikeConv2d
 from .spike_linear import DENSE_ABOVE as DENSE_ABOVE
 from .spike_linear import LISTING as LISTING
 from .spike_linear import SpikeLinear as SpikeLinear

@@ -3,18 +3,19 @@
 from torch import nn
 
 from ..neurons import SpikingNeuron
+from .convolution import SpikeConv2d
 from .spike_linear import SpikeLinear
 
-ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: SpikeLinear}
+ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: SpikeLinear, nn.Conv2d: SpikeConv2d}
 """Which class a layer becomes."""
 
 
 def accelerate(net: nn.Module, on: bool = True) -> nn.Module:
-    """Let the nn.Linear layers of a network skip the zeros of spikes, in place.
+    """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place.
 
-    Each decides at every call by the share of active inputs, and `explain` tells how. The layers stay nn.Linear
-    instances with their names, parameters and hooks; subclasses of nn.Linear, and layers inside of neurons, are left
-    alone. Outputs and gradients are those of the dense product to the order of summation.
+    Each decides at every call by the share of active inputs, and `explain` tells how. The layers stay what
+    they are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
+    Outputs and gradients are those of the dense product to the order of summation.
 
     Args:
         net: the network.

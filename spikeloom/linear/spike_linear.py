@@ -57,19 +57,27 @@ def _multiplied(input: Tensor, layer: SpikeLinear) -> Tensor:
 
 def _can_skip(x: Tensor, layer: nn.Linear) -> bool:
     """Whether the kernels can do this product; else it is nn.Linear's, errors included."""
-    plain = type(x) is Tensor and type(layer.weight) is nn.Parameter and x.layout is torch.strided
     return (
-        plain
-        and x.device.type == layer.weight.device.type == "cpu"
-        and x.dtype == layer.weight.dtype in (torch.float32, torch.float64)
+        kernels_can(x, layer.weight)
         and x.dim() > 0
         and x.shape[-1] == layer.in_features
         and x.numel() * layer.out_features >= LEAST_WORK
         and x.numel() >= LEAST_ROWS * layer.in_features
+        and sparse.finite(layer.weight)
+    )
+
+
+def kernels_can(x: Tensor, weight: Tensor) -> bool:
+    """Whether kernels can read these, and what they compute may be recorded as one operation."""
+    return (
+        type(x) is Tensor
+        and type(weight) is nn.Parameter
+        and x.layout is torch.strided
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and not numba_missing()
-        and sparse.finite(layer.weight)
     )
 
 

@@ -1,0 +1,131 @@
+"""nn.Conv2d driven by spikes: it adds up the weight rows of active inputs where these are few."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..scan import convolution as kernels
+from ..scan import sparse
+from ..scan.saved import saved_by
+from .spike_linear import kernels_can
+from .watched import as_one
+
+DENSE_ABOVE = 0.25
+"""Share of nonzero inputs from which torch's convolution is taken (the measurements are in docs/linear.md). Set to 0,
+it is always taken."""
+
+DENSE_WEIGHT_ABOVE = 0.2
+"""Share of nonzero inputs from which torch computes the gradient of the weight."""
+
+DENSE_INPUT_ABOVE = 0.3
+"""Share of nonzero gradients of the result from which torch computes the gradient of the input. Behind max pooling of
+2 x 2 a quarter is nonzero."""
+
+LEAST_WORK = 1 << 22
+"""Multiplications of the dense convolution below which it is taken: it is over before a kernel is called."""
+
+LEAST_CHANNELS = 16
+"""Channels of the result below which torch's convolution is taken: the vectors of the kernels would be mostly empty."""
+
+SAMPLED = 16
+"""Images in which active inputs are counted, spread evenly over all."""
+
+
+class SpikeConv2d(nn.Conv2d):
+    """An nn.Conv2d that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
+
+    [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie with their channels
+    last in memory, where pooling and further convolutions are faster. Groups, other paddings than zeros or by unequal
+    numbers of rows, and images without a batch are torch's.
+
+    Attributes:
+        path: "sparse" or "dense", as the last input was convolved; "" before any.
+    """
+
+    path: str = ""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution."""
+        if torch.compiler.is_compiling() or not _can_skip(input, self):
+            self.__dict__["path"] = "dense"
+            return super().forward(input)
+        return as_one(_convolved, input, self)
+
+    def dense(self, input: Tensor) -> Tensor:
+        """What nn.Conv2d does."""
+        return super().forward(input)
+
+
+def _convolved(input: Tensor, layer: SpikeConv2d) -> Tensor:
+    few = density(input) < DENSE_ABOVE
+    layer.__dict__["path"] = "sparse" if few else "dense"
+    if not few:
+        return layer.dense(input)
+    return _SpikeConvolution.apply(input, layer.weight, layer.bias, _patch(layer))  # type: ignore[no-any-return]
+
+
+def _can_skip(x: Tensor, layer: nn.Conv2d) -> bool:
+    """Whether the kernels can do this convolution; else it is nn.Conv2d's, errors included."""
+    if not kernels_can(x, layer.weight) or x.dim() != 4 or x.shape[1] != layer.in_channels or not x.numel():
+        return False
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    patch = _patch(layer)
+    places = [patch.positions(axis, x.shape[2 + axis]) for axis in (0, 1)]
+    return (
+        layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and (left, top) == (right, bottom)
+        and min(places) > 0
+        and layer.out_channels >= LEAST_CHANNELS
+        and len(x) * places[0] * places[1] * layer.weight.numel() >= LEAST_WORK
+        and sparse.finite(layer.weight)
+    )
+
+
+def _patch(layer: nn.Conv2d) -> kernels.Patch:
+    left, _, top, _ = layer._reversed_padding_repeated_twice
+    pairs = (layer.kernel_size, layer.stride, layer.dilation, (top, left))
+    return kernels.Patch(*((int(pair[0]), int(pair[1])) for pair in pairs))
+
+
+def density(images: Tensor) -> float:
+    """The share of nonzero values, of some images."""
+    some = images[:: max(1, len(images) // SAMPLED)]
+    return float(torch.count_nonzero(some)) / some.numel()
+
+
+class _SpikeConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: kernels.Patch) -> Tensor:
+        ctx.layer, ctx.patch = "a SpikeConv2d", patch
+        ctx.save_for_backward(x, weight)
+        return kernels.convolution(x, weight, bias, patch)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = saved_by(ctx)
+        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        total = kernels.over_pixels(grad)
+        finite = sparse.finite(total)
+        sparse_x = wants_x and finite and density(grad) < DENSE_INPUT_ABOVE
+        sparse_weight = wants_weight and finite and density(x) < DENSE_WEIGHT_ABOVE
+        dx, dweight = _dense(ctx.patch, grad, x, weight, wants_x and not sparse_x, wants_weight and not sparse_weight)
+        if sparse_x:
+            dx = kernels.input_gradient(grad, weight, x, ctx.patch)
+        if sparse_weight:
+            dweight = kernels.weight_gradient(x, grad, ctx.patch)
+        return dx, dweight, total if wants_bias else None, None
+
+
+def _dense(
+    patch: kernels.Patch, grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the input and the weight that are wanted, by torch."""
+    if not (wants_x or wants_weight):
+        return None, None
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    how = (patch.stride, patch.padding, patch.dilation, False, (0, 0), 1, (wants_x, wants_weight, False))
+    dx, dweight, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *how)
+    return dx, dweight
