@@ -50,7 +50,7 @@ from .scan.select import backend as backend
 
 __version__ = "0.1.0"
 
-_LAZY_MODULES = {"backprop", "functional", "spikegen", "spikeplot", "utils"}
+_LAZY_MODULES = {"backprop", "distributed", "functional", "spikegen", "spikeplot", "utils"}
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,7 @@ ORDER = (
     "functional/",
     "metrics/",
     "utils.py",
+    "distributed.py",
     "backprop.py",
     "spikeplot.py",
     "export_nir.py",

@@ -1,0 +1,81 @@
+"""Networks over many processes: what FSDP2 (`torch.distributed.fsdp.fully_shard`) leaves to its user.
+
+DDP needs nothing of this. States are neither parameters nor buffers, so no process sends them to another.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def scalars(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are one number, such as a learned decay or threshold: fully_shard cannot cut them up.
+
+    Each process keeps a whole copy. Give them to every call of fully_shard as ``ignored_params=set(...)``, and after
+    each backward call `average_gradients`.
+
+    Args:
+        net: the network.
+
+    Returns:
+        the parameters of no dimension, each once, in the order of ``net.parameters()``.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, learn_beta=True))
+        >>> snn.distributed.scalars(net)
+        [Parameter containing:
+        tensor(0.9000, requires_grad=True)]
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"scalars takes a network, an nn.Module; got {type(net).__name__}")
+    return [p for p in net.parameters() if not p.dim()]
+
+
+def average_gradients(params: Iterable[nn.Parameter], group: Any = None) -> None:
+    """Replace each gradient by its mean over all processes, as DDP and FSDP do for what they hold; one message for all.
+
+    Every process of the group calls it, with the same parameters in the same order. A process without a gradient counts
+    as zero; where no process has one, none is made.
+
+    Args:
+        params: whole parameters, such as `scalars`; none that is cut up.
+        group: the processes; None is all of them.
+
+    Raises:
+        TypeError: for a parameter that fully_shard has cut up; FSDP averages its gradient.
+        RuntimeError: without a process group.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.Leaky(beta=0.9, learn_beta=True)
+        >>> snn.distributed.average_gradients(snn.distributed.scalars(lif))
+        Traceback (most recent call last):
+        ...
+        RuntimeError: average_gradients needs processes; call torch.distributed.init_process_group first
+    """
+    learned = [p for p in params if p.requires_grad]
+    for p in learned:
+        if hasattr(p, "full_tensor"):
+            raise TypeError(f"a parameter of shape {tuple(p.shape)} is cut up by FSDP, which averages its gradient")
+    if not dist.is_available() or not dist.is_initialized():
+        raise RuntimeError("average_gradients needs processes; call torch.distributed.init_process_group first")
+    if not learned:
+        return
+    summed = _summed([torch.zeros_like(p) if p.grad is None else p.grad for p in learned], learned, group)
+    for p, (total, having) in zip(learned, summed, strict=True):
+        if having:
+            mean = total / dist.get_world_size(group)
+            p.grad = mean if p.grad is None else p.grad.copy_(mean)
+
+
+def _summed(grads: list[Tensor], params: list[nn.Parameter], group: Any) -> list[tuple[Tensor, bool]]:
+    """Each gradient summed over the processes, and whether any of them has it."""
+    dtype = torch.float64 if any(g.dtype is torch.float64 for g in grads) else torch.float32
+    there = torch.tensor([p.grad is not None for p in params], dtype=dtype, device=grads[0].device)
+    message = torch.cat([*(g.detach().flatten().to(dtype) for g in grads), there])
+    dist.all_reduce(message, group=group)
+    *totals, having = message.split([*(g.numel() for g in grads), len(params)])
+    shaped = (total.view(g.shape).to(g.dtype) for total, g in zip(totals, grads, strict=True))
+    return list(zip(shaped, having.bool().tolist(), strict=True))
