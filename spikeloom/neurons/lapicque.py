@@ -91,7 +91,10 @@ class Lapicque(LIF):
 
     def _values(self) -> dict[str, Tensor]:
         values = super()._values()
-        return values | self._followed() if self.beta.requires_grad else values
+        return values | self._followed() if self._learns_beta() else values
+
+    def _learns_beta(self) -> bool:
+        return "beta" not in self._buffers  # requires_grad is False within torch.func.vmap
 
     def _followed(self) -> dict[str, Tensor]:
         """What follows from a learned beta, with its gradient."""
@@ -100,7 +103,7 @@ class Lapicque(LIF):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.beta.requires_grad:
+        if self._learns_beta():
             destination.update({prefix + name: value.detach() for name, value in self._followed().items()})
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:

@@ -72,6 +72,17 @@ def test_an_ensemble_runs_and_learns_as_its_members_do(unrolled):
             assert_close(grads[name][i], p.grad, name)
 
 
+def test_what_follows_from_a_learned_value_follows_in_an_ensemble():
+    """C of a Lapicque, from beta; vmap says of no parameter that it is learned."""
+    nets = [snn.Lapicque(beta=beta, R=5.0, learn_beta=True) for beta in (0.5, 0.8)]
+    for net in nets:
+        net.beta.data.mul_(1.1)  # learned since it was made
+    one, (params, buffers) = copy.deepcopy(nets[0]), stack_module_state(nets)
+    x = quarters(3, 4) / 4
+    _, mem = vmap(lambda p, b: functional_call(one, (p, b), (x,)))(params, buffers)
+    assert_close(mem, torch.stack([net(x)[1] for net in nets]), "membranes")
+
+
 @pytest.mark.parametrize("transform", [vmap, lambda f: vmap(grad(f))], ids=["vmap", "vmap of grad"])
 def test_what_is_kept_of_a_transform_that_is_over_is_told_and_can_be_reset(transform):
     nets, one = ensemble()
