@@ -2,7 +2,8 @@
 
 A product or a convolution saves its input. Where that is spikes, float32 holds 32 times what they tell. So while a
 network is unrolled, autograd hands over what it saves, and large tensors of zeros and ones are kept as bits, whoever
-made them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit.
+made them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit. What a neuron saves
+for itself stays as it is: a scan reads it once, and packing would take a third as long as the scan.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..neurons._time import Time
 from ..scan import arena, bits
 from ..scan.select import numba_missing
 
@@ -21,10 +23,11 @@ CHANGED = (
 )
 
 
-def spikes_as_bits(inputs: Iterable[Tensor]) -> AbstractContextManager[Any]:
+def spikes_as_bits(time: Time, inputs: Iterable[Tensor]) -> AbstractContextManager[Any]:
     """Within this context what autograd saves is kept so; nothing is changed where it saves nothing, or for another.
 
     Args:
+        time: the run.
         inputs: tensors that someone else holds in any case.
     """
     autograd: Any = torch._C._autograd
@@ -32,11 +35,12 @@ def spikes_as_bits(inputs: Iterable[Tensor]) -> AbstractContextManager[Any]:
     if not torch.is_grad_enabled() or not free or numba_missing():
         return nullcontext()
     held = {_memory(x) for x in inputs if type(x) is Tensor}
-    return torch.autograd.graph.saved_tensors_hooks(lambda x: _kept(x, held), _recalled)
+    return torch.autograd.graph.saved_tensors_hooks(lambda x: _kept(x, time, held), _recalled)
 
 
-def _kept(x: Tensor, held: set[int]) -> Any:
-    if x.nbytes >= arena.SMALLEST and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in held:
+def _kept(x: Tensor, time: Time, held: set[int]) -> Any:
+    large = x.nbytes >= arena.SMALLEST and not time.at_work
+    if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in held:
         packed = bits.packed(x)
         if packed is not None:
             return packed

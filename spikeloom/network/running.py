@@ -108,7 +108,7 @@ def _compiled(request: Request) -> str:
 
 def _once(request: Request, args: Any, kwargs: Any, straight: bool = False, repeated: str = "") -> Run:
     time = Time(request.steps, request.batch, straight, names=request.names)
-    with time_is(time), spikes_as_bits(request.tensors()):
+    with time_is(time), spikes_as_bits(time, request.tensors()):
         outputs = request.net(*args, **kwargs)
     return Run(unfolded(outputs, time), time, repeated)
 
@@ -119,7 +119,7 @@ def _followed(request: Request, drawn: RandomState) -> Run | str:
     args, kwargs = request.mapped(following.static)
     time = Time(request.steps, request.batch, origins=following, names=request.names)
     try:
-        with time_is(time), spikes_as_bits(request.tensors()):
+        with time_is(time), spikes_as_bits(time, request.tensors()):
             with following:
                 outputs = request.net(*args, **kwargs)
             done = Run(unfolded(outputs, time), time)

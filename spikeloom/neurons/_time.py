@@ -59,6 +59,7 @@ class Time:
         names: the path of each module in the network.
         visits: what the neurons have done so far.
         counted: its number of steps once it is done, for those who listen to it.
+        at_work: whether a neuron is at work now.
     """
 
     steps: int
@@ -68,15 +69,22 @@ class Time:
     names: Mapping[Any, str] = field(default_factory=dict)
     visits: dict[Any, Visit] = field(default_factory=dict)
     counted: Counted = field(default_factory=list)
+    at_work: bool = False
 
     def label(self, neuron: Any, kind: str) -> str:
         """How messages name a neuron."""
         path = self.names.get(neuron)
         return f"{path!r} ({kind})" if path else kind
 
-    def aside(self) -> AbstractContextManager[Any]:
-        """Around the work of a neuron."""
-        return nullcontext() if self.origins is None else self.origins.aside()
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around the work of a neuron: none of it is watched."""
+        before, self.at_work = self.at_work, True
+        try:
+            with nullcontext() if self.origins is None else self.origins.aside():
+                yield
+        finally:
+            self.at_work = before
 
     def admit(self, neuron: Any, given: Sequence[Any]) -> None:
         """Refuse what only a loop over time can do."""

@@ -62,6 +62,12 @@ def test_gradients_are_the_same_bits(monkeypatch: pytest.MonkeyPatch, packs: lis
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
+def test_what_a_neuron_saves_for_itself_is_kept_as_it_is(packs: list[torch.Size]):
+    lif = snn.RLeaky(beta=0.9, all_to_all=False, init_hidden=True)  # whose backward reads the spikes
+    snn.unroll(lif, torch.rand(STEPS, BATCH, WIDTH).requires_grad_()).sum().backward()
+    assert packs == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(0,), (5,), (4096,), (3, 4097), (2, 8, 25, 40)])
 def test_bits_give_the_same_tensor_back(shape: tuple[int, ...], dtype: torch.dtype):
