@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from ..scan import convolution as kernels
 from ..scan import sparse
 from ..scan.saved import saved_by
-from .spike_linear import kernels_can
-from .watched import as_one
+from .skipping import SkipsZeros, kernels_can
 
 DENSE_ABOVE = 0.25
 """Share of nonzero inputs from which torch's convolution is taken (the measurements are in docs/linear.md). Set to 0,
@@ -32,55 +31,34 @@ SAMPLED = 16
 """Images in which active inputs are counted, spread evenly over all."""
 
 
-class SpikeConv2d(nn.Conv2d):
+class SpikeConv2d(SkipsZeros, nn.Conv2d):
     """An nn.Conv2d that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
 
     [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie with their channels
     last in memory, where pooling and further convolutions are faster. Groups, other paddings than zeros or by unequal
     numbers of rows, and images without a batch are torch's.
-
-    Attributes:
-        path: "sparse" or "dense", as the last input was convolved; "" before any.
     """
 
-    path: str = ""
+    def _can_skip(self, x: Tensor) -> bool:
+        if not kernels_can(x, self.weight) or x.dim() != 4 or x.shape[1] != self.in_channels or not x.numel():
+            return False
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        patch = _patch(self)
+        places = [patch.positions(axis, x.shape[2 + axis]) for axis in (0, 1)]
+        return (
+            self.groups == 1
+            and self.padding_mode == "zeros"
+            and (left, top) == (right, bottom)
+            and min(places) > 0
+            and self.out_channels >= LEAST_CHANNELS
+            and len(x) * places[0] * places[1] * self.weight.numel() >= LEAST_WORK
+            and sparse.finite(self.weight)
+        )
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The convolution."""
-        if torch.compiler.is_compiling() or not _can_skip(input, self):
-            self.__dict__["path"] = "dense"
-            return super().forward(input)
-        return as_one(_convolved, input, self)
-
-    def dense(self, input: Tensor) -> Tensor:
-        """What nn.Conv2d does."""
-        return super().forward(input)
-
-
-def _convolved(input: Tensor, layer: SpikeConv2d) -> Tensor:
-    few = density(input) < DENSE_ABOVE
-    layer.__dict__["path"] = "sparse" if few else "dense"
-    if not few:
-        return layer.dense(input)
-    return _SpikeConvolution.apply(input, layer.weight, layer.bias, _patch(layer))  # type: ignore[no-any-return]
-
-
-def _can_skip(x: Tensor, layer: nn.Conv2d) -> bool:
-    """Whether the kernels can do this convolution; else it is nn.Conv2d's, errors included."""
-    if not kernels_can(x, layer.weight) or x.dim() != 4 or x.shape[1] != layer.in_channels or not x.numel():
-        return False
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
-    patch = _patch(layer)
-    places = [patch.positions(axis, x.shape[2 + axis]) for axis in (0, 1)]
-    return (
-        layer.groups == 1
-        and layer.padding_mode == "zeros"
-        and (left, top) == (right, bottom)
-        and min(places) > 0
-        and layer.out_channels >= LEAST_CHANNELS
-        and len(x) * places[0] * places[1] * layer.weight.numel() >= LEAST_WORK
-        and sparse.finite(layer.weight)
-    )
+    def _sparse(self, x: Tensor) -> Tensor | None:
+        if density(x) >= DENSE_ABOVE:
+            return None
+        return _SpikeConvolution.apply(x, self.weight, self.bias, _patch(self))  # type: ignore[no-any-return]
 
 
 def _patch(layer: nn.Conv2d) -> kernels.Patch:

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from ..scan import sparse
 from ..scan.saved import saved_by
-from ..scan.select import numba_missing
-from .watched import as_one
+from .skipping import SkipsZeros, kernels_can
 
 DENSE_ABOVE = 0.16
 """Share of nonzero inputs from which the dense product is taken (the measurements are in docs/linear.md). Set to 0, it
@@ -17,68 +16,33 @@ is always taken."""
 LISTING = 12
 """How many outputs cost as much as looking whether an input is zero: `DENSE_ABOVE` sinks by this over the outputs."""
 
-LEAST_WORK = 1 << 22
-"""Multiplications of the dense product below which it is taken: it is over before a kernel is called."""
+LEAST_WORK = 1 << 26
+"""Multiplications of the dense product below which it is taken: at 390 GFLOP/s it is over in 0.4 ms, which is what
+calling four kernels, forward and backward, costs beyond their work."""
 
-LEAST_ROWS = 256
+LEAST_ROWS = 512
 """Rows below which the dense product is taken: packing the weight would cost more than zeros save."""
 
 
-class SpikeLinear(nn.Linear):
+class SpikeLinear(SkipsZeros, nn.Linear):
     """An nn.Linear that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
 
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
-
-    Attributes:
-        path: "sparse" or "dense", as the last input was multiplied; "" before any.
     """
 
-    path: str = ""
+    def _can_skip(self, x: Tensor) -> bool:
+        return (
+            kernels_can(x, self.weight)
+            and x.dim() > 0
+            and x.shape[-1] == self.in_features
+            and x.numel() * self.out_features >= LEAST_WORK
+            and x.numel() >= LEAST_ROWS * self.in_features
+            and sparse.finite(self.weight)
+        )
 
-    def forward(self, input: Tensor) -> Tensor:
-        """x @ weight.T + bias."""
-        if torch.compiler.is_compiling() or not _can_skip(input, self):
-            self.__dict__["path"] = "dense"
-            return super().forward(input)
-        return as_one(_multiplied, input, self)
-
-    def dense(self, input: Tensor) -> Tensor:
-        """What nn.Linear does."""
-        return super().forward(input)
-
-
-def _multiplied(input: Tensor, layer: SpikeLinear) -> Tensor:
-    lists = _lists(input, layer.out_features)
-    layer.__dict__["path"] = "dense" if lists is None else "sparse"
-    if lists is None:
-        return layer.dense(input)
-    return _SpikeProduct.apply(input, layer.weight, layer.bias, lists)  # type: ignore[no-any-return]
-
-
-def _can_skip(x: Tensor, layer: nn.Linear) -> bool:
-    """Whether the kernels can do this product; else it is nn.Linear's, errors included."""
-    return (
-        kernels_can(x, layer.weight)
-        and x.dim() > 0
-        and x.shape[-1] == layer.in_features
-        and x.numel() * layer.out_features >= LEAST_WORK
-        and x.numel() >= LEAST_ROWS * layer.in_features
-        and sparse.finite(layer.weight)
-    )
-
-
-def kernels_can(x: Tensor, weight: Tensor) -> bool:
-    """Whether kernels can read these, and what they compute may be recorded as one operation."""
-    return (
-        type(x) is Tensor
-        and type(weight) is nn.Parameter
-        and x.layout is torch.strided
-        and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
-        and not numba_missing()
-    )
+    def _sparse(self, x: Tensor) -> Tensor | None:
+        lists = _lists(x, self.out_features)
+        return None if lists is None else _SpikeProduct.apply(x, self.weight, self.bias, lists)
 
 
 def _lists(x: Tensor, outputs: int) -> sparse.Lists | None:

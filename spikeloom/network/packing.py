@@ -2,8 +2,8 @@
 
 A product or a convolution saves its input. Where that is spikes, float32 holds 32 times what they tell. So while a
 network is unrolled, autograd hands over what it saves, and large tensors of zeros and ones are kept as bits, whoever
-made them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit. What a neuron saves
-for itself stays as it is: a scan reads it once, and packing would take a third as long as the scan.
+made them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit. What a neuron
+saves for itself stays as it is: a scan reads it once, and packing would take a third as long as the scan.
 """
 
 from collections.abc import Iterable

@@ -5,6 +5,7 @@ an image lies with its channels last: one per row of the patch, or, where it is 
 band is a part of a matrix product (`tiles`), of which only the rows that belong to nonzero values are added up.
 """
 
+from .emit_sparse import importing
 from .numba_module import module_source
 from .tiling import HEIGHT, panel_bytes
 
@@ -172,10 +173,8 @@ def emit_convolution(kind: str, dtype: str, team: bool, cached: bool) -> str:
     """The source of the kernel "forward", or of that for the gradient of the "input" or the "weight"."""
     body = BODIES[kind].format(sparse=SPARSE_BELOW, tall=HEIGHT)
     tiles = ", ".join(f"{tile}_{dtype} as {tile}" for tile in ("flat", "listed", "tall"))
-    imports = "from spikeloom.scan.memory import short, store_short, store_word\n"
-    imports += (
-        f"from spikeloom.scan.products import collect_{dtype} as collect\nfrom spikeloom.scan.tiles import {tiles}\n"
-    )
+    imports = "from spikeloom.scan.memory import short, store_short, store_word\n" + importing(dtype, "collect")
+    imports += f"from spikeloom.scan.tiles import {tiles}\n"
     imports += f"\nPANEL = {panel_bytes() // (4 if dtype == 'float32' else 8)}\n"
     title = f"convolution of a mostly zero input: {kind}, {dtype}"
     return module_source(title, dtype, WORDS[kind], body, team, cached, imports)

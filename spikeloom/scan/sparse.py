@@ -90,7 +90,8 @@ def product(x: Lists, matrix: Tensor, bias: Tensor | None) -> Tensor:
     panels, first = packed(matrix), matrix.new_zeros(whole_panels(columns, matrix))
     if bias is not None:
         first[:columns] = bias
-    out, spare = arena.empty((rows, columns), matrix), torch.empty(torch.get_num_threads() * panel_bytes())
+    out = arena.empty((rows, columns), matrix)
+    spare = torch.empty(torch.get_num_threads() * panel_bytes(), dtype=torch.uint8)
     words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
     words += [out.data_ptr(), spare.data_ptr()]
     _kernel("product_of_lists", word_of(matrix.dtype)).run(words)

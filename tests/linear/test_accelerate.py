@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 from spikeloom.linear import DENSE_ABOVE, SpikeLinear, spike_linear
+from spikeloom.scan import sparse
 
 from ..oracle import assert_close
 
@@ -96,6 +97,57 @@ def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> 
             patch.setattr(spike_linear, limit, 1 << 40)
             layer(x)
         assert layer.path == "dense"
+
+
+def test_few_outputs_are_dense_for_listing_the_inputs_would_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = snn.accelerate(layer_of(70, True)), spikes(9, 70, density=0.05)  # of 33 outputs
+    for listing, path in [(3, "sparse"), (6, "dense")]:
+        monkeypatch.setattr(spike_linear, "LISTING", listing)
+        layer(x)
+        assert layer.path == path
+
+
+def test_a_gradient_that_is_mostly_zero_is_multiplied_by_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = layer_of(70, True), spikes(300, 70, density=0.05)
+    pull = spikes(300, 33, density=0.05, kind="signed")
+    wanted, products = run(layer, x, pull), []
+    product = sparse.product
+    monkeypatch.setattr(sparse, "product", lambda *args: products.append(args[0].shape) or product(*args))
+    for ours, theirs in zip(run(snn.accelerate(layer), x, pull), wanted, strict=True):
+        assert torch.equal(ours, theirs)
+    assert products == [(300, 70), (300, 33)]
+
+
+def test_the_threads_do_not_change_a_bit() -> None:
+    layer, x, pull = snn.accelerate(layer_of(70, True)), spikes(3000, 70, density=0.05), torch.rand(3000, 33)
+    with torch.no_grad():
+        layer.weight.copy_(torch.rand(33, 70))
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(run(layer, x, pull))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_static_input_is_not_repeated() -> None:
+    lif = snn.Leaky(beta=0.5, threshold=2.5, init_hidden=True)
+    net = snn.accelerate(nn.Sequential(layer_of(70, True), lif, nn.Linear(33, 5)))
+    rows = snn.explain(net, spikes(8, 70, density=0.05), steps=6).rows
+    assert [(row.backend, row.static) for row in rows[::2]] == [("sparse", True), ("sparse", False)]
+
+
+def test_it_compiles_as_one_graph() -> None:
+    net = snn.accelerate(nn.Sequential(layer_of(70, True), snn.Leaky(beta=0.5, init_hidden=True)))
+    x = spikes(4, 3, 70, density=0.05)
+    with torch.no_grad():
+        wanted = snn.unroll(net, x)
+        snn.utils.reset(net)
+        compiled = torch.compile(lambda x: snn.unroll(net, x), fullgraph=True, backend="eager")
+        assert_close(compiled(x), wanted, "spikes", exact=True)
 
 
 def test_it_is_in_place_and_reversible_and_leaves_neurons_alone() -> None:
