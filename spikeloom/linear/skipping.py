@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from ..scan.select import numba_missing
+from ..scan.select import FLOATS, numba_missing
 
 
 class SkipsZeros(nn.Module):
@@ -48,7 +48,7 @@ def kernels_can(x: Any, weight: Tensor) -> bool:
         and type(weight) is nn.Parameter
         and x.layout is torch.strided
         and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype in (torch.float32, torch.float64)
+        and x.dtype == weight.dtype in FLOATS
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and not numba_missing()

@@ -113,7 +113,7 @@ def numba_refusals(call: Any) -> list[str]:
     why = [reason for reason in (call.program.untraceable, numba_missing()) if reason]
     if call.x.device.type != "cpu":
         why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
-    if call.x.dtype not in (torch.float32, torch.float64):
+    if call.x.dtype not in FLOATS:
         why.append(f"it computes in float32 and float64, got {call.x.dtype}")
     if torch._C._are_functorch_transforms_active():
         why.append("torch.func transforms see through the equation only, not through a kernel")
