@@ -78,7 +78,7 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
 
 
 def load_source(source: str) -> types.ModuleType:
-    """The module of a generated source that must be a file, for Triton reads it there and keeps the machine code itself.
+    """The module of a generated source that must be a file: Triton reads it there, and keeps the machine code itself.
 
     Where the directory cannot be written, the file lies in one that goes with the process.
     """

@@ -197,9 +197,7 @@ class Names:
         return f"R({value!r})"
 
     def assign(self, nodes: Iterable[Symbol]) -> list[str]:
-        return [
-            f"{self(node)} = {self.expression(node)}" for node in nodes if node.args and node not in self.names
-        ]
+        return [f"{self(node)} = {self.expression(node)}" for node in nodes if node.args and node not in self.names]
 
     def expression(self, node: Symbol) -> str:
         """The operation of a node, as source."""

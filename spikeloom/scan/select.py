@@ -330,8 +330,8 @@ def backend(name: str) -> Iterator[None]:
     """Within this context every neuron runs on the named backend, or raises with that backend's reasons.
 
     Args:
-        name: "loop", the plain PyTorch loop, "numba", the fused kernels of the CPU, or "triton", those of the GPU, which run on
-            the CPU too if the environment has TRITON_INTERPRET=1: to test them, for that is slow.
+        name: "loop", the plain PyTorch loop, "numba", the fused kernels of the CPU, or "triton", those of the GPU,
+            which are also interpreted on the CPU, slowly, for tests, where the environment has TRITON_INTERPRET=1.
 
     Raises:
         ValueError: if there is no such backend.

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from . import cache
 
-BLOCK, WARPS = 512, 4
-"""Elements of a program of the grid, and its warps: four elements a thread, whose loads overlap. Not tuned: no choice
+BLOCK = 512
+"""Elements of a program of the grid: four for each thread of its four warps, whose loads overlap. Not tuned: no choice
 has been measured on a GPU."""
+
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+"""How a kernel is compiled. With a product and a sum fused, spikes would not be those of the loop."""
 
 _missing: list[str] = []
 """Filled at first use. Not a cached function: torch.compile would trace into it."""
@@ -76,4 +79,4 @@ class Launch:
         arguments = [given[name] for name in self.function.arg_names if name != "BLOCK"]
         grid = ((size + BLOCK - 1) // BLOCK,)
         if size:
-            self.function[grid](*arguments, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False)
+            self.function[grid](*arguments, BLOCK=BLOCK, **OPTIONS)
