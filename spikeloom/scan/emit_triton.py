@@ -221,11 +221,11 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
         part.stored("dx", name(dx))
     elif variant.grad == "sum":
         sums["dx"] = dx
-    for total, g in sums.items():
+    for total, addend in sums.items():
         part.before.append(f"{total}_m = tl.broadcast_to({name.number(0)}, [BLOCK])")
-        if g is not None:
+        if addend is not None:
             names.append(f"{total}_m")
-            values.append(f"{total}_m + {name(g)}")
+            values.append(f"{total}_m + {name(addend)}")
         part.result(total, f"{total}_m")
     part.carried(names, values)
     return part

@@ -42,7 +42,8 @@ def scan(
         spk, finals, _ = scan(key, code, layer, 1, x.unsqueeze(0), states, params)
         return spk.squeeze(0), finals, []
     if not Variant.parse(code).grad:
-        return _machine(code).forward(key, code, steps, x, states, params)
+        outs: kernels.Outputs = _machine(code).forward(key, code, steps, x, states, params)
+        return outs
     spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
     return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
 

@@ -360,4 +360,5 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
         if not why:
             return machine, [*reasons]
         reasons |= dict.fromkeys(f"{machine.family}: {reason}" for reason in why)
-    raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {'; '.join(reasons)}")
+    told = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
+    raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {told}")

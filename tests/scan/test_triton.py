@@ -1,5 +1,6 @@
 """Triton's kernels against the plain loop on the same device: interpreted on the CPU, compiled where there is a GPU."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
+from spikeloom.cells import MODELS
 from spikeloom.scan import cache, op, select, triton_module
 from spikeloom.scan.emit_triton import emit_triton
 from spikeloom.scan.select import _variant
@@ -25,6 +27,7 @@ pytest.importorskip("triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DRIVEN = ("SLSTM", "SConv2dLSTM")
+WHOLE_SEQUENCES = ("state_leaky", "state_leaky_exact", "leaky_parallel", "associative")
 OPTIONS = {
     "numbers": {},
     "vectors": {"vectors": True},
@@ -163,6 +166,24 @@ def test_a_membrane_through_a_layer_is_refused(name):
         snn.unroll(made(name).to(DEVICE), sequence(name).to(DEVICE))
 
 
+@pytest.mark.parametrize("length", [None, 3], ids=["all steps", "the last three"])
+def test_neurons_over_whole_sequences(length):
+    layer = snn.StateLeaky(beta=0.8, channels=4, kernel_truncation_steps=length).to(DEVICE)
+    x = sequence("Leaky", 5).to(DEVICE)
+    with snn.backend("triton"):
+        if length is None:
+            assert torch.equal(layer(x)[0], looped_spikes(layer, x))
+        else:
+            with pytest.raises(RuntimeError, match="triton: it has no kernel for this kind of scan"):
+                layer(x)
+
+
+def looped_spikes(layer, x):
+    """The spikes that the loop gives."""
+    with snn.backend("loop"):
+        return layer(x)[0]
+
+
 # -- under torch.compile -----------------------------------------------------------------------------------------------
 
 
@@ -279,6 +300,36 @@ def test_compiled_for_a_gpu_nothing_is_fused_or_approximate_and_no_size_is_compi
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, cwd=root, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def traffic_rows():
+    """The rows of docs/gpu.md: a cell, what learns, and four columns."""
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    return [row for row in rows if row[0] in CELLS and len(row) == 6]
+
+
+def moved(source):
+    """Bytes that a kernel moves per element and step in float32; the gradients of states, which nobody gives, aside."""
+    (loop,) = re.findall(r"for t in range\(steps\):\n((?: {8}.*\n)+)", source)
+    return 4 * len(re.findall(r"tl\.(?:load|store)\((?!grad[1-9])", loop))
+
+
+@pytest.mark.parametrize("row", traffic_rows(), ids=lambda row: f"{row[0]}, {row[1]}")
+def test_the_page_tells_the_traffic_of_the_kernels(row):
+    name, learns, *told = row
+    job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
+    call = call_of(job, leaves(job))
+    variant, derivation = _variant(call, call.program.hoist(call.params), "triton"), call.program.derivation
+    assert derivation is not None
+    sources = [emit_triton(derivation, v, "a test") for v in (variant.forward, variant)]
+    reads = "read" if "x_m = " in sources[1] else ""
+    assert told == [*(str(moved(source)) for source in sources), str(4 * variant.traced.count("1")), reads]
+
+
+def test_the_page_has_a_row_for_every_kind_of_neuron():
+    told = {row[0].split()[0] for row in traffic_rows()}
+    assert {name.split()[0] for name in MODELS} - told <= {*WHOLE_SEQUENCES, "refractory"}
 
 
 def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
