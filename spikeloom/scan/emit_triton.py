@@ -49,7 +49,7 @@ def tanh(u):
 '''
 
 OWN: Mapping[str, str] = {
-    "neg": "{} * -1.0",  # Triton's own minus is 0 - u, which loses the sign of zero
+    "neg": "{} * -1.0",  # the minus of some releases of Triton is 0 - u, which loses the sign of zero
     "exp": "tl.exp({})",
     "log": "tl.log({})",
     "sqrt": "tl.sqrt({})",
