@@ -21,6 +21,7 @@ REQUIRED = ("numpy", "numba")
 OPTIONAL = {
     "scikit-learn": "the demo's digits; pip install 'spikeloom[demo]'",
     "matplotlib": "pictures; pip install 'spikeloom[plot]'",
+    "triton": "kernels for GPUs; comes with torch for CUDA and ROCm on Linux",
     "tqdm": "progress bars; pip install 'spikeloom[demo]'",
     "snntorch": "beside which the bench measures; pip install snntorch==1.0.0",
 }

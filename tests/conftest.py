@@ -11,6 +11,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads woul
 import torch
 from hypothesis import settings
 
+if not torch.cuda.is_available():  # Triton's kernels are interpreted; read when triton is imported, so set before
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Set before spikeloom is imported: no test reads or fills the user's own kernels. Give a directory to keep them.
 _cache = tempfile.TemporaryDirectory(prefix="spikeloom-test-kernels-", ignore_cleanup_errors=True)
 os.environ.setdefault("SPIKELOOM_CACHE_DIR", _cache.name)

@@ -4,11 +4,13 @@ Safe when several processes start at once (one compiles, the others wait and loa
 written (kernels then live in memory, with one warning), and when a file is damaged (it is made again).
 """
 
+import atexit
 import contextlib
 import hashlib
 import importlib.util
 import os
 import sys
+import tempfile
 import threading
 import types
 import warnings
@@ -73,6 +75,27 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
             return _compile(types.ModuleType(name), make_source(False), name)
         with _one_process(directory):
             return _from_disk(directory / f"{name}.py", source)
+
+
+def load_source(source: str) -> types.ModuleType:
+    """The module of a generated source that must be a file: Triton reads it there, and keeps the machine code itself.
+
+    Where the directory cannot be written, the file lies in one that goes with the process.
+    """
+    with _lock:
+        directory = _writable(cache_dir()) or _for_this_process()
+        path = directory / f"spikeloom_triton_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py"
+        with _one_process(directory):
+            if not path.is_file() or path.read_bytes() != source.encode():
+                _write(path, source)
+            return _import(path)
+
+
+@cache
+def _for_this_process() -> Path:
+    directory = tempfile.TemporaryDirectory(prefix="spikeloom-", ignore_cleanup_errors=True)
+    atexit.register(directory.cleanup)
+    return Path(directory.name)
 
 
 def _from_disk(path: Path, source: str) -> types.ModuleType:

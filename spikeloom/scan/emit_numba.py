@@ -66,29 +66,32 @@ class Variant:
             Then nothing is carried to its gradient either.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
             "back": that of a recurrent neuron, see `emit_recurrent`.
+        machine: whose kernel: "numba", "triton" on a GPU, or "interpreter", Triton's, on the CPU.
     """
 
     dtype: str
     params: str
     traced: str
     grad: str
+    machine: str = "numba"
 
     @property  # not kept: torch.compile traces this, and cannot enter the lock of a cached property
     def code(self) -> str:
         """The variant as one word, for keys."""
-        return f"{self.dtype}-{self.params}-{self.traced}-{self.grad or 'forward'}"
+        machine = "" if self.machine == "numba" else f"-{self.machine}"
+        return f"{self.dtype}-{self.params}-{self.traced}-{self.grad or 'forward'}{machine}"
 
     @cached_property
     def forward(self) -> "Variant":
         """The same without what matters to the backward alone, so that training and inference share a kernel."""
-        return Variant(self.dtype, self.params.lower(), self.traced, "")
+        return Variant(self.dtype, self.params.lower(), self.traced, "", self.machine)
 
     @staticmethod
     @cache
     def parse(code: str) -> "Variant":
         """The variant of that word."""
-        dtype, params, traced, grad = code.split("-")
-        return Variant(dtype, params, traced, "" if grad == "forward" else grad)
+        dtype, params, traced, grad, *machine = code.split("-")
+        return Variant(dtype, params, traced, "" if grad == "forward" else grad, *machine)
 
 
 def traced_in(code: str) -> str:
@@ -173,6 +176,8 @@ class Part:
 class Names:
     """What each node is called in the source."""
 
+    templates = TEMPLATES
+
     def __init__(self, derivation: Derivation, recalled: bool):
         step = derivation.trace
         self.names: dict[Symbol, str] = {x: f"x{k or ''}_m" for k, x in enumerate(step.inputs)}
@@ -183,18 +188,20 @@ class Names:
         self.names.update({h: f"param{k}_m" for k, h in enumerate(derivation.hoisted)})
 
     def __call__(self, node: Symbol | None) -> str:
-        if node is None:
-            return "R(0)"
-        if node.op == "const":
-            return f"R({node.value!r})"
+        if node is None or node.op == "const":
+            return self.number(0 if node is None else node.value)
         return self.names.get(node, f"v{node.index}")
 
+    def number(self, value: float) -> str:
+        """A number of the kernel's dtype."""
+        return f"R({value!r})"
+
     def assign(self, nodes: Iterable[Symbol]) -> list[str]:
-        return [
-            f"{self(node)} = {TEMPLATES[node.op].format(*map(self, node.args))}"
-            for node in nodes
-            if node.args and node not in self.names
-        ]
+        return [f"{self(node)} = {self.expression(node)}" for node in nodes if node.args and node not in self.names]
+
+    def expression(self, node: Symbol) -> str:
+        """The operation of a node, as source."""
+        return self.templates[node.op].format(*map(self, node.args))
 
 
 def _uniforms(variant: Variant) -> list[str]:

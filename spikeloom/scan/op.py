@@ -1,4 +1,4 @@
-"""The differentiable scan over the fused kernels, in two forms with one backward.
+"""The differentiable scan over the fused kernels, Numba's or Triton's, in two forms with one backward.
 
 In eager mode it is an `autograd.Function`. While torch compiles or exports, it is the operator ``spikeloom::scan``, so
 that compilers see one opaque, differentiable node. (Eager calls of the operator would cost five times as much, and
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernels
+from . import kernels, triton_kernels
 from .emit_numba import Variant, traced_in
 from .program import reads_input
 from .saved import saved_by
@@ -38,11 +38,19 @@ def scan(
         if steps is None:
             return spk.squeeze(0), rest, []
         return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
-    assert steps is not None, "a single step in eager mode is `single.step`"
+    if steps is None:  # on Triton; with Numba, a single step in eager mode is `single.step`
+        spk, finals, _ = scan(key, code, layer, 1, x.unsqueeze(0), states, params)
+        return spk.squeeze(0), finals, []
     if not Variant.parse(code).grad:
-        return kernels.forward(key, code, steps, x, states, params)
+        outs: kernels.Outputs = _machine(code).forward(key, code, steps, x, states, params)
+        return outs
     spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
     return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
+
+
+def _machine(code: str) -> Any:
+    """The module that runs the variant, forward and backward."""
+    return kernels if Variant.parse(code).machine == "numba" else triton_kernels
 
 
 def _keep(
@@ -87,13 +95,13 @@ class _Scan(torch.autograd.Function):
         ctx: Any, key: str, code: str, layer: str, steps: int, count: int, x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
-        outs = kernels.forward(key, code, steps, x, states, params)
+        outs = _machine(code).forward(key, code, steps, x, states, params)
         _keep(ctx, (key, code, layer, steps), x, states, outs, params)
         return outs[0], *outs[1], *kernels.by_themselves(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        g = kernels.backward(*_recall(ctx), *_incoming(ctx, grads))
+        g = _machine(ctx.call[1]).backward(*_recall(ctx), *_incoming(ctx, grads))
         return (None, None, None, None, None, g.x, *g.states, *g.params)
 
 
@@ -104,7 +112,7 @@ class _Scan(torch.autograd.Function):
 def _operator(
     key: str, code: str, layer: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> list[Tensor]:
-    outs = kernels.forward(key, code, steps, x, states, params)
+    outs = _machine(code).forward(key, code, steps, x, states, params)
     return [outs[0], *outs[1], *kernels.by_themselves(outs)]
 
 
@@ -128,7 +136,7 @@ def _backward_operator(
     grad_finals: Sequence[Tensor | None],
     grad_traces: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    g = kernels.backward(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces)
+    g = _machine(code).backward(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces)
     return [t for t in (g.x, *g.states, *g.params) if t is not None]
 
 

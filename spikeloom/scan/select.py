@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scoped import Scoped
-from . import driven, op, recurrent, single
+from . import driven, op, recurrent, single, triton_module
 from .emit_numba import Variant, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
@@ -51,12 +51,14 @@ class Backend:
     """A machine: its name, why it would not run a call, and how it runs one.
 
     The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`. What
-    follows a comma in its name is a variety of one backend.
+    follows a comma in its name is a variety of one backend. Where it is of no `concern` to a call, it is passed over
+    without a word, unless it is forced.
     """
 
     name: str
     refusals: Callable[[Any], list[str]]
     run: Callable[[Any], Any]
+    concern: Callable[[Any], bool] = lambda call: True
 
     @property
     def family(self) -> str:
@@ -113,6 +115,12 @@ def numba_refusals(call: Any) -> list[str]:
     why = [reason for reason in (call.program.untraceable, numba_missing()) if reason]
     if call.x.device.type != "cpu":
         why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
+    return why + _kernel_refusals(call)
+
+
+def _kernel_refusals(call: Any) -> list[str]:
+    """What no kernel of either machine takes."""
+    why = []
     if call.x.dtype not in FLOATS:
         why.append(f"it computes in float32 and float64, got {call.x.dtype}")
     if torch._C._are_functorch_transforms_active():
@@ -136,6 +144,36 @@ def _fused_refusals(call: Call) -> list[str]:
     return recurrent.refusals(call.feedback, call.x)
 
 
+def _triton_refusals(call: Call) -> list[str]:
+    why = [call.program.untraceable] if call.program.untraceable else []
+    why += triton_module.refusals(call.x.device, _forced.get() == "triton") + _kernel_refusals(call)
+    if call.mem_feedback is not None:
+        why.append("a membrane that comes back through a layer of weights has kernels on the CPU alone")
+    return why
+
+
+def _triton_fused_refusals(call: Call) -> list[str]:
+    why = _triton_refusals(call)
+    if not why and call.feedback is not None and call.steps is not None:
+        why = ["spikes that come back through a layer are fused step by step"]
+    return why
+
+
+def _run_triton(call: Call) -> Trajectory:
+    if call.feedback is not None:
+        return _run_triton_steps(call)
+    return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
+
+
+def _run_triton_steps(call: Call) -> Trajectory:
+    params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+
+    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return _scan_step(call.program, call.layer, x, states, params, machine)
+
+    return _looped(call, step)
+
+
 def _run_numba(call: Call) -> Trajectory:
     if call.feedback is not None:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
@@ -145,7 +183,12 @@ def _run_numba(call: Call) -> Trajectory:
     if call.steps is None:
         spk, *states = _one_step(call, params, call.x, *call.states)
         return Trajectory(spk, (), tuple(states))
-    code = _variant(call, params).code
+    return _scanned(call, params, "numba")
+
+
+def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory:
+    """The whole scan by one kernel of that machine (see `Variant`)."""
+    code = _variant(call, params, machine).code
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
@@ -176,13 +219,26 @@ def kernel_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """One step by the kernel, differentiable: the spikes and the new states. `params` are the hoisted values."""
-    learning = _learning((x, *states, *params))
-    kinds, grad = _kinds(params, learning), "" if not learning else "each" if x.requires_grad else "none"
     if torch.compiler.is_compiling():  # which needs the operator
-        code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad).code
-        spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
-        return (spk, *finals)
+        return _scan_step(program, layer, x, states, params, "numba")
+    kinds, grad = _step_letters(x, states, params)
     return single.step(single.plan_of(program.key, word_of(x.dtype), kinds, grad), layer, x, states, params)
+
+
+def _scan_step(
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], machine: str
+) -> tuple[Tensor, ...]:
+    """The same as a scan over one step."""
+    kinds, grad = _step_letters(x, states, params)
+    code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad, machine).code
+    spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
+    return (spk, *finals)
+
+
+def _step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
+    """`Variant.params` and `Variant.grad` of a single step."""
+    learning = _learning((x, *states, *params))
+    return _kinds(params, learning), "" if not learning else "each" if x.requires_grad else "none"
 
 
 def kernel_at_hand(program: Program, x: Tensor) -> bool:
@@ -197,16 +253,16 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
     )
 
 
-def _variant(call: Call, params: tuple[Tensor, ...]) -> Variant:
+def _variant(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
     weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
     dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
     kinds = _kinds(params, learning)
     asked = call.traced and call.steps is not None
     if not learning:
-        return Variant(dtype, kinds, call.program.every_state if asked else "0" * len(call.states), "")
+        return Variant(dtype, kinds, call.program.every_state if asked else "0" * len(call.states), "", machine)
     grad = _input_gradient(call)
-    return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad)
+    return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad, machine)
 
 
 def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) -> recurrent.Plan:
@@ -248,9 +304,15 @@ def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
     return read_states(call.program.key, kinds, grad)
 
 
+def _off_the_cpu(call: Call) -> bool:
+    return not call.x.is_cpu
+
+
 LADDER: tuple[Backend, ...] = (
     Backend("numba", _fused_refusals, _run_numba),
     Backend("numba, step by step", _step_refusals, _run_steps),
+    Backend("triton", _triton_fused_refusals, _run_triton, _off_the_cpu),
+    Backend("triton, step by step", _triton_refusals, _run_triton_steps, _off_the_cpu),
     Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""
@@ -268,7 +330,8 @@ def backend(name: str) -> Iterator[None]:
     """Within this context every neuron runs on the named backend, or raises with that backend's reasons.
 
     Args:
-        name: "loop", the plain PyTorch loop, or "numba", the fused CPU kernels.
+        name: "loop", the plain PyTorch loop, "numba", the fused kernels of the CPU, or "triton", those of the GPU,
+            which are also interpreted on the CPU, slowly, for tests, where the environment has TRITON_INTERPRET=1.
 
     Raises:
         ValueError: if there is no such backend.
@@ -291,10 +354,11 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
     forced = _forced.get()
     reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
     for machine in ladder:
-        if forced is not None and forced != machine.family:
+        if not machine.concern(call) if forced is None else forced != machine.family:
             continue
         why = machine.refusals(call)
         if not why:
             return machine, [*reasons]
         reasons |= dict.fromkeys(f"{machine.family}: {reason}" for reason in why)
-    raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {'; '.join(reasons)}")
+    told = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
+    raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {told}")

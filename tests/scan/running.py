@@ -33,6 +33,7 @@ class Job:
         learn: which of x, states and params want their gradient; None is all.
         outputs: which outputs the gradient comes from.
         traced: whether the states of every step are wanted.
+        device: where all tensors live.
     """
 
     case: CellCase
@@ -45,6 +46,7 @@ class Job:
     outputs: tuple[str, ...] = OUTPUTS
     traced: bool = True
     seed: int = 0
+    device: str = "cpu"
 
 
 def leaves(job: Job) -> dict[str, Tensor]:
@@ -62,7 +64,7 @@ def leaves(job: Job) -> dict[str, Tensor]:
         else:
             tensors[name] = torch.tensor(value, dtype=torch.float64)
     learned = tuple(tensors) if job.learn is None else job.learn
-    return {name: t.to(job.dtype).requires_grad_(name in learned) for name, t in tensors.items()}
+    return {name: t.to(job.device, job.dtype).requires_grad_(name in learned) for name, t in tensors.items()}
 
 
 def call_of(job: Job, tensors: Mapping[str, Tensor]) -> Call:
@@ -83,7 +85,7 @@ def run(backend: str, call: Call) -> Trajectory:
 def weights(like: Tensor, index: int) -> Tensor:
     """Fixed numbers, so that every element of every output pulls with its own strength."""
     draw = torch.Generator().manual_seed(100 + index)
-    return torch.rand(like.shape, generator=draw, dtype=torch.float64).to(like.dtype) - 0.3
+    return torch.rand(like.shape, generator=draw, dtype=torch.float64).to(like) - 0.3
 
 
 def outcome(backend: str, job: Job) -> Outcome:

@@ -85,7 +85,10 @@ def test_functional_transforms_run_on_the_loop(call):
 
 
 def test_an_unknown_backend_is_told_with_those_that_exist():
-    with pytest.raises(ValueError, match="there is no backend 'cuda'; choose one of numba, loop"), snn.backend("cuda"):
+    with (
+        pytest.raises(ValueError, match="there is no backend 'cuda'; choose one of numba, triton, loop"),
+        snn.backend("cuda"),
+    ):
         pass
 
 

@@ -1,0 +1,231 @@
+"""Kernel source for Triton, from the same graph of one step that makes the Numba kernels.
+
+A program of the grid takes BLOCK of the M = B * prod(N) elements through all T steps. States, their gradients and the
+totals of the parameters' gradients stay in registers, and parameters are read once. Every operation stands in the
+source as in the cell; divisions and roots are those that round as torch's do, and the launch forbids fusing.
+
+Memory per element and step, in words of the dtype:
+forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
+backward: 1 read (gradient of the spikes), 1 read per saved state, even where a step needs the old one and the new one,
+1 written (gradient of the input). What is constant in time is one row, read with time stride 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .emit_numba import TEMPLATES, Names, Variant
+from .numba_module import lines
+from .program import Derivation
+from .trace import Symbol, needed
+
+SOURCE = '''"""{title}"""
+import triton
+import triton.language as tl
+
+{helpers}
+@triton.jit(do_not_specialize={integers})
+def kernel({arguments}, BLOCK: tl.constexpr):
+    m = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = m < size
+    left = tl.where(inside, steps, 0)
+{before}
+    for t in range(steps):
+{body}
+{after}
+'''
+
+TANH = '''
+@triton.jit
+def tanh(u):
+    """-expm1(y) / (2 + expm1(y)) with y = -2|u|; expm1 as Kahan has it, whose errors of exp and log cancel near 0."""
+    y = tl.abs(u) * -2.0
+    e = tl.exp(y)
+    small = (e < 1.0) & (y > -1.0)
+    quotient = {quotient}
+    less_one = tl.where(small, quotient, tl.where(e == 1.0, y, e - 1.0))
+    size = {ratio}
+    return tl.where(u < 0.0, size, size * -1.0)
+
+'''
+
+OWN: Mapping[str, str] = {
+    "neg": "{} * -1.0",  # the minus of some releases of Triton is 0 - u, which loses the sign of zero
+    "exp": "tl.exp({})",
+    "log": "tl.log({})",
+    "sqrt": "tl.sqrt({})",
+    "abs": "tl.abs({})",
+    "tanh": "tanh({})",
+    "sin": "tl.sin({})",
+    "cos": "tl.cos({})",
+    "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
+    "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
+    "clamp": "tl.where({0} < {1}, {1}, tl.where({0} > {2}, {2}, {0}))",
+    "where": "tl.where({0}, {1}, {2})",
+}
+
+
+class TritonNames(Names):
+    """What each node is called, and how its operation is written."""
+
+    def __init__(self, derivation: Derivation, variant: Variant, recalled: bool):
+        super().__init__(derivation, recalled)
+        self.dtype, self.on_gpu = f"tl.{variant.dtype}", variant.machine == "triton"
+        self.one, zero = self.number(1), self.number(0)
+        own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
+        if variant.dtype == "float32":  # whose plain division and root are approximate
+            own |= {"div": "tl.div_rn({}, {})", "sqrt": "tl.sqrt_rn({})"}
+        own["sigmoid"] = own["div"].format(self.one, f"({self.one} + tl.exp({{}} * -1.0))")
+        self.templates = own
+
+    def number(self, value: float) -> str:
+        told = repr(float(value))
+        return f"tl.full((), {told if told[-1].isdigit() else f'float({told!r})'}, {self.dtype})"
+
+    def expression(self, node: Symbol) -> str:
+        if node.op == "div" and node.args[1].op == "const" and self.on_gpu:
+            # tensor / number is tensor * (1 / number) in torch on a GPU, and rounds differently from a division
+            reciprocal = self.templates["div"].format(self.one, self(node.args[1]))
+            return f"{self(node.args[0])} * {reciprocal}"
+        return super().expression(node)
+
+    def block(self, node: Symbol | None) -> str:
+        """A value for each element of a block, for what a loop carries may not change its shape."""
+        return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, [BLOCK])"
+
+
+@dataclass
+class Lines:
+    """A kernel as it is written: its arguments, and the lines before, in and after the loop over time."""
+
+    arguments: list[str] = field(default_factory=lambda: ["steps", "size"])
+    before: list[str] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)  # of pointers, at the end of a step
+
+    def constants(self, variant: Variant) -> None:
+        """The parameters, read once."""
+        for k, kind in enumerate(variant.params):
+            self.arguments.append(f"param{k}")
+            place = "" if kind in "uU" else " + m, mask=inside"
+            self.before.append(f"param{k}_m = tl.load(param{k}{place})")
+
+    def held(self, name: str, argument: str) -> None:
+        """A value per element that stays in a register."""
+        self.arguments.append(argument)
+        self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
+
+    def pointer(self, name: str, stride: str, backwards: bool) -> None:
+        """A pointer into a sequence, which moves by a row at each step."""
+        self.arguments += [name] if stride == "size" else [name, stride]
+        start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
+        self.before.append(f"{name}_t = {name} + m{start}")
+        self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
+
+    def stored(self, name: str, value: str) -> None:
+        """What a pointer writes at each step."""
+        self.body.append(f"tl.store({name}_t, {value}, mask=inside)")
+
+    def result(self, argument: str, value: str) -> None:
+        """What is written once, after the last step."""
+        self.arguments.append(argument)
+        self.after.append(f"tl.store({argument} + m, {value}, mask=inside)")
+
+    def carried(self, names: Sequence[str], values: Sequence[str]) -> None:
+        """What a step leaves to the next; at once, for one may become another."""
+        if names:
+            self.moves.append(f"{', '.join(names)} = {', '.join(values)}")
+
+
+def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
+    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
+
+    Its arguments are named as in `triton_kernels`, and are those alone that it uses.
+    """
+    part = (_backward if variant.grad else _forward)(derivation, variant)
+    div = "tl.div_rn({}, {})" if variant.dtype == "float32" else "({}) / ({})"
+    quotient = div.format("(e - 1.0) * y", "tl.where(small, tl.log(e), y)")
+    tanh = TANH.format(quotient=quotient, ratio=div.format("less_one", "less_one + 2.0"))
+    return SOURCE.format(
+        title=title,
+        helpers=tanh if any(" tanh(" in line for line in part.body) else "",
+        integers=[a for a in part.arguments if a in ("steps", "size") or a.endswith("_stride")],
+        arguments=", ".join(part.arguments),
+        before=lines(part.before, 1),
+        body=lines([*part.body, *part.moves], 2),
+        after=lines(part.after, 1),
+    )
+
+
+def _forward(derivation: Derivation, variant: Variant) -> Lines:
+    states = range(len(derivation.trace.states))
+    name, part = TritonNames(derivation, variant, recalled=False), Lines()
+    spk, *new = derivation.forward
+    part.constants(variant)
+    part.pointer("x", "x_stride", backwards=False)
+    part.pointer("spk", "size", backwards=False)
+    for k in states:
+        part.held(f"state{k}", f"initial{k}")
+    part.body.append("x_m = tl.load(x_t, mask=inside)")
+    part.body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
+    part.stored("spk", name(spk))
+    for k in states:
+        if variant.traced[k] == "1":
+            part.pointer(f"trace{k}", "size", backwards=False)
+            part.stored(f"trace{k}", name(new[k]))
+        part.result(f"final{k}", f"state{k}_m")
+    part.carried([f"state{k}_m" for k in states], [name.block(new[k]) for k in states])
+    return part
+
+
+def _backward(derivation: Derivation, variant: Variant) -> Lines:
+    step, states = derivation.trace, range(len(derivation.trace.states))
+    name, part = TritonNames(derivation, variant, recalled=True), Lines()
+    (dx,), carries, totals = derivation.gradients
+    nodes = derivation.pulled(variant.params, variant.grad)
+    reads = set(nodes)
+    names, values = [], []
+
+    part.constants(variant)
+    if step.inputs[0] in reads:
+        part.pointer("x", "x_stride", backwards=True)
+        part.body.append("x_m = tl.load(x_t, mask=inside)")
+    for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
+        reads_old, reads_new = old in reads, new in reads and new not in step.states
+        if reads_old or reads_new:
+            part.pointer(f"trace{k}", "size", backwards=True)
+        if reads_old:
+            part.held(f"initial{k}", f"initial{k}")
+            earlier = f"tl.load(trace{k}_t - size, mask=t + 1 < left, other=initial{k}_m)"
+            part.body.append(f"state{k}_m = {earlier}")
+        if reads_old and reads_new:  # the old state of a step is the new one of the step before: read once
+            part.before.append(f"new{k}_m = tl.load(trace{k}_t, mask=left > 0)")
+            part.moves.append(f"new{k}_m = state{k}_m")
+        elif reads_new:
+            part.body.append(f"new{k}_m = tl.load(trace{k}_t, mask=inside)")
+    for k in states:
+        part.held(f"carry{k}", f"grad_final{k}")
+    for k, g in enumerate(derivation.cotangents):
+        if g in reads:
+            part.pointer(f"grad{k}", f"grad{k}_stride", backwards=True)
+            carried = f" + carry{k - 1}_m" if k else ""
+            part.body.append(f"grad{k}_m = tl.load(grad{k}_t, mask=inside){carried}")
+    part.body += name.assign(nodes)
+    for k in states:
+        names.append(f"carry{k}_m")
+        values.append(name.block(carries[k]))
+        part.result(f"carry{k}", f"carry{k}_m")
+    sums = {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind.isupper()}
+    if variant.grad == "each":
+        part.pointer("dx", "size", backwards=True)
+        part.stored("dx", name(dx))
+    elif variant.grad == "sum":
+        sums["dx"] = dx
+    for total, addend in sums.items():
+        part.before.append(f"{total}_m = tl.broadcast_to({name.number(0)}, [BLOCK])")
+        if addend is not None:
+            names.append(f"{total}_m")
+            values.append(f"{total}_m + {name(addend)}")
+        part.result(total, f"{total}_m")
+    part.carried(names, values)
+    return part

@@ -1,0 +1,93 @@
+"""Running a program's fused kernels on a GPU: the twin of `kernels`, of the same arguments and results."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .emit_numba import Variant
+from .emit_triton import emit_triton
+from .kernels import Gradients, Outputs, all_traces, rows, spread
+from .program import program_of
+from .triton_module import Launch
+
+
+@cache
+def kernel(key: str, code: str) -> Launch:
+    """A kernel of a program, compiled at first use and kept for the life of the process."""
+    program = program_of(key)
+    assert program.derivation is not None
+    title = f"{program.cell.name}, {program.surrogate!r}, {code}"
+    return Launch(emit_triton(program.derivation, Variant.parse(code), title))
+
+
+def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
+    """Run the scan."""
+    variant, shape = Variant.parse(code), x.shape[1:]
+    x, stride = rows(x)
+    spk = x.new_empty((steps, *shape))
+    finals = [_empty(s) for s in states]
+    traces = all_traces(variant.traced, spk, [torch.empty_like(spk) for _ in range(variant.traced.count("1"))])
+    given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
+    given |= _named("initial", [s.contiguous() for s in states])
+    given |= _named("final", finals) | _named("trace", traces) | _params(params, variant, x, shape)
+    _run(kernel(key, variant.forward.code), given, x)
+    return spk, finals, traces
+
+
+def backward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor | None,
+    states: Sequence[Tensor],
+    traces: Sequence[Tensor | None],
+    params: Sequence[Tensor],
+    grad_spk: Tensor | None,
+    grad_finals: Sequence[Tensor | None],
+    grad_traces: Sequence[Tensor | None],
+) -> Gradients:
+    """Run the adjoint scan; see `kernels.backward`."""
+    variant, like = Variant.parse(code), states[0]
+    shape = like.shape
+    zero = like.new_zeros(shape)
+    length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
+    dx = next((like.new_empty((n, *shape)) for n in length), None)
+    carries = [_empty(s) for s in states]
+    totals = [_empty(like) if kind.isupper() else None for kind in variant.params]
+    given = {"steps": steps, "size": shape.numel(), "dx": dx}
+    given |= _named("initial", [s.contiguous() for s in states]) | _named("trace", traces)
+    given |= _named("grad_final", [zero if g is None else g.contiguous() for g in grad_finals])
+    given |= _named("carry", carries) | _named("total", totals) | _params(params, variant, like, shape)
+    sequences = {"x": x, **_named("grad", (grad_spk, *grad_traces))}
+    for name, sequence in sequences.items():
+        given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
+    _run(kernel(key, code), given, like)
+    sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
+    return Gradients(dx, carries, sums)
+
+
+def _empty(like: Tensor) -> Tensor:
+    """Contiguous memory of that shape."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+def _named(kind: str, tensors: Sequence[Tensor | None]) -> dict[str, Any]:
+    """A kernel's arguments of one kind, by name."""
+    return {f"{kind}{k}": tensor for k, tensor in enumerate(tensors)}
+
+
+def _params(params: Sequence[Tensor], variant: Variant, x: Tensor, shape: torch.Size) -> dict[str, Any]:
+    """The hoisted values as a kernel reads them, on the device of x: a single number may have stayed on the CPU."""
+    pairs = zip(params, variant.params, strict=True)
+    return _named("param", [spread(p, kind, shape).to(x.device) for p, kind in pairs])
+
+
+def _run(launch: Launch, given: dict[str, Any], x: Tensor) -> None:
+    # Triton launches on the current device, which need not be that of the tensors
+    on: AbstractContextManager[Any] = torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    with on:
+        launch.run(given["size"], given)

@@ -1,0 +1,397 @@
+"""Triton's kernels against the plain loop on the same device: interpreted on the CPU, compiled where there is a GPU."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+import spikeloom as snn
+from spikeloom import ops
+from spikeloom.cells import MODELS
+from spikeloom.cells.cell import cell_from
+from spikeloom.scan import cache, kernels, op, select, single, triton_module
+from spikeloom.scan.emit_triton import emit_triton
+from spikeloom.scan.program import program_for
+from spikeloom.scan.select import _variant
+
+from ..cases import CELLS, DTYPES, SPIKES
+from ..neurons.zoo import ZOO, made, sequence
+from ..oracle import Outcome, assert_same
+from .running import ATAN, Job, away_from_thresholds, call_of, leaves, outcome, run
+
+pytest.importorskip("triton")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DRIVEN = ("SLSTM", "SConv2dLSTM")
+WHOLE_SEQUENCES = ("state_leaky", "state_leaky_exact", "leaky_parallel", "associative")
+OPTIONS = {
+    "numbers": {},
+    "vectors": {"vectors": True},
+    "learning": {"learn": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """The interpreter's NumPy warns of infinities and NaN, also in lanes that nobody reads."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_numba(monkeypatch):
+    """Results that Numba's kernels gave would prove nothing."""
+
+    def refuse(*args):
+        raise AssertionError("Numba's kernels were called")
+
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(kernels, name, refuse)
+    monkeypatch.setattr(single, "step", refuse)
+
+
+def assert_lawful(job):
+    job = away_from_thresholds(replace(job, device=DEVICE))
+    assert_same(outcome("triton", job), outcome("loop", job), exact_states=job.case.exact)
+
+
+# -- cells -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell(cell, static, dtype):
+    assert_lawful(Job(CELLS[cell], 5, (7,), DTYPES[dtype], static=static))
+
+
+@pytest.mark.parametrize("learn", [None, (), ("x",)], ids=["training", "inference", "input alone"])
+@pytest.mark.parametrize("cell", ["leaky subtract delayed", "rleaky zero immediate", "two states", "polyglot"])
+def test_without_a_trace_of_the_states(cell, learn):
+    assert_lawful(Job(CELLS[cell], 5, (7,), learn=learn, traced=False, outputs=("spk", "finals")))
+
+
+@pytest.mark.parametrize("cell", ["leaky subtract delayed", "two states"])
+def test_a_single_step_without_a_time_dimension(cell):
+    assert_lawful(Job(CELLS[cell], None, (2, 3), traced=False, outputs=("spk", "finals")))
+
+
+@pytest.mark.parametrize("spike", SPIKES)
+def test_every_spike_function(spike):
+    assert_lawful(Job(CELLS["two states"], 5, (7,), spike=SPIKES[spike]))
+
+
+@pytest.mark.parametrize("outputs", [("spk",), ("traces",), ("finals",)], ids="+".join)
+def test_gradients_come_from_each_output_alone(outputs):
+    assert_lawful(Job(CELLS["two states"], 5, (2, 5), outputs=outputs))
+
+
+@pytest.mark.parametrize("shape", [(3, triton_module.BLOCK), (3, triton_module.BLOCK - 100), (1,), (0, 4)], ids=str)
+def test_blocks_that_are_full_cut_short_and_absent(shape):
+    assert_lawful(Job(CELLS["two states"], 4, shape))
+
+
+def test_no_steps_leave_the_states_and_their_gradients_as_they_are():
+    job = Job(CELLS["two states"], 5, (2, 3), device=DEVICE)
+    tensors = leaves(job)
+    call = replace(call_of(job, tensors), x=tensors["x"][:0], steps=0)
+    out = run("triton", call)
+    assert out.spk.shape == (0, 2, 3)
+    for final, state in zip(out.finals, call.states, strict=True):
+        assert torch.equal(final, state)
+    (grad,) = torch.autograd.grad(out.finals[1].sum(), tensors["mem"])
+    assert torch.equal(grad, torch.ones_like(grad))
+
+
+@pytest.mark.parametrize("cell", ["exponential", "polyglot"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-30, 80.0])
+def test_what_is_not_finite_very_small_or_large_flows_as_in_torch(value, cell):
+    job = Job(CELLS[cell], 3, (4,), torch.float64, learn=(), device=DEVICE)
+    call = call_of(job, leaves(job))
+    call.x[1, 2] = value
+    got, wanted = run("triton", call), run("loop", call)
+    for ours, theirs in zip((got.spk, *got.traces), (wanted.spk, *wanted.traces), strict=True):
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+def corners(x, low, high, turned, kept, *, one):
+    """Where NaN is compared and zero has a sign; and a state that is the same number after every step."""
+    held = ops.maximum(high, ops.clamp(x, -1.0, 1.0))
+    return ops.spike(x - one), ops.minimum(x, low), held, 1.0 / -x, ops.full_like(kept, 0.25)
+
+
+CORNERS = cell_from(corners)
+
+
+def test_zeros_keep_their_sign_and_comparisons_their_nan():
+    values = [0.0, -0.0, float("nan"), float("inf"), 1.0]
+    x = torch.tensor([[a] * len(values) for a in values], device=DEVICE)
+    states = tuple(torch.tensor(values, device=DEVICE) for _ in CORNERS.states)
+    call = select.Call(program_for(CORNERS, ATAN), x, len(values), states, {"one": torch.ones((), device=DEVICE)})
+    got, wanted = run("triton", call), run("loop", call)
+    for ours, theirs in zip((got.spk, *got.traces), (wanted.spk, *wanted.traces), strict=True):
+        assert torch.equal(ours.nan_to_num(nan=7.0), theirs.nan_to_num(nan=7.0))
+
+
+def test_parts_of_other_tensors_are_read_where_they_lie():
+    """Rows with a stride of their own, states and gradients that are transposed or expanded."""
+    job = Job(CELLS["two states"], 5, (4, 6), device=DEVICE, learn=())
+
+    def turned(backend):
+        call = call_of(job, leaves(job))
+        wide = torch.stack([call.x, call.x + 1], dim=1).requires_grad_()
+        states = tuple(s.t().contiguous().t() for s in call.states)
+        out = run(backend, replace(call, x=wide[:, 0], states=states))
+        (grad,) = torch.autograd.grad(out.spk.sum() + (out.traces[0].transpose(1, 2) * 2).sum(), wide)
+        return Outcome({"spk": out.spk.detach()}, {}, {"x": grad})
+
+    assert_same(turned("triton"), turned("loop"))
+
+
+# -- layers ------------------------------------------------------------------------------------------------------------
+
+
+def layer_outcome(backend, name, dtype, option):
+    """Every result and gradient of a neuron of the zoo, unrolled."""
+    layer = made(name, **OPTIONS[option]).to(DEVICE)
+    x = sequence(name, 5, dtype).to(DEVICE).requires_grad_()
+    torch.manual_seed(7)  # of a noisy neuron
+    with snn.backend(backend):
+        spk, *states = tree_leaves(snn.unroll(layer, x))
+    total = spk.float().sum() + sum((s.float() * 0.7).sum() for s in states)
+    learned = {"x": x, **{n: p for n, p in layer.named_parameters() if p.requires_grad}}
+    grads = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
+    named = {f"state {k}": s.detach() for k, s in enumerate(states)}
+    return Outcome({"spk": spk.detach()}, named, dict(zip(learned, grads, strict=True)))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in DRIVEN])
+def test_every_neuron(name, option):
+    wanted = layer_outcome("loop", name, torch.float32, option)
+    assert_same(layer_outcome("triton", name, torch.float32, option), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["Leaky", "Synaptic", "RLeaky"])
+def test_half_precision_keeps_states_in_float32_and_double_in_double(name, dtype):
+    got, wanted = (layer_outcome(backend, name, dtype, "learning") for backend in ("triton", "loop"))
+    assert_same(got, wanted)
+    assert got.states["state 0"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_spikes_that_come_back_through_a_layer_are_fused_step_by_step():
+    with snn.backend("triton"):
+        told = str(snn.explain(made("RLeaky through Linear").to(DEVICE), sequence("RLeaky through Linear").to(DEVICE)))
+    assert "triton, step by step" in told
+    assert "are fused step by step" in told
+
+
+@pytest.mark.parametrize("name", DRIVEN)
+def test_a_membrane_through_a_layer_is_refused(name):
+    with snn.backend("triton"), pytest.raises(RuntimeError, match="has kernels on the CPU alone"):
+        snn.unroll(made(name).to(DEVICE), sequence(name).to(DEVICE))
+
+
+@pytest.mark.parametrize("length", [None, 3], ids=["all steps", "the last three"])
+def test_neurons_over_whole_sequences(length):
+    layer = snn.StateLeaky(beta=0.8, channels=4, kernel_truncation_steps=length).to(DEVICE)
+    x = sequence("Leaky", 5).to(DEVICE)
+    with snn.backend("triton"):
+        if length is None:
+            assert torch.equal(layer(x)[0], looped_spikes(layer, x))
+        else:
+            with pytest.raises(RuntimeError, match="triton: it has no kernel for this kind of scan"):
+                layer(x)
+
+
+def looped_spikes(layer, x):
+    """The spikes that the loop gives."""
+    with snn.backend("loop"):
+        return layer(x)[0]
+
+
+# -- under torch.compile -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiled_whole_it_gives_the_same():
+    torch._dynamo.reset()
+    layer, x = snn.Leaky(beta=0.8).to(DEVICE), sequence("Leaky", 5).to(DEVICE).requires_grad_()
+    results = []
+
+    def whole(x):
+        with snn.backend("triton"):
+            return snn.unroll(layer, x)
+
+    def one(x):
+        with snn.backend("triton"):
+            return layer(x[0])
+
+    for run_it in (whole, one):
+        for way in (torch.compile(run_it, fullgraph=True, backend="aot_eager"), run_it):
+            layer.reset_mem()
+            spk, mem = way(x)
+            results.append((spk, mem, *torch.autograd.grad(spk.sum() + mem.sum(), x)))
+    for got, wanted in (results[:2], results[2:]):
+        assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_torch_finds_the_operator_sound():
+    job = Job(CELLS["two states"], 3, (2, 3), device=DEVICE)
+    call = call_of(job, leaves(job))
+    params = call.program.hoist(call.params)
+    code = _variant(call, params, triton_module.machine_on(call.x)).code
+    given = call.program.key, code, "the test", 3, call.x, list(call.states), [p.detach() for p in params]
+    torch.library.opcheck(op._operator, given)
+
+
+def test_the_backward_takes_the_backend_of_its_forward():
+    job = Job(CELLS["two states"], 3, (2, 3), device=DEVICE)
+    out = run("triton", call_of(job, leaves(job)))
+    with snn.backend("loop"):
+        out.spk.sum().backward()
+    assert "_Scan" in type(out.spk.grad_fn).__name__
+
+
+# -- who is refused ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "forced", "interpreting", "words"),
+    [
+        ("cuda:0", False, False, None),
+        ("cpu", True, True, None),
+        ("cpu", False, True, "it needs a tensor on a GPU, got one on cpu"),
+        ("cpu", True, False, "set TRITON_INTERPRET=1 before Python starts"),
+        ("mps:0", False, False, "run on CUDA and ROCm devices, got a tensor on mps:0"),
+        ("xpu:0", True, False, "run on CUDA and ROCm devices, got a tensor on xpu:0"),
+    ],
+)
+def test_a_device_is_taken_or_refused_in_a_sentence(device, forced, interpreting, words, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreting else "0")
+    told = triton_module.refusals(torch.device(device), forced)
+    assert told == [] if words is None else words in told[0]
+
+
+def test_triton_that_is_missing_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(triton_module, "_missing", [])
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert "triton cannot be imported" in triton_module.refusals(torch.device("cuda"), False)[0]
+
+
+def test_off_the_cpu_the_loop_says_why_and_on_it_nothing_is_said_of_triton():
+    job = Job(CELLS["two states"], 3, (2, 3))
+    call = call_of(job, leaves(job))
+    assert select.choose(call)[1] == []
+    machine, told = select.choose(replace(call, x=call.x.to("meta")))
+    assert machine.name == "loop"
+    assert "triton: its kernels run on CUDA and ROCm devices, got a tensor on meta" in told
+
+
+# -- the source --------------------------------------------------------------------------------------------------------
+
+COMPILED = textwrap.dedent("""
+    import re, triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from spikeloom.scan import cache
+    from spikeloom.scan.emit_triton import emit_triton
+    from spikeloom.scan.triton_module import BLOCK, OPTIONS
+    from tests.cases import CELLS, CellCase
+    from tests.scan.test_triton import CORNERS
+    from tests.scan.running import Job, call_of, leaves
+    from spikeloom.scan.select import _variant
+
+    # not polyglot: a logarithm has fused steps of its own
+    for case in (CELLS["leaky zero immediate"], CELLS["exponential"], CellCase(CORNERS, {"one": 1.0})):
+        job = Job(case, 5, (7,))
+        call = call_of(job, leaves(job))
+        variant = _variant(call, call.program.hoist(call.params), "triton")
+        for each in (variant.forward, variant):
+            kernel = cache.load_source(emit_triton(call.program.derivation, each, "a test")).kernel
+            numbers = [p.name for p in kernel.params if p.name in ("steps", "size") or p.name.endswith("_stride")]
+            assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
+            assert [p.name for p in kernel.params if p.is_constexpr] == ["BLOCK"]
+            kinds = {p.name: "i32" if p.name in numbers else "*fp32" for p in kernel.params} | {"BLOCK": "constexpr"}
+            source = ASTSource(kernel, kinds, {"BLOCK": BLOCK})
+            ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
+            assert "st.global" in ptx
+            print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
+""")
+
+
+def test_compiled_for_a_gpu_nothing_is_fused_or_approximate_and_no_size_is_compiled_in(tmp_path, monkeypatch):
+    """By Triton's compiler, which needs no GPU; in a process of its own, for here Triton interprets."""
+    for name, value in {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, cwd=root, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def traffic_rows():
+    """The rows of docs/gpu.md: a cell, what learns, and four columns."""
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    return [row for row in rows if row[0] in CELLS and len(row) == 6]
+
+
+def moved(source):
+    """Bytes that a kernel moves per element and step in float32; the gradients of states, which nobody gives, aside."""
+    (loop,) = re.findall(r"for t in range\(steps\):\n((?: {8}.*\n)+)", source)
+    return 4 * len(re.findall(r"tl\.(?:load|store)\((?!grad[1-9])", loop))
+
+
+@pytest.mark.parametrize("row", traffic_rows(), ids=lambda row: f"{row[0]}, {row[1]}")
+def test_the_page_tells_the_traffic_of_the_kernels(row):
+    name, learns, *told = row
+    job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
+    call = call_of(job, leaves(job))
+    variant, derivation = _variant(call, call.program.hoist(call.params), "triton"), call.program.derivation
+    assert derivation is not None
+    sources = [emit_triton(derivation, v, "a test") for v in (variant.forward, variant)]
+    reads = "read" if "x_m = " in sources[1] else ""
+    assert told == [*(str(moved(source)) for source in sources), str(4 * variant.traced.count("1")), reads]
+
+
+def test_the_page_has_a_row_for_every_kind_of_neuron():
+    told = {row[0].split()[0] for row in traffic_rows()}
+    assert {name.split()[0] for name in MODELS} - told <= {*WHOLE_SEQUENCES, "refractory"}
+
+
+def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
+    """Where torch itself multiplies by it, and rounds otherwise."""
+    job = Job(CELLS["polyglot"], 3, (2,))
+    call = call_of(job, leaves(job))
+    variant = _variant(call, call.program.hoist(call.params), "triton").forward
+    assert call.program.derivation is not None
+    on_gpu = emit_triton(call.program.derivation, variant, "a test")
+    interpreted = emit_triton(call.program.derivation, replace(variant, machine="interpreter"), "a test")
+    assert "* tl.div_rn(tl.full((), 1.0, tl.float32), tl.full((), 8.0" in on_gpu
+    assert ", tl.full((), 8.0, tl.float32))" in interpreted
+    assert "* tl.div_rn(" not in interpreted
+
+
+def test_a_source_has_a_file_also_where_the_cache_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "file" / "below"))
+    with pytest.warns(UserWarning, match="cannot be written"):
+        module = cache.load_source("VALUE = 'a source of this test'\n")
+    assert module.VALUE == "a source of this test"
+    assert Path(module.__file__).read_text() == "VALUE = 'a source of this test'\n"
+
+
+def test_a_damaged_source_is_written_again():
+    source = "VALUE = 'another source of this test'\n"
+    path = Path(cache.load_source(source).__file__)
+    path.write_bytes(b"VALUE = 'ano")
+    assert cache.load_source(source).VALUE == "another source of this test"
