@@ -15,6 +15,7 @@ from .network import Diagnosis as Diagnosis
 from .network import Explanation as Explanation
 from .network import diagnose as diagnose
 from .network import explain as explain
+from .network import stream as stream
 from .network import tap as tap
 from .network import unroll as unroll
 from .neurons import ALIF as ALIF

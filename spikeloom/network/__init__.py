@@ -6,6 +6,7 @@ from .explaining import Explanation as Explanation
 from .explaining import explain as explain
 from .rerunning import recomputing as recomputing
 from .stepping import why_by_steps as why_by_steps
+from .streaming import stream as stream
 from .summarising import Summary as Summary
 from .summarising import summary as summary
 from .tapping import tap as tap

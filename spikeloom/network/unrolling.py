@@ -7,7 +7,7 @@ from torch import nn
 
 from .checkpointing import checked_length, run_in_chunks
 from .comparing import Twins
-from .request import read
+from .request import Request, read
 from .running import run, run_traced, unharmed
 
 
@@ -64,7 +64,11 @@ def unroll(
         >>> snn.utils.reset(net)
         >>> spk, mem = snn.unroll(net, torch.rand(2, 3), steps=25)
     """
-    request = read(net, (x, *inputs), kwargs, steps)
+    return perform(read(net, (x, *inputs), kwargs, steps), check, checkpoint)
+
+
+def perform(request: Request, check: bool, checkpoint: int | None) -> Any:
+    """Run what was asked, as `unroll` describes."""
     if checkpoint is not None:
         checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
