@@ -12,6 +12,7 @@ from .layers import SEES_TIME
 from .network import Summary as Summary
 from .network import recomputing as recomputing
 from .network import summary as summary
+from .scan import arena, heap
 
 
 def reset(net: nn.Module) -> None:
@@ -59,6 +60,23 @@ def _stateful(net: nn.Module) -> list[Any]:
     if not isinstance(net, nn.Module):
         raise TypeError(f"pass a network, an nn.Module; got {type(net).__name__}")
     return [module for module in net.modules() if isinstance(module, SEES_TIME)]
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def free_memory() -> None:
+    """Give memory that is not in use back to the system.
+
+    The blocks behind large results are kept when these die, to be used again (1 GiB at most); and the C library keeps
+    what was freed between things that live. Results that still exist are left alone. The next large ones take fresh
+    memory, which is slower the first time.
+
+        >>> import spikeloom as snn
+        >>> snn.utils.free_memory()
+    """
+    arena.release()
+    heap.trim()
 
 
 # -- chance -----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._listening import WantsStates, wants_states
 from ..neurons._misplaced import restarted
+from ..scan import heap
 from .joining import Joined
 from .request import Request, runs_straight
 from .running import Run, run
@@ -54,6 +55,7 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
             joined.add(done.outputs, part.steps)
             done.count(part.steps)
             counted.append(done.time.counted)
+            heap.trim_now_and_then()
     except BaseException:
         for one in counted:
             one.clear()

@@ -1,11 +1,14 @@
 """Memory of large results is used again, and never while anyone can still see it."""
 
 import gc
+import os
 import threading
+import weakref
 
 import pytest
 import torch
 
+import spikeloom as snn
 from spikeloom.scan import arena
 
 LARGE = (arena.SMALLEST // 4,)
@@ -104,3 +107,38 @@ def test_the_caller_may_resize_pickle_and_share_it(tmp_path):
     torch.save(memory, tmp_path / "memory.pt")
     assert torch.equal(torch.load(tmp_path / "memory.pt"), memory)
     assert memory.share_memory_().is_shared()
+
+
+def test_results_of_ever_new_sizes_do_not_pile_up(monkeypatch):
+    """All blocks together are what was in use at once, and the spare ones."""
+    monkeypatch.setattr(arena, "SPARE", 3 * arena.SMALLEST)
+    for extra in range(20):
+        take((LARGE[0] + 16 * extra,))
+        assert sum(map(len, arena._unused.values())) < 5 * arena.SMALLEST
+    assert len(arena._unused) > 1
+
+
+def test_unused_memory_is_given_back_when_asked():
+    blocks = [take() for _ in range(3)]
+    in_use = blocks.pop().fill_(3)
+    blocks.clear()
+    kept = [weakref.ref(block) for block in arena._unused.values()]
+    assert len(kept) == 2
+    snn.utils.free_memory()
+    assert [ref() for ref in kept] == [None, None]
+    assert torch.equal(in_use, torch.full(LARGE, 3.0))
+
+
+def test_memory_that_the_system_lacks_is_told():
+    with pytest.raises(MemoryError, match="the system has no 562949953421312 bytes of memory"):
+        take((1 << 47,))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_writes_to_memory_of_its_own():
+    mine = take().fill_(3)
+    child = torch.multiprocessing.get_context("fork").Process(target=mine.numpy().fill, args=(7.0,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert torch.equal(mine, torch.full(LARGE, 3.0))
