@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scan import sparse
+from ..scan.kernels import sum_to
 from ..scan.saved import saved_by
 from .skipping import SkipsZeros, kernels_can
 
@@ -51,8 +52,8 @@ def _lists(x: Tensor, outputs: int) -> sparse.Lists | None:
     limit = DENSE_ABOVE - LISTING / outputs
     if limit <= 0:
         return None
-    counts = sparse.counted(rows)
-    return sparse.listed(rows, counts) if int(counts.sum()) < limit * rows.numel() else None
+    marks = sparse.marked(rows)
+    return sparse.listed(marks) if int(marks.counts.sum()) < limit * rows.numel() else None
 
 
 class _SpikeProduct(torch.autograd.Function):
@@ -70,9 +71,10 @@ class _SpikeProduct(torch.autograd.Function):
         weight, *kept = saved_by(ctx)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
-        total = sparse.column_sums(rows)
         dx = _input_gradient(grad, rows, weight) if wants_x else None
-        dweight = _weight_gradient(sparse.Lists(ctx.shape, *kept), rows, total) if wants_weight else None
+        if not wants_weight:
+            return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None
+        dweight, total = _weight_gradient(sparse.Lists(ctx.shape, *kept), rows)
         return dx, dweight, total if wants_bias else None, None
 
 
@@ -82,6 +84,7 @@ def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     return grad @ weight if lists is None else sparse.product(lists, weight, None).view(*grad.shape[:-1], -1)
 
 
-def _weight_gradient(lists: sparse.Lists, grad: Tensor, total: Tensor) -> Tensor:
-    """grad.T @ x; a zero of x times what is not finite is NaN."""
-    return sparse.outer((lists, grad)) if sparse.finite(total) else grad.t() @ lists.dense()
+def _weight_gradient(lists: sparse.Lists, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """grad.T @ x, and the sum of the rows of grad; a zero of x times what is not finite is NaN."""
+    product, total = sparse.outer((lists, grad))
+    return product if sparse.finite(total) else grad.t() @ lists.dense(), total

@@ -3,23 +3,31 @@
 from .numba_module import module_source
 from .tiling import CHUNK, TURNED, panel_bytes
 
-COUNT = (
-    ["rows", "size", "team", "width", "x", "counts"],
+MARK = (
+    ["rows", "size", "team", "width", "x", "counts", "marks", "found"],
     """{share}
+    others, words = types.int64(0), (width + 63) // 64
     for r in range(low, high):
-        store_word(counts, r, count(x + SIZE * r * width, width))""",
+        many, ones = mark(x + SIZE * r * width, width, marks + 8 * r * words)
+        store_word(counts, r, many)
+        others += many - ones
+    if others != 0:
+        store_word(found, 0, 1)""",
 )
 
 LIST = (
-    ["rows", "size", "team", "width", "x", "starts", "index", "listed"],
+    ["rows", "size", "team", "width", "x", "marks", "starts", "index", "listed", "step"],
     """{share}
+    words = (width + 63) // 64
     for r in range(low, high):
-        start = word(starts, r)
-        collect(x + SIZE * r * width, width, index + 4 * start, listed + SIZE * start)""",
+        start, mine = word(starts, r), marks + 8 * r * words
+        places(mine, words, index + 4 * start)
+        if step != 0:
+            pick(x + SIZE * r * width, index + 4 * start, word(starts, r + 1) - start, listed + SIZE * start)""",
 )
 
 PRODUCT_WORDS = [
-    *("rows", "size", "team", "width", "columns", "starts", "index", "listed", "matrix", "bias", "out", "room"),
+    *("rows", "size", "team", "width", "columns", "starts", "index", "listed", "step", "matrix", "bias", "out", "room"),
 ]
 
 PRODUCT = (
@@ -28,33 +36,52 @@ PRODUCT = (
     spare = room + me * {panel}
     while low < high:
         end = min(low + {chunk}, high)
-        product_of_lists(starts, index, listed, low, end, matrix, width, columns, bias, out, spare)
+        product_of_lists(starts, index, listed, step, low, end, matrix, width, columns, bias, out, spare)
         low = end""",
 )
 
-OUTER_WORDS = ["columns", "size", "team", "rows", "starts", "index", "listed", "grad", "grad_width", "wide", "out"]
+TURN = (
+    ["chunks", "size", "team", "rows", "columns", "starts", "index", "listed", "step", "ends", "to", "values"],
+    """{share}
+    for c in range(low, high):
+        first = c * {turned}
+        more, start = min({turned}, rows - first), word(starts, first)
+        mine = ends + 8 * c * (columns + 1)
+        turned(starts, index, listed, step, first, more, columns, mine, to + 4 * start, values + SIZE * start)""",
+)
+
+OUTER_WORDS = ["units", "size", "team", "parts", "rows", "columns", "width", "starts", "ends", "to", "values", "step"]
 
 OUTER = (
-    [*OUTER_WORDS, "room", "room_size", "most"],
+    [*OUTER_WORDS, "grad", "out", "total", "room", "room_size"],
     """{share}
-    mine = room + me * room_size
-    ends, to = mine, mine + 8 * (columns + 1)
-    values = to + 4 * most
-    spare = values + SIZE * most
-    for first in range(0, rows, {turned}):
-        more = min({turned}, rows - first)
-        turned(starts, index, listed, first, more, low, high, ends, to, values)
-        block = grad + SIZE * first * grad_width
-        outer_of_lists(ends, to, values, high - low, block, grad_width, more, out + SIZE * low * wide, spare)""",
+    grads = room + me * room_size
+    sums = grads + {turned} * 2 * {panel}
+    for unit in range(low, high):
+        p, part = unit // parts, unit % parts
+        left, right = columns * part // parts, columns * (part + 1) // parts
+        n = p * 2 * {panel} // SIZE
+        count, wide = min(width - n, 2 * {panel} // SIZE), 2 * {panel} // SIZE
+        if 2 * count <= wide:
+            wide = {panel} // SIZE
+        for i in range({turned} * wide if count < wide else 0):
+            store(grads, i, R(0))
+        for i in range((right - left) * wide):
+            store(sums, i, R(0))
+        for first in range(0, rows, {turned}):
+            more, start = min({turned}, rows - first), word(starts, first)
+            block(grad + SIZE * (first * width + n), width, more, count, wide, grads)
+            if part == 0:
+                add_up(grads, more, count, wide, total + SIZE * n)
+            mine = ends + 8 * (first // {turned}) * (columns + 1)
+            outer_of_lists(mine, to + 4 * start, values + SIZE * step * start, step, left, right, grads, wide, sums)
+        add_turned(sums, right - left, count, wide, out + SIZE * (n * columns + left), columns)""",
 )
 
 SUMS = (
     ["columns", "size", "team", "rows", "x", "stride", "out"],
     """{share}
-    for r in range(rows):
-        row = x + SIZE * r * stride
-        for n in range(low, high):
-            store(out, n, load(out, n) + load(row, n))""",
+    add_up(x + SIZE * low, rows, high - low, stride, out + SIZE * low)""",
 )
 
 PACK = (
@@ -74,16 +101,22 @@ SHARE = """    part = ({what} + threads - 1) // threads
     high = min(low + part, {what})"""
 
 KERNELS = {
-    "count": COUNT,
-    "collect": LIST,
+    "mark": MARK,
+    "list": LIST,
     "product_of_lists": PRODUCT,
+    "turned": TURN,
     "outer_of_lists": OUTER,
     "column_sums": SUMS,
     "pack": PACK,
 }
 """The arguments and the lines of each: the first argument is what the threads share out, `size` what one costs."""
 
-ROUTINES = {"outer_of_lists": ("turned", "outer_of_lists"), "column_sums": (), "pack": ()}
+ROUTINES = {
+    "list": ("places", "pick"),
+    "outer_of_lists": ("block", "add_up", "outer_of_lists", "add_turned"),
+    "column_sums": ("add_up",),
+    "pack": (),
+}
 """What of `products` a kernel calls, where that is not the routine of its name."""
 
 

@@ -50,19 +50,20 @@ def _storer(scalar: Any, name: str) -> Any:
     return intrinsic(store)
 
 
-def _mask(scalar: Any) -> Any:
+def _mask(scalar: Any, how: str, number: float, ordered: bool = False) -> Any:
     element, width = _WIDTHS[scalar]
 
-    def nonzero(typingctx: Any, address: Any, index: Any) -> Any:
+    def mask(typingctx: Any, address: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             vector = ir.VectorType(element, 64)
             values = builder.load(builder.bitcast(_at(builder, args, element), vector.as_pointer()), align=width)
-            found = builder.fcmp_unordered("!=", values, ir.Constant(vector, [0.0] * 64))
+            compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
+            found = compare(how, values, ir.Constant(vector, [number] * 64))
             return builder.bitcast(found, ir.IntType(64))
 
         return types.int64(types.int64, types.int64), generate
 
-    return intrinsic(nonzero)
+    return intrinsic(mask)
 
 
 def _lowest(typingctx: Any, mask: Any) -> Any:
@@ -83,8 +84,9 @@ load_float32, store_float32 = _loader(types.float32, "load_float32"), _storer(ty
 load_float64, store_float64 = _loader(types.float64, "load_float64"), _storer(types.float64, "store_float64")
 word, store_word = _loader(types.int64, "word"), _storer(types.int64, "store_word")
 short, store_short = _loader(types.int32, "short"), _storer(types.int32, "store_short")
-nonzero_float32, nonzero_float64 = _mask(types.float32), _mask(types.float64)
-"""Of the 64 values from an index on, a bit each: whether it is other than zero, NaN included."""
+nonzero_float32, nonzero_float64 = (_mask(kind, "!=", 0.0) for kind in (types.float32, types.float64))
+one_float32, one_float64 = (_mask(kind, "==", 1.0, ordered=True) for kind in (types.float32, types.float64))
+"""Of the 64 values from an index on, a bit each: whether it is other than zero, NaN included; whether it is 1."""
 lowest: Any = intrinsic(_lowest)
 bits: Any = intrinsic(_bits)
 """Of such a mask: the place of its lowest bit, and how many there are."""

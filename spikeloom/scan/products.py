@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from . import memory, tiles
 from .tiling import HEIGHT, panel_bytes
@@ -21,7 +21,7 @@ SPARSE_BELOW = 0.4
 def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
     size, name = dtype().itemsize, dtype.__name__
     panel = panel_bytes() // size
-    load, store, nonzero = (getattr(memory, f"{kind}_{name}") for kind in ("load", "store", "nonzero"))
+    load, store, nonzero, one = (getattr(memory, f"{kind}_{name}") for kind in ("load", "store", "nonzero", "one"))
     tall, flat, listed, pair = (getattr(tiles, f"{kind}_{name}") for kind in ("tall", "flat", "listed", "pair"))
     lowest, bits, short, store_short = memory.lowest, memory.bits, memory.short, memory.store_short
     word, store_word = memory.word, memory.store_word
@@ -41,6 +41,42 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
             found += load(values, k) != 0
             k += 1
         return found
+
+    @part
+    def mark(values: int, width: int, marks: int) -> tuple[int, int]:
+        """Write a bit for each of values[width] that is not zero; return how many are not, and how many are 1."""
+        found, same, k = 0, 0, 0
+        while k + 64 <= width:
+            left = nonzero(values, k)
+            store_word(marks, k // 64, left)
+            found, same = found + bits(left), same + bits(one(values, k))
+            k += 64
+        if k < width:
+            left = 0
+            for n in range(k, width):
+                value = load(values, n)
+                left |= types.int64(value != 0) << (n - k)
+                same += value == 1
+            store_word(marks, k // 64, left)
+            found += bits(left)
+        return found, same
+
+    @part
+    def places(marks: int, words: int, index: int) -> None:
+        """Write where the bits are set."""
+        count = 0
+        for w in range(words):
+            left = word(marks, w)
+            while left != 0:
+                store_short(index, count, np.int32(64 * w + lowest(left)))
+                count += 1
+                left &= left - 1
+
+    @part
+    def pick(values: int, index: int, count: int, listed: int) -> None:
+        """listed[count] = values[index]."""
+        for i in range(count):
+            store(listed, i, load(values, short(index, i)))
 
     @part
     def collect(values: int, width: int, index: int, listed: int) -> int:
@@ -65,14 +101,16 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
         return count
 
     @part
-    def add_rows(listed_at: int, index: int, count: int, matrix: int, stride: int, gap: int, out: int) -> None:
-        """out[2 * panel] += the listed values times their rows of the matrix."""
-        pair(listed_at, 0, 1, index, count, matrix, stride, gap, out, 0)
+    def add_rows(
+        listed_at: int, step: int, index: int, count: int, matrix: int, stride: int, gap: int, out: int
+    ) -> None:
+        """out[2 * panel] += the listed values, `step` apart, times their rows of the matrix."""
+        pair(listed_at, 0, step, index, count, matrix, stride, gap, out, 0)
 
     @part
-    def add_panel(listed_at: int, index: int, count: int, matrix: int, stride: int, out: int) -> None:
-        """out[panel] += the listed values times their rows of the matrix."""
-        listed(listed_at, 0, 1, index, count, matrix, stride, 0, out, 0)
+    def add_panel(listed_at: int, step: int, index: int, count: int, matrix: int, stride: int, out: int) -> None:
+        """out[panel] += the listed values, `step` apart, times their rows of the matrix."""
+        listed(listed_at, 0, step, index, count, matrix, stride, 0, out, 0)
 
     @part
     def product(values: int, width: int, matrix: int, panels: int, out: int, rows: int, room: int, skip: int) -> None:
@@ -98,9 +136,9 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
                 for r in range(rows):
                     mine, to = room + r * each, out + size * (r * wide + p * panel)
                     if p + 1 < panels:
-                        add_rows(mine + 8, mine + 8 + size * width, word(mine, 0), block, panel, width * panel, to)
+                        add_rows(mine + 8, 1, mine + 8 + size * width, word(mine, 0), block, panel, width * panel, to)
                     else:
-                        add_panel(mine + 8, mine + 8 + size * width, word(mine, 0), block, panel, to)
+                        add_panel(mine + 8, 1, mine + 8 + size * width, word(mine, 0), block, panel, to)
             return
         for p in range(panels):
             block = matrix + size * p * width * panel
@@ -124,6 +162,7 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
         starts: int,
         index: int,
         listed: int,
+        step: int,
         low: int,
         high: int,
         matrix: int,
@@ -144,93 +183,133 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
             for r in range(low, high):
                 start = word(starts, r)
                 many, to = word(starts, r + 1) - start, out + size * (r * columns + p)
-                values, places = listed + size * start, index + 4 * start
+                values, places = listed + size * step * start, index + 4 * start
                 if rest >= 2 * panel:
                     copy(bias + size * p, 2 * panel, to)
-                    add_rows(values, places, many, block, panel, width * panel, to)
+                    add_rows(values, step, places, many, block, panel, width * panel, to)
                 elif rest >= panel:
                     copy(bias + size * p, panel, to)
-                    add_panel(values, places, many, block, panel, to)
+                    add_panel(values, step, places, many, block, panel, to)
                 else:
                     copy(bias + size * p, panel, spare)
-                    add_panel(values, places, many, block, panel, spare)
+                    add_panel(values, step, places, many, block, panel, spare)
                     copy(spare, rest, to)
             p += 2 * panel if rest >= 2 * panel else panel
 
     @part
     def turned(
-        starts: int, index: int, listed: int, rows: int, more: int, low: int, high: int, ends: int, to: int, values: int
+        starts: int,
+        index: int,
+        listed: int,
+        step: int,
+        rows: int,
+        more: int,
+        columns: int,
+        ends: int,
+        to: int,
+        own: int,
     ) -> None:
-        """The lists of `more` rows as lists of the columns from low to high: where each ends, its rows, its values."""
-        for k in range(high - low + 1):
+        """The lists of `more` rows as lists of the columns: where each ends, its rows, and its values if step is 1."""
+        for k in range(columns + 1):
             store_word(ends, k, 0)
-        for i in range(word(starts, rows), word(starts, rows + more)):
-            k = short(index, i)
-            if low <= k < high:
-                store_word(ends, k - low + 1, word(ends, k - low + 1) + 1)
-        for k in range(high - low):
+        first = word(starts, rows)
+        for i in range(first, word(starts, rows + more)):
+            k = short(index, i) + 1
+            store_word(ends, k, word(ends, k) + 1)
+        for k in range(columns):
             store_word(ends, k + 1, word(ends, k + 1) + word(ends, k))
         for r in range(more):
             for i in range(word(starts, rows + r), word(starts, rows + r + 1)):
                 k = short(index, i)
-                if low <= k < high:
-                    place = word(ends, k - low)
-                    store_short(to, place, np.int32(r))
-                    store(values, place, load(listed, i))
-                    store_word(ends, k - low, place + 1)
+                place = word(ends, k)
+                store_short(to, place, np.int32(r))
+                if step != 0:
+                    store(own, place, load(listed, i))
+                store_word(ends, k, place + 1)
 
     @part
-    def last_panel(grad: int, width: int, rows: int, columns: int, packed: int) -> None:
-        """grad[rows, columns] as rows of a whole panel, filled up with zeros."""
+    def block(values: int, width: int, rows: int, columns: int, wide: int, out: int) -> None:
+        """values[rows, columns], of rows as long as `width`, as rows as long as `wide`."""
         for r in range(rows):
-            for n in range(panel):
-                store(packed, r * panel + n, load(grad, r * width + n) if n < columns else dtype(0))
+            copy(values + size * r * width, columns, out + size * r * wide)
+
+    @part
+    def add_up(values: int, rows: int, columns: int, wide: int, total: int) -> None:
+        """total[columns] += the sum of values[rows, columns], of rows as long as `wide`, in their order."""
+        for r in range(rows):
+            row = values + size * r * wide
+            for n in range(columns):
+                store(total, n, load(total, n) + load(row, n))
 
     @part
     def outer_of_lists(
-        ends: int, index: int, values: int, columns: int, grad: int, width: int, rows: int, out: int, spare: int
+        ends: int, index: int, values: int, step: int, low: int, high: int, grad: int, wide: int, out: int
     ) -> None:
-        """out[k] += the listed values of column k times their rows of grad[rows, width], for k < columns.
+        """out[k - low, :] += the listed values of column k times their rows of grad, for low <= k < high.
 
         Args:
-            out: rows as wide as the panels that hold `width`.
-            spare: room for as many rows of a panel.
+            wide: how long the rows of `grad` and `out` are, one panel or two.
         """
-        panels = (width + panel - 1) // panel
-        wide, p = panels * panel, 0
-        while p < panels:
-            two = (p + 2) * panel <= width
-            block, stride = grad + size * p * panel, width
-            if not two and (p + 1) * panel > width:
-                last_panel(block, width, rows, width - p * panel, spare)
-                block, stride = spare, panel
-            start = 0
-            for k in range(columns):
-                end = word(ends, k)
-                many, to = end - start, out + size * (k * wide + p * panel)
-                if many != 0 and two:
-                    add_rows(values + size * start, index + 4 * start, many, block, stride, panel, to)
-                elif many != 0:
-                    add_panel(values + size * start, index + 4 * start, many, block, stride, to)
-                start = end
-            p += 2 if two else 1
+        start = word(ends, low - 1) if low > 0 else 0
+        for k in range(low, high):
+            end = word(ends, k)
+            mine, rows, to = values + size * step * start, index + 4 * start, out + size * (k - low) * wide
+            if wide > panel:
+                add_rows(mine, step, rows, end - start, grad, wide, panel, to)
+            else:
+                add_panel(mine, step, rows, end - start, grad, wide, to)
+            start = end
 
-    return count, collect, product, product_of_lists, turned, outer_of_lists
+    @part
+    def add_turned(values: int, rows: int, columns: int, wide: int, out: int, stride: int) -> None:
+        """out[n, k] += values[k, n] for k < rows, n < columns; rows as long as `stride` and `wide`."""
+        for first in range(0, rows, 16):  # a part that stays in the first-level cache
+            for n in range(columns):
+                to = out + size * n * stride
+                for k in range(first, min(first + 16, rows)):
+                    store(to, k, load(to, k) + load(values, k * wide + n))
+
+    return (
+        count,
+        mark,
+        places,
+        pick,
+        collect,
+        product,
+        product_of_lists,
+        turned,
+        block,
+        add_up,
+        outer_of_lists,
+        add_turned,
+    )
 
 
 (
     count_float32,
+    mark_float32,
+    places_float32,
+    pick_float32,
     collect_float32,
     product_float32,
     product_of_lists_float32,
     turned_float32,
+    block_float32,
+    add_up_float32,
     outer_of_lists_float32,
+    add_turned_float32,
 ) = _routines(np.float32)
 (
     count_float64,
+    mark_float64,
+    places_float64,
+    pick_float64,
     collect_float64,
     product_float64,
     product_of_lists_float64,
     turned_float64,
+    block_float64,
+    add_up_float64,
     outer_of_lists_float64,
+    add_turned_float64,
 ) = _routines(np.float64)

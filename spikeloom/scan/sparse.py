@@ -1,8 +1,8 @@
 """Matrices that are mostly zeros, such as spikes: what is not zero as lists, and products with these, on the CPU."""
 
+import math
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -49,13 +49,18 @@ class Lists:
         shape: R and K.
         starts: where the list of each row begins in the two others, and where the last ends, [R + 1].
         index: in which column each value stands, row by row.
-        values: the values.
+        values: the values; where all are 1, a single one expanded.
     """
 
     shape: tuple[int, int]
     starts: Tensor
     index: Tensor
     values: Tensor
+
+    @property
+    def step(self) -> int:
+        """How far apart the values lie: 0 where one stands for all."""
+        return self.values.stride(0)
 
     def dense(self) -> Tensor:
         """The matrix."""
@@ -65,23 +70,44 @@ class Lists:
         return out
 
 
-def counted(x: Tensor) -> Tensor:
-    """How many values of each row of a matrix [R, K] are not zero, [R]."""
-    (rows, width), counts = x.shape, torch.empty(len(x), dtype=torch.int64)
-    _kernel("count", word_of(x.dtype)).run([rows, width, 0, width, x.data_ptr(), counts.data_ptr()])
-    return counts
+@dataclass(frozen=True)
+class Marks:
+    """Where a matrix [R, K] is not zero.
+
+    Args:
+        x: the matrix.
+        counts: how many values of each row are not zero, [R].
+        words: a bit for each value, rows filled up to whole words, [R, K / 64].
+        alike: whether all values that are not zero are 1.
+    """
+
+    x: Tensor
+    counts: Tensor
+    words: Tensor
+    alike: bool
 
 
-def listed(x: Tensor, counts: Tensor | None = None) -> Lists:
-    """What is not zero in a matrix, of which `counted` has told how many there are."""
-    counts = counted(x) if counts is None else counts
+def marked(x: Tensor) -> Marks:
+    """Look where a matrix is not zero."""
+    (rows, width), found = x.shape, torch.zeros(1, dtype=torch.int64)
+    counts, marks = (torch.empty(shape, dtype=torch.int64) for shape in (rows, (rows, -(-width // 64))))
+    words = [rows, width, 0, width, x.data_ptr(), counts.data_ptr(), marks.data_ptr(), found.data_ptr()]
+    _kernel("mark", word_of(x.dtype)).run(words)
+    return Marks(x, counts, marks, alike=not found.item())
+
+
+def listed(marks: Marks) -> Lists:
+    """What is not zero in a matrix of which it is known where that is."""
+    x = marks.x
     (rows, width), starts = x.shape, torch.zeros(len(x) + 1, dtype=torch.int64)
-    torch.cumsum(counts, 0, out=starts[1:])
+    torch.cumsum(marks.counts, 0, out=starts[1:])
     many = int(starts[-1])
-    index, values = torch.empty(many, dtype=torch.int32), x.new_empty(many)
-    words = [rows, width, 0, width, x.data_ptr(), starts.data_ptr(), index.data_ptr(), values.data_ptr()]
-    _kernel("collect", word_of(x.dtype)).run(words)
-    return Lists((rows, width), starts, index, values)
+    index = torch.empty(many, dtype=torch.int32)
+    values = x.new_ones(1).expand(many) if marks.alike else x.new_empty(many)
+    lists = Lists((rows, width), starts, index, values)
+    words = [rows, width, 0, width, x.data_ptr(), marks.words.data_ptr(), *_addresses(lists)]
+    _kernel("list", word_of(x.dtype)).run(words)
+    return lists
 
 
 def product(x: Lists, matrix: Tensor, bias: Tensor | None) -> Tensor:
@@ -98,25 +124,33 @@ def product(x: Lists, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def outer(*pairs: tuple[Lists, Tensor]) -> Tensor:
-    """The sum over pairs of grad.T @ x: [R, K] and [R, N] give [N, K], the gradient of a weight."""
-    (_, width), columns = pairs[0][0].shape, pairs[0][1].shape[1]
-    out = pairs[0][1].new_zeros((width, whole_panels(columns, pairs[0][1])))
+def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
+    """The sum over pairs of grad.T @ x, [R, K] and [R, N] giving [N, K], and of the rows of grad, [N].
+
+    They are the gradients of a weight and of a bias.
+    """
+    like, columns = pairs[0][1], pairs[0][0].shape[1]
+    out, total = like.new_zeros((like.shape[1], columns)), like.new_zeros(like.shape[1])
     for x, grad in pairs:
-        _add_outer(out, x, grad)
-    return out[:, :columns].t().contiguous()
+        _add_outer(out, total, x, grad)
+    return out, total
 
 
-def _add_outer(out: Tensor, x: Lists, grad: Tensor) -> None:
-    (rows, width), columns = x.shape, grad.shape[1]
-    steps = x.starts[[*range(0, rows, TURNED), rows]].tolist()
-    most = max((end - start for start, end in pairwise(steps)), default=0)
-    most += most % 2  # what follows its 32-bit places is aligned
-    size = 8 * (width + 1) + (4 + grad.element_size()) * most + TURNED * panel_bytes()
-    room = torch.empty(torch.get_num_threads() * size, dtype=torch.uint8)
-    words = [width, rows * columns, 0, rows, *_addresses(x), grad.data_ptr(), columns, out.shape[1], out.data_ptr()]
-    words += [room.data_ptr(), size, most]
-    _kernel("outer_of_lists", word_of(grad.dtype)).run(words)
+def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
+    (rows, columns), width, kind = x.shape, grad.shape[1], word_of(grad.dtype)
+    chunks = -(-rows // TURNED)
+    ends, to = torch.empty(chunks * (columns + 1), dtype=torch.int64), torch.empty_like(x.index)
+    values = torch.empty_like(x.values) if x.step else x.values
+    turned = [ends.data_ptr(), to.data_ptr(), values.data_ptr()]
+    _kernel("turned", kind).run([chunks, TURNED * columns, 0, rows, columns, *_addresses(x), *turned])
+    pair, threads = 2 * panel_bytes(), torch.get_num_threads()
+    pairs = -(-width * grad.element_size() // pair)
+    parts = threads // math.gcd(pairs, threads)  # of the columns, so that no thread has more to do than another
+    room_size = (TURNED + -(-columns // parts)) * pair
+    room = torch.empty(threads * room_size, dtype=torch.uint8)
+    words = [pairs * parts, rows * columns, 0, parts, rows, columns, width, x.starts.data_ptr(), *turned, x.step]
+    words += [grad.data_ptr(), out.data_ptr(), total.data_ptr(), room.data_ptr(), room_size]
+    _kernel("outer_of_lists", kind).run(words)
 
 
 def column_sums(matrix: Tensor) -> Tensor:
@@ -128,7 +162,7 @@ def column_sums(matrix: Tensor) -> Tensor:
 
 
 def _addresses(x: Lists) -> list[int]:
-    return [x.starts.data_ptr(), x.index.data_ptr(), x.values.data_ptr()]
+    return [x.starts.data_ptr(), x.index.data_ptr(), x.values.data_ptr(), x.step]
 
 
 def room(rows: int, width: int) -> Tensor:
