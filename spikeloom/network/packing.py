@@ -8,6 +8,7 @@ saves for itself stays as it is: a scan reads it once, and packing would take a 
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..neurons._time import Time
 from ..scan import arena, bits
+from ..scan.saved import Quiet
 from ..scan.select import numba_missing
 
 CHANGED = (
@@ -34,17 +36,29 @@ def spikes_as_bits(time: Time, inputs: Iterable[Tensor]) -> AbstractContextManag
     free = autograd._saved_tensors_hooks_is_enabled() and autograd._top_saved_tensors_default_hooks(False) is None
     if not torch.is_grad_enabled() or not free or numba_missing():
         return nullcontext()
-    held = {_memory(x) for x in inputs if type(x) is Tensor}
-    return torch.autograd.graph.saved_tensors_hooks(lambda x: _kept(x, time, held), _recalled)
+    held = frozenset(_memory(x) for x in inputs if type(x) is Tensor)
+    return torch.autograd.graph.saved_tensors_hooks(_Keep(time, held), _recalled)
 
 
-def _kept(x: Tensor, time: Time, held: set[int]) -> Any:
-    large = x.nbytes >= arena.SMALLEST and not time.at_work
-    if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in held:
-        packed = bits.packed(x)
-        if packed is not None:
-            return packed
-    return x.detach(), x._version  # with its graph it would hold itself
+@dataclass(frozen=True)
+class _Keep(Quiet):
+    """What is kept of a saved tensor.
+
+    Args:
+        time: the run.
+        held: where tensors lie that someone else holds.
+    """
+
+    time: Time
+    held: frozenset[int]
+
+    def __call__(self, x: Tensor) -> Any:
+        large = x.nbytes >= arena.SMALLEST and not self.time.at_work
+        if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in self.held:
+            packed = bits.packed(x)
+            if packed is not None:
+                return packed
+        return x.detach(), x._version  # with its graph it would hold itself
 
 
 def _recalled(kept: Any) -> Tensor:

@@ -55,13 +55,23 @@ A state that is the spikes themselves is the same tensor.
 """
 
 
-def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
-    """Run the scan."""
+def forward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor,
+    states: Sequence[Tensor],
+    params: Sequence[Tensor],
+    spare: bool = False,
+) -> Outputs:
+    """Run the scan; `spare`: nobody sees the sequences of states, and `backward` may write over them."""
     variant, shape = Variant.parse(code), x.shape[1:]
     x, stride = rows(x)
     spk = arena.empty((steps, *shape), x)
     finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    stored = [arena.empty(spk.shape, spk) for _ in range(variant.traced.count("1"))]
+    extra = int(spare and _may_write_over(variant, spk))
+    kept = [arena.empty((steps + extra, *shape), spk) for _ in range(variant.traced.count("1"))]
+    stored = [whole[:steps].detach() if extra else whole for whole in kept]  # detached: no view, but an output
     traces = all_traces(variant.traced, spk, stored)
     inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
     words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
@@ -108,6 +118,7 @@ def backward(
     grad_spk: Tensor | None,
     grad_finals: Sequence[Tensor | None],
     grad_traces: Sequence[Tensor | None],
+    spare: bool = False,
 ) -> Gradients:
     """Run the adjoint scan; a gradient that is None is zero.
 
@@ -115,6 +126,7 @@ def backward(
         x: the input, if the adjoint reads it.
         states: before the first step, [*S].
         traces: after every step, [T, *S]; None where the adjoint does not read one.
+        spare: whether this is the last use of the traces of a forward that was told the same.
     """
     variant, like = Variant.parse(code), states[0]
     shape = like.shape
@@ -127,7 +139,10 @@ def backward(
         return [row.data_ptr(), stride]
 
     dx = None
-    if variant.grad == "each":
+    trace = traces[-1]
+    if spare and trace is not None and _may_write_over(variant, trace):
+        dx = trace.as_strided(trace.shape, trace.stride(), trace.storage_offset() + shape.numel())
+    elif variant.grad == "each":
         dx = arena.empty((steps, *shape), like)
     elif variant.grad == "sum":
         dx = like.new_zeros((1, *shape))
@@ -145,6 +160,16 @@ def backward(
     kernel(key, variant).run(words)
     sums = [None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
+
+
+def _may_write_over(variant: Variant, trace: Tensor) -> bool:
+    """Whether the gradient of the input takes the memory of the last state's trace: then it lies there one row later.
+
+    The adjoint goes backwards, and is done with row t + 1 when it writes row t. In the very same row it would read what
+    it writes, which keeps the compiler from using vectors.
+    """
+    aligned = trace.nbytes % (64 * max(len(trace), 1)) == 0  # as fresh memory is, for products that read it
+    return variant.grad == "each" and variant.traced.endswith("1") and trace.nbytes >= arena.SMALLEST and aligned
 
 
 def sum_to(total: Tensor, param: Tensor) -> Tensor:

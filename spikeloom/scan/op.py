@@ -14,11 +14,18 @@ from torch import Tensor
 from . import kernels, triton_kernels
 from .emit_numba import Variant, traced_in
 from .program import reads_input
-from .saved import saved_by
+from .saved import saved_by, unseen
 
 
 def scan(
-    key: str, code: str, layer: str, steps: int | None, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+    key: str,
+    code: str,
+    layer: str,
+    steps: int | None,
+    x: Tensor,
+    states: Sequence[Tensor],
+    params: Sequence[Tensor],
+    spare: bool = False,
 ) -> kernels.Outputs:
     """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
 
@@ -30,6 +37,7 @@ def scan(
         x: input, [T, *S], or [1, *S] if it is the same at every step.
         states: before the first step, [*S].
         params: the program's hoisted values.
+        spare: whether nobody will see the states of every step, so that a backward on Numba may write over them.
     """
     n = len(states)
     if torch.compiler.is_compiling():
@@ -44,7 +52,7 @@ def scan(
     if not Variant.parse(code).grad:
         outs: kernels.Outputs = _machine(code).forward(key, code, steps, x, states, params)
         return outs
-    spk, *rest = _Scan.apply(key, code, layer, steps, n, x, *states, *params)
+    spk, *rest = _Scan.apply(key, code, layer, steps, n, spare, x, *states, *params)
     return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
 
 
@@ -92,17 +100,19 @@ def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, key: str, code: str, layer: str, steps: int, count: int, x: Tensor, *rest: Tensor
+        ctx: Any, key: str, code: str, layer: str, steps: int, count: int, spare: bool, x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
-        outs = _machine(code).forward(key, code, steps, x, states, params)
+        ctx.spare = {"spare": True} if spare and unseen() else {}
+        outs = _machine(code).forward(key, code, steps, x, states, params, **ctx.spare)
         _keep(ctx, (key, code, layer, steps), x, states, outs, params)
         return outs[0], *outs[1], *kernels.by_themselves(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        g = _machine(ctx.call[1]).backward(*_recall(ctx), *_incoming(ctx, grads))
-        return (None, None, None, None, None, g.x, *g.states, *g.params)
+        spare = {} if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
+        g = _machine(ctx.call[1]).backward(*_recall(ctx), *_incoming(ctx, grads), **spare)
+        return (None, None, None, None, None, None, g.x, *g.states, *g.params)
 
 
 # -- while torch compiles ---------------------------------------------------------------------------------------------

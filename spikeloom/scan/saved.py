@@ -1,4 +1,4 @@
-"""What a backward finds of what its forward saved, and what it says where it cannot go on."""
+"""What a forward saves for its backward: who sees it, and what is said where the backward does not find it."""
 
 from typing import Any
 
@@ -31,3 +31,13 @@ def saved_by(ctx: Any) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():
         raise RuntimeError(TWICE)
     return saved
+
+
+class Quiet:
+    """Base of what stands as a hook on what autograd saves and shows it to nobody."""
+
+
+def unseen() -> bool:
+    """Whether nobody but autograd sees what is saved now."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is None or isinstance(hooks[0], Quiet)

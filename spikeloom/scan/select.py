@@ -189,7 +189,8 @@ def _run_numba(call: Call) -> Trajectory:
 def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory:
     """The whole scan by one kernel of that machine (see `Variant`)."""
     code = _variant(call, params, machine).code
-    spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params)
+    spare = machine == "numba" and not call.traced
+    spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params, spare)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
 
