@@ -26,6 +26,7 @@ class Gated(SpikingNeuron):
 
     model: Model
     map: Map
+    gated = True
     syn: Tensor
     mem: Tensor
 

@@ -80,6 +80,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
     reset_delay: bool = True
     all_to_all: bool = False  # whether spikes come back through a layer (see `Recurrent`)
+    gated: ClassVar[bool] = False  # whether the membrane does (see `Gated`)
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
@@ -166,6 +167,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         x = checked_input(input_, self._label)
+        if not torch.compiler.is_compiling():
+            outs = short_step(self, x, given)
+            if outs is not None:
+                return self._outs(outs[0], outs[1:])
         run, _, _ = self._scan(x, None, x, given)
         return self._outs(run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), run.finals)
 
@@ -193,10 +198,6 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
             one_step: one step of x, [*S].
             given: the states passed by hand.
         """
-        if steps is None and not torch.compiler.is_compiling():
-            short = short_step(self, x, given)
-            if short is not None:
-                return short, "numba", []
         dtype = compute_dtype(x)
         params = checked_params(self._values(), one_step, dtype, self._label)
         states = self._states(one_step, dtype, given)

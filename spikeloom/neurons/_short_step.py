@@ -8,42 +8,46 @@ up. Each look is at what is there now; nothing is remembered from step to step, 
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..cells.firing import Model
-from ..scan.loop import Trajectory
 from ..scan.program import Program, constants
 from ..scan.select import kernel_at_hand, kernel_step
 from ._methods import why_by_methods
-from ._misplaced import escaped, may_be_misplaced
+from ._misplaced import may_be_misplaced
 from ._state import checked_params
 
 Neuron = Any
 """A `SpikingNeuron`, which is built upon this file and can therefore not be imported here."""
 
 
-def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> Trajectory | None:
-    """One step of the equation on its kernel, or None where the long way must be taken; then nothing has changed.
+def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...] | None:
+    """One step of the equation on its kernel: the spikes and the new states, which the neuron then keeps.
+
+    None where the long way must be taken; then nothing has changed.
 
     Args:
         x: a checked input, [*S].
         given: the states passed by hand.
     """
     program, own = neuron._program, neuron.__dict__
-    if neuron._feedback() is not None or neuron._mem_feedback(x.dtype) is not None or neuron._passage is not None:
+    if neuron.gated or neuron.all_to_all or neuron._passage is not None:
         return None
     if not kernel_at_hand(program, x) or why_by_methods(neuron) or may_be_misplaced(neuron):
         return None
     names, states = neuron._state_names(), []
+    shape, dtype = x.shape, x.dtype
     for name, state in zip(names, given, strict=True):
-        state = own[name] if state is None else state
-        if not _fits(state, x):
+        if state is None:
+            state = own[name]
+        if not _fits(state, shape, dtype):
             return None
         states.append(state)
-    spk, *finals = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, x))
-    own.update(zip(names, finals, strict=True))
+    outs = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, x))
+    own.update(zip(names, outs[1:], strict=True))
     own["_before"], own["_reset"] = states[-1].detach() if isinstance(neuron.model, Model) else None, None
-    return Trajectory(spk, (), tuple(finals))
+    return outs
 
 
 def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
@@ -57,13 +61,13 @@ def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
     return constants(program.key, x.dtype, tuple(numbers))
 
 
-def _fits(state: Any, x: Tensor) -> bool:
+def _fits(state: Any, shape: torch.Size, dtype: torch.dtype) -> bool:
     """Whether a state can be taken as it is, beside an input on the CPU."""
     return (
         type(state) is Tensor
-        and state.shape == x.shape
-        and state.dtype is x.dtype
+        and state.shape == shape
+        and state.dtype is dtype
         and state.is_cpu
         and not state.is_inference()
-        and not escaped(state)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(state)
     )

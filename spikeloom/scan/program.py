@@ -204,13 +204,25 @@ def read_states(key: str, params: str, grad: str) -> str:
     return derivation.read_states(params, grad)
 
 
+class Constants(tuple[Tensor, ...]):
+    """The hoisted values of a program whose parameters are numbers, one number each; nobody else may change them.
+
+    Attributes:
+        addresses: where they lie.
+    """
+
+    addresses: tuple[int, ...]
+
+
 @lru_cache(maxsize=1024)
-def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> tuple[Tensor, ...]:
-    """The hoisted values of a program whose parameters are these numbers, which nobody else may change."""
+def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> Constants:
+    """The hoisted values of a program for these parameters."""
     program = program_of(key)
     with torch.inference_mode(False), torch.no_grad():
         given = zip(program.cell.params, numbers, strict=True)
-        return program.hoist({name: torch.tensor(number, dtype=dtype) for name, number in given})
+        values = Constants(program.hoist({name: torch.tensor(number, dtype=dtype) for name, number in given}))
+    values.addresses = tuple(value.data_ptr() for value in values)
+    return values
 
 
 def reads_input(key: str) -> bool:

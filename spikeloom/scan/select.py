@@ -15,7 +15,7 @@ from . import driven, op, recurrent, single, triton_module
 from .emit_numba import Variant, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
-from .program import Program, read_states, reads_input
+from .program import Constants, Program, read_states, reads_input
 
 
 @dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
@@ -213,15 +213,16 @@ def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-    return kernel_step(call.program, call.layer, x, states, params)
+    if torch.compiler.is_compiling():  # which needs the operator
+        return _scan_step(call.program, call.layer, x, states, params, "numba")
+    unwrapped = [torch._C._functorch.unwrap_if_dead(state) for state in states]  # of what a transform has left
+    return kernel_step(call.program, call.layer, x, unwrapped, params)
 
 
 def kernel_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """One step by the kernel, differentiable: the spikes and the new states. `params` are the hoisted values."""
-    if torch.compiler.is_compiling():  # which needs the operator
-        return _scan_step(program, layer, x, states, params, "numba")
     kinds, grad = _step_letters(x, states, params)
     return single.step(single.plan_of(program.key, word_of(x.dtype), kinds, grad), layer, x, states, params)
 
@@ -238,8 +239,12 @@ def _scan_step(
 
 def _step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
     """`Variant.params` and `Variant.grad` of a single step."""
-    learning = _learning((x, *states, *params))
-    return _kinds(params, learning), "" if not learning else "each" if x.requires_grad else "none"
+    if type(params) is Constants:
+        learning, kinds = _learning((x, *states)), "u" * len(params)
+    else:
+        learning = _learning((x, *states, *params))
+        kinds = _kinds(params, learning)
+    return kinds, "" if not learning else "each" if x.requires_grad else "none"
 
 
 def kernel_at_hand(program: Program, x: Tensor) -> bool:

@@ -9,11 +9,11 @@ One or several threads give the same bits: elements are independent, and sums ov
 
 import ctypes
 import os
-from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import torch
@@ -63,6 +63,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="spikeloom")
 
 
+@cache
+def _packer(count: int) -> Callable[..., bytes]:
+    """From so many integers to their 64-bit words. (An array, a ctypes one too, takes longer to make.)"""
+    return Struct(f"{count}q").pack
+
+
 class Entry:
     """A compiled kernel, ready to be run.
 
@@ -74,19 +80,18 @@ class Entry:
     def __init__(self, function: Any, team: bool):
         self.function, self.address, self.team = function, ctypes.c_void_p(function.address), team
         extra = () if team else (ctypes.c_int64, ctypes.c_int64)
-        self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *extra)(function.address)
+        self.call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
 
     def run(self, words: Sequence[int]) -> None:
         """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M, words[2] is set here."""
         threads = team_size(words[0] * words[1])
-        packed = array("q", words)
-        packed[2] = self.team and threads > 1
-        at, _ = packed.buffer_info()
+        steps, size, _, *rest = words
+        packed = _packer(len(words))(steps, size, self.team and threads > 1, *rest)
         if threads == 1:
-            self.call(at) if self.team else self.call(at, 0, 1)
+            self.call(packed) if self.team else self.call(packed, 0, 1)
         elif self.team:
             runtime = openmp()
             assert runtime is not None
-            runtime.GOMP_parallel(self.address, ctypes.c_void_p(at), threads, 0)
+            runtime.GOMP_parallel(self.address, ctypes.c_char_p(packed), threads, 0)
         else:
-            list(_pool(threads).map(lambda me: self.call(at, me, threads), range(threads)))
+            list(_pool(threads).map(lambda me: self.call(packed, me, threads), range(threads)))
