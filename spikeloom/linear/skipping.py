@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from ..scan.select import FLOATS, numba_missing
+from ..scan.emit_numba import FLOATS
+from ..scan.select import numba_missing
 
 
 class SkipsZeros(nn.Module):

@@ -81,7 +81,7 @@ class WholeSequence(SpikingNeuron):
         program = self._program
         if program.untraceable:  # a spike function of the user's, which sees all membranes at once when they are known
             program = program_for(program.cell, surrogate.no_gradient())
-        return Call(program, x.to(dtype), steps, (start,), params, traced, self._label())
+        return Call(program, x, steps, (start,), params, traced, self._label())
 
     def _fires_by_method(self) -> bool:
         """Whether the spikes are made of the membranes, after the scan, and not within it."""

@@ -162,7 +162,7 @@ class StateLeaky(WholeSequence, LIF):
     def _window(self, call: Call, steps: int, K: int) -> WindowCall:
         """The membranes of a call, of the last K inputs alone."""
         name = "beta" if self.exact else "tau"
-        x, decay = call.x.expand(steps, *call.x.shape[1:]), DECAY_OF[name](call.params[name])
+        x, decay = call.x.to(call.states[0].dtype).expand(steps, *call.x.shape[1:]), DECAY_OF[name](call.params[name])
         return WindowCall(call.program, x, decay, K, call.layer)
 
     # -- what only neurons with a reset have ------------------------------------------------------------------------

@@ -54,12 +54,20 @@ TEMPLATES: Mapping[str, str] = {
 }
 
 
+FLOATS = (torch.float32, torch.float64)
+"""What the kernels compute in."""
+
+HALVES = (torch.float16, torch.bfloat16)
+"""What Triton's kernels read and write besides."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to run a program, beyond its equation.
 
     Args:
-        dtype: "float32" or "float64".
+        dtype: of the input and the spikes: "float32", "float64", or, on Triton, "float16" and "bfloat16", beside which
+            states are float32.
         params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
         traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
             n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
@@ -81,6 +89,11 @@ class Variant:
         machine = "" if self.machine == "numba" else f"-{self.machine}"
         return f"{self.dtype}-{self.params}-{self.traced}-{self.grad or 'forward'}{machine}"
 
+    @property
+    def computed(self) -> str:
+        """The dtype of states, parameters and arithmetic."""
+        return self.dtype if self.dtype == "float64" else "float32"
+
     @cached_property
     def forward(self) -> "Variant":
         """The same without what matters to the backward alone, so that training and inference share a kernel."""
@@ -99,9 +112,12 @@ def traced_in(code: str) -> str:
     return code.split("-")[2]
 
 
+WORDS = {dtype: str(dtype).removeprefix("torch.") for dtype in (*FLOATS, *HALVES)}
+
+
 def word_of(dtype: torch.dtype) -> str:
     """How kernels name a dtype."""
-    return "float64" if dtype == torch.float64 else "float32"
+    return WORDS[dtype]
 
 
 def forward_words(states: int, params: int, inputs: int = 1) -> list[str]:

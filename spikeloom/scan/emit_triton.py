@@ -8,6 +8,8 @@ Memory per element and step, in words of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, even where a step needs the old one and the new one,
 1 written (gradient of the input). What is constant in time is one row, read with time stride 0.
+
+In half precision the input, the spikes and their gradients are words of two bytes, states and arithmetic are float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,10 +71,10 @@ class TritonNames(Names):
 
     def __init__(self, derivation: Derivation, variant: Variant, recalled: bool):
         super().__init__(derivation, recalled)
-        self.dtype, self.on_gpu = f"tl.{variant.dtype}", variant.machine == "triton"
+        self.dtype, self.on_gpu = f"tl.{variant.computed}", variant.machine == "triton"
         self.one, zero = self.number(1), self.number(0)
         own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
-        if variant.dtype == "float32":  # whose plain division and root are approximate
+        if variant.computed == "float32":  # whose plain division and root are approximate
             own |= {"div": "tl.div_rn({}, {})", "sqrt": "tl.sqrt_rn({})"}
         own["sigmoid"] = own["div"].format(self.one, f"({self.one} + tl.exp({{}} * -1.0))")
         self.templates = own
@@ -143,7 +145,7 @@ def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
     Its arguments are named as in `triton_kernels`, and are those alone that it uses.
     """
     part = (_backward if variant.grad else _forward)(derivation, variant)
-    div = "tl.div_rn({}, {})" if variant.dtype == "float32" else "({}) / ({})"
+    div = "tl.div_rn({}, {})" if variant.computed == "float32" else "({}) / ({})"
     quotient = div.format("(e - 1.0) * y", "tl.where(small, tl.log(e), y)")
     tanh = TANH.format(quotient=quotient, ratio=div.format("less_one", "less_one + 2.0"))
     return SOURCE.format(
@@ -166,7 +168,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
     part.pointer("spk", "size", backwards=False)
     for k in states:
         part.held(f"state{k}", f"initial{k}")
-    part.body.append("x_m = tl.load(x_t, mask=inside)")
+    part.body.append(f"x_m = tl.load(x_t, mask=inside).to({name.dtype})")
     part.body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     part.stored("spk", name(spk))
     for k in states:
@@ -189,7 +191,7 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
     part.constants(variant)
     if step.inputs[0] in reads:
         part.pointer("x", "x_stride", backwards=True)
-        part.body.append("x_m = tl.load(x_t, mask=inside)")
+        part.body.append(f"x_m = tl.load(x_t, mask=inside).to({name.dtype})")
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
         reads_old, reads_new = old in reads, new in reads and new not in step.states
         if reads_old or reads_new:
@@ -208,7 +210,7 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
     for k, g in enumerate(derivation.cotangents):
         if g in reads:
             part.pointer(f"grad{k}", f"grad{k}_stride", backwards=True)
-            carried = f" + carry{k - 1}_m" if k else ""
+            carried = f" + carry{k - 1}_m" if k else f".to({name.dtype})"
             part.body.append(f"grad{k}_m = tl.load(grad{k}_t, mask=inside){carried}")
     part.body += name.assign(nodes)
     for k in states:

@@ -34,7 +34,8 @@ def scan(
         code: of the variant.
         layer: how messages name the neuron.
         steps: T.
-        x: input, [T, *S], or [1, *S] if it is the same at every step.
+        x: input, [T, *S], or [1, *S] if it is the same at every step. Triton also takes it in half precision beside
+            states in float32; the spikes are of its dtype.
         states: before the first step, [*S].
         params: the program's hoisted values.
         spare: whether nobody will see the states of every step, so that a backward on Numba may write over them.
@@ -130,7 +131,7 @@ def _operator(
 def _(key, code, layer, steps, x, states, params):  # type: ignore[no-untyped-def]
     spk = x.new_empty((steps, *x.shape[1:]))
     finals = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in states]
-    return [spk, *finals, *(torch.empty_like(spk) for _ in range(traced_in(code).count("1")))]
+    return [spk, *finals, *(states[0].new_empty(spk.shape) for _ in range(traced_in(code).count("1")))]
 
 
 @torch.library.custom_op("spikeloom::scan_backward", mutates_args=())
@@ -154,7 +155,8 @@ def _backward_operator(
 def _(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces):  # type: ignore[no-untyped-def]
     variant, shape = Variant.parse(code), states[0].shape
     length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
-    dx = [states[0].new_empty((n, *shape)) for n in length]
+    dtype = getattr(torch, variant.dtype)
+    dx = [states[0].new_empty((n, *shape), dtype=dtype) for n in length]
     wanted = [p for p, kind in zip(params, variant.params, strict=True) if kind.isupper()]
     return [*dx, *(s.new_empty(shape) for s in states), *(p.new_empty(p.shape) for p in wanted)]
 

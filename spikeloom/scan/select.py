@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..scoped import Scoped
 from . import driven, op, recurrent, single, triton_module
-from .emit_numba import Variant, word_of
+from .emit_numba import FLOATS, HALVES, Variant, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
 from .program import Constants, Program, read_states, reads_input
@@ -24,7 +24,8 @@ class Call:
 
     Args:
         program: the cell.
-        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] of a single step.
+        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] of a single step. In half precision it
+            stands beside states in float32, and the spikes may be of either dtype.
         steps: T; None for a single step, whose results have no time dimension.
         states: before the first step, each [*S].
         params: the cell's parameters by name, each broadcastable to [*S].
@@ -66,6 +67,16 @@ class Backend:
         return self.name.partition(",")[0]
 
 
+def _widened(run: Callable[[Call], Trajectory]) -> Callable[[Call], Trajectory]:
+    """The same for what computes in the dtype that it reads: the input in the dtype of the states."""
+
+    def run_widened(call: Call) -> Trajectory:
+        dtype = call.states[0].dtype
+        return run(call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype)))
+
+    return run_widened
+
+
 def _run_loop(call: Call) -> Trajectory:
     return _looped(call, call.program.step(call.params))
 
@@ -91,9 +102,6 @@ def _why_no_numba() -> str:
         return f"numba cannot be imported ({error}); pip install --upgrade numba"
     return ""
 
-
-FLOATS = (torch.float32, torch.float64)
-"""What the kernels compute in."""
 
 _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
@@ -121,7 +129,7 @@ def numba_refusals(call: Any) -> list[str]:
 def _kernel_refusals(call: Any) -> list[str]:
     """What no kernel of either machine takes."""
     why = []
-    if call.x.dtype not in FLOATS:
+    if call.x.dtype not in (*FLOATS, *HALVES):
         why.append(f"it computes in float32 and float64, got {call.x.dtype}")
     if torch._C._are_functorch_transforms_active():
         why.append("torch.func transforms see through the equation only, not through a kernel")
@@ -141,7 +149,7 @@ def _fused_refusals(call: Call) -> list[str]:
         return why
     if torch.compiler.is_compiling():
         return ["the recurrent layer is compiled with the network, step by step"]
-    return recurrent.refusals(call.feedback, call.x)
+    return recurrent.refusals(call.feedback, call.states[0])
 
 
 def _triton_refusals(call: Call) -> list[str]:
@@ -264,11 +272,11 @@ def _variant(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> 
     weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
     dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
     kinds = _kinds(params, learning)
-    asked = call.traced and call.steps is not None
-    if not learning:
-        return Variant(dtype, kinds, call.program.every_state if asked else "0" * len(call.states), "", machine)
-    grad = _input_gradient(call)
-    return Variant(dtype, kinds, _kept_states(call, asked, kinds, grad), grad, machine)
+    grad = _input_gradient(call) if learning else ""
+    kept = _kept_states(call, kinds, grad)
+    if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
+        kept = kept.replace("s", "1")
+    return Variant(dtype, kinds, kept, grad, machine)
 
 
 def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) -> recurrent.Plan:
@@ -301,11 +309,11 @@ def _input_gradient(call: Call) -> str:
     return "none" if not call.x.requires_grad else "each" if each else "sum"
 
 
-def _kept_states(call: Call, asked: bool, kinds: str, grad: str) -> str:
-    """Which states are kept at every step: those asked for, and those that the backward reads."""
-    if call.steps is None:  # the last state is all of it
+def _kept_states(call: Call, kinds: str, grad: str) -> str:
+    """Which states are kept at every step: those asked for, and those that the backward, if any, reads."""
+    if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
         return "0" * len(call.states)
-    if asked or torch.compiler.is_compiling():
+    if call.traced or torch.compiler.is_compiling():
         return call.program.every_state
     return read_states(call.program.key, kinds, grad)
 
@@ -315,11 +323,11 @@ def _off_the_cpu(call: Call) -> bool:
 
 
 LADDER: tuple[Backend, ...] = (
-    Backend("numba", _fused_refusals, _run_numba),
-    Backend("numba, step by step", _step_refusals, _run_steps),
+    Backend("numba", _fused_refusals, _widened(_run_numba)),
+    Backend("numba, step by step", _step_refusals, _widened(_run_steps)),
     Backend("triton", _triton_fused_refusals, _run_triton, _off_the_cpu),
     Backend("triton, step by step", _triton_refusals, _run_triton_steps, _off_the_cpu),
-    Backend("loop", lambda call: [], _run_loop),
+    Backend("loop", lambda call: [], _widened(_run_loop)),
 )
 """Fastest first; the last always accepts."""
 

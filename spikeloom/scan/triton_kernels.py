@@ -30,7 +30,7 @@ def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor]
     x, stride = rows(x)
     spk = x.new_empty((steps, *shape))
     finals = [_empty(s) for s in states]
-    traces = all_traces(variant.traced, spk, [torch.empty_like(spk) for _ in range(variant.traced.count("1"))])
+    traces = all_traces(variant.traced, spk, [states[0].new_empty(spk.shape) for _ in range(variant.traced.count("1"))])
     given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
     given |= _named("initial", [s.contiguous() for s in states])
     given |= _named("final", finals) | _named("trace", traces) | _params(params, variant, x, shape)
@@ -55,7 +55,8 @@ def backward(
     shape = like.shape
     zero = like.new_zeros(shape)
     length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
-    dx = next((like.new_empty((n, *shape)) for n in length), None)
+    dtype = getattr(torch, variant.dtype)
+    dx = next((like.new_empty((n, *shape), dtype=dtype) for n in length), None)
     carries = [_empty(s) for s in states]
     totals = [_empty(like) if kind.isupper() else None for kind in variant.params]
     given = {"steps": steps, "size": shape.numel(), "dx": dx}

@@ -26,16 +26,16 @@ def test_the_fastest_backend_that_accepts_runs(call):
 
 
 def test_the_loop_takes_what_no_other_backend_takes(call):
-    machine, reasons = select.choose(replace(call, x=call.x.half()))
+    machine, reasons = select.choose(replace(call, x=call.x.to(torch.float8_e5m2)))
     assert machine.name == "loop"
-    assert reasons == ["numba: it computes in float32 and float64, got torch.float16"]
+    assert reasons == ["numba: it computes in float32 and float64, got torch.float8_e5m2"]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda call: replace(call, x=call.x.to("meta")), "it needs a tensor on the CPU, got one on meta"),
-        (lambda call: replace(call, x=call.x.bfloat16()), "float32 and float64, got torch.bfloat16"),
+        (lambda call: replace(call, x=call.x.to(torch.float8_e5m2)), "float32 and float64, got torch.float8_e5m2"),
     ],
 )
 def test_a_forced_backend_raises_with_its_reasons(change, words, call):

@@ -16,15 +16,15 @@ import spikeloom as snn
 from spikeloom import ops
 from spikeloom.cells import MODELS
 from spikeloom.cells.cell import cell_from
-from spikeloom.scan import cache, kernels, op, select, single, triton_module
+from spikeloom.scan import cache, kernels, op, select, single, triton_kernels, triton_module
 from spikeloom.scan.emit_triton import emit_triton
 from spikeloom.scan.program import program_for
 from spikeloom.scan.select import _variant
 
 from ..cases import CELLS, DTYPES, SPIKES
 from ..neurons.zoo import ZOO, made, sequence
-from ..oracle import Outcome, assert_same
-from .running import ATAN, Job, away_from_thresholds, call_of, leaves, outcome, run
+from ..oracle import Outcome, assert_close, assert_same
+from .running import ATAN, Job, away_from_thresholds, call_of, leaves, outcome, run, weights
 
 pytest.importorskip("triton")
 
@@ -187,6 +187,49 @@ def test_half_precision_keeps_states_in_float32_and_double_in_double(name, dtype
     assert got.states["state 0"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
+HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+
+
+def half_outcome(job, dtype, converted):
+    """Results and gradients for an input in half precision, read as it is, or converted by torch as the spikes are."""
+    tensors = leaves(job)
+    x = tensors["x"].detach().to(dtype).requires_grad_()
+    call = call_of(job, tensors)
+    run_of = run("triton", replace(call, x=x.float() if converted else x))
+    outs = (run_of.spk.to(dtype), *run_of.traces, *run_of.finals)
+    total = sum((out * weights(out, i)).float().sum() for i, out in enumerate(outs))
+    wanted = {**{name: t for name, t in tensors.items() if t.requires_grad}, "x": x}
+    return *outs, *torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+
+
+@HALVES
+@pytest.mark.parametrize("traced", [True, False], ids=["traced", "untraced"])
+@pytest.mark.parametrize("static", [True, False], ids=["static", "sequence"])
+@pytest.mark.parametrize("cell", ["leaky subtract immediate", "rleaky zero delayed", "to rest", "izhikevich"])
+def test_reading_halves_gives_the_bits_that_converting_them_gives(cell, static, traced, dtype):
+    """Graded spikes among them, which a half rounds, and which are a state of the recurrent neuron."""
+    job = Job(CELLS[cell], 5, (7,), static=static, traced=traced, device=DEVICE)
+    exact = dtype == torch.float16 or DEVICE == "cuda"  # the interpreter cuts digits off where bfloat16 rounds
+    for got, wanted in zip(*(half_outcome(job, dtype, converted) for converted in (False, True)), strict=True):
+        assert_close(got, wanted, "a result", exact or (wanted is not None and wanted.dtype == torch.float32))
+
+
+@HALVES
+def test_halves_go_into_the_kernel_as_they_are(dtype, monkeypatch):
+    """And come out so: what passes between torch and the kernel is never wider than asked."""
+    seen = []
+    forward, backward = triton_kernels.forward, triton_kernels.backward
+    monkeypatch.setattr(triton_kernels, "forward", lambda *given: seen.append(forward(*given)) or seen[-1])
+    monkeypatch.setattr(triton_kernels, "backward", lambda *given: seen.append(backward(*given)) or seen[-1])
+    layer, x = snn.Leaky(beta=0.8).to(DEVICE), sequence("Leaky", 5).to(DEVICE, dtype).requires_grad_()
+    with snn.backend("triton"):
+        spk, mem = snn.unroll(layer, x)
+        (spk.float().sum() + mem.sum()).backward()
+    (ours, finals, traces), gradients = seen
+    assert ours.dtype == spk.dtype == gradients.x.dtype == x.grad.dtype == dtype
+    assert {t.dtype for t in (*finals, *traces, *gradients.states)} == {torch.float32}
+
+
 def test_spikes_that_come_back_through_a_layer_are_fused_step_by_step():
     with snn.backend("triton"):
         told = str(snn.explain(made("RLeaky through Linear").to(DEVICE), sequence("RLeaky through Linear").to(DEVICE)))
@@ -244,9 +287,11 @@ def test_compiled_whole_it_gives_the_same():
         assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
-def test_torch_finds_the_operator_sound():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_torch_finds_the_operator_sound(dtype):
     job = Job(CELLS["two states"], 3, (2, 3), device=DEVICE)
     call = call_of(job, leaves(job))
+    call = replace(call, x=call.x.detach().to(dtype).requires_grad_())
     params = call.program.hoist(call.params)
     code = _variant(call, params, triton_module.machine_on(call.x)).code
     given = call.program.key, code, "the test", 3, call.x, list(call.states), [p.detach() for p in params]
@@ -321,10 +366,12 @@ COMPILED = textwrap.dedent("""
             assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
             assert [p.name for p in kernel.params if p.is_constexpr] == ["BLOCK"]
             kinds = {p.name: "i32" if p.name in numbers else "*fp32" for p in kernel.params} | {"BLOCK": "constexpr"}
-            source = ASTSource(kernel, kinds, {"BLOCK": BLOCK})
-            ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
-            assert "st.global" in ptx
-            print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
+            for word in ("fp32", "bf16"):
+                kinds |= {name: "*" + word for name in ("x", "spk", "grad0", "dx") if name in kinds}
+                source = ASTSource(kernel, kinds, {"BLOCK": BLOCK})
+                ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
+                assert "st.global" in ptx
+                print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
 """)
 
 
