@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .bench import command
-from .bench.runner import CannotRun
+from .bench.result import CannotRun
 from .demo import demo
 from .doctor import doctor
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import spikeloom as snn
 
 from .bench.report import duration
-from .bench.runner import CannotRun, Outcome, in_turn
+from .bench.result import CannotRun
+from .bench.runner import Outcome, in_turn
 
 STEPS = 25
 BATCH = 64

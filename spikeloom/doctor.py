@@ -13,7 +13,8 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .bench.report import duration, machine, version_of, versions
+from .bench.machine import machine, version_of, versions
+from .bench.report import duration
 from .scan.cache import ENVIRONMENT, cache_dir, cache_size
 from .scan.select import families
 

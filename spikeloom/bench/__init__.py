@@ -5,16 +5,20 @@ A new case is a `Case` in a file of its own, and its name here.
 
 from collections.abc import Mapping
 
-from .leaky import LEAKY, THREADS
+from .feedforward import FEEDFORWARD
+from .latency import LATENCY
+from .leaky import LEAKY, LONG, STEP
 from .losses import LOSSES
 from .lstm import LSTMS
-from .networks import NETWORKS
 from .neurons import NEURONS
 from .parallel import PARALLEL
 from .quant import QUANT
 from .recurrent import RECURRENT
 from .runner import Case
 from .start import START
+from .threads import THREADS
+from .tutorial import TUTORIAL
 
-EVERY = (LEAKY, *NEURONS, *LSTMS, *PARALLEL, RECURRENT, *NETWORKS, THREADS, START, *LOSSES, QUANT)
+SUITE = (LEAKY, STEP, LONG, *FEEDFORWARD, TUTORIAL, RECURRENT, LATENCY)
+EVERY = (*SUITE, *NEURONS, *LSTMS, *PARALLEL, *LOSSES, QUANT, THREADS, START)
 CASES: Mapping[str, Case] = {case.name: case for case in EVERY}

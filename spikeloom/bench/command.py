@@ -1,11 +1,23 @@
-"""`python -m spikeloom bench`: runs cases, prints their tables, stores the samples."""
+"""`python -m spikeloom bench`: runs cases, prints their tables, stores the samples, draws sweeps, fills in a page."""
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from . import CASES
-from .report import heading, store, table
-from .runner import BUDGET, CannotRun, Shape, run_case
+from . import CASES, SUITE
+from .memory import peaks
+from .page import fill
+from .plots import plot
+from .report import heading, table
+from .result import CannotRun, Record, Result, Shape, store
+from .runner import BUDGET, Case, run_case
+
+STORED = Path("docs/benchmarks")
+"""Where the runs of the pages are kept."""
+
+POINT = 1.0
+"""Seconds that the timed rounds of one point of a sweep may take."""
 
 
 def shape(text: str) -> Shape:
@@ -28,30 +40,105 @@ def rounds(text: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the subcommand takes."""
     standard = ", ".join(name for name, case in CASES.items() if case.standard)
-    parser.add_argument("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
-    parser.add_argument("--all", action="store_true", help="every case, which takes some minutes")
-    parser.add_argument("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes instead of the case's own")
-    parser.add_argument(
-        "--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)"
-    )
+    suite = ", ".join(case.name for case in SUITE)
+    add = parser.add_argument
+    add("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
+    add("--all", action="store_true", help="every case, which takes some minutes")
+    add("--peers", action="store_true", help="SpikingJelly, Norse and Sinabs too, where they are installed")
+    add("--sweep", action="store_true", help="along T, N and density too, where the case has such an axis")
+    add("--memory", action="store_true", help="the peak of memory too, in processes of their own (Linux)")
+    add("--suite", action="store_true", help=f"all of that, for the cases of the page of benchmarks: {suite}")
+    add("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes instead of the case's own")
+    add("--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)")
     out = Path("spikeloom-bench.json")
-    parser.add_argument("--out", type=Path, default=out, metavar="FILE.json", help=f"every sample (default: {out})")
+    add("--out", type=Path, default=out, metavar="FILE.json", help=f"every sample (default: {out})")
+    add("--store", type=Path, metavar="DIR", help="every sample, in a file for each case; pictures of sweeps beside it")
+    add("--plot", type=Path, metavar="DIR_OR_FILE", help="a picture of each case's sweeps: CASE.svg, or this file")
+    add(
+        "--page",
+        type=Path,
+        nargs="+",
+        metavar="FILE.md",
+        help=f"fill in pages from {STORED} or --store; alone, run nothing",
+    )
 
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run what was asked for; 1 if a contestant disagreed with its reference."""
-    out: Path = arguments.out
-    if not out.resolve().parent.is_dir():
-        raise CannotRun(f"--out got {out}; give the path of a file in a folder that exists")
-    asked = [CASES[name] for name in arguments.case or ()]
-    chosen = asked or [case for case in CASES.values() if case.standard or arguments.all]
+    if arguments.page and not (arguments.case or arguments.suite or arguments.all):
+        return fill_in(arguments)
+    arguments.sweep |= arguments.suite or bool(arguments.plot)
+    arguments.peers |= arguments.suite
+    arguments.memory |= arguments.suite
+    chosen = chosen_cases(arguments)
+    check_places(arguments, chosen)
     print(heading())
     results = []
     for case in chosen:
-        shapes = arguments.shape or case.shapes
-        for sizes in shapes:
-            results.append(run_case(case, sizes, arguments.repeats, BUDGET / len(shapes)))
-            print(f"\n{table(results[-1])}")
-    store(results, out)
-    print(f"\nevery sample is in {out}")
+        found = []
+        for result in results_of(case, arguments):
+            print(f"\n{table(result)}", flush=True)
+            found.append(result)
+        keep(case, found, arguments)
+        results += found
+    fill_in(arguments)
+    store(Record(results), arguments.out)
+    print(f"\nevery sample is in {arguments.out}")
     return int(any(result.disagreeing for result in results))
+
+
+def fill_in(arguments: argparse.Namespace) -> int:
+    """Fill in the pages that were named."""
+    for page in arguments.page or ():
+        page.write_text(fill(page, arguments.store or STORED))
+    return 0
+
+
+def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
+    """The cases that were asked for."""
+    if arguments.case:
+        return [CASES[name] for name in arguments.case]
+    if arguments.suite:
+        return list(SUITE)
+    return [case for case in CASES.values() if case.standard or arguments.all]
+
+
+def check_places(arguments: argparse.Namespace, chosen: list[Case]) -> None:
+    """Refuse what could not be written, before anything is measured."""
+    if not arguments.out.resolve().parent.is_dir():
+        raise CannotRun(f"--out got {arguments.out}; give the path of a file in a folder that exists")
+    if arguments.store and not arguments.store.is_dir():
+        raise CannotRun(f"--store got {arguments.store}; give the path of a folder that exists")
+    if not (place := arguments.plot):
+        return
+    swept = [case.name for case in chosen if case.sweeps]
+    if not swept:
+        raise CannotRun(f"--plot got cases without a sweep; of {', '.join(c.name for c in SUITE if c.sweeps)} give one")
+    if not place.is_dir() and (len(swept) > 1 or not place.resolve().parent.is_dir() or not place.suffix):
+        raise CannotRun(f"--plot got {place} for {', '.join(swept)}; give a folder that exists, or a file for one case")
+
+
+def results_of(case: Case, arguments: argparse.Namespace) -> Iterator[Result]:
+    """The case at all its shapes; with its memory at the first, and along its sweeps, if that was asked for."""
+    shapes = arguments.shape or case.shapes
+    for number, sizes in enumerate(shapes):
+        budget = BUDGET / len(shapes)
+        result = run_case(case, sizes, arguments.repeats, budget, peers=arguments.peers)
+        if arguments.memory and case.memory and number == 0:
+            result = replace(result, memory=peaks(case, result))
+        yield result
+    for axis, points in case.sweeps.items() if arguments.sweep else ():
+        for sizes in points:
+            result = run_case(case, sizes, arguments.repeats, POINT, peers=arguments.peers)
+            yield replace(result, swept=axis, remarks="", notes={})
+
+
+def keep(case: Case, results: list[Result], arguments: argparse.Namespace) -> None:
+    """Store and draw the results of one case where that was asked for."""
+    swept = any(result.swept for result in results)
+    if folder := arguments.store:
+        store(Record(results), folder / f"{case.name}.json")
+        if swept:
+            plot(results, folder / f"{case.name}.svg")
+    if swept and (place := arguments.plot):
+        plot(results, place / f"{case.name}.svg" if place.is_dir() else place)

@@ -1,9 +1,8 @@
-"""The bare neuron: Leaky over a sequence, forward and backward, against snnTorch and the speed of memory; and the
-sharing of that work among threads.
-"""
+"""The bare neuron: Leaky over a sequence, forward and backward, beside other libraries and the speed of memory."""
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -11,11 +10,13 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from ..scan import threads
-from .runner import Case, Outcome, Run, Shape, installed
+from .peers import LIBRARIES, OURS, Library, Neurons
+from .result import Shape
+from .runner import Case, Outcome, Peer, Prepare, Run, installed
 
 BETA = 0.9
 UNROLLED, STEPPED, PEER, FLOOR = "spikeloom, unrolled", "spikeloom, step by step", "snnTorch", "floor"
+TX = ("T", "B", "N")
 
 
 def current(shape: Shape) -> Tensor:
@@ -56,9 +57,25 @@ def stepped_by(library: ModuleType, x: Tensor) -> Run:
     return run
 
 
+def stepped(x: Tensor) -> Run:
+    """This library called once per step."""
+    return stepped_by(snn, x)
+
+
 def peer(x: Tensor) -> Run:
     """snnTorch called once per step."""
     return stepped_by(installed("snntorch"), x)
+
+
+def over_time(make: Callable[[float], Neurons], x: Tensor) -> Run:
+    """Neurons of any library over all time, their way."""
+    neurons = make(BETA)
+    return lambda: outcome(neurons(x), x)
+
+
+def as_peer(library: Library) -> Peer:
+    """A library's neurons and their twins."""
+    return Peer(partial(over_time, library.neurons), partial(over_time, library.twin), library.note)
 
 
 def floor(x: Tensor) -> Run:
@@ -78,6 +95,18 @@ def floor(x: Tensor) -> Run:
     return run
 
 
+def floor_by_steps(x: Tensor) -> Run:
+    """The same three operations at each step."""
+    floors = [floor(x_t) for x_t in x.detach()]
+
+    def run() -> Outcome:
+        for each in floors:
+            each()
+        return {}
+
+    return run
+
+
 def layers(x: Tensor) -> str:
     """Which backend runs the unrolled neuron, so that a slow result explains itself."""
     return f"{UNROLLED}:\n{snn.explain(snn.Leaky(beta=BETA), x)}"
@@ -86,72 +115,77 @@ def layers(x: Tensor) -> str:
 LEAKY = Case(
     name="leaky",
     title="Leaky over [T, B, N], forward and backward, float32",
-    axes=("T", "B", "N"),
+    axes=TX,
     shapes=((500, 16, 512), (500, 1, 128)),
+    small=(12, 2, 3),
     inputs=current,
-    contestants={
-        UNROLLED: unrolled,
-        STEPPED: lambda x: stepped_by(snn, x),
-        PEER: peer,
-        FLOOR: floor,
-    },
+    contestants={UNROLLED: unrolled, STEPPED: stepped, PEER: peer, FLOOR: floor},
     reference=STEPPED,
-    peer=PEER,
+    ours=UNROLLED,
     floor=FLOOR,
     unchecked=(FLOOR,),
+    peers={"spikeloom, their equation": as_peer(OURS)}
+    | {name: as_peer(library) for name, library in LIBRARIES.items()},
+    sweeps={
+        "T": tuple((steps, 16, 512) for steps in (10, 25, 100, 250, 500, 1000, 2000)),
+        "N": tuple((500, 16, size) for size in (16, 31, 64, 127, 256, 500, 512, 1000, 1024, 2048)),
+    },
     remarks=layers,
+    standard=True,
+    memory=True,
+)
+
+STEP = Case(
+    name="step",
+    title="Leaky in the user's own loop over [T, B, N], forward and backward, float32",
+    axes=TX,
+    shapes=((100, 16, 512),),
+    small=(12, 2, 3),
+    inputs=current,
+    contestants={STEPPED: stepped, PEER: peer, FLOOR: floor_by_steps},
+    reference=PEER,
+    ours=STEPPED,
+    floor=FLOOR,
+    unchecked=(FLOOR,),
 )
 
 
-# -- one thread or all -------------------------------------------------------------------------------------------------
+# -- the cost of a step in a long sequence -----------------------------------------------------------------------------
 
-PAUSE = 0.005
-"""Seconds after which idle OpenMP threads have fallen asleep and must be woken."""
+PARTS = 8
+WHOLE, CHUNKED = "spikeloom, one call", f"spikeloom, {PARTS} calls"
 
 
-def shared_from(work: int, pause: float = 0.0) -> Callable[[Tensor], Run]:
-    """The unrolled neuron, shared among torch's threads from so many element-steps on, after a pause.
-
-    The gradient comes in ready made: torch would share the sum of the spikes by rules of its own.
-    """
+def in_parts(parts: int) -> Prepare:
+    """The sequence in calls of a part each, each going on where the last one ended, with gradients inside a part."""
 
     def prepare(x: Tensor) -> Run:
-        lif, ones = snn.Leaky(beta=BETA), torch.ones(()).expand_as(x)
+        lif = snn.Leaky(beta=BETA, init_hidden=True)
+        chunks = [chunk.requires_grad_() for chunk in x.detach().chunk(parts)]
 
         def run() -> Outcome:
-            snn.utils.reset(lif)
-            time.sleep(pause)
-            usual, threads.SERIAL_BELOW = threads.SERIAL_BELOW, work
             begun = time.perf_counter()
-            try:
-                spk, _ = snn.unroll(lif, x)
-                (grad,) = torch.autograd.grad(spk, x, ones)
-            finally:
-                threads.SERIAL_BELOW = usual
+            snn.utils.reset(lif)
+            spikes = []
+            for chunk in chunks:
+                snn.utils.detach(lif)
+                spikes.append(outcome(snn.unroll(lif, chunk), chunk)["spikes"])
             seconds = torch.tensor(time.perf_counter() - begun, dtype=torch.float64)
-            return {"spikes": spk.detach(), "input gradients": grad, "seconds": seconds}
+            return {"spikes": torch.cat(spikes), "seconds": seconds}
 
         return run
 
     return prepare
 
 
-NEVER = 1 << 62
-ALONE = "one thread"
-
-THREADS = Case(
-    name="threads",
-    title="Leaky over [T, M], forward and backward, on one thread and on all that torch has",
-    axes=("T", "M"),
-    shapes=tuple((100, m) for m in (100, 300, 600, 1000, 2000, 3000, 6000, 10_000, 30_000, 100_000)),
+LONG = Case(
+    name="long",
+    title=f"Leaky over a long sequence [T, B, N], in one call and in {PARTS}, forward and backward, float32",
+    axes=TX,
+    shapes=((4000, 16, 512),),
+    small=(16, 2, 3),
     inputs=current,
-    contestants={
-        ALONE: shared_from(NEVER),
-        "all threads": shared_from(0),
-        f"{ALONE}, after a pause": shared_from(NEVER, PAUSE),
-        "all threads, after a pause": shared_from(0, PAUSE),
-    },
-    reference=ALONE,
-    peer=ALONE,
-    standard=False,
+    contestants={WHOLE: in_parts(1), CHUNKED: in_parts(PARTS), PEER: peer},
+    reference=WHOLE,
+    ours=WHOLE,
 )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .runner import Case, Outcome, Run, Shape, installed
+from .result import Shape
+from .runner import Case, Outcome, Run, installed
 
 OURS, PEER, FLOOR = "spikeloom", "snnTorch", "floor"
 SPIKES = 3
@@ -84,13 +85,13 @@ def case(name: str, title: str, make: Make) -> Case:
         title=f"{title} over [T, B, C], forward and backward, float32",
         axes=("T", "B", "C"),
         shapes=((100, 128, 10),),
+        small=(20, 4, 3),
         inputs=regular,
         contestants={OURS: partial(ours, make), PEER: partial(peer, make), FLOOR: floor},
         reference=OURS,
-        peer=PEER,
+        ours=OURS,
         floor=FLOOR,
         unchecked=(FLOOR,),
-        standard=False,
     )
 
 

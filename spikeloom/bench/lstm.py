@@ -11,9 +11,10 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .leaky import FLOOR, PEER, STEPPED, UNROLLED
+from .leaky import FLOOR, PEER, STEPPED, TX, UNROLLED
 from .neurons import LAW
-from .runner import Case, Outcome, Run, Shape, installed
+from .result import Shape
+from .runner import Case, Outcome, Run, installed
 
 Make = Callable[[ModuleType, Shape], Any]
 """Makes the layer of a library for inputs of a shape."""
@@ -35,13 +36,10 @@ def drawn(shape: Shape) -> Tensor:
 
 
 def outcome(layer: Any, spk: Tensor, x: Tensor) -> Outcome:
-    """The backward pass of the sum of all spikes. The gradients are compared in parts of the largest of their tensor:
-    those of weights are sums over time and batch, in an order that is each contestant's own.
-    """
-    names = ["input", *dict(layer.named_parameters())]
+    """The backward pass of the sum of all spikes, to the input and to every weight."""
+    names = [f"gradients of {name}" for name in ("input", *dict(layer.named_parameters()))]
     grads = torch.autograd.grad(spk.sum(), [x, *layer.parameters()])
-    parts = {f"gradients of {n}": g / g.abs().max() for n, g in zip(names, grads, strict=True)}
-    return {"spikes": spk.detach(), **parts}
+    return {"spikes": spk.detach(), **dict(zip(names, grads, strict=True))}
 
 
 def prepared(make: Make, library: str, spikes: Callable[[Any, Tensor], Tensor]) -> Callable[[Tensor], Run]:
@@ -109,13 +107,14 @@ def products(make: Make) -> Callable[[Tensor], Run]:
     return prepare
 
 
-def case(name: str, title: str, axes: tuple[str, ...], shapes: tuple[Shape, ...], make: Make) -> Case:
+def case(name: str, title: str, axes: tuple[str, ...], shapes: tuple[Shape, ...], small: Shape, make: Make) -> Case:
     """The case of one layer."""
     return Case(
         name=name,
         title=f"{title}, forward and backward, float32",
         axes=axes,
         shapes=shapes,
+        small=small,
         inputs=drawn,
         contestants={
             UNROLLED: prepared(make, "spikeloom", at_once),
@@ -125,14 +124,22 @@ def case(name: str, title: str, axes: tuple[str, ...], shapes: tuple[Shape, ...]
             FLOOR: products(make),
         },
         reference=STEPPED,
-        peer=PEER,
+        ours=UNROLLED,
         floor=FLOOR,
         unchecked=(FLOOR,),
-        standard=False,
     )
 
 
+SIZES = ((250, 1, 64), (100, 16, 128), (100, 64, 256))
+
 LSTMS = (
-    case("slstm", "SLSTM over [T, B, N]", ("T", "B", "N"), ((250, 1, 64), (100, 16, 128), (100, 64, 256)), slstm),
-    case("sconv2dlstm", "SConv2dLSTM over [T, B, C, H, W]", tuple("TBCHW"), ((50, 8, 4, 16, 16),), sconv2dlstm),
+    case("slstm", "SLSTM over [T, B, N]", TX, SIZES, (7, 2, 5), slstm),
+    case(
+        "sconv2dlstm",
+        "SConv2dLSTM over [T, B, C, H, W]",
+        tuple("TBCHW"),
+        ((50, 8, 4, 16, 16),),
+        (4, 2, 2, 5, 4),
+        sconv2dlstm,
+    ),
 )

@@ -1,10 +1,11 @@
-"""Whole networks: unrolled, accelerated, and step by step, beside snnTorch's loop.
+"""Whole networks: unrolled, accelerated, and step by step, beside other libraries and the dense products alone.
 
 Weights are scaled so that every layer fires: in a silent network agreement proves nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,15 +14,18 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 
-from .leaky import PEER, UNROLLED
+from .leaky import PEER, STEPPED, UNROLLED
 from .neurons import first
-from .recurrent import ACCELERATED, STEPPED
-from .runner import Case, Outcome, Run, Shape, installed
+from .peers import LIBRARIES, Neurons
+from .result import Shape
+from .runner import Outcome, Peer, Prepare, Run, installed
 
-PRODUCTS = "dense products"
+ACCELERATED, PRODUCTS = "spikeloom, accelerated", "dense products"
 
-Build = Callable[[ModuleType, Shape], nn.Sequential]
-"""Makes the layers of a network, with the neurons of a library."""
+Leaky = Callable[[float], nn.Module]
+"""Makes a layer of leaky neurons for a decay."""
+Build = Callable[[Leaky, Shape], nn.Sequential]
+"""Makes the layers of a network, with neurons of one kind."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,31 @@ class Work:
 
     Args:
         build: makes it.
-        inputs: makes its input [T, B, ...].
+        inputs: makes its input, [T, B, ...], or [B, ...] if it is static.
         training: whether the gradients of all weights are computed, or the forward alone.
+        static: whether each step sees the same input.
+        slope: that of a `fast_sigmoid` surrogate; None takes the default of the library.
     """
 
     build: Build
     inputs: Callable[[Shape], Tensor]
     training: bool = True
+    static: bool = False
+    slope: float | None = None
+
+    def task(self, shape: Shape) -> "Task":
+        """The inputs of the case."""
+        return Task(shape, self.inputs(shape), self.static)
+
+    def of(self, library: ModuleType, shape: Shape) -> nn.Sequential:
+        """The network with the neurons of a library that steps."""
+        options = {} if self.slope is None else {"spike_grad": library.surrogate.fast_sigmoid(self.slope)}
+
+        def leaky(beta: float) -> nn.Module:
+            neurons: nn.Module = library.Leaky(beta=beta, init_hidden=True, **options)
+            return neurons
+
+        return self.build(leaky, shape)
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,15 @@ class Task:
 
     shape: Shape
     x: Tensor
+    static: bool = False
+
+    def steps(self) -> Iterator[Tensor]:
+        """What each step sees."""
+        return iter([self.x] * self.shape[0] if self.static else self.x.unbind(0))
+
+    def unroll(self, layer: nn.Module, x: Tensor, checkpoint: int | None = None) -> Any:
+        """Run a layer or a network over all time."""
+        return snn.unroll(layer, x, steps=self.shape[0] if self.static else None, checkpoint=checkpoint)
 
 
 def spikes(shape: Shape, density: float) -> Tensor:
@@ -71,43 +102,43 @@ def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
 
 
 def outcome(spk: Tensor, net: nn.Module, training: bool) -> Outcome:
-    """The spikes; in training also the gradients of their sum, in the mean over steps and rows, for every weight.
-
-    A mean over the neurons too would make the gradients so small that no tolerance told right from wrong.
-    """
-    learned = dict(net.named_parameters())
+    """The spikes; in training also the gradients of their sum, in the mean over steps and rows, for every weight."""
+    learned = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
     grads = torch.autograd.grad(spk.mean((0, 1)).sum(), list(learned.values())) if training else ()
     return {"spikes": spk.detach(), **dict(zip(learned, grads, strict=training))}
 
 
-def unrolled(work: Work, accelerated: bool) -> Callable[[Task], Run]:
+# -- the contestants ---------------------------------------------------------------------------------------------------
+
+
+def unrolled(work: Work, accelerated: bool, checkpoint: int | None = None) -> Prepare:
     """One call over all time."""
 
     def prepare(task: Task) -> Run:
-        net = snn.accelerate(work.build(snn, task.shape), accelerated)
+        net = snn.accelerate(work.of(snn, task.shape), accelerated)
 
         def run() -> Outcome:
             snn.utils.reset(net)
             with torch.set_grad_enabled(work.training):
-                return outcome(first(snn.unroll(net, task.x)), net, work.training)
+                return outcome(first(task.unroll(net, task.x, checkpoint)), net, work.training)
 
         return run
 
     return prepare
 
 
-def stepped(work: Work, library: str) -> Callable[[Task], Run]:
+def stepped(work: Work, library: str) -> Prepare:
     """The loop over time that users of snnTorch write."""
 
     def prepare(task: Task) -> Run:
-        net = work.build(installed(library), task.shape)
+        net = work.of(installed(library), task.shape)
         neurons: list[Any] = [layer for layer in net if hasattr(layer, "reset_mem")]
 
         def run() -> Outcome:
             for neuron in neurons:
                 neuron.reset_mem()
             with torch.set_grad_enabled(work.training):
-                spk = torch.stack([first(net(x_t)) for x_t in task.x.unbind(0)])
+                spk = torch.stack([first(net(x_t)) for x_t in task.steps()])
                 return outcome(spk, net, work.training)
 
         return run
@@ -115,106 +146,117 @@ def stepped(work: Work, library: str) -> Callable[[Task], Run]:
     return prepare
 
 
-def products(work: Work) -> Callable[[Task], Run]:
-    """The first Linear alone, as dense products over all time: forward and, in training, its weight's gradient."""
+def layer_by_layer(work: Work, neurons: Callable[[float], Neurons]) -> Prepare:
+    """Another library's multi-step mode: every layer over all time, the Linears over all steps in one product."""
 
     def prepare(task: Task) -> Run:
-        linear = next(layer for layer in work.build(snn, task.shape) if isinstance(layer, nn.Linear))
-        weight, rows = linear.weight.detach(), task.x.flatten(0, 1)
-        out, grad = rows.new_zeros(len(rows), len(weight)), torch.empty_like(weight)
+        net = work.build(neurons, task.shape)
 
         def run() -> Outcome:
-            torch.mm(rows, weight.T, out=out)
-            if work.training:
-                torch.mm(out.T, rows, out=grad)
-            return {}
+            with torch.set_grad_enabled(work.training):
+                return outcome(net(task.x), net, work.training)
 
         return run
 
     return prepare
 
 
+def libraries(work: Work) -> Mapping[str, Peer]:
+    """The other libraries, each beside the plain loop of its own dynamics."""
+    return {
+        name: Peer(layer_by_layer(work, library.neurons), layer_by_layer(work, library.twin), library.note)
+        for name, library in LIBRARIES.items()
+    }
+
+
+def contestants(work: Work) -> dict[str, Prepare]:
+    """All ways of this library, snnTorch's loop, and the floor."""
+    return {
+        ACCELERATED: unrolled(work, True),
+        UNROLLED: unrolled(work, False),
+        STEPPED: stepped(work, "spikeloom"),
+        PEER: stepped(work, "snntorch"),
+        PRODUCTS: partial(products, work),
+    }
+
+
+# -- layer for layer ---------------------------------------------------------------------------------------------------
+
+
+def walked(work: Work, task: Task) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+    """Each layer with what goes in and comes out, over all time; over one step before the first neuron if static."""
+    x, static = task.x.unsqueeze(0) if task.static else task.x, task.static
+    with torch.no_grad():
+        for layer in work.of(snn, task.shape):
+            if hasattr(layer, "reset_mem"):
+                out = first(task.unroll(layer, x[0]) if static else snn.unroll(layer, x))
+                static = False
+            else:
+                out = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            yield layer, x, out
+            x = out
+
+
+def products(work: Work, task: Task) -> Run:
+    """Every Linear and convolution alone, as torch's dense products over all time: forward, and in training the
+    gradients of all weights and, behind the first layer, of the input.
+    """
+    weighted = [(layer, x) for layer, x, _ in walked(work, task) if isinstance(layer, nn.Linear | nn.Conv2d)]
+    parts = [
+        (dense_linear if isinstance(layer, nn.Linear) else dense_convolution)(
+            layer, x.flatten(0, 1), work.training, work.training and number > 0
+        )
+        for number, (layer, x) in enumerate(weighted)
+    ]
+
+    def run() -> Outcome:
+        with torch.no_grad():
+            for part in parts:
+                part()
+        return {}
+
+    return run
+
+
+def dense_linear(layer: Any, rows: Tensor, weights: bool, inputs: bool) -> Callable[[], None]:
+    """The products of a Linear, into memory that exists already."""
+    weight = layer.weight.detach()
+    out, grad, back = rows.new_zeros(len(rows), len(weight)), torch.empty_like(weight), torch.empty_like(rows)
+
+    def run() -> None:
+        torch.mm(rows, weight.T, out=out)
+        if weights:
+            torch.mm(out.T, rows, out=grad)
+        if inputs:
+            torch.mm(out, weight, out=back)
+
+    return run
+
+
+def dense_convolution(layer: Any, images: Tensor, weights: bool, inputs: bool) -> Callable[[], None]:
+    """The convolutions of a Conv2d, with the channels last in memory, where torch is fastest."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
+    where = {"stride": layer.stride, "padding": layer.padding}
+
+    def run() -> None:
+        out = nn.functional.conv2d(images, weight, **where)
+        if weights:
+            nn.grad.conv2d_weight(images, weight.shape, out, **where)
+        if inputs:
+            nn.grad.conv2d_input(images.shape, weight, out, **where)
+
+    return run
+
+
 def densities(work: Work) -> Callable[[Task], str]:
     """How many of the values are spikes, in the input and after each neuron."""
 
     def tell(task: Task) -> str:
-        net, x = work.build(snn, task.shape), task.x
-        told = [f"input {float((x != 0).float().mean()):.1%}"]
-        with torch.no_grad():
-            for number, layer in enumerate(net):
-                spiking = hasattr(layer, "reset_mem")
-                x = first(snn.unroll(layer, x)) if spiking else over_time(layer, x)
-                if spiking:
-                    told.append(f"layer {number} {float(x.mean()):.1%}")
+        told = [f"input {float((task.x != 0).float().mean()):.1%}"]
+        for number, (layer, _, out) in enumerate(walked(work, task)):
+            if hasattr(layer, "reset_mem"):
+                told.append(f"layer {number} {float(out.mean()):.1%}")
         return f"not zero: {', '.join(told)}"
 
     return tell
-
-
-def over_time(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer without state, on every step."""
-    out = layer(x.flatten(0, 1))
-    stacked: Tensor = out.unflatten(0, x.shape[:2])
-    return stacked
-
-
-def case(name: str, title: str, work: Work, axes: tuple[str, ...], shapes: tuple[Shape, ...], dense: bool) -> Case:
-    """The case of one network; with `dense`, its floor is the dense products of its first Linear."""
-    return Case(
-        name=name,
-        title=title,
-        axes=axes,
-        shapes=shapes,
-        inputs=lambda shape: Task(shape, work.inputs(shape)),
-        contestants={
-            ACCELERATED: unrolled(work, True),
-            UNROLLED: unrolled(work, False),
-            STEPPED: stepped(work, "spikeloom"),
-            PEER: stepped(work, "snntorch"),
-            **({PRODUCTS: products(work)} if dense else {}),
-        },
-        reference=STEPPED,
-        peer=PEER,
-        floor=PRODUCTS if dense else None,
-        unchecked=(PRODUCTS,),
-        remarks=densities(work),
-        standard=False,
-    )
-
-
-# -- the networks ------------------------------------------------------------------------------------------------------
-
-
-def linear(library: ModuleType, shape: Shape) -> nn.Sequential:
-    """One Linear and its neurons, as many as inputs."""
-    size = shape[2]
-    return exact(nn.Sequential(nn.Linear(size, size), library.Leaky(beta=0.5, init_hidden=True)), (3.0,))
-
-
-def convolutional(library: ModuleType, shape: Shape) -> nn.Sequential:
-    """The network of snnTorch's tutorial 6, on images of 28 x 28."""
-
-    def leaky() -> nn.Module:
-        neuron: nn.Module = library.Leaky(beta=0.5, spike_grad=library.surrogate.fast_sigmoid(25), init_hidden=True)
-        return neuron
-
-    net = nn.Sequential(
-        nn.Conv2d(1, 12, 5), nn.MaxPool2d(2), leaky(),
-        nn.Conv2d(12, 64, 5), nn.MaxPool2d(2), leaky(),
-        nn.Flatten(), nn.Linear(64 * 4 * 4, 10), leaky(),
-    )  # fmt: skip
-    return exact(net, (1.0, 1.25, 1.7))
-
-
-TX = ("T", "B", "N")
-SIZES = ((500, 16, 512), (500, 16, 500), (250, 16, 1024))
-SPARSE = Work(linear, lambda shape: spikes(shape, 0.05))
-FORWARD = Work(linear, lambda shape: spikes(shape, 0.05), training=False)
-IMAGES = Work(convolutional, lambda shape: spikes((*shape, 1, 28, 28), 0.15))
-
-NETWORKS = (
-    case("linear", "Linear + Leaky, input spikes 5 %, weight gradient", SPARSE, TX, SIZES, True),
-    case("inference", "Linear + Leaky, input spikes 5 %, inference", FORWARD, TX, ((100, 32, 1000),), True),
-    case("single", "Linear + Leaky, one row, inference", FORWARD, TX, ((500, 1, 128), (500, 1, 512)), True),
-    case("convolution", "The network of tutorial 6, weights' gradients", IMAGES, ("T", "B"), ((50, 32),), False),
-)

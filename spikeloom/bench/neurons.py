@@ -91,11 +91,11 @@ def case(name: str, make: Make) -> Case:
         title=f"{kind} over [T, B, N], forward and backward, float32",
         axes=("T", "B", "N"),
         shapes=(SIZES,),
+        small=(12, 2, 3),
         inputs=current,
         contestants={UNROLLED: unrolled(make), STEPPED: stepped(make), **slow},
         reference=STEPPED,
-        peer=PEER if there else LAW,
-        standard=False,
+        ours=UNROLLED,
     )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 import spikeloom as snn
 
 from .leaky import PEER, current
-from .runner import Case, Outcome, Run, Shape, installed
+from .result import Shape
+from .runner import Case, Outcome, Run, installed
 
 OURS = "spikeloom"
 
@@ -59,7 +60,7 @@ def called(make: Make, library: str) -> Callable[[Tensor], Run]:
             grads = torch.autograd.grad(total, wanted)
             found = {"sum of spikes": total.detach()}
             found |= {f"membranes {i}": mem.detach() for i, mem in enumerate(rest)}
-            return found | {f"gradient {i}": grad / grad.abs().max() for i, grad in enumerate(grads)}
+            return found | {f"gradient {i}": grad for i, grad in enumerate(grads)}
 
         return run
 
@@ -74,11 +75,11 @@ def case(name: str, make: Make, shapes: tuple[Shape, ...]) -> Case:
         "forward and backward, float32",
         axes=("T", "B", "N"),
         shapes=shapes,
+        small=(100, 2, 8),
         inputs=current,
         contestants={OURS: called(make, "spikeloom"), PEER: called(make, "snntorch")},
         reference=OURS,
-        peer=PEER,
-        standard=False,
+        ours=OURS,
     )
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ..functional.quant import state_quant
-from .runner import Case, Outcome, Run, Shape, installed
+from .result import Shape
+from .runner import Case, Outcome, Run, installed
 
 ROUNDED, BISECTED, PEER = "(x * 128).round() / 128", "torch.bucketize", "snnTorch, uniform"
 OURS, OURS_APART = "spikeloom, uniform", "spikeloom, non-uniform"
@@ -53,6 +54,7 @@ QUANT = Case(
     title="state_quant at 8 bits over N values, forward, float32",
     axes=("N",),
     shapes=((1_000_000,),),
+    small=(1000,),
     inputs=states,
     contestants={
         OURS: lambda x: ours(x, uniform=True),
@@ -62,8 +64,7 @@ QUANT = Case(
         PEER: peer,
     },
     reference=OURS,
-    peer=PEER,
+    ours=OURS,
     floor=ROUNDED,
     unchecked=(OURS_APART, BISECTED, ROUNDED),
-    standard=False,
 )

@@ -4,19 +4,23 @@ import gc
 import importlib
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
-Shape = tuple[int, ...]
+from .machine import PEERS
+from .result import CannotRun, Result, Shape
+
 Outcome = Mapping[str, Tensor]
 """Results by name: "spikes" are compared for equality, "seconds" is what a run has timed itself, the rest is close."""
 Run = Callable[[], Outcome]
+Prepare = Callable[[Any], Run]
+"""Makes of the inputs what is timed, or raises `NotInstalled`. What it does before it returns is not timed."""
 
 BUDGET = 10.0
 """Seconds that the timed rounds of a case may take, over all its shapes."""
@@ -27,21 +31,44 @@ contestant's turn finds the threads asleep and the caches full of other things, 
 
 MOST_ROUNDS = 200
 
+CLOSE = 1e-4
+"""How far numbers may differ, in parts of the one compared with: sums are added up in an order of each one's own."""
+SMALL = 1e-5
+"""The same in parts of the largest number of their tensor, for those that are nearly zero."""
+FLIPPED = 1e-4
+"""The share of a library's numbers that may differ where its dynamics round otherwise: a membrane that comes to within
+rounding of the threshold fires in the one and not in the other, and what hangs on that spike follows it."""
+
 
 class NotInstalled(Exception):
     """A contestant is of a library that is not here; the message says how to get it."""
 
 
-class CannotRun(Exception):
-    """A command was asked for what it cannot do here; the message says what is wrong and what to do."""
-
-
 def installed(module: str) -> ModuleType:
     """A module of one of the libraries that are compared, if it is installed; else raises `NotInstalled`."""
+    package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a library says of itself while it loads
+            return importlib.import_module(module)
     except ImportError as error:
-        raise NotInstalled(f"not installed ({error}); pip install {module.partition('.')[0]}==1.0.0") from error
+        wanted = f"{package}=={PEERS[package]}" if package in PEERS else package
+        raise NotInstalled(f"not installed ({error}); pip install {wanted}") from error
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A contestant of another library, whose neurons are not quite ours.
+
+    Args:
+        prepare: makes of the inputs what is timed.
+        twin: this library's plain loop with the dynamics of that library: what its outcome must be.
+        note: in what those differ from the dynamics of the other contestants.
+    """
+
+    prepare: Prepare
+    twin: Prepare
+    note: str
 
 
 @dataclass(frozen=True)
@@ -53,66 +80,61 @@ class Case:
         title: one line that says what is timed.
         axes: names of the axes of a shape, such as ("T", "B", "N").
         shapes: those that are timed unless others are asked for.
+        small: a shape at which a run takes no time, and shows all that it shows at others.
         inputs: makes the inputs of one shape, the same ones every time.
-        contestants: by name, in the order in which they run and are shown; each makes of the inputs what is timed, or
-            raises `NotInstalled`. What it does before it returns is not timed.
+        contestants: by name, in the order in which they run and are shown.
         reference: the contestant that all others are compared with.
-        peer: the contestant whose time is divided by that of each row: a column of the report.
+        ours: the contestant by whose time that of each row is divided: a column of the report.
         floor: the contestant by whose time that of each row is divided: another column.
         unchecked: contestants that do other work, and so are not compared.
+        peers: further libraries' contestants, with ``--peers``, each compared with its twin.
+        sweeps: by axis, the shapes that differ along it alone, for ``--sweep``.
         remarks: what else is worth telling.
         standard: whether the case runs without being asked for.
+        memory: whether ``--memory`` measures it.
         least_rounds: at least so many rounds, whatever they cost.
+        close: how far numbers may differ, in parts of the one compared with.
     """
 
     name: str
     title: str
     axes: tuple[str, ...]
     shapes: tuple[Shape, ...]
+    small: Shape
     inputs: Callable[[Shape], Any]
-    contestants: Mapping[str, Callable[[Any], Run]]
+    contestants: Mapping[str, Prepare]
     reference: str
-    peer: str | None = None
+    ours: str
     floor: str | None = None
     unchecked: tuple[str, ...] = ()
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    sweeps: Mapping[str, tuple[Shape, ...]] = field(default_factory=dict)
     remarks: Callable[[Any], str] = lambda inputs: ""
-    standard: bool = True
+    standard: bool = False
+    memory: bool = False
     least_rounds: int = 3
+    close: float = CLOSE
 
 
 @dataclass(frozen=True)
-class Result:
-    """One case at one shape.
+class Admitted:
+    """Who may be timed, ready to run; and why the others may not."""
 
-    Args:
-        case: the case.
-        shape: its shape.
-        seconds: every sample, by contestant, in the order of the rounds.
-        missing: how to get a contestant that is not installed.
-        disagreeing: in what a contestant that was therefore not timed differs from the reference.
-        remarks: what else the case tells.
-    """
+    runs: dict[str, Run] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    disagreeing: dict[str, str] = field(default_factory=dict)
 
-    case: Case
-    shape: Shape
-    seconds: Mapping[str, list[float]]
-    missing: Mapping[str, str]
-    disagreeing: Mapping[str, str]
-    remarks: str
-
-    def median(self, name: str) -> float:
-        """The median of a contestant's samples, in seconds."""
-        return statistics.median(self.seconds[name])
-
-    def speed_up(self, name: str) -> float | None:
-        """How many times faster than the peer a contestant is; None without a peer."""
-        peer = self.case.peer
-        return self.median(peer) / self.median(name) if peer is not None and peer in self.seconds else None
-
-    def times_floor(self, name: str) -> float | None:
-        """How many times as long as the floor a contestant takes; None without a floor."""
-        floor = self.case.floor
-        return self.median(name) / self.median(floor) if floor is not None and floor in self.seconds else None
+    def add(self, name: str, prepare: Prepare, inputs: object, differences: Callable[[Outcome], str]) -> None:
+        """Run a contestant once, and take it or leave it."""
+        try:
+            run = prepare(inputs)
+        except NotInstalled as absent:
+            self.missing[name] = str(absent)
+            return
+        if told := differences(run()):
+            self.disagreeing[name] = told
+        else:
+            self.runs[name] = run
 
 
 def bar(rounds: range, label: str) -> Iterable[int]:
@@ -125,7 +147,9 @@ def bar(rounds: range, label: str) -> Iterable[int]:
     return shown
 
 
-def run_case(case: Case, shape: Shape, repeats: int | None = None, budget: float = BUDGET) -> Result:
+def run_case(
+    case: Case, shape: Shape, repeats: int | None = None, budget: float = BUDGET, *, peers: bool = False
+) -> Result:
     """Check one case at one shape, then time it.
 
     Args:
@@ -133,6 +157,7 @@ def run_case(case: Case, shape: Shape, repeats: int | None = None, budget: float
         shape: one size per axis of the case.
         repeats: rounds; None takes as many as fit the budget.
         budget: seconds for the timed rounds.
+        peers: whether the case's `peers` take part.
 
     Raises:
         CannotRun: if the shape has not one positive size per axis.
@@ -141,37 +166,59 @@ def run_case(case: Case, shape: Shape, repeats: int | None = None, budget: float
         wanted = f"give {','.join(case.axes)}, each at least 1" if case.axes else "it takes none"
         raise CannotRun(f"case {case.name} got the shape {','.join(map(str, shape))}; {wanted}")
     inputs = case.inputs(shape)
-    runs, missing, disagreeing = admit(case, inputs)
-    sizes = {name: turn_size(elapsed(run)) for name, run in runs.items()}
-    cost = elapsed(lambda: in_turn(runs, range(1), sizes))  # also the warm-up
+    found = admit(case, inputs, peers)
+    sizes = {name: turn_size(elapsed(run)) for name, run in found.runs.items()}
+    cost = elapsed(lambda: in_turn(found.runs, range(1), sizes))  # also the warm-up
     rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / cost)))
-    seconds = in_turn(runs, bar(range(rounds), f"{case.name} {list(shape)}"), sizes)
-    return Result(case, shape, seconds, missing, disagreeing, case.remarks(inputs))
+    return Result(
+        case=case.name,
+        title=case.title,
+        sizes=dict(zip(case.axes, shape, strict=True)),
+        ours=case.ours,
+        floor=case.floor,
+        seconds=in_turn(found.runs, bar(range(rounds), f"{case.name} {list(shape)}"), sizes),
+        missing=found.missing,
+        disagreeing=found.disagreeing,
+        notes={name: peer.note for name, peer in case.peers.items() if name in found.runs},
+        remarks=case.remarks(inputs),
+    )
 
 
-def admit(case: Case, inputs: object) -> tuple[dict[str, Run], dict[str, str], dict[str, str]]:
-    """The contestants that may be timed, ready to run; those that are missing; those that disagree."""
-    runs: dict[str, Run] = {}
-    missing: dict[str, str] = {}
-    disagreeing: dict[str, str] = {}
+def admit(case: Case, inputs: object, peers: bool = False) -> Admitted:
+    """Let every contestant run once, and compare what it gives."""
+    found = Admitted()
     wanted = case.contestants[case.reference](inputs)()
+
+    def from_reference(got: Outcome) -> str:
+        told = "; ".join(disagreements(got, wanted, close=case.close))
+        return f"not timed, because it disagrees with {case.reference!r}: {told}" if told else ""
+
     for name, prepare in case.contestants.items():
-        try:
-            run = prepare(inputs)
-        except NotInstalled as absent:
-            missing[name] = str(absent)
-            continue
-        found = run()
-        differences = [] if name in case.unchecked else disagreements(found, wanted)
-        if differences:
-            disagreeing[name] = f"not timed, because it disagrees with {case.reference!r}: {'; '.join(differences)}"
-        else:
-            runs[name] = run
-    return runs, missing, disagreeing
+        found.add(name, prepare, inputs, (lambda got: "") if name in case.unchecked else from_reference)
+    for name, peer in case.peers.items() if peers else ():
+        found.add(name, peer.prepare, inputs, from_twin(case, peer, inputs))
+    return found
 
 
-def disagreements(got: Outcome, wanted: Outcome) -> list[str]:
-    """In what results differ from the reference's, in sentences: spikes in any single one, others beyond rounding."""
+def from_twin(case: Case, peer: Peer, inputs: object) -> Callable[[Outcome], str]:
+    """In what a peer differs from the plain loop of its own dynamics."""
+
+    def differences(got: Outcome) -> str:
+        told = "; ".join(disagreements(got, peer.twin(inputs)(), close=case.close, flipped=FLIPPED))
+        return f"not timed, because it disagrees with the plain loop of its equation: {told}" if told else ""
+
+    return differences
+
+
+def disagreements(got: Outcome, wanted: Outcome, *, close: float = CLOSE, flipped: float = 0.0) -> list[str]:
+    """In what results differ, in sentences: spikes in any single one, others beyond rounding.
+
+    Args:
+        got: the results of a contestant.
+        wanted: those of the reference.
+        close: how far numbers may differ, in parts of the one compared with.
+        flipped: the share of numbers that may differ by more.
+    """
     found = []
     for name, right in wanted.items():
         value = got.get(name)
@@ -180,11 +227,13 @@ def disagreements(got: Outcome, wanted: Outcome) -> list[str]:
         if value is None or value.shape != right.shape:
             shape = None if value is None else list(value.shape)
             found.append(f"{name} have the shape {shape}, the reference's have {list(right.shape)}")
-        elif name == "spikes":
-            if differing := int((value != right).sum()):
-                found.append(f"{differing} of {right.numel()} spikes differ")
-        elif not torch.allclose(value, right, rtol=1e-4, atol=1e-6):
-            found.append(f"{name} differ by up to {float((value - right).abs().max()):.2g}")
+            continue
+        near = SMALL * right.abs().max().item() if right.numel() else 0.0
+        same = value == right if name == "spikes" else value.isclose(right, rtol=close, atol=near)
+        differing = int((~same).sum())
+        if differing > flipped * right.numel():
+            apart = f", by up to {float((value - right).abs().max()):.2g}" if name != "spikes" else ""
+            found.append(f"{differing} of {right.numel()} {name} differ{apart}")
     return found
 
 

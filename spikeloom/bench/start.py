@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from .report import version_of
-from .runner import Case, NotInstalled, Outcome, Run, Shape
+from .machine import PEERS, version_of
+from .result import Shape
+from .runner import Case, NotInstalled, Outcome, Run
 
 IMPORT = """
 import json, time, torch, numpy
@@ -57,7 +58,7 @@ def in_fresh_process(code: str, cache: str) -> Outcome:
 def importing(library: str, cache: str) -> Run:
     """Import a library into a process that has torch and NumPy already."""
     if library != "spikeloom" and version_of(library) is None:
-        raise NotInstalled(f"not installed; pip install {library}")
+        raise NotInstalled(f"not installed; pip install {library}=={PEERS[library]}")
     return partial(in_fresh_process, IMPORT.format(library=library), cache)
 
 
@@ -82,6 +83,7 @@ START = Case(
     title="Until the first result, each in a fresh process, after torch is imported",
     axes=(),
     shapes=((),),
+    small=(),
     inputs=own_cache,
     contestants={
         OURS: partial(importing, "spikeloom"),
@@ -90,7 +92,7 @@ START = Case(
         FIRST_FILLED: first_call,
     },
     reference=FIRST_EMPTY,
+    ours=FIRST_FILLED,
     unchecked=(OURS, THEIRS),
-    standard=False,
     least_rounds=1,
 )

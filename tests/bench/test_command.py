@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import spikeloom.bench as registry
 from spikeloom.__main__ import main
-from spikeloom.bench import CASES, runner
-from spikeloom.bench.leaky import FLOOR, LEAKY, PEER, STEPPED, THREADS, UNROLLED
+from spikeloom.bench import runner
+from spikeloom.bench.leaky import FLOOR, LEAKY, PEER, STEPPED, UNROLLED
+from spikeloom.bench.memory import peak_of, peaks
+from spikeloom.bench.result import Result, load
 from spikeloom.bench.start import FIRST_CALL, OURS, START, in_fresh_process
+from spikeloom.bench.threads import THREADS
 from spikeloom.scan import threads
 
 
@@ -21,22 +25,47 @@ def one_run_a_turn_in_a_folder_of_its_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_case_is_found_by_its_name():
-    assert [case.name for case in CASES.values()] == list(CASES)
-    assert [name for name, case in CASES.items() if case.standard] == ["leaky"]
-
-
 def test_leaky_agrees_and_is_stored(tmp_path, capsys):
     assert main(["bench", "--shape", "6,2,3", "4,1,5", "--repeats", "2"]) == 0
     printed = capsys.readouterr().out
     assert "Leaky over [T, B, N], forward and backward, float32: T = 6, B = 2, N = 3; 2 rounds in turn" in printed
     assert "numba" in printed
     first, second = json.loads((tmp_path / "spikeloom-bench.json").read_text())["results"]
-    assert list(first["contestants"]) == [UNROLLED, STEPPED, PEER, FLOOR]
-    assert second["shape"] == {"T": 4, "B": 1, "N": 5}
-    ours, peer = first["contestants"][UNROLLED], first["contestants"][PEER]
-    assert ours["times_faster_than_peer"] == peer["median_s"] / ours["median_s"]
-    assert len(ours["samples_s"]) == 2
+    assert list(first["seconds"]) == [UNROLLED, STEPPED, PEER, FLOOR]
+    assert second["sizes"] == {"T": 4, "B": 1, "N": 5}
+    ours, peer = first["found"][UNROLLED], first["found"][PEER]
+    assert peer["times_ours"] == peer["median_s"] / ours["median_s"]
+    assert len(first["seconds"][UNROLLED]) == 2
+
+
+def test_a_sweep_is_measured_stored_and_drawn(monkeypatch, tmp_path, capsys):
+    small = replace(LEAKY, shapes=((6, 2, 3),), sweeps={"T": ((4, 2, 3), (7, 2, 3)), "N": ((6, 2, 5),)})
+    monkeypatch.setitem(registry.CASES, "leaky", small)
+    kept = tmp_path / "runs"
+    kept.mkdir()
+    arguments = ["--sweep", "--repeats", "1", "--store", str(kept), "--plot", str(tmp_path / "here.png")]
+    assert main(["bench", *arguments]) == 0
+    results = load(kept / "leaky.json").results
+    assert [result.swept for result in results] == [None, "T", "T", "N"]
+    assert [result.sizes["T"] for result in results] == [6, 4, 7, 6]
+    drawn = (kept / "leaky.svg").read_text()
+    assert all(word in drawn for word in ("T (B = 2, N = 3)", "N (T = 6, B = 2)", UNROLLED, FLOOR, "median, ms"))
+    assert (tmp_path / "here.png").read_bytes().startswith(b"\x89PNG")
+    first = (kept / "leaky.json").read_text()
+    assert main(["bench", "--repeats", "1", "--store", str(kept)]) == 0
+    assert len(load(kept / "leaky.json").results) == 1, "a run replaces what was stored of its case"
+    assert first != (kept / "leaky.json").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+def test_memory_is_that_of_one_run():
+    megabyte = 1 << 20
+    assert peak_of(lambda: None) < megabyte
+    assert 63 * megabyte < peak_of(lambda: torch.ones(1 << 24)) < 66 * megabyte
+    result = Result("leaky", "", {"T": 300, "B": 8, "N": 512}, UNROLLED, FLOOR, {UNROLLED: [1.0], FLOOR: [1.0]})
+    found = peaks(LEAKY, result)
+    assert list(found) == [UNROLLED], "a floor has its memory already"
+    assert found[UNROLLED] > 2 * 300 * 8 * 512 * 4, "spikes and a membrane at least"
 
 
 def test_disagreement_is_the_exit_status(monkeypatch, capsys):
@@ -63,7 +92,7 @@ def test_threads_leave_the_limit_as_it_was(capsys):
     before = threads.SERIAL_BELOW
     assert main(["bench", "--case", "threads", "--shape", "10,20", "--repeats", "1"]) == 0
     assert before == threads.SERIAL_BELOW
-    assert "one thread / this" in capsys.readouterr().out
+    assert "this / one thread" in capsys.readouterr().out
     assert max(t * m for t, m in THREADS.shapes) == 10_000_000
 
 
@@ -99,6 +128,10 @@ def test_wrong_arguments_are_told_with_the_usage(arguments, told, capsys):
         (["--shape", "0,2,3"], "case leaky got the shape 0,2,3; give T,B,N, each at least 1\n"),
         (["--case", "start", "--shape", "6"], "case start got the shape 6; it takes none\n"),
         (["--out", "no/such/folder/x.json"], "--out got no/such/folder/x.json; give the path of a file in a folder"),
+        (["--store", "no/such"], "--store got no/such; give the path of a folder that exists\n"),
+        (["--plot", "no/such/x.svg"], "--plot got no/such/x.svg for leaky; give a folder that exists, or a file"),
+        (["--case", "start", "--plot", "x.svg"], "--plot got cases without a sweep; of leaky, linear give one\n"),
+        (["--page", "no/such.md"], "--page got no/such.md; give the path of a page that exists"),
     ],
 )
 def test_what_cannot_be_run_is_a_sentence(arguments, told, capsys):

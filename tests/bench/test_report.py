@@ -1,67 +1,123 @@
-"""The report: the table reads well, and JSON holds what it was measured on and every sample."""
+"""What a run leaves: a table that reads well, JSON that gives everything back, a page filled in from it."""
 
 import json
+from dataclasses import replace
+
+import pytest
 
 import spikeloom as snn
-from spikeloom.bench.report import as_json, heading, machine, store, table, versions
-from spikeloom.bench.runner import Case, Result
+from spikeloom.bench.machine import machine, versions
+from spikeloom.bench.page import fill
+from spikeloom.bench.report import heading, table
+from spikeloom.bench.result import CannotRun, Record, Result, load, store
 
-CASE = Case(
-    name="made up",
-    title="Nothing at all",
-    axes=("T", "N"),
-    shapes=((3, 4),),
-    inputs=lambda shape: shape,
-    contestants={},
-    reference="ours",
-    peer="theirs",
-    floor="floor",
-)
 RESULT = Result(
-    case=CASE,
-    shape=(3, 4),
+    case="made up",
+    title="Nothing at all",
+    sizes={"T": 3, "N": 4},
+    ours="ours",
+    floor="floor",
     seconds={"ours": [0.003, 0.002, 0.004], "theirs": [0.06], "floor": [0.0015]},
     missing={"another": "not installed; pip install another"},
     disagreeing={"wrong": "not timed, because it disagrees with 'ours': 1 of 3 spikes differ"},
+    notes={"theirs": "fires later"},
     remarks="a remark",
+    memory={"ours": 3_000_000, "theirs": 120_000_000},
 )
 
 
 def test_table():
     assert table(RESULT) == (
         "Nothing at all: T = 3, N = 4; 3 rounds in turn\n"
-        "           median      min  theirs / this  this / floor\n"
-        "  -----------------------------------------------------\n"
-        "  ours    3.00 ms  2.00 ms            20x          2.0x\n"
-        "  theirs  60.0 ms  60.0 ms           1.0x           40x\n"
-        "  floor   1.50 ms  1.50 ms            40x          1.0x\n"
+        "           median      min  this / ours  this / floor  memory\n"
+        "  -----------------------------------------------------------\n"
+        "  ours    3.00 ms  2.00 ms         1.0x          2.0x  3.0 MB\n"
+        "  theirs  60.0 ms  60.0 ms          20x           40x  120 MB\n"
+        "  floor   1.50 ms  1.50 ms        0.50x          1.0x\n"
         "another: not installed; pip install another\n"
         "wrong: not timed, because it disagrees with 'ours': 1 of 3 spikes differ\n"
+        "theirs: fires later\n"
         "a remark"
     )
 
 
 def test_columns_that_nothing_is_known_of_are_left_out():
-    alone = Result(CASE, (3, 4), {"ours": [1.0]}, {}, {}, "")
+    alone = Result("alone", "Nothing", {}, "ours", None, {"law": [1.0]})
     assert table(alone).splitlines()[1].split() == ["median", "min"]
 
 
-def test_json_holds_everything(tmp_path):
-    store([RESULT], tmp_path / "bench.json")
-    stored = json.loads((tmp_path / "bench.json").read_text())
-    assert stored["machine"] == machine()
-    assert stored["versions"] == versions()
-    (result,) = stored["results"]
-    assert (result["case"], result["shape"]) == ("made up", {"T": 3, "N": 4})
-    assert result["contestants"]["ours"] == {
-        "median_s": 0.003,
-        "min_s": 0.002,
-        "times_faster_than_peer": 20,
-        "times_the_floor": 2,
-        "samples_s": [0.003, 0.002, 0.004],
-    }
-    assert list(result["missing"]) == ["another"]
-    assert list(result["disagreeing"]) == ["wrong"]
+def test_ratios_are_of_medians():
+    seconds = {"ours": [2.0, 9.0, 1.0], "theirs": [30.0, 10.0, 90.0], "floor": [0.5]}
+    result = replace(RESULT, seconds=seconds)
+    assert result.median("ours") == 2
+    assert result.times_ours("theirs") == 15
+    assert result.times_floor("ours") == 4
+    assert result.memory_times_ours("theirs") == 40
+
+
+def test_no_ratio_without_what_it_is_of():
+    result = replace(RESULT, seconds={"theirs": [1.0]}, memory={})
+    assert result.times_ours("theirs") is None
+    assert result.times_floor("theirs") is None
+    assert result.memory_times_ours("theirs") is None
+
+
+def test_json_gives_everything_back(tmp_path):
+    record = Record([RESULT, replace(RESULT, swept="T")])
+    store(record, tmp_path / "bench.json")
+    assert load(tmp_path / "bench.json") == record
+    told = json.loads((tmp_path / "bench.json").read_text())
+    assert told["machine"] == machine()
+    assert told["versions"] == versions()
+    ours = {"median_s": 0.003, "min_s": 0.002, "times_ours": 1, "times_floor": 2}
+    assert told["results"][0]["found"]["ours"] == ours
+
+
+PAGE = """# A page
+
+<!-- bench machine: made -->
+<!-- end -->
+<!-- bench summary: made -->
+<!-- end -->
+<!-- bench made -->
+old and wrong
+<!-- end -->
+The end.
+"""
+
+
+def test_a_page_is_filled_in_from_what_is_stored(tmp_path):
+    page, folder = tmp_path / "page.md", tmp_path / "runs"
+    folder.mkdir()
+    page.write_text(PAGE)
+    swept = [replace(RESULT, swept="N", sizes={"T": 3, "N": size}) for size in (4, 5)]
+    store(
+        Record([RESULT, *swept], {"cpu": "A chip", "cores": 2, "torch_threads": 1, "system": "Any"}),
+        folder / "made.json",
+    )
+    text = fill(page, folder)
+    assert "old and wrong" not in text
+    assert text.endswith("The end.\n")
+    assert "- A chip, 2 cores, 1 torch threads, Any; python" in text
+    assert (
+        "Nothing at all: T = 3, N = 4 (3 rounds).\n\n|  | median | min | this / ours | this / floor | memory |" in text
+    )
+    assert "|  | spikeloom | snnTorch | SpikingJelly | Norse | Sinabs | floor |" in text
+    assert "| Nothing at all: T = 3, N = 4 | 3.00 ms | - | - | - | - | 0.50x |" in text
+    assert "| theirs | 60.0 ms | 60.0 ms | 20x | 40x | 120 MB |" in text
+    assert "theirs: fires later. another: not installed; pip install another. wrong: not timed" in text
+    assert "Against N (T = 3); the others in times the first column:\n\n| N | ours | theirs | floor |" in text
+    assert "| 5 | 3.00 ms | 20x | 0.50x |" in text
+    page.write_text(text)
+    assert fill(page, folder) == text
+
+
+def test_a_run_that_is_not_stored_is_a_sentence(tmp_path):
+    (tmp_path / "page.md").write_text(PAGE)
+    with pytest.raises(
+        CannotRun, match=r"made.json is not there; store it: python -m spikeloom bench --suite --case made"
+    ):
+        fill(tmp_path / "page.md", tmp_path)
 
 
 def test_machine_and_versions():
@@ -70,4 +126,4 @@ def test_machine_and_versions():
     assert versions()["spikeloom"] == snn.__version__
     assert {"python", "torch", "numpy"} <= set(versions())
     assert str(machine()["cpu"]) in heading()
-    assert as_json([])["date"].endswith("+00:00")
+    assert Record([]).date.endswith("+00:00")

@@ -1,19 +1,22 @@
 """The runner: disagreement is not timed, turns alternate, ratios are of medians, shapes are checked."""
 
 import gc
+import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from spikeloom.bench import runner
+from spikeloom.bench.result import CannotRun
 from spikeloom.bench.runner import (
-    CannotRun,
     Case,
     NotInstalled,
-    Result,
+    Peer,
     disagreements,
     in_turn,
+    installed,
     run_case,
     timed,
     turn_size,
@@ -44,10 +47,11 @@ def case(**contestants):
         title="Nothing at all",
         axes=("T",),
         shapes=((3,),),
+        small=(3,),
         inputs=lambda shape: shape,
         contestants={"law": ready(), **contestants},
         reference="law",
-        peer="peer",
+        ours="law",
         floor="floor",
         unchecked=("floor",),
     )
@@ -82,8 +86,8 @@ def test_what_is_not_installed_is_told():
     [
         ({"spikes": SPIKES, "g": torch.ones(2)}, []),
         ({"spikes": SPIKES, "g": torch.ones(2) + 1e-6}, []),
-        ({"spikes": SPIKES, "g": torch.tensor([1.0, 1.5])}, ["g differ by up to 0.5"]),
-        ({"spikes": SPIKES, "g": torch.tensor([1.0, torch.nan])}, ["g differ by up to nan"]),
+        ({"spikes": SPIKES, "g": torch.tensor([1.0, 1.5])}, ["1 of 2 g differ, by up to 0.5"]),
+        ({"spikes": SPIKES, "g": torch.tensor([1.0, torch.nan])}, ["1 of 2 g differ, by up to nan"]),
         ({"spikes": SPIKES}, ["g have the shape None, the reference's have [2]"]),
         ({"spikes": SPIKES + 1e-6, "g": torch.ones(2)}, ["3 of 3 spikes differ"]),
         ({"spikes": SPIKES[:2], "g": torch.ones(2)}, ["spikes have the shape [2], the reference's have [3]"]),
@@ -93,19 +97,40 @@ def test_differences_are_sentences(got, told):
     assert disagreements(got, {"spikes": SPIKES, "g": torch.ones(2), "seconds": torch.zeros(1)}) == told
 
 
-def test_ratios_are_of_medians():
-    seconds = {"law": [5.0], "ours": [2.0, 9.0, 1.0], "peer": [30.0, 10.0, 90.0], "floor": [0.5]}
-    result = Result(case(), (3,), seconds, {}, {}, "")
-    assert result.median("ours") == 2
-    assert result.speed_up("ours") == 15
-    assert result.speed_up("peer") == 1
-    assert result.times_floor("ours") == 4
+def test_small_numbers_are_compared_with_the_largest_of_their_tensor():
+    right = {"g": torch.tensor([100.0, 1e-9, 0.0])}
+    assert disagreements({"g": torch.tensor([100.0, 5e-4, -5e-4])}, right) == []
+    assert disagreements({"g": torch.tensor([100.0, 5e-3, 0.0])}, right) == ["1 of 3 g differ, by up to 0.005"]
+    tiny = {"g": right["g"] * 1e-9}
+    assert disagreements({"g": torch.zeros(3)}, tiny) == ["1 of 3 g differ, by up to 1e-07"]
 
 
-def test_no_ratio_without_what_it_is_of():
-    result = Result(case(), (3,), {"law": [1.0]}, {}, {}, "")
-    assert result.speed_up("law") is None
-    assert result.times_floor("law") is None
+def test_a_case_may_ask_for_less():
+    assert disagreements({"loss": torch.tensor([2.001])}, {"loss": torch.tensor([2.0])}, close=1e-3) == []
+
+
+def test_a_peer_is_compared_with_its_twin_and_may_flip_one_spike_in_many():
+    theirs, wanted = torch.zeros(20_000), torch.ones(20_000)
+    flipped = [ready(spikes=torch.cat([torch.zeros(n), wanted[n:]])) for n in (2, 3)]
+    twin = ready(spikes=wanted)
+    peers = {str(n): Peer(prepare, twin, "fires always") for n, prepare in enumerate([*flipped, absent])}
+    made = replace(case(law=ready(spikes=theirs)), peers=peers)
+    result = run_case(made, (3,), repeats=1, peers=True)
+    assert list(result.seconds) == ["law", "0"]
+    assert result.notes == {"0": "fires always"}
+    assert result.disagreeing["1"].endswith("the plain loop of its equation: 3 of 20000 spikes differ")
+    assert list(result.missing) == ["2"]
+    assert list(run_case(made, (3,), repeats=1).seconds) == ["law"], "only if they are asked for"
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [("spikingjelly.clock", "spikingjelly==2.0.0"), ("norse", "norse==1.1.0"), ("another.thing", "another")],
+)
+def test_how_to_get_a_library(monkeypatch, module, told):
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
+    with pytest.raises(NotInstalled, match=rf"not installed \(.*\); pip install {told}$"):
+        installed(module)
 
 
 def test_contestants_take_turns_with_the_collector_off():

@@ -1,0 +1,132 @@
+"""The cases of networks without recurrence: a Linear at any density, convolutions, and the memory of three layers."""
+
+from dataclasses import replace
+from functools import partial
+
+from torch import Tensor, nn
+
+from .leaky import PEER, STEPPED, TX, UNROLLED
+from .networks import (
+    ACCELERATED,
+    PRODUCTS,
+    Leaky,
+    Work,
+    contestants,
+    densities,
+    exact,
+    libraries,
+    spikes,
+    stepped,
+    unrolled,
+)
+from .result import Shape
+from .runner import Case
+
+DENSITY = (*TX, "percent")
+CURRENT = 0.67
+"""The standard deviation of what comes out of a Linear, whatever the density of the spikes that go in."""
+
+
+def linear(leaky: Leaky, shape: Shape) -> nn.Sequential:
+    """One Linear and its neurons, as many as inputs."""
+    size, percent = shape[2:]
+    gain = CURRENT / (percent / 100) ** 0.5
+    return exact(nn.Sequential(nn.Linear(size, size), leaky(0.5)), (gain,))
+
+
+def trains(shape: Shape) -> Tensor:
+    """Spikes [T, B, N], so many percent of the values."""
+    return spikes(shape[:3], shape[3] / 100)
+
+
+def convolutional(leaky: Leaky, shape: Shape) -> nn.Sequential:
+    """The network of snnTorch's tutorial 6, on images of 28 x 28."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 12, 5), nn.MaxPool2d(2), leaky(0.5),
+        nn.Conv2d(12, 64, 5), nn.MaxPool2d(2), leaky(0.5),
+        nn.Flatten(), nn.Linear(64 * 4 * 4, 10), leaky(0.5),
+    )  # fmt: skip
+    return exact(net, (1.0, 1.25, 1.7))
+
+
+def deep(leaky: Leaky, shape: Shape) -> nn.Sequential:
+    """Three Linears and their neurons."""
+    layers = [layer for _ in range(3) for layer in (nn.Linear(shape[2], shape[2]), leaky(0.5))]
+    return exact(nn.Sequential(*layers), (3.0, 3.0, 3.0))
+
+
+SPARSE = Work(linear, trains)
+FORWARD = replace(SPARSE, training=False)
+IMAGES = Work(convolutional, lambda shape: spikes((shape[1], 1, 28, 28), 0.15), static=True, slope=25)
+DEEP = Work(deep, lambda shape: spikes(shape, 0.05))
+
+network = partial(Case, reference=STEPPED, ours=ACCELERATED, floor=PRODUCTS, unchecked=(PRODUCTS,))
+
+LINEAR = network(
+    name="linear",
+    title="Linear + Leaky over [T, B, N], percent of the inputs spikes, forward and weight gradient",
+    axes=DENSITY,
+    shapes=((500, 16, 512, 5), (250, 16, 1024, 5)),
+    small=(12, 4, 33, 10),
+    inputs=SPARSE.task,
+    contestants=contestants(SPARSE),
+    peers=libraries(SPARSE),
+    sweeps={
+        "N": tuple((500, 16, size, 5) for size in (64, 127, 256, 500, 512, 1000, 1024, 2048)),
+        "percent": tuple((500, 16, 512, percent) for percent in (1, 2, 5, 10, 15, 20, 30, 50)),
+    },
+    remarks=densities(SPARSE),
+    memory=True,
+)
+
+INFERENCE = network(
+    name="inference",
+    title="Linear + Leaky over [T, B, N], percent of the inputs spikes, inference",
+    axes=DENSITY,
+    shapes=((100, 32, 1000, 5), (500, 1, 128, 5), (500, 1, 512, 5)),
+    small=(12, 4, 33, 10),
+    inputs=FORWARD.task,
+    contestants=contestants(FORWARD),
+    peers=libraries(FORWARD),
+    remarks=densities(FORWARD),
+)
+
+CONVOLUTION = network(
+    name="convolution",
+    title="The network of snnTorch's tutorial 6, T steps of B static images, forward and weight gradients",
+    axes=("T", "B"),
+    shapes=((50, 32),),
+    small=(8, 2),
+    inputs=IMAGES.task,
+    contestants=contestants(IMAGES),
+    remarks=densities(IMAGES),
+    memory=True,
+)
+
+CHECKPOINTED = "spikeloom, checkpoint=32"
+
+
+MEMORY = network(
+    name="memory",
+    title="Three times Linear + Leaky over [T, B, N], 5 percent of the inputs spikes, forward and weight gradients",
+    axes=TX,
+    shapes=((1000, 16, 1024),),
+    small=(40, 4, 33),
+    inputs=DEEP.task,
+    contestants={
+        UNROLLED: unrolled(DEEP, False),
+        CHECKPOINTED: unrolled(DEEP, False, checkpoint=32),
+        ACCELERATED: unrolled(DEEP, True),
+        PEER: stepped(DEEP, "snntorch"),
+    },
+    reference=UNROLLED,
+    ours=UNROLLED,
+    floor=None,
+    unchecked=(),
+    peers=libraries(DEEP),
+    remarks=densities(DEEP),
+    memory=True,
+    least_rounds=1,
+)
+
+FEEDFORWARD = (LINEAR, INFERENCE, CONVOLUTION, MEMORY)

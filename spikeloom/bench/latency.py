@@ -1,0 +1,95 @@
+"""One row, one step at a time: how long a network takes to answer."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+import spikeloom as snn
+
+from .feedforward import CURRENT
+from .leaky import PEER, STEPPED
+from .networks import exact, spikes
+from .peers import LIBRARIES, Library, Neurons
+from .result import Shape
+from .runner import Case, Outcome, Peer, Run, installed
+
+DENSITY = 0.05
+PRODUCT = "the Linear alone"
+
+
+def trains(shape: Shape) -> Tensor:
+    """Spikes [T, 1, N]."""
+    steps, size = shape
+    return spikes((steps, 1, size), DENSITY)
+
+
+def linear(x: Tensor) -> nn.Linear:
+    """The weights, the same each time."""
+    size = x.shape[-1]
+    layer = nn.Linear(size, size)
+    exact(nn.Sequential(layer), (CURRENT / DENSITY**0.5,))
+    return layer
+
+
+def by_the_step(step: Callable[[Tensor], Tensor], restart: Callable[[], object], x: Tensor) -> Run:
+    """The seconds that a step takes in the mean over a sequence."""
+
+    def run() -> Outcome:
+        restart()
+        with torch.no_grad():
+            begun = time.perf_counter()
+            spk = [step(x_t) for x_t in x.unbind(0)]
+            seconds = (time.perf_counter() - begun) / len(x)
+        return {"spikes": torch.stack(spk), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+
+    return run
+
+
+def stepped_by(library: ModuleType, x: Tensor) -> Run:
+    """This library or snnTorch."""
+    lif = library.Leaky(beta=0.5, init_hidden=True)
+    return by_the_step(nn.Sequential(linear(x), lif), lif.reset_mem, x)
+
+
+def another(make: Callable[[float], Neurons], x: Tensor) -> Run:
+    """Another library's neurons."""
+    layer, neurons = linear(x), make(0.5)
+    return by_the_step(lambda x_t: neurons.step(layer(x_t)), neurons.restart, x)
+
+
+def twin(library: Library, x: Tensor) -> Run:
+    """The plain loop of its equation, over all time."""
+    layer, neurons = linear(x), library.twin(0.5)
+    return lambda: {"spikes": neurons(layer(x)).detach()}
+
+
+def product(x: Tensor) -> Run:
+    """The Linear of each step."""
+    return by_the_step(linear(x), lambda: None, x)
+
+
+LATENCY = Case(
+    name="latency",
+    title="Linear + Leaky, one row, one step of T with N inputs, inference",
+    axes=("T", "N"),
+    shapes=((500, 128), (500, 512)),
+    small=(12, 33),
+    inputs=trains,
+    contestants={
+        STEPPED: partial(stepped_by, snn),
+        PEER: lambda x: stepped_by(installed("snntorch"), x),
+        PRODUCT: product,
+    },
+    reference=PEER,
+    ours=STEPPED,
+    floor=PRODUCT,
+    unchecked=(PRODUCT,),
+    peers={
+        name: Peer(partial(another, library.neurons), partial(twin, library), library.note)
+        for name, library in LIBRARIES.items()
+    },
+)

@@ -1,0 +1,68 @@
+"""How much memory a contestant needs at its peak: measured in a process of its own, which does nothing else."""
+
+import gc
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from .result import Result, Shape
+from .runner import Case, Prepare
+from .start import in_fresh_process
+
+MEASURE = """
+import json
+from spikeloom.bench import CASES
+from spikeloom.bench.memory import extra
+print(json.dumps({{"bytes": extra(CASES[{case!r}], {shape!r}, {name!r})}}))
+"""
+
+
+def peaks(case: Case, result: Result, cache: str | None = None) -> dict[str, int]:
+    """The peaks of all that were timed, the floor apart; none where the system does not tell.
+
+    Args:
+        case: the case.
+        result: what was timed, at which shape.
+        cache: where kernels are kept, so that only the first process compiles them; None takes a folder that goes.
+    """
+    if sys.platform != "linux":
+        return {}
+    with tempfile.TemporaryDirectory(prefix="spikeloom-bench-", ignore_cleanup_errors=True) as folder:
+        return {
+            name: int(in_fresh_process(code_for(case, tuple(result.sizes.values()), name), cache or folder)["bytes"])
+            for name in result.seconds
+            if name not in case.unchecked
+        }
+
+
+def code_for(case: Case, shape: Shape, name: str) -> str:
+    """What the process of a contestant runs."""
+    return MEASURE.format(case=case.name, shape=shape, name=name)
+
+
+def extra(case: Case, shape: Shape, name: str) -> int:
+    """The bytes of resident memory that one run needs at its peak, beyond what was there before it.
+
+    A run at the small shape comes first: modules are loaded and kernels compiled by it.
+    """
+    prepare: Prepare = case.contestants[name] if name in case.contestants else case.peers[name].prepare
+    prepare(case.inputs(case.small))()
+    run = prepare(case.inputs(shape))
+    gc.collect()
+    return peak_of(run)
+
+
+def peak_of(action: Callable[[], object]) -> int:
+    """The bytes by which resident memory rose while something ran, on Linux."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    before = resident("VmRSS")
+    action()
+    return max(0, resident("VmHWM") - before)
+
+
+def resident(name: str) -> int:
+    """A line of the process's status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,99 @@
+"""The tables of a page, filled in from stored runs, so that no number on it is typed by hand.
+
+A page marks each place by `<!-- bench NAME -->` and `<!-- end -->`. Between them come the tables of the case of that name;
+or, for `<!-- bench summary: NAME NAME -->`, a row for each of these cases; or, for `<!-- bench machine: NAME NAME -->`,
+what they were measured on.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .leaky import PEER
+from .peers import LIBRARIES
+from .report import columns, duration, headline, markdown, times
+from .result import CannotRun, Record, Result, load
+
+PLACE = re.compile(r"(<!-- bench ([\w:\- ]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def fill(page: Path, folder: Path) -> str:
+    """The text of a page with its tables made anew from the runs stored in a folder.
+
+    Raises:
+        CannotRun: if the page or a run is not there.
+    """
+    if not page.is_file():
+        raise CannotRun(f"--page got {page}; give the path of a page that exists, such as docs/benchmarks.md")
+
+    def filled(place: re.Match[str]) -> str:
+        opening, asked, end = place.groups()
+        return f"{opening}{told(asked, lambda name: run_of(folder, name))}\n{end}"
+
+    return PLACE.sub(filled, page.read_text())
+
+
+def run_of(folder: Path, name: str) -> Record:
+    """The stored run of a case."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise CannotRun(
+            f"{path} is not there; store it: python -m spikeloom bench --suite --case {name} --store {folder}"
+        )
+    return load(path)
+
+
+def told(asked: str, run: Callable[[str], Record]) -> str:
+    """What comes between the marks of one place."""
+    kind, _, names = asked.partition(":")
+    if names:
+        return {"machine": machine, "summary": summary}[kind]([run(name) for name in names.split()])
+    record = run(asked)
+    parts = [shown(result) for result in record.results if result.swept is None]
+    if swept := [result for result in record.results if result.swept is not None]:
+        parts += [sweep([r for r in swept if r.swept == axis]) for axis in dict.fromkeys(r.swept for r in swept)]
+    return "\n\n".join(parts)
+
+
+def machine(records: list[Record]) -> str:
+    """On what the runs were made, a sentence for each set of them that shares it."""
+    lines = {}
+    for record in records:
+        versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+        threads = f"{record.machine['cores']} cores, {record.machine['torch_threads']} torch threads"
+        lines[f"{record.machine['cpu']}, {threads}, {record.machine['system']}; {versions}"] = record.date[:10]
+    return "\n".join(f"- {line} ({date})." for line, date in lines.items())
+
+
+def summary(records: list[Record]) -> str:
+    """A row for each case, at its first shape: ours, and how many times as long the others and the floor take."""
+    results = [record.results[0] for record in records]
+    table = {"": [headline(result) for result in results], "spikeloom": [duration(r.median(r.ours)) for r in results]}
+    for name in (PEER, *LIBRARIES):
+        table[name] = [times(result.times_ours(name)) if name in result.seconds else "-" for result in results]
+    table["floor"] = [times(r.times_ours(r.floor)) if r.floor in r.seconds and r.floor else "-" for r in results]
+    return markdown(table)
+
+
+def shown(result: Result) -> str:
+    """One case at one shape."""
+    rounds = max(map(len, result.seconds.values()))
+    apart = [f"{name}: {why}." for name, why in {**result.notes, **result.missing, **result.disagreeing}.items()]
+    remark = result.remarks.partition("\n")[0]
+    notes = [f"{remark}." if "%" in remark else "", *apart]
+    title = f"{headline(result)} ({rounds} rounds)."
+    return "\n\n".join(filter(None, [title, markdown(columns(result)), " ".join(filter(None, notes))]))
+
+
+def sweep(results: list[Result]) -> str:
+    """One axis: a row for each size, ours and how many times as long the others take."""
+    first, axis = results[0], results[0].swept or ""
+    others = [name for name in dict.fromkeys(n for r in results for n in r.seconds) if name != first.ours]
+    table = {
+        axis: [str(result.sizes[axis]) for result in results],
+        first.ours: [duration(result.median(first.ours)) for result in results],
+    }
+    for name in others:
+        table[name] = [times(result.times_ours(name)) if name in result.seconds else "" for result in results]
+    fixed = ", ".join(f"{other} = {size}" for other, size in first.sizes.items() if other != axis)
+    return f"Against {axis} ({fixed}); the others in times the first column:\n\n{markdown(table)}"

@@ -1,0 +1,222 @@
+"""The leaky neurons of other libraries, set to the same dynamics as far as they go.
+
+All of them take the threshold off the membrane within the step of the spike, where snnTorch, and so this library, does
+it one step later:
+
+    mem' = beta mem + x,    spk = H(mem' - threshold),    mem = mem' - spk threshold.
+
+`twin` is this equation as a cell of this library's, on the plain loop; what else differs is each one's note.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import spikeloom as snn
+from spikeloom import ops
+
+from .runner import installed
+
+
+class Neurons(nn.Module):
+    """Leaky neurons of one kind: a whole sequence from zero, or a step from where the last one ended."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The spikes [T, B, *N] for inputs [T, B, *N], from zero."""
+        raise NotImplementedError
+
+    def membranes(self, x: Tensor) -> Tensor:
+        """The membranes [T, B, *N] of the same run."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor) -> Tensor:
+        """The spikes [B, *N] for inputs [B, *N], from where the last step ended."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Set the state to zero."""
+        raise NotImplementedError
+
+    def by_steps(self, x: Tensor) -> Tensor:
+        """The sequence step by step: faster where a library takes its input apart by an index, which makes the backward
+        of T steps clear T gradients of the whole sequence.
+        """
+        self.restart()
+        return torch.stack([self.step(x_t) for x_t in x.unbind(0)])
+
+
+@snn.cell
+def TakenAtOnce(x: Any, mem: Any, *, beta: Any = 0.9, gain: Any = 1.0, threshold: Any = 1.0, below: Any = 1.0) -> Any:
+    """The neuron of the other libraries, as an equation; `below` is the number before the threshold."""
+    mem = beta * mem + gain * x
+    spk = ops.spike(mem - below)
+    return spk, mem - spk * threshold
+
+
+def before(threshold: float) -> float:
+    """The largest number of single precision below a threshold: what is above it has reached the threshold.
+
+    >>> before(1.0) < 1.0 == before(1.0) + 2**-24
+    True
+    """
+    return float(torch.nextafter(torch.tensor(threshold), torch.tensor(0.0)))
+
+
+class Ours(Neurons):
+    """This library's neurons of that equation, on a backend."""
+
+    def __init__(self, beta: float, backend: str = "numba", **options: Any) -> None:
+        super().__init__()
+        self.lif = TakenAtOnce(beta=beta, init_hidden=True, output=True, **{"below": before(1.0), **options})
+        self.backend = backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.traced(x)[0]
+
+    def membranes(self, x: Tensor) -> Tensor:
+        return self.traced(x)[1]
+
+    def traced(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes and membranes."""
+        self.restart()
+        with snn.backend(self.backend):
+            spk, mem = snn.unroll(self.lif, x)
+        return spk, mem
+
+    def step(self, x: Tensor) -> Tensor:
+        spk: Tensor = self.lif(x)[0]
+        return spk
+
+    def restart(self) -> None:
+        self.lif.reset_mem()
+
+
+class SpikingJelly(Neurons):
+    """LIFNode, with its input undamped and a reset by subtraction."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        package = "spikingjelly.activation_based"
+        lif = installed(f"{package}.neuron").LIFNode
+        atan = installed(f"{package}.surrogate").ATan(2.0)
+        options = {"tau": 1 / (1 - beta), "decay_input": False, "v_reset": None, "surrogate_function": atan}
+        self.sequence, self.single = lif(step_mode="m", **options), lif(step_mode="s", **options)
+        self.traced = lif(step_mode="m", store_v_seq=True, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sequence.reset()
+        spk: Tensor = self.sequence(x)
+        return spk
+
+    def membranes(self, x: Tensor) -> Tensor:
+        self.traced.reset()
+        self.traced(x)
+        mem: Tensor = self.traced.v_seq
+        return mem
+
+    def step(self, x: Tensor) -> Tensor:
+        spk: Tensor = self.single(x)
+        return spk
+
+    def restart(self) -> None:
+        self.single.reset()
+
+
+class Norse(Neurons):
+    """LIFBoxCell, in steps of such a length that its membrane decays by beta, called once per step."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        norse = installed("norse.torch")
+        reset = installed("norse.torch.functional.reset").reset_subtract
+        rest = torch.tensor(1 - beta)
+        parameters = norse.LIFBoxParameters(tau_mem_inv=rest, v_th=rest, reset_method=reset)
+        self.cell = norse.LIFBoxCell(parameters, dt=1.0)
+        self.state = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.by_steps(x)
+
+    def step(self, x: Tensor) -> Tensor:
+        spk, self.state = self.cell(x, self.state)
+        return spk
+
+    def restart(self) -> None:
+        self.state = None
+
+
+class Sinabs(Neurons):
+    """LIF with one spike a step at most and its input undamped, called once per step, on [B, 1, *N]."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        activation = installed("sinabs.activation")
+        self.lif = installed("sinabs.layers").LIF(
+            tau_mem=-1 / math.log(beta),
+            norm_input=False,
+            spike_fn=activation.SingleSpike,
+            reset_fn=activation.MembraneSubtract(),
+            surrogate_grad_fn=arc_tangent,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.by_steps(x)
+
+    def step(self, x: Tensor) -> Tensor:
+        spk: Tensor = self.lif(x.unsqueeze(1)).squeeze(1)
+        return spk
+
+    def restart(self) -> None:
+        self.lif.reset_states()
+
+
+def arc_tangent(v_mem: Tensor, spike_threshold: float) -> Tensor:
+    """The derivative that stands for that of the spike: the default of snnTorch and of this library."""
+    slope: Tensor = 1 / (1 + (math.pi * (v_mem - spike_threshold)).square())
+    return slope
+
+
+@dataclass(frozen=True)
+class Library:
+    """How a library's neurons are made.
+
+    Args:
+        neurons: makes them for a decay.
+        twin: makes this library's of the same dynamics, on the plain loop.
+        note: in what these differ from snnTorch's.
+    """
+
+    neurons: Callable[[float], Neurons]
+    twin: Callable[[float], Neurons]
+    note: str
+
+
+AT_ONCE = "resets within the step of the spike"
+REACHED = f"{AT_ONCE}, and fires at the threshold too"
+
+
+def twin(beta: float) -> Neurons:
+    """The plain loop over the equation."""
+    return Ours(beta, "loop")
+
+
+def damped(beta: float) -> Neurons:
+    """That of Norse: scaled by 1 - beta, H(0) = 0, and the surrogate 1 / (1 + |u|)^2."""
+    scale = 1 - beta
+    surrogate = snn.surrogate.fast_sigmoid(1)
+    return Ours(beta, "loop", gain=scale, threshold=scale, below=scale, spike_grad=surrogate)
+
+
+LIBRARIES: Mapping[str, Library] = {
+    "SpikingJelly": Library(SpikingJelly, twin, REACHED),
+    "Norse": Library(Norse, damped, f"{AT_ONCE}; is scaled by 1 - beta; has a surrogate of its own, 1 / (1 + |u|)^2"),
+    "Sinabs": Library(Sinabs, twin, REACHED),
+}
+"""Who is measured with ``--peers``."""
+
+OURS = Library(Ours, twin, REACHED)
+"""This library with the equation of SpikingJelly and Sinabs."""

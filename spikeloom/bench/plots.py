@@ -1,0 +1,59 @@
+"""Pictures of a sweep: time against an axis, both logarithmic, with the floor drawn in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .result import CannotRun, Result
+
+LOOK: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "spikeloom",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+COLOURS = ("#c2410c", "#d97706", "#8b5cf6", "#1d4ed8", "#0891b2", "#15803d", "#be185d", "#57534e")
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Draw the sweeps of one case, one panel for each axis.
+
+    Args:
+        results: those of one case, at least one of them swept.
+        path: the file; its ending says the format, as in .svg or .png.
+
+    Raises:
+        CannotRun: without Matplotlib.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise CannotRun(f"--plot needs Matplotlib ({error}); pip install 'spikeloom[plot]'") from error
+    axes = list(dict.fromkeys(result.swept for result in results if result.swept))
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(4.6 * len(axes) + 1.6, 3.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels: Any = figure.subplots(1, len(axes), squeeze=False, sharey=True)[0]
+        for panel, axis in zip(panels, axes, strict=True):
+            draw(panel, [result for result in results if result.swept == axis], axis)
+        panels[0].set_ylabel("median, ms")
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        figure.suptitle(results[0].title, fontsize=9)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def draw(panel: Any, results: Sequence[Result], axis: str) -> None:
+    """The lines of one axis: a contestant each, the floor dashed."""
+    names = list(dict.fromkeys(name for result in results for name in result.seconds))
+    for number, name in enumerate(names):
+        there = [result for result in results if name in result.seconds]
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": "o", "markersize": 3}
+        if name == results[0].floor:
+            style = {"color": "black", "linestyle": "--"}
+        panel.plot([r.sizes[axis] for r in there], [1e3 * r.median(name) for r in there], label=name, **style)
+    fixed = ", ".join(f"{other} = {size}" for other, size in results[0].sizes.items() if other != axis)
+    panel.set(xscale="log", yscale="log", xlabel=f"{axis} ({fixed})")
+    panel.grid(alpha=0.2)

@@ -1,0 +1,38 @@
+"""The pages that show benchmarks: every number on them is that of a stored run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spikeloom.bench import SUITE
+from spikeloom.bench.page import PLACE, fill
+from spikeloom.bench.result import load
+
+ROOT = Path(__file__).parents[2]
+STORED = ROOT / "docs" / "benchmarks"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+@pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"], ids=lambda page: page.name)
+def test_page_is_that_of_the_stored_runs(page):
+    told = page.read_text()
+    assert PLACE.search(told)
+    assert fill(page, STORED) == told, "python -m spikeloom bench --page README.md docs/benchmarks.md"
+
+
+def test_the_page_shows_every_case_of_the_suite():
+    shown = set(re.findall(r"<!-- bench (\w+) -->", PAGE.read_text()))
+    assert shown == {case.name for case in SUITE}
+
+
+@pytest.mark.parametrize("case", SUITE, ids=lambda case: case.name)
+def test_a_stored_run_is_complete(case):
+    """Nothing that disagreed, and all shapes and sizes that the case has today."""
+    results = load(STORED / f"{case.name}.json").results
+    shapes = [tuple(result.sizes.values()) for result in results]
+    assert shapes == [*case.shapes, *(shape for points in case.sweeps.values() for shape in points)]
+    for result in results:
+        assert not result.disagreeing
+        assert set(result.seconds) | set(result.missing) == {*case.contestants, *case.peers}
+    assert bool(results[0].memory) == case.memory
