@@ -2,10 +2,10 @@
 
 import gc
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ..scan.cache import cache_dir
 from .result import Result, Shape
 from .runner import Case, Prepare
 from .start import in_fresh_process
@@ -18,27 +18,16 @@ print(json.dumps({{"bytes": extra(CASES[{case!r}], {shape!r}, {name!r})}}))
 """
 
 
-def peaks(case: Case, result: Result, cache: str | None = None) -> dict[str, int]:
-    """The peaks of all that were timed, the floor apart; none where the system does not tell.
-
-    Args:
-        case: the case.
-        result: what was timed, at which shape.
-        cache: where kernels are kept, so that only the first process compiles them; None takes a folder that goes.
-    """
+def peaks(case: Case, result: Result) -> dict[str, int]:
+    """The peaks of all that were timed, the floor apart; none where the system does not tell."""
     if sys.platform != "linux":
         return {}
-    with tempfile.TemporaryDirectory(prefix="spikeloom-bench-", ignore_cleanup_errors=True) as folder:
-        return {
-            name: int(in_fresh_process(code_for(case, tuple(result.sizes.values()), name), cache or folder)["bytes"])
-            for name in result.seconds
-            if name not in case.unchecked
-        }
-
-
-def code_for(case: Case, shape: Shape, name: str) -> str:
-    """What the process of a contestant runs."""
-    return MEASURE.format(case=case.name, shape=shape, name=name)
+    shape, kernels = tuple(result.sizes.values()), str(cache_dir())
+    return {
+        name: int(in_fresh_process(MEASURE.format(case=case.name, shape=shape, name=name), kernels)["bytes"])
+        for name in result.seconds
+        if name not in case.unchecked
+    }
 
 
 def extra(case: Case, shape: Shape, name: str) -> int:

@@ -1,7 +1,7 @@
 """The tables of a page, filled in from stored runs, so that no number on it is typed by hand.
 
 A page marks each place by `<!-- bench NAME -->` and `<!-- end -->`. Between them come the tables of the case of that
-name; or, for `<!-- bench summary: NAME NAME -->`, a row for each of these cases; or, for `<!-- bench machine: NAME NAME -->`,
+name. `<!-- bench summary: NAME NAME -->` asks for a row for each of the cases, `<!-- bench machine: NAME NAME -->` for
 what they were measured on.
 """
 

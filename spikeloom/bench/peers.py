@@ -142,6 +142,7 @@ class Norse(Neurons):
         return self.by_steps(x)
 
     def step(self, x: Tensor) -> Tensor:
+        spk: Tensor
         spk, self.state = self.cell(x, self.state)
         return spk
 
