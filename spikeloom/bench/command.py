@@ -8,7 +8,7 @@ from pathlib import Path
 from . import CASES, SUITE
 from .memory import peaks
 from .page import fill
-from .plots import plot
+from .plots import check_matplotlib, plot
 from .report import heading, table
 from .result import CannotRun, Record, Result, Shape, store
 from .runner import BUDGET, Case, run_case
@@ -109,6 +109,8 @@ def check_places(arguments: argparse.Namespace, chosen: list[Case]) -> None:
         raise CannotRun(f"--out got {arguments.out}; give the path of a file in a folder that exists")
     if arguments.store and not arguments.store.is_dir():
         raise CannotRun(f"--store got {arguments.store}; give the path of a folder that exists")
+    if arguments.plot or (arguments.store and arguments.sweep):
+        check_matplotlib()
     if not (place := arguments.plot):
         return
     swept = [case.name for case in chosen if case.sweeps]

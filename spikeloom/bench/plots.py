@@ -16,6 +16,14 @@ LOOK: Any = {
 COLOURS = ("#c2410c", "#d97706", "#8b5cf6", "#1d4ed8", "#0891b2", "#15803d", "#be185d", "#57534e")
 
 
+def check_matplotlib() -> None:
+    """Raise `CannotRun` without Matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise CannotRun(f"pictures of a sweep need Matplotlib ({error}); pip install 'spikeloom[plot]'") from error
+
+
 def plot(results: Sequence[Result], path: Path) -> None:
     """Draw the sweeps of one case, one panel for each axis.
 
@@ -26,12 +34,11 @@ def plot(results: Sequence[Result], path: Path) -> None:
     Raises:
         CannotRun: without Matplotlib.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CannotRun(f"--plot needs Matplotlib ({error}); pip install 'spikeloom[plot]'") from error
+    check_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     axes = list(dict.fromkeys(result.swept for result in results if result.swept))
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(4.6 * len(axes) + 1.6, 3.6), layout="constrained")

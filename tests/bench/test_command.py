@@ -57,6 +57,13 @@ def test_a_sweep_is_measured_stored_and_drawn(monkeypatch, tmp_path, capsys):
     assert first != (kept / "leaky.json").read_text()
 
 
+def test_without_matplotlib_nothing_is_measured_in_vain(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "--sweep", "--store", str(tmp_path)]) == 1
+    assert "pip install 'spikeloom[plot]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 def test_memory_is_that_of_one_run():
     megabyte = 1 << 20
