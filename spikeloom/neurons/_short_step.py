@@ -36,16 +36,14 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
         return None
     if not kernel_at_hand(program, x) or why_by_methods(neuron) or may_be_misplaced(neuron):
         return None
-    names, states = neuron._state_names(), []
-    shape, dtype = x.shape, x.dtype
-    for name, state in zip(names, given, strict=True):
-        if state is None:
-            state = own[name]
+    names, shape, dtype = neuron._state_names(), x.shape, x.dtype
+    states = [own[name] if state is None else state for name, state in zip(names, given, strict=True)]
+    for state in states:
         if not _fits(state, shape, dtype):
             return None
-        states.append(state)
     outs = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, x))
-    own.update(zip(names, outs[1:], strict=True))
+    for name, state in zip(names, outs[1:], strict=True):
+        own[name] = state
     own["_before"], own["_reset"] = states[-1].detach() if isinstance(neuron.model, Model) else None, None
     return outs
 
@@ -53,12 +51,11 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
 def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
     """The hoisted values of the program. Those of numbers that are not learned are looked up by the numbers."""
     program: Program = neuron._program
-    values, numbers = neuron._values(), []
+    values = neuron._values()
     for value in values.values():
         if value.dim() or value.requires_grad or not value.is_cpu:
             return program.hoist(checked_params(values, x, x.dtype, neuron._label))
-        numbers.append(value.item())
-    return constants(program.key, x.dtype, tuple(numbers))
+    return constants(program.key, x.dtype, tuple([value.item() for value in values.values()]))
 
 
 def _fits(state: Any, shape: torch.Size, dtype: torch.dtype) -> bool:

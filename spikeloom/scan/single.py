@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from . import arena
-from .emit_numba import Variant
-from .kernels import kernel, spread, sum_to
+from .emit_numba import Variant, backward_words
+from .kernels import address, kernel, spread, sum_to
 from .program import Constants, program_of
 from .saved import saved_by
 from .threads import Entry
@@ -31,6 +31,10 @@ class Plan:
     Attributes:
         kept: which tensors the backward reads, of the input, the old states and the new ones, counted in this order;
             the last new state always, for its shape.
+        words: of a backward, without any address; T is 1.
+        read_at, written_at: where the addresses of these tensors and the gradients of the outputs stand among them, and
+            those of the gradients of the input, if it is wanted, and of the states.
+        params_at: where those of the parameters begin, each followed by that of its gradient.
     """
 
     def __init__(self, key: str, dtype: str, kinds: str, grad: str):
@@ -44,6 +48,17 @@ class Plan:
         tensors = (*step.inputs, *step.states, *step.new_states)
         self.kept = [i for i, node in enumerate(tensors) if node in read or i == len(tensors) - 1]
         self.forward = kernel(key, self.variant.forward)
+        self._lay_out(len(step.states))
+
+    def _lay_out(self, states: int) -> None:
+        """Where the arguments of the backward stand among its words."""
+        names, each = backward_words(states, len(self.kinds)), range(states)
+        words = ["x", *(f"initial{k}" for k in each), *(f"trace{k}" for k in each)]
+        read = [*(words[i] for i in self.kept), "grad0", *(f"grad{k + 1}" for k in each)]
+        written = [*(["dx"] if self.grad == "each" else []), *(f"carry{k}" for k in each)]
+        self.words = [int(name == "steps") for name in names]
+        self.read_at, self.written_at = [names.index(n) for n in read], [names.index(n) for n in written]
+        self.params_at = len(names) - 2 * len(self.kinds)
 
     @cached_property
     def backward(self) -> Entry:
@@ -122,32 +137,27 @@ def _backward(
     Args:
         kept: the tensors that `Plan.kept` names.
     """
-    n, like = plan.count, kept[-1]
-    read = [t.contiguous() for t in kept]
-    at = [0] * (1 + 2 * n)
-    for i, t in zip(plan.kept, read, strict=True):
-        at[i] = t.data_ptr()
-    upstream = [torch.zeros_like(like) if g is None else g.contiguous() for g in grads]
-    dx = _empty(like) if plan.grad == "each" else None
-    words = [1, like.numel(), 0, at[0], 0, 0 if dx is None else dx.data_ptr(), upstream[0].data_ptr(), 0]
-    carries = []
-    for k in range(1, n + 1):
-        carry = _empty(like)
-        words += (at[k], at[n + k], carry.data_ptr())
-        carries.append(carry)
-    for g in upstream[1:]:
-        words += (g.data_ptr(), 0)
+    like, words, held = kept[-1], plan.words.copy(), []
+    words[1] = like.numel()
+    for at, tensor in zip(plan.read_at, (*kept, *grads), strict=True):
+        tensor = torch.zeros_like(like) if tensor is None else tensor.contiguous()
+        words[at] = tensor.data_ptr()
+        held.append(tensor)  # what the kernel reads must outlive the call
+    results: list[Tensor | None] = [] if plan.grad == "each" else [None]
+    for at in plan.written_at:
+        result = _empty(like)
+        words[at] = result.data_ptr()
+        results.append(result)
     if type(params) is Constants:
-        for address in params.addresses:
-            words += (address, 0)
+        words[plan.params_at :: 2] = params.addresses
         plan.backward.run(words)
-        return (dx, *carries)
-    totals = [torch.zeros_like(like) if kind.isupper() else None for kind in plan.kinds]
+        return tuple(results)
     inputs = plan.spread(params, like.shape)
-    for p, total in zip(inputs, totals, strict=True):
-        words += (p.data_ptr(), 0 if total is None else total.data_ptr())
+    words[plan.params_at :: 2] = [p.data_ptr() for p in inputs]
+    totals = [torch.zeros_like(like) if kind.isupper() else None for kind in plan.kinds]
+    words[plan.params_at + 1 :: 2] = [address(total) for total in totals]
     plan.backward.run(words)
-    return (dx, *carries, *[None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)])
+    return (*results, *[None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)])
 
 
 def _empty(like: Tensor) -> Tensor:
