@@ -42,6 +42,14 @@ class Gated(SpikingNeuron):
         """The weight of what the membrane adds to the gates, through `map`."""
         raise NotImplementedError
 
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
+        """The shape of a state for one step of the input; None if the input, or an option, is not a common one."""
+        raise NotImplementedError
+
+    def _gates(self, x: Tensor, mem: Tensor) -> Tensor:
+        """What the gates get at one step, from an input and a membrane that go together."""
+        raise NotImplementedError
+
     def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback:
         return MemFeedback(self.map, self._weight_of_mem().to(dtype))
 

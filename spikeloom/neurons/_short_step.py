@@ -32,36 +32,38 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
         given: the states passed by hand.
     """
     program, own = neuron._program, neuron.__dict__
-    if neuron.gated or neuron.all_to_all or neuron._passage is not None:
+    if neuron.all_to_all or neuron._passage is not None:
         return None
     if not kernel_at_hand(program, x) or why_by_methods(neuron) or may_be_misplaced(neuron):
         return None
-    names, states = neuron._state_names(), []
-    shape, dtype = x.shape, x.dtype
-    for name, state in zip(names, given, strict=True):
-        if state is None:
-            state = own[name]
+    names, dtype = neuron._state_names(), x.dtype
+    shape = neuron._shape_of_states(x) if neuron.gated else x.shape
+    states = [own[name] if state is None else state for name, state in zip(names, given, strict=True)]
+    for state in states:
         if not _fits(state, shape, dtype):
             return None
-        states.append(state)
-    outs = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, x))
-    own.update(zip(names, outs[1:], strict=True))
+    if neuron.gated:
+        x = neuron._gates(x, states[-1])
+        if x.dtype is not dtype:  # autocast
+            return None
+    outs = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, states[-1]))
+    for name, state in zip(names, outs[1:], strict=True):
+        own[name] = state
     own["_before"], own["_reset"] = states[-1].detach() if isinstance(neuron.model, Model) else None, None
     return outs
 
 
-def _hoisted(neuron: Neuron, x: Tensor) -> tuple[Tensor, ...]:
+def _hoisted(neuron: Neuron, mem: Tensor) -> tuple[Tensor, ...]:
     """The hoisted values of the program. Those of numbers that are not learned are looked up by the numbers."""
     program: Program = neuron._program
-    values, numbers = neuron._values(), []
+    values = neuron._values()
     for value in values.values():
         if value.dim() or value.requires_grad or not value.is_cpu:
-            return program.hoist(checked_params(values, x, x.dtype, neuron._label))
-        numbers.append(value.item())
-    return constants(program.key, x.dtype, tuple(numbers))
+            return program.hoist(checked_params(values, mem, mem.dtype, neuron._label))
+    return constants(program.key, mem.dtype, tuple([value.item() for value in values.values()]))
 
 
-def _fits(state: Any, shape: torch.Size, dtype: torch.dtype) -> bool:
+def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
     """Whether a state can be taken as it is, beside an input on the CPU."""
     return (
         type(state) is Tensor

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d
 
@@ -123,8 +124,8 @@ class SConv2dLSTM(Gated):
             self.padding,
             self.dilation,
         )
-        pool = _pair(self.max_pool or self.avg_pool)
-        if any(kernel > size for kernel, size in zip(pool, gates.shape[-2:], strict=True)):
+        if not self._pools(gates):
+            pool = _pair(self.max_pool or self.avg_pool)
             raise ValueError(
                 f"{self._label()} pools {pool[0]} by {pool[1]} pixels and has a membrane of {tuple(gates.shape[-2:])}; "
                 "pass a larger image, or a smaller max_pool or avg_pool"
@@ -134,22 +135,44 @@ class SConv2dLSTM(Gated):
     def _weight_of_mem(self) -> Tensor:
         return self.conv.weight[:, self.in_channels :].contiguous()
 
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
+        fits = x.dim() == 4 and x.shape[1] == self.in_channels and self.stride == (1, 1) and self._pools(x)
+        return (x.shape[0], self.out_channels, *x.shape[2:]) if fits else None
+
+    def _gates(self, x: Tensor, mem: Tensor) -> Tensor:
+        conv = self.conv  # over both at once
+        bias = None if conv.bias is None else conv.bias.to(x.dtype)
+        return conv2d(torch.cat((x, mem), 1), conv.weight.to(x.dtype), bias, 1, self.padding, self.dilation)
+
+    def _pools(self, images: Tensor) -> bool:
+        """Whether images [..., H, W] are large enough to be pooled."""
+        pool = _pair(self.max_pool or self.avg_pool)
+        return all(kernel <= size for kernel, size in zip(pool, images.shape[-2:], strict=True))
+
     def _spikes(self, mem: Tensor) -> Tensor:
         """Spikes of the pooled membrane, [B, out_channels, H, W]."""
         pooling = max_pool2d if self.max_pool else avg_pool2d
         size = self.max_pool or self.avg_pool
         return self.fire(pooling(mem, size) if size else mem)
 
+    # no reset depends on pooled spikes, so that they wait for all membranes
+
+    def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        spk, syn, mem = super()._step(input_, given)
+        return (self._pooled(mem).to(spk.dtype) if self._reads_mems and not why_by_methods(self) else spk, syn, mem)
+
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
         run, machine, refusals = super()._scan(x, steps, one_step, given)
-        if self._reads_mems and not why_by_methods(self):
-            # no reset depends on them, so that they wait for all membranes
-            mems = run.finals[-1] if steps is None else run.traces[-1]
-            spk = self._spikes(mems.reshape(-1, *mems.shape[-3:]))
-            run = replace(run, spk=spk.reshape(*mems.shape[:-3], *spk.shape[1:]))
+        if steps is not None and self._reads_mems and not why_by_methods(self):
+            run = replace(run, spk=self._pooled(run.traces[-1]))
         return run, machine, refusals
+
+    def _pooled(self, mems: Tensor) -> Tensor:
+        """Spikes of pooled membranes, [..., out_channels, H, W]."""
+        spk = self._spikes(mems.reshape(-1, *mems.shape[-3:]))
+        return spk.reshape(*mems.shape[:-3], *spk.shape[1:])
 
     init_sconv2dlstm = SpikingNeuron.reset_mem
 

@@ -103,6 +103,13 @@ class SLSTM(Gated):
     def _weight_of_mem(self) -> Tensor:
         return self.lstm_cell.weight_hh
 
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
+        fits = x.dim() == 2 and x.shape[1] == self.input_size and not self.memoryless
+        return (x.shape[0], self.hidden_size) if fits else None
+
+    def _gates(self, x: Tensor, mem: Tensor) -> Tensor:
+        return torch.addmm(self._of_input(x), mem, self._weight_of_mem().to(x.dtype).t())
+
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:

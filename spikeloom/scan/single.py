@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from . import arena
-from .emit_numba import Variant
-from .kernels import kernel, spread, sum_to
+from .emit_numba import Variant, backward_words
+from .kernels import address, kernel, spread, sum_to
 from .program import Constants, program_of
 from .saved import saved_by
 from .threads import Entry
@@ -29,8 +29,13 @@ class Plan:
         dtype, kinds, grad: of the variant, see `Variant`.
 
     Attributes:
+        several: whether x holds several inputs, see `emit_numba`.
         kept: which tensors the backward reads, of the input, the old states and the new ones, counted in this order;
-            the last new state always, for its shape.
+            the last new state always, for its shape, and so the input where it holds several.
+        words: of a backward, without any address; T is 1.
+        read_at, carries_at: where the addresses of these tensors and of the gradients of the outputs stand among them,
+            and those of the gradients of the states.
+        params_at, totals_at: where those of the parameters stand, and of their gradients.
     """
 
     def __init__(self, key: str, dtype: str, kinds: str, grad: str):
@@ -40,10 +45,24 @@ class Plan:
         self.key, self.variant = key, Variant(dtype, kinds, "n" * len(step.states), grad)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
         self.alike = not kinds.strip("uU")  # each parameter is one number
+        self.several = len(step.inputs) > 1
         read = set(derivation.pulled(kinds, grad)) if grad else set()
-        tensors = (*step.inputs, *step.states, *step.new_states)
-        self.kept = [i for i, node in enumerate(tensors) if node in read or i == len(tensors) - 1]
+        tensors = (step.inputs, *((state,) for state in (*step.states, *step.new_states)))
+        told = {len(tensors) - 1, *([0] if self.several else [])}
+        self.kept = [i for i, nodes in enumerate(tensors) if i in told or not read.isdisjoint(nodes)]
         self.forward = kernel(key, self.variant.forward)
+        self._lay_out(len(step.states), len(step.inputs))
+
+    def _lay_out(self, states: int, inputs: int) -> None:
+        """Where the arguments of the backward stand among its words."""
+        names, each = backward_words(states, len(self.kinds), inputs), range(states)
+        words = ["x", *(f"initial{k}" for k in each), *(f"trace{k}" for k in each)]
+        read = [*(words[i] for i in self.kept), "grad0", *(f"grad{k + 1}" for k in each)]
+        self.words = [int(name == "steps") for name in names]
+        self.read_at, self.carries_at = [names.index(n) for n in read], [names.index(f"carry{k}") for k in each]
+        end = len(names) - self.several
+        first = end - 2 * len(self.kinds)
+        self.params_at, self.totals_at = slice(first, end, 2), slice(first + 1, end, 2)
 
     @cached_property
     def backward(self) -> Entry:
@@ -58,6 +77,7 @@ class Plan:
 
 
 plan_of = cache(Plan)
+DX = backward_words(1, 0).index("dx")
 
 
 def step(plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -98,18 +118,21 @@ _apply = super(torch.autograd.Function, _Step).apply
 
 
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    x = x.contiguous()
-    spk, olds = _empty(x), [state.contiguous() for state in states]
-    words, outs = [1, x.numel(), 0, x.data_ptr(), 0, spk.data_ptr()], [spk]
+    x, olds = x.contiguous(), [state.contiguous() for state in states]
+    like = olds[-1]
+    spk = _empty(like)
+    words, outs = [1, like.numel(), 0, x.data_ptr(), 0, spk.data_ptr()], [spk]
     for old in olds:
-        new = _empty(x)
+        new = _empty(like)
         words += (old.data_ptr(), new.data_ptr())
         outs.append(new)
     if type(params) is Constants:
         words += params.addresses
     else:
-        inputs = plan.spread(params, x.shape)
+        inputs = plan.spread(params, like.shape)
         words += [p.data_ptr() for p in inputs]
+    if plan.several:
+        words.append(_width(x, like))
     plan.forward.run(words)
     return tuple(outs)
 
@@ -122,32 +145,39 @@ def _backward(
     Args:
         kept: the tensors that `Plan.kept` names.
     """
-    n, like = plan.count, kept[-1]
-    read = [t.contiguous() for t in kept]
-    at = [0] * (1 + 2 * n)
-    for i, t in zip(plan.kept, read, strict=True):
-        at[i] = t.data_ptr()
-    upstream = [torch.zeros_like(like) if g is None else g.contiguous() for g in grads]
-    dx = _empty(like) if plan.grad == "each" else None
-    words = [1, like.numel(), 0, at[0], 0, 0 if dx is None else dx.data_ptr(), upstream[0].data_ptr(), 0]
+    like, words, held = kept[-1], plan.words.copy(), []
+    words[1] = like.numel()
+    for at, tensor in zip(plan.read_at, (*kept, *grads), strict=True):
+        tensor = torch.zeros_like(like) if tensor is None else tensor.contiguous()
+        words[at] = tensor.data_ptr()
+        held.append(tensor)  # what the kernel reads must outlive the call
+    dx = None
+    if plan.grad == "each":
+        dx = _empty(held[0] if plan.several else like)
+        words[DX] = dx.data_ptr()
+    if plan.several:
+        words[-1] = _width(held[0], like)
     carries = []
-    for k in range(1, n + 1):
+    for at in plan.carries_at:
         carry = _empty(like)
-        words += (at[k], at[n + k], carry.data_ptr())
+        words[at] = carry.data_ptr()
         carries.append(carry)
-    for g in upstream[1:]:
-        words += (g.data_ptr(), 0)
     if type(params) is Constants:
-        for address in params.addresses:
-            words += (address, 0)
+        words[plan.params_at] = params.addresses
         plan.backward.run(words)
         return (dx, *carries)
-    totals = [torch.zeros_like(like) if kind.isupper() else None for kind in plan.kinds]
     inputs = plan.spread(params, like.shape)
-    for p, total in zip(inputs, totals, strict=True):
-        words += (p.data_ptr(), 0 if total is None else total.data_ptr())
+    words[plan.params_at] = [p.data_ptr() for p in inputs]
+    totals = [torch.zeros_like(like) if kind.isupper() else None for kind in plan.kinds]
+    words[plan.totals_at] = [address(total) for total in totals]
     plan.backward.run(words)
     return (dx, *carries, *[None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)])
+
+
+def _width(x: Tensor, mem: Tensor) -> int:
+    """How many elements lie between two inputs of one: those from the dimension on in which x holds several."""
+    at = next((i for i, size in enumerate(mem.shape) if x.shape[i] != size), 0)
+    return mem.shape[at:].numel()
 
 
 def _empty(like: Tensor) -> Tensor:

@@ -83,10 +83,11 @@ class Entry:
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
 
     def run(self, words: Sequence[int]) -> None:
-        """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M, words[2] is set here."""
+        """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M; words[2], the team, is 0."""
         threads = team_size(words[0] * words[1])
-        steps, size, _, *rest = words
-        packed = _packer(len(words))(steps, size, self.team and threads > 1, *rest)
+        if threads > 1 and self.team:
+            words = (*words[:2], 1, *words[3:])
+        packed = _packer(len(words))(*words)
         if threads == 1:
             self.call(packed) if self.team else self.call(packed, 0, 1)
         elif self.team:
