@@ -1,7 +1,9 @@
-"""Linear and convolutional layers that are driven by spikes: products that skip zeros, and when to take them."""
+"""Layers that are driven by spikes: products that skip zeros, and when to take them, and pooling."""
 
 from .accelerating import accelerate as accelerate
 from .convolution import SpikeConv2d as SpikeConv2d
+from .pooling import SpikeAvgPool2d as SpikeAvgPool2d
+from .pooling import SpikeMaxPool2d as SpikeMaxPool2d
 from .spike_linear import DENSE_ABOVE as DENSE_ABOVE
 from .spike_linear import LISTING as LISTING
 from .spike_linear import SpikeLinear as SpikeLinear

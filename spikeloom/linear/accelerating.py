@@ -1,25 +1,33 @@
-"""Layers of a network that skip the zeros of spikes, put in place and taken back."""
+"""Layers of a network that are made for spikes, put in place and taken back."""
 
 from torch import nn
 
 from ..neurons import SpikingNeuron
 from .convolution import SpikeConv2d
+from .pooling import SpikeAvgPool2d, SpikeMaxPool2d
+from .skipping import SkipsZeros
 from .spike_linear import SpikeLinear
 
-ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: SpikeLinear, nn.Conv2d: SpikeConv2d}
+ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: SpikeLinear,
+    nn.Conv2d: SpikeConv2d,
+    nn.MaxPool2d: SpikeMaxPool2d,
+    nn.AvgPool2d: SpikeAvgPool2d,
+}
 """Which class a layer becomes."""
 
 
-def accelerate(net: nn.Module, on: bool = True) -> nn.Module:
-    """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place.
+def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.Module:
+    """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
 
     Each decides at every call by the share of active inputs, and `explain` tells how. The layers stay what
     they are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
-    Outputs and gradients are those of the dense product to the order of summation.
+    Outputs and gradients of products are those of torch to the order of summation, of pooling bit for bit.
 
     Args:
         net: the network.
         on: if False, the layers become plain again.
+        strict: if True, products are torch's own too, so that all bits are those of the plain network.
 
     Returns:
         net.
@@ -40,7 +48,10 @@ def accelerate(net: nn.Module, on: bool = True) -> nn.Module:
     inside = {part for neuron in neurons for part in neuron.modules()}
     table = ACCELERATED if on else {new: old for old, new in ACCELERATED.items()}
     for module in net.modules():
-        if type(module) in table and module not in inside:
-            module.__class__ = table[type(module)]
-            module.__dict__.pop("path", None)
+        if module not in inside and type(module) in {*table, *table.values()}:
+            module.__class__ = table.get(type(module), type(module))
+            for name in ("path", "strict"):
+                module.__dict__.pop(name, None)
+            if on and strict and isinstance(module, SkipsZeros):
+                module.__dict__["strict"] = True
     return net

@@ -43,6 +43,43 @@ def rows(x: Tensor) -> tuple[Tensor, int]:
     return x, x.stride(0)
 
 
+@dataclass(frozen=True)
+class Order:
+    """In which order the dimensions of a row [B, *N] lie in memory, as after a convolution with its channels last.
+
+    The elements of a scan know nothing of each other, so a kernel takes them in any order that all its tensors share.
+
+    Args:
+        dims: of a row, the outermost first; empty if they lie in their own order, or not without gaps.
+    """
+
+    dims: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(x: Tensor) -> "Order":
+        """That of a sequence [T, B, *N]. B stays in front, so that T and B can be folded without a copy."""
+        if x.dim() < 4 or x.is_contiguous() or x[0].is_contiguous():
+            return Order()
+        dims = (0, *sorted(range(1, x.dim() - 1), key=lambda dim: -x.stride(dim + 1)))
+        return Order(dims) if x[0].permute(dims).is_contiguous() else Order()
+
+    def turned(self, t: Tensor) -> Tensor:
+        """A row or sequence with its dimensions in that order."""
+        return self._permuted(t, self.dims)
+
+    def back(self, t: Tensor) -> Tensor:
+        """The same the other way."""
+        return self._permuted(t, [self.dims.index(dim) for dim in range(len(self.dims))])
+
+    def _permuted(self, t: Tensor, dims: Sequence[int]) -> Tensor:
+        lead = t.dim() - len(dims)
+        return t.permute(*range(lead), *(lead + dim for dim in dims)) if dims else t
+
+    def spread(self, param: Tensor, shape: torch.Size) -> Tensor:
+        """A hoisted value, one number or broadcast over rows [B, *N], likewise."""
+        return self.turned(param.expand(shape)) if self.dims and param.numel() > 1 else param
+
+
 def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
     """A hoisted value as the kernel reads it: one number, or one per element."""
     return param if kind in "uU" else param.expand(shape).contiguous()
@@ -64,7 +101,30 @@ def forward(
     params: Sequence[Tensor],
     spare: bool = False,
 ) -> Outputs:
-    """Run the scan; `spare`: nobody sees the sequences of states, and `backward` may write over them."""
+    """Run the scan. Sequences lie in memory as the input does.
+
+    Args:
+        spare: whether nobody sees the sequences of states, so that `backward` may write over them.
+    """
+    order, shape = Order.of(x), x.shape[1:]
+    turned = [order.spread(p, shape) for p in params]
+    spk, finals, traces = _forward(key, code, steps, order.turned(x), [order.turned(s) for s in states], turned, spare)
+    if not order.dims:
+        return spk, finals, traces
+    back = order.back(spk)
+    told = [None if trace is None else back if trace is spk else order.back(trace) for trace in traces]
+    return back, [order.back(final) for final in finals], told
+
+
+def _forward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor,
+    states: Sequence[Tensor],
+    params: Sequence[Tensor],
+    spare: bool,
+) -> Outputs:
     variant, shape = Variant.parse(code), x.shape[1:]
     x, stride = rows(x)
     spk = arena.empty((steps, *shape), x)
@@ -128,38 +188,47 @@ def backward(
         traces: after every step, [T, *S]; None where the adjoint does not read one.
         spare: whether this is the last use of the traces of a forward that was told the same.
     """
-    variant, like = Variant.parse(code), states[0]
+    variant = Variant.parse(code)
+    order = next((Order.of(trace) for trace in traces if trace is not None), Order())
+    given, states = states[0].shape, [order.turned(state) for state in states]
+    like = states[0]
     shape = like.shape
     zero = like.new_zeros(shape)
     held: list[Tensor] = [zero]  # what the kernel reads must outlive the call
 
     def read(sequence: Tensor | None) -> list[int]:
-        row, stride = rows(sequence) if sequence is not None else (zero, 0)
+        row, stride = rows(order.turned(sequence)) if sequence is not None else (zero, 0)
         held.append(row)
         return [row.data_ptr(), stride]
 
     dx = None
-    trace = traces[-1]
+    trace = None if traces[-1] is None else order.turned(traces[-1])
     if spare and trace is not None and _may_write_over(variant, trace):
         dx = trace.as_strided(trace.shape, trace.stride(), trace.storage_offset() + shape.numel())
     elif variant.grad == "each":
         dx = arena.empty((steps, *shape), like)
     elif variant.grad == "sum":
         dx = like.new_zeros((1, *shape))
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grad_finals]
+    carries = [
+        zero.clone() if g is None else order.turned(g).clone(memory_format=torch.contiguous_format) for g in grad_finals
+    ]
     totals = [like.new_zeros(shape) if kind.isupper() else None for kind in variant.params]
     words = [steps, shape.numel(), 0, *read(x), address(dx), *read(grad_spk)]
     for initial, trace, carry in zip(states, traces, carries, strict=True):
-        held.append(initial.contiguous())
-        words += [held[-1].data_ptr(), address(trace), carry.data_ptr()]
+        olds = [initial.contiguous(), zero if trace is None else order.turned(trace).contiguous()]
+        held += olds
+        words += [*map(address, olds), carry.data_ptr()]
     for g in grad_traces:
         words += read(g)
     for p, kind, total in zip(params, variant.params, totals, strict=True):
-        held.append(spread(p, kind, shape))
+        held.append(spread(order.spread(p, given), kind, shape))
         words += [held[-1].data_ptr(), address(total)]
     kernel(key, variant).run(words)
-    sums = [None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)]
-    return Gradients(dx, carries, sums)
+    sums = [
+        None if total is None else sum_to(order.back(total).contiguous(), p)
+        for total, p in zip(totals, params, strict=True)
+    ]
+    return Gradients(None if dx is None else order.back(dx), [order.back(carry) for carry in carries], sums)
 
 
 def _may_write_over(variant: Variant, trace: Tensor) -> bool:

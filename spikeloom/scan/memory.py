@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 _WIDTHS = {
     types.float32: (ir.FloatType(), 4),
     types.float64: (ir.DoubleType(), 8),
+    types.uint8: (ir.IntType(8), 1),
     types.int32: (ir.IntType(32), 4),
     types.int64: (ir.IntType(64), 8),
 }
@@ -83,6 +84,7 @@ def _bits(typingctx: Any, mask: Any) -> Any:
 load_float32, store_float32 = _loader(types.float32, "load_float32"), _storer(types.float32, "store_float32")
 load_float64, store_float64 = _loader(types.float64, "load_float64"), _storer(types.float64, "store_float64")
 word, store_word = _loader(types.int64, "word"), _storer(types.int64, "store_word")
+byte, store_byte = _loader(types.uint8, "byte"), _storer(types.uint8, "store_byte")
 short, store_short = _loader(types.int32, "short"), _storer(types.int32, "store_short")
 nonzero_float32, nonzero_float64 = (_mask(kind, "!=", 0.0) for kind in (types.float32, types.float64))
 one_float32, one_float64 = (_mask(kind, "==", 1.0, ordered=True) for kind in (types.float32, types.float64))

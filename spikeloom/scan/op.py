@@ -123,7 +123,7 @@ class _Scan(torch.autograd.Function):
 def _operator(
     key: str, code: str, layer: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> list[Tensor]:
-    outs = _machine(code).forward(key, code, steps, x, states, params)
+    outs = _machine(code).forward(key, code, steps, x.contiguous(), states, params)  # as the fake says
     return [outs[0], *outs[1], *kernels.by_themselves(outs)]
 
 

@@ -334,6 +334,10 @@ LADDER: tuple[Backend, ...] = (
 _forced: Scoped[str | None] = Scoped("spikeloom_backend", None, outer=True)
 
 
+forced = _forced.get
+"""The name of the backend that is asked for; None if there is none."""
+
+
 def families() -> list[str]:
     """The names of backends, fastest first."""
     return [*dict.fromkeys(b.family for b in LADDER)]

@@ -8,7 +8,7 @@ from spikeloom.scan.kernels import rows
 
 from ..cases import CELLS
 from ..oracle import assert_close
-from .running import Job, call_of, gradients, leaves, run
+from .running import Job, call_of, gradients, leaves, run, weights
 
 LAYOUTS = {
     "contiguous": lambda x: x,
@@ -57,6 +57,77 @@ def test_upstream_gradient_of_any_layout(layout, cell):
         results.append((grads, upstream))
     for name, ours, theirs in zip(tensors, results[0][0], results[1][0], strict=True):
         assert_close(ours, theirs, name)
+
+
+ORDERS = {"channels last": (0, 1, 3, 4, 2), "columns before rows": (0, 1, 2, 4, 3), "all turned": (0, 1, 4, 3, 2)}
+PARAMETERS = {
+    "a number": (),
+    "per column": (5,),
+    "per channel": (3, 1, 1),
+    "per neuron": (3, 4, 5),
+    "per row": (2, 1, 1, 1),
+}
+
+
+def laid(x: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
+    """The same values with their dimensions in that order in memory."""
+    return x.permute(order).contiguous().permute([order.index(dim) for dim in range(len(order))])
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_rows_of_any_order_are_taken_and_given_as_they_lie(order, parameter):
+    """And give the bits that rows in their own order give, whatever the upstream gradients' own order."""
+    job, results = Job(CELLS["two states"], 6, (2, 3, 4, 5)), []
+    own = torch.rand(PARAMETERS[parameter], generator=torch.Generator().manual_seed(1))
+    for arrange in (lambda x: x, lambda x: laid(x, ORDERS[order])):
+        tensors = leaves(job) | {"alpha": (0.5 + 0.4 * own).requires_grad_()}
+        x = arrange(tensors["x"])
+        out = run("numba", call_of(job, tensors | {"x": x}))
+        assert [o.stride() for o in (out.spk, *out.traces)] == [x.stride()] * 3
+        assert [o.stride() for o in out.finals] == [x[0].stride()] * 2
+        outs = [out.spk, *out.traces, *out.finals]
+        pulls = [*map(weights, outs, range(5))]
+        pulls[1] = laid(pulls[1], ORDERS["columns before rows"])
+        results.append((outs, torch.autograd.grad(outs, list(tensors.values()), pulls)))
+    (wanted, wanted_grads), (got, got_grads) = results
+    assert 0 < wanted[0].mean() < 1
+    assert all(map(torch.equal, got, wanted))
+    for name, ours, theirs in zip(tensors, got_grads, wanted_grads, strict=True):
+        assert torch.equal(ours, theirs), name
+        assert ours.shape == tensors[name].shape
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+def test_the_gradient_of_an_input_lies_as_the_input_does(steps):
+    job, seen = Job(CELLS["two states"], steps, (2, 3, 4, 5), traced=False), []
+    x = laid(torch.rand(steps, 2, 3, 4, 5), ORDERS["channels last"]).requires_grad_()
+    x.register_hook(lambda grad: seen.append(grad.stride()[1:]))
+    run("numba", call_of(job, leaves(job) | {"x": x})).spk.sum().backward()
+    assert seen == [x.stride()[1:]]
+
+
+APART = {
+    "every second channel": lambda x: laid(x.repeat_interleave(2, 2), ORDERS["channels last"])[:, :, ::2],
+    "every second step": lambda x: laid(x.repeat_interleave(2, 0), ORDERS["channels last"])[::2],
+    "the same row": lambda x: laid(x, ORDERS["channels last"])[:1].expand(x.shape),
+    "the same in each channel": lambda x: x[:, :, :1].expand(x.shape),
+    "batch inside": lambda x: laid(x, (0, 2, 3, 4, 1)),
+    "batch before time": lambda x: laid(x, (1, 0, 3, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("layout", APART)
+def test_rows_with_gaps_or_of_another_order_give_the_same(layout):
+    job, results = Job(CELLS["two states"], 6, (2, 3, 4, 5)), []
+    for arrange in (lambda x: APART[layout](x).contiguous(), APART[layout]):
+        tensors = leaves(job)
+        out = run("numba", call_of(job, tensors | {"x": arrange(tensors["x"])}))
+        results.append((out.spk, gradients([out.spk, *out.traces, *out.finals], tensors)))
+    (theirs, their_grads), (ours, our_grads) = results
+    assert torch.equal(ours, theirs)
+    for name, wanted in their_grads.items():  # torch sums up what was expanded in the order of its memory
+        assert_close(our_grads[name], wanted, name)
 
 
 def test_the_gradient_of_a_sum_is_read_in_place():

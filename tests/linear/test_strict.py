@@ -1,0 +1,53 @@
+"""A strictly accelerated network gives the bits of the plain one."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikeloom as snn
+from spikeloom.linear import convolution, pooling, spike_linear
+
+from .test_accelerate import spikes
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers too would go through the kernels."""
+    for name in ("LEAST_WORK", "LEAST_ROWS", "LISTING"):
+        monkeypatch.setattr(spike_linear, name, 0)
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+    monkeypatch.setattr(pooling, "LEAST_VALUES", 0)
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(4, 20, 3), nn.MaxPool2d(2), snn.Leaky(beta=0.5, threshold=0.2, init_hidden=True),
+        nn.Flatten(), nn.Linear(20 * 3 * 3, 33), snn.Leaky(beta=0.5, threshold=0.2, init_hidden=True),
+    )  # fmt: skip
+
+
+def run(net: nn.Module, x: Tensor) -> list[Tensor]:
+    spk = snn.unroll(net, x)
+    snn.utils.reset(net)
+    assert 0.01 < spk.mean() < 0.99
+    return [spk, *torch.autograd.grad(spk.sum(), [*net.parameters()])]
+
+
+def test_strict_is_the_plain_network_bit_for_bit_and_explain_tells() -> None:
+    plain, x = network(), spikes(10, 6, 4, 9, 8, density=0.1)
+    strict, free = snn.accelerate(copy.deepcopy(plain), strict=True), snn.accelerate(copy.deepcopy(plain))
+    wanted, got, other = (run(net, x) for net in (plain, strict, free))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, wanted, strict=True))
+    assert not all(map(torch.equal, other, wanted))  # or the network would show nothing
+    told = {row.kind: row.backend for row in snn.explain(strict, x).rows}
+    assert (told["SpikeConv2d"], told["SpikeLinear"]) == ("dense, strict", "dense, strict")
+    assert told["SpikeMaxPool2d"] == "numba"  # its bits are torch's in any case
+    assert snn.explain(snn.accelerate(strict), x).rows[0].backend == "sparse"
+
+
+def test_it_is_taken_back_with_the_rest() -> None:
+    net = snn.accelerate(snn.accelerate(network(), strict=True), False)
+    assert [type(layer) for layer in net][:2] == [nn.Conv2d, nn.MaxPool2d]
+    assert "strict" not in vars(net[0])
