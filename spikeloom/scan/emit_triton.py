@@ -10,15 +10,22 @@ backward: 1 read (gradient of the spikes), 1 read per saved state, even where a 
 1 written (gradient of the input). What is constant in time is one row, read with time stride 0.
 
 In half precision the input, the spikes and their gradients are words of two bytes, states and arithmetic are float32.
+Where one state in SPAN steps is kept, the backward reads that and the input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .emit_numba import TEMPLATES, Names, Variant
 from .numba_module import lines
 from .program import Derivation
 from .trace import Symbol, needed
+
+SPAN = 8
+"""Of so many steps one leaves its states, where the backward rebuilds those between from the input, in registers.
+
+In half precision the input takes two bytes, so that this keeps less than one state at every step, which takes four, for
+neurons of up to three states. Not tuned: no choice has been measured on a GPU."""
 
 SOURCE = '''"""{title}"""
 import triton
@@ -31,7 +38,7 @@ def kernel({arguments}, BLOCK: tl.constexpr):
     inside = m < size
     left = tl.where(inside, steps, 0)
 {before}
-    for t in range(steps):
+    for {time}:
 {body}
 {after}
 '''
@@ -67,10 +74,15 @@ OWN: Mapping[str, str] = {
 
 
 class TritonNames(Names):
-    """What each node is called, and how its operation is written."""
+    """What each node is called, and how its operation is written; in step `at` of a span, if that is given."""
 
-    def __init__(self, derivation: Derivation, variant: Variant, recalled: bool):
+    def __init__(self, derivation: Derivation, variant: Variant, recalled: bool, at: int | None = None):
         super().__init__(derivation, recalled)
+        if at is not None:  # a step of several, each of whose states has a name
+            step = derivation.trace
+            self.names |= {step.inputs[0]: f"x_{at}"}
+            self.names |= {new: f"state{k}_{at + 1}" for k, new in enumerate(step.new_states) if recalled}
+            self.names |= {old: f"state{k}_{at}" for k, old in enumerate(step.states)}
         self.dtype, self.on_gpu = f"tl.{variant.computed}", variant.machine == "triton"
         self.one, zero = self.number(1), self.number(0)
         own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
@@ -97,13 +109,14 @@ class TritonNames(Names):
 
 @dataclass
 class Lines:
-    """A kernel as it is written: its arguments, and the lines before, in and after the loop over time."""
+    """A kernel as it is written: its loop over time, its arguments, and the lines before, in and after the loop."""
 
+    time: str = "t in range(steps)"
     arguments: list[str] = field(default_factory=lambda: ["steps", "size"])
     before: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
-    moves: list[str] = field(default_factory=list)  # of pointers, at the end of a step
+    moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
 
     def constants(self, variant: Variant) -> None:
         """The parameters, read once."""
@@ -133,10 +146,11 @@ class Lines:
         self.arguments.append(argument)
         self.after.append(f"tl.store({argument} + m, {value}, mask=inside)")
 
-    def carried(self, names: Sequence[str], values: Sequence[str]) -> None:
-        """What a step leaves to the next; at once, for one may become another."""
-        if names:
-            self.moves.append(f"{', '.join(names)} = {', '.join(values)}")
+    def carried(self, values: Mapping[str, str], live: str = "") -> None:
+        """What a step leaves to the next, by name, where it is live; at once, for one may become another."""
+        new = [f"tl.where({live}, {value}, {name})" if live else value for name, value in values.items()]
+        if new:
+            self.body.append(f"{', '.join(values)} = {', '.join(new)}")
 
 
 def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
@@ -144,7 +158,8 @@ def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
 
     Its arguments are named as in `triton_kernels`, and are those alone that it uses.
     """
-    part = (_backward if variant.grad else _forward)(derivation, variant)
+    backward = _rebuilding if "c" in variant.traced else _backward
+    part = (backward if variant.grad else _forward)(derivation, variant)
     div = "tl.div_rn({}, {})" if variant.computed == "float32" else "({}) / ({})"
     quotient = div.format("(e - 1.0) * y", "tl.where(small, tl.log(e), y)")
     tanh = TANH.format(quotient=quotient, ratio=div.format("less_one", "less_one + 2.0"))
@@ -154,6 +169,7 @@ def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
         integers=[a for a in part.arguments if a in ("steps", "size") or a.endswith("_stride")],
         arguments=", ".join(part.arguments),
         before=lines(part.before, 1),
+        time=part.time,
         body=lines([*part.body, *part.moves], 2),
         after=lines(part.after, 1),
     )
@@ -175,20 +191,21 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
         if variant.traced[k] == "1":
             part.pointer(f"trace{k}", "size", backwards=False)
             part.stored(f"trace{k}", name(new[k]))
+        elif variant.traced[k] == "c":
+            part.arguments.append(f"trace{k}")
+            part.before.append(f"trace{k}_t = trace{k} + m")
+            part.body.append(f"if t % {SPAN} == {SPAN - 1}:")
+            part.body.append(f"    tl.store(trace{k}_t, {name(new[k])}, mask=t + 1 < left)")
+            part.body.append(f"    trace{k}_t += size")
         part.result(f"final{k}", f"state{k}_m")
-    part.carried([f"state{k}_m" for k in states], [name.block(new[k]) for k in states])
+    part.carried({f"state{k}_m": name.block(new[k]) for k in states})
     return part
 
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
-    step, states = derivation.trace, range(len(derivation.trace.states))
-    name, part = TritonNames(derivation, variant, recalled=True), Lines()
-    (dx,), carries, totals = derivation.gradients
-    nodes = derivation.pulled(variant.params, variant.grad)
-    reads = set(nodes)
-    names, values = [], []
-
-    part.constants(variant)
+    """From the last step to the first, by the states that the forward has kept at every step."""
+    step, part = derivation.trace, _results(derivation, variant)
+    name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
     if step.inputs[0] in reads:
         part.pointer("x", "x_stride", backwards=True)
         part.body.append(f"x_m = tl.load(x_t, mask=inside).to({name.dtype})")
@@ -205,29 +222,96 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
             part.moves.append(f"new{k}_m = state{k}_m")
         elif reads_new:
             part.body.append(f"new{k}_m = tl.load(trace{k}_t, mask=inside)")
-    for k in states:
-        part.held(f"carry{k}", f"grad_final{k}")
-    for k, g in enumerate(derivation.cotangents):
-        if g in reads:
-            part.pointer(f"grad{k}", f"grad{k}_stride", backwards=True)
-            carried = f" + carry{k - 1}_m" if k else f".to({name.dtype})"
-            part.body.append(f"grad{k}_m = tl.load(grad{k}_t, mask=inside){carried}")
-    part.body += name.assign(nodes)
-    for k in states:
-        names.append(f"carry{k}_m")
-        values.append(name.block(carries[k]))
-        part.result(f"carry{k}", f"carry{k}_m")
-    sums = {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind.isupper()}
-    if variant.grad == "each":
-        part.pointer("dx", "size", backwards=True)
-        part.stored("dx", name(dx))
-    elif variant.grad == "sum":
-        sums["dx"] = dx
-    for total, addend in sums.items():
-        part.before.append(f"{total}_m = tl.broadcast_to({name.number(0)}, [BLOCK])")
-        if addend is not None:
-            names.append(f"{total}_m")
-            values.append(f"{total}_m + {name(addend)}")
-        part.result(total, f"{total}_m")
-    part.carried(names, values)
+
+    def place(sequence: str, stride: str) -> str:
+        part.pointer(sequence, stride, backwards=True)
+        return f"{sequence}_t"
+
+    _pull(part, derivation, variant, name, place)
     return part
+
+
+def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
+    """The same by the input: from each state that was kept, SPAN steps forward in registers, and then back."""
+    step, part = derivation.trace, _results(derivation, variant)
+    part.time = f"span in range((steps + {SPAN - 1}) // {SPAN})"
+    part.arguments += ["x", "x_stride"]
+    part.before.append(f"begin = (steps + {SPAN - 1}) // {SPAN} * {SPAN}")
+    part.body.append(f"begin -= {SPAN}")
+    for k in range(len(step.states)):
+        part.held(f"initial{k}", f"initial{k}")
+        part.arguments.append(f"trace{k}")
+        kept = f"trace{k} + m + (begin // {SPAN} - 1).to(tl.int64) * size"
+        part.body.append(f"state{k}_0 = tl.load({kept}, mask=tl.where(inside, begin, 0) > 0, other=initial{k}_m)")
+    for at in range(SPAN):
+        name = TritonNames(derivation, variant, recalled=False, at=at)
+        part.body.append(f"live{at} = begin + {at} < left")
+        place = f"x + m + (begin + {at}).to(tl.int64) * x_stride"
+        part.body.append(f"x_{at} = tl.load({place}, mask=live{at}).to({name.dtype})")
+        part.body += name.assign(needed(step.new_states, frozenset(derivation.hoisted)))
+        part.body += [f"state{k}_{at + 1} = {name.block(new)}" for k, new in enumerate(step.new_states)]
+    for at in reversed(range(SPAN)):
+        row = f"(begin + {at}).to(tl.int64)"
+
+        def place_of(sequence: str, stride: str, row: str = row) -> str:
+            part.arguments += [name for name in (sequence, stride) if name not in part.arguments]
+            return f"{sequence} + m + {row} * {stride}"
+
+        name = TritonNames(derivation, variant, recalled=True, at=at)
+        _pull(part, derivation, variant, name, place_of, f"live{at}")
+    return part
+
+
+def _results(derivation: Derivation, variant: Variant) -> Lines:
+    """A backward of no steps: what it reads once, and what it writes at the end."""
+    part = Lines()
+    part.constants(variant)
+    for k in range(len(derivation.trace.states)):
+        part.held(f"carry{k}", f"grad_final{k}")
+        part.result(f"carry{k}", f"carry{k}_m")
+    zero = TritonNames(derivation, variant, recalled=True).block(None)
+    for total in _sums(derivation, variant):
+        part.before.append(f"{total}_m = {zero}")
+        part.result(total, f"{total}_m")
+    return part
+
+
+def _sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
+    """The gradients that are summed up over time."""
+    (dx,), _, totals = derivation.gradients
+    sums = {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind.isupper()}
+    return sums | {"dx": dx} if variant.grad == "sum" else sums
+
+
+def _pull(
+    part: Lines,
+    derivation: Derivation,
+    variant: Variant,
+    name: TritonNames,
+    place: Callable[[str, str], str],
+    live: str = "",
+) -> None:
+    """One step of the backward, by the states and the input at hand.
+
+    Args:
+        place: the address of a step's row in a sequence of that name and stride.
+        live: the mask of the elements for which there is such a step, if not for all.
+    """
+    (dx,), carries, _ = derivation.gradients
+    nodes, mask = derivation.pulled(variant.params, variant.grad), live or "inside"
+    for k, g in enumerate(derivation.cotangents):
+        if g not in nodes:
+            continue
+        if k and variant.traced[k - 1] == "c":  # nobody asked for this state at every step
+            part.body.append(f"grad{k}_m = carry{k - 1}_m")
+        else:
+            carried = f" + carry{k - 1}_m" if k else f".to({name.dtype})"
+            part.body.append(f"grad{k}_m = tl.load({place(f'grad{k}', f'grad{k}_stride')}, mask={mask}){carried}")
+    part.body += name.assign(nodes)
+    if variant.grad == "each":
+        part.body.append(f"tl.store({place('dx', 'size')}, {name(dx)}, mask={mask})")
+    carry = {f"carry{k}_m": name.block(g) for k, g in enumerate(carries)}
+    for total, addend in _sums(derivation, variant).items():
+        if addend is not None:
+            carry[f"{total}_m"] = f"{total}_m + {name(addend)}"
+    part.carried(carry, live)

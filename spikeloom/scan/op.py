@@ -68,7 +68,8 @@ def _keep(
     """Save what the backward reads. The states after a single step are its trace."""
     key, code, ctx.layer, steps = call
     ctx.call, ctx.states = (key, code, steps), len(states)
-    ctx.reads_input = bool(Variant.parse(code).grad) and reads_input(key)
+    variant = Variant.parse(code)
+    ctx.reads_input = bool(variant.grad) and (reads_input(key) or "c" in variant.traced)
     spk, finals, traces = outs
     ctx.own = [trace is not None and trace is not spk for trace in traces]  # which are outputs by themselves
     if steps == 1 and not any(ctx.own):

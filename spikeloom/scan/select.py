@@ -310,12 +310,13 @@ def _input_gradient(call: Call) -> str:
 
 
 def _kept_states(call: Call, kinds: str, grad: str) -> str:
-    """Which states are kept at every step: those asked for, and those that the backward, if any, reads."""
+    """Which states are kept (see `Variant.traced`): those asked for, and those that the backward, if any, reads."""
     if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
         return "0" * len(call.states)
     if call.traced or torch.compiler.is_compiling():
         return call.program.every_state
-    return read_states(call.program.key, kinds, grad)
+    kept = read_states(call.program.key, kinds, grad)
+    return "c" * len(kept) if call.x.dtype in HALVES and kept.strip("0") else kept
 
 
 def _off_the_cpu(call: Call) -> bool:

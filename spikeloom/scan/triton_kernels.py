@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .emit_numba import Variant
-from .emit_triton import emit_triton
+from .emit_triton import SPAN, emit_triton
 from .kernels import Gradients, Outputs, all_traces, rows, spread
 from .program import program_of
-from .triton_module import Launch
+from .triton_module import BLOCK, SPAN_BLOCK, Launch
 
 
 @cache
@@ -21,7 +21,9 @@ def kernel(key: str, code: str) -> Launch:
     program = program_of(key)
     assert program.derivation is not None
     title = f"{program.cell.name}, {program.surrogate!r}, {code}"
-    return Launch(emit_triton(program.derivation, Variant.parse(code), title))
+    variant = Variant.parse(code)
+    block = SPAN_BLOCK if variant.grad and "c" in variant.traced else BLOCK
+    return Launch(emit_triton(program.derivation, variant, title), block)
 
 
 def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
@@ -30,7 +32,9 @@ def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor]
     x, stride = rows(x)
     spk = x.new_empty((steps, *shape))
     finals = [_empty(s) for s in states]
-    traces = all_traces(variant.traced, spk, [states[0].new_empty(spk.shape) for _ in range(variant.traced.count("1"))])
+    lengths = {"1": steps, "c": max(steps - 1, 0) // SPAN}
+    stored = [states[0].new_empty((lengths[letter], *shape)) for letter in variant.traced if letter in lengths]
+    traces = all_traces(variant.traced, spk, stored)
     given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
     given |= _named("initial", [s.contiguous() for s in states])
     given |= _named("final", finals) | _named("trace", traces) | _params(params, variant, x, shape)

@@ -13,6 +13,9 @@ BLOCK = 512
 """Elements of a program of the grid: four for each thread of its four warps, whose loads overlap. Not tuned: no choice
 has been measured on a GPU."""
 
+SPAN_BLOCK = 256
+"""The same where a kernel holds the states of several steps at once: with as many as `BLOCK`, registers ran out."""
+
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """How a kernel is compiled. With a product and a sum fused, spikes would not be those of the loop."""
 
@@ -69,14 +72,16 @@ class Launch:
 
     Args:
         source: of its module, see `emit_triton`.
+        block: elements of a program of the grid.
     """
 
-    def __init__(self, source: str):
+    def __init__(self, source: str, block: int = BLOCK):
         self.function: Any = cache.load_source(source).kernel
+        self.block = block
 
     def run(self, size: int, given: Mapping[str, Any]) -> None:
         """Run over `size` elements, with those of the arguments that the kernel takes, by name."""
         arguments = [given[name] for name in self.function.arg_names if name != "BLOCK"]
-        grid = ((size + BLOCK - 1) // BLOCK,)
+        grid = ((size + self.block - 1) // self.block,)
         if size:
-            self.function[grid](*arguments, BLOCK=BLOCK, **OPTIONS)
+            self.function[grid](*arguments, BLOCK=self.block, **OPTIONS)

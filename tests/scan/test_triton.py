@@ -1,11 +1,7 @@
 """Triton's kernels against the plain loop on the same device: interpreted on the CPU, compiled where there is a GPU."""
 
-import re
-import subprocess
 import sys
-import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
 from spikeloom import ops
-from spikeloom.cells import MODELS
 from spikeloom.cells.cell import cell_from
-from spikeloom.scan import cache, kernels, op, select, single, triton_kernels, triton_module
-from spikeloom.scan.emit_triton import emit_triton
+from spikeloom.scan import kernels, op, select, single, triton_kernels, triton_module
+from spikeloom.scan.emit_triton import SPAN
 from spikeloom.scan.program import program_for
 from spikeloom.scan.select import _variant
 
@@ -30,7 +25,6 @@ pytest.importorskip("triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DRIVEN = ("SLSTM", "SConv2dLSTM")
-WHOLE_SEQUENCES = ("state_leaky", "state_leaky_exact", "leaky_parallel", "associative")
 OPTIONS = {
     "numbers": {},
     "vectors": {"vectors": True},
@@ -203,12 +197,13 @@ def half_outcome(job, dtype, converted):
 
 
 @HALVES
-@pytest.mark.parametrize("traced", [True, False], ids=["traced", "untraced"])
+@pytest.mark.parametrize(("traced", "steps"), [(True, 5), (False, 1), (False, SPAN), (False, 2 * SPAN + 3)])
 @pytest.mark.parametrize("static", [True, False], ids=["static", "sequence"])
 @pytest.mark.parametrize("cell", ["leaky subtract immediate", "rleaky zero delayed", "to rest", "izhikevich"])
-def test_reading_halves_gives_the_bits_that_converting_them_gives(cell, static, traced, dtype):
-    """Graded spikes among them, which a half rounds, and which are a state of the recurrent neuron."""
-    job = Job(CELLS[cell], 5, (7,), static=static, traced=traced, device=DEVICE)
+def test_reading_halves_gives_the_bits_that_converting_them_gives(cell, static, traced, steps, dtype):
+    """Graded spikes among them, which a half rounds, and which are a state of the recurrent neuron. What is not traced
+    is kept at some steps alone, and rebuilt."""
+    job = Job(CELLS[cell], steps, (7,), static=static, traced=traced, device=DEVICE)
     exact = dtype == torch.float16 or DEVICE == "cuda"  # the interpreter cuts digits off where bfloat16 rounds
     for got, wanted in zip(*(half_outcome(job, dtype, converted) for converted in (False, True)), strict=True):
         assert_close(got, wanted, "a result", exact or (wanted is not None and wanted.dtype == torch.float32))
@@ -339,106 +334,3 @@ def test_off_the_cpu_the_loop_says_why_and_on_it_nothing_is_said_of_triton():
     machine, told = select.choose(replace(call, x=call.x.to("meta")))
     assert machine.name == "loop"
     assert "triton: its kernels run on CUDA and ROCm devices, got a tensor on meta" in told
-
-
-# -- the source --------------------------------------------------------------------------------------------------------
-
-COMPILED = textwrap.dedent("""
-    import re, triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-    from spikeloom.scan import cache
-    from spikeloom.scan.emit_triton import emit_triton
-    from spikeloom.scan.triton_module import BLOCK, OPTIONS
-    from tests.cases import CELLS, CellCase
-    from tests.scan.test_triton import CORNERS
-    from tests.scan.running import Job, call_of, leaves
-    from spikeloom.scan.select import _variant
-
-    # not polyglot: a logarithm has fused steps of its own
-    for case in (CELLS["leaky zero immediate"], CELLS["exponential"], CellCase(CORNERS, {"one": 1.0})):
-        job = Job(case, 5, (7,))
-        call = call_of(job, leaves(job))
-        variant = _variant(call, call.program.hoist(call.params), "triton")
-        for each in (variant.forward, variant):
-            kernel = cache.load_source(emit_triton(call.program.derivation, each, "a test")).kernel
-            numbers = [p.name for p in kernel.params if p.name in ("steps", "size") or p.name.endswith("_stride")]
-            assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
-            assert [p.name for p in kernel.params if p.is_constexpr] == ["BLOCK"]
-            kinds = {p.name: "i32" if p.name in numbers else "*fp32" for p in kernel.params} | {"BLOCK": "constexpr"}
-            for word in ("fp32", "bf16"):
-                kinds |= {name: "*" + word for name in ("x", "spk", "grad0", "dx") if name in kinds}
-                source = ASTSource(kernel, kinds, {"BLOCK": BLOCK})
-                ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
-                assert "st.global" in ptx
-                print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
-""")
-
-
-def test_compiled_for_a_gpu_nothing_is_fused_or_approximate_and_no_size_is_compiled_in(tmp_path, monkeypatch):
-    """By Triton's compiler, which needs no GPU; in a process of its own, for here Triton interprets."""
-    for name, value in {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, cwd=root, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
-
-
-def traffic_rows():
-    """The rows of docs/gpu.md: a cell, what learns, and four columns."""
-    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
-    return [row for row in rows if row[0] in CELLS and len(row) == 6]
-
-
-def moved(source):
-    """Bytes that a kernel moves per element and step in float32; the gradients of states, which nobody gives, aside."""
-    (loop,) = re.findall(r"for t in range\(steps\):\n((?: {8}.*\n)+)", source)
-    return 4 * len(re.findall(r"tl\.(?:load|store)\((?!grad[1-9])", loop))
-
-
-@pytest.mark.parametrize("row", traffic_rows(), ids=lambda row: f"{row[0]}, {row[1]}")
-def test_the_page_tells_the_traffic_of_the_kernels(row):
-    name, learns, *told = row
-    job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
-    call = call_of(job, leaves(job))
-    variant, derivation = _variant(call, call.program.hoist(call.params), "triton"), call.program.derivation
-    assert derivation is not None
-    sources = [emit_triton(derivation, v, "a test") for v in (variant.forward, variant)]
-    reads = "read" if "x_m = " in sources[1] else ""
-    assert told == [*(str(moved(source)) for source in sources), str(4 * variant.traced.count("1")), reads]
-
-
-def test_the_page_has_a_row_for_every_kind_of_neuron():
-    told = {row[0].split()[0] for row in traffic_rows()}
-    assert {name.split()[0] for name in MODELS} - told <= {*WHOLE_SEQUENCES, "refractory"}
-
-
-def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
-    """Where torch itself multiplies by it, and rounds otherwise."""
-    job = Job(CELLS["polyglot"], 3, (2,))
-    call = call_of(job, leaves(job))
-    variant = _variant(call, call.program.hoist(call.params), "triton").forward
-    assert call.program.derivation is not None
-    on_gpu = emit_triton(call.program.derivation, variant, "a test")
-    interpreted = emit_triton(call.program.derivation, replace(variant, machine="interpreter"), "a test")
-    assert "* tl.div_rn(tl.full((), 1.0, tl.float32), tl.full((), 8.0" in on_gpu
-    assert ", tl.full((), 8.0, tl.float32))" in interpreted
-    assert "* tl.div_rn(" not in interpreted
-
-
-def test_a_source_has_a_file_also_where_the_cache_cannot_be_written(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "file" / "below"))
-    with pytest.warns(UserWarning, match="cannot be written"):
-        module = cache.load_source("VALUE = 'a source of this test'\n")
-    assert module.VALUE == "a source of this test"
-    assert Path(module.__file__).read_text() == "VALUE = 'a source of this test'\n"
-
-
-def test_a_damaged_source_is_written_again():
-    source = "VALUE = 'another source of this test'\n"
-    path = Path(cache.load_source(source).__file__)
-    path.write_bytes(b"VALUE = 'ano")
-    assert cache.load_source(source).VALUE == "another source of this test"

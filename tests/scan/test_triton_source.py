@@ -1,0 +1,135 @@
+"""The source of Triton's kernels: what its compiler makes of it, the bytes that it moves, and where it lies."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikeloom.cells import MODELS
+from spikeloom.scan import cache
+from spikeloom.scan.emit_triton import SPAN, emit_triton
+from spikeloom.scan.select import _variant
+
+from ..cases import CELLS
+from .running import Job, call_of, leaves
+
+pytest.importorskip("triton")
+
+WHOLE_SEQUENCES = ("state_leaky", "state_leaky_exact", "leaky_parallel", "associative")
+
+COMPILED = textwrap.dedent("""
+    import re, torch, triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from spikeloom.scan import cache
+    from spikeloom.scan.emit_triton import emit_triton
+    from spikeloom.scan.triton_module import BLOCK, OPTIONS
+    from tests.cases import CELLS, CellCase
+    from tests.scan.test_triton import CORNERS
+    from tests.scan.running import Job, call_of, leaves
+    from spikeloom.scan.select import _variant
+
+    # not polyglot: a logarithm has fused steps of its own
+    cases = [(CELLS["leaky zero immediate"], "float32"), (CELLS["exponential"], "float32"),
+             (CellCase(CORNERS, {"one": 1.0}), "float32"), (CELLS["leaky zero immediate"], "bfloat16")]
+    for case, dtype in cases:
+        job = Job(case, 5, (7,), traced=dtype == "float32")
+        call = call_of(job, leaves(job))
+        call.x = call.x.detach().to(getattr(torch, dtype)).requires_grad_()
+        variant = _variant(call, call.program.hoist(call.params), "triton")
+        for each in (variant.forward, variant):
+            kernel = cache.load_source(emit_triton(call.program.derivation, each, "a test")).kernel
+            numbers = [p.name for p in kernel.params if p.name in ("steps", "size") or p.name.endswith("_stride")]
+            assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
+            assert [p.name for p in kernel.params if p.is_constexpr] == ["BLOCK"]
+            kinds = {p.name: "i32" if p.name in numbers else "*fp32" for p in kernel.params} | {"BLOCK": "constexpr"}
+            if dtype == "bfloat16":
+                kinds |= {name: "*bf16" for name in ("x", "spk", "grad0", "dx") if name in kinds}
+            source = ASTSource(kernel, kinds, {"BLOCK": BLOCK})
+            ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
+            assert "st.global" in ptx
+            print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
+""")
+
+
+def test_compiled_for_a_gpu_nothing_is_fused_or_approximate_and_no_size_is_compiled_in(tmp_path, monkeypatch):
+    """By Triton's compiler, which needs no GPU; in a process of its own, for here Triton interprets."""
+    for name, value in {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, cwd=root, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def traffic_rows():
+    """The rows of docs/gpu.md: a cell and, if it is none of float32, a dtype, what learns, and four columns."""
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    return [row for row in rows if row[0].partition(", ")[0] in CELLS and len(row) == 6]
+
+
+def moved(source, width):
+    """Bytes that a kernel moves per element and step, where an input takes `width` of them and a state takes 4; the
+    gradients of states, which nobody gives, aside."""
+    ((time, loop),) = re.findall(r"    for (\w+) in .*:\n((?: {8}.*\n)+)", source)
+    total = 0.0
+    for line in loop.splitlines():
+        for name in re.findall(r"tl\.(?:load|store)\((?!grad[1-9])([a-z]+\d?)", line):
+            seldom = time == "span" or line.startswith(" " * 12)  # once in SPAN steps
+            total += (width if name in ("x", "spk", "grad0", "dx") else 4) / (SPAN if seldom else 1)
+    return total
+
+
+@pytest.mark.parametrize("row", traffic_rows(), ids=lambda row: f"{row[0]}, {row[1]}")
+def test_the_page_tells_the_traffic_of_the_kernels(row):
+    (name, _, dtype), (learns, *told) = row[0].partition(", "), row[1:]
+    job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
+    call = call_of(job, leaves(job))
+    call = replace(call, x=call.x.detach().to(getattr(torch, dtype or "float32")).requires_grad_())
+    variant, derivation = _variant(call, call.program.hoist(call.params), "triton"), call.program.derivation
+    assert derivation is not None
+    sources = [emit_triton(derivation, v, "a test") for v in (variant.forward, variant)]
+    reads = "read" if "tl.load(x" in sources[1] else ""
+    saved = 4 * variant.traced.count("1") + 4 / SPAN * variant.traced.count("c")
+    counted = [*(moved(source, call.x.element_size()) for source in sources), saved]
+    assert told == [*(f"{count:g}" for count in counted), reads]
+
+
+def test_the_page_has_a_row_for_every_kind_of_neuron():
+    told = {row[0].split()[0] for row in traffic_rows()}
+    assert {name.split()[0] for name in MODELS} - told <= {*WHOLE_SEQUENCES, "refractory"}
+
+
+def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
+    """Where torch itself multiplies by it, and rounds otherwise."""
+    job = Job(CELLS["polyglot"], 3, (2,))
+    call = call_of(job, leaves(job))
+    variant = _variant(call, call.program.hoist(call.params), "triton").forward
+    assert call.program.derivation is not None
+    on_gpu = emit_triton(call.program.derivation, variant, "a test")
+    interpreted = emit_triton(call.program.derivation, replace(variant, machine="interpreter"), "a test")
+    assert "* tl.div_rn(tl.full((), 1.0, tl.float32), tl.full((), 8.0" in on_gpu
+    assert ", tl.full((), 8.0, tl.float32))" in interpreted
+    assert "* tl.div_rn(" not in interpreted
+
+
+def test_a_source_has_a_file_also_where_the_cache_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "file" / "below"))
+    with pytest.warns(UserWarning, match="cannot be written"):
+        module = cache.load_source("VALUE = 'a source of this test'\n")
+    assert module.VALUE == "a source of this test"
+    assert Path(module.__file__).read_text() == "VALUE = 'a source of this test'\n"
+
+
+def test_a_damaged_source_is_written_again():
+    source = "VALUE = 'another source of this test'\n"
+    path = Path(cache.load_source(source).__file__)
+    path.write_bytes(b"VALUE = 'ano")
+    assert cache.load_source(source).VALUE == "another source of this test"
