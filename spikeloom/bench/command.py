@@ -16,6 +16,9 @@ from .runner import BUDGET, Case, run_case
 STORED = Path("docs/benchmarks")
 """Where the runs of the pages are kept."""
 
+SWEPT = ("SpikingJelly",)
+"""The further libraries that are swept: those that step in Python as snnTorch does have lines beside its own."""
+
 POINT = 1.0
 """Seconds that the timed rounds of one point of a sweep may take."""
 
@@ -125,13 +128,13 @@ def results_of(case: Case, arguments: argparse.Namespace) -> Iterator[Result]:
     shapes = arguments.shape or case.shapes
     for number, sizes in enumerate(shapes):
         budget = BUDGET / len(shapes)
-        result = run_case(case, sizes, arguments.repeats, budget, peers=arguments.peers)
+        result = run_case(case, sizes, arguments.repeats, budget, peers=case.peers if arguments.peers else ())
         if arguments.memory and case.memory and number == 0:
             result = replace(result, memory=peaks(case, result))
         yield result
     for axis, points in case.sweeps.items() if arguments.sweep else ():
         for sizes in points:
-            result = run_case(case, sizes, arguments.repeats, POINT, peers=arguments.peers)
+            result = run_case(case, sizes, arguments.repeats, POINT, peers=SWEPT if arguments.peers else ())
             yield replace(result, swept=axis, remarks="", notes={})
 
 

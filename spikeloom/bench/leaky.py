@@ -127,8 +127,8 @@ LEAKY = Case(
     peers={"spikeloom, their equation": as_peer(OURS)}
     | {name: as_peer(library) for name, library in LIBRARIES.items()},
     sweeps={
-        "T": tuple((steps, 16, 512) for steps in (10, 25, 100, 250, 500, 1000, 2000)),
-        "N": tuple((500, 16, size) for size in (16, 31, 64, 127, 256, 500, 512, 1000, 1024, 2048)),
+        "T": tuple((steps, 16, 512) for steps in (10, 33, 100, 250, 500, 1000, 2000)),
+        "N": tuple((500, 16, size) for size in (31, 64, 127, 256, 500, 512, 1000, 2048)),
     },
     remarks=layers,
     standard=True,

@@ -5,7 +5,7 @@ import importlib
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -148,7 +148,7 @@ def bar(rounds: range, label: str) -> Iterable[int]:
 
 
 def run_case(
-    case: Case, shape: Shape, repeats: int | None = None, budget: float = BUDGET, *, peers: bool = False
+    case: Case, shape: Shape, repeats: int | None = None, budget: float = BUDGET, *, peers: Collection[str] = ()
 ) -> Result:
     """Check one case at one shape, then time it.
 
@@ -157,7 +157,7 @@ def run_case(
         shape: one size per axis of the case.
         repeats: rounds; None takes as many as fit the budget.
         budget: seconds for the timed rounds.
-        peers: whether the case's `peers` take part.
+        peers: which of the case's `peers` take part.
 
     Raises:
         CannotRun: if the shape has not one positive size per axis.
@@ -167,8 +167,9 @@ def run_case(
         raise CannotRun(f"case {case.name} got the shape {','.join(map(str, shape))}; {wanted}")
     inputs = case.inputs(shape)
     found = admit(case, inputs, peers)
-    sizes = {name: turn_size(elapsed(run)) for name, run in found.runs.items()}
-    cost = elapsed(lambda: in_turn(found.runs, range(1), sizes))  # also the warm-up
+    took = {name: elapsed(run) for name, run in found.runs.items()}  # the second run of each, and so the warm-up
+    sizes = {name: turn_size(seconds) for name, seconds in took.items()}
+    cost = sum(sizes[name] * seconds for name, seconds in took.items())
     rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / cost)))
     return Result(
         case=case.name,
@@ -184,7 +185,7 @@ def run_case(
     )
 
 
-def admit(case: Case, inputs: object, peers: bool = False) -> Admitted:
+def admit(case: Case, inputs: object, peers: Collection[str] = ()) -> Admitted:
     """Let every contestant run once, and compare what it gives."""
     found = Admitted()
     wanted = case.contestants[case.reference](inputs)()
@@ -195,8 +196,9 @@ def admit(case: Case, inputs: object, peers: bool = False) -> Admitted:
 
     for name, prepare in case.contestants.items():
         found.add(name, prepare, inputs, (lambda got: "") if name in case.unchecked else from_reference)
-    for name, peer in case.peers.items() if peers else ():
-        found.add(name, peer.prepare, inputs, from_twin(case, peer, inputs))
+    for name, peer in case.peers.items():
+        if name in peers:
+            found.add(name, peer.prepare, inputs, from_twin(case, peer, inputs))
     return found
 
 

@@ -65,7 +65,9 @@ def test_every_layer_fires(name):
 @pytest.mark.filterwarnings("ignore")  # what other libraries warn of
 def test_libraries_do_the_work_of_their_twins(case):
     found = admit(
-        replace(case, contestants={case.reference: case.contestants[case.reference]}), case.inputs(case.small), True
+        replace(case, contestants={case.reference: case.contestants[case.reference]}),
+        case.inputs(case.small),
+        case.peers,
     )
     assert not found.disagreeing
     assert {*found.runs, *found.missing} == {case.reference, *case.peers}
@@ -75,7 +77,7 @@ def test_libraries_do_the_work_of_their_twins(case):
 def test_a_library_with_another_decay_is_not_timed(case):
     peer = case.peers["SpikingJelly"]
     wrong = replace(peer, prepare=lambda x: spoilt(peer.twin(x)))
-    found = admit(replace(case, peers={"wrong": wrong}), case.inputs(case.small), True)
+    found = admit(replace(case, peers={"wrong": wrong}), case.inputs(case.small), ["wrong"])
     assert "disagrees with the plain loop of its equation" in found.disagreeing["wrong"]
 
 

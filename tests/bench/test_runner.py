@@ -115,7 +115,7 @@ def test_a_peer_is_compared_with_its_twin_and_may_flip_one_spike_in_many():
     twin = ready(spikes=wanted)
     peers = {str(n): Peer(prepare, twin, "fires always") for n, prepare in enumerate([*flipped, absent])}
     made = replace(case(law=ready(spikes=theirs)), peers=peers)
-    result = run_case(made, (3,), repeats=1, peers=True)
+    result = run_case(made, (3,), repeats=1, peers=peers)
     assert list(result.seconds) == ["law", "0"]
     assert result.notes == {"0": "fires always"}
     assert result.disagreeing["1"].endswith("the plain loop of its equation: 3 of 20000 spikes differ")
