@@ -8,7 +8,7 @@ import torch
 
 from spikeloom.bench import CASES, SUITE, runner, tutorial
 from spikeloom.bench.peers import LIBRARIES, OURS
-from spikeloom.bench.runner import admit, run_case
+from spikeloom.bench.runner import admit
 
 ACTIVE = [
     case.name for case in CASES.values() if case.name in ("linear", "inference", "convolution", "memory", "recurrent")
@@ -17,8 +17,7 @@ ASIDE = ("start", "sconv2dlstm")  # processes of their own; a case like slstm
 
 
 @pytest.fixture(autouse=True)
-def small_and_once(monkeypatch):
-    monkeypatch.setattr(runner, "TURN", 0.0)
+def few_neurons(monkeypatch):
     monkeypatch.setattr(tutorial, "HIDDEN", 30)
 
 
@@ -46,10 +45,10 @@ def test_all_that_is_timed_agrees(case):
     if case.name in ASIDE:
         return
     pytest.importorskip("snntorch")
-    result = run_case(case, case.small, repeats=1)
-    assert not result.disagreeing
-    assert not result.missing
-    assert list(result.seconds) == list(case.contestants)
+    found = admit(case, case.inputs(case.small))
+    assert not found.disagreeing
+    assert not found.missing
+    assert list(found.runs) == list(case.contestants)
 
 
 @pytest.mark.parametrize("name", ACTIVE)
