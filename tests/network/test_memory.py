@@ -1,5 +1,6 @@
 """What an unrolled run keeps for its backward: one float trace per layer, and spikes as bits."""
 
+import gc
 import weakref
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 from spikeloom.network import packing
-from spikeloom.scan import bits
+from spikeloom.scan import arena, bits
 
 from .networks import leaky
 
@@ -139,12 +140,43 @@ def test_saved_outputs_do_not_hold_themselves():
     assert outs[0]() is None
 
 
-def test_inference_keeps_no_trace(monkeypatch: pytest.MonkeyPatch):
-    """Each scan makes its spikes, and nothing else of that size."""
-    made: list[tuple[int, ...]] = []
-    empty = packing.arena.empty
-    monkeypatch.setattr(packing.arena, "empty", lambda shape, like: made.append(tuple(shape)) or empty(shape, like))
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of large results that exist at a time, noted whenever one is made or dies."""
+    noted = [0]
+    empty, give_back = arena.empty, arena._give_back
+
+    def made(shape: tuple[int, ...], like: Tensor) -> Tensor:
+        result = empty(shape, like)
+        noted.append(noted[-1] + (result.nbytes if result.nbytes >= arena.SMALLEST else 0))
+        return result
+
+    def died(block: arena.Block) -> None:
+        noted.append(noted[-1] - len(block))
+        give_back(block)
+
+    gc.collect()
+    monkeypatch.setattr(arena, "empty", made)
+    monkeypatch.setattr(arena, "_give_back", died)
+    return noted
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["no_grad", "nothing requires a gradient"])
+def test_inference_keeps_no_trace(lent: list[int], frozen: bool):
+    """Of what neurons make, one sequence exists at a time: spikes, until the next layer has seen them."""
     net, x = net_and_input()
-    with torch.no_grad():
-        snn.unroll(net, x)
-    assert made == [(STEPS, BATCH, WIDTH)] * 3
+    net.requires_grad_(not frozen)
+    with torch.set_grad_enabled(frozen):
+        out = snn.unroll(net, x)
+    assert max(lent) == lent[-1] == out.nbytes
+
+
+def test_training_keeps_a_trace_per_layer(lent: list[int]):
+    """The spikes that are returned, and the membrane of each layer, with room for the gradient of its input."""
+    net, x = net_and_input()
+    out = snn.unroll(net, x)
+    room = out[0].nbytes
+    assert max(lent) == lent[-1] == out.nbytes + 3 * (out.nbytes + room)
+    del out
+    snn.utils.detach(net)  # the last states, too, hold the graph
+    assert lent[-1] == 0
