@@ -38,6 +38,14 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return memory
 
 
+def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
+    """The same for images [N, C, H, W], which may have their channels last in memory."""
+    if not channels_last:
+        return empty(shape, like)
+    count, channels, height, width = shape
+    return empty((count, height, width, channels), like).permute(0, 3, 1, 2)
+
+
 def _take(size: int) -> Tensor | None:
     fitting = [address for address, block in list(_unused.items()) if block.numel() == size]
     taken = (_unused.pop(address, None) for address in reversed(fitting))  # another thread may be faster
