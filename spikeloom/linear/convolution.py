@@ -34,9 +34,9 @@ SAMPLED = 16
 class SpikeConv2d(SkipsZeros, nn.Conv2d):
     """An nn.Conv2d that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
 
-    [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie with their channels
-    last in memory, where pooling and further convolutions are faster. Groups, other paddings than zeros or by unequal
-    numbers of rows, and images without a batch are torch's.
+    [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie in memory as torch's
+    do: with their channels last if those of the images or of the weight are. Groups, other paddings than zeros or by
+    unequal numbers of rows, and images without a batch are torch's.
     """
 
     def _can_skip(self, x: Tensor) -> bool:

@@ -52,6 +52,14 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return memory
 
 
+def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
+    """The same for images [N, C, H, W], which may have their channels last in memory."""
+    if not channels_last:
+        return empty(shape, like)
+    count, channels, height, width = shape
+    return empty((count, height, width, channels), like).permute(0, 3, 1, 2)
+
+
 def release(kept: int = 0) -> None:
     """Give unused blocks back to the system, the oldest first, until no more than so many bytes are left."""
     blocks = list(_unused.items())

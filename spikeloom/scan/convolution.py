@@ -1,6 +1,7 @@
 """Convolutions of images that are mostly zeros, such as spikes: the kernels, run.
 
-Images are [N, C, H, W] in any memory order; results have their channels last in memory.
+Images are [N, C, H, W] in any memory order. Results lie as torch's do: with their channels last if those of the input,
+or of the weight, are.
 """
 
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def _geometry(patch: Patch, x: Tensor, out_channels: int, panels: int) -> list[i
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Tensor:
-    """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W'], channels last in memory."""
+    """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W']."""
     images, channels, height, width = x.shape
     rows, columns = patch.positions(0, height), patch.positions(1, width)
     matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight)))
@@ -92,15 +93,16 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) ->
     first = x.new_zeros(whole_panels(len(weight), x))
     if bias is not None:
         first[: len(weight)] = bias
-    out = arena.empty((images, rows, columns, len(weight)), x)
+    last = lies_channels_last(x) or lies_channels_last(weight)
+    out = arena.images((images, len(weight), rows, columns), x, last)
     frame = patch.framed(0, height) * patch.framed(1, width)
     room, scratch = _room(
         8 * (frame + 1) + x.element_size() * (2 * frame * channels + columns * panel) + 4 * frame * channels
     )
-    words = _geometry(patch, x, len(weight), len(matrix))
+    words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
     words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
     _kernel("forward", word_of(x.dtype)).run([*words, room])
-    return out.permute(0, 3, 1, 2)
+    return out
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:
@@ -135,6 +137,12 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     words += [t.data_ptr() for t in (*meeting, x, last, out, scratch)]
     _kernel("weight", word_of(x.dtype)).run([*words, room])
     return out[..., :count].permute(3, 2, 0, 1).contiguous()
+
+
+def lies_channels_last(images: Tensor) -> bool:
+    """Whether the channels are last in memory; one channel by itself lies as its stride says."""
+    pixels = images.shape[2:].numel()
+    return images.stride(1) == 1 < pixels and images.is_contiguous(memory_format=torch.channels_last)
 
 
 def over_pixels(images: Tensor) -> Tensor:

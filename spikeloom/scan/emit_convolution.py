@@ -17,12 +17,13 @@ SHAPE = ["images", "size", "team", "channels", "height", "width", "top", "left",
 STRIDES = ["image_step", "channel_step", "row_step", "pixel_step"]
 PATCH = ["bands", "per_row", "reach", "row_gap", "pixel_gap", "stride_down", "stride_across"]
 RESULT = ["out_height", "out_width", "out_channels", "panels"]
+OUT_STRIDES = ["to_image", "to_channel", "to_row", "to_pixel"]
 """`size` is what an image costs. An image of height x width pixels is framed by zeros to down x across, beginning at
 (top, left). A band is `reach` pixels; there are `per_row` in each row of a patch, `pixel_gap` pixels apart, and the
 rows are `row_gap` apart."""
 
 WORDS = {
-    "forward": [*SHAPE, *STRIDES, *PATCH, *RESULT, "x", "matrix", "bias", "out", "scratch", "room"],
+    "forward": [*SHAPE, *STRIDES, *PATCH, *RESULT, *OUT_STRIDES, "x", "matrix", "bias", "out", "scratch", "room"],
     "input": [*SHAPE, *STRIDES, *PATCH, *RESULT, "grad", "matrix", "dx", "scratch", "room"],
     "weight": [
         *("images", "size", "team", "channels", "height", "width", *STRIDES, "kernel_height", "kernel_width"),
@@ -83,9 +84,9 @@ FORWARD = """    line, run, part = across * channels, reach * channels, (images 
                             flat(frame + SIZE * (row * line + pixel * channels), 0, 1, 0, run, rows, PANEL, 0, to, 0)
                             j += 1
                 for j in range(out_width):
-                    to = out + SIZE * (((n * out_height + i) * out_width + j) * out_channels + p * PANEL)
+                    to = out + SIZE * (n * to_image + p * PANEL * to_channel + i * to_row + j * to_pixel)
                     for k in range(min(PANEL, out_channels - p * PANEL)):
-                        store(to, k, load(spare, j * PANEL + k))"""
+                        store(to, k * to_channel, load(spare, j * PANEL + k))"""
 """out[n, i, j] = bias + sum over bands of patch @ matrix [panels, bands * run, PANEL]."""
 
 INPUT = """    line, run, part = across * channels, reach * channels, (images + threads - 1) // threads

@@ -28,7 +28,7 @@ def pooled(x: Tensor, kind: str, window: Pair, stride: Pair) -> tuple[Tensor, Te
     x = _laid(x, channels_last)
     rows, columns = ((size - w) // s + 1 for size, w, s in zip(x.shape[2:], window, stride, strict=True))
     shape = (*x.shape[:2], rows, columns)
-    out = _empty(shape, x, channels_last)
+    out = arena.images(shape, x, channels_last)
     count = out.numel() if kind == "maximum" else 0
     places = arena.empty((count,), torch.empty(0, dtype=torch.uint8))
     pooling = Pooling(kind, window, stride, channels_last, word_of(x.dtype))
@@ -52,7 +52,7 @@ def outline(x: Tensor) -> Outline:
 def pooled_gradient(grad: Tensor, places: Tensor, like: Outline, kind: str, window: Pair, stride: Pair) -> Tensor:
     """The gradient of the input, laid out as that was, from that of the result."""
     channels_last = like.channels_last
-    dx = _empty(like.shape, grad, channels_last)
+    dx = arena.images(like.shape, grad, channels_last)
     pooling = Pooling(kind, window, stride, channels_last, word_of(grad.dtype))
     _run(pooling, True, dx, _laid(grad, channels_last), places)
     return dx
@@ -69,10 +69,3 @@ def _run(pooling: Pooling, backward: bool, x: Tensor, out: Tensor, places: Tenso
 
 def _laid(x: Tensor, channels_last: bool) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-
-def _empty(shape: tuple[int, ...], like: Tensor, channels_last: bool) -> Tensor:
-    if not channels_last:
-        return arena.empty(shape, like)
-    images, channels, height, width = shape
-    return arena.empty((images, height, width, channels), like).permute(0, 3, 1, 2)

@@ -95,9 +95,21 @@ def test_any_memory_order_will_do(density: float) -> None:
         "the same image": x[:1].expand(6, -1, -1, -1),
         "a part": torch.cat([x, x], 3)[..., 8:],
     }
+    usual, last = layer.weight.data, layer.weight.data.contiguous(memory_format=torch.channels_last)
     for given in orders.values():
-        out, *_ = compare(snn.accelerate(layer, False), given, density)
-        assert out.is_contiguous(memory_format=torch.channels_last)
+        for weight in (usual, last):
+            layer.weight.data = weight
+            out, *_ = compare(snn.accelerate(layer, False), given, density)
+            assert layer.path == "sparse"
+            assert out.stride() == snn.accelerate(layer, False)(given).stride()
+
+
+def test_spikes_behind_a_convolution_can_still_be_viewed() -> None:
+    """As forwards written for torch's layers do."""
+    net = snn.accelerate(nn.Sequential(layer_of(4, 20, 3), nn.MaxPool2d(2), snn.Leaky(0.5, init_hidden=True)))
+    out = snn.unroll(net, spikes(5, 6, 4, 9, 8, density=0.1))
+    assert net[0].path == "sparse"
+    assert out.view(5, 6, -1).shape == (5, 6, 20 * 3 * 3)
 
 
 def test_the_threads_do_not_change_a_bit() -> None:
