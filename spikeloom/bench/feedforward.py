@@ -72,11 +72,10 @@ LINEAR = network(
     contestants=contestants(SPARSE),
     peers=libraries(SPARSE),
     sweeps={
-        "N": tuple((500, 16, size, 5) for size in (64, 127, 256, 500, 512, 1000, 1024, 2048)),
-        "percent": tuple((500, 16, 512, percent) for percent in (1, 2, 5, 10, 15, 20, 30, 50)),
+        "N": tuple((500, 16, size, 5) for size in (64, 127, 256, 500, 512, 1000, 1024)),
+        "percent": tuple((500, 16, 512, percent) for percent in (1, 2, 5, 10, 15, 20, 50)),
     },
     remarks=densities(SPARSE),
-    memory=True,
 )
 
 INFERENCE = network(
