@@ -122,7 +122,6 @@ MEMORY = network(
     ours=UNROLLED,
     floor=None,
     unchecked=(),
-    peers=libraries(DEEP),
     remarks=densities(DEEP),
     memory=True,
     least_rounds=1,
