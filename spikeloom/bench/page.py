@@ -6,7 +6,6 @@ what they were measured on.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from .leaky import PEER
@@ -21,37 +20,34 @@ def fill(page: Path, folder: Path) -> str:
     """The text of a page with its tables made anew from the runs stored in a folder.
 
     Raises:
-        CannotRun: if the page or a run is not there.
+        CannotRun: if the page is not there.
     """
     if not page.is_file():
         raise CannotRun(f"--page got {page}; give the path of a page that exists, such as docs/benchmarks.md")
 
     def filled(place: re.Match[str]) -> str:
         opening, asked, end = place.groups()
-        return f"{opening}{told(asked, lambda name: run_of(folder, name))}\n{end}"
+        return f"{opening}{told(asked, folder)}\n{end}"
 
     return PLACE.sub(filled, page.read_text())
 
 
-def run_of(folder: Path, name: str) -> Record:
-    """The stored run of a case."""
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        raise CannotRun(
-            f"{path} is not there; store it: python -m spikeloom bench --suite --case {name} --store {folder}"
-        )
-    return load(path)
-
-
-def told(asked: str, run: Callable[[str], Record]) -> str:
-    """What comes between the marks of one place."""
+def told(asked: str, folder: Path) -> str:
+    """What comes between the marks of one place; a run that is not stored is said to be missing."""
     kind, _, names = asked.partition(":")
+    paths = [folder / f"{name}.json" for name in (names or asked).split()]
+    records = [load(path) for path in paths if path.is_file()]
+    if not records:
+        return "Not measured."
     if names:
-        return {"machine": machine, "summary": summary}[kind]([run(name) for name in names.split()])
-    record = run(asked)
+        return {"machine": machine, "summary": summary}[kind](records)
+    (record,) = records
     parts = [shown(result) for result in record.results if result.swept is None]
     if swept := [result for result in record.results if result.swept is not None]:
         parts += [sweep([r for r in swept if r.swept == axis]) for axis in dict.fromkeys(r.swept for r in swept)]
+    picture = folder / f"{asked}.svg"
+    if picture.is_file():
+        parts.append(f"![time of {asked} against each axis]({folder.name}/{picture.name})")
     return "\n\n".join(parts)
 
 

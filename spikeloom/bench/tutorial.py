@@ -21,7 +21,7 @@ BETA, HIDDEN, CLASSES = 0.95, 1000, 10
 COMPARED = 12
 """Training steps whose losses are compared."""
 CLOSE = 2e-3
-"""In parts of a loss. The first are equal to 1e-5; then a spike that rounding has flipped moves weights, and so others."""
+"""In parts of a loss. The first are equal to 1e-5; then spikes that rounding has flipped move the weights."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeloom.bench import SUITE
+from spikeloom.bench import CASES, SUITE
 from spikeloom.bench.command import SWEPT
 from spikeloom.bench.page import PLACE, fill
 from spikeloom.bench.result import load
@@ -27,10 +27,11 @@ def test_the_page_shows_every_case_of_the_suite():
     assert shown == {case.name for case in SUITE}
 
 
-@pytest.mark.parametrize("case", SUITE, ids=lambda case: case.name)
-def test_a_stored_run_is_complete(case):
+@pytest.mark.parametrize("path", sorted(STORED.glob("*.json")), ids=lambda path: path.stem)
+def test_a_stored_run_is_complete(path):
     """Nothing that disagreed, and all shapes and sizes that the case has today."""
-    results = load(STORED / f"{case.name}.json").results
+    case = CASES[path.stem]
+    results = load(path).results
     shapes = [tuple(result.sizes.values()) for result in results]
     assert shapes == [*case.shapes, *(shape for points in case.sweeps.values() for shape in points)]
     for result in results:
