@@ -13,7 +13,7 @@ In half precision the input, the spikes and their gradients are words of two byt
 Where one state in SPAN steps is kept, the backward reads that and the input.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .emit_numba import TEMPLATES, Names, Variant
@@ -153,6 +153,20 @@ class Lines:
             self.body.append(f"{', '.join(values)} = {', '.join(new)}")
 
 
+def helpers(body: Sequence[str], variant: Variant) -> str:
+    """The functions that those lines call."""
+    if not any(" tanh(" in line for line in body):
+        return ""
+    div = "tl.div_rn({}, {})" if variant.computed == "float32" else "({}) / ({})"
+    quotient = div.format("(e - 1.0) * y", "tl.where(small, tl.log(e), y)")
+    return TANH.format(quotient=quotient, ratio=div.format("less_one", "less_one + 2.0"))
+
+
+def integers(arguments: Sequence[str]) -> list[str]:
+    """Those of the arguments that are numbers of steps or elements, which are not to be compiled in."""
+    return [a for a in arguments if a in ("steps", "size", "rows") or a.endswith("_stride")]
+
+
 def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
     """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
 
@@ -160,13 +174,10 @@ def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
     """
     backward = _rebuilding if "c" in variant.traced else _backward
     part = (backward if variant.grad else _forward)(derivation, variant)
-    div = "tl.div_rn({}, {})" if variant.computed == "float32" else "({}) / ({})"
-    quotient = div.format("(e - 1.0) * y", "tl.where(small, tl.log(e), y)")
-    tanh = TANH.format(quotient=quotient, ratio=div.format("less_one", "less_one + 2.0"))
     return SOURCE.format(
         title=title,
-        helpers=tanh if any(" tanh(" in line for line in part.body) else "",
-        integers=[a for a in part.arguments if a in ("steps", "size") or a.endswith("_stride")],
+        helpers=helpers(part.body, variant),
+        integers=integers(part.arguments),
         arguments=", ".join(part.arguments),
         before=lines(part.before, 1),
         time=part.time,

@@ -100,7 +100,7 @@ class _Recurrent(torch.autograd.Function):
         plan, n = ctx.plan, ctx.count
         weight, spk, current, *saved = saved_by(ctx)
         states, left = saved[:n], iter(saved[n:])
-        traces = _placed(plan, left)
+        traces = placed(plan, left)
         g = _backward(plan, weight, current, states, traces, list(left), grads)
         dx = {"each": g.currents, "sum": g.summed.unsqueeze(0), "none": None}[plan.x_grad]
         dweight = _weight_gradient(g, spk, states[0]) if plan.weight_learns else None
@@ -108,7 +108,7 @@ class _Recurrent(torch.autograd.Function):
         return (None, None, dx, dweight, dbias, *g.states, *g.params)
 
 
-def _placed(plan: Plan, kept: Iterator[Any]) -> list[Any]:
+def placed(plan: Plan, kept: Iterator[Any]) -> list[Any]:
     """What there is for some states of the program, as a list over all of them."""
     return [next(kept) if digit == "1" else None for digit in plan.variant.traced[:-1]]
 
@@ -185,7 +185,7 @@ def _backward(
         return [row.data_ptr(), stride]
 
     grad_spk, grad_last, *grad_finals = grads[: 1 + n]
-    grad_traces = _placed(plan, iter(grads[1 + n :]))
+    grad_traces = placed(plan, iter(grads[1 + n :]))
     every = plan.weight_learns or plan.x_grad == "each"
     currents = arena.empty((plan.steps if every else 1, *like.shape), like)
     summed, back = zero.clone(), _widened(zero if grad_last is None else grad_last, width)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scoped import Scoped
-from . import driven, op, recurrent, single, triton_module
+from . import driven, op, recurrent, single, triton_module, triton_recurrent
 from .emit_numba import FLOATS, HALVES, Variant, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
@@ -143,12 +143,15 @@ def _step_refusals(call: Call) -> list[str]:
     return why
 
 
+COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by step"
+
+
 def _fused_refusals(call: Call) -> list[str]:
     why = _step_refusals(call)
     if why or call.feedback is None or call.steps is None:
         return why
     if torch.compiler.is_compiling():
-        return ["the recurrent layer is compiled with the network, step by step"]
+        return [COMPILED_RECURRENCE]
     return recurrent.refusals(call.feedback, call.states[0])
 
 
@@ -162,14 +165,16 @@ def _triton_refusals(call: Call) -> list[str]:
 
 def _triton_fused_refusals(call: Call) -> list[str]:
     why = _triton_refusals(call)
-    if not why and call.feedback is not None and call.steps is not None:
-        why = ["spikes that come back through a layer are fused step by step"]
-    return why
+    if why or call.feedback is None or call.steps is None:
+        return why
+    if torch.compiler.is_compiling():
+        return [COMPILED_RECURRENCE]
+    return recurrent.refusals(call.feedback, call.states[0]) or triton_recurrent.refusals(call.states[0].shape[-1])
 
 
 def _run_triton(call: Call) -> Trajectory:
     if call.feedback is not None:
-        return _run_triton_steps(call)
+        return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
     return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
 
 
@@ -209,9 +214,10 @@ def _run_steps(call: Call) -> Trajectory:
 
 def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
     assert isinstance(layer, nn.Linear)
-    params = call.program.hoist(call.params)
-    plan = _recurrent_plan(call, layer, params)
-    spk, finals, traces = recurrent.scan(plan, call.x, layer, call.states, params)
+    params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
+    plan = _recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
+    scan = triton_recurrent.scan if on_triton else recurrent.scan
+    spk, finals, traces = scan(plan, call.x, layer, call.states, params)
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
@@ -279,9 +285,9 @@ def _variant(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> 
     return Variant(dtype, kinds, kept, grad, machine)
 
 
-def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) -> recurrent.Plan:
+def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], machine: str) -> recurrent.Plan:
     """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
-    key, dtype = call.program.key, word_of(call.x.dtype)
+    key, dtype = call.program.key, word_of(call.states[0].dtype)
     learning = _learning((call.x, *call.states, *params, *layer.parameters()))
     kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
     if call.traced:
@@ -290,7 +296,7 @@ def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...]) ->
         kept = read_states(key, kinds, grad).replace("s", "1")
     kept += "1" if learning and reads_input(key) else "0"
     assert call.steps is not None
-    variant, learns = Variant(dtype, kinds, kept, grad), layer.weight.requires_grad
+    variant, learns = Variant(dtype, kinds, kept, grad, machine), layer.weight.requires_grad
     return recurrent.Plan(key, variant, call.layer, call.steps, _input_gradient(call), learns)
 
 

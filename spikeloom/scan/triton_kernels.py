@@ -36,9 +36,9 @@ def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor]
     stored = [states[0].new_empty((lengths[letter], *shape)) for letter in variant.traced if letter in lengths]
     traces = all_traces(variant.traced, spk, stored)
     given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
-    given |= _named("initial", [s.contiguous() for s in states])
-    given |= _named("final", finals) | _named("trace", traces) | _params(params, variant, x, shape)
-    _run(kernel(key, variant.forward.code), given, x)
+    given |= named("initial", [s.contiguous() for s in states])
+    given |= named("final", finals) | named("trace", traces) | params_by_name(params, variant, x, shape)
+    run(kernel(key, variant.forward.code), given, x, shape.numel())
     return spk, finals, traces
 
 
@@ -64,13 +64,13 @@ def backward(
     carries = [_empty(s) for s in states]
     totals = [_empty(like) if kind.isupper() else None for kind in variant.params]
     given = {"steps": steps, "size": shape.numel(), "dx": dx}
-    given |= _named("initial", [s.contiguous() for s in states]) | _named("trace", traces)
-    given |= _named("grad_final", [zero if g is None else g.contiguous() for g in grad_finals])
-    given |= _named("carry", carries) | _named("total", totals) | _params(params, variant, like, shape)
-    sequences = {"x": x, **_named("grad", (grad_spk, *grad_traces))}
+    given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces)
+    given |= named("grad_final", [zero if g is None else g.contiguous() for g in grad_finals])
+    given |= named("carry", carries) | named("total", totals) | params_by_name(params, variant, like, shape)
+    sequences = {"x": x, **named("grad", (grad_spk, *grad_traces))}
     for name, sequence in sequences.items():
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
-    _run(kernel(key, code), given, like)
+    run(kernel(key, code), given, like, shape.numel())
     sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
 
@@ -80,19 +80,20 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def _named(kind: str, tensors: Sequence[Tensor | None]) -> dict[str, Any]:
+def named(kind: str, tensors: Sequence[Tensor | None]) -> dict[str, Any]:
     """A kernel's arguments of one kind, by name."""
     return {f"{kind}{k}": tensor for k, tensor in enumerate(tensors)}
 
 
-def _params(params: Sequence[Tensor], variant: Variant, x: Tensor, shape: torch.Size) -> dict[str, Any]:
+def params_by_name(params: Sequence[Tensor], variant: Variant, x: Tensor, shape: torch.Size) -> dict[str, Any]:
     """The hoisted values as a kernel reads them, on the device of x: a single number may have stayed on the CPU."""
     pairs = zip(params, variant.params, strict=True)
-    return _named("param", [spread(p, kind, shape).to(x.device) for p, kind in pairs])
+    return named("param", [spread(p, kind, shape).to(x.device) for p, kind in pairs])
 
 
-def _run(launch: Launch, given: dict[str, Any], x: Tensor) -> None:
+def run(launch: Launch, given: dict[str, Any], x: Tensor, size: int) -> None:
+    """Run a kernel over so many elements, or rows, on the device of x."""
     # Triton launches on the current device, which need not be that of the tensors
     on: AbstractContextManager[Any] = torch.cuda.device(x.device) if x.is_cuda else nullcontext()
     with on:
-        launch.run(given["size"], given)
+        launch.run(size, given)

@@ -225,11 +225,11 @@ def test_halves_go_into_the_kernel_as_they_are(dtype, monkeypatch):
     assert {t.dtype for t in (*finals, *traces, *gradients.states)} == {torch.float32}
 
 
-def test_spikes_that_come_back_through_a_layer_are_fused_step_by_step():
+def test_spikes_that_come_back_through_a_convolution_are_fused_step_by_step():
     with snn.backend("triton"):
-        told = str(snn.explain(made("RLeaky through Linear").to(DEVICE), sequence("RLeaky through Linear").to(DEVICE)))
+        told = str(snn.explain(made("RLeaky through Conv2d").to(DEVICE), sequence("RLeaky through Conv2d").to(DEVICE)))
     assert "triton, step by step" in told
-    assert "are fused step by step" in told
+    assert "the recurrent layer is Conv2d, not nn.Linear: the steps are fused one by one" in told
 
 
 @pytest.mark.parametrize("name", DRIVEN)

@@ -27,7 +27,11 @@ COMPILED = textwrap.dedent("""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from spikeloom.scan import cache
+    from spikeloom.scan.emit_numba import Variant
     from spikeloom.scan.emit_triton import emit_triton
+    from spikeloom.scan.emit_triton_recurrent import emit_triton_recurrent
+    from spikeloom.scan.triton_recurrent import ROWS
+    from tests.scan.test_recurrent import Case, layer_of
     from spikeloom.scan.triton_module import BLOCK, OPTIONS
     from tests.cases import CELLS, CellCase
     from tests.scan.test_triton import CORNERS
@@ -54,6 +58,16 @@ COMPILED = textwrap.dedent("""
             ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
             assert "st.global" in ptx
             print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
+
+    derivation = layer_of(Case("RSynaptic"))._program.derivation
+    variant = Variant("float32", "U" * len(derivation.hoisted), "111", "back", "triton")
+    for each in (variant.forward, variant):
+        kernel = cache.load_source(emit_triton_recurrent(derivation, each, "a test")).kernel
+        numbers = [p.name for p in kernel.params if p.do_not_specialize] + ["width"]
+        kinds = {p.name: "i32" if p.name in numbers else "*fp32" for p in kernel.params} | {"BLOCK": "constexpr"}
+        source = ASTSource(kernel, kinds, {"BLOCK": ROWS})
+        ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
+        assert "bar.sync" in ptx and "tf32" not in ptx
 """)
 
 
