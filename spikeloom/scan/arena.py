@@ -48,7 +48,8 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     weakref.finalize(lent, _give_back, block).atexit = False
     memory = torch.from_numpy(lent).view(like.dtype).view(tuple(shape))
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
-        memory.fill_(math.nan)  # as `torch.empty` does, so that a read before a write is seen
+        unlikely = math.nan if memory.is_floating_point() else torch.iinfo(memory.dtype).max
+        memory.fill_(unlikely)  # as `torch.empty` does, so that a read before a write is seen
     return memory
 
 

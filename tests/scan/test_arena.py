@@ -142,3 +142,8 @@ def test_a_forked_child_writes_to_memory_of_its_own():
     child.join()
     assert child.exitcode == 0
     assert torch.equal(mine, torch.full(LARGE, 3.0))
+
+
+def test_fresh_bytes_are_filled_as_torch_fills_them():
+    like = torch.empty(0, dtype=torch.uint8)
+    assert torch.equal(arena.empty((arena.SMALLEST,), like), torch.empty(arena.SMALLEST, dtype=torch.uint8))
