@@ -116,7 +116,8 @@ def _series_gradient(grad: Tensor, kernel: Tensor) -> Tensor:
 def _kernel_gradient(series: Tensor, taps: tuple[int, ...], grad: Tensor) -> Tensor:
     if grad.shape[-1] == 1:
         return (grad.squeeze(-1).t() @ series.flatten(1)).view(taps)
-    return conv1d_weight(series, taps, grad)
+    gradient: Tensor = conv1d_weight(series, taps, grad)
+    return gradient
 
 
 def _tap(delay: Tensor, max_delay: int) -> Tensor:
