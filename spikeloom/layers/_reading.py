@@ -85,19 +85,39 @@ class Connected(torch.autograd.Function):
     def forward(ctx: Any, series: Tensor, weight: Tensor, delay: Tensor, max_delay: int, sigma: float) -> Tensor:
         ctx.max_delay, ctx.sigma = max_delay, sigma
         ctx.save_for_backward(series, weight, delay)
-        return nn.functional.conv1d(series, _kernel(weight, delay, max_delay))
+        kernel = _kernel(weight, delay, max_delay)
+        if series.shape[-1] == kernel.shape[-1]:
+            return (series.flatten(1) @ kernel.flatten(1).t()).unsqueeze(-1)
+        return nn.functional.conv1d(series, kernel)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         series, weight, delay = ctx.saved_tensors
         to_series = to_weight = to_delay = None
         if ctx.needs_input_grad[0]:
-            to_series = nn.functional.conv_transpose1d(grad, _kernel(weight, delay, ctx.max_delay).to(grad.dtype))
+            to_series = _series_gradient(grad, _kernel(weight, delay, ctx.max_delay).to(grad.dtype))
         if any(ctx.needs_input_grad[1:3]):
-            grads = conv1d_weight(series.to(grad.dtype), (*weight.shape, ctx.max_delay + 1), grad).to(weight.dtype)
+            taps = (*weight.shape, ctx.max_delay + 1)
+            grads = _kernel_gradient(series.to(grad.dtype), taps, grad).to(weight.dtype)
             to_weight = grads.gather(-1, _tap(delay, ctx.max_delay)).squeeze(-1)
             to_delay = slope(grads * weight.unsqueeze(-1), delay, ctx.sigma) if ctx.needs_input_grad[2] else None
         return to_series, to_weight, to_delay, None, None
+
+
+# A single step, [B, O, 1], is a plain product over inputs and lags, which torch's convolutions do not notice.
+
+
+def _series_gradient(grad: Tensor, kernel: Tensor) -> Tensor:
+    if grad.shape[-1] == 1:
+        return (grad.squeeze(-1) @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
+    return nn.functional.conv_transpose1d(grad, kernel)
+
+
+def _kernel_gradient(series: Tensor, taps: tuple[int, ...], grad: Tensor) -> Tensor:
+    if grad.shape[-1] == 1:
+        return (grad.squeeze(-1).t() @ series.flatten(1)).view(taps)
+    gradient: Tensor = conv1d_weight(series, taps, grad)
+    return gradient
 
 
 def _tap(delay: Tensor, max_delay: int) -> Tensor:
@@ -107,4 +127,4 @@ def _tap(delay: Tensor, max_delay: int) -> Tensor:
 
 def _kernel(weight: Tensor, delay: Tensor, max_delay: int) -> Tensor:
     empty = weight.new_zeros(*weight.shape, max_delay + 1)
-    return empty.scatter(-1, _tap(delay, max_delay), weight.unsqueeze(-1))
+    return empty.scatter_(-1, _tap(delay, max_delay), weight.detach().unsqueeze(-1))

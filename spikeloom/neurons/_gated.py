@@ -26,7 +26,6 @@ class Gated(SpikingNeuron):
 
     model: Model
     map: Map
-    gated = True
     syn: Tensor
     mem: Tensor
 

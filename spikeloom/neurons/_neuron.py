@@ -80,7 +80,6 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
     reset_delay: bool = True
     all_to_all: bool = False  # whether spikes come back through a layer (see `Recurrent`)
-    gated: ClassVar[bool] = False  # whether the membrane does (see `Gated`)
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
@@ -166,11 +165,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         return outs[0] if self.init_hidden and not self.output else outs
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        x = checked_input(input_, self._label)
-        if not torch.compiler.is_compiling():
-            outs = short_step(self, x, given)
-            if outs is not None:
-                return self._outs(outs[0], outs[1:])
+        x = self._drive(checked_input(input_, self._label), None)
+        outs = None if torch.compiler.is_compiling() else short_step(self, x, given)
+        if outs is not None:
+            return self._outs(outs[0], outs[1:])
         run, _, _ = self._scan(x, None, x, given)
         return self._outs(run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), run.finals)
 
@@ -179,10 +177,14 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         time.admit(self, given)
         x = time.unfold(checked_input(input_, self._label), self._label())
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
-        run, machine, refusals = self._scan(x, time.steps, one_step, given)
+        run, machine, refusals = self._scan(self._drive(x, time.steps), time.steps, one_step, given)
         spk = run.spk.to(x.dtype)
         time.note(self, Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces))
         return tuple(time.fold(out) for out in self._outs(spk, run.traces))
+
+    def _drive(self, x: Tensor, steps: int | None) -> Tensor:
+        """What a checked input gives the equation: [T, *S] or [1, *S] over the steps; or, where they are None, [*S]."""
+        return x
 
     def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What a call returns where it returns all."""
@@ -283,10 +285,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
-        names = self._state_names()
         restarted(self)
-        self._keep(tuple(torch.full_like(usable(getattr(self, name)), self._starts_at(name)) for name in names))
-        states = tuple(getattr(self, name) for name in names)
+        states = tuple(torch.full_like(usable(getattr(self, n)), self._starts_at(n)) for n in self._state_names())
+        self._keep(states)
         return states[0] if len(states) == 1 else states
 
     def detach_mem(self) -> None:

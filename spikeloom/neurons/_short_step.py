@@ -37,12 +37,13 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
     if not kernel_at_hand(program, x) or why_by_methods(neuron) or may_be_misplaced(neuron):
         return None
     names, dtype = neuron._state_names(), x.dtype
-    shape = neuron._shape_of_states(x) if neuron.gated else x.shape
+    gated = program.cell.inputs > 1
+    shape = neuron._shape_of_states(x) if gated else x.shape
     states = [own[name] if state is None else state for name, state in zip(names, given, strict=True)]
     for state in states:
         if not _fits(state, shape, dtype):
             return None
-    if neuron.gated:
+    if gated:
         x = neuron._gates(x, states[-1])
         if x.dtype is not dtype:  # autocast
             return None

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..scan.loop import Trajectory
 from .leaky import Leaky
 
 
@@ -47,11 +46,10 @@ class NoisyLeaky(Leaky):
         super().__init__(beta, **options)
         self._register_value("sigma", sigma, learn_sigma)
 
-    def _scan(
-        self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
-    ) -> tuple[Trajectory, str, list[str]]:
+    def _drive(self, x: Tensor, steps: int | None) -> Tensor:
         if steps is None:
-            noise = torch.randn_like(one_step)
-        else:  # drawn step by step, as a loop would
-            noise = torch.stack([torch.randn_like(one_step) for _ in range(steps)] or [one_step])[:steps]
-        return super()._scan(x + self.sigma.to(x.dtype) * noise, steps, one_step, given)
+            return x + self.sigma.to(x.dtype) * torch.randn_like(x)
+        one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
+        # drawn step by step, as a loop would
+        noise = torch.stack([torch.randn_like(one_step) for _ in range(steps)] or [one_step])[:steps]
+        return x + self.sigma.to(x.dtype) * noise

@@ -142,4 +142,5 @@ def test_a_kernel_is_at_hand_where_the_ladder_ends_at_one(backend, x, spike_grad
             wanted = select.choose(call)[0].name == "numba"
         except RuntimeError:
             wanted = False
-        assert select.kernel_at_hand(program, x) is wanted
+        # an input of half precision is not common: it goes the long way to its kernel
+        assert select.kernel_at_hand(program, x) is (wanted and x.dtype is not torch.half)
