@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import spikeloom as snn
 from spikeloom.linear import DENSE_ABOVE, SpikeLinear, spike_linear
@@ -105,6 +106,17 @@ def test_few_outputs_are_dense_for_listing_the_inputs_would_cost_more(monkeypatc
         monkeypatch.setattr(spike_linear, "LISTING", listing)
         layer(x)
         assert layer.path == path
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, on the first tangent
+def test_tangents_pass_as_through_a_plain_layer() -> None:
+    layer, found = layer_of(70, True), []
+    for on in (False, True):
+        snn.accelerate(layer, on)
+        with forward_ad.dual_level():
+            x = forward_ad.make_dual(spikes(9, 70, density=0.05), spikes(9, 70, density=0.5))
+            found.append(forward_ad.unpack_dual(layer(x)).tangent)
+    assert torch.equal(*found)
 
 
 def test_a_gradient_that_is_mostly_zero_is_multiplied_by_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
