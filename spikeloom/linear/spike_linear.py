@@ -32,12 +32,14 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     """
 
     def _can_skip(self, x: Tensor) -> bool:
+        # sizes first: they are read sooner than the rest, which tells where a small product has taken as long
         return (
-            kernels_can(x, self.weight)
-            and x.dim() > 0
-            and x.shape[-1] == self.in_features
+            type(x) is Tensor
             and x.numel() * self.out_features >= LEAST_WORK
             and x.numel() >= LEAST_ROWS * self.in_features
+            and x.dim() > 0
+            and x.shape[-1] == self.in_features
+            and kernels_can(x, self.weight)
             and sparse.finite(self.weight)
         )
 
