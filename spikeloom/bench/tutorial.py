@@ -20,8 +20,9 @@ from .runner import Case, Outcome, Peer, Prepare, Run, installed
 BETA, HIDDEN, CLASSES = 0.95, 1000, 10
 COMPARED = 12
 """Training steps whose losses are compared."""
-CLOSE = 2e-3
-"""In parts of a loss. The first are equal to 1e-5; then spikes that rounding has flipped move the weights."""
+CLOSE = 5e-3
+"""In parts of a loss. The first six are equal to 1e-5; then spikes that rounding has flipped move the weights, in every
+library: snnTorch on one thread and on two is 2e-3 apart after twelve, and as far from itself in double precision."""
 
 
 @dataclass(frozen=True)
@@ -47,63 +48,69 @@ def linears() -> tuple[nn.Linear, nn.Linear]:
         return nn.Linear(28 * 28, HIDDEN), nn.Linear(HIDDEN, CLASSES)
 
 
-Membranes = Callable[[Tensor], Tensor]
-"""The output neurons' membranes [T, B, classes] for images [B, pixels]."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""The mean loss of all steps, for images [B, pixels] and labels [B]."""
 
 
-def unrolled(lesson: Lesson, accelerated: bool) -> tuple[nn.Module, Membranes]:
+def over_time(membranes: Tensor, labels: Tensor) -> Tensor:
+    """The loss in one call, for the output neurons' membranes [T, B, classes]."""
+    return nn.functional.cross_entropy(membranes.flatten(0, 1), labels.repeat(len(membranes)))
+
+
+def unrolled(lesson: Lesson, accelerated: bool) -> tuple[nn.Module, Loss]:
     """One call over all time."""
     first, second = linears()
     hidden, output = snn.Leaky(beta=BETA, init_hidden=True), snn.Leaky(beta=BETA, init_hidden=True, output=True)
     net = snn.accelerate(nn.Sequential(first, hidden, second, output), accelerated)
 
-    def membranes(images: Tensor) -> Tensor:
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
         snn.utils.reset(net)
-        mem: Tensor = snn.unroll(net, images, steps=lesson.steps)[1]
-        return mem
+        return over_time(snn.unroll(net, images, steps=lesson.steps)[1], labels)
 
-    return net, membranes
+    return net, loss
 
 
-def stepped(lesson: Lesson, library: str) -> tuple[nn.Module, Membranes]:
+def stepped(lesson: Lesson, library: str) -> tuple[nn.Module, Loss]:
     """The loop over time as the tutorial writes it."""
     first, second = linears()
     leaky = installed(library).Leaky
     hidden, output = leaky(beta=BETA), leaky(beta=BETA)
 
-    def membranes(images: Tensor) -> Tensor:
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
         mem, mem_out, found = hidden.reset_mem(), output.reset_mem(), []
         for _ in range(lesson.steps):
             spk, mem = hidden(first(images), mem)
             _, mem_out = output(second(spk), mem_out)
             found.append(mem_out)
-        return torch.stack(found)
+        total = torch.zeros(())
+        for mem_out in found:
+            total = total + nn.functional.cross_entropy(mem_out, labels)
+        return total / lesson.steps
 
-    return nn.ModuleList([first, second]), membranes
+    return nn.ModuleList([first, second]), loss
 
 
-def layer_by_layer(lesson: Lesson, neurons: Callable[[float], Neurons]) -> tuple[nn.Module, Membranes]:
+def layer_by_layer(lesson: Lesson, neurons: Callable[[float], Neurons]) -> tuple[nn.Module, Loss]:
     """Another library's multi-step mode; the first product, which is the same in every step, computed once."""
     first, second = linears()
     hidden, output = neurons(BETA), neurons(BETA)
 
-    def membranes(images: Tensor) -> Tensor:
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
         current = first(images).expand(lesson.steps, -1, -1)
-        return output.membranes(second(hidden(current)))
+        return over_time(output.membranes(second(hidden(current))), labels)
 
-    return nn.ModuleList([first, second]), membranes
+    return nn.ModuleList([first, second]), loss
 
 
-def learning(make: Callable[[Lesson], tuple[nn.Module, Membranes]], lesson: Lesson) -> Run:
+def learning(make: Callable[[Lesson], tuple[nn.Module, Loss]], lesson: Lesson) -> Run:
     """Train for the losses that are compared; what is timed are further steps at a learning rate of zero, so that all
     contestants take them with the same weights, however many they take.
     """
-    net, membranes = make(lesson)
+    net, loss_of = make(lesson)
     adam = torch.optim.Adam(net.parameters(), lr=5e-4)
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
-        mem = membranes(images)
-        loss = nn.functional.cross_entropy(mem.flatten(0, 1), labels.repeat(lesson.steps))
+        loss = loss_of(images, labels)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -120,7 +127,7 @@ def learning(make: Callable[[Lesson], tuple[nn.Module, Membranes]], lesson: Less
     return run
 
 
-def learner(make: Callable[..., tuple[nn.Module, Membranes]], *arguments: object) -> Prepare:
+def learner(make: Callable[..., tuple[nn.Module, Loss]], *arguments: object) -> Prepare:
     """A way of running the network, as a contestant."""
     return partial(learning, lambda lesson: make(lesson, *arguments))
 
