@@ -1,7 +1,7 @@
 """A program: all that the engine derives from a cell and its spike function before any backend is chosen."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from typing import Any
@@ -213,6 +213,13 @@ class Constants(tuple[Tensor, ...]):
 
     addresses: tuple[int, ...]
 
+    @staticmethod
+    def of(values: Iterable[Tensor]) -> "Constants":
+        """These values, which from now on nobody else may change."""
+        made = Constants(values)
+        made.addresses = tuple(value.data_ptr() for value in made)
+        return made
+
 
 @lru_cache(maxsize=1024)
 def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> Constants:
@@ -220,9 +227,7 @@ def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> Const
     program = program_of(key)
     with torch.inference_mode(False), torch.no_grad():
         given = zip(program.cell.params, numbers, strict=True)
-        values = Constants(program.hoist({name: torch.tensor(number, dtype=dtype) for name, number in given}))
-    values.addresses = tuple(value.data_ptr() for value in values)
-    return values
+        return Constants.of(program.hoist({name: torch.tensor(number, dtype=dtype) for name, number in given}))
 
 
 def reads_input(key: str) -> bool:
