@@ -159,6 +159,5 @@ TUTORIAL = Case(
         "SpikingJelly": Peer(learner(layer_by_layer, JELLY.neurons), learner(layer_by_layer, JELLY.twin), JELLY.note)
     },
     remarks=active,
-    memory=True,
     close=CLOSE,
 )
