@@ -144,3 +144,26 @@ def test_a_kernel_is_at_hand_where_the_ladder_ends_at_one(backend, x, spike_grad
             wanted = False
         # an input of half precision is not common: it goes the long way to its kernel
         assert select.kernel_at_hand(program, x) is (wanted and x.dtype is not torch.half)
+
+
+@pytest.mark.parametrize("name", ["SLSTM", "SConv2dLSTM"])
+def test_gated_neurons_too_go_the_short_way(name, monkeypatch):
+    """From the second step on; outputs and gradients are those of the loop."""
+    torch.manual_seed(0)
+    lif = snn.SLSTM(5, 4, threshold=0.05) if name == "SLSTM" else snn.SConv2dLSTM(3, 2, 3, threshold=0.05)
+    xs = X if name == "SLSTM" else torch.rand(4, 2, 3, 6, 6)
+
+    def outcome():
+        states, outs = (), []
+        for x in xs.unbind(0):
+            spk, *states = lif(x, *states)
+            outs += [spk, *states]
+            monkeypatch.setattr(lif, "_scan", way)
+        return outs, torch.autograd.grad(sum(out.sum() for out in outs), list(lif.parameters()))
+
+    way = lif._scan
+    with snn.backend("loop"):
+        wanted = outcome()
+    monkeypatch.undo()
+    way = lambda *args, **kwargs: pytest.fail("went the long way")  # noqa: E731
+    torch.testing.assert_close(outcome(), wanted)
