@@ -154,6 +154,7 @@ def test_gated_neurons_too_go_the_short_way(name, monkeypatch):
     xs = X if name == "SLSTM" else torch.rand(4, 2, 3, 6, 6)
 
     def outcome():
+        snn.utils.reset(lif)
         states, outs = (), []
         for x in xs.unbind(0):
             spk, *states = lif(x, *states)
