@@ -31,7 +31,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
     """
 
-    def _can_skip(self, x: Tensor) -> bool:
+    def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
         # sizes first: they are read sooner than the rest, which tells where a small product has taken as long
         return (
             type(x) is Tensor
@@ -39,13 +39,16 @@ class SpikeLinear(SkipsZeros, nn.Linear):
             and x.numel() >= LEAST_ROWS * self.in_features
             and x.dim() > 0
             and x.shape[-1] == self.in_features
-            and kernels_can(x, self.weight)
-            and sparse.finite(self.weight)
+            and kernels_can(x, weight)
+            and sparse.finite(weight)
         )
 
-    def _sparse(self, x: Tensor) -> Tensor | None:
+    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         lists = _lists(x, self.out_features)
-        return None if lists is None else _SpikeProduct.apply(x, self.weight, self.bias, lists)
+        return None if lists is None else _SpikeProduct.apply(x, weight, bias, lists)
+
+    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.linear(x, weight, bias)
 
 
 def _lists(x: Tensor, outputs: int) -> sparse.Lists | None:
