@@ -140,3 +140,21 @@ def test_another_source_has_another_name(tmp_path, monkeypatch):
     modules = [cache.load(lambda cached, k=k: f"VALUE = {k}  # {cached}\n") for k in (1, 2)]
     assert [module.VALUE for module in modules] == [1, 2]
     assert len({module.__name__ for module in modules}) == 2
+
+
+MARKED = """
+import torch
+from spikeloom.scan import sparse
+for dtype in ({dtypes}):
+    print(int(sparse.marked(torch.ones(3, 70, dtype=dtype)).counts.sum()))
+"""
+
+
+def test_kernels_that_different_processes_compiled_do_not_mix(tmp_path):
+    def counted(*dtypes: str) -> list[str]:
+        script = MARKED.format(dtypes=", ".join(f"torch.{dtype}" for dtype in dtypes) + ",")
+        environment = os.environ | {"SPIKELOOM_CACHE_DIR": str(tmp_path)}
+        return subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).split()
+
+    assert counted("float32") == counted("float64") == ["210"]
+    assert counted("float32", "float64") == ["210", "210"]
