@@ -75,6 +75,7 @@ def product(x: Tensor) -> Run:
 LATENCY = Case(
     name="latency",
     title="Linear + Leaky, one row, one step of T with N inputs, inference",
+    label="Linear + Leaky [1, 1, {N}], one step, inference",
     axes=("T", "N"),
     shapes=((500, 128), (500, 512)),
     small=(12, 33),

@@ -115,6 +115,7 @@ def layers(x: Tensor) -> str:
 LEAKY = Case(
     name="leaky",
     title="Leaky over [T, B, N], forward and backward, float32",
+    label="Leaky [{T}, {B}, {N}], training",
     axes=TX,
     shapes=((500, 16, 512), (500, 1, 128)),
     small=(12, 2, 3),
@@ -138,6 +139,7 @@ LEAKY = Case(
 STEP = Case(
     name="step",
     title="Leaky in the user's own loop over [T, B, N], forward and backward, float32",
+    label="Leaky [{T}, {B}, {N}], the user's own loop, training",
     axes=TX,
     shapes=((100, 16, 512),),
     small=(12, 2, 3),
@@ -186,6 +188,7 @@ def in_parts(parts: int) -> Prepare:
 LONG = Case(
     name="long",
     title=f"Leaky over a long sequence [T, B, N], and over {PARTS} parts of it, forward and backward, float32",
+    label="Leaky [{T}, {B}, {N}], training",
     axes=TX,
     shapes=((4000, 16, 512),),
     small=(16, 2, 3),

@@ -64,7 +64,7 @@ def machine(records: list[Record]) -> str:
 def summary(records: list[Record]) -> str:
     """A row for each case, at its first shape: ours, and how many times as long the others and the floor take."""
     results = [record.results[0] for record in records]
-    table = {"": [headline(result) for result in results], "spikeloom": [duration(r.median(r.ours)) for r in results]}
+    table = {"": [r.label or headline(r) for r in results], "spikeloom": [duration(r.median(r.ours)) for r in results]}
     for name in (PEER, *LIBRARIES):
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "-" for result in results]
     table["floor"] = [times(r.times_ours(r.floor)) if r.floor in r.seconds and r.floor else "-" for r in results]

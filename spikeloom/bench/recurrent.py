@@ -88,6 +88,7 @@ def layers(x: Tensor) -> str:
 RECURRENT = Case(
     name="recurrent",
     title=f"Linear and RLeaky of {HIDDEN} neurons over [T, B, N], {DENSITY:.0%} of it spikes, forward and backward",
+    label="Linear + RLeaky [{T}, {B}, {N}], 2 % spikes, training",
     axes=TX,
     shapes=((250, 64, 700), (100, 32, 700)),
     small=(20, 4, 70),

@@ -34,6 +34,7 @@ class Result:
         remarks: what else the case tells.
         swept: the axis along which this shape is one of many, if it is.
         memory: bytes that a contestant needed at its peak beyond its inputs and weights, in a process of its own.
+        label: the same as the title and the sizes, in a few words for a row of a summary.
     """
 
     case: str
@@ -48,6 +49,7 @@ class Result:
     remarks: str = ""
     swept: str | None = None
     memory: Mapping[str, int] = field(default_factory=dict)
+    label: str = ""
 
     def median(self, name: str) -> float:
         """The median of a contestant's samples, in seconds."""

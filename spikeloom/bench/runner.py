@@ -90,6 +90,7 @@ class Case:
         peers: further libraries' contestants, with ``--peers``, each compared with its twin.
         sweeps: by axis, the shapes that differ along it alone, for ``--sweep``.
         remarks: what else is worth telling.
+        label: a few words for a row of a summary, with the sizes by axis in braces, such as "Leaky [{T}, {B}, {N}]".
         standard: whether the case runs without being asked for.
         memory: whether ``--memory`` measures it.
         least_rounds: at least so many rounds, whatever they cost.
@@ -110,6 +111,7 @@ class Case:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     sweeps: Mapping[str, tuple[Shape, ...]] = field(default_factory=dict)
     remarks: Callable[[Any], str] = lambda inputs: ""
+    label: str = ""
     standard: bool = False
     memory: bool = False
     least_rounds: int = 3
@@ -171,10 +173,12 @@ def run_case(
     sizes = {name: turn_size(seconds) for name, seconds in took.items()}
     cost = sum(sizes[name] * seconds for name, seconds in took.items())
     rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / cost)))
+    by_axis = dict(zip(case.axes, shape, strict=True))
     return Result(
         case=case.name,
         title=case.title,
-        sizes=dict(zip(case.axes, shape, strict=True)),
+        label=case.label.format(**by_axis),
+        sizes=by_axis,
         ours=case.ours,
         floor=case.floor,
         seconds=in_turn(found.runs, bar(range(rounds), f"{case.name} {list(shape)}"), sizes),

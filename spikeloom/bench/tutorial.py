@@ -143,6 +143,7 @@ JELLY = LIBRARIES["SpikingJelly"]
 TUTORIAL = Case(
     name="tutorial",
     title="The network of snnTorch's tutorial 5, T steps of B digits, a training step with Adam",
+    label="Tutorial 5 [{T}, {B}, 784-1000-10], training",
     axes=("T", "B"),
     shapes=((25, 128),),
     small=(5, 8),

@@ -27,9 +27,7 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
     word, store_word = memory.word, memory.store_word
 
     def part(function: Callable[..., Any]) -> Callable[..., Any]:
-        # The name of its machine code. Two processes may give two functions of one name the same number; in a third
-        # that loads both from the cache, one of them would stand for the other.
-        function.__qualname__ = f"{function.__name__}_{name}"
+        function.__qualname__ += f"_{name}"  # machine code that several processes have stored is linked by names
         compiled: Callable[..., Any] = njit(nogil=True, error_model="numpy")(function)
         return compiled
 

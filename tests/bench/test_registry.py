@@ -32,6 +32,7 @@ def test_a_case_is_complete(case):
     assert {case.reference, case.ours, case.floor or case.ours, *case.unchecked} <= set(names)
     assert case.reference not in case.unchecked
     assert len(set(names)) == len(names)
+    assert bool(case.label.format(**dict.fromkeys(case.axes, 0))) == (case in SUITE)
     for shape in (case.small, *case.shapes, *(shape for points in case.sweeps.values() for shape in points)):
         assert len(shape) == len(case.axes)
     for axis, points in case.sweeps.items():

@@ -89,8 +89,9 @@ def test_a_page_is_filled_in_from_what_is_stored(tmp_path):
     folder.mkdir()
     page.write_text(PAGE)
     swept = [replace(RESULT, swept="N", sizes={"T": 3, "N": size}) for size in (4, 5)]
+    labelled = replace(RESULT, label="Nothing [3, 4]")
     store(
-        Record([RESULT, *swept], {"cpu": "A chip", "cores": 2, "torch_threads": 1, "system": "Any"}),
+        Record([labelled, *swept], {"cpu": "A chip", "cores": 2, "torch_threads": 1, "system": "Any"}),
         folder / "made.json",
     )
     text = fill(page, folder)
@@ -101,7 +102,7 @@ def test_a_page_is_filled_in_from_what_is_stored(tmp_path):
         "Nothing at all: T = 3, N = 4 (3 rounds).\n\n|  | median | min | this / ours | this / floor | memory |" in text
     )
     assert "|  | spikeloom | snnTorch | SpikingJelly | Norse | Sinabs | floor |" in text
-    assert "| Nothing at all: T = 3, N = 4 | 3.00 ms | - | - | - | - | 0.50x |" in text
+    assert "| Nothing [3, 4] | 3.00 ms | - | - | - | - | 0.50x |" in text
     assert "| theirs | 60.0 ms | 60.0 ms | 20x | 40x | 120 MB |" in text
     assert "theirs: fires later. another: not installed; pip install another. wrong: not timed" in text
     assert "Against N (T = 3); the others in times the first column:\n\n| N | ours | theirs | floor |" in text
