@@ -29,7 +29,7 @@ PRODUCTS = textwrap.dedent("""
     total = 0.0
     for name in sys.argv[1:]:
         x = torch.eye(70, dtype=getattr(torch, name))
-        total += float(sparse.product(sparse.listed(sparse.marked(x)), x, None).sum())
+        total += float(sparse.product(sparse.listed(sparse.marked(x)), sparse.packed(x), None).sum())
     print(cache.compilations(), total)
 """)
 
