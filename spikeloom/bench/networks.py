@@ -102,9 +102,13 @@ def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
 
 
 def outcome(spk: Tensor, net: nn.Module, training: bool) -> Outcome:
-    """The spikes; in training also the gradients of their sum, in the mean over steps and rows, for every weight."""
+    """The spikes; in training also the gradients of their sum, in the mean over steps and rows, for every weight.
+
+    The mean is taken of the sum, as a loss of spike counts would: its gradient is then one number for all spikes of a
+    neuron, which torch expands and does not write.
+    """
     learned = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
-    grads = torch.autograd.grad(spk.mean((0, 1)).sum(), list(learned.values())) if training else ()
+    grads = torch.autograd.grad(spk.sum((0, 1)).sum() / spk[..., 0].numel(), list(learned.values())) if training else ()
     return {"spikes": spk.detach(), **dict(zip(learned, grads, strict=training))}
 
 

@@ -88,7 +88,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) ->
     """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W']."""
     images, channels, height, width = x.shape
     rows, columns = patch.positions(0, height), patch.positions(1, width)
-    matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight)))
+    matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
     panel = matrix.shape[-1]
     first = x.new_zeros(whole_panels(len(weight), x))
     if bias is not None:
@@ -110,7 +110,7 @@ def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> 
     _, channels, height, width = like.shape
     count, _, reach = patch.bands
     cut = weight.permute(2, 3, 0, 1).reshape(count, -1, len(weight), channels).transpose(1, 2)
-    matrix = torch.stack([packed(band.reshape(len(weight), -1)) for band in cut])
+    matrix = torch.stack([packed(band.reshape(len(weight), -1)).panels for band in cut])
     beyond = whole_panels(reach * channels, like)
     dx = torch.empty_like(like)
     last = _channels_last(grad)
