@@ -10,10 +10,11 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.decay import DECAYS
 from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
+from ..scan.call import Call
 from ..scan.linear_maps import MemFeedback
 from ..scan.loop import Feedback, Trajectory
 from ..scan.program import Program, program_for
-from ..scan.select import Call, choose
+from ..scan.select import choose
 from ._graph import Passage, carried
 from ._listening import wants_states
 from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods

@@ -12,8 +12,8 @@ import torch
 
 from spikeloom.cells import MODELS
 from spikeloom.scan import cache
+from spikeloom.scan.call import variant_of
 from spikeloom.scan.emit_triton import SPAN, emit_triton
-from spikeloom.scan.select import _variant
 
 from ..cases import CELLS
 from .running import Job, call_of, leaves
@@ -36,7 +36,7 @@ COMPILED = textwrap.dedent("""
     from tests.cases import CELLS, CellCase
     from tests.scan.test_triton import CORNERS
     from tests.scan.running import Job, call_of, leaves
-    from spikeloom.scan.select import _variant
+    from spikeloom.scan.call import variant_of
 
     # not polyglot: a logarithm has fused steps of its own
     cases = [(CELLS["leaky zero immediate"], "float32"), (CELLS["exponential"], "float32"),
@@ -45,7 +45,7 @@ COMPILED = textwrap.dedent("""
         job = Job(case, 5, (7,), traced=dtype == "float32")
         call = call_of(job, leaves(job))
         call.x = call.x.detach().to(getattr(torch, dtype)).requires_grad_()
-        variant = _variant(call, call.program.hoist(call.params), "triton")
+        variant = variant_of(call, call.program.hoist(call.params), "triton")
         for each in (variant.forward, variant):
             kernel = cache.load_source(emit_triton(call.program.derivation, each, "a test")).kernel
             numbers = [p.name for p in kernel.params if p.name in ("steps", "size") or p.name.endswith("_stride")]
@@ -106,7 +106,7 @@ def test_the_page_tells_the_traffic_of_the_kernels(row):
     job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
     call = replace(call, x=call.x.detach().to(getattr(torch, dtype or "float32")).requires_grad_())
-    variant, derivation = _variant(call, call.program.hoist(call.params), "triton"), call.program.derivation
+    variant, derivation = variant_of(call, call.program.hoist(call.params), "triton"), call.program.derivation
     assert derivation is not None
     sources = [emit_triton(derivation, v, "a test") for v in (variant.forward, variant)]
     reads = "read" if "tl.load(x" in sources[1] else ""
@@ -124,7 +124,7 @@ def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
     """Where torch itself multiplies by it, and rounds otherwise."""
     job = Job(CELLS["polyglot"], 3, (2,))
     call = call_of(job, leaves(job))
-    variant = _variant(call, call.program.hoist(call.params), "triton").forward
+    variant = variant_of(call, call.program.hoist(call.params), "triton").forward
     assert call.program.derivation is not None
     on_gpu = emit_triton(call.program.derivation, variant, "a test")
     interpreted = emit_triton(call.program.derivation, replace(variant, machine="interpreter"), "a test")
