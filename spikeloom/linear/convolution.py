@@ -39,8 +39,8 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     unequal numbers of rows, and images without a batch are torch's.
     """
 
-    def _can_skip(self, x: Tensor) -> bool:
-        if not kernels_can(x, self.weight) or x.dim() != 4 or x.shape[1] != self.in_channels or not x.numel():
+    def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
+        if not kernels_can(x, weight) or x.dim() != 4 or x.shape[1] != self.in_channels or not x.numel():
             return False
         left, right, top, bottom = self._reversed_padding_repeated_twice
         patch = _patch(self)
@@ -51,14 +51,18 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
             and (left, top) == (right, bottom)
             and min(places) > 0
             and self.out_channels >= LEAST_CHANNELS
-            and len(x) * places[0] * places[1] * self.weight.numel() >= LEAST_WORK
-            and sparse.finite(self.weight)
+            and len(x) * places[0] * places[1] * weight.numel() >= LEAST_WORK
+            and sparse.finite(weight)
         )
 
-    def _sparse(self, x: Tensor) -> Tensor | None:
+    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         if density(x) >= DENSE_ABOVE:
             return None
-        return _SpikeConvolution.apply(x, self.weight, self.bias, _patch(self))  # type: ignore[no-any-return]
+        return _SpikeConvolution.apply(x, weight, bias, _patch(self))  # type: ignore[no-any-return]
+
+    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = self._conv_forward(x, weight, bias)
+        return out
 
 
 def _patch(layer: nn.Conv2d) -> kernels.Patch:

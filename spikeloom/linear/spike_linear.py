@@ -31,7 +31,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
     """
 
-    def _can_skip(self, x: Tensor) -> bool:
+    def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
         # sizes first: they are read sooner than the rest, which tells where a small product has taken as long
         return (
             type(x) is Tensor
@@ -39,15 +39,18 @@ class SpikeLinear(SkipsZeros, nn.Linear):
             and x.numel() >= LEAST_ROWS * self.in_features
             and x.dim() > 0
             and x.shape[-1] == self.in_features
-            and kernels_can(x, self.weight)
+            and kernels_can(x, weight)
         )
 
-    def _sparse(self, x: Tensor) -> Tensor | None:
+    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         lists = _lists(x, self.out_features)
         if lists is None:
             return None
-        matrix = sparse.packed(self.weight.detach().t())
-        return _SpikeProduct.apply(x, self.weight, self.bias, lists, matrix) if matrix.finite else None
+        matrix = sparse.packed(weight.detach().t())
+        return _SpikeProduct.apply(x, weight, bias, lists, matrix) if matrix.finite else None
+
+    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.linear(x, weight, bias)
 
 
 def _lists(x: Tensor, outputs: int) -> sparse.Lists | None:
