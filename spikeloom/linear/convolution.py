@@ -40,13 +40,14 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     """
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
-        if not kernels_can(x, weight) or x.dim() != 4 or x.shape[1] != self.in_channels or not x.numel():
+        if not kernels_can(x, weight) or x.dim() != 4 or not x.numel():
             return False
-        left, right, top, bottom = self._reversed_padding_repeated_twice
+        left, right, top, bottom = self._frame()
         patch = _patch(self)
         places = [patch.positions(axis, x.shape[2 + axis]) for axis in (0, 1)]
         return (
             self.groups == 1
+            and weight.shape[1:] == (x.shape[1], *self.kernel_size)
             and self.padding_mode == "zeros"
             and (left, top) == (right, bottom)
             and min(places) > 0
@@ -54,6 +55,13 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
             and len(x) * places[0] * places[1] * weight.numel() >= LEAST_WORK
             and sparse.finite(weight)
         )
+
+    def _frame(self) -> tuple[int, ...]:
+        """How many rows of padding are on the left, the right, above and below."""
+        if isinstance(self.padding, str):
+            return tuple(self._reversed_padding_repeated_twice)
+        top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
+        return left, left, top, top
 
     def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         if density(x) >= DENSE_ABOVE:
@@ -65,8 +73,8 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         return out
 
 
-def _patch(layer: nn.Conv2d) -> kernels.Patch:
-    left, _, top, _ = layer._reversed_padding_repeated_twice
+def _patch(layer: SpikeConv2d) -> kernels.Patch:
+    left, _, top, _ = layer._frame()
     pairs = (layer.kernel_size, layer.stride, layer.dilation, (top, left))
     return kernels.Patch(*((int(pair[0]), int(pair[1])) for pair in pairs))
 

@@ -223,3 +223,14 @@ def test_it_is_in_place_and_reversible() -> None:
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(net(x).sum(), x, create_graph=True)
     assert type(snn.accelerate(net, False)[0]) is nn.Conv2d
+
+
+def test_what_is_assigned_to_a_layer_counts() -> None:
+    """torch reads the padding, and the sizes of the weight, at every call."""
+    layer, x = layer_of(3, 5, 3), spikes(4, 3, 9, 9, density=0.05)
+    layer.padding = (2, 1)
+    compare(layer, x, 0.05)
+    assert layer.path == "sparse"
+    layer.weight = nn.Parameter(torch.rand(5, 3, 2, 2))
+    compare(snn.accelerate(layer, False), x, 0.05)
+    assert layer.path == "dense"
