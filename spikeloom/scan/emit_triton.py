@@ -104,7 +104,7 @@ class TritonNames(Names):
 
     def block(self, node: Symbol | None) -> str:
         """A value for each element of a block, for what a loop carries may not change its shape."""
-        return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, [BLOCK])"
+        return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, m.shape)"
 
 
 @dataclass
@@ -215,7 +215,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
     """From the last step to the first, by the states that the forward has kept at every step."""
-    step, part = derivation.trace, _results(derivation, variant)
+    step, part = derivation.trace, results(derivation, variant)
     name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
     if step.inputs[0] in reads:
         part.pointer("x", "x_stride", backwards=True)
@@ -244,7 +244,7 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
 
 def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
     """The same by the input: from each state that was kept, SPAN steps forward in registers, and then back."""
-    step, part = derivation.trace, _results(derivation, variant)
+    step, part = derivation.trace, results(derivation, variant)
     part.time = f"span in range((steps + {SPAN - 1}) // {SPAN})"
     part.arguments += ["x", "x_stride"]
     part.before.append(f"begin = (steps + {SPAN - 1}) // {SPAN} * {SPAN}")
@@ -273,7 +273,7 @@ def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
     return part
 
 
-def _results(derivation: Derivation, variant: Variant) -> Lines:
+def results(derivation: Derivation, variant: Variant) -> Lines:
     """A backward of no steps: what it reads once, and what it writes at the end."""
     part = Lines()
     part.constants(variant)
@@ -281,13 +281,13 @@ def _results(derivation: Derivation, variant: Variant) -> Lines:
         part.held(f"carry{k}", f"grad_final{k}")
         part.result(f"carry{k}", f"carry{k}_m")
     zero = TritonNames(derivation, variant, recalled=True).block(None)
-    for total in _sums(derivation, variant):
+    for total in sums(derivation, variant):
         part.before.append(f"{total}_m = {zero}")
         part.result(total, f"{total}_m")
     return part
 
 
-def _sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
+def sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
     """The gradients that are summed up over time."""
     (dx,), _, totals = derivation.gradients
     sums = {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind.isupper()}
@@ -322,7 +322,7 @@ def _pull(
     if variant.grad == "each":
         part.body.append(f"tl.store({place('dx', 'size')}, {name(dx)}, mask={mask})")
     carry = {f"carry{k}_m": name.block(g) for k, g in enumerate(carries)}
-    for total, addend in _sums(derivation, variant).items():
+    for total, addend in sums(derivation, variant).items():
         if addend is not None:
             carry[f"{total}_m"] = f"{total}_m + {name(addend)}"
     part.carried(carry, live)

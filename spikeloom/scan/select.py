@@ -1,7 +1,7 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,39 +12,11 @@ from torch import Tensor, nn
 
 from ..scoped import Scoped
 from . import driven, op, recurrent, single, triton_module, triton_recurrent
+from .call import Call, recurrent_plan, step_letters, variant_of
 from .emit_numba import FLOATS, HALVES, Variant, word_of
 from .linear_maps import MemFeedback
-from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
-from .program import Constants, Program, read_states, reads_input
-
-
-@dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
-class Call:
-    """What is to be run.
-
-    Args:
-        program: the cell.
-        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] of a single step. In half precision it
-            stands beside states in float32, and the spikes may be of either dtype.
-        steps: T; None for a single step, whose results have no time dimension.
-        states: before the first step, each [*S].
-        params: the cell's parameters by name, each broadcastable to [*S].
-        traced: whether the states of every step are wanted, not only the last.
-        layer: how messages name the neuron.
-        feedback: what the spikes of the step before, which are then the first state, add to the input.
-        mem_feedback: what the membrane of the step before, the last state, adds to the inputs. x then holds the inputs
-            one after the other along the axis of its map.
-    """
-
-    program: Program
-    x: Tensor
-    steps: int | None
-    states: tuple[Tensor, ...]
-    params: Mapping[str, Tensor]
-    traced: bool = True
-    layer: str = "the neuron"
-    feedback: Feedback | None = None
-    mem_feedback: MemFeedback | None = None
+from .loop import Step, Trajectory, driven_back, fed_back, loop
+from .program import Constants, Program
 
 
 @dataclass(frozen=True)
@@ -201,7 +173,7 @@ def _run_numba(call: Call) -> Trajectory:
 
 def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory:
     """The whole scan by one kernel of that machine (see `Variant`)."""
-    code = _variant(call, params, machine).code
+    code = variant_of(call, params, machine).code
     spare = machine == "numba" and not call.traced
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params, spare)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
@@ -215,14 +187,14 @@ def _run_steps(call: Call) -> Trajectory:
 def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
     assert isinstance(layer, nn.Linear)
     params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
-    plan = _recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
+    plan = recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
     scan = triton_recurrent.scan if on_triton else recurrent.scan
     spk, finals, traces = scan(plan, call.x, layer, call.states, params)
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
 def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -> Trajectory:
-    key, variant = call.program.key, _variant(call, params)
+    key, variant = call.program.key, variant_of(call, params)
     return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback)
 
 
@@ -240,7 +212,7 @@ def kernel_step(
     if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(p.detach().clone() for p in params)
-    kinds, grad = _step_letters(x, states, params)
+    kinds, grad = step_letters(x, states, params)
     return single.step(single.plan_of(program.key, word_of(x.dtype), kinds, grad), layer, x, states, params)
 
 
@@ -248,20 +220,10 @@ def _scan_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], machine: str
 ) -> tuple[Tensor, ...]:
     """The same as a scan over one step."""
-    kinds, grad = _step_letters(x, states, params)
+    kinds, grad = step_letters(x, states, params)
     code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad, machine).code
     spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
     return (spk, *finals)
-
-
-def _step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
-    """`Variant.params` and `Variant.grad` of a single step."""
-    if type(params) is Constants:
-        learning, kinds = _learning((x, *states)), "u" * len(params)
-    else:
-        learning = _learning((x, *states, *params))
-        kinds = _kinds(params, learning)
-    return kinds, "" if not learning else "each" if x.requires_grad else "none"
 
 
 def kernel_at_hand(program: Program, x: Tensor) -> bool:
@@ -274,58 +236,6 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not numba_missing()
     )
-
-
-def _variant(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:
-    """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
-    weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
-    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
-    kinds = _kinds(params, learning)
-    grad = _input_gradient(call) if learning else ""
-    kept = _kept_states(call, kinds, grad)
-    if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
-        kept = kept.replace("s", "1")
-    return Variant(dtype, kinds, kept, grad, machine)
-
-
-def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], machine: str) -> recurrent.Plan:
-    """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
-    key, dtype = call.program.key, word_of(call.states[0].dtype)
-    learning = _learning((call.x, *call.states, *params, *layer.parameters()))
-    kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
-    if call.traced:
-        kept = "1" * len(kept)
-    elif learning:
-        kept = read_states(key, kinds, grad).replace("s", "1")
-    kept += "1" if learning and reads_input(key) else "0"
-    assert call.steps is not None
-    variant, learns = Variant(dtype, kinds, kept, grad, machine), layer.weight.requires_grad
-    return recurrent.Plan(key, variant, call.layer, call.steps, _input_gradient(call), learns)
-
-
-def _learning(tensors: Iterable[Tensor]) -> bool:
-    return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
-
-
-def _kinds(params: tuple[Tensor, ...], learning: bool) -> str:
-    """The letters of `Variant.params`."""
-    return "".join([("uU" if p.numel() == 1 else "vV")[learning and p.requires_grad] for p in params])
-
-
-def _input_gradient(call: Call) -> str:
-    """Whether the gradient of the input is wanted at each step, as a sum over them, or not."""
-    each = call.steps is None or len(call.x) == call.steps
-    return "none" if not call.x.requires_grad else "each" if each else "sum"
-
-
-def _kept_states(call: Call, kinds: str, grad: str) -> str:
-    """Which states are kept (see `Variant.traced`): those asked for, and those that the backward, if any, reads."""
-    if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
-        return "0" * len(call.states)
-    if call.traced or torch.compiler.is_compiling():
-        return call.program.every_state
-    kept = read_states(call.program.key, kinds, grad)
-    return "c" * len(kept) if call.x.dtype in HALVES and kept.strip("0") else kept
 
 
 def _off_the_cpu(call: Call) -> bool:
