@@ -138,7 +138,7 @@ LEAKY = Case(
     },
     remarks=layers,
     standard=True,
-    memory=1,
+    memory=True,
 )
 
 STEP = Case(
