@@ -26,8 +26,9 @@ BUDGET = 10.0
 """Seconds that the timed rounds of a case may take, over all its shapes."""
 
 TURN = 0.05
-"""Seconds that a turn lasts at least. A short run is repeated in it, as in a training: the first one after another
-contestant's turn finds the threads asleep and the caches full of other things, and would measure that alone."""
+"""Seconds that a turn lasts, unless one run takes longer. A short run is repeated in it, as in a training. Another such
+turn goes before, not timed: after another contestant the first runs find the threads asleep, the caches full of other
+things and the memory given back, and take up to half as long again."""
 
 MOST_ROUNDS = 200
 
@@ -173,7 +174,7 @@ def run_case(
     found = admit(case, inputs, peers)
     took = {name: elapsed(run) for name, run in found.runs.items()}  # the second run of each, and so the warm-up
     sizes = {name: turn_size(seconds) for name, seconds in took.items()}
-    cost = sum(sizes[name] * seconds for name, seconds in took.items())
+    cost = sum((2 * sizes[name] - 1) * seconds for name, seconds in took.items())
     rounds = repeats or max(case.least_rounds, min(MOST_ROUNDS, int(budget / cost)))
     by_axis = dict(zip(case.axes, shape, strict=True))
     return Result(
@@ -262,7 +263,7 @@ def timed(run: Run) -> float:
 
 def turn_size(seconds: float) -> int:
     """How many runs of so many seconds make a turn."""
-    return max(1, int(TURN / max(seconds, 1e-6)))
+    return max(1, round(TURN / max(seconds, 1e-6)))
 
 
 def in_turn(
@@ -273,13 +274,17 @@ def in_turn(
     Args:
         runs: what is timed, by name.
         rounds: one turn of each in every round.
-        sizes: how many runs make a turn, 1 if not given; a sample is their mean.
+        sizes: how many runs make a turn, 1 if not given; a sample is their mean. Before several go as many that are
+            not timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with no_collector():
         for _ in rounds:
             for name, run in runs.items():
-                seconds[name].append(statistics.fmean(timed(run) for _ in range((sizes or {}).get(name, 1))))
+                size = (sizes or {}).get(name, 1)
+                for _ in range(size if size > 1 else 0):
+                    run()
+                seconds[name].append(statistics.fmean(timed(run) for _ in range(size)))
     return seconds
 
 

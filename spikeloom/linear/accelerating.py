@@ -4,6 +4,7 @@ from torch import nn
 
 from ..neurons import SpikingNeuron
 from .convolution import SpikeConv2d
+from .folding import NORMS, SpikeSequential
 from .pooling import SpikeAvgPool2d, SpikeMaxPool2d
 from .skipping import SkipsZeros
 from .spike_linear import SpikeLinear
@@ -13,15 +14,20 @@ ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: SpikeConv2d,
     nn.MaxPool2d: SpikeMaxPool2d,
     nn.AvgPool2d: SpikeAvgPool2d,
+    nn.Sequential: SpikeSequential,
 }
 """Which class a layer becomes."""
+
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ACCELERATED.items()}
+"""Which class it was."""
 
 
 def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.Module:
     """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
 
-    Each decides at every call by the share of active inputs, and `explain` tells how. The layers stay what
-    they are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
+    Each decides at every call by the share of active inputs, and `explain` tells how. A BatchNorm in evaluation that
+    follows one of them in an nn.Sequential runs as a part of it. The layers stay what they are, with their names,
+    parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
     Outputs and gradients of products are those of torch to the order of summation, of pooling bit for bit.
 
     Args:
@@ -46,9 +52,9 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
         raise TypeError(f"accelerate got a {type(net).__name__}; pass a network, an nn.Module")
     neurons = [module for module in net.modules() if isinstance(module, SpikingNeuron)]
     inside = {part for neuron in neurons for part in neuron.modules()}
-    table = ACCELERATED if on else {new: old for old, new in ACCELERATED.items()}
+    table = ACCELERATED if on else PLAIN
     for module in net.modules():
-        if module not in inside and type(module) in {*table, *table.values()}:
+        if module not in inside and type(module) in {*ACCELERATED, *PLAIN, *NORMS.values()}:
             module.__class__ = table.get(type(module), type(module))
             for name in ("path", "strict"):
                 module.__dict__.pop(name, None)

@@ -1,5 +1,6 @@
 """What accelerated layers share: which way a call goes, and that it is seen as one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,9 +24,7 @@ class Accelerated(nn.Module):
         """What the layer of torch's computes."""
         if torch.compiler.is_compiling():
             return self._plain(input)
-        if has_torch_function_unary(input):  # who watches torch's calls, such as a static unroll, is to see one
-            return handle_torch_function(type(self)._run, (input,), self, input)
-        return self._run(input)
+        return seen_as_one(type(self)._run, self, input)
 
     def _run(self, input: Tensor) -> Tensor:
         """The same, and `path` noted."""
@@ -46,22 +45,40 @@ class SkipsZeros(Accelerated):
     """
 
     strict: bool = False
+    weight: Tensor
+    bias: Any
 
     def _run(self, input: Tensor) -> Tensor:
         if self.strict:
             self.__dict__["path"] = "dense, strict"
             return self._plain(input)
-        out = self._sparse(input) if self._can_skip(input) else None
-        self.__dict__["path"] = "dense" if out is None else "sparse"
-        return self._plain(input) if out is None else out
+        return self.product(input, self.weight, self.bias)
 
-    def _can_skip(self, x: Tensor) -> bool:
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What the layer computes, with these for its weight and bias."""
+        out = self._sparse(x, weight, bias) if self._can_skip(x, weight) else None
+        self.__dict__["path"] = "dense" if out is None else "sparse"
+        return self._dense(x, weight, bias) if out is None else out
+
+    def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
         """Whether kernels can do this, and it is large enough; else it is the layer's own, errors included."""
         raise NotImplementedError
 
-    def _sparse(self, x: Tensor) -> Tensor | None:
+    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The result, without the zeros; None if too few values are zero."""
         raise NotImplementedError
+
+    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The result by torch's product."""
+        raise NotImplementedError
+
+
+def seen_as_one(run: Callable[..., Tensor], layer: Accelerated, x: Tensor, *more: Any) -> Tensor:
+    """run(layer, x, *more); who watches torch's calls, such as a static unroll, sees one."""
+    if has_torch_function_unary(x):
+        out: Tensor = handle_torch_function(run, (x,), layer, x, *more)
+        return out
+    return run(layer, x, *more)
 
 
 def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
@@ -71,7 +88,7 @@ def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
         and x.layout is torch.strided
         and x.device.type == "cpu"
         and x.dtype in FLOATS
-        and (weight is None or _goes_with(weight, x))
+        and (weight is None or goes_with(weight, x))
         and forced() in (None, "numba")
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
@@ -80,5 +97,6 @@ def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
     )
 
 
-def _goes_with(weight: Tensor, x: Tensor) -> bool:
-    return type(weight) is nn.Parameter and weight.device == x.device and weight.dtype == x.dtype
+def goes_with(weight: Tensor, x: Tensor) -> bool:
+    """Whether it is a plain tensor like x."""
+    return type(weight) in (nn.Parameter, Tensor) and weight.device == x.device and weight.dtype == x.dtype

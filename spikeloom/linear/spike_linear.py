@@ -10,11 +10,11 @@ from ..scan.kernels import sum_to
 from ..scan.saved import saved_by
 from .skipping import SkipsZeros, kernels_can
 
-DENSE_ABOVE = 0.16
+DENSE_ABOVE = 0.27
 """Share of nonzero inputs from which the dense product is taken (the measurements are in docs/linear.md). Set to 0, it
 is always taken."""
 
-LISTING = 12
+LISTING = 5
 """How many outputs cost as much as looking whether an input is zero: `DENSE_ABOVE` sinks by this over the outputs."""
 
 LEAST_WORK = 1 << 26
@@ -31,7 +31,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
     """
 
-    def _can_skip(self, x: Tensor) -> bool:
+    def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
         # sizes first: they are read sooner than the rest, which tells where a small product has taken as long
         return (
             type(x) is Tensor
@@ -39,13 +39,18 @@ class SpikeLinear(SkipsZeros, nn.Linear):
             and x.numel() >= LEAST_ROWS * self.in_features
             and x.dim() > 0
             and x.shape[-1] == self.in_features
-            and kernels_can(x, self.weight)
-            and sparse.finite(self.weight)
+            and kernels_can(x, weight)
         )
 
-    def _sparse(self, x: Tensor) -> Tensor | None:
+    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         lists = _lists(x, self.out_features)
-        return None if lists is None else _SpikeProduct.apply(x, self.weight, self.bias, lists)
+        if lists is None:
+            return None
+        matrix = sparse.packed(weight.detach().t())
+        return _SpikeProduct.apply(x, weight, bias, lists, matrix) if matrix.finite else None
+
+    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.linear(x, weight, bias)
 
 
 def _lists(x: Tensor, outputs: int) -> sparse.Lists | None:
@@ -62,11 +67,13 @@ class _SpikeProduct(torch.autograd.Function):
     """x @ weight.T + bias; of x only its lists are kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: sparse.Lists) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: sparse.Lists, matrix: sparse.Packed
+    ) -> Tensor:
         ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
         kept = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
         ctx.save_for_backward(weight if x.requires_grad else None, *kept)
-        return sparse.product(lists, weight.detach().t(), bias).view(*x.shape[:-1], len(weight))
+        return sparse.product(lists, matrix, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -75,15 +82,18 @@ class _SpikeProduct(torch.autograd.Function):
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         dx = _input_gradient(grad, rows, weight) if wants_x else None
         if not wants_weight:
-            return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None
+            return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
         dweight, total = _weight_gradient(sparse.Lists(ctx.shape, *kept), rows)
-        return dx, dweight, total if wants_bias else None, None
+        return dx, dweight, total if wants_bias else None, None, None
 
 
 def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight. The gradient too may be mostly zero, as behind a surrogate that ends near the threshold."""
-    lists = _lists(rows, weight.shape[1]) if sparse.finite(weight) else None
-    return grad @ weight if lists is None else sparse.product(lists, weight, None).view(*grad.shape[:-1], -1)
+    lists = _lists(rows, weight.shape[1])
+    matrix = None if lists is None else sparse.packed(weight)
+    if lists is None or matrix is None or not matrix.finite:
+        return grad @ weight
+    return sparse.product(lists, matrix, None).view(*grad.shape[:-1], -1)
 
 
 def _weight_gradient(lists: sparse.Lists, grad: Tensor) -> tuple[Tensor, Tensor]:

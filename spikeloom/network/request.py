@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..layers import SEES_TIME
+from ..linear import PLAIN
 from ..neurons import SpikingNeuron
 from ..neurons._time import current_time
 
@@ -140,11 +141,12 @@ def _straight(module: nn.Module) -> bool | None:
     """Whether a neuron was met on the way; None where the way is not straight."""
     if isinstance(module, SpikingNeuron):
         return True
-    if type(module) in STATELESS and not module._forward_hooks and not module._forward_pre_hooks:
+    kind = PLAIN.get(type(module), type(module))
+    if kind in STATELESS and not module._forward_hooks and not module._forward_pre_hooks:
         return False
-    if type(module) is not nn.Sequential or module._forward_hooks or module._forward_pre_hooks:
+    if kind is not nn.Sequential or module._forward_hooks or module._forward_pre_hooks:
         return None
-    for child in module:
+    for child in module.children():
         met = _straight(child)
         if met is None or met:
             return met

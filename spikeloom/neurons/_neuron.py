@@ -10,27 +10,19 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.decay import DECAYS
 from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
+from ..scan.call import Call
 from ..scan.linear_maps import MemFeedback
 from ..scan.loop import Feedback, Trajectory
 from ..scan.program import Program, program_for
-from ..scan.select import Call, choose
-from ._graph import Passage, carried
+from ..scan.select import choose
+from ._graph import Passage
+from ._keeping import Keeping
 from ._listening import wants_states
 from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
-from ._misplaced import refuse_misplaced, replicated, restarted, usable
 from ._registry import INSTANCES, ClassWide, Registered
 from ._short_step import short_step
-from ._state import (
-    broadcast_state,
-    checked_input,
-    checked_params,
-    compute_dtype,
-    detached,
-    fresh_state,
-    moved,
-)
-from ._time import Time, Visit, current_time, time_of
-from ._values import Values
+from ._state import checked_input, checked_params, compute_dtype
+from ._time import Time, Visit, time_of
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
@@ -54,7 +46,7 @@ ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
 """In which values are registered, as in snnTorch: optimizers and their checkpoints count parameters."""
 
 
-class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
+class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
     """Base of all spiking neurons: threshold, surrogate gradient, reset and hidden state.
 
     Not used by itself; see `Leaky`. The arguments are those that all neurons share.
@@ -83,9 +75,6 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
-    _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
-    _reset: Tensor | None = None  # what a subclass with its own forward says that R was
-    _passage: Passage | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -263,63 +252,14 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
     def reset(self, fired: Tensor | None) -> None:  # for a subclass whose own forward keeps it
         self.__dict__["_reset"] = fired
 
-    # -- parameters and state ---------------------------------------------------------------------------------------
-
-    def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        """The state before this call: what was given, else what the layer keeps, else zeros. x is one step, [*S]."""
-        states, names = [], self._state_names()
-        refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
-        for name, state in zip(names, given, strict=True):
-            if state is None:
-                state = fresh_state(getattr(self, name), x, dtype, self._label, name, self._starts_at(name))
-            else:
-                state = broadcast_state(state, x, dtype, self._label, name, self._starts_at(name))
-            if self._passage is not None and self._passage.done and state.requires_grad:
-                state = carried(state, self._label(), name)
-            states.append(state)
-        return tuple(states)
-
-    def _keep(self, states: tuple[Tensor, ...]) -> None:
-        for name, state in zip(self._state_names(), states, strict=True):
-            self.__dict__[name] = state
-
-    def reset_mem(self) -> Any:
-        """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
-        restarted(self)
-        states = tuple(torch.full_like(usable(getattr(self, n)), self._starts_at(n)) for n in self._state_names())
-        self._keep(states)
-        return states[0] if len(states) == 1 else states
-
-    def detach_mem(self) -> None:
-        """Cut every state from the graph that made it; its value stays."""
-        self._keep(tuple(detached(usable(getattr(self, name))) for name in self._state_names()))
+    # -- moving and loading -------------------------------------------------------------------------------------------
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
         was_meta = self.framed and self.reset_mechanism_val.is_meta
         super()._apply(fn, recurse)
-        self._keep(tuple(moved(usable(getattr(self, name)), fn) for name in self._state_names()))
-        for name in ("_before", "_reset"):
-            kept = getattr(self, name)
-            self.__dict__[name] = None if kept is None else moved(usable(kept), fn)
         if was_meta and not self.reset_mechanism_val.is_meta:  # to_empty(): what it holds is anything
             self.reset_mechanism_val.fill_(self.reset_dict[self._mode])
         return self
-
-    def _replicate_for_data_parallel(self) -> Any:
-        # a replica sees another part of the batch: the state of the original is none of its own
-        replica = super()._replicate_for_data_parallel()
-        replicated(self, replica)
-        replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
-        replica.__dict__["_passage"] = None
-        return replica
-
-    # -- saving and loading -----------------------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
-        kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
-        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage")} | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -380,11 +320,6 @@ class SpikingNeuron(FiringMethods, ClassWide, Values, metaclass=Registered):
         self._mode = mode
         self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, self.reset_dict[mode])
         self._retrace()
-
-    def _label(self) -> str:
-        """How messages name the neuron: by its path while its network is unrolled."""
-        time, kind = current_time(), type(self).__name__
-        return kind if time is None else time.label(self, kind)
 
 
 def _check_reset(mode: str) -> None:

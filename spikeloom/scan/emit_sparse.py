@@ -85,15 +85,19 @@ SUMS = (
 )
 
 PACK = (
-    ["panels", "size", "team", "rows", "columns", "panel", "x", "row_stride", "column_stride", "out"],
+    ["panels", "size", "team", "rows", "columns", "panel", "x", "row_stride", "column_stride", "out", "found"],
     """{share}
+    strange = R(0)
     for p in range(low, high):
         for first in range(0, rows, 16):  # a part of the panel that stays in the first-level cache, whatever is turned
             for n in range(panel):
                 column = p * panel + n
                 for k in range(first, min(first + 16, rows)):
                     value = load(x, k * row_stride + column * column_stride) if column < columns else R(0)
-                    store(out, (p * rows + k) * panel + n, value)""",
+                    store(out, (p * rows + k) * panel + n, value)
+                    strange += value * R(0)  # NaN from the first value on that is not finite
+    if strange != 0:
+        store_word(found, 0, 1)""",
 )
 
 SHARE = """    part = ({what} + threads - 1) // threads

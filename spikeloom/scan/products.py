@@ -27,6 +27,7 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
     word, store_word = memory.word, memory.store_word
 
     def part(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ += f"_{name}"  # machine code that several processes have stored is linked by names
         compiled: Callable[..., Any] = njit(nogil=True, error_model="numpy")(function)
         return compiled
 

@@ -118,8 +118,8 @@ def _weights(matrix: Tensor, like: Tensor) -> tuple[list[int], list[Tensor]]:
     width = matrix.shape[0]
     count, wide, packed = like.numel() // width, sparse.whole_panels(width, like), sparse.packed(matrix)
     room = sparse.room(count, width)
-    words = [count, width, wide, len(packed), sparse.finite(matrix), packed.data_ptr(), room.data_ptr()]
-    return words, [packed, room]
+    words = [count, width, wide, len(packed.panels), packed.finite, packed.panels.data_ptr(), room.data_ptr()]
+    return words, [packed.panels, room]
 
 
 def _widened(values: Tensor, width: int) -> Tensor:

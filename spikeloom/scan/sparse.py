@@ -26,13 +26,29 @@ def whole_panels(width: int, like: Tensor) -> int:
     return -(-width // panel) * panel
 
 
-def packed(matrix: Tensor) -> Tensor:
-    """A matrix [K, N] as panels of columns, [N / panel, K, panel], filled up with zeros."""
+@dataclass(frozen=True)
+class Packed:
+    """A matrix [K, N] as kernels read it.
+
+    Args:
+        panels: of its columns, [N / panel, K, panel], filled up with zeros.
+        columns: N.
+        finite: whether no value is NaN or infinite; else a zero of the other factor may not be left out.
+    """
+
+    panels: Tensor
+    columns: int
+    finite: bool
+
+
+def packed(matrix: Tensor) -> Packed:
+    """Lay out a matrix [K, N] in panels of columns."""
     (rows, columns), panel = matrix.shape, panel_bytes() // matrix.element_size()
     panels = matrix.new_empty((-(-columns // panel), rows, panel))
+    found = torch.zeros(1, dtype=torch.int64)
     words = [len(panels), rows * panel, 0, rows, columns, panel, matrix.data_ptr(), *matrix.stride(), panels.data_ptr()]
-    _kernel("pack", word_of(matrix.dtype)).run(words)
-    return panels
+    _kernel("pack", word_of(matrix.dtype)).run([*words, found.data_ptr()])
+    return Packed(panels, columns, finite=not found.item())
 
 
 def finite(matrix: Tensor) -> bool:
@@ -110,17 +126,17 @@ def listed(marks: Marks) -> Lists:
     return lists
 
 
-def product(x: Lists, matrix: Tensor, bias: Tensor | None) -> Tensor:
+def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
     """x @ matrix + bias: [R, K], [K, N] and [N] give [R, N]."""
-    (rows, width), columns = x.shape, matrix.shape[1]
-    panels, first = packed(matrix), matrix.new_zeros(whole_panels(columns, matrix))
+    (rows, width), columns, panels = x.shape, matrix.columns, matrix.panels
+    first = panels.new_zeros(whole_panels(columns, panels))
     if bias is not None:
         first[:columns] = bias
-    out = arena.empty((rows, columns), matrix)
+    out = arena.empty((rows, columns), panels)
     spare = torch.empty(torch.get_num_threads() * panel_bytes(), dtype=torch.uint8)
     words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
     words += [out.data_ptr(), spare.data_ptr()]
-    _kernel("product_of_lists", word_of(matrix.dtype)).run(words)
+    _kernel("product_of_lists", word_of(panels.dtype)).run(words)
     return out
 
 
@@ -130,7 +146,7 @@ def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
     They are the gradients of a weight and of a bias.
     """
     like, columns = pairs[0][1], pairs[0][0].shape[1]
-    out, total = like.new_zeros((like.shape[1], columns)), like.new_zeros(like.shape[1])
+    out, total = arena.empty((like.shape[1], columns), like).zero_(), like.new_zeros(like.shape[1])
     for x, grad in pairs:
         _add_outer(out, total, x, grad)
     return out, total

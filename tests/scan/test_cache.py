@@ -23,12 +23,29 @@ SCRIPT = textwrap.dedent("""
     print(cache.compilations(), float(x.grad.sum()))
 """)
 
+COUNTS = textwrap.dedent("""
+    import sys, torch
+    from spikeloom.scan import cache, sparse
+    total = 0.0
+    for name in sys.argv[1:]:
+        total += float(sparse.marked(torch.ones(3, 70, dtype=getattr(torch, name))).counts.sum())
+    print(cache.compilations(), total)
+""")
 
-def start(directory: Path, **environment: str) -> "subprocess.Popen[str]":
-    """A fresh process that runs a neuron forward and backward; it prints how many kernels it compiled, and a number."""
+
+def start(directory: Path, *script: str, **environment: str) -> "subprocess.Popen[str]":
+    """A fresh process; it prints how many kernels it compiled, and a number.
+
+    Args:
+        directory: where kernels are kept.
+        script: what it runs, and its arguments; otherwise a neuron, forward and backward.
+        environment: its variables.
+    """
     env = os.environ | {"SPIKELOOM_CACHE_DIR": str(directory), "PYTHONWARNINGS": "always"} | environment
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", SCRIPT], env=env, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", *(script or (SCRIPT,))], env=env, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, float, str]:
@@ -49,6 +66,12 @@ def test_the_second_process_compiles_nothing(tmp_path):
     assert (first[0], second[0]) == (2, 0)
     assert first[1] == second[1] == pytest.approx(expected_gradient())
     assert not second[2]
+
+
+def test_kernels_of_several_processes_do_not_take_each_others_parts(tmp_path):
+    """Numba links what is on disk by names, which it numbers anew in every process."""
+    for dtypes, compiled in (["float32"], 1), (["float64"], 1), (["float32", "float64"], 0):
+        assert finish(start(tmp_path, COUNTS, *dtypes))[:2] == (compiled, 210 * len(dtypes))
 
 
 def test_eight_processes_at_once_compile_each_kernel_once(tmp_path):

@@ -315,5 +315,5 @@ def test_sparse_products_are_the_dense_ones(
     x, bias = x.to(dtype), weight[:, 0].clone()
     lists = sparse.listed(sparse.marked(x))
     assert torch.equal(lists.dense(), x)
-    assert torch.equal(sparse.product(lists, weight.t(), bias), x @ weight.t() + bias)
+    assert torch.equal(sparse.product(lists, sparse.packed(weight.t()), bias), x @ weight.t() + bias)
     assert torch.equal(sparse.outer((lists, grad))[0], grad.t() @ x)

@@ -38,6 +38,17 @@ def test_products_are_the_dense_ones_for_blocks_that_are_not_full(rows: int, kin
     x, weight, grad = mostly_zero(rows, 70, kind), dyadic(70, outputs), dyadic(rows, outputs)
     lists = sparse.listed(sparse.marked(x))
     product, total = sparse.outer((lists, grad), (lists, 2 * grad))
-    assert torch.equal(sparse.product(lists, weight, None), x @ weight)
+    assert torch.equal(sparse.product(lists, sparse.packed(weight), None), x @ weight)
     assert torch.equal(product, 3 * grad.t() @ x)
     assert torch.equal(total, 3 * grad.sum(0))
+
+
+@pytest.mark.parametrize("strange", [float("inf"), float("-inf"), float("nan")])
+def test_a_packed_matrix_tells_whether_all_of_it_is_finite(strange: float) -> None:
+    matrix = torch.full((70, 200), torch.finfo(torch.float32).max)  # large, but finite
+    assert sparse.packed(matrix).finite
+    for place in [(0, 0), (69, 199), (33, 130)]:
+        other = matrix.clone()
+        other[place] = strange
+        assert not sparse.packed(other).finite
+        assert not sparse.packed(other.t()).finite

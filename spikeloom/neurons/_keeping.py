@@ -1,0 +1,77 @@
+"""The states that a neuron keeps from one call to the next: where they start, end, and go with the layer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._graph import Passage, carried
+from ._misplaced import refuse_misplaced, replicated, restarted, usable
+from ._state import broadcast_state, detached, fresh_state, moved
+from ._time import current_time
+from ._values import Values
+
+
+class Keeping(Values):
+    """Keeps the states of a layer, whose names its values know. They are neither buffers nor parameters."""
+
+    _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
+    _reset: Tensor | None = None  # what a subclass with its own forward says that R was
+    _passage: Passage | None = None
+
+    def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """The state before this call: what was given, else what the layer keeps, else zeros. x is one step, [*S]."""
+        states, names = [], self._state_names()
+        refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
+        for name, state in zip(names, given, strict=True):
+            if state is None:
+                state = fresh_state(getattr(self, name), x, dtype, self._label, name, self._starts_at(name))
+            else:
+                state = broadcast_state(state, x, dtype, self._label, name, self._starts_at(name))
+            if self._passage is not None and self._passage.done and state.requires_grad:
+                state = carried(state, self._label(), name)
+            states.append(state)
+        return tuple(states)
+
+    def _keep(self, states: tuple[Tensor, ...]) -> None:
+        for name, state in zip(self._state_names(), states, strict=True):
+            self.__dict__[name] = state
+
+    def reset_mem(self) -> Any:
+        """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
+        restarted(self)
+        states = tuple(torch.full_like(usable(getattr(self, n)), self._starts_at(n)) for n in self._state_names())
+        self._keep(states)
+        return states[0] if len(states) == 1 else states
+
+    def detach_mem(self) -> None:
+        """Cut every state from the graph that made it; its value stays."""
+        self._keep(tuple(detached(usable(getattr(self, name))) for name in self._state_names()))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
+        super()._apply(fn, recurse)
+        self._keep(tuple(moved(usable(getattr(self, name)), fn) for name in self._state_names()))
+        for name in ("_before", "_reset"):
+            kept = getattr(self, name)
+            self.__dict__[name] = None if kept is None else moved(usable(kept), fn)
+        return self
+
+    def _replicate_for_data_parallel(self) -> Any:
+        # a replica sees another part of the batch: the state of the original is none of its own
+        replica = super()._replicate_for_data_parallel()
+        replicated(self, replica)
+        replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
+        replica.__dict__["_passage"] = None
+        return replica
+
+    def __getstate__(self) -> dict[str, Any]:
+        tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
+        kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage")} | kept
+
+    def _label(self) -> str:
+        """How messages name the neuron: by its path while its network is unrolled."""
+        time, kind = current_time(), type(self).__name__
+        return kind if time is None else time.label(self, kind)
