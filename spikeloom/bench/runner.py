@@ -94,6 +94,7 @@ class Case:
         label: a few words for a row of a summary, with the sizes by axis in braces, such as "Leaky [{T}, {B}, {N}]".
         standard: whether the case runs without being asked for.
         memory: whether ``--memory`` measures it.
+        processes: in how many processes, by contestant, where one sample of memory does not tell enough.
         least_rounds: at least so many rounds, whatever they cost.
         close: how far numbers may differ, in parts of the one compared with.
     """
@@ -115,6 +116,7 @@ class Case:
     label: str = ""
     standard: bool = False
     memory: bool = False
+    processes: Mapping[str, int] = field(default_factory=dict)
     least_rounds: int = 3
     close: float = CLOSE
 

@@ -8,24 +8,28 @@ from torch import Tensor, nn
 from ..scan import convolution as kernels
 from ..scan import sparse
 from ..scan.saved import saved_by
+from . import chunked
 from .skipping import SkipsZeros, kernels_can
 
-DENSE_ABOVE = 0.25
+DENSE_ABOVE = 0.2
 """Share of nonzero inputs from which torch's convolution is taken (the measurements are in docs/linear.md). Set to 0,
 it is always taken."""
 
-DENSE_WEIGHT_ABOVE = 0.2
+DENSE_WEIGHT_ABOVE = 0.15
 """Share of nonzero inputs from which torch computes the gradient of the weight."""
 
 DENSE_INPUT_ABOVE = 0.3
 """Share of nonzero gradients of the result from which torch computes the gradient of the input. Behind max pooling of
 2 x 2 a quarter is nonzero."""
 
-LEAST_WORK = 1 << 22
-"""Multiplications of the dense convolution below which it is taken: it is over before a kernel is called."""
+LEAST_WORK = 1 << 27
+"""Multiplications of the dense convolution below which it is taken: calling kernels takes as long as they save."""
 
-LEAST_CHANNELS = 16
-"""Channels of the result below which torch's convolution is taken: the vectors of the kernels would be mostly empty."""
+LEAST_CHANNELS = 64
+"""Channels of the result below which torch's convolution is taken: the rows that kernels add up would be too short."""
+
+LEAST_INPUTS = 256
+"""Inputs of each result below which torch's convolution is taken: the results take longer to write than to compute."""
 
 SAMPLED = 16
 """Images in which active inputs are counted, spread evenly over all."""
@@ -40,21 +44,11 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     """
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
-        if not kernels_can(x, weight) or x.dim() != 4 or not x.numel():
+        large = self.out_channels >= LEAST_CHANNELS and weight.numel() >= LEAST_INPUTS * self.out_channels
+        if self.groups != 1 or not large or not self._readable(x, weight):
             return False
-        left, right, top, bottom = self._frame()
-        patch = _patch(self)
-        places = [patch.positions(axis, x.shape[2 + axis]) for axis in (0, 1)]
-        return (
-            self.groups == 1
-            and weight.shape[1:] == (x.shape[1], *self.kernel_size)
-            and self.padding_mode == "zeros"
-            and (left, top) == (right, bottom)
-            and min(places) > 0
-            and self.out_channels >= LEAST_CHANNELS
-            and len(x) * places[0] * places[1] * weight.numel() >= LEAST_WORK
-            and sparse.finite(weight)
-        )
+        _, _, rows, columns = _patch(self).result(x, weight)
+        return len(x) * rows * columns * weight.numel() >= LEAST_WORK and sparse.finite(weight)
 
     def _frame(self) -> tuple[int, ...]:
         """How many rows of padding are on the left, the right, above and below."""
@@ -69,8 +63,20 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         return _SpikeConvolution.apply(x, weight, bias, _patch(self))  # type: ignore[no-any-return]
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._readable(x, weight) and chunked.pays(x, weight, _patch(self)):
+            return chunked.convolution(x, weight, bias, _patch(self), self.groups)
         out: Tensor = self._conv_forward(x, weight, bias)
         return out
+
+    def _readable(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether these are images and a weight that `Patch` tells of."""
+        if not kernels_can(x, weight) or x.dim() != 4 or not x.numel():
+            return False
+        if (x.shape[1], *self.kernel_size) != (self.groups * weight.shape[1], *weight.shape[2:]):
+            return False
+        left, right, top, bottom = self._frame()
+        usual = self.padding_mode == "zeros" and (left, top) == (right, bottom)
+        return usual and min(_patch(self).result(x, weight)) > 0
 
 
 def _patch(layer: SpikeConv2d) -> kernels.Patch:

@@ -21,7 +21,8 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers too go through the kernels, and take norms in."""
     for name in ("LEAST_WORK", "LEAST_ROWS", "LISTING"):
         monkeypatch.setattr(spike_linear, name, 0)
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+    for name in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
+        monkeypatch.setattr(convolution, name, 0)
     for name in ("LEAST_VALUES", "LEAST_SHARE"):
         monkeypatch.setattr(folding, name, 0)
 

@@ -17,7 +17,8 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers too would go through the kernels."""
     for name in ("LEAST_WORK", "LEAST_ROWS", "LISTING"):
         monkeypatch.setattr(spike_linear, name, 0)
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+    for name in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
+        monkeypatch.setattr(convolution, name, 0)
     monkeypatch.setattr(pooling, "LEAST_VALUES", 0)
 
 

@@ -42,8 +42,10 @@ CASES: dict[str, Callable[[], Callable[[], Tensor]]] = {
     "large gates": lambda: lambda: snn.SLSTM(1, 1)(torch.ones(LARGE, 1))[0],
     "channels last": lambda: over_time(nn.Sequential(conv(True), snn.Leaky(0.9, init_hidden=True)), 3, 1, 5, 5),
     "a Linear": lambda: accelerated(nn.Linear(512, 512), spikes(4, 200, 512)),
-    "a convolution": lambda: accelerated(nn.Conv2d(8, 32, 3), spikes(64, 8, 18, 18)),
-    "a convolution, channels last": lambda: accelerated(nn.Conv2d(8, 32, 3), spikes(64, 8, 18, 18, channels_last=True)),
+    "a convolution": lambda: accelerated(nn.Conv2d(32, 64, 3), spikes(64, 32, 18, 18)),
+    "a convolution, channels last": lambda: accelerated(
+        nn.Conv2d(32, 64, 3), spikes(64, 32, 18, 18, channels_last=True)
+    ),
     "pooling": lambda: accelerated(nn.MaxPool2d(2), spikes(64, 8, 64, 64)),
     "pooling, channels last": lambda: accelerated(nn.AvgPool2d(2), spikes(16, 8, 64, 64, channels_last=True)),
 }
