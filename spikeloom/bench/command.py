@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import CASES, SUITE
 from .memory import peaks
+from .on_jax import SPYX
 from .page import fill
 from .plots import check_matplotlib, plot
 from .report import heading, table
@@ -16,7 +17,7 @@ from .runner import BUDGET, Case, run_case
 STORED = Path("docs/benchmarks")
 """Where the runs of the pages are kept."""
 
-SWEPT = ("SpikingJelly",)
+SWEPT = ("SpikingJelly", SPYX)
 """The further libraries that are swept: those that step in Python as snnTorch does have lines beside its own."""
 
 POINT = 1.0
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
     add("--all", action="store_true", help="every case, which takes some minutes")
-    add("--peers", action="store_true", help="SpikingJelly, Norse and Sinabs too, where they are installed")
+    add("--peers", action="store_true", help="SpikingJelly, Norse, Sinabs and spyx too, where they are installed")
     add("--sweep", action="store_true", help="along T, N and density too, where the case has such an axis")
     add("--memory", action="store_true", help="the peak of memory too, in processes of their own (Linux)")
     add("--suite", action="store_true", help=f"all of that, for the cases of the page of benchmarks: {suite}")

@@ -1,16 +1,17 @@
 """The tables of a page, filled in from stored runs, so that no number on it is typed by hand.
 
 A page marks each place by `<!-- bench NAME -->` and `<!-- end -->`. Between them come the tables of the case of that
-name. `<!-- bench summary: NAME NAME -->` asks for a row for each of the cases, `<!-- bench machine: NAME NAME -->` for
-what they were measured on.
+name. `<!-- bench summary: NAME NAME -->` asks for a row for each of the cases, `<!-- bench memory: NAME NAME -->` for
+one of their memory, `<!-- bench machine: NAME NAME -->` for what they were measured on.
 """
 
 import re
 from pathlib import Path
 
 from .leaky import PEER
+from .on_jax import SPYX
 from .peers import LIBRARIES
-from .report import columns, duration, headline, markdown, times
+from .report import columns, duration, headline, markdown, size, times
 from .result import CannotRun, Record, Result, load
 
 PLACE = re.compile(r"(<!-- bench ([\w:\- ]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -40,7 +41,7 @@ def told(asked: str, folder: Path) -> str:
     if not records:
         return "Not measured."
     if names:
-        return {"machine": machine, "summary": summary}[kind](records)
+        return {"machine": machine, "summary": summary, "memory": memory}[kind](records)
     (record,) = records
     parts = [shown(result) for result in record.results if result.swept is None]
     if swept := [result for result in record.results if result.swept is not None]:
@@ -65,10 +66,24 @@ def summary(records: list[Record]) -> str:
     """A row for each case, at its first shape: ours, and how many times as long the others and the floor take."""
     results = [record.results[0] for record in records]
     table = {"": [r.label or headline(r) for r in results], "spikeloom": [duration(r.median(r.ours)) for r in results]}
-    for name in (PEER, *LIBRARIES):
+    for name in others(results):
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "-" for result in results]
     table["floor"] = [times(r.times_ours(r.floor)) if r.floor in r.seconds and r.floor else "-" for r in results]
     return markdown(table)
+
+
+def memory(records: list[Record]) -> str:
+    """A row for each case, at its first shape: the memory of ours, and how many times as much the others need."""
+    results = [record.results[0] for record in records if record.results[0].memory]
+    table = {"": [r.label or headline(r) for r in results], "spikeloom": [size(r.peak(r.ours)) for r in results]}
+    for name in others(results):
+        table[name] = [times(result.memory_times_ours(name)) or "-" for result in results]
+    return markdown(table)
+
+
+def others(results: list[Result]) -> list[str]:
+    """The libraries that have a column: spyx if it was measured."""
+    return [PEER, *LIBRARIES, *({SPYX} & {name for result in results for name in result.seconds})]
 
 
 def shown(result: Result) -> str:

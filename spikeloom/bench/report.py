@@ -44,8 +44,13 @@ def columns(result: Result) -> dict[str, list[str]]:
     if result.floor in result.seconds:
         found[f"this / {result.floor}"] = [times(result.times_floor(name)) for name in names]
     if result.memory:
-        found["memory"] = [size(result.memory[name]) if name in result.memory else "" for name in names]
+        found["memory"] = [memory(result, name) for name in names]
     return found
+
+
+def memory(result: Result, name: str) -> str:
+    """A contestant's peak, and how many times that of ours it is; nothing where it was not measured."""
+    return f"{size(result.peak(name))} ({times(result.memory_times_ours(name))})" if name in result.memory else ""
 
 
 def aligned(columns: dict[str, list[str]]) -> str:
@@ -85,7 +90,7 @@ def duration(seconds: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes in megabytes.
 
     >>> size(1_283_400_000), size(3_210_000), size(20_000)

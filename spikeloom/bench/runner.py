@@ -93,7 +93,7 @@ class Case:
         remarks: what else is worth telling.
         label: a few words for a row of a summary, with the sizes by axis in braces, such as "Leaky [{T}, {B}, {N}]".
         standard: whether the case runs without being asked for.
-        memory: whether ``--memory`` measures it.
+        memory: in how many processes ``--memory`` measures the peak of each contestant.
         least_rounds: at least so many rounds, whatever they cost.
         close: how far numbers may differ, in parts of the one compared with.
     """
@@ -114,7 +114,7 @@ class Case:
     remarks: Callable[[Any], str] = lambda inputs: ""
     label: str = ""
     standard: bool = False
-    memory: bool = False
+    memory: int = 0
     least_rounds: int = 3
     close: float = CLOSE
 
