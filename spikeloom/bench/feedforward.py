@@ -124,7 +124,7 @@ CONVOLUTION = network(
     contestants=contestants(IMAGES),
     peers=libraries(IMAGES),
     remarks=densities(IMAGES),
-    memory=1,
+    memory=True,
 )
 
 CHECKPOINTED = "checkpoint=32"
@@ -150,7 +150,8 @@ MEMORY = network(
     floor=None,
     unchecked=(),
     remarks=densities(DEEP),
-    memory=3,
+    memory=True,
+    processes={PEER: 5},
     least_rounds=1,
 )
 

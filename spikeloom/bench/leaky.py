@@ -139,7 +139,7 @@ LEAKY = Case(
     },
     remarks=layers,
     standard=True,
-    memory=1,
+    memory=True,
 )
 
 STEP = Case(

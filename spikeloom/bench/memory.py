@@ -37,7 +37,7 @@ def peaks(case: Case, result: Result) -> dict[str, list[int]]:
 
     names = [name for name in result.seconds if name not in case.unchecked]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        samples = [pool.map(peak, [name] * case.memory) for name in names]
+        samples = [pool.map(peak, [name] * case.processes.get(name, 1)) for name in names]
         return {name: list(found) for name, found in zip(names, samples, strict=True)}
 
 

@@ -93,7 +93,7 @@ def shown(result: Result) -> str:
     apart = [f"{name}: {why}." for name, why in {**result.notes, **result.missing, **result.disagreeing}.items()]
     remark = result.remarks.partition("\n")[0]
     notes = [f"{remark}." if "%" in remark else "", *apart]
-    title = f"{headline(result)} ({rounds} rounds)."
+    title = f"{headline(result)} ({rounds} round{'s' * (rounds != 1)})."
     return "\n\n".join(filter(None, [title, markdown(columns(result)), " ".join(filter(None, notes))]))
 
 

@@ -136,5 +136,5 @@ RECURRENT = Case(
     unchecked=(FLOOR,),
     peers=by_library(lambda make: partial(another, make)),
     remarks=layers,
-    memory=1,
+    memory=True,
 )

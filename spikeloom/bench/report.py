@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from .machine import machine, versions
 from .result import Result
 
+FAR = 1.2
+"""How many times the least peak of memory the largest is where one number does not tell both."""
+
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
@@ -49,8 +52,12 @@ def columns(result: Result) -> dict[str, list[str]]:
 
 
 def memory(result: Result, name: str) -> str:
-    """A contestant's peak, and how many times that of ours it is; nothing where it was not measured."""
-    return f"{size(result.peak(name))} ({times(result.memory_times_ours(name))})" if name in result.memory else ""
+    """A contestant's peak, or the range of samples that are far apart; how many times that of ours the median is."""
+    if name not in result.memory:
+        return ""
+    least, most = min(result.memory[name]), max(result.memory[name])
+    found = size(result.peak(name)) if most < FAR * least else f"{size(least)} to {size(most)}"
+    return f"{found} ({times(result.memory_times_ours(name))})"
 
 
 def aligned(columns: dict[str, list[str]]) -> str:

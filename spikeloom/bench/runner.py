@@ -94,7 +94,8 @@ class Case:
         remarks: what else is worth telling.
         label: a few words for a row of a summary, with the sizes by axis in braces, such as "Leaky [{T}, {B}, {N}]".
         standard: whether the case runs without being asked for.
-        memory: in how many processes ``--memory`` measures the peak of each contestant.
+        memory: whether ``--memory`` measures it.
+        processes: in how many processes, by contestant, where one sample of memory does not tell enough.
         least_rounds: at least so many rounds, whatever they cost.
         close: how far numbers may differ, in parts of the one compared with.
         flipped: the share of a library's numbers that may differ by more.
@@ -116,7 +117,8 @@ class Case:
     remarks: Callable[[Any], str] = lambda inputs: ""
     label: str = ""
     standard: bool = False
-    memory: int = 0
+    memory: bool = False
+    processes: Mapping[str, int] = field(default_factory=dict)
     least_rounds: int = 3
     close: float = CLOSE
     flipped: float = FLIPPED

@@ -23,7 +23,7 @@ class Call:
             stands beside states in float32, and the spikes may be of either dtype.
         steps: T; None for a single step, whose results have no time dimension.
         states: before the first step, each [*S].
-        params: the cell's parameters by name, each broadcastable to [*S].
+        params: the cell's parameters by name, each broadcastable to [*S]; on Triton also [T, *S].
         traced: whether the states of every step are wanted, not only the last.
         layer: how messages name the neuron.
         feedback: what the spikes of the step before, which are then the first state, add to the input.
@@ -46,7 +46,7 @@ def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
     weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
     dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
-    kinds = _kinds(params, learning)
+    kinds = _kinds(params, learning, call.states[0].dim())
     grad = _input_gradient(call) if learning else ""
     kept = _kept_states(call, kinds, grad)
     if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
@@ -83,9 +83,14 @@ def _learning(tensors: Iterable[Tensor]) -> bool:
     return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
 
 
-def _kinds(params: tuple[Tensor, ...], learning: bool) -> str:
-    """The letters of `Variant.params`."""
-    return "".join([("uU" if p.numel() == 1 else "vV")[learning and p.requires_grad] for p in params])
+def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> str:
+    """The letters of `Variant.params`, where a step has so many dimensions, if one is to be told from a sequence."""
+    return "".join(
+        [
+            ("uU" if p.numel() == 1 else "tT" if 0 < dims < p.dim() else "vV")[learning and p.requires_grad]
+            for p in params
+        ]
+    )
 
 
 def _input_gradient(call: Call) -> str:

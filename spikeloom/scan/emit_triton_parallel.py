@@ -8,10 +8,11 @@ arguments.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from .affine import Affine, recurrence
 from .emit_numba import Variant
-from .emit_triton import Lines, TritonNames, helpers, integers, results, sums
+from .emit_triton import Lines, TritonNames, helpers, integers, results, stored, sums
 from .numba_module import lines
 from .program import Derivation
 from .trace import Symbol, needed
@@ -76,6 +77,7 @@ def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     part.constants(variant)
     part.held("state0", "initial0")
     part.body.append(f"x_m = tl.load({_row(part, 'x', 'x_stride')}, mask=live).to({name.dtype})")
+    part.varying(variant, partial(_row, part), "live")
     done = _joined(part, name, step, known, "state0_m", name(step.rest))
     part.body += name.assign(node for node in needed(derivation.forward, known) if node not in done)
     part.body.append(f"tl.store({_row(part, 'spk', 'size')}, {name(spk)}, mask=live)")
@@ -88,7 +90,7 @@ def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
 
 def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     (old,), (new,), (x,) = derivation.trace.states, derivation.trace.new_states, derivation.trace.inputs
-    (dx,), (carry,), _ = derivation.gradients
+    _, (carry,), _ = derivation.gradients
     name, part = TritonNames(derivation, variant, recalled=True), results(derivation, variant)
     nodes = derivation.pulled(variant.params, variant.grad)
     if x in nodes:
@@ -103,12 +105,13 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
         if g in nodes:
             place = _row(part, f"grad{k}", f"grad{k}_stride")
             part.body.append(f"grad{k}_m = tl.load({place}, mask=live).to({name.dtype})")
+    part.varying(variant, partial(_row, part), "live")
     rest = f"{name(step.slope)} * grad1_m + {name(step.rest)}"  # of what comes from the next step alone
     done = _joined(part, name, step, derivation.recalled, "carry0_m", rest)
     part.body.append("grad1_m += carry0_m")
     part.body += name.assign(node for node in nodes if node not in done)
-    if variant.grad == "each":
-        part.body.append(f"tl.store({_row(part, 'dx', 'size')}, {name(dx)}, mask=live)")
+    for sequence, value in stored(derivation, variant).items():
+        part.body.append(f"tl.store({_row(part, sequence, 'size')}, {name(value)}, mask=live)")
     for total, addend in sums(derivation, variant).items():
         if addend is not None:
             part.body.append(f"{total}_m += {_over_time('live', name(addend))}")

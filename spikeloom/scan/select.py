@@ -127,16 +127,21 @@ def _fused_refusals(call: Call) -> list[str]:
     return recurrent.refusals(call.feedback, call.states[0])
 
 
-def _triton_refusals(call: Call) -> list[str]:
+def triton_refusals(call: Any) -> list[str]:
+    """The same of Triton's kernels."""
     why = [call.program.untraceable] if call.program.untraceable else []
-    why += triton_module.refusals(call.x.device, _forced.get() == "triton") + _kernel_refusals(call)
+    return why + triton_module.refusals(call.x.device, _forced.get() == "triton") + _kernel_refusals(call)
+
+
+def _triton_step_refusals(call: Call) -> list[str]:
+    why = triton_refusals(call)
     if call.mem_feedback is not None:
         why.append("a membrane that comes back through a layer of weights has kernels on the CPU alone")
     return why
 
 
 def _triton_fused_refusals(call: Call) -> list[str]:
-    why = _triton_refusals(call)
+    why = _triton_step_refusals(call)
     if why or call.feedback is None or call.steps is None:
         return why
     if torch.compiler.is_compiling():
@@ -144,7 +149,8 @@ def _triton_fused_refusals(call: Call) -> list[str]:
     return recurrent.refusals(call.feedback, call.states[0]) or triton_recurrent.refusals(call.states[0].shape[-1])
 
 
-def _run_triton(call: Call) -> Trajectory:
+def run_triton(call: Call) -> Trajectory:
+    """The call by Triton's kernels, which do not refuse it."""
     if call.feedback is not None:
         return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
     return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
@@ -238,15 +244,16 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
     )
 
 
-def _off_the_cpu(call: Call) -> bool:
+def off_the_cpu(call: Any) -> bool:
+    """Whether a call is of concern to a machine beside the CPU."""
     return not call.x.is_cpu
 
 
 LADDER: tuple[Backend, ...] = (
     Backend("numba", _fused_refusals, _widened(_run_numba)),
     Backend("numba, step by step", _step_refusals, _widened(_run_steps)),
-    Backend("triton", _triton_fused_refusals, _run_triton, _off_the_cpu),
-    Backend("triton, step by step", _triton_refusals, _run_triton_steps, _off_the_cpu),
+    Backend("triton", _triton_fused_refusals, run_triton, off_the_cpu),
+    Backend("triton, step by step", _triton_step_refusals, _run_triton_steps, off_the_cpu),
     Backend("loop", lambda call: [], _widened(_run_loop)),
 )
 """Fastest first; the last always accepts."""

@@ -79,7 +79,10 @@ def backward(
     dtype = getattr(torch, variant.dtype)
     dx = next((like.new_empty((n, *shape), dtype=dtype) for n in length), None)
     carries = [_empty(s) for s in states]
-    totals = [_empty(like) if kind.isupper() else None for kind in variant.params]
+    totals = [
+        None if kind.islower() else like.new_empty((steps, *shape)) if kind == "T" else _empty(like)
+        for kind in variant.params
+    ]
     given = {"steps": steps, "size": shape.numel(), "dx": dx}
     given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces)
     given |= named("grad_final", [zero if g is None else g.contiguous() for g in grad_finals])

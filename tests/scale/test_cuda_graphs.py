@@ -45,6 +45,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "two states": lambda: behind_linear(snn.Synaptic(alpha=0.9, beta=0.8, init_hidden=True, output=True)),
     "constants": lambda: behind_linear(snn.Lapicque(beta=0.9, init_hidden=True, output=True)),
     "whole sequences": lambda: behind_linear(snn.StateLeaky(beta=0.9, channels=8, learn_beta=True)),
+    "a matrix": lambda: snn.AssociativeLeaky(5, 2, 4, 8),
     "gates": lambda: snn.SLSTM(5, 8, threshold=0.1, init_hidden=True, output=True),
 }
 
@@ -65,7 +66,7 @@ RUNS = [
     for network in NETWORKS
     for backend in ("triton", "loop")
     for unrolled in (True, False)
-    if (network, backend) != ("gates", "triton") and (unrolled or network != "whole sequences")
+    if (network, backend) != ("gates", "triton") and (unrolled or network not in ("whole sequences", "a matrix"))
 ]
 
 

@@ -17,6 +17,9 @@ from spikeloom.scan.emit_triton_parallel import emit_triton_parallel
 from ..cases import CELLS, DTYPES, CellCase
 from ..oracle import assert_close, assert_same
 from .running import Job, away_from_thresholds, call_of, leaves, outcome, run
+from .test_matrix import call_of as matrix_call_of
+from .test_matrix import outcome as matrix_outcome
+from .test_matrix import run as matrix_run
 
 pytest.importorskip("triton")
 
@@ -196,3 +199,29 @@ def test_a_linear_layer_before_it_and_an_unrolled_network(launched):
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours, theirs, "a result")
     assert launched == ["parallel"] * 4
+
+
+# -- a gate that differs from step to step -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [3, 4, 11], ids=["one after the other", "all at once", "in three goes"])
+@pytest.mark.parametrize("learn", [True, False], ids=["training", "inference"])
+def test_a_matrix_of_integrators_with_gates(steps, learn, launched):
+    call = matrix_call_of((steps, 2, 3, 2), torch.float64, learn=learn)
+    call = replace(call, **{name: on_device(getattr(call, name)) for name in ("v", "k", "gate")})
+    call = replace(call, params={name: p.to(DEVICE) for name, p in call.params.items()})
+    if learn:
+        assert_same(matrix_outcome("triton", call), matrix_outcome("loop", call))
+    else:
+        assert torch.equal(matrix_run("triton", call), matrix_run("loop", call))
+    assert set(launched) == {"step by step" if steps < 4 else "parallel"}
+
+
+def on_device(leaf):
+    return leaf.detach().to(DEVICE).requires_grad_(leaf.requires_grad)
+
+
+def test_the_layer_says_so():
+    layer = snn.AssociativeLeaky(3, 2, 4, 8).to(DEVICE)
+    with snn.backend("triton"):
+        assert snn.explain(layer, torch.rand(5, 2, 3, device=DEVICE)).rows[0].backend == "triton"
