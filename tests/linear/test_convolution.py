@@ -18,8 +18,8 @@ from .test_accelerate import spikes
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers too go through the kernels."""
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
-    monkeypatch.setattr(convolution, "LEAST_CHANNELS", 1)
+    for name in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
+        monkeypatch.setattr(convolution, name, 0)
 
 
 def layer_of(inputs: int, outputs: int, kernel: Any, dtype: torch.dtype = torch.float32, **how: Any) -> nn.Conv2d:
@@ -243,7 +243,7 @@ def test_what_kernels_cannot_do_is_torchs(monkeypatch: pytest.MonkeyPatch) -> No
             layer(wrong)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
-    for limit in ("LEAST_WORK", "LEAST_CHANNELS"):
+    for limit in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
         layer(x)
         assert layer.path == "sparse"
         with monkeypatch.context() as patch:
