@@ -11,6 +11,7 @@ from torch import Tensor
 import spikeloom as snn
 
 from . import on_jax
+from .device import draw
 from .peers import OURS, Neurons, by_library
 from .result import Shape
 from .runner import Case, Outcome, Peer, Prepare, Run, installed
@@ -22,7 +23,7 @@ TX = ("T", "B", "N")
 
 def current(shape: Shape) -> Tensor:
     """An input that makes some percent of the neurons fire at each step: the same each time; it wants its gradient."""
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 0.4 - 0.05
+    x = torch.rand(shape, generator=draw(1)) * 0.4 - 0.05
     return x.requires_grad_()
 
 

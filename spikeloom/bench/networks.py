@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 
+from .device import draw
 from .leaky import PEER, STEPPED, UNROLLED
 from .neurons import first
 from .peers import Neurons, by_library
@@ -83,7 +84,7 @@ class Task:
 
 def spikes(shape: Shape, density: float) -> Tensor:
     """Spikes of 0 and 1, the same each time."""
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(1)) < density).float()
+    return (torch.rand(shape, generator=draw(1)) < density).float()
 
 
 def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
@@ -93,12 +94,12 @@ def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
         net: its layers with weights are drawn.
         gains: for each of them the standard deviation of its weights times the root of its inputs.
     """
-    draw = torch.Generator().manual_seed(2)
+    generator = draw(2)
     layers = [layer for layer in net if isinstance(layer, nn.Linear | nn.Conv2d)]
     with torch.no_grad():
         for layer, gain in zip(layers, gains, strict=True):
             scale = gain / layer.weight[0].numel() ** 0.5
-            layer.weight.copy_((torch.randn(layer.weight.shape, generator=draw) * scale * 64).round() / 64)
+            layer.weight.copy_((torch.randn(layer.weight.shape, generator=generator) * scale * 64).round() / 64)
             if layer.bias is not None:
                 layer.bias.zero_()
     return net
@@ -126,7 +127,7 @@ def packed(spk: Tensor) -> Tensor:
     tensor([[13.]])
     """
     width = math.gcd(16, spk.shape[-1])
-    numbers: Tensor = spk.unflatten(-1, (-1, width)) @ 2.0 ** torch.arange(width)
+    numbers: Tensor = spk.unflatten(-1, (-1, width)) @ 2.0 ** torch.arange(width, device=spk.device)
     return numbers
 
 

@@ -58,7 +58,8 @@ def machine(records: list[Record]) -> str:
     for record in records:
         versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
         threads = f"{record.machine['cores']} cores, {record.machine['torch_threads']} torch threads"
-        lines[f"{record.machine['cpu']}, {threads}, {record.machine['system']}; {versions}"] = record.date[:10]
+        gpu = f"{record.machine['gpu']}; " if any(result.device != "cpu" for result in record.results) else ""
+        lines[f"{gpu}{record.machine['cpu']}, {threads}, {record.machine['system']}; {versions}"] = record.date[:10]
     return "\n".join(f"- {line} ({date})." for line, date in lines.items())
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 from spikeloom import ops
 
+from .device import fused
 from .runner import Peer, Prepare, installed
 
 
@@ -97,10 +98,10 @@ def before(threshold: float) -> float:
 class Ours(Neurons):
     """This library's neurons of one of these equations, on a backend."""
 
-    def __init__(self, cell: Any, backend: str = "numba", **options: Any) -> None:
+    def __init__(self, cell: Any, backend: str | None = None, **options: Any) -> None:
         super().__init__()
         self.lif = cell(init_hidden=True, output=True, **options)
-        self.backend = backend
+        self.backend = backend or fused()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.traced(x)[0]

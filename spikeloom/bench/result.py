@@ -34,6 +34,7 @@ class Result:
         remarks: what else the case tells.
         swept: the axis along which this shape is one of many, if it is.
         memory: bytes that a contestant needed at its peak beyond its inputs and weights, a sample for each process.
+        device: where it ran.
         label: the same as the title and the sizes, in a few words for a row of a summary.
     """
 
@@ -50,6 +51,7 @@ class Result:
     swept: str | None = None
     memory: Mapping[str, Sequence[int]] = field(default_factory=dict)
     label: str = ""
+    device: str = "cpu"
 
     def median(self, name: str) -> float:
         """The median of a contestant's samples, in seconds."""
