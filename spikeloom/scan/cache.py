@@ -202,4 +202,8 @@ def _one_process(directory: Path) -> Iterator[None]:
     with open(directory / ".lock", "w") as file:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # by name: a child forked meanwhile holds the same open file
+                fcntl.flock(file, fcntl.LOCK_UN)

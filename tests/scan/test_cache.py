@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,21 @@ def test_another_source_has_another_name(tmp_path, monkeypatch):
     modules = [cache.load(lambda cached, k=k: f"VALUE = {k}  # {cached}\n") for k in (1, 2)]
     assert [module.VALUE for module in modules] == [1, 2]
     assert len({module.__name__ for module in modules}) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_while_a_kernel_is_made_does_not_keep_the_lock(tmp_path):
+    import fcntl
+
+    with cache._one_process(tmp_path):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with open(tmp_path / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
