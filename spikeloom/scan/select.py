@@ -241,7 +241,7 @@ def kernel_step(
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(p.detach().clone() for p in params)
     kinds, grad = _step_letters(x, states, params)
-    return single.step(single.plan_of(program.key, word_of(x.dtype), kinds, grad), layer, x, states, params)
+    return single.step(single.plan_of(program.key, x.dtype, kinds, grad), layer, x, states, params)
 
 
 def _scan_step(
@@ -256,12 +256,13 @@ def _scan_step(
 
 def _step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
     """`Variant.params` and `Variant.grad` of a single step."""
-    if type(params) is Constants:
-        learning, kinds = _learning((x, *states)), "u" * len(params)
-    else:
-        learning = _learning((x, *states, *params))
-        kinds = _kinds(params, learning)
-    return kinds, "" if not learning else "each" if x.requires_grad else "none"
+    grad = ""
+    if torch.is_grad_enabled():
+        if x.requires_grad:
+            grad = "each"
+        elif True in [t.requires_grad for t in (*states, *params)]:
+            grad = "none"
+    return params.kinds if type(params) is Constants else _kinds(params, grad != ""), grad
 
 
 def kernel_at_hand(program: Program, x: Tensor) -> bool:
