@@ -18,6 +18,9 @@ class Cell:
 
     Two cells with the same equation, names and name are equal, and share their kernels. A cell with several inputs
     takes a tuple of them as x.
+
+    Args:
+        any_order: whether its sums over time may be taken in any order, so that it agrees with the loop to rounding.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Cell:
     states: tuple[str, ...]
     params: tuple[str, ...]
     inputs: int = 1
+    any_order: bool = False
 
     def __call__(self, x: Value, *states: Value, **params: Value) -> tuple[Value, ...]:
         """One step: the spikes, then the new states in order."""

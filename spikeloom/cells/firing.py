@@ -170,10 +170,16 @@ class Whole:
     """A neuron whose equation fires and resets by itself: ``(x, *states, *, params) -> (spk, *new states)``.
 
     Of a frame it heeds the decay alone.
+
+    Args:
+        equation: that of one step.
+        decays: see `Model`.
+        any_order: see `Cell`; for neurons that have no step form.
     """
 
     equation: Callable[..., States]
     decays: tuple[str, ...] = ()
+    any_order: bool = False
 
     @cached_property
     def states(self) -> tuple[str, ...]:
@@ -190,7 +196,7 @@ class Whole:
     def cell(self, frame: Frame) -> Cell:
         """The equation as a cell."""
         name = "/".join((self.equation.__name__, *([frame.decay] if self.decays else [])))
-        return Cell(name, _WholeEquation(self, frame.decay), self.states, self.params)
+        return Cell(name, _WholeEquation(self, frame.decay), self.states, self.params, any_order=self.any_order)
 
 
 @dataclass(frozen=True)

@@ -14,4 +14,4 @@ def leaky_parallel(
     return ops.spike(mem - threshold) * graded_spikes_factor, mem
 
 
-LEAKY_PARALLEL = Whole(leaky_parallel)
+LEAKY_PARALLEL = Whole(leaky_parallel, any_order=True)

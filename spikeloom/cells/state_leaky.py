@@ -30,5 +30,5 @@ def state_leaky_exact(
     return ops.spike(mem - threshold) * graded_spikes_factor, mem
 
 
-STATE_LEAKY = Whole(state_leaky)
-STATE_LEAKY_EXACT = Whole(state_leaky_exact)
+STATE_LEAKY = Whole(state_leaky, any_order=True)
+STATE_LEAKY_EXACT = Whole(state_leaky_exact, any_order=True)

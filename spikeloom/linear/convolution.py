@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..scan import convolution as kernels
 from ..scan import sparse
 from ..scan.saved import saved_by
+from . import chunked
 from .skipping import SkipsZeros, kernels_can
 
 DENSE_ABOVE = 0.25
@@ -40,20 +41,10 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     """
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
-        if not kernels_can(x, weight) or x.dim() != 4 or x.shape[1] != self.in_channels or not x.numel():
+        if self.groups != 1 or self.out_channels < LEAST_CHANNELS or not self._readable(x, weight):
             return False
-        left, right, top, bottom = self._reversed_padding_repeated_twice
-        patch = _patch(self)
-        places = [patch.positions(axis, x.shape[2 + axis]) for axis in (0, 1)]
-        return (
-            self.groups == 1
-            and self.padding_mode == "zeros"
-            and (left, top) == (right, bottom)
-            and min(places) > 0
-            and self.out_channels >= LEAST_CHANNELS
-            and len(x) * places[0] * places[1] * weight.numel() >= LEAST_WORK
-            and sparse.finite(weight)
-        )
+        _, _, rows, columns = _patch(self).result(x, weight)
+        return len(x) * rows * columns * weight.numel() >= LEAST_WORK and sparse.finite(weight)
 
     def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         if density(x) >= DENSE_ABOVE:
@@ -61,8 +52,18 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         return _SpikeConvolution.apply(x, weight, bias, _patch(self))  # type: ignore[no-any-return]
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._readable(x, weight) and chunked.pays(x, weight, _patch(self)):
+            return chunked.convolution(x, weight, bias, _patch(self), self.groups)
         out: Tensor = self._conv_forward(x, weight, bias)
         return out
+
+    def _readable(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether these are images and a weight that `Patch` tells of."""
+        if not kernels_can(x, weight) or x.dim() != 4 or x.shape[1] != self.in_channels or not x.numel():
+            return False
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        usual = self.padding_mode == "zeros" and (left, top) == (right, bottom)
+        return usual and min(_patch(self).result(x, weight)) > 0
 
 
 def _patch(layer: nn.Conv2d) -> kernels.Patch:

@@ -49,13 +49,15 @@ class SkipsZeros(Accelerated):
     bias: Any
 
     def _run(self, input: Tensor) -> Tensor:
+        if self.strict:
+            self.__dict__["path"] = "dense, strict"
+            return self._plain(input)
         return self.product(input, self.weight, self.bias)
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What the layer computes, with these for its weight and bias."""
-        skips = not self.strict and self._can_skip(x, weight)
-        out = self._sparse(x, weight, bias) if skips else None
-        self.__dict__["path"] = "dense, strict" if self.strict else "dense" if out is None else "sparse"
+        out = self._sparse(x, weight, bias) if self._can_skip(x, weight) else None
+        self.__dict__["path"] = "dense" if out is None else "sparse"
         return self._dense(x, weight, bias) if out is None else out
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
@@ -67,7 +69,7 @@ class SkipsZeros(Accelerated):
         raise NotImplementedError
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The result by torch."""
+        """The result by torch's product."""
         raise NotImplementedError
 
 

@@ -10,11 +10,11 @@ from ..scan.kernels import sum_to
 from ..scan.saved import saved_by
 from .skipping import SkipsZeros, kernels_can
 
-DENSE_ABOVE = 0.16
+DENSE_ABOVE = 0.27
 """Share of nonzero inputs from which the dense product is taken (the measurements are in docs/linear.md). Set to 0, it
 is always taken."""
 
-LISTING = 12
+LISTING = 5
 """How many outputs cost as much as looking whether an input is zero: `DENSE_ABOVE` sinks by this over the outputs."""
 
 LEAST_WORK = 1 << 26

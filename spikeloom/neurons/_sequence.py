@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import surrogate
+from ..scan.call import Call
 from ..scan.program import program_for
-from ..scan.select import Call
 from ._methods import FiringMethods
 from ._neuron import SpikingNeuron
 from ._state import checked_input, checked_params, compute_dtype

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..cells.firing import Whole
 from ..cells.state_leaky import DECAY_OF, STATE_LEAKY, STATE_LEAKY_EXACT
-from ..scan.select import Call, choose
+from ..scan.call import Call
+from ..scan.select import choose
 from ..scan.window import WINDOWS, WindowCall
 from ._lif import LIF
 from ._neuron import SpikeGrad

@@ -50,6 +50,10 @@ class Patch:
         """Rows or columns of the result."""
         return (self.framed(axis, size) - self.dilation[axis] * (self.kernel[axis] - 1) - 1) // self.stride[axis] + 1
 
+    def result(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
+        """The shape of the result, for images and weight."""
+        return len(x), len(weight), self.positions(0, x.shape[2]), self.positions(1, x.shape[3])
+
     def meeting_columns(self, width: int) -> Tensor:
         """For each column of the kernel, and of the image, that of the result where they meet; -1 if there is none."""
         offsets = torch.arange(self.kernel[1])[:, None] * self.dilation[1]
@@ -86,18 +90,18 @@ def _geometry(patch: Patch, x: Tensor, out_channels: int, panels: int) -> list[i
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Tensor:
     """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W']."""
-    images, channels, height, width = x.shape
-    rows, columns = patch.positions(0, height), patch.positions(1, width)
+    _, channels, height, width = x.shape
+    shape = patch.result(x, weight)
     matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
     panel = matrix.shape[-1]
     first = x.new_zeros(whole_panels(len(weight), x))
     if bias is not None:
         first[: len(weight)] = bias
     last = lies_channels_last(x) or lies_channels_last(weight)
-    out = arena.images((images, len(weight), rows, columns), x, last)
+    out = arena.images(shape, x, last)
     frame = patch.framed(0, height) * patch.framed(1, width)
     room, scratch = _room(
-        8 * (frame + 1) + x.element_size() * (2 * frame * channels + columns * panel) + 4 * frame * channels
+        8 * (frame + 1) + x.element_size() * (2 * frame * channels + shape[3] * panel) + 4 * frame * channels
     )
     words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
     words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]

@@ -68,7 +68,8 @@ class Variant:
     Args:
         dtype: of the input and the spikes: "float32", "float64", or, on Triton, "float16" and "bfloat16", beside which
             states are float32.
-        params: a letter per hoisted value: u one number, v one per element; capital if its gradient is wanted.
+        params: a letter per hoisted value: u one number, v one per element, t one per element and step, on Triton;
+            capital if its gradient is wanted.
         traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
             c if it is kept at one step in `emit_triton.SPAN`, and the others are rebuilt from the input, on Triton;
             n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.

@@ -15,6 +15,7 @@ Where one state in SPAN steps is kept, the backward reads that and the input.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from .emit_numba import TEMPLATES, Names, Variant
 from .numba_module import lines
@@ -104,7 +105,7 @@ class TritonNames(Names):
 
     def block(self, node: Symbol | None) -> str:
         """A value for each element of a block, for what a loop carries may not change its shape."""
-        return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, [BLOCK])"
+        return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, m.shape)"
 
 
 @dataclass
@@ -119,23 +120,32 @@ class Lines:
     moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
 
     def constants(self, variant: Variant) -> None:
-        """The parameters, read once."""
+        """The parameters that are the same at every step, read once."""
         for k, kind in enumerate(variant.params):
+            if kind in "tT":
+                continue
             self.arguments.append(f"param{k}")
             place = "" if kind in "uU" else " + m, mask=inside"
             self.before.append(f"param{k}_m = tl.load(param{k}{place})")
+
+    def varying(self, variant: Variant, place: Callable[[str, str], str], mask: str) -> None:
+        """The others, read at each step; `place` is as in `_pull`."""
+        for k, kind in enumerate(variant.params):
+            if kind in "tT":
+                self.body.append(f"param{k}_m = tl.load({place(f'param{k}', 'size')}, mask={mask})")
 
     def held(self, name: str, argument: str) -> None:
         """A value per element that stays in a register."""
         self.arguments.append(argument)
         self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
 
-    def pointer(self, name: str, stride: str, backwards: bool) -> None:
+    def pointer(self, name: str, stride: str, backwards: bool) -> str:
         """A pointer into a sequence, which moves by a row at each step."""
         self.arguments += [name] if stride == "size" else [name, stride]
         start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
         self.before.append(f"{name}_t = {name} + m{start}")
         self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
+        return f"{name}_t"
 
     def stored(self, name: str, value: str) -> None:
         """What a pointer writes at each step."""
@@ -196,6 +206,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
     for k in states:
         part.held(f"state{k}", f"initial{k}")
     part.body.append(f"x_m = tl.load(x_t, mask=inside).to({name.dtype})")
+    part.varying(variant, partial(part.pointer, backwards=False), "inside")
     part.body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     part.stored("spk", name(spk))
     for k in states:
@@ -215,7 +226,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
     """From the last step to the first, by the states that the forward has kept at every step."""
-    step, part = derivation.trace, _results(derivation, variant)
+    step, part = derivation.trace, results(derivation, variant)
     name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
     if step.inputs[0] in reads:
         part.pointer("x", "x_stride", backwards=True)
@@ -234,17 +245,15 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
         elif reads_new:
             part.body.append(f"new{k}_m = tl.load(trace{k}_t, mask=inside)")
 
-    def place(sequence: str, stride: str) -> str:
-        part.pointer(sequence, stride, backwards=True)
-        return f"{sequence}_t"
-
+    place = partial(part.pointer, backwards=True)
+    part.varying(variant, place, "inside")
     _pull(part, derivation, variant, name, place)
     return part
 
 
 def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
     """The same by the input: from each state that was kept, SPAN steps forward in registers, and then back."""
-    step, part = derivation.trace, _results(derivation, variant)
+    step, part = derivation.trace, results(derivation, variant)
     part.time = f"span in range((steps + {SPAN - 1}) // {SPAN})"
     part.arguments += ["x", "x_stride"]
     part.before.append(f"begin = (steps + {SPAN - 1}) // {SPAN} * {SPAN}")
@@ -273,7 +282,7 @@ def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
     return part
 
 
-def _results(derivation: Derivation, variant: Variant) -> Lines:
+def results(derivation: Derivation, variant: Variant) -> Lines:
     """A backward of no steps: what it reads once, and what it writes at the end."""
     part = Lines()
     part.constants(variant)
@@ -281,17 +290,28 @@ def _results(derivation: Derivation, variant: Variant) -> Lines:
         part.held(f"carry{k}", f"grad_final{k}")
         part.result(f"carry{k}", f"carry{k}_m")
     zero = TritonNames(derivation, variant, recalled=True).block(None)
-    for total in _sums(derivation, variant):
+    for total in sums(derivation, variant):
         part.before.append(f"{total}_m = {zero}")
         part.result(total, f"{total}_m")
     return part
 
 
-def _sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
+def sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
     """The gradients that are summed up over time."""
-    (dx,), _, totals = derivation.gradients
-    sums = {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind.isupper()}
-    return sums | {"dx": dx} if variant.grad == "sum" else sums
+    (dx,), _, _ = derivation.gradients
+    return _totals(derivation, variant, "UV") | ({"dx": dx} if variant.grad == "sum" else {})
+
+
+def stored(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
+    """The gradients that are written at each step."""
+    (dx,), _, _ = derivation.gradients
+    return _totals(derivation, variant, "T") | ({"dx": dx} if variant.grad == "each" else {})
+
+
+def _totals(derivation: Derivation, variant: Variant, kinds: str) -> dict[str, Symbol | None]:
+    """The gradients of the parameters of some kinds."""
+    _, _, totals = derivation.gradients
+    return {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind in kinds}
 
 
 def _pull(
@@ -308,7 +328,7 @@ def _pull(
         place: the address of a step's row in a sequence of that name and stride.
         live: the mask of the elements for which there is such a step, if not for all.
     """
-    (dx,), carries, _ = derivation.gradients
+    _, carries, _ = derivation.gradients
     nodes, mask = derivation.pulled(variant.params, variant.grad), live or "inside"
     for k, g in enumerate(derivation.cotangents):
         if g not in nodes:
@@ -319,10 +339,10 @@ def _pull(
             carried = f" + carry{k - 1}_m" if k else f".to({name.dtype})"
             part.body.append(f"grad{k}_m = tl.load({place(f'grad{k}', f'grad{k}_stride')}, mask={mask}){carried}")
     part.body += name.assign(nodes)
-    if variant.grad == "each":
-        part.body.append(f"tl.store({place('dx', 'size')}, {name(dx)}, mask={mask})")
+    for sequence, value in stored(derivation, variant).items():
+        part.body.append(f"tl.store({place(sequence, 'size')}, {name.block(value)}, mask={mask})")
     carry = {f"carry{k}_m": name.block(g) for k, g in enumerate(carries)}
-    for total, addend in _sums(derivation, variant).items():
+    for total, addend in sums(derivation, variant).items():
         if addend is not None:
             carry[f"{total}_m"] = f"{total}_m + {name(addend)}"
     part.carried(carry, live)

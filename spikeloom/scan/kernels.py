@@ -81,8 +81,8 @@ class Order:
 
 
 def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
-    """A hoisted value as the kernel reads it: one number, or one per element."""
-    return param if kind in "uU" else param.expand(shape).contiguous()
+    """A hoisted value as the kernel reads it: one number, or one per element, or per element and step."""
+    return param if kind in "uU" else param.contiguous() if kind in "tT" else param.expand(shape).contiguous()
 
 
 Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from . import arena, threads
+from .call import Call
 from .emit_matrix import SPAN, emit_matrix
 from .kernels import rows
 from .numba_module import compiled
 from .program import Program, program_of
 from .saved import saved_by
-from .select import Backend, numba_refusals
+from .select import Backend, numba_refusals, off_the_cpu, run_triton, triton_refusals
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,17 @@ def _run_numba(call: MatrixCall) -> Tensor:
     return spk
 
 
+def _run_triton(call: MatrixCall) -> Tensor:
+    """As a scan over the entries, whose inputs and gates are written out for it."""
+    x = call.v.unsqueeze(-1) * call.k.unsqueeze(-2)
+    params = {**call.params, "gate": call.gate.unsqueeze(-2).expand_as(x)}
+    start = x.new_zeros(x.shape[1:])
+    return run_triton(Call(call.program, x, len(x), (start,), params, traced=False, layer=call.layer)).spk
+
+
 MATRICES: tuple[Backend, ...] = (
     Backend("numba", _refusals, _run_numba),
+    Backend("triton", triton_refusals, _run_triton, off_the_cpu),
     Backend("loop", lambda call: [], _run_loop),
 )
 """The ladder of such scans; from a `MatrixCall` to spikes, [T, B, D, N]."""

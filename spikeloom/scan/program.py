@@ -118,7 +118,7 @@ class Program:
             self.untraceable = str(why)
             return
         # the names too, for they stand in the kernel's file
-        told = f"{cell.name}, {surrogate!r}\n{self.derivation}"
+        told = f"{cell.name}, {surrogate!r}, {cell.any_order}\n{self.derivation}"
         self.key = hashlib.sha256(told.encode()).hexdigest()[:16]
         self.every_state = self.derivation.every_state
         self._prepare(self.derivation)

@@ -1,7 +1,7 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,39 +12,11 @@ from torch import Tensor, nn
 
 from ..scoped import Scoped
 from . import driven, op, recurrent, single, triton_module, triton_recurrent
+from .call import Call, recurrent_plan, step_letters, variant_of
 from .emit_numba import FLOATS, HALVES, Variant, word_of
 from .linear_maps import MemFeedback
-from .loop import Feedback, Step, Trajectory, driven_back, fed_back, loop
-from .program import Constants, Program, read_states, reads_input
-
-
-@dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
-class Call:
-    """What is to be run.
-
-    Args:
-        program: the cell.
-        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] of a single step. In half precision it
-            stands beside states in float32, and the spikes may be of either dtype.
-        steps: T; None for a single step, whose results have no time dimension.
-        states: before the first step, each [*S].
-        params: the cell's parameters by name, each broadcastable to [*S].
-        traced: whether the states of every step are wanted, not only the last.
-        layer: how messages name the neuron.
-        feedback: what the spikes of the step before, which are then the first state, add to the input.
-        mem_feedback: what the membrane of the step before, the last state, adds to the inputs. x then holds the inputs
-            one after the other along the axis of its map.
-    """
-
-    program: Program
-    x: Tensor
-    steps: int | None
-    states: tuple[Tensor, ...]
-    params: Mapping[str, Tensor]
-    traced: bool = True
-    layer: str = "the neuron"
-    feedback: Feedback | None = None
-    mem_feedback: MemFeedback | None = None
+from .loop import Step, Trajectory, driven_back, fed_back, loop
+from .program import Constants, Program
 
 
 @dataclass(frozen=True)
@@ -155,16 +127,21 @@ def _fused_refusals(call: Call) -> list[str]:
     return recurrent.refusals(call.feedback, call.states[0])
 
 
-def _triton_refusals(call: Call) -> list[str]:
+def triton_refusals(call: Any) -> list[str]:
+    """The same of Triton's kernels."""
     why = [call.program.untraceable] if call.program.untraceable else []
-    why += triton_module.refusals(call.x.device, _forced.get() == "triton") + _kernel_refusals(call)
+    return why + triton_module.refusals(call.x.device, _forced.get() == "triton") + _kernel_refusals(call)
+
+
+def _triton_step_refusals(call: Call) -> list[str]:
+    why = triton_refusals(call)
     if call.mem_feedback is not None:
         why.append("a membrane that comes back through a layer of weights has kernels on the CPU alone")
     return why
 
 
 def _triton_fused_refusals(call: Call) -> list[str]:
-    why = _triton_refusals(call)
+    why = _triton_step_refusals(call)
     if why or call.feedback is None or call.steps is None:
         return why
     if torch.compiler.is_compiling():
@@ -172,7 +149,8 @@ def _triton_fused_refusals(call: Call) -> list[str]:
     return recurrent.refusals(call.feedback, call.states[0]) or triton_recurrent.refusals(call.states[0].shape[-1])
 
 
-def _run_triton(call: Call) -> Trajectory:
+def run_triton(call: Call) -> Trajectory:
+    """The call by Triton's kernels, which do not refuse it."""
     if call.feedback is not None:
         return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
     return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
@@ -201,7 +179,7 @@ def _run_numba(call: Call) -> Trajectory:
 
 def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory:
     """The whole scan by one kernel of that machine (see `Variant`)."""
-    code = _variant(call, params, machine).code
+    code = variant_of(call, params, machine).code
     spare = machine == "numba" and not call.traced
     spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params, spare)
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
@@ -215,14 +193,14 @@ def _run_steps(call: Call) -> Trajectory:
 def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
     assert isinstance(layer, nn.Linear)
     params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
-    plan = _recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
+    plan = recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
     scan = triton_recurrent.scan if on_triton else recurrent.scan
     spk, finals, traces = scan(plan, call.x, layer, call.states, params)
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
 def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -> Trajectory:
-    key, variant = call.program.key, _variant(call, params)
+    key, variant = call.program.key, variant_of(call, params)
     return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback)
 
 
@@ -240,7 +218,7 @@ def kernel_step(
     if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(p.detach().clone() for p in params)
-    kinds, grad = _step_letters(x, states, params)
+    kinds, grad = step_letters(x, states, params)
     return single.step(single.plan_of(program.key, x.dtype, kinds, grad), layer, x, states, params)
 
 
@@ -248,21 +226,10 @@ def _scan_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], machine: str
 ) -> tuple[Tensor, ...]:
     """The same as a scan over one step."""
-    kinds, grad = _step_letters(x, states, params)
+    kinds, grad = step_letters(x, states, params)
     code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad, machine).code
     spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
     return (spk, *finals)
-
-
-def _step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
-    """`Variant.params` and `Variant.grad` of a single step."""
-    grad = ""
-    if torch.is_grad_enabled():
-        if x.requires_grad:
-            grad = "each"
-        elif True in [t.requires_grad for t in (*states, *params)]:
-            grad = "none"
-    return params.kinds if type(params) is Constants else _kinds(params, grad != ""), grad
 
 
 def kernel_at_hand(program: Program, x: Tensor) -> bool:
@@ -277,67 +244,16 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
     )
 
 
-def _variant(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:
-    """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
-    weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
-    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
-    kinds = _kinds(params, learning)
-    grad = _input_gradient(call) if learning else ""
-    kept = _kept_states(call, kinds, grad)
-    if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
-        kept = kept.replace("s", "1")
-    return Variant(dtype, kinds, kept, grad, machine)
-
-
-def _recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], machine: str) -> recurrent.Plan:
-    """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
-    key, dtype = call.program.key, word_of(call.states[0].dtype)
-    learning = _learning((call.x, *call.states, *params, *layer.parameters()))
-    kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
-    if call.traced:
-        kept = "1" * len(kept)
-    elif learning:
-        kept = read_states(key, kinds, grad).replace("s", "1")
-    kept += "1" if learning and reads_input(key) else "0"
-    assert call.steps is not None
-    variant, learns = Variant(dtype, kinds, kept, grad, machine), layer.weight.requires_grad
-    return recurrent.Plan(key, variant, call.layer, call.steps, _input_gradient(call), learns)
-
-
-def _learning(tensors: Iterable[Tensor]) -> bool:
-    return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
-
-
-def _kinds(params: tuple[Tensor, ...], learning: bool) -> str:
-    """The letters of `Variant.params`."""
-    return "".join([("uU" if p.numel() == 1 else "vV")[learning and p.requires_grad] for p in params])
-
-
-def _input_gradient(call: Call) -> str:
-    """Whether the gradient of the input is wanted at each step, as a sum over them, or not."""
-    each = call.steps is None or len(call.x) == call.steps
-    return "none" if not call.x.requires_grad else "each" if each else "sum"
-
-
-def _kept_states(call: Call, kinds: str, grad: str) -> str:
-    """Which states are kept (see `Variant.traced`): those asked for, and those that the backward, if any, reads."""
-    if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
-        return "0" * len(call.states)
-    if call.traced or torch.compiler.is_compiling():
-        return call.program.every_state
-    kept = read_states(call.program.key, kinds, grad)
-    return "c" * len(kept) if call.x.dtype in HALVES and kept.strip("0") else kept
-
-
-def _off_the_cpu(call: Call) -> bool:
+def off_the_cpu(call: Any) -> bool:
+    """Whether a call is of concern to a machine beside the CPU."""
     return not call.x.is_cpu
 
 
 LADDER: tuple[Backend, ...] = (
     Backend("numba", _fused_refusals, _widened(_run_numba)),
     Backend("numba, step by step", _step_refusals, _widened(_run_steps)),
-    Backend("triton", _triton_fused_refusals, _run_triton, _off_the_cpu),
-    Backend("triton, step by step", _triton_refusals, _run_triton_steps, _off_the_cpu),
+    Backend("triton", _triton_fused_refusals, run_triton, off_the_cpu),
+    Backend("triton, step by step", _triton_step_refusals, _run_triton_steps, off_the_cpu),
     Backend("loop", lambda call: [], _widened(_run_loop)),
 )
 """Fastest first; the last always accepts."""

@@ -10,14 +10,31 @@ from torch import Tensor
 
 from .emit_numba import Variant
 from .emit_triton import SPAN, emit_triton
+from .emit_triton_parallel import emit_triton_parallel
 from .kernels import Gradients, Outputs, all_traces, rows, spread
 from .program import program_of
-from .triton_module import BLOCK, SPAN_BLOCK, Launch
+from .triton_module import BLOCK, COLUMNS, FEW, SPAN_BLOCK, STEPS, Launch
+
+
+def kernel(key: str, code: str, steps: int, size: int) -> Launch:
+    """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
+    if steps >= STEPS and size <= FEW and program_of(key).cell.any_order:
+        return _kernel_in_parallel(key, code) or _kernel(key, code)
+    return _kernel(key, code)
 
 
 @cache
-def kernel(key: str, code: str) -> Launch:
-    """A kernel of a program, compiled at first use and kept for the life of the process."""
+def _kernel_in_parallel(key: str, code: str) -> Launch | None:
+    program = program_of(key)
+    assert program.derivation is not None
+    title = f"{program.cell.name}, {program.surrogate!r}, {code}, in parallel over time"
+    source = emit_triton_parallel(program.derivation, Variant.parse(code), title)
+    return None if source is None else Launch(source, COLUMNS, TIME=STEPS)
+
+
+@cache
+def _kernel(key: str, code: str) -> Launch:
+    """Compiled at first use and kept for the life of the process."""
     program = program_of(key)
     assert program.derivation is not None
     title = f"{program.cell.name}, {program.surrogate!r}, {code}"
@@ -38,7 +55,7 @@ def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor]
     given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
     given |= named("initial", [s.contiguous() for s in states])
     given |= named("final", finals) | named("trace", traces) | params_by_name(params, variant, x, shape)
-    run(kernel(key, variant.forward.code), given, x, shape.numel())
+    run(kernel(key, variant.forward.code, steps, shape.numel()), given, x, shape.numel())
     return spk, finals, traces
 
 
@@ -62,7 +79,10 @@ def backward(
     dtype = getattr(torch, variant.dtype)
     dx = next((like.new_empty((n, *shape), dtype=dtype) for n in length), None)
     carries = [_empty(s) for s in states]
-    totals = [_empty(like) if kind.isupper() else None for kind in variant.params]
+    totals = [
+        None if kind.islower() else like.new_empty((steps, *shape)) if kind == "T" else _empty(like)
+        for kind in variant.params
+    ]
     given = {"steps": steps, "size": shape.numel(), "dx": dx}
     given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces)
     given |= named("grad_final", [zero if g is None else g.contiguous() for g in grad_finals])
@@ -70,7 +90,7 @@ def backward(
     sequences = {"x": x, **named("grad", (grad_spk, *grad_traces))}
     for name, sequence in sequences.items():
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
-    run(kernel(key, code), given, like, shape.numel())
+    run(kernel(key, code, steps, shape.numel()), given, like, shape.numel())
     sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
 

@@ -16,6 +16,15 @@ has been measured on a GPU."""
 SPAN_BLOCK = 256
 """The same where a kernel holds the states of several steps at once: with as many as `BLOCK`, registers ran out."""
 
+STEPS, COLUMNS = 64, 16
+"""Steps and elements that a program of the grid takes at once where steps can be joined: eight for each thread. With
+sixteen, compiled for sm_80, registers ran out in float64. Not tuned."""
+
+FEW = 65536
+"""Up to so many elements they are: with `BLOCK` elements for each program, 128 programs would be at work, about one for
+each processor of a large device. A plain choice: where the one way becomes faster than the other has not been
+measured."""
+
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """How a kernel is compiled. With a product and a sum fused, spikes would not be those of the loop."""
 
@@ -73,15 +82,16 @@ class Launch:
     Args:
         source: of its module, see `emit_triton`.
         block: elements of a program of the grid.
+        constants: what else is compiled in, by name.
     """
 
-    def __init__(self, source: str, block: int = BLOCK):
+    def __init__(self, source: str, block: int = BLOCK, **constants: int):
         self.function: Any = cache.load_source(source).kernel
-        self.block = block
+        self.constants = {"BLOCK": block, **constants}
 
     def run(self, size: int, given: Mapping[str, Any]) -> None:
         """Run over `size` elements, with those of the arguments that the kernel takes, by name."""
-        arguments = [given[name] for name in self.function.arg_names if name != "BLOCK"]
-        grid = ((size + self.block - 1) // self.block,)
+        arguments = [given[name] for name in self.function.arg_names if name not in self.constants]
+        grid = (-(-size // self.constants["BLOCK"]),)
         if size:
-            self.function[grid](*arguments, BLOCK=self.block, **OPTIONS)
+            self.function[grid](*arguments, **self.constants, **OPTIONS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import SpikeConv2d, convolution
+from spikeloom.linear import SpikeConv2d, chunked, convolution
 
 from ..oracle import assert_close
 from .test_accelerate import spikes
@@ -102,6 +102,59 @@ def test_any_memory_order_will_do(density: float) -> None:
             out, *_ = compare(snn.accelerate(layer, False), given, density)
             assert layer.path == "sparse"
             assert out.stride() == snn.accelerate(layer, False)(given).stride()
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each of torch's convolutions gets, where large ones go in chunks of three."""
+    made: list[int] = []
+    convolve = torch.conv2d
+    monkeypatch.setattr(torch, "conv2d", lambda x, *args: made.append(len(x)) or convolve(x, *args))
+    monkeypatch.setattr(chunked, "LARGE", 0)
+    monkeypatch.setattr(chunked, "CHUNK", 3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
+    return made
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("how", [{}, {"bias": False}, {"groups": 2}, {"stride": 2, "dilation": 2, "padding": 6}])
+def test_large_dense_images_go_in_chunks(how: dict[str, Any], layout: torch.memory_format, parts: list[int]) -> None:
+    x = spikes(8, 4, 9, 8, density=0.9).contiguous(memory_format=layout)
+    layer = layer_of(4, 20, 3, **{"padding": 1, **how})
+    out, *_ = compare(layer, x, 1.0)
+    assert (layer.path, parts) == ("dense", [3, 3, 2])
+    assert out.stride() == snn.accelerate(layer, False)(x).stride()
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1, 2)])
+def test_chunks_give_the_gradients_that_are_wanted_and_theirs(wanted: tuple[int, ...], parts: list[int]) -> None:
+    given = [torch.rand(shape, dtype=torch.float64) for shape in ((8, 2, 9, 8), (20, 2, 3, 3), (20,))]
+    learned, patch = [given[i].requires_grad_() for i in wanted], convolution.kernels.Patch((3, 3), *[(1, 1)] * 3)
+
+    def run(*_: Tensor) -> Tensor:
+        return chunked.convolution(*given, patch, 1).pow(2)
+
+    assert torch.autograd.gradcheck(run, learned, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, learned, fast_mode=True)
+    assert set(parts) == {1}  # of 8 bytes a value, twice as large
+
+
+def test_what_is_not_large_or_strict_goes_as_a_whole(parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    x = spikes(8, 4, 9, 8, density=0.9)
+    few, many = layer_of(4, 2, 3), layer_of(4, 20, 3)
+    snn.accelerate(many, strict=True)(x)
+    snn.accelerate(layer_of(4, 20, 3, padding=1, padding_mode="circular"))(x)
+    assert not parts
+    for layout, layer, chunks in [
+        (torch.contiguous_format, few, True), (torch.contiguous_format, many, True),
+        (torch.channels_last, few, False), (torch.channels_last, many, True),
+    ]:  # fmt: skip
+        monkeypatch.setattr(chunked, "LARGE", x.nbytes - 1)
+        snn.accelerate(layer)(x.contiguous(memory_format=layout))
+        assert bool(parts) == chunks
+        parts.clear()
+        monkeypatch.setattr(chunked, "LARGE", 1 << 40)
+        layer(x)
+        assert not parts
 
 
 def test_spikes_behind_a_convolution_can_still_be_viewed() -> None:

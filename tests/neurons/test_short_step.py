@@ -7,6 +7,7 @@ import spikeloom as snn
 from spikeloom.neurons import _neuron
 from spikeloom.neurons._methods import by_methods, why_by_methods
 from spikeloom.scan import select
+from spikeloom.scan.call import Call
 
 X = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) * 1.5
 
@@ -140,7 +141,7 @@ def test_a_failed_step_changes_nothing():
 @pytest.mark.parametrize("spike_grad", [None, lambda u: (u > 0).to(u.dtype)], ids=["known", "a function"])
 def test_a_kernel_is_at_hand_where_the_ladder_ends_at_one(backend, x, spike_grad):
     program = snn.Leaky(0.5, spike_grad=spike_grad)._program
-    call = select.Call(program, x, None, (x,), {})
+    call = Call(program, x, None, (x,), {})
     with snn.backend(backend) if backend else torch.enable_grad():
         try:
             wanted = select.choose(call)[0].name == "numba"

@@ -1,5 +1,6 @@
 """How often torch.compile compiles: a handful of graphs, whatever T, B and the number of steps; results as in eager."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_step_by_step_it_compiles_four_times_for_any_number_of_batch_sizes():
             xs = quarters(steps, batch, 6, seed=steps)
             assert_agree(net, twin, stepped(compiled, xs), stepped(twin, xs))
     assert compiler.graphs == 4
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
+def test_step_by_step_inductor_gives_what_eager_gives():
+    """The compiler that torch takes by itself."""
+    net, twin = twins(lambda: nn.Sequential(nn.Linear(6, 4), leaky(output=True)))
+    xs = quarters(3, 2, 6)
+    assert_agree(net, twin, stepped(torch.compile(net, fullgraph=True), xs), stepped(twin, xs))
 
 
 def test_states_by_hand_compile_twice():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import spikeloom as snn
@@ -81,6 +82,38 @@ def test_what_follows_from_a_learned_value_follows_in_an_ensemble():
     x = quarters(3, 4) / 4
     _, mem = vmap(lambda p, b: functional_call(one, (p, b), (x,)))(params, buffers)
     assert_close(mem, torch.stack([net(x)[1] for net in nets]), "membranes")
+
+
+WHOLE_SEQUENCES = {
+    "StateLeaky": lambda: snn.StateLeaky(beta=0.8, channels=6, learn_beta=True),
+    "of a window": lambda: snn.StateLeaky(beta=0.8, channels=6, learn_beta=True, kernel_truncation_steps=3),
+    "LinearLeaky": lambda: snn.LinearLeaky(beta=0.8, in_features=6, out_features=4),
+    "LeakyParallel": lambda: snn.LeakyParallel(6, 4, learn_beta=True),
+    "of all neurons": lambda: snn.LeakyParallel(6, 4, learn_beta=True, weight_hh_enable=True),
+    "AssociativeLeaky": lambda: snn.AssociativeLeaky(6, 2, 4, 8),
+    "without query": lambda: snn.AssociativeLeaky(6, 2, 4, 8, use_q_projection=False),
+}
+
+
+@pytest.mark.parametrize("layer", WHOLE_SEQUENCES)
+def test_an_ensemble_of_layers_over_whole_sequences_does_as_its_members_do(layer):
+    torch.manual_seed(0)
+    nets = [WHOLE_SEQUENCES[layer]() for _ in range(2)]
+    params, buffers = stack_module_state(nets)
+    x = torch.rand(5, 3, 6)
+
+    def run(p: Any, b: Any) -> Tensor:
+        return torch.cat([out.flatten() for out in tree_leaves(functional_call(copy.copy(nets[0]), (p, b), (x,)))])
+
+    outs = vmap(run)(params, buffers)
+    grads = vmap(grad(lambda p, b: run(p, b).square().sum()))(params, buffers)
+    for i, net in enumerate(nets):
+        wanted = torch.cat([out.flatten() for out in tree_leaves(net(x))])
+        assert_close(outs[i], wanted, "outputs")
+        wanted.square().sum().backward()
+        for name, p in net.named_parameters():
+            if p.requires_grad:
+                assert_close(grads[name][i], p.grad, name)
 
 
 @pytest.mark.parametrize("transform", [vmap, lambda f: vmap(grad(f))], ids=["vmap", "vmap of grad"])

@@ -8,9 +8,10 @@ from torch import Tensor
 
 import spikeloom as snn
 from spikeloom import surrogate
+from spikeloom.scan.call import Call
 from spikeloom.scan.loop import Trajectory
 from spikeloom.scan.program import program_for
-from spikeloom.scan.select import Call, choose
+from spikeloom.scan.select import choose
 
 from ..cases import CellCase
 from ..oracle import Outcome

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikeloom.scan import op
-from spikeloom.scan.select import _variant
+from spikeloom.scan.call import variant_of
 
 from ..cases import CELLS
 from ..oracle import assert_close
@@ -22,7 +22,7 @@ def arguments(job, tensors):
     """What the operator takes for a job."""
     call = call_of(job, tensors)
     params = call.program.hoist(call.params)
-    code = _variant(call, params).code
+    code = variant_of(call, params).code
     return call.program.key, code, "the test", call.steps, call.x, list(call.states), [p.detach() for p in params]
 
 
@@ -47,7 +47,7 @@ def test_the_operator_gives_what_the_function_gives(name):
         else:
             call = call_of(job, tensors)
             params = call.program.hoist(call.params)
-            code = _variant(call, params).code
+            code = variant_of(call, params).code
             outs = op._operator(call.program.key, code, "the test", 5, call.x, list(call.states), list(params))
         results.append((outs, gradients(outs, tensors)))
     for ours, theirs in zip(results[0][0], results[1][0], strict=True):
@@ -130,7 +130,7 @@ def test_no_memory_is_shared_between_results_or_with_inputs():
 def test_only_the_states_that_the_backward_reads_are_kept(cell, learn, kept):
     job = Job(CELLS[cell], 5, (2, 3), learn=learn, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
-    assert _variant(call, call.program.hoist(call.params)).traced == kept
+    assert variant_of(call, call.program.hoist(call.params)).traced == kept
 
 
 def test_a_state_that_is_the_spikes_is_no_second_sequence():

@@ -1,0 +1,81 @@
+"""torch's own convolution of many images, in chunks that stay in the cache.
+
+The C library gives a block of more than 32 MiB back to the system as soon as it is free, so each new one is fresh
+memory, page by page. torch's convolution makes several: for its result, and for images in an order of its own where
+their channels are not last. Those of a chunk are used again, and so is the memory of the result (`arena`).
+"""
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..scan import arena
+from ..scan.convolution import Patch, lies_channels_last
+
+LARGE = 32 << 20
+"""Bytes of images from which on they go in chunks: what glibc keeps at most."""
+
+CHUNK = 2 << 20
+"""Bytes of a chunk, of its images or its result, for each thread."""
+
+
+def pays(x: Tensor, weight: Tensor, patch: Patch) -> bool:
+    """Whether the result is that large, or the images are which torch brings into its order."""
+    values = math.prod(patch.result(x, weight))
+    return x.element_size() * (values if _last(x, weight) else max(values, x.numel())) > LARGE
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int) -> Tensor:
+    """The convolution of [N, C, H, W] with [K, C / groups, kh, kw]: [N, K, H', W']."""
+    return _Chunked.apply(x, weight, bias, patch, groups)  # type: ignore[no-any-return]
+
+
+@cache
+def _let_blocks_be_kept() -> None:
+    """glibc keeps free blocks as large as the largest below 32 MiB that it has freed so far; at first, small ones."""
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def _last(x: Tensor, weight: Tensor) -> bool:
+    """Whether torch works with the channels last."""
+    return lies_channels_last(x) or lies_channels_last(weight)
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int) -> Tensor:
+        _let_blocks_be_kept()
+        last = _last(x, weight)
+        out = arena.images(patch.result(x, weight), x, last)
+        each = out[0].nbytes if last else max(x[0].nbytes, out[0].nbytes)
+        images = max(1, CHUNK * torch.get_num_threads() // each)
+        how = patch.stride, patch.padding, patch.dilation
+        for part, to in zip(x.split(images), out.split(images), strict=True):
+            to.copy_(torch.conv2d(part, weight, bias, *how, groups))
+        ctx.images = len(x) if last else images  # then torch's backward brings nothing into order
+        ctx.how = [len(weight)], *how, False, (0, 0), groups
+        ctx.save_for_backward(x, weight)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+
+        def gradients(part: Tensor, images: Tensor) -> Any:
+            return torch.ops.aten.convolution_backward(part, images, weight, *ctx.how, wanted)
+
+        if ctx.images == len(x):
+            return *gradients(grad, x), None, None
+        dx = arena.images(x.shape, x, channels_last=False) if wanted[0] else None
+        sums: list[Any] = [0 if asked else None for asked in wanted[1:]]
+        for first in range(0, len(x), ctx.images):
+            rows = slice(first, first + ctx.images)
+            found, *parts = gradients(grad[rows], x[rows])
+            if dx is not None:
+                dx[rows] = found
+            sums = [None if total is None else total + part for total, part in zip(sums, parts, strict=True)]
+        return dx, *sums, None, None

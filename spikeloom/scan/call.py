@@ -1,0 +1,110 @@
+"""What is to be run, and which kernel that asks for: who wants gradients, and what has to be kept for them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import recurrent
+from .emit_numba import HALVES, Variant, word_of
+from .linear_maps import MemFeedback
+from .loop import Feedback
+from .program import Constants, Program, read_states, reads_input
+
+
+@dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
+class Call:
+    """What is to be run.
+
+    Args:
+        program: the cell.
+        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] of a single step. In half precision it
+            stands beside states in float32, and the spikes may be of either dtype.
+        steps: T; None for a single step, whose results have no time dimension.
+        states: before the first step, each [*S].
+        params: the cell's parameters by name, each broadcastable to [*S]; on Triton also [T, *S].
+        traced: whether the states of every step are wanted, not only the last.
+        layer: how messages name the neuron.
+        feedback: what the spikes of the step before, which are then the first state, add to the input.
+        mem_feedback: what the membrane of the step before, the last state, adds to the inputs. x then holds the inputs
+            one after the other along the axis of its map.
+    """
+
+    program: Program
+    x: Tensor
+    steps: int | None
+    states: tuple[Tensor, ...]
+    params: Mapping[str, Tensor]
+    traced: bool = True
+    layer: str = "the neuron"
+    feedback: Feedback | None = None
+    mem_feedback: MemFeedback | None = None
+
+
+def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:
+    """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
+    weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
+    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
+    kinds = _kinds(params, learning, call.states[0].dim())
+    grad = _input_gradient(call) if learning else ""
+    kept = _kept_states(call, kinds, grad)
+    if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
+        kept = kept.replace("s", "1")
+    return Variant(dtype, kinds, kept, grad, machine)
+
+
+def recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], machine: str) -> recurrent.Plan:
+    """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
+    key, dtype = call.program.key, word_of(call.states[0].dtype)
+    learning = _learning((call.x, *call.states, *params, *layer.parameters()))
+    kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
+    if call.traced:
+        kept = "1" * len(kept)
+    elif learning:
+        kept = read_states(key, kinds, grad).replace("s", "1")
+    kept += "1" if learning and reads_input(key) else "0"
+    assert call.steps is not None
+    variant, learns = Variant(dtype, kinds, kept, grad, machine), layer.weight.requires_grad
+    return recurrent.Plan(key, variant, call.layer, call.steps, _input_gradient(call), learns)
+
+
+def step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
+    """`Variant.params` and `Variant.grad` of a single step."""
+    grad = ""
+    if torch.is_grad_enabled():
+        if x.requires_grad:
+            grad = "each"
+        elif True in [t.requires_grad for t in (*states, *params)]:
+            grad = "none"
+    return params.kinds if type(params) is Constants else _kinds(params, grad != ""), grad
+
+
+def _learning(tensors: Iterable[Tensor]) -> bool:
+    return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
+
+
+def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> str:
+    """The letters of `Variant.params`, where a step has so many dimensions, if one is to be told from a sequence."""
+    return "".join(
+        [
+            ("uU" if p.numel() == 1 else "tT" if 0 < dims < p.dim() else "vV")[learning and p.requires_grad]
+            for p in params
+        ]
+    )
+
+
+def _input_gradient(call: Call) -> str:
+    """Whether the gradient of the input is wanted at each step, as a sum over them, or not."""
+    each = call.steps is None or len(call.x) == call.steps
+    return "none" if not call.x.requires_grad else "each" if each else "sum"
+
+
+def _kept_states(call: Call, kinds: str, grad: str) -> str:
+    """Which states are kept (see `Variant.traced`): those asked for, and those that the backward, if any, reads."""
+    if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
+        return "0" * len(call.states)
+    if call.traced or torch.compiler.is_compiling():
+        return call.program.every_state
+    kept = read_states(call.program.key, kinds, grad)
+    return "c" * len(kept) if call.x.dtype in HALVES and kept.strip("0") else kept
