@@ -5,7 +5,8 @@ A new case is a `Case` in a file of its own, and its name here.
 
 from collections.abc import Mapping
 
-from .feedforward import FEEDFORWARD
+from .feedforward import CONVOLUTION, FEEDFORWARD, INFERENCE, LINEAR
+from .half import HALF
 from .latency import LATENCY
 from .leaky import LEAKY, LONG, STEP
 from .losses import LOSSES
@@ -20,5 +21,7 @@ from .threads import THREADS
 from .tutorial import TUTORIAL
 
 SUITE = (LEAKY, STEP, LONG, *FEEDFORWARD, TUTORIAL, RECURRENT, LATENCY)
-EVERY = (*SUITE, *NEURONS, *LSTMS, *PARALLEL, *LOSSES, QUANT, THREADS, START)
+EVERY = (*SUITE, HALF, *NEURONS, *LSTMS, *PARALLEL, *LOSSES, QUANT, THREADS, START)
 CASES: Mapping[str, Case] = {case.name: case for case in EVERY}
+ON_GPU = (LEAKY, STEP, HALF, LINEAR, INFERENCE, CONVOLUTION, RECURRENT)
+"""Those that can run on a GPU."""

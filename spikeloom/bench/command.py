@@ -3,10 +3,13 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from . import CASES, SUITE
+from . import CASES, ON_GPU, SUITE
+from .device import DEVICES, on
 from .memory import peaks
+from .on_jax import SPYX
 from .page import fill
 from .plots import check_matplotlib, plot
 from .report import heading, table
@@ -16,7 +19,7 @@ from .runner import BUDGET, Case, run_case
 STORED = Path("docs/benchmarks")
 """Where the runs of the pages are kept."""
 
-SWEPT = ("SpikingJelly",)
+SWEPT = ("SpikingJelly", SPYX)
 """The further libraries that are swept: those that step in Python as snnTorch does have lines beside its own."""
 
 POINT = 1.0
@@ -47,11 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
     add("--all", action="store_true", help="every case, which takes some minutes")
-    add("--peers", action="store_true", help="SpikingJelly, Norse and Sinabs too, where they are installed")
+    add("--peers", action="store_true", help="SpikingJelly, Norse, Sinabs and spyx too, where they are installed")
     add("--sweep", action="store_true", help="along T, N and density too, where the case has such an axis")
     add("--memory", action="store_true", help="the peak of memory too, in processes of their own (Linux)")
     add("--suite", action="store_true", help=f"all of that, for the cases of the page of benchmarks: {suite}")
     add("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes instead of the case's own")
+    gpu = ", ".join(case.name for case in ON_GPU)
+    add("--device", choices=DEVICES, default="cpu", help=f"where it runs (default: cpu); on a GPU: {gpu}")
     add("--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)")
     out = Path("spikeloom-bench.json")
     add("--out", type=Path, default=out, metavar="FILE.json", help=f"every sample (default: {out})")
@@ -99,15 +104,22 @@ def fill_in(arguments: argparse.Namespace) -> int:
 
 def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
     """The cases that were asked for."""
+    known = list(CASES) if arguments.device == "cpu" else [case.name for case in ON_GPU]
     if arguments.case:
+        if strange := [name for name in arguments.case if name not in known]:
+            raise CannotRun(f"--device {arguments.device} got the case {strange[0]}; give one of {', '.join(known)}")
         return [CASES[name] for name in arguments.case]
     if arguments.suite:
-        return list(SUITE)
+        return [case for case in SUITE if case.name in known]
+    if arguments.device != "cpu":
+        return list(ON_GPU)
     return [case for case in CASES.values() if case.standard or arguments.all]
 
 
 def check_places(arguments: argparse.Namespace, chosen: list[Case]) -> None:
-    """Refuse what could not be written, before anything is measured."""
+    """Refuse a device that is not there and what could not be written, before anything is measured."""
+    with on(arguments.device):
+        pass
     if not arguments.out.resolve().parent.is_dir():
         raise CannotRun(f"--out got {arguments.out}; give the path of a file in a folder that exists")
     if arguments.store and not arguments.store.is_dir():
@@ -125,16 +137,16 @@ def check_places(arguments: argparse.Namespace, chosen: list[Case]) -> None:
 
 def results_of(case: Case, arguments: argparse.Namespace) -> Iterator[Result]:
     """The case at all its shapes; with its memory at the first, and along its sweeps, if that was asked for."""
-    shapes = arguments.shape or case.shapes
+    shapes, measure = arguments.shape or case.shapes, partial(run_case, case, device=arguments.device)
     for number, sizes in enumerate(shapes):
         budget = BUDGET / len(shapes)
-        result = run_case(case, sizes, arguments.repeats, budget, peers=case.peers if arguments.peers else ())
-        if arguments.memory and case.memory and number == 0:
+        result = measure(sizes, arguments.repeats, budget, peers=case.peers if arguments.peers else ())
+        if arguments.memory and case.memory and number == 0 and arguments.device == "cpu":
             result = replace(result, memory=peaks(case, result))
         yield result
     for axis, points in case.sweeps.items() if arguments.sweep else ():
         for sizes in points:
-            result = run_case(case, sizes, arguments.repeats, POINT, peers=SWEPT if arguments.peers else ())
+            result = measure(sizes, arguments.repeats, POINT, peers=SWEPT if arguments.peers else ())
             yield replace(result, swept=axis, remarks="", notes={})
 
 
@@ -142,8 +154,9 @@ def keep(case: Case, results: list[Result], arguments: argparse.Namespace) -> No
     """Store and draw the results of one case where that was asked for."""
     swept = any(result.swept for result in results)
     if folder := arguments.store:
-        store(Record(results), folder / f"{case.name}.json")
+        name = case.name if arguments.device == "cpu" else f"{case.name}-{arguments.device}"
+        store(Record(results), folder / f"{name}.json")
         if swept:
-            plot(results, folder / f"{case.name}.svg")
+            plot(results, folder / f"{name}.svg")
     if swept and (place := arguments.plot):
         plot(results, place / f"{case.name}.svg" if place.is_dir() else place)

@@ -13,9 +13,9 @@ import spikeloom as snn
 from .feedforward import CURRENT
 from .leaky import PEER, STEPPED
 from .networks import exact, spikes
-from .peers import LIBRARIES, Library, Neurons
+from .peers import Neurons, by_library
 from .result import Shape
-from .runner import Case, Outcome, Peer, Run, installed
+from .runner import Case, Outcome, Run, installed
 
 DENSITY = 0.05
 PRODUCT = "the Linear alone"
@@ -61,12 +61,6 @@ def another(make: Callable[[float], Neurons], x: Tensor) -> Run:
     return by_the_step(lambda x_t: neurons.step(layer(x_t)), neurons.restart, x)
 
 
-def twin(library: Library, x: Tensor) -> Run:
-    """The plain loop of its equation, over all time."""
-    layer, neurons = linear(x), library.twin(0.5)
-    return lambda: {"spikes": neurons(layer(x)).detach()}
-
-
 def product(x: Tensor) -> Run:
     """The Linear of each step."""
     return by_the_step(linear(x), lambda: None, x)
@@ -89,8 +83,5 @@ LATENCY = Case(
     ours=STEPPED,
     floor=PRODUCT,
     unchecked=(PRODUCT,),
-    peers={
-        name: Peer(partial(another, library.neurons), partial(twin, library), library.note)
-        for name, library in LIBRARIES.items()
-    },
+    peers=by_library(lambda make: partial(another, make)),
 )

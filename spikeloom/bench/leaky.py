@@ -10,7 +10,9 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .peers import LIBRARIES, OURS, Library, Neurons
+from . import on_jax
+from .device import draw
+from .peers import OURS, Neurons, by_library
 from .result import Shape
 from .runner import Case, Outcome, Peer, Prepare, Run, installed
 
@@ -21,7 +23,7 @@ TX = ("T", "B", "N")
 
 def current(shape: Shape) -> Tensor:
     """An input that makes some percent of the neurons fire at each step: the same each time; it wants its gradient."""
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 0.4 - 0.05
+    x = torch.rand(shape, generator=draw(1)) * 0.4 - 0.05
     return x.requires_grad_()
 
 
@@ -73,9 +75,10 @@ def over_time(make: Callable[[float], Neurons], x: Tensor) -> Run:
     return lambda: outcome(neurons(x), x)
 
 
-def as_peer(library: Library) -> Peer:
-    """A library's neurons and their twins."""
-    return Peer(partial(over_time, library.neurons), partial(over_time, library.twin), library.note)
+def by_steps(make: Callable[[float], Neurons], x: Tensor) -> Run:
+    """The same in the user's own loop."""
+    neurons = make(BETA)
+    return lambda: outcome(neurons.by_steps(x), x)
 
 
 def floor(x: Tensor) -> Run:
@@ -125,8 +128,11 @@ LEAKY = Case(
     ours=UNROLLED,
     floor=FLOOR,
     unchecked=(FLOOR,),
-    peers={"spikeloom, their equation": as_peer(OURS)}
-    | {name: as_peer(library) for name, library in LIBRARIES.items()},
+    peers={
+        "spikeloom, their equation": Peer(partial(over_time, OURS.neurons), partial(over_time, OURS.twin), OURS.note)
+    }
+    | by_library(lambda make: partial(over_time, make))
+    | on_jax.where_installed(partial(on_jax.bare, beta=BETA), partial(over_time, on_jax.twin)),
     sweeps={
         "T": tuple((steps, 16, 512) for steps in (10, 33, 100, 250, 500, 1000, 2000)),
         "N": tuple((500, 16, size) for size in (31, 64, 127, 256, 500, 512, 1000, 2048)),
@@ -149,6 +155,7 @@ STEP = Case(
     ours=STEPPED,
     floor=FLOOR,
     unchecked=(FLOOR,),
+    peers=by_library(lambda make: partial(by_steps, make)),
 )
 
 

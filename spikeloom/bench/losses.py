@@ -10,6 +10,7 @@ from torch import Tensor
 
 import spikeloom as snn
 
+from .device import draw
 from .result import Shape
 from .runner import Case, Outcome, Run, installed
 
@@ -34,7 +35,7 @@ def regular(shape: Shape) -> Output:
 
     For on other trains `multi_spike` of snnTorch loses spikes, and there would be no agreement to check.
     """
-    generator = torch.Generator().manual_seed(1)
+    generator = draw(1)
     steps, batch, classes = shape
     period = max(1, steps // SPIKES)
     first = torch.randint(period, (batch, classes), generator=generator)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import spikeloom as snn
 
+from .device import draw
 from .leaky import FLOOR, PEER, STEPPED, TX, UNROLLED
 from .neurons import LAW
 from .result import Shape
@@ -32,7 +33,7 @@ def sconv2dlstm(library: ModuleType, shape: Shape) -> Any:
 
 def drawn(shape: Shape) -> Tensor:
     """The same inputs each time; they want their gradient."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    return torch.randn(shape, generator=draw(1)).requires_grad_()
 
 
 def outcome(layer: Any, spk: Tensor, x: Tensor) -> Outcome:

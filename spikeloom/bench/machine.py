@@ -10,10 +10,10 @@ import torch
 
 from .. import __version__
 
-PEERS = {"snntorch": "1.0.0", "spikingjelly": "2.0.0", "norse": "1.1.0", "sinabs": "3.1.3"}
+PEERS = {"snntorch": "1.0.0", "spikingjelly": "2.0.0", "norse": "1.1.0", "sinabs": "3.1.3", "spyx": "1.0.0"}
 """The libraries that are compared, and the version that is meant where one is not installed."""
 
-PACKAGES = ("torch", "numpy", "numba", *PEERS, "triton", "matplotlib", "nir")
+PACKAGES = ("torch", "numpy", "numba", *PEERS, "jax", "triton", "matplotlib", "nir")
 """Packages whose version is worth telling; the first three are required, the others optional."""
 
 

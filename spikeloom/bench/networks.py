@@ -3,7 +3,8 @@
 Weights are scaled so that every layer fires: in a silent network agreement proves nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 
+from .device import draw
 from .leaky import PEER, STEPPED, UNROLLED
 from .neurons import first
-from .peers import LIBRARIES, Neurons
+from .peers import Neurons, by_library
 from .result import Shape
 from .runner import Outcome, Peer, Prepare, Run, installed
 
@@ -38,6 +40,7 @@ class Work:
         training: whether the gradients of all weights are computed, or the forward alone.
         static: whether each step sees the same input.
         slope: that of a `fast_sigmoid` surrogate; None takes the default of the library.
+        kept: whether the output spikes are kept during the backward, as by someone who looks at them afterwards.
     """
 
     build: Build
@@ -45,6 +48,7 @@ class Work:
     training: bool = True
     static: bool = False
     slope: float | None = None
+    kept: bool = True
 
     def task(self, shape: Shape) -> "Task":
         """The inputs of the case."""
@@ -80,7 +84,7 @@ class Task:
 
 def spikes(shape: Shape, density: float) -> Tensor:
     """Spikes of 0 and 1, the same each time."""
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(1)) < density).float()
+    return (torch.rand(shape, generator=draw(1)) < density).float()
 
 
 def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
@@ -90,26 +94,41 @@ def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
         net: its layers with weights are drawn.
         gains: for each of them the standard deviation of its weights times the root of its inputs.
     """
-    draw = torch.Generator().manual_seed(2)
+    generator = draw(2)
     layers = [layer for layer in net if isinstance(layer, nn.Linear | nn.Conv2d)]
     with torch.no_grad():
         for layer, gain in zip(layers, gains, strict=True):
             scale = gain / layer.weight[0].numel() ** 0.5
-            layer.weight.copy_((torch.randn(layer.weight.shape, generator=draw) * scale * 64).round() / 64)
+            layer.weight.copy_((torch.randn(layer.weight.shape, generator=generator) * scale * 64).round() / 64)
             if layer.bias is not None:
                 layer.bias.zero_()
     return net
 
 
-def outcome(spk: Tensor, net: nn.Module, training: bool) -> Outcome:
-    """The spikes; in training also the gradients of their sum, in the mean over steps and rows, for every weight.
+def outcome(forward: Callable[[], Tensor], net: nn.Module, training: bool = True, kept: bool = True) -> Outcome:
+    """The output spikes; in training also the gradients of their sum for every weight.
 
-    The mean is taken of the sum, as a loss of spike counts would: its gradient is then one number for all spikes of a
-    neuron, which torch expands and does not write.
+    The gradient of a sum is one number, which no contestant writes out for every spike.
     """
+    with torch.set_grad_enabled(training):
+        spk = forward()
+        loss = spk.sum()
+    seen = spk.detach() if kept else packed(spk.detach())
+    del spk
     learned = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
-    grads = torch.autograd.grad(spk.sum((0, 1)).sum() / spk[..., 0].numel(), list(learned.values())) if training else ()
-    return {"spikes": spk.detach(), **dict(zip(learned, grads, strict=training))}
+    grads = torch.autograd.grad(loss, list(learned.values())) if training else ()
+    return {"spikes": seen, **dict(zip(learned, grads, strict=training))}
+
+
+def packed(spk: Tensor) -> Tensor:
+    """Every spike, as many as 16 in one number, so that what is compared takes little memory beside what is measured.
+
+    >>> packed(torch.tensor([[1.0, 0.0, 1.0, 1.0]]))
+    tensor([[13.]])
+    """
+    width = math.gcd(16, spk.shape[-1])
+    numbers: Tensor = spk.unflatten(-1, (-1, width)) @ 2.0 ** torch.arange(width, device=spk.device)
+    return numbers
 
 
 # -- the contestants ---------------------------------------------------------------------------------------------------
@@ -123,8 +142,7 @@ def unrolled(work: Work, accelerated: bool, checkpoint: int | None = None) -> Pr
 
         def run() -> Outcome:
             snn.utils.reset(net)
-            with torch.set_grad_enabled(work.training):
-                return outcome(first(task.unroll(net, task.x, checkpoint)), net, work.training)
+            return outcome(lambda: first(task.unroll(net, task.x, checkpoint)), net, work.training, work.kept)
 
         return run
 
@@ -141,9 +159,8 @@ def stepped(work: Work, library: str) -> Prepare:
         def run() -> Outcome:
             for neuron in neurons:
                 neuron.reset_mem()
-            with torch.set_grad_enabled(work.training):
-                spk = torch.stack([first(net(x_t)) for x_t in task.steps()])
-                return outcome(spk, net, work.training)
+            by_step = (first(net(x_t)) for x_t in task.steps())
+            return outcome(lambda: torch.stack(tuple(by_step)), net, work.training, work.kept)
 
         return run
 
@@ -157,20 +174,28 @@ def layer_by_layer(work: Work, neurons: Callable[[float], Neurons]) -> Prepare:
         net = work.build(neurons, task.shape)
 
         def run() -> Outcome:
-            with torch.set_grad_enabled(work.training):
-                return outcome(net(task.x), net, work.training)
+            return outcome(lambda: over_time(net, task), net, work.training, work.kept)
 
         return run
 
     return prepare
 
 
-def libraries(work: Work) -> Mapping[str, Peer]:
-    """The other libraries, each beside the plain loop of its own dynamics."""
-    return {
-        name: Peer(layer_by_layer(work, library.neurons), layer_by_layer(work, library.twin), library.note)
-        for name, library in LIBRARIES.items()
-    }
+def over_time(net: nn.Sequential, task: Task) -> Tensor:
+    """Each layer over all time; what comes before the first neurons of static inputs over one step alone."""
+    x, static = task.x.unsqueeze(0) if task.static else task.x, task.static
+    for layer in net:
+        if isinstance(layer, Neurons):
+            x = layer(x.expand(task.shape[0], *x.shape[1:]) if static else x)
+            static = False
+        else:
+            x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return x
+
+
+def libraries(work: Work) -> dict[str, Peer]:
+    """The other libraries."""
+    return by_library(partial(layer_by_layer, work))
 
 
 def contestants(work: Work) -> dict[str, Prepare]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import spikeloom as snn
 
+from .device import fused
 from .leaky import PEER, STEPPED, UNROLLED, current, outcome
 from .runner import Case, Outcome, Run, installed
 
@@ -51,15 +52,15 @@ def first(outs: Any) -> Tensor:
     return spk
 
 
-def unrolled(make: Make, backend: str = "numba") -> Callable[[Tensor], Run]:
+def unrolled(make: Make, backend: str | None = None) -> Callable[[Tensor], Run]:
     """One call over all time."""
 
     def prepare(x: Tensor) -> Run:
-        neuron = make(snn)
+        neuron, name = make(snn), backend or fused()
 
         def run() -> Outcome:
             neuron.reset_mem()
-            with snn.backend(backend):
+            with snn.backend(name):
                 return outcome(first(snn.unroll(neuron, x)), x)
 
         return run

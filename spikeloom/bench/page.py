@@ -1,16 +1,17 @@
 """The tables of a page, filled in from stored runs, so that no number on it is typed by hand.
 
 A page marks each place by `<!-- bench NAME -->` and `<!-- end -->`. Between them come the tables of the case of that
-name. `<!-- bench summary: NAME NAME -->` asks for a row for each of the cases, `<!-- bench machine: NAME NAME -->` for
-what they were measured on.
+name. `<!-- bench summary: NAME NAME -->` asks for a row for each of the cases, `<!-- bench memory: NAME NAME -->` for
+one of their memory, `<!-- bench machine: NAME NAME -->` for what they were measured on.
 """
 
 import re
 from pathlib import Path
 
 from .leaky import PEER
+from .on_jax import SPYX
 from .peers import LIBRARIES
-from .report import columns, duration, headline, markdown, times
+from .report import columns, duration, headline, markdown, size, times
 from .result import CannotRun, Record, Result, load
 
 PLACE = re.compile(r"(<!-- bench ([\w:\- ]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -40,7 +41,7 @@ def told(asked: str, folder: Path) -> str:
     if not records:
         return "Not measured."
     if names:
-        return {"machine": machine, "summary": summary}[kind](records)
+        return {"machine": machine, "summary": summary, "memory": memory}[kind](records)
     (record,) = records
     parts = [shown(result) for result in record.results if result.swept is None]
     if swept := [result for result in record.results if result.swept is not None]:
@@ -57,7 +58,8 @@ def machine(records: list[Record]) -> str:
     for record in records:
         versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
         threads = f"{record.machine['cores']} cores, {record.machine['torch_threads']} torch threads"
-        lines[f"{record.machine['cpu']}, {threads}, {record.machine['system']}; {versions}"] = record.date[:10]
+        gpu = f"{record.machine['gpu']}; " if any(result.device != "cpu" for result in record.results) else ""
+        lines[f"{gpu}{record.machine['cpu']}, {threads}, {record.machine['system']}; {versions}"] = record.date[:10]
     return "\n".join(f"- {line} ({date})." for line, date in lines.items())
 
 
@@ -65,10 +67,24 @@ def summary(records: list[Record]) -> str:
     """A row for each case, at its first shape: ours, and how many times as long the others and the floor take."""
     results = [record.results[0] for record in records]
     table = {"": [r.label or headline(r) for r in results], "spikeloom": [duration(r.median(r.ours)) for r in results]}
-    for name in (PEER, *LIBRARIES):
+    for name in others(results):
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "-" for result in results]
     table["floor"] = [times(r.times_ours(r.floor)) if r.floor in r.seconds and r.floor else "-" for r in results]
     return markdown(table)
+
+
+def memory(records: list[Record]) -> str:
+    """A row for each case, at its first shape: the memory of ours, and how many times as much the others need."""
+    results = [record.results[0] for record in records if record.results[0].memory]
+    table = {"": [r.label or headline(r) for r in results], "spikeloom": [size(r.peak(r.ours)) for r in results]}
+    for name in others(results):
+        table[name] = [times(result.memory_times_ours(name)) or "-" for result in results]
+    return markdown(table)
+
+
+def others(results: list[Result]) -> list[str]:
+    """The libraries that have a column: spyx if it was measured."""
+    return [PEER, *LIBRARIES, *({SPYX} & {name for result in results for name in result.seconds})]
 
 
 def shown(result: Result) -> str:
@@ -77,7 +93,7 @@ def shown(result: Result) -> str:
     apart = [f"{name}: {why}." for name, why in {**result.notes, **result.missing, **result.disagreeing}.items()]
     remark = result.remarks.partition("\n")[0]
     notes = [f"{remark}." if "%" in remark else "", *apart]
-    title = f"{headline(result)} ({rounds} rounds)."
+    title = f"{headline(result)} ({rounds} round{'s' * (rounds != 1)})."
     return "\n\n".join(filter(None, [title, markdown(columns(result)), " ".join(filter(None, notes))]))
 
 

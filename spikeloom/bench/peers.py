@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import spikeloom as snn
 from spikeloom import ops
 
-from .runner import installed
+from .device import fused
+from .runner import Peer, Prepare, installed
 
 
 class Neurons(nn.Module):
@@ -49,11 +50,39 @@ class Neurons(nn.Module):
         return torch.stack([self.step(x_t) for x_t in x.unbind(0)])
 
 
+class ByStep(Neurons):
+    """Neurons of a library that is called once per step, and that can be asked for its membranes then."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.by_steps(x)
+
+    def membranes(self, x: Tensor) -> Tensor:
+        self.restart()
+        found = []
+        for x_t in x.unbind(0):
+            self.step(x_t)
+            found.append(self.mem)
+        return torch.stack(found)
+
+    @property
+    def mem(self) -> Tensor:
+        """The membranes [B, *N] after the last step."""
+        raise NotImplementedError
+
+
 @snn.cell
-def TakenAtOnce(x: Any, mem: Any, *, beta: Any = 0.9, gain: Any = 1.0, threshold: Any = 1.0, below: Any = 1.0) -> Any:
-    """The neuron of the other libraries, as an equation; `below` is the number before the threshold."""
-    mem = beta * mem + gain * x
+def TakenAtOnce(x: Any, mem: Any, *, beta: Any = 0.9, threshold: Any = 1.0, below: Any = 1.0) -> Any:
+    """The neuron of SpikingJelly and Sinabs, as an equation; `below` is the number before the threshold."""
+    mem = beta * mem + x
     spk = ops.spike(mem - below)
+    return spk, mem - spk * threshold
+
+
+@snn.cell
+def Relaxing(x: Any, mem: Any, *, rate: Any = 0.1, threshold: Any = 0.1) -> Any:
+    """That of Norse, rounded as it rounds: the membrane goes a part of the way to its input."""
+    mem = mem + rate * (x - mem)
+    spk = ops.spike(mem - threshold)
     return spk, mem - spk * threshold
 
 
@@ -67,12 +96,12 @@ def before(threshold: float) -> float:
 
 
 class Ours(Neurons):
-    """This library's neurons of that equation, on a backend."""
+    """This library's neurons of one of these equations, on a backend."""
 
-    def __init__(self, beta: float, backend: str = "numba", **options: Any) -> None:
+    def __init__(self, cell: Any, backend: str | None = None, **options: Any) -> None:
         super().__init__()
-        self.lif = TakenAtOnce(beta=beta, init_hidden=True, output=True, **{"below": before(1.0), **options})
-        self.backend = backend
+        self.lif = cell(init_hidden=True, output=True, **options)
+        self.backend = backend or fused()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.traced(x)[0]
@@ -88,7 +117,8 @@ class Ours(Neurons):
         return spk, mem
 
     def step(self, x: Tensor) -> Tensor:
-        spk: Tensor = self.lif(x)[0]
+        with snn.backend(self.backend):
+            spk: Tensor = self.lif(x)[0]
         return spk
 
     def restart(self) -> None:
@@ -126,7 +156,7 @@ class SpikingJelly(Neurons):
         self.single.reset()
 
 
-class Norse(Neurons):
+class Norse(ByStep):
     """LIFBoxCell, in steps of such a length that its membrane decays by beta, called once per step."""
 
     def __init__(self, beta: float) -> None:
@@ -136,10 +166,7 @@ class Norse(Neurons):
         rest = torch.tensor(1 - beta)
         parameters = norse.LIFBoxParameters(tau_mem_inv=rest, v_th=rest, reset_method=reset)
         self.cell = norse.LIFBoxCell(parameters, dt=1.0)
-        self.state = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.by_steps(x)
+        self.state: Any = None
 
     def step(self, x: Tensor) -> Tensor:
         spk: Tensor
@@ -149,9 +176,17 @@ class Norse(Neurons):
     def restart(self) -> None:
         self.state = None
 
+    @property
+    def mem(self) -> Tensor:
+        mem: Tensor = self.state.v
+        return mem
 
-class Sinabs(Neurons):
-    """LIF with one spike a step at most and its input undamped, called once per step, on [B, 1, *N]."""
+
+class Sinabs(ByStep):
+    """LIF with one spike a step at most and its input undamped, called once per step, on [B, 1, *N].
+
+    Its time constant is a parameter by default, whose gradient would be computed for nothing.
+    """
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -163,9 +198,7 @@ class Sinabs(Neurons):
             reset_fn=activation.MembraneSubtract(),
             surrogate_grad_fn=arc_tangent,
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.by_steps(x)
+        self.lif.requires_grad_(False)
 
     def step(self, x: Tensor) -> Tensor:
         spk: Tensor = self.lif(x.unsqueeze(1)).squeeze(1)
@@ -173,6 +206,11 @@ class Sinabs(Neurons):
 
     def restart(self) -> None:
         self.lif.reset_states()
+
+    @property
+    def mem(self) -> Tensor:
+        mem: Tensor = self.lif.v_mem
+        return mem
 
 
 def arc_tangent(v_mem: Tensor, spike_threshold: float) -> Tensor:
@@ -200,16 +238,20 @@ AT_ONCE = "resets within the step of the spike"
 REACHED = f"{AT_ONCE}, and fires at the threshold too"
 
 
+def ours(beta: float, backend: str = "numba") -> Neurons:
+    """This library with the equation of SpikingJelly and Sinabs."""
+    return Ours(TakenAtOnce, backend, beta=beta, below=before(1.0))
+
+
 def twin(beta: float) -> Neurons:
-    """The plain loop over the equation."""
-    return Ours(beta, "loop")
+    """The plain loop over it."""
+    return ours(beta, "loop")
 
 
 def damped(beta: float) -> Neurons:
     """That of Norse: scaled by 1 - beta, H(0) = 0, and the surrogate 1 / (1 + |u|)^2."""
-    scale = 1 - beta
-    surrogate = snn.surrogate.fast_sigmoid(1)
-    return Ours(beta, "loop", gain=scale, threshold=scale, below=scale, spike_grad=surrogate)
+    rate = 1 - beta
+    return Ours(Relaxing, "loop", rate=rate, threshold=rate, spike_grad=snn.surrogate.fast_sigmoid(1))
 
 
 LIBRARIES: Mapping[str, Library] = {
@@ -219,5 +261,14 @@ LIBRARIES: Mapping[str, Library] = {
 }
 """Who is measured with ``--peers``."""
 
-OURS = Library(Ours, twin, REACHED)
-"""This library with the equation of SpikingJelly and Sinabs."""
+
+def by_library(prepared: Callable[[Callable[[float], Neurons]], Prepare]) -> dict[str, Peer]:
+    """The contestants of all libraries, each beside the plain loop of its own dynamics.
+
+    Args:
+        prepared: makes a contestant of what makes its neurons.
+    """
+    return {name: Peer(prepared(each.neurons), prepared(each.twin), each.note) for name, each in LIBRARIES.items()}
+
+
+OURS = Library(ours, twin, REACHED)

@@ -1,6 +1,7 @@
 """All-to-all recurrence in the shape of spoken digits: Linear and RLeaky over sparse input, forward and backward."""
 
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -12,10 +13,11 @@ import spikeloom as snn
 from .leaky import FLOOR, PEER, STEPPED, TX, UNROLLED
 from .networks import ACCELERATED, exact, outcome, spikes
 from .neurons import first
+from .peers import Neurons, by_library
 from .result import Shape
 from .runner import Case, Outcome, Run, installed
 
-DENSITY, HIDDEN = 0.02, 256
+DENSITY, HIDDEN, BETA = 0.02, 256, 0.5
 
 
 def events(shape: Shape) -> Tensor:
@@ -28,7 +30,11 @@ def network(library: ModuleType, x: Tensor) -> nn.Sequential:
 
     Weights are multiples of 1/64 and beta is 1/2, so that most sums are exact: the spikes do not hang on their order.
     """
-    neuron = library.RLeaky(beta=0.5, linear_features=HIDDEN, init_hidden=True)
+    return drawn(library.RLeaky(beta=BETA, linear_features=HIDDEN, init_hidden=True), x)
+
+
+def drawn(neuron: Any, x: Tensor) -> nn.Sequential:
+    """A Linear and neurons with a Linear of their own, `recurrent`."""
     exact(nn.Sequential(linear := nn.Linear(x.shape[-1], HIDDEN)), (2.75,))
     exact(nn.Sequential(neuron.recurrent), (1.5,))
     return nn.Sequential(linear, neuron)
@@ -42,7 +48,7 @@ def unrolled(accelerated: bool) -> Callable[[Tensor], Run]:
 
         def run() -> Outcome:
             snn.utils.reset(net)
-            return outcome(snn.unroll(net, x), net, training=True)
+            return outcome(lambda: snn.unroll(net, x), net)
 
         return run
 
@@ -58,11 +64,35 @@ def stepped(library: str) -> Callable[[Tensor], Run]:
 
         def run() -> Outcome:
             neuron.reset_mem()
-            return outcome(torch.stack([first(net(x_t)) for x_t in x.unbind(0)]), net, training=True)
+            return outcome(lambda: torch.stack([first(net(x_t)) for x_t in x.unbind(0)]), net)
 
         return run
 
     return prepare
+
+
+class Recurrent(nn.Module):
+    """Another library's neurons, whose spikes come back at the next step through a Linear."""
+
+    def __init__(self, neurons: Neurons) -> None:
+        super().__init__()
+        self.recurrent = nn.Linear(HIDDEN, HIDDEN)
+        self.neurons = neurons
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The spikes [T, B, N] for inputs [T, B, N], from zero."""
+        self.neurons.restart()
+        first, *rest = x.unbind(0)
+        spikes = [self.neurons.step(first)]
+        for x_t in rest:
+            spikes.append(self.neurons.step(x_t + self.recurrent(spikes[-1])))
+        return torch.stack(spikes)
+
+
+def another(make: Callable[[float], Neurons], x: Tensor) -> Run:
+    """Another library's neurons, the Linear of the input over all steps in one product."""
+    net = drawn(Recurrent(make(BETA)), x)
+    return lambda: outcome(lambda: net(x), net)
 
 
 def floor(x: Tensor) -> Run:
@@ -104,6 +134,7 @@ RECURRENT = Case(
     ours=ACCELERATED,
     floor=FLOOR,
     unchecked=(FLOOR,),
+    peers=by_library(lambda make: partial(another, make)),
     remarks=layers,
     memory=True,
 )

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from .machine import machine, versions
 from .result import Result
 
+FAR = 1.2
+"""How many times the least peak of memory the largest is where one number does not tell both."""
+
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
@@ -44,8 +47,17 @@ def columns(result: Result) -> dict[str, list[str]]:
     if result.floor in result.seconds:
         found[f"this / {result.floor}"] = [times(result.times_floor(name)) for name in names]
     if result.memory:
-        found["memory"] = [size(result.memory[name]) if name in result.memory else "" for name in names]
+        found["memory"] = [memory(result, name) for name in names]
     return found
+
+
+def memory(result: Result, name: str) -> str:
+    """A contestant's peak, or the range of samples that are far apart; how many times that of ours the median is."""
+    if name not in result.memory:
+        return ""
+    least, most = min(result.memory[name]), max(result.memory[name])
+    found = size(result.peak(name)) if most < FAR * least else f"{size(least)} to {size(most)}"
+    return f"{found} ({times(result.memory_times_ours(name))})"
 
 
 def aligned(columns: dict[str, list[str]]) -> str:
@@ -85,7 +97,7 @@ def duration(seconds: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes in megabytes.
 
     >>> size(1_283_400_000), size(3_210_000), size(20_000)

@@ -33,7 +33,8 @@ class Result:
         notes: what contestants compute otherwise than ours.
         remarks: what else the case tells.
         swept: the axis along which this shape is one of many, if it is.
-        memory: bytes that a contestant needed at its peak beyond its inputs and weights, in a process of its own.
+        memory: bytes that a contestant needed at its peak beyond its inputs and weights, a sample for each process.
+        device: where it ran.
         label: the same as the title and the sizes, in a few words for a row of a summary.
     """
 
@@ -48,12 +49,17 @@ class Result:
     notes: Mapping[str, str] = field(default_factory=dict)
     remarks: str = ""
     swept: str | None = None
-    memory: Mapping[str, int] = field(default_factory=dict)
+    memory: Mapping[str, Sequence[int]] = field(default_factory=dict)
     label: str = ""
+    device: str = "cpu"
 
     def median(self, name: str) -> float:
         """The median of a contestant's samples, in seconds."""
         return statistics.median(self.seconds[name])
+
+    def peak(self, name: str) -> float:
+        """The median of a contestant's peaks of memory, in bytes; 0 where it was not measured."""
+        return statistics.median(self.memory.get(name, (0,)))
 
     def times_ours(self, name: str) -> float | None:
         """How many times as long as ours a contestant takes; None if ours was not timed."""
@@ -65,8 +71,8 @@ class Result:
 
     def memory_times_ours(self, name: str) -> float | None:
         """How many times the memory of ours a contestant needs; None where one of them was not measured."""
-        ours = self.memory.get(self.ours)
-        return self.memory[name] / ours if ours and name in self.memory else None
+        ours = self.peak(self.ours)
+        return self.peak(name) / ours if ours and name in self.memory else None
 
     def _over(self, base: str | None, name: str) -> float | None:
         return self.median(name) / self.median(base) if base in self.seconds and base is not None else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .device import on, wait
 from .machine import PEERS
 from .result import CannotRun, Result, Shape
 
@@ -94,8 +95,10 @@ class Case:
         label: a few words for a row of a summary, with the sizes by axis in braces, such as "Leaky [{T}, {B}, {N}]".
         standard: whether the case runs without being asked for.
         memory: whether ``--memory`` measures it.
+        processes: in how many processes, by contestant, where one sample of memory does not tell enough.
         least_rounds: at least so many rounds, whatever they cost.
         close: how far numbers may differ, in parts of the one compared with.
+        flipped: the share of a library's numbers that may differ by more.
     """
 
     name: str
@@ -115,8 +118,10 @@ class Case:
     label: str = ""
     standard: bool = False
     memory: bool = False
+    processes: Mapping[str, int] = field(default_factory=dict)
     least_rounds: int = 3
     close: float = CLOSE
+    flipped: float = FLIPPED
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,13 @@ def bar(rounds: range, label: str) -> Iterable[int]:
 
 
 def run_case(
-    case: Case, shape: Shape, repeats: int | None = None, budget: float = BUDGET, *, peers: Collection[str] = ()
+    case: Case,
+    shape: Shape,
+    repeats: int | None = None,
+    budget: float = BUDGET,
+    *,
+    peers: Collection[str] = (),
+    device: str = "cpu",
 ) -> Result:
     """Check one case at one shape, then time it.
 
@@ -161,15 +172,18 @@ def run_case(
         repeats: rounds; None takes as many as fit the budget.
         budget: seconds for the timed rounds.
         peers: which of the case's `peers` take part.
+        device: where all of it lies.
 
     Raises:
-        CannotRun: if the shape has not one positive size per axis.
+        CannotRun: if the shape has not one positive size per axis, or torch sees no such device.
     """
     if len(shape) != len(case.axes) or any(size < 1 for size in shape):
         wanted = f"give {','.join(case.axes)}, each at least 1" if case.axes else "it takes none"
         raise CannotRun(f"case {case.name} got the shape {','.join(map(str, shape))}; {wanted}")
-    inputs = case.inputs(shape)
-    found = admit(case, inputs, peers)
+    with on(device):
+        inputs = case.inputs(shape)
+        found = admit(case, inputs, peers)
+        remarks = case.remarks(inputs)
     took = {name: elapsed(run) for name, run in found.runs.items()}  # the second run of each, and so the warm-up
     sizes = {name: turn_size(seconds) for name, seconds in took.items()}
     cost = sum((2 * sizes[name] - 1) * seconds for name, seconds in took.items())
@@ -186,7 +200,8 @@ def run_case(
         missing=found.missing,
         disagreeing=found.disagreeing,
         notes={name: peer.note for name, peer in case.peers.items() if name in found.runs},
-        remarks=case.remarks(inputs),
+        remarks=remarks,
+        device=device,
     )
 
 
@@ -211,7 +226,7 @@ def from_twin(case: Case, peer: Peer, inputs: object) -> Callable[[Outcome], str
     """In what a peer differs from the plain loop of its own dynamics."""
 
     def differences(got: Outcome) -> str:
-        told = "; ".join(disagreements(got, peer.twin(inputs)(), close=case.close, flipped=FLIPPED))
+        told = "; ".join(disagreements(got, peer.twin(inputs)(), close=case.close, flipped=case.flipped))
         return f"not timed, because it disagrees with the plain loop of its equation: {told}" if told else ""
 
     return differences
@@ -246,8 +261,10 @@ def disagreements(got: Outcome, wanted: Outcome, *, close: float = CLOSE, flippe
 
 def elapsed(action: Callable[[], object]) -> float:
     """Seconds that something takes."""
+    wait()
     begun = time.perf_counter()
     action()
+    wait()
     return time.perf_counter() - begun
 
 
@@ -255,6 +272,7 @@ def timed(run: Run) -> float:
     """Seconds that one run takes, by its own clock if it has one."""
     begun = time.perf_counter()
     outcome = run()
+    wait()
     seconds = time.perf_counter() - begun
     return float(outcome["seconds"]) if "seconds" in outcome else seconds
 
@@ -282,6 +300,7 @@ def in_turn(
                 size = (sizes or {}).get(name, 1)
                 for _ in range(size if size > 1 else 0):
                     run()
+                wait()
                 seconds[name].append(statistics.fmean(timed(run) for _ in range(size)))
     return seconds
 

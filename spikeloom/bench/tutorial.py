@@ -13,9 +13,9 @@ import spikeloom as snn
 from .digits import digits
 from .leaky import PEER, STEPPED, UNROLLED
 from .networks import ACCELERATED
-from .peers import LIBRARIES, Neurons
+from .peers import Neurons, by_library
 from .result import Shape
-from .runner import Case, Outcome, Peer, Prepare, Run, installed
+from .runner import Case, Outcome, Prepare, Run, installed
 
 BETA, HIDDEN, CLASSES = 0.95, 1000, 10
 COMPARED = 12
@@ -138,8 +138,6 @@ def active(lesson: Lesson) -> str:
     return f"{lesson.source}; not zero: input {float(lit):.1%}"
 
 
-JELLY = LIBRARIES["SpikingJelly"]
-
 TUTORIAL = Case(
     name="tutorial",
     title="The network of snnTorch's tutorial 5, T steps of B digits, a training step with Adam",
@@ -156,9 +154,7 @@ TUTORIAL = Case(
     },
     reference=PEER,
     ours=ACCELERATED,
-    peers={
-        "SpikingJelly": Peer(learner(layer_by_layer, JELLY.neurons), learner(layer_by_layer, JELLY.twin), JELLY.note)
-    },
+    peers=by_library(partial(learner, layer_by_layer)),
     remarks=active,
     close=CLOSE,
 )

@@ -36,7 +36,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, gr
 @cache
 def _let_blocks_be_kept() -> None:
     """glibc keeps free blocks as large as the largest below 32 MiB that it has freed so far; at first, small ones."""
-    torch.empty(31 << 20, dtype=torch.uint8)
+    torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
 
 def _last(x: Tensor, weight: Tensor) -> bool:

@@ -11,22 +11,25 @@ from ..scan.saved import saved_by
 from . import chunked
 from .skipping import SkipsZeros, kernels_can
 
-DENSE_ABOVE = 0.25
+DENSE_ABOVE = 0.2
 """Share of nonzero inputs from which torch's convolution is taken (the measurements are in docs/linear.md). Set to 0,
 it is always taken."""
 
-DENSE_WEIGHT_ABOVE = 0.2
+DENSE_WEIGHT_ABOVE = 0.15
 """Share of nonzero inputs from which torch computes the gradient of the weight."""
 
 DENSE_INPUT_ABOVE = 0.3
 """Share of nonzero gradients of the result from which torch computes the gradient of the input. Behind max pooling of
 2 x 2 a quarter is nonzero."""
 
-LEAST_WORK = 1 << 22
-"""Multiplications of the dense convolution below which it is taken: it is over before a kernel is called."""
+LEAST_WORK = 1 << 27
+"""Multiplications of the dense convolution below which it is taken: calling kernels takes as long as they save."""
 
-LEAST_CHANNELS = 16
-"""Channels of the result below which torch's convolution is taken: the vectors of the kernels would be mostly empty."""
+LEAST_CHANNELS = 64
+"""Channels of the result below which torch's convolution is taken: the rows that kernels add up would be too short."""
+
+LEAST_INPUTS = 256
+"""Inputs of each result below which torch's convolution is taken: the results take longer to write than to compute."""
 
 SAMPLED = 16
 """Images in which active inputs are counted, spread evenly over all."""
@@ -41,10 +44,18 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     """
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
-        if self.groups != 1 or self.out_channels < LEAST_CHANNELS or not self._readable(x, weight):
+        large = self.out_channels >= LEAST_CHANNELS and weight.numel() >= LEAST_INPUTS * self.out_channels
+        if self.groups != 1 or not large or not self._readable(x, weight):
             return False
         _, _, rows, columns = _patch(self).result(x, weight)
         return len(x) * rows * columns * weight.numel() >= LEAST_WORK and sparse.finite(weight)
+
+    def _frame(self) -> tuple[int, ...]:
+        """How many rows of padding are on the left, the right, above and below."""
+        if isinstance(self.padding, str):
+            return tuple(self._reversed_padding_repeated_twice)
+        top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
+        return left, left, top, top
 
     def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         if density(x) >= DENSE_ABOVE:
@@ -59,15 +70,17 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
 
     def _readable(self, x: Tensor, weight: Tensor) -> bool:
         """Whether these are images and a weight that `Patch` tells of."""
-        if not kernels_can(x, weight) or x.dim() != 4 or x.shape[1] != self.in_channels or not x.numel():
+        if not kernels_can(x, weight) or x.dim() != 4 or not x.numel():
             return False
-        left, right, top, bottom = self._reversed_padding_repeated_twice
+        if (x.shape[1], *self.kernel_size) != (self.groups * weight.shape[1], *weight.shape[2:]):
+            return False
+        left, right, top, bottom = self._frame()
         usual = self.padding_mode == "zeros" and (left, top) == (right, bottom)
         return usual and min(_patch(self).result(x, weight)) > 0
 
 
-def _patch(layer: nn.Conv2d) -> kernels.Patch:
-    left, _, top, _ = layer._reversed_padding_repeated_twice
+def _patch(layer: SpikeConv2d) -> kernels.Patch:
+    left, _, top, _ = layer._frame()
     pairs = (layer.kernel_size, layer.stride, layer.dilation, (top, left))
     return kernels.Patch(*((int(pair[0]), int(pair[1])) for pair in pairs))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ..scan.emit_numba import FLOATS
-from ..scan.select import forced, numba_missing
+from ..scan.select import forced, numba_missing, seen_through
 
 
 class Accelerated(nn.Module):
@@ -91,8 +91,7 @@ def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
         and (weight is None or goes_with(weight, x))
         and forced() in (None, "numba")
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
+        and not seen_through()
         and not numba_missing()
     )
 

@@ -38,7 +38,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
             and x.numel() * self.out_features >= LEAST_WORK
             and x.numel() >= LEAST_ROWS * self.in_features
             and x.dim() > 0
-            and x.shape[-1] == self.in_features
+            and x.shape[-1] == weight.shape[1]
             and kernels_can(x, weight)
         )
 
@@ -73,7 +73,7 @@ class _SpikeProduct(torch.autograd.Function):
         ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
         kept = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
         ctx.save_for_backward(weight if x.requires_grad else None, *kept)
-        return sparse.product(lists, matrix, bias).view(*x.shape[:-1], len(weight))
+        return sparse.product(lists, matrix, bias).view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

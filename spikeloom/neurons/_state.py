@@ -20,6 +20,8 @@ def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
         raise TypeError(f"{label()} got an input of type {type(x).__name__}; pass a torch.Tensor")
     if x.is_complex():
         raise TypeError(f"{label()} got an input of dtype {x.dtype}; pass real numbers")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{label()} got an input of layout {x.layout}; pass a dense tensor, x.to_dense()")
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 

@@ -64,7 +64,9 @@ class Values(nn.Module):
             if value is None:  # in replicas and parametrized layers it is neither, and found the long way
                 value = getattr(self, kept)
             # a number is a plain attribute
-            values[name] = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+            values[name] = (
+                value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
+            )
         return values
 
     def _numbers(self) -> tuple[float, ...] | None:

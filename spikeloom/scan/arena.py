@@ -35,10 +35,10 @@ _unused: dict[int, Block] = {}  # by address, oldest first; each operation on it
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Uninitialised memory, as `torch.empty` gives it."""
+    """Uninitialised memory, as `torch.empty` gives it: no view, so that who gets it may write to it in place."""
     size = math.prod(shape) * like.element_size()
     if size < SMALLEST:
-        return torch.empty(tuple(shape), dtype=like.dtype)
+        return torch.empty(tuple(shape), dtype=like.dtype, device="cpu")
     block = _take(size)
     if block is None:
         release(SPARE)
@@ -46,7 +46,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     lent = block[:]
     # torch holds this very array for as long as any tensor lives on its memory
     weakref.finalize(lent, _give_back, block).atexit = False
-    memory = torch.from_numpy(lent).view(like.dtype).view(tuple(shape))
+    memory = torch.from_numpy(lent).view(like.dtype).view(tuple(shape)).detach()
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
         unlikely = math.nan if memory.is_floating_point() else torch.iinfo(memory.dtype).max
         memory.fill_(unlikely)  # as `torch.empty` does, so that a read before a write is seen
@@ -63,7 +63,7 @@ def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
     if not channels_last:
         return empty(shape, like)
     count, channels, height, width = shape
-    return empty((count, height, width, channels), like).permute(0, 3, 1, 2)
+    return empty((count, height, width, channels), like).permute(0, 3, 1, 2).detach()
 
 
 def release(kept: int = 0) -> None:

@@ -74,7 +74,8 @@ def packed(x: Tensor) -> Bits | None:
         return None
     flat = x.detach().as_strided((x.numel(),), (1,))
     blocks = len(flat) // BLOCK
-    words, found = torch.empty(WIDTH * blocks, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    words = torch.empty(WIDTH * blocks, dtype=torch.int64, device="cpu")
+    found = torch.zeros(1, dtype=torch.int64, device="cpu")
     _kernel(x.dtype, PACK).run([BLOCK, blocks, 0, flat.data_ptr(), words.data_ptr(), found.data_ptr()])
     return None if found.item() else Bits(words, flat[BLOCK * blocks :].clone(), x.shape, x.stride())
 

@@ -56,8 +56,8 @@ class Patch:
 
     def meeting_columns(self, width: int) -> Tensor:
         """For each column of the kernel, and of the image, that of the result where they meet; -1 if there is none."""
-        offsets = torch.arange(self.kernel[1])[:, None] * self.dilation[1]
-        moved = torch.arange(width) + self.padding[1] - offsets
+        offsets = torch.arange(self.kernel[1], device="cpu")[:, None] * self.dilation[1]
+        moved = torch.arange(width, device="cpu") + self.padding[1] - offsets
         place, rest = moved // self.stride[1], moved % self.stride[1]
         return torch.where((rest == 0) & (place >= 0) & (place < self.positions(1, width)), place, -1)
 
@@ -75,7 +75,7 @@ class Patch:
             first = order.index(rows[0]) if rows else 0
             down = (rows[0] - offset) // stride - rows[0] // stride if rows else 0
             meeting.append((first, first + len(rows), down))
-        return torch.tensor(meeting)
+        return torch.tensor(meeting, device="cpu")
 
 
 def _geometry(patch: Patch, x: Tensor, out_channels: int, panels: int) -> list[int]:
@@ -162,4 +162,4 @@ def _channels_last(images: Tensor) -> Tensor:
 def _room(size: int) -> tuple[int, Tensor]:
     """Bytes of scratch memory per thread, a whole number of cache lines, and that of all threads."""
     size = -(-size // 64) * 64
-    return size, torch.empty(size * torch.get_num_threads() // 8, dtype=torch.int64)
+    return size, torch.empty(size * torch.get_num_threads() // 8, dtype=torch.int64, device="cpu")

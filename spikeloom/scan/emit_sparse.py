@@ -3,6 +3,10 @@
 from .numba_module import module_source
 from .tiling import CHUNK, TURNED, panel_bytes
 
+FLUSHED = 16
+"""Of so many blocks of `TURNED` rows the outer product is one sum; these sums are then added up. One sum over all rows
+would lose its digits: that of 1,000,000 equal values in float32 is wrong by 1 %."""
+
 MARK = (
     ["rows", "size", "team", "width", "x", "counts", "marks", "found"],
     """{share}
@@ -71,11 +75,15 @@ OUTER = (
         for first in range(0, rows, {turned}):
             more, start = min({turned}, rows - first), word(starts, first)
             block(grad + SIZE * (first * width + n), width, more, count, wide, grads)
-            if part == 0:
-                add_up(grads, more, count, wide, total + SIZE * n)
             mine = ends + 8 * (first // {turned}) * (columns + 1)
             outer_of_lists(mine, to + 4 * start, values + SIZE * step * start, step, left, right, grads, wide, sums)
-        add_turned(sums, right - left, count, wide, out + SIZE * (n * columns + left), columns)""",
+            if part == 0:  # the rows of a block by themselves first: one long sum would lose its digits
+                add_up(grads + SIZE * wide, more - 1, count, wide, grads)
+                add_up(grads, 1, count, wide, total + SIZE * n)
+            if (first // {turned} + 1) % {flushed} == 0 or first + {turned} >= rows:
+                add_turned(sums, right - left, count, wide, out + SIZE * (n * columns + left), columns)
+                for i in range((right - left) * wide):
+                    store(sums, i, R(0))""",
 )
 
 SUMS = (
@@ -132,6 +140,8 @@ def importing(dtype: str, *routines: str) -> str:
 def emit_sparse(kind: str, dtype: str, team: bool, cached: bool) -> str:
     """The source of one of KERNELS."""
     words, work = KERNELS[kind]
-    body = work.format(share=SHARE.format(what=words[0]), chunk=CHUNK, turned=TURNED, panel=panel_bytes())
+    body = work.format(
+        share=SHARE.format(what=words[0]), chunk=CHUNK, turned=TURNED, flushed=FLUSHED, panel=panel_bytes()
+    )
     imports = importing(dtype, *ROUTINES.get(kind, (kind,))) + "from spikeloom.scan.memory import store_word\n"
     return module_source(f"{kind} of a matrix that is mostly zero, {dtype}", dtype, words, body, team, cached, imports)

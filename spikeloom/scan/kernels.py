@@ -111,9 +111,9 @@ def forward(
     spk, finals, traces = _forward(key, code, steps, order.turned(x), [order.turned(s) for s in states], turned, spare)
     if not order.dims:
         return spk, finals, traces
-    back = order.back(spk)
-    told = [None if trace is None else back if trace is spk else order.back(trace) for trace in traces]
-    return back, [order.back(final) for final in finals], told
+    back = order.back(spk).detach()  # detached: no view, but an output, and so are the others
+    told = [None if trace is None else back if trace is spk else order.back(trace).detach() for trace in traces]
+    return back, [order.back(final).detach() for final in finals], told
 
 
 def _forward(

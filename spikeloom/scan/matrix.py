@@ -142,7 +142,7 @@ def _backward_operator(
     key: str, v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor], kept: Tensor, grad: Tensor
 ) -> list[Tensor]:
     T, B, D, N = _sizes(v, k)
-    dv, dk, dgate = torch.empty(v.shape, dtype=v.dtype), k.new_zeros(k.shape), k.new_zeros(k.shape)
+    dv, dk, dgate = v.new_empty(v.shape), k.new_zeros(k.shape), k.new_zeros(k.shape)
     held = [t.contiguous() for t in (v, k, gate)]
     scratch, carry = v.new_empty(torch.get_num_threads() * (SPAN + 2) * N), v.new_zeros(B, D, N)
     grad, stride = rows(grad)

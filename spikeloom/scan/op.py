@@ -14,7 +14,7 @@ from torch import Tensor
 from . import kernels, triton_kernels
 from .emit_numba import Variant, traced_in
 from .program import reads_input
-from .saved import saved_by, unseen
+from .saved import SPENT, saved_by, unseen
 
 
 def scan(
@@ -106,13 +106,17 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
         ctx.spare = {"spare": True} if spare and unseen() else {}
+        ctx.spent = False
         outs = _machine(code).forward(key, code, steps, x, states, params, **ctx.spare)
         _keep(ctx, (key, code, layer, steps), x, states, outs, params)
         return outs[0], *outs[1], *kernels.by_themselves(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if ctx.spent:
+            raise RuntimeError(SPENT.format(layer=ctx.layer))
         spare = {} if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
+        ctx.spent = bool(spare)
         g = _machine(ctx.call[1]).backward(*_recall(ctx), *_incoming(ctx, grads), **spare)
         return (None, None, None, None, None, None, g.x, *g.states, *g.params)
 

@@ -30,7 +30,7 @@ def pooled(x: Tensor, kind: str, window: Pair, stride: Pair) -> tuple[Tensor, Te
     shape = (*x.shape[:2], rows, columns)
     out = arena.images(shape, x, channels_last)
     count = out.numel() if kind == "maximum" else 0
-    places = arena.empty((count,), torch.empty(0, dtype=torch.uint8))
+    places = arena.empty((count,), torch.empty(0, dtype=torch.uint8, device="cpu"))
     pooling = Pooling(kind, window, stride, channels_last, word_of(x.dtype))
     _run(pooling, False, x, out, places)
     return out, places

@@ -229,7 +229,9 @@ def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> Const
     program = program_of(key)
     with torch.inference_mode(False), torch.no_grad():
         given = zip(program.cell.params, numbers, strict=True)
-        return Constants.of(program.hoist({name: torch.tensor(number, dtype=dtype) for name, number in given}))
+        return Constants.of(
+            program.hoist({name: torch.tensor(number, dtype=dtype, device="cpu") for name, number in given})
+        )
 
 
 def reads_input(key: str) -> bool:

@@ -10,6 +10,10 @@ STALE = (
     "backward. Call spikeloom.utils.reset(net) between independent batches, or spikeloom.utils.detach(net) to keep the "
     "values without their history."
 )
+SPENT = (
+    "{layer} got a gradient a second time: a backward that has failed has written over what the forward had saved. "
+    "Run the forward again."
+)
 TWICE = (
     "the fused kernels have no second derivative; compute it with the plain loop: "
     "with spikeloom.backend('loop'): ... around the forward pass"

@@ -103,9 +103,22 @@ def _kernel_refusals(call: Any) -> list[str]:
     why = []
     if call.x.dtype not in (*FLOATS, *HALVES):
         why.append(f"it computes in float32 and float64, got {call.x.dtype}")
-    if torch._C._are_functorch_transforms_active():
-        why.append("torch.func transforms see through the equation only, not through a kernel")
+    if seen_through():
+        why.append(seen_through())
     return why
+
+
+def seen_through() -> str:
+    """Why torch has to see each operation of what runs now, or nothing: a kernel would be left out without a word."""
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func transforms see through the equation only, not through a kernel"
+    if torch.compiler.is_compiling():
+        return ""
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "tangents of forward-mode differentiation pass through the equation only, not through a kernel"
+    if torch._C._is_tracing():
+        return "torch.jit.trace records the operations of the equation only, not a kernel"
+    return ""
 
 
 def _step_refusals(call: Call) -> list[str]:
@@ -239,7 +252,7 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
         and x.is_cpu
         and x.dtype in FLOATS
         and program.key != ""
-        and not torch._C._are_functorch_transforms_active()
+        and not seen_through()
         and not numba_missing()
     )
 

@@ -45,7 +45,7 @@ def packed(matrix: Tensor) -> Packed:
     """Lay out a matrix [K, N] in panels of columns."""
     (rows, columns), panel = matrix.shape, panel_bytes() // matrix.element_size()
     panels = matrix.new_empty((-(-columns // panel), rows, panel))
-    found = torch.zeros(1, dtype=torch.int64)
+    found = torch.zeros(1, dtype=torch.int64, device="cpu")
     words = [len(panels), rows * panel, 0, rows, columns, panel, matrix.data_ptr(), *matrix.stride(), panels.data_ptr()]
     _kernel("pack", word_of(matrix.dtype)).run([*words, found.data_ptr()])
     return Packed(panels, columns, finite=not found.item())
@@ -105,8 +105,8 @@ class Marks:
 
 def marked(x: Tensor) -> Marks:
     """Look where a matrix is not zero."""
-    (rows, width), found = x.shape, torch.zeros(1, dtype=torch.int64)
-    counts, marks = (torch.empty(shape, dtype=torch.int64) for shape in (rows, (rows, -(-width // 64))))
+    (rows, width), found = x.shape, torch.zeros(1, dtype=torch.int64, device="cpu")
+    counts, marks = (torch.empty(shape, dtype=torch.int64, device="cpu") for shape in (rows, (rows, -(-width // 64))))
     words = [rows, width, 0, width, x.data_ptr(), counts.data_ptr(), marks.data_ptr(), found.data_ptr()]
     _kernel("mark", word_of(x.dtype)).run(words)
     return Marks(x, counts, marks, alike=not found.item())
@@ -115,10 +115,10 @@ def marked(x: Tensor) -> Marks:
 def listed(marks: Marks) -> Lists:
     """What is not zero in a matrix of which it is known where that is."""
     x = marks.x
-    (rows, width), starts = x.shape, torch.zeros(len(x) + 1, dtype=torch.int64)
+    (rows, width), starts = x.shape, torch.zeros(len(x) + 1, dtype=torch.int64, device="cpu")
     torch.cumsum(marks.counts, 0, out=starts[1:])
     many = int(starts[-1])
-    index = torch.empty(many, dtype=torch.int32)
+    index = torch.empty(many, dtype=torch.int32, device="cpu")
     values = x.new_ones(1).expand(many) if marks.alike else x.new_empty(many)
     lists = Lists((rows, width), starts, index, values)
     words = [rows, width, 0, width, x.data_ptr(), marks.words.data_ptr(), *_addresses(lists)]
@@ -133,7 +133,7 @@ def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
     if bias is not None:
         first[:columns] = bias
     out = arena.empty((rows, columns), panels)
-    spare = torch.empty(torch.get_num_threads() * panel_bytes(), dtype=torch.uint8)
+    spare = torch.empty(torch.get_num_threads() * panel_bytes(), dtype=torch.uint8, device="cpu")
     words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
     words += [out.data_ptr(), spare.data_ptr()]
     _kernel("product_of_lists", word_of(panels.dtype)).run(words)
@@ -155,7 +155,7 @@ def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
 def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
     (rows, columns), width, kind = x.shape, grad.shape[1], word_of(grad.dtype)
     chunks = -(-rows // TURNED)
-    ends, to = torch.empty(chunks * (columns + 1), dtype=torch.int64), torch.empty_like(x.index)
+    ends, to = torch.empty(chunks * (columns + 1), dtype=torch.int64, device="cpu"), torch.empty_like(x.index)
     values = torch.empty_like(x.values) if x.step else x.values
     turned = [ends.data_ptr(), to.data_ptr(), values.data_ptr()]
     _kernel("turned", kind).run([chunks, TURNED * columns, 0, rows, columns, *_addresses(x), *turned])
@@ -163,7 +163,7 @@ def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
     pairs = -(-width * grad.element_size() // pair)
     parts = threads // math.gcd(pairs, threads)  # of the columns, so that no thread has more to do than another
     room_size = (TURNED + -(-columns // parts)) * pair
-    room = torch.empty(threads * room_size, dtype=torch.uint8)
+    room = torch.empty(threads * room_size, dtype=torch.uint8, device="cpu")
     words = [pairs * parts, rows * columns, 0, parts, rows, columns, width, x.starts.data_ptr(), *turned, x.step]
     words += [grad.data_ptr(), out.data_ptr(), total.data_ptr(), room.data_ptr(), room_size]
     _kernel("outer_of_lists", kind).run(words)
@@ -183,4 +183,4 @@ def _addresses(x: Lists) -> list[int]:
 
 def room(rows: int, width: int) -> Tensor:
     """Memory in which a recurrent scan lists that many rows."""
-    return torch.empty(rows * 2 * (width + 1), dtype=torch.int64)
+    return torch.empty(rows * 2 * (width + 1), dtype=torch.int64, device="cpu")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 
 import spikeloom.bench as registry
 from spikeloom.__main__ import main
-from spikeloom.bench import runner
+from spikeloom.bench import command, leaky, networks, runner
 from spikeloom.bench.leaky import FLOOR, LEAKY, PEER, STEPPED, UNROLLED
 from spikeloom.bench.memory import peak_of, peaks
-from spikeloom.bench.result import Result, load
+from spikeloom.bench.page import told
+from spikeloom.bench.result import Result, load, store
 from spikeloom.bench.start import FIRST_CALL, OURS, START, in_fresh_process
 from spikeloom.bench.threads import THREADS
 from spikeloom.scan import threads
@@ -72,7 +74,8 @@ def test_memory_is_that_of_one_run():
     result = Result("leaky", "", {"T": 300, "B": 8, "N": 512}, UNROLLED, FLOOR, {UNROLLED: [1.0], FLOOR: [1.0]})
     found = peaks(LEAKY, result)
     assert list(found) == [UNROLLED], "a floor has its memory already"
-    assert found[UNROLLED] > 2 * 300 * 8 * 512 * 4, "spikes and a membrane at least"
+    (peak,) = found[UNROLLED]
+    assert peak > 2 * 300 * 8 * 512 * 4, "spikes and a membrane at least"
 
 
 def test_disagreement_is_the_exit_status(monkeypatch, capsys):
@@ -144,3 +147,35 @@ def test_wrong_arguments_are_told_with_the_usage(arguments, told, capsys):
 def test_what_cannot_be_run_is_a_sentence(arguments, told, capsys):
     assert main(["bench", *arguments]) == 1
     assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_device_that_is_not_there_is_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["bench", "--device", "cuda"]) == 1
+    assert "--device got cuda, and torch sees no such device here" in capsys.readouterr().err
+
+
+def test_a_case_that_is_not_for_a_gpu_is_a_sentence(capsys):
+    assert main(["bench", "--device", "cuda", "--case", "start"]) == 1
+    assert "got the case start; give one of leaky, step, half" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", registry.ON_GPU, ids=lambda case: case.name)
+def test_inputs_are_made_on_the_device_of_the_run(case, monkeypatch):
+    for module in (leaky, networks):  # "meta" stands for a device here, and has no random numbers
+        monkeypatch.setattr(module, "draw", lambda seed: None)
+    with torch.device("meta"):
+        x = case.inputs(case.small)
+    assert getattr(x, "x", x).is_meta
+
+
+def test_a_run_on_a_gpu_is_kept_apart_and_names_it(monkeypatch, tmp_path):
+    for module in (command, runner):
+        monkeypatch.setattr(module, "on", lambda device: nullcontext())
+    arguments = ["--device", "cuda", "--case", "leaky", "--shape", "6,2,3", "--repeats", "1", "--store", str(tmp_path)]
+    assert main(["bench", *arguments]) == 0
+    record = load(tmp_path / "leaky-cuda.json")
+    assert record.results[0].device == "cuda"
+    store(replace(record, machine=record.machine | {"gpu": "a GPU"}), tmp_path / "leaky-cuda.json")
+    assert told("machine: leaky-cuda", tmp_path).startswith("- a GPU; ")
+    assert told("half-cuda", tmp_path) == "Not measured."

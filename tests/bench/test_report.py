@@ -20,17 +20,17 @@ RESULT = Result(
     disagreeing={"wrong": "not timed, because it disagrees with 'ours': 1 of 3 spikes differ"},
     notes={"theirs": "fires later"},
     remarks="a remark",
-    memory={"ours": 3_000_000, "theirs": 120_000_000},
+    memory={"ours": [3_000_000], "theirs": [120_000_000, 60_000_000, 130_000_000]},
 )
 
 
 def test_table():
     assert table(RESULT) == (
         "Nothing at all: T = 3, N = 4; 3 rounds in turn\n"
-        "           median      min  this / ours  this / floor  memory\n"
-        "  -----------------------------------------------------------\n"
-        "  ours    3.00 ms  2.00 ms         1.0x          2.0x  3.0 MB\n"
-        "  theirs  60.0 ms  60.0 ms          20x           40x  120 MB\n"
+        "           median      min  this / ours  this / floor                   memory\n"
+        "  ----------------------------------------------------------------------------\n"
+        "  ours    3.00 ms  2.00 ms         1.0x          2.0x            3.0 MB (1.0x)\n"
+        "  theirs  60.0 ms  60.0 ms          20x           40x  60.0 MB to 130 MB (40x)\n"
         "  floor   1.50 ms  1.50 ms        0.50x          1.0x\n"
         "another: not installed; pip install another\n"
         "wrong: not timed, because it disagrees with 'ours': 1 of 3 spikes differ\n"
@@ -103,7 +103,7 @@ def test_a_page_is_filled_in_from_what_is_stored(tmp_path):
     )
     assert "|  | spikeloom | snnTorch | SpikingJelly | Norse | Sinabs | floor |" in text
     assert "| Nothing [3, 4] | 3.00 ms | - | - | - | - | 0.50x |" in text
-    assert "| theirs | 60.0 ms | 60.0 ms | 20x | 40x | 120 MB |" in text
+    assert "| theirs | 60.0 ms | 60.0 ms | 20x | 40x | 60.0 MB to 130 MB (40x) |" in text
     assert "theirs: fires later. another: not installed; pip install another. wrong: not timed" in text
     assert "Against N (T = 3); the others in times the first column:\n\n| N | ours | theirs | floor |" in text
     assert "| 5 | 3.00 ms | 20x | 0.50x |" in text

@@ -187,3 +187,10 @@ def test_bad_arguments_are_told() -> None:
     x = spikes(9, 70, density=0.05).requires_grad_()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+
+
+def test_a_weight_of_another_size_is_refused_as_by_torch() -> None:
+    layer = snn.accelerate(layer_of(70, True))
+    layer.weight = nn.Parameter(torch.rand(33, 65))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        layer(spikes(9, 70, density=0.05))

@@ -18,8 +18,8 @@ from .test_accelerate import spikes
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers too go through the kernels."""
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
-    monkeypatch.setattr(convolution, "LEAST_CHANNELS", 1)
+    for name in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
+        monkeypatch.setattr(convolution, name, 0)
 
 
 def layer_of(inputs: int, outputs: int, kernel: Any, dtype: torch.dtype = torch.float32, **how: Any) -> nn.Conv2d:
@@ -243,7 +243,7 @@ def test_what_kernels_cannot_do_is_torchs(monkeypatch: pytest.MonkeyPatch) -> No
             layer(wrong)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
-    for limit in ("LEAST_WORK", "LEAST_CHANNELS"):
+    for limit in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
         layer(x)
         assert layer.path == "sparse"
         with monkeypatch.context() as patch:
@@ -276,3 +276,14 @@ def test_it_is_in_place_and_reversible() -> None:
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(net(x).sum(), x, create_graph=True)
     assert type(snn.accelerate(net, False)[0]) is nn.Conv2d
+
+
+def test_what_is_assigned_to_a_layer_counts() -> None:
+    """torch reads the padding, and the sizes of the weight, at every call."""
+    layer, x = layer_of(3, 5, 3), spikes(4, 3, 9, 9, density=0.05)
+    layer.padding = (2, 1)
+    compare(layer, x, 0.05)
+    assert layer.path == "sparse"
+    layer.weight = nn.Parameter(torch.rand(5, 3, 2, 2))
+    compare(snn.accelerate(layer, False), x, 0.05)
+    assert layer.path == "dense"

@@ -10,18 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import SpikeSequential, convolution, folding, spike_linear
+from spikeloom.linear import SpikeSequential, folding
 
 from ..oracle import assert_close
 from .test_accelerate import spikes
 
 
 @pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small layers too go through the kernels, and take norms in."""
-    for name in ("LEAST_WORK", "LEAST_ROWS", "LISTING"):
-        monkeypatch.setattr(spike_linear, name, 0)
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+def any_norm(every_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms of small layers become parts of them."""
     for name in ("LEAST_VALUES", "LEAST_SHARE"):
         monkeypatch.setattr(folding, name, 0)
 

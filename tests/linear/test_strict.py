@@ -7,18 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import convolution, pooling, spike_linear
 
 from .test_accelerate import spikes
 
-
-@pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small layers too would go through the kernels."""
-    for name in ("LEAST_WORK", "LEAST_ROWS", "LISTING"):
-        monkeypatch.setattr(spike_linear, name, 0)
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
-    monkeypatch.setattr(pooling, "LEAST_VALUES", 0)
+pytestmark = pytest.mark.usefixtures("every_size")
 
 
 def network() -> nn.Sequential:

@@ -58,6 +58,7 @@ ANYWHERE = {
 }
 STEP = {
     "a list": Bad(TypeError, "type list; pass a torch.Tensor", [1.0, 2.0]),
+    "a sparse tensor": Bad(TypeError, r"layout torch.sparse_coo; pass a dense tensor, x.to_dense\(\)", X.to_sparse()),
     "nothing": Bad(TypeError, "type NoneType; pass a torch.Tensor", None),
     "mem of another shape": Bad(
         ValueError, r"mem of shape \(5,\) for an input of shape \(3, 4\)", mem=(torch.ones(5),)

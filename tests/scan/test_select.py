@@ -106,3 +106,39 @@ def test_the_backward_takes_the_backend_of_its_forward():
         out.spk.sum().backward()
     assert "_Scan" in type(out.spk.grad_fn).__name__
     assert tensors["x"].grad is not None
+
+
+STEPS = {
+    "one step": lambda x: snn.Leaky(0.9)(x[0], x[1])[1],
+    "a sequence": lambda x: snn.unroll(snn.Leaky(0.9), x)[1],
+    "recurrent": lambda x: snn.unroll(snn.RLeaky(0.9, all_to_all=False, V=0.5), x)[1],
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_trace_records_the_equation_and_no_kernel(name):
+    with torch.no_grad():
+        traced = torch.jit.trace(STEPS[name], torch.rand(3, 2, 4), check_trace=False)
+        x = torch.rand(3, 2, 4) + 0.5
+        assert torch.equal(traced(x), STEPS[name](x))
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, on the first tangent
+def test_a_tangent_is_never_lost_without_a_word(name):
+    """Spike functions have none; a kernel would give zero for it."""
+    with torch.autograd.forward_ad.dual_level():
+        x = torch.autograd.forward_ad.make_dual(torch.rand(3, 2, 4), torch.ones(3, 2, 4))
+        with pytest.raises(NotImplementedError, match="jvp"):
+            STEPS[name](x)
+
+
+def test_a_kernel_runs_on_the_cpu_whatever_the_default_device_is():
+    """What it needs beside its input must not lie on a GPU, where its addresses mean nothing."""
+    lif, recurrent, gates = snn.Leaky(0.8765), snn.RLeaky(0.9, linear_features=4), snn.SLSTM(4, 4, threshold=0.05)
+    x, mem = torch.rand(3, 2, 4), torch.zeros(2, 4)
+    with torch.device("meta"):
+        outs = [lif(x[0], mem)[1], snn.unroll(recurrent, x)[1], snn.unroll(gates, x)[2]]
+        outs[1].sum().backward()
+    assert all(out.isfinite().all() for out in outs)

@@ -104,3 +104,18 @@ def test_a_tap_keeps_what_it_heard(made_for_gradients: list[int]):
     spk.sum().backward()
     assert made_for_gradients == [STEPS]
     assert torch.equal(mem, kept)
+
+
+def test_a_backward_that_failed_is_not_taken_up_again():
+    """What it has written over is gone; without a word the second would compute with it."""
+    x = sequence("Leaky", STEPS, shape=SHAPE).requires_grad_()
+    loss = snn.unroll(made("Leaky", init_hidden=True), x).sum()
+    node = loss.grad_fn
+    while node.name() != "_ScanBackward":
+        node = node.next_functions[0][0]
+    handle = node.register_hook(lambda *grads: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loss.backward()
+    handle.remove()
+    with pytest.raises(RuntimeError, match="Run the forward again"):
+        loss.backward()

@@ -52,3 +52,13 @@ def test_a_packed_matrix_tells_whether_all_of_it_is_finite(strange: float) -> No
         other[place] = strange
         assert not sparse.packed(other).finite
         assert not sparse.packed(other.t()).finite
+
+
+def test_sums_over_many_rows_keep_their_digits() -> None:
+    """One sum in float32 over so many equal values is wrong by a thousandth."""
+    rows = 200_000
+    lists, grad = sparse.listed(sparse.marked(torch.ones(rows, 3))), torch.full((rows, 5), 0.1)
+    product, total = sparse.outer((lists, grad))
+    exact = rows * grad[0, 0].double()
+    for found in (product, total):
+        assert (found / exact - 1).abs().max() < 5e-5

@@ -1,0 +1,34 @@
+"""The bare neuron in half precision, at the shapes for which SpikingJelly publishes times of its GPU kernel."""
+
+from torch import Tensor
+
+from .leaky import FLOOR, LEAKY, STEPPED, TX, UNROLLED, current, floor, stepped, unrolled
+from .result import Shape
+from .runner import Case
+
+ROUNDED = 5e-3
+"""How far numbers may differ, and the share of them that may differ by more: the other library rounds its membranes to
+half precision at every step, this one's are of single precision."""
+
+
+def half(shape: Shape) -> Tensor:
+    """That of `leaky`, in half precision."""
+    return current(shape).detach().half().requires_grad_()
+
+
+HALF = Case(
+    name="half",
+    title="Leaky over [T, B, N], forward and backward, float16",
+    axes=TX,
+    shapes=tuple((steps, 64, 65536) for steps in (4, 8, 16, 32)),
+    small=(12, 2, 3),
+    inputs=half,
+    contestants={UNROLLED: unrolled, STEPPED: stepped, FLOOR: floor},
+    reference=STEPPED,
+    ours=UNROLLED,
+    floor=FLOOR,
+    unchecked=(FLOOR,),
+    peers={"SpikingJelly": LEAKY.peers["SpikingJelly"]},
+    close=ROUNDED,
+    flipped=ROUNDED,
+)
