@@ -1,7 +1,7 @@
 """What the neurons with gates share: their inputs are products of the input and of their own membrane."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,11 +42,10 @@ class Gated(SpikingNeuron):
         raise NotImplementedError
 
     def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
-        """The shape of a state for one step of the input; None if the input, or an option, is not a common one."""
         raise NotImplementedError
 
-    def _gates(self, x: Tensor, mem: Tensor) -> Tensor:
-        """What the gates get at one step, from an input and a membrane that go together."""
+    def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """What the gates get at one step, from an input and a membrane, the last state, that go together."""
         raise NotImplementedError
 
     def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback:

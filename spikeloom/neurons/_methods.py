@@ -68,8 +68,17 @@ class FiringMethods:
         return fired.clone().detach()
 
 
-OURS = {name: getattr(FiringMethods, name) for name in ("fire", "fire_inhibition", "mem_reset")}
+FIRE, INHIBIT, RESET = FiringMethods.fire, FiringMethods.fire_inhibition, FiringMethods.mem_reset
+OURS = {"fire": FIRE, "fire_inhibition": INHIBIT, "mem_reset": RESET}
 """The methods that say what the equation says."""
+
+
+def by_methods(neuron: Neuron) -> bool:
+    """Whether `why_by_methods` has something to say, told sooner."""
+    kind, own = type(neuron), neuron.__dict__
+    ours = kind.fire is FIRE and kind.mem_reset is RESET and kind.fire_inhibition is INHIBIT
+    theirs = "fire" in own or "mem_reset" in own or "fire_inhibition" in own
+    return (theirs or not ours or neuron.state_quant or neuron.inhibition) and isinstance(neuron.model, Model)
 
 
 def why_by_methods(neuron: Neuron) -> list[str]:

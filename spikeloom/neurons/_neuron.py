@@ -1,7 +1,7 @@
 """The one shell around every neuron: parameters, state, step and sequence mode, saving and loading."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -154,12 +154,12 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         return outs[0] if self.init_hidden and not self.output else outs
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        x = self._drive(checked_input(input_, self._label), None)
-        outs = None if torch.compiler.is_compiling() else short_step(self, x, given)
+        outs = short_step(self, input_, given)
         if outs is not None:
-            return self._outs(outs[0], outs[1:])
+            return outs
+        x = self._drive(checked_input(input_, self._label), None)
         run, _, _ = self._scan(x, None, x, given)
-        return self._outs(run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), run.finals)
+        return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
 
     def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
         """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
@@ -169,15 +169,23 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         run, machine, refusals = self._scan(self._drive(x, time.steps), time.steps, one_step, given)
         spk = run.spk.to(x.dtype)
         time.note(self, Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces))
-        return tuple(time.fold(out) for out in self._outs(spk, run.traces))
+        return tuple(time.fold(out) for out in self._outs((spk, *run.traces)))
 
     def _drive(self, x: Tensor, steps: int | None) -> Tensor:
         """What a checked input gives the equation: [T, *S] or [1, *S] over the steps; or, where they are None, [*S]."""
         return x
 
-    def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What a call returns where it returns all."""
-        return (spk, *states)
+    def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """The same for one step, together with what comes back into the input from the states before."""
+        return self._drive(x, None)
+
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
+        """The shape of a state for one step of the input; None if the input, or an option, is not a common one."""
+        return x.shape
+
+    def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What a call returns where it returns all, of the spikes and the states."""
+        return outs
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]

@@ -1,6 +1,6 @@
 """What the recurrent neurons add to the leaky ones: their own spikes of the step before come back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -64,8 +64,11 @@ class Recurrent(LIF):
         if not given["learn_recurrent"]:
             self.recurrent.requires_grad_(False)
 
-    def _outs(self, spk: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (spk, *states[1:])  # the first state is the spike itself
+    def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        return x + Feedback(self.recurrent)(states[0]) if self.all_to_all else x
+
+    def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (outs[0], *outs[2:])  # the first state is the spikes themselves
 
     def _feedback(self) -> Feedback | None:
         return Feedback(self.recurrent) if self.all_to_all else None

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..cells.firing import Model
 from ..scan.program import Program, constants
 from ..scan.select import kernel_at_hand, kernel_step
-from ._methods import why_by_methods
+from ._methods import by_methods
 from ._misplaced import may_be_misplaced
 from ._state import checked_params
 
@@ -32,36 +32,38 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
         given: the states passed by hand.
     """
     program, own = neuron._program, neuron.__dict__
-    if neuron.all_to_all or neuron._passage is not None:
+    if torch.compiler.is_compiling() or type(x) is not Tensor or neuron._passage is not None:
         return None
-    if not kernel_at_hand(program, x) or why_by_methods(neuron) or may_be_misplaced(neuron):
+    if not kernel_at_hand(program, x) or by_methods(neuron) or may_be_misplaced(neuron):
         return None
     names, dtype = neuron._state_names(), x.dtype
-    gated = program.cell.inputs > 1
-    shape = neuron._shape_of_states(x) if gated else x.shape
+    shape = neuron._shape_of_states(x)
     states = [own[name] if state is None else state for name, state in zip(names, given, strict=True)]
     for state in states:
         if not _fits(state, shape, dtype):
             return None
-    if gated:
-        x = neuron._gates(x, states[-1])
-        if x.dtype is not dtype:  # autocast
-            return None
-    outs = kernel_step(program, type(neuron).__name__, x, states, _hoisted(neuron, states[-1]))
+    x = neuron._drive_step(x, states)
+    if x.dtype is not dtype:  # autocast
+        return None
+    through_layer = neuron.all_to_all
+    olds = states[1:] if through_layer else states
+    outs = kernel_step(program, type(neuron).__name__, x, olds, _hoisted(neuron, olds[-1]))
+    if through_layer:
+        outs = (outs[0], *outs)
     for name, state in zip(names, outs[1:], strict=True):
         own[name] = state
     own["_before"], own["_reset"] = states[-1].detach() if isinstance(neuron.model, Model) else None, None
-    return outs
+    told: tuple[Tensor, ...] = neuron._outs(outs)
+    return told
 
 
 def _hoisted(neuron: Neuron, mem: Tensor) -> tuple[Tensor, ...]:
     """The hoisted values of the program. Those of numbers that are not learned are looked up by the numbers."""
     program: Program = neuron._program
-    values = neuron._values()
-    for value in values.values():
-        if value.dim() or value.requires_grad or not value.is_cpu:
-            return program.hoist(checked_params(values, mem, mem.dtype, neuron._label))
-    return constants(program.key, mem.dtype, tuple([value.item() for value in values.values()]))
+    numbers = neuron._numbers()
+    if numbers is not None:
+        return constants(program.key, mem.dtype, numbers)
+    return program.hoist(checked_params(neuron._values(), mem, mem.dtype, neuron._label))
 
 
 def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:

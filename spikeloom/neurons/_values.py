@@ -69,6 +69,16 @@ class Values(nn.Module):
             )
         return values
 
+    def _numbers(self) -> tuple[float, ...] | None:
+        """The same where each is a number on the CPU that is not learned; else None."""
+        buffers, numbers = self._buffers, []
+        for _, kept in self._sources:
+            value = buffers.get(kept)
+            if value is None or value.dim() or value.requires_grad or not value.is_cpu:
+                return None
+            numbers.append(value.item())
+        return tuple(numbers)
+
     def _find_values(self) -> None:
         """Note where each value is and each state starts, so that a step, or torch.compile, need not look."""
         self.__dict__["_sources"] = tuple((name, self._kept_as(name)) for name in self._value_names())

@@ -93,6 +93,9 @@ class Lapicque(LIF):
         values = super()._values()
         return values | self._followed() if self._learns_beta() else values
 
+    def _numbers(self) -> tuple[float, ...] | None:
+        return None if self._learns_beta() else super()._numbers()
+
     def _learns_beta(self) -> bool:
         return "beta" not in self._buffers  # requires_grad is False within torch.func.vmap
 

@@ -1,6 +1,6 @@
 """The spiking long short-term memory layer over images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -139,10 +139,10 @@ class SConv2dLSTM(Gated):
         fits = x.dim() == 4 and x.shape[1] == self.in_channels and self.stride == (1, 1) and self._pools(x)
         return (x.shape[0], self.out_channels, *x.shape[2:]) if fits else None
 
-    def _gates(self, x: Tensor, mem: Tensor) -> Tensor:
+    def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
         conv = self.conv  # over both at once
         bias = None if conv.bias is None else conv.bias.to(x.dtype)
-        return conv2d(torch.cat((x, mem), 1), conv.weight.to(x.dtype), bias, 1, self.padding, self.dilation)
+        return conv2d(torch.cat((x, states[-1]), 1), conv.weight.to(x.dtype), bias, 1, self.padding, self.dilation)
 
     def _pools(self, images: Tensor) -> bool:
         """Whether images [..., H, W] are large enough to be pooled."""

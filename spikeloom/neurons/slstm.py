@@ -1,6 +1,6 @@
 """The spiking long short-term memory layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -107,8 +107,8 @@ class SLSTM(Gated):
         fits = x.dim() == 2 and x.shape[1] == self.input_size and not self.memoryless
         return (x.shape[0], self.hidden_size) if fits else None
 
-    def _gates(self, x: Tensor, mem: Tensor) -> Tensor:
-        return torch.addmm(self._of_input(x), mem, self._weight_of_mem().to(x.dtype).t())
+    def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        return torch.addmm(self._of_input(x), states[-1], self._weight_of_mem().to(x.dtype).t())
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]

@@ -53,6 +53,11 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return memory
 
 
+def empty_like(like: Tensor) -> Tensor:
+    """The same in the shape of a contiguous tensor."""
+    return empty(like.shape, like)
+
+
 def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
     """The same for images [N, C, H, W], which may have their channels last in memory."""
     if not channels_last:

@@ -71,12 +71,13 @@ def recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], mac
 
 def step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
     """`Variant.params` and `Variant.grad` of a single step."""
-    if type(params) is Constants:
-        learning, kinds = _learning((x, *states)), "u" * len(params)
-    else:
-        learning = _learning((x, *states, *params))
-        kinds = _kinds(params, learning)
-    return kinds, "" if not learning else "each" if x.requires_grad else "none"
+    grad = ""
+    if torch.is_grad_enabled():
+        if x.requires_grad:
+            grad = "each"
+        elif True in [t.requires_grad for t in (*states, *params)]:
+            grad = "none"
+    return params.kinds if type(params) is Constants else _kinds(params, grad != ""), grad
 
 
 def _learning(tensors: Iterable[Tensor]) -> bool:

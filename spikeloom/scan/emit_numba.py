@@ -73,7 +73,7 @@ class Variant:
         traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
             c if it is kept at one step in `emit_triton.SPAN`, and the others are rebuilt from the input, on Triton;
             n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
-            Then nothing is carried to its gradient either.
+            Then nothing is carried to its gradient, nor added to those of the parameters.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
             "back": that of a recurrent neuron, see `emit_recurrent`.
         machine: whose kernel: "numba", "triton" on a GPU, or "interpreter", Triton's, on the CPU.
@@ -290,9 +290,10 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
             before = f"load(dx_t, {place}) + " if variant.grad == "sum" else ""
             body.append(f"store(dx_t, {place}, {before}{name(dx)})")
     body += [f"store(carry{k}, m, {name(carries[k])})" for k in states]
+    alone = "n" in variant.traced
     body += [
-        f"store(total{k}, m, load(total{k}, m) + {name(g)})"
+        f"store(total{k}, m, {'' if alone else f'load(total{k}, m) + '}{name(g)})"
         for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
-        if kind.isupper() and g is not None
+        if kind.isupper() and (alone or g is not None)
     ]
     return Part(_uniforms(variant), "t in range(steps - 1, -1, -1)", rows or ["pass"], body)

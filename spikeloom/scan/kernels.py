@@ -241,8 +241,14 @@ def _may_write_over(variant: Variant, trace: Tensor) -> bool:
     return variant.grad == "each" and variant.traced.endswith("1") and trace.nbytes >= arena.SMALLEST and aligned
 
 
+SUMMED_BY_ONE = 1 << 15
+"""Elements up to which torch sums with one thread, and so always in one order."""
+
+
 def sum_to(total: Tensor, param: Tensor) -> Tensor:
-    """Sum over what the parameter was broadcast over. By numpy, whose order does not depend on the threads."""
+    """Sum over what the parameter was broadcast over, in an order that does not depend on the threads."""
+    if not param.dim() and total.numel() <= SUMMED_BY_ONE:
+        return total.sum()
     lead = total.dim() - param.dim()
     axes = (*range(lead), *(lead + i for i, size in enumerate(param.shape) if size == 1))
     summed = np.sum(total.numpy(), axis=axes) if axes else total.numpy()

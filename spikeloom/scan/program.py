@@ -209,15 +209,17 @@ class Constants(tuple[Tensor, ...]):
 
     Attributes:
         addresses: where they lie.
+        kinds: their letters in a `Variant`.
     """
 
     addresses: tuple[int, ...]
+    kinds: str
 
     @staticmethod
     def of(values: Iterable[Tensor]) -> "Constants":
         """These values, which from now on nobody else may change."""
         made = Constants(values)
-        made.addresses = tuple(value.data_ptr() for value in made)
+        made.addresses, made.kinds = tuple(value.data_ptr() for value in made), "u" * len(made)
         return made
 
 

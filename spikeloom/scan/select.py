@@ -232,7 +232,7 @@ def kernel_step(
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(p.detach().clone() for p in params)
     kinds, grad = step_letters(x, states, params)
-    return single.step(single.plan_of(program.key, word_of(x.dtype), kinds, grad), layer, x, states, params)
+    return single.step(single.plan_of(program.key, x.dtype, kinds, grad), layer, x, states, params)
 
 
 def _scan_step(

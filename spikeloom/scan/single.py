@@ -4,7 +4,7 @@ A step of a small layer takes a few microseconds, and everything in Python aroun
 has a time dimension, and what is the same at every step is worked out once (`Plan`, `Constants`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import arena
-from .emit_numba import Variant, backward_words
+from .emit_numba import Variant, backward_words, word_of
 from .kernels import address, kernel, spread, sum_to
 from .program import Constants, program_of
 from .saved import saved_by
@@ -26,7 +26,8 @@ class Plan:
 
     Args:
         key: of the program.
-        dtype, kinds, grad: of the variant, see `Variant`.
+        dtype: of all tensors.
+        kinds, grad: of the variant, see `Variant`.
 
     Attributes:
         several: whether x holds several inputs, see `emit_numba`.
@@ -38,11 +39,11 @@ class Plan:
         params_at, totals_at: where those of the parameters stand, and of their gradients.
     """
 
-    def __init__(self, key: str, dtype: str, kinds: str, grad: str):
+    def __init__(self, key: str, dtype: torch.dtype, kinds: str, grad: str):
         derivation = program_of(key).derivation
         assert derivation is not None
         step = derivation.trace
-        self.key, self.variant = key, Variant(dtype, kinds, "n" * len(step.states), grad)
+        self.key, self.variant = key, Variant(word_of(dtype), kinds, "n" * len(step.states), grad)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
         self.alike = not kinds.strip("uU")  # each parameter is one number
         self.several = len(step.inputs) > 1
@@ -108,9 +109,10 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan, saved = ctx.plan, saved_by(ctx)
-        kept, params = saved[: len(plan.kept)], saved[len(plan.kept) :]
-        return (None, None, None, *_backward(plan, kept, ctx.constants or params, grads))
+        plan, params, saved = ctx.plan, ctx.constants, saved_by(ctx)
+        if params is None:
+            saved, params = saved[: len(plan.kept)], saved[len(plan.kept) :]
+        return (None, None, None, *_backward(plan, saved, params, grads))
 
 
 _apply = super(torch.autograd.Function, _Step).apply
@@ -120,10 +122,11 @@ _apply = super(torch.autograd.Function, _Step).apply
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     x, olds = x.contiguous(), [state.contiguous() for state in states]
     like = olds[-1]
-    spk = _empty(like)
+    empty = _maker(like)
+    spk = empty(like)
     words, outs = [1, like.numel(), 0, x.data_ptr(), 0, spk.data_ptr()], [spk]
     for old in olds:
-        new = _empty(like)
+        new = empty(like)
         words += (old.data_ptr(), new.data_ptr())
         outs.append(new)
     if type(params) is Constants:
@@ -145,21 +148,22 @@ def _backward(
     Args:
         kept: the tensors that `Plan.kept` names.
     """
-    like, words, held = kept[-1], plan.words.copy(), []
+    like, words = kept[-1], plan.words.copy()
+    empty = _maker(like)
     words[1] = like.numel()
-    for at, tensor in zip(plan.read_at, (*kept, *grads), strict=True):
-        tensor = torch.zeros_like(like) if tensor is None else tensor.contiguous()
+    # what the kernel reads must outlive the call
+    held = [torch.zeros_like(like) if tensor is None else tensor.contiguous() for tensor in (*kept, *grads)]
+    for at, tensor in zip(plan.read_at, held, strict=True):
         words[at] = tensor.data_ptr()
-        held.append(tensor)  # what the kernel reads must outlive the call
     dx = None
     if plan.grad == "each":
-        dx = _empty(held[0] if plan.several else like)
+        dx = empty(held[0] if plan.several else like)
         words[DX] = dx.data_ptr()
     if plan.several:
         words[-1] = _width(held[0], like)
     carries = []
     for at in plan.carries_at:
-        carry = _empty(like)
+        carry = empty(like)
         words[at] = carry.data_ptr()
         carries.append(carry)
     if type(params) is Constants:
@@ -168,7 +172,7 @@ def _backward(
         return (dx, *carries)
     inputs = plan.spread(params, like.shape)
     words[plan.params_at] = [p.data_ptr() for p in inputs]
-    totals = [torch.zeros_like(like) if kind.isupper() else None for kind in plan.kinds]
+    totals = [empty(like) if kind.isupper() else None for kind in plan.kinds]
     words[plan.totals_at] = [address(total) for total in totals]
     plan.backward.run(words)
     return (dx, *carries, *[None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)])
@@ -180,6 +184,6 @@ def _width(x: Tensor, mem: Tensor) -> int:
     return mem.shape[at:].numel()
 
 
-def _empty(like: Tensor) -> Tensor:
-    """Uninitialised memory of the shape of a contiguous tensor."""
-    return torch.empty_like(like) if like.nbytes < arena.SMALLEST else arena.empty(like.shape, like)
+def _maker(like: Tensor) -> Callable[[Tensor], Tensor]:
+    """What makes uninitialised memory in the shape of a contiguous tensor, for tensors as large as this one."""
+    return torch.empty_like if like.nbytes < arena.SMALLEST else arena.empty_like

@@ -5,15 +5,19 @@ import torch
 
 import spikeloom as snn
 from spikeloom.neurons import _neuron
+from spikeloom.neurons._methods import by_methods, why_by_methods
 from spikeloom.scan import select
 from spikeloom.scan.call import Call
 
 X = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) * 1.5
 
+FLAT = snn.surrogate.no_gradient()
+
 NEURONS = {
     "Leaky": lambda: snn.Leaky(0.9),
     "reset to zero, within the step": lambda: snn.Leaky(0.9, reset_mechanism="zero", reset_delay=False),
     "learned": lambda: snn.Leaky(0.9, learn_beta=True, learn_threshold=True),
+    "learned, with no gradient": lambda: snn.Leaky(0.9, learn_threshold=True, reset_mechanism="none", spike_grad=FLAT),
     "per neuron": lambda: snn.Leaky(torch.linspace(0.5, 0.9, 5), threshold=torch.full((3, 1), 0.5)),
     "numbers of other dtypes": lambda: snn.Leaky(torch.tensor(0.9, dtype=torch.float64), threshold=torch.tensor(1)),
     "NaN": lambda: snn.Leaky(float("nan")),
@@ -147,12 +151,42 @@ def test_a_kernel_is_at_hand_where_the_ladder_ends_at_one(backend, x, spike_grad
         assert select.kernel_at_hand(program, x) is (wanted and x.dtype is not torch.half)
 
 
-@pytest.mark.parametrize("name", ["SLSTM", "SConv2dLSTM"])
-def test_gated_neurons_too_go_the_short_way(name, monkeypatch):
+class Leaking(snn.Leaky):
+    """Never resets."""
+
+    def mem_reset(self, mem):
+        return torch.zeros_like(mem)
+
+
+@pytest.mark.filterwarnings("ignore:inhibition")
+def test_who_fires_by_methods_is_known_without_asking_why():
+    assigned = snn.Leaky(0.9)
+    assigned.fire_inhibition = assigned.fire_inhibition
+    options = ({}, {"inhibition": True}, {"state_quant": torch.round})
+    neurons = [snn.Leaky(0.9, **chosen) for chosen in options] + [
+        Leaking(0.9),
+        assigned,
+        snn.SLSTM(2, 2, threshold=0.1),
+    ]
+    told = [bool(by_methods(neuron)) for neuron in neurons]
+    assert told == [bool(why_by_methods(neuron)) for neuron in neurons] == [False, True, True, True, True, False]
+
+
+THROUGH_LAYERS = {
+    "SLSTM": (lambda: snn.SLSTM(5, 4, threshold=0.05), (3, 5)),
+    "SConv2dLSTM": (lambda: snn.SConv2dLSTM(3, 2, 3, threshold=0.05), (2, 3, 6, 6)),
+    "RLeaky": (lambda: snn.RLeaky(0.9, linear_features=5), (3, 5)),
+    "RLeaky of images": (lambda: snn.RLeaky(0.9, conv2d_channels=2, kernel_size=3), (3, 2, 6, 6)),
+    "RSynaptic": (lambda: snn.RSynaptic(0.8, 0.9, linear_features=5, learn_beta=True), (3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", THROUGH_LAYERS)
+def test_neurons_with_a_layer_inside_too_go_the_short_way(name, monkeypatch):
     """From the second step on; outputs and gradients are those of the loop."""
     torch.manual_seed(0)
-    lif = snn.SLSTM(5, 4, threshold=0.05) if name == "SLSTM" else snn.SConv2dLSTM(3, 2, 3, threshold=0.05)
-    xs = X if name == "SLSTM" else torch.rand(4, 2, 3, 6, 6)
+    make, shape = THROUGH_LAYERS[name]
+    lif, xs = make(), torch.rand(4, *shape)
 
     def outcome():
         snn.utils.reset(lif)
