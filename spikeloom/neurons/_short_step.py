@@ -28,11 +28,13 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
     None where the long way must be taken; then nothing has changed.
 
     Args:
-        x: a checked input, [*S].
+        x: the input as it was given, [*S].
         given: the states passed by hand.
     """
     program, own = neuron._program, neuron.__dict__
-    if torch.compiler.is_compiling() or type(x) is not Tensor or neuron._passage is not None:
+    if torch.compiler.is_compiling() or type(x) is not Tensor or x.layout is not torch.strided:
+        return None
+    if neuron._passage is not None:
         return None
     if not kernel_at_hand(program, x) or by_methods(neuron) or may_be_misplaced(neuron):
         return None
