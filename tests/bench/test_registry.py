@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spikeloom.bench import CASES, SUITE, runner, tutorial
+from spikeloom.bench.half import HALF
 from spikeloom.bench.peers import LIBRARIES, OURS
 from spikeloom.bench.runner import admit
 
@@ -61,7 +62,7 @@ def test_every_layer_fires(name):
     assert all(0.5 < percent < 40 for percent in fired)
 
 
-@pytest.mark.parametrize("case", [case for case in SUITE if case.peers], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in (*SUITE, HALF) if case.peers], ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore")  # what other libraries warn of
 def test_libraries_do_the_work_of_their_twins(case):
     found = admit(
