@@ -203,3 +203,15 @@ def test_neurons_with_a_layer_inside_too_go_the_short_way(name, monkeypatch):
     monkeypatch.undo()
     way = lambda *args, **kwargs: pytest.fail("went the long way")  # noqa: E731
     torch.testing.assert_close(outcome(), wanted)
+
+
+def test_a_value_that_is_not_learned_but_wants_a_gradient_gets_it() -> None:
+    lif, x = snn.Leaky(beta=0.9), torch.rand(3, 4)
+    lif.beta = lif.beta.detach().clone().requires_grad_()
+    found = []
+    for backend in ("numba", "loop"):
+        with snn.backend(backend):
+            _, mem = lif(x, torch.ones(3, 4))
+        found.append(torch.autograd.grad(mem.sum(), lif.beta)[0])
+    assert torch.equal(*found)
+    assert found[0].item() == 12
