@@ -1,7 +1,8 @@
 """Kernels on disk: generated source files, with Numba's machine code beside them, under names made of their content.
 
-Safe when several processes start at once (one compiles, the others wait and load), when the directory cannot be
-written (kernels then live in memory, with one warning), and when a file is damaged (it is made again).
+Safe when several processes start at once (one compiles a kernel, who wants the same waits and loads it), when the
+directory cannot be written (kernels then live in memory, with one warning), and when a file is damaged (it is made
+again).
 """
 
 import atexit
@@ -73,8 +74,9 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
         directory = _writable(cache_dir())
         if directory is None:
             return _compile(types.ModuleType(name), make_source(False), name)
-        with _one_process(directory):
-            return _from_disk(directory / f"{name}.py", source)
+        path = directory / f"{name}.py"
+        with _one_process(path):
+            return _from_disk(path, source)
 
 
 def load_source(source: str) -> types.ModuleType:
@@ -85,7 +87,7 @@ def load_source(source: str) -> types.ModuleType:
     with _lock:
         directory = _writable(cache_dir()) or _for_this_process()
         path = directory / f"spikeloom_triton_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py"
-        with _one_process(directory):
+        with _one_process(path):
             if not path.is_file() or path.read_bytes() != source.encode():
                 _write(path, source)
             return _import(path)
@@ -192,18 +194,17 @@ def _writable(directory: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _one_process(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock, where the system has file locks; without them, equal files are written twice."""
+def _one_process(path: Path) -> Iterator[None]:
+    """Hold a kernel's lock, where the system has file locks; without them, equal files are written twice.
+
+    It is one byte of a file of the directory, so that others can be compiled meanwhile.
+    """
     try:
         import fcntl
     except ImportError:
         yield
         return
-    with open(directory / ".lock", "w") as file:
+    with open(path.with_name(".lock"), "w") as file:
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # by name: a child forked meanwhile holds the same open file
-                fcntl.flock(file, fcntl.LOCK_UN)
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, int(path.stem[-7:], 16))
+        yield  # closing the file gives the lock back; a child forked meanwhile does not have it

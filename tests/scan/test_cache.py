@@ -167,19 +167,39 @@ def test_another_source_has_another_name(tmp_path, monkeypatch):
     assert len({module.__name__ for module in modules}) == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def held(path: Path) -> bool:
+    """Whether another process would wait for the lock of that kernel."""
+    child = os.fork()  # which has no lock of ours
+    if not child:
+        signal.alarm(1)  # ends it where it waits
+        with cache._one_process(path):
+            os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_waits_for_a_kernel_that_another_makes_and_for_no_other(tmp_path):
+    kernel, other = (tmp_path / f"kernel_{name}.py" for name in ("00000000", "00000001"))
+    with cache._one_process(kernel):
+        assert [held(kernel), held(other)] == [True, False]
+    assert not held(kernel)
+
+
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_forked_while_a_kernel_is_made_does_not_keep_the_lock(tmp_path):
-    import fcntl
-
-    with cache._one_process(tmp_path):
+    kernel = tmp_path / "kernel_00000000.py"
+    with cache._one_process(kernel):
         child = os.fork()
         if not child:
             time.sleep(60)
             os._exit(0)
     try:
-        with open(tmp_path / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert not held(kernel)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
