@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
+from spikeloom.layers._reading import Connected
 
 from ..oracle import assert_close
 from .running import by_steps, drawn, inputs, unrolled
@@ -124,6 +125,19 @@ def test_between_two_steps_a_narrow_window_is_close_to_a_straight_line():
     (out * pull).sum().backward()
     line = ((at_lags(x)[..., 2] - at_lags(x)[..., 1]) * pull).sum()
     assert abs(late.delay.grad - line) < 0.2 * abs(line)
+
+
+def test_the_product_of_a_single_step_is_the_last_step_of_the_convolution():
+    """One step takes products in place of torch's convolutions; output and gradients are those of the last of two."""
+    draw = torch.Generator().manual_seed(3)
+    series, weight, pull = (torch.randn(s, generator=draw).double() for s in ((B, N, LONGEST + 2), (OUT, N), (B, OUT)))
+    leaves, found = [t.requires_grad_() for t in (series, weight, drawn(OUT, N).double())], []
+    for first in (1, 0):
+        out = Connected.apply(series[..., first:], weight, leaves[2], LONGEST, 1.0)[..., -1]
+        found.append([out, *torch.autograd.grad((out * pull).sum(), leaves)])
+    for single, whole in zip(*found, strict=True):
+        assert_close(single, whole, "single step")
+        assert whole.any()
 
 
 @pytest.mark.parametrize("make", [lambda: snn.SynapticDelay(3, 2), lambda: snn.DelayedLinear(3, 2, 2)])
