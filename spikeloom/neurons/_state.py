@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-HALVES = (torch.float16, torch.bfloat16)
+from ..scan.emit_numba import HALVES
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -51,18 +51,6 @@ def fresh_state(
     if not compiling and state.is_inference() and not torch.is_inference_mode_enabled():
         state = state.clone()  # autograd does not take tensors made in inference mode
     return state if state.dtype is dtype else state.to(dtype)
-
-
-def fits(state: Any, x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a state can be taken as it is: in most steps it is what the step before left."""
-    return (
-        type(state) is Tensor
-        and state.shape == x.shape
-        and state.dtype is dtype
-        and state.is_cpu
-        and x.is_cpu
-        and not state.is_inference()
-    )
 
 
 def broadcast_state(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-HALVES = (torch.float16, torch.bfloat16)
+from ..neurons._state import compute_dtype
 
 
 def checked(data: Any, taker: str) -> Tensor:
@@ -26,7 +26,7 @@ def floating(data: Any, taker: str) -> Tensor:
 
 def computable(data: Tensor) -> Tensor:
     """The data in a dtype that is fine enough for a formula: float32 for the half precisions."""
-    return data.float() if data.dtype in HALVES else data
+    return data.to(compute_dtype(data))
 
 
 def between(data: Tensor, low: float, high: float, taker: str) -> Tensor:
