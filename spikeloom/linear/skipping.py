@@ -86,6 +86,7 @@ def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
     return (
         type(x) is Tensor
         and x.layout is torch.strided
+        and not x.is_neg()  # see `scan.kernels.plain`
         and x.device.type == "cpu"
         and x.dtype in FLOATS
         and (weight is None or goes_with(weight, x))

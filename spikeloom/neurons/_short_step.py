@@ -76,5 +76,6 @@ def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool
         and state.dtype is dtype
         and state.is_cpu
         and not state.is_inference()
+        and not state.is_neg()
         and not torch._C._functorch.is_functorch_wrapped_tensor(state)
     )

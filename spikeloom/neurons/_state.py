@@ -33,7 +33,7 @@ def checked_value(value: Any, label: str, name: str) -> Tensor:
         raise TypeError(f"{label} got {name}={value!r}; pass a number or a tensor of numbers") from error
     if tensor.is_complex():
         raise TypeError(f"{label} got {name} of dtype {tensor.dtype}; pass real numbers")
-    return tensor
+    return tensor.resolve_neg()
 
 
 def fresh_state(
@@ -71,7 +71,7 @@ def broadcast_state(
             f"pass {name} of the same shape, one that broadcasts to it, or none"
         )
     state = state if state.dtype is dtype else state.to(dtype)
-    return state if state.shape == x.shape else state.expand(x.shape)
+    return (state if state.shape == x.shape else state.expand(x.shape)).resolve_neg()
 
 
 def checked_params(

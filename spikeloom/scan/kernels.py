@@ -30,8 +30,14 @@ def kernel(key: str, variant: Variant, recurrent: bool = False) -> threads.Entry
     return entry
 
 
+def plain(x: Tensor) -> Tensor:
+    """x as it lies in memory: of a mirrored view, as `z.conj().imag` is, torch keeps the sign where no kernel looks."""
+    return x.resolve_neg() if x.is_neg() else x
+
+
 def rows(x: Tensor) -> tuple[Tensor, int]:
     """A sequence [T, *S] whose rows are contiguous, and its time stride in elements, 0 if all rows are the same."""
+    x = plain(x)
     steps, stride = x.shape[0], x.stride(0)
     if x.is_contiguous():
         return x, stride if steps > 1 else 0

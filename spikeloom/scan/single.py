@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import arena
 from .emit_numba import Variant, backward_words, word_of
-from .kernels import address, kernel, spread, sum_to
+from .kernels import address, kernel, plain, spread, sum_to
 from .program import Constants, program_of
 from .saved import saved_by
 from .threads import Entry
@@ -120,7 +120,7 @@ _apply = super(torch.autograd.Function, _Step).apply
 
 
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    x, olds = x.contiguous(), [state.contiguous() for state in states]
+    x, olds = plain(x).contiguous(), [state.contiguous() for state in states]
     like = olds[-1]
     empty = _maker(like)
     spk = empty(like)
@@ -152,7 +152,7 @@ def _backward(
     empty = _maker(like)
     words[1] = like.numel()
     # what the kernel reads must outlive the call
-    held = [torch.zeros_like(like) if tensor is None else tensor.contiguous() for tensor in (*kept, *grads)]
+    held = [torch.zeros_like(like) if tensor is None else plain(tensor).contiguous() for tensor in (*kept, *grads)]
     for at, tensor in zip(plan.read_at, held, strict=True):
         words[at] = tensor.data_ptr()
     dx = None

@@ -80,6 +80,32 @@ def test_the_layout_in_memory_does_not_matter(layout, run, backend):
     assert torch.equal(got, want)
 
 
+def mirrored(x: torch.Tensor) -> torch.Tensor:
+    """The same values with their sign turned kept aside by torch, in memory that is taken for contiguous."""
+    return torch.complex(torch.zeros_like(x), -x).conj().imag
+
+
+def total_by_a_mirrored_gradient(x: torch.Tensor) -> torch.Tensor:
+    return (torch.complex(torch.zeros_like(x), x).conj() * (1 + 1j)).real.sum()
+
+
+@on_both_backends
+@in_both_ways
+def test_a_view_that_is_mirrored_is_read_with_its_sign(run, backend):
+    """As an input, a state, a value and a gradient, all [*, 1], which torch calls contiguous whatever the stride."""
+    found = []
+    for view, total in ((mirrored, total_by_a_mirrored_gradient), (torch.clone, torch.sum)):
+        xs, start = torch.linspace(0.2, 1.4, 5).reshape(5, 1).requires_grad_(), torch.tensor([0.5], requires_grad=True)
+        with snn.backend(backend):
+            lif = snn.Leaky(0.5, threshold=view(torch.tensor([0.75])))
+            lif(torch.zeros(1), view(start))
+            spk, mem = run(lif, view(xs))
+            found.append([spk, mem])
+            for out in (mem, lif.mem):
+                found[-1] += torch.autograd.grad(total(out), (xs, start), retain_graph=True)
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @in_both_ways
 def test_spikes_have_the_dtype_of_the_input_and_states_one_that_can_add_up(run, dtype):
