@@ -115,8 +115,8 @@ RESETS = [
     for reset, delayed in product(("subtract", "zero", "none"), (True, False))
 ]
 CASES = [
-    *(Case(kind, reset, vector=v, dtype=d) for kind, reset, v, d in
-      product(KINDS, RESETS, (False, True), (torch.float32, torch.float64))),
+    *(Case(kind, reset, vector=i % 2 == late, dtype=(torch.float32, torch.float64)[late])
+      for kind, (i, reset), late in product(KINDS, enumerate(RESETS), (False, True))),
     *(Case(kind, static=True, learn=learn) for kind in KINDS for learn in (None, ("x",))),
     *(Case(shape=shape) for shape in ((1,), (7,), (1, 1), (3, 64), (17, 65), (2, 3, 5), (4, 100))),
     *(Case(kind, learn=learn, traced=traced) for kind in KINDS for traced in (True, False) for learn in (

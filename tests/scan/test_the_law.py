@@ -1,9 +1,11 @@
 """Every fused kernel against the plain loop: spikes equal, states equal or close, every gradient close."""
 
+from itertools import product
+
 import pytest
 import torch
 
-from ..cases import CELLS, DTYPES, SHAPES, SPIKES
+from ..cases import CELLS, SHAPES, SPIKES
 from ..oracle import assert_same
 from .running import Job, away_from_thresholds, call_of, leaves, outcome, run
 
@@ -13,19 +15,31 @@ def assert_lawful(job: Job) -> None:
     assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("cell", CELLS)
+def alternate(cell: str) -> bool:
+    """For what only every other cell is asked: the resets of a model, with and without delay, are on both sides."""
+    number = [*CELLS].index(cell)
+    return (number + number // 2) % 2 == 1
+
+
+ROWS = [
+    (cell, shape, static, (torch.float32, torch.float64)[static != (shape == "one neuron")])
+    for cell, shape, static in product(CELLS, SHAPES, (False, True))
+    if shape != "one neuron" or static == alternate(cell)
+]
+"""Kernels differ with the dtype, with a static input, and where all parameters are one number, as beside one neuron. A
+cell has three of the eight, the other half of the cells the third otherwise, so that any two of these meet."""
+
+
+@pytest.mark.parametrize(("cell", "shape", "static", "dtype"), ROWS)
 def test_every_cell_at_every_shape(cell, shape, static, dtype):
     steps, size = SHAPES[shape]
-    assert_lawful(Job(CELLS[cell], steps, size, DTYPES[dtype], static=static))
+    assert_lawful(Job(CELLS[cell], steps, size, dtype, static=static))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_single_step_without_a_time_dimension(cell, dtype):
-    assert_lawful(Job(CELLS[cell], None, (4, 6), DTYPES[dtype], traced=False, outputs=("spk", "finals")))
+def test_a_single_step_without_a_time_dimension(cell):
+    dtype = torch.float64 if alternate(cell) else torch.float32
+    assert_lawful(Job(CELLS[cell], None, (4, 6), dtype, traced=False, outputs=("spk", "finals")))
 
 
 @pytest.mark.parametrize("spike", SPIKES)
@@ -42,7 +56,9 @@ def test_gradients_come_from_each_output_alone(cell, outputs):
 
 @pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
 @pytest.mark.parametrize(
-    "learn", [("x",), ("mem",), ("beta",), ("threshold", "beta"), ()], ids=lambda names: "+".join(names) or "nothing"
+    "learn",
+    [("x",), ("mem",), ("beta",), ("threshold", "beta"), (), None],
+    ids=lambda names: "all" if names is None else "+".join(names) or "nothing",
 )
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "two states"])
 def test_only_what_is_learned_gets_a_gradient(cell, learn, static):
