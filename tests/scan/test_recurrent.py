@@ -73,7 +73,8 @@ def tensors_of(case: Case, layer: Any) -> dict[str, Tensor]:
     tensors = {}
     for name, shape in shapes.items():
         fine = torch.randint(-16, 49, shape, generator=draw) / 32
-        tensors[name] = (fine if case.exact else fine + torch.rand(shape, generator=draw) / 32).to(case.dtype)
+        values = fine if case.exact else fine + torch.rand(shape, generator=draw) / 32
+        tensors[name] = values.to(layer.threshold.device, case.dtype)
     tensors |= {name: p.detach() for name, p in layer.named_parameters()}
     for name, t in tensors.items():
         t.requires_grad_(case.learn is None or name in case.learn)
@@ -88,8 +89,8 @@ def run(backend: str, layer: Any, x: Tensor, steps: int) -> tuple[Tensor, ...]:
     return out if isinstance(out, tuple) else (out,)
 
 
-def outcome(backend: str, case: Case) -> Outcome:
-    layer = layer_of(case)
+def outcome(backend: str, case: Case, device: str = "cpu") -> Outcome:
+    layer = layer_of(case).to(device)
     tensors = tensors_of(case, layer)
     for name in layer._state_names():
         setattr(layer, name, tensors[name])
