@@ -56,7 +56,8 @@ def backend_of(layer, x):
 
 def wide() -> nn.Module:
     """Two layers of one kind, which share a recording."""
-    layers = [snn.RLeaky(beta=0.5, linear_features=6, init_hidden=True, learn_beta=True) for _ in range(2)]
+    options = {"linear_features": 6, "init_hidden": True, "learn_beta": True, "learn_threshold": True}
+    layers = [snn.RLeaky(beta=0.5, **options) for _ in range(2)]
     with torch.no_grad():
         for layer in layers:
             for p in layer.recurrent.parameters():
@@ -65,22 +66,21 @@ def wide() -> nn.Module:
 
 
 def test_layers_calls_lengths_and_batches_share_what_is_recorded():
-    """Two calls before one backward, then new weights and another length, then another batch."""
-    net, twin = twins(wide)
-    for number, (steps, batch) in enumerate(((7, 3), (5, 3), (7, 2))):
-        xs = [quarters(steps, batch, 6, seed=2 * number + k).to(DEVICE) for k in range(2)]
-        grads = []
-        for each, backend in ((net, "triton"), (twin, "loop")):
+    """Two calls before one backward, then one with new weights and another length, then another batch."""
+    (net, twin), results = twins(wide), ([], [])
+    for number, (steps, batch, calls) in enumerate(((7, 3, 2), (5, 3, 1), (7, 2, 1))):
+        xs = [quarters(steps, batch, 6, seed=2 * number + k).to(DEVICE) for k in range(calls)]
+        for each, backend, seen in zip((net, twin), ("triton", "loop"), results, strict=True):
             snn.utils.reset(each)
             with snn.backend(backend):
                 outs = [snn.unroll(each, x) for x in xs]
-            grads.append([*outs, *torch.autograd.grad(sum((out**2).sum() for out in outs), list(each.parameters()))])
-        for ours, theirs in zip(*grads, strict=True):
-            assert_close(ours, theirs, "a result", exact=ours.dim() == 3)
+            seen += [*outs, *torch.autograd.grad(sum((out**2).sum() for out in outs), list(each.parameters()))]
         for each in (net, twin):
             with torch.no_grad():
                 for p in each.parameters():
                     p.mul_(0.75)
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours, theirs, "a result", exact=ours.dim() == 3)
     assert graphed._kept.cache_info().misses == 4  # forward and backward, for two sizes of the batch
 
 
