@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import spikeloom as snn
 from spikeloom import surrogate
-from spikeloom.scan import arena, sparse, threads
+from spikeloom.scan import arena, recurrent, sparse, threads
+from spikeloom.scan.loop import Feedback
 
 from ..oracle import Outcome, assert_close, assert_same
 from .running import NEAR, gradients
@@ -269,6 +271,18 @@ def test_a_layer_that_is_not_plain_goes_step_by_step_and_is_told(why: str) -> No
         snn.utils.reset(layer)
         outs.append(run(backend, layer, x, case.steps))
     assert_close(outs[0][0], outs[1][0], "spk", exact=True)
+
+
+def test_autocast_is_that_of_the_device_of_the_state() -> None:
+    layer, before = nn.Linear(7, 7), torch.is_autocast_enabled("cuda")
+    with FakeTensorMode():
+        xs = torch.empty(5, 7), torch.empty(5, 7, device="cuda")
+    try:
+        torch.set_autocast_enabled("cuda", True)
+        told = ["autocast" in str(recurrent.refusals(Feedback(layer), x)) for x in xs]
+    finally:
+        torch.set_autocast_enabled("cuda", before)
+    assert told == [False, True]
 
 
 def test_recurrence_through_a_convolution_goes_step_by_step() -> None:
