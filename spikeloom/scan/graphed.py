@@ -21,7 +21,7 @@ from . import triton_kernels
 from .emit_numba import Variant
 from .kernels import Gradients
 from .recurrent import Plan, placed
-from .replay import captured, replayable
+from .replay import captured, forget, replayable
 
 LONGEST = 32
 """Steps of a graph, a power of two. A plain choice: what it takes to start one is then shared by a hundred kernels."""
@@ -115,6 +115,12 @@ def _kept(make: Callable[[Kind], Any], kind: Kind) -> Any:
 def _recording(make: Callable[[Kind], Any], kind: Kind, like: Tensor) -> Any:
     """One that is kept, unless a graph that is recorded now by others would go on using its memory."""
     return _kept.__wrapped__(make, kind) if captured(like) else _kept(make, kind)
+
+
+def release() -> None:
+    """Let go of all that is kept."""
+    _kept.cache_clear()
+    forget()
 
 
 def _fill(ours: Sequence[Tensor | None], given: Sequence[Tensor | None]) -> None:

@@ -75,3 +75,7 @@ def _place(device: torch.device, stream: int) -> tuple[Any, torch.cuda.Stream]:
     workspace that torch gives to cuBLAS for each stream: its address is recorded, so it may not die with one of them.
     """
     return torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+
+
+forget = _place.cache_clear
+"""To be called when no graph is left: what is recorded from now on has memory of its own."""
