@@ -95,6 +95,7 @@ class _SpikeConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: kernels.Patch) -> Tensor:
         ctx.layer, ctx.patch = "a SpikeConv2d", patch
+        ctx.wants_channels_last = True  # its gradient: who pools the result can write it so at once
         ctx.save_for_backward(x, weight)
         return kernels.convolution(x, weight, bias, patch)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scan import pooling as kernels
+from ..scan.convolution import Pair
 from ..scan.saved import saved_by
 from .skipping import Accelerated, kernels_can
 
@@ -28,18 +29,19 @@ class _Pool(Accelerated):
     def _run(self, input: Tensor) -> Tensor:
         own = self._can(input)
         self.__dict__["path"] = "numba" if own else "torch"
-        return _Pooling.apply(input, self.kind, *self._windows()) if own else self._plain(input)
+        return _Pooling.apply(input, self._windows()) if own else self._plain(input)
 
     def _can(self, x: Tensor) -> bool:
         if not kernels_can(x) or x.dim() != 4 or x.numel() < LEAST_VALUES or _pair(self.padding) != (0, 0):
             return False
-        window, stride = self._windows()
-        left = [size - rows for size, rows in zip(x.shape[2:], window, strict=True)]
+        windows = self._windows()
+        (rows, columns), stride = windows.size, windows.stride
+        left = [x.shape[2] - rows, x.shape[3] - columns]
         beyond = self.ceil_mode and any(more % step for more, step in zip(left, stride, strict=True))
-        return 0 < window[0] * window[1] <= LARGEST_WINDOW and min(*left, *(s - 1 for s in stride)) >= 0 and not beyond
+        return 0 < rows * columns <= LARGEST_WINDOW and min(*left, *(s - 1 for s in stride)) >= 0 and not beyond
 
-    def _windows(self) -> tuple[kernels.Pair, kernels.Pair]:
-        return _pair(self.kernel_size), _pair(self.stride)
+    def _windows(self) -> kernels.Windows:
+        return kernels.Windows(self.kind, _pair(self.kernel_size), _pair(self.stride))
 
 
 class SpikeMaxPool2d(_Pool, nn.MaxPool2d):
@@ -69,7 +71,7 @@ class SpikeAvgPool2d(_Pool, nn.AvgPool2d):
         return self.divisor_override is None and super()._can(x)
 
 
-def _pair(value: Any) -> kernels.Pair:
+def _pair(value: Any) -> Pair:
     """Rows and columns, as torch reads them."""
     first, *rest = value if isinstance(value, tuple | list) else (value,)
     return int(first), int(rest[0] if rest else first)
@@ -77,13 +79,14 @@ def _pair(value: Any) -> kernels.Pair:
 
 class _Pooling(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kind: str, window: kernels.Pair, stride: kernels.Pair) -> Tensor:
-        out, places = kernels.pooled(x, kind, window, stride)
-        ctx.layer, ctx.how, ctx.like = "a pooling layer", (kind, window, stride), kernels.outline(x)
+    def forward(ctx: Any, x: Tensor, windows: kernels.Windows) -> Tensor:
+        out, places = kernels.pooled(x, windows)
+        ctx.layer, ctx.windows, ctx.shape = "a pooling layer", windows, x.shape
+        ctx.channels_last = kernels.lies_last(x) or getattr(x.grad_fn, "wants_channels_last", False)
         ctx.save_for_backward(places)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (places,) = saved_by(ctx)
-        return kernels.pooled_gradient(grad, places, ctx.like, *ctx.how), None, None, None
+        return kernels.pooled_gradient(grad, places, ctx.shape, ctx.windows, ctx.channels_last), None
