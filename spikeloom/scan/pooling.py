@@ -51,12 +51,27 @@ def pooled(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     The second is, for a maximum, which value of its window each is, counted row by row, in bytes; else it is empty.
     """
     channels_last = lies_last(x)
-    shape = windows.result(x.shape)
-    out = arena.images(shape, x, channels_last)
-    count = shape if windows.kind == "maximum" else (0, 0, 0, 0)
-    places = arena.images(count, torch.empty(0, dtype=torch.uint8, device="cpu"), channels_last)
-    _run(windows, channels_last, False, _laid(x, channels_last), out, places)
+    out, places = room_for(windows.result(x.shape), x, windows, channels_last, channels_last)
+    pool(x, windows, out, places, channels_last)
     return out, places
+
+
+def room_for(
+    shape: Sequence[int], like: Tensor, windows: Windows, channels_last: bool, places_last: bool
+) -> tuple[Tensor, Tensor]:
+    """Memory for both, each laid out with the channels last or not."""
+    count = shape if windows.kind == "maximum" else (*shape[:3], 0)
+    places = arena.images(count, torch.empty(0, dtype=torch.uint8, device="cpu"), places_last)
+    return arena.images(shape, like, channels_last), places
+
+
+def pool(x: Tensor, windows: Windows, out: Tensor, places: Tensor, channels_last: bool) -> None:
+    """Write both to memory. The places lie with the channels last or not; the result may lie otherwise."""
+    same = lies_last(out) == channels_last
+    to = out if same else arena.images(out.shape, out, channels_last)
+    _run(windows, channels_last, False, _laid(x, channels_last), to, places)
+    if not same:
+        out.copy_(to)
 
 
 def pooled_gradient(
