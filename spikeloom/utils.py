@@ -12,7 +12,7 @@ from .layers import SEES_TIME
 from .network import Summary as Summary
 from .network import recomputing as recomputing
 from .network import summary as summary
-from .scan import arena, heap
+from .scan import arena, graphed, heap
 
 
 def reset(net: nn.Module) -> None:
@@ -70,12 +70,13 @@ def free_memory() -> None:
 
     The blocks behind large results are kept when these die, to be used again (1 GiB at most); and the C library keeps
     what was freed between things that live. Results that still exist are left alone. The next large ones take fresh
-    memory, which is slower the first time.
+    memory, which is slower the first time. On a GPU the recorded steps of wide recurrent layers go, too.
 
         >>> import spikeloom as snn
         >>> snn.utils.free_memory()
     """
     arena.release()
+    graphed.release()
     heap.trim()
 
 

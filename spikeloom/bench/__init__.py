@@ -14,14 +14,14 @@ from .lstm import LSTMS
 from .neurons import NEURONS
 from .parallel import PARALLEL
 from .quant import QUANT
-from .recurrent import RECURRENT
+from .recurrent import RECURRENT, RECURRENT_WIDE
 from .runner import Case
 from .start import START
 from .threads import THREADS
 from .tutorial import TUTORIAL
 
 SUITE = (LEAKY, STEP, LONG, *FEEDFORWARD, TUTORIAL, RECURRENT, LATENCY)
-EVERY = (*SUITE, HALF, *NEURONS, *LSTMS, *PARALLEL, *LOSSES, QUANT, THREADS, START)
+EVERY = (*SUITE, RECURRENT_WIDE, HALF, *NEURONS, *LSTMS, *PARALLEL, *LOSSES, QUANT, THREADS, START)
 CASES: Mapping[str, Case] = {case.name: case for case in EVERY}
-ON_GPU = (LEAKY, STEP, HALF, LINEAR, INFERENCE, CONVOLUTION, RECURRENT)
+ON_GPU = (LEAKY, STEP, HALF, LINEAR, INFERENCE, CONVOLUTION, RECURRENT, RECURRENT_WIDE, START)
 """Those that can run on a GPU."""

@@ -17,7 +17,7 @@ from .peers import Neurons, by_library
 from .result import Shape
 from .runner import Case, Outcome, Run, installed
 
-DENSITY, HIDDEN, BETA = 0.02, 256, 0.5
+DENSITY, HIDDEN, WIDE, BETA = 0.02, 256, 2048, 0.5
 
 
 def events(shape: Shape) -> Tensor:
@@ -25,26 +25,26 @@ def events(shape: Shape) -> Tensor:
     return spikes(shape, DENSITY)
 
 
-def network(library: ModuleType, x: Tensor) -> nn.Sequential:
+def network(library: ModuleType, hidden: int, x: Tensor) -> nn.Sequential:
     """The layers, the same each time, with weights under which about as many neurons fire as inputs do.
 
     Weights are multiples of 1/64 and beta is 1/2, so that most sums are exact: the spikes do not hang on their order.
     """
-    return drawn(library.RLeaky(beta=BETA, linear_features=HIDDEN, init_hidden=True), x)
+    return drawn(library.RLeaky(beta=BETA, linear_features=hidden, init_hidden=True), x)
 
 
 def drawn(neuron: Any, x: Tensor) -> nn.Sequential:
     """A Linear and neurons with a Linear of their own, `recurrent`."""
-    exact(nn.Sequential(linear := nn.Linear(x.shape[-1], HIDDEN)), (2.75,))
+    exact(nn.Sequential(linear := nn.Linear(x.shape[-1], neuron.recurrent.out_features)), (2.75,))
     exact(nn.Sequential(neuron.recurrent), (1.5,))
     return nn.Sequential(linear, neuron)
 
 
-def unrolled(accelerated: bool) -> Callable[[Tensor], Run]:
+def unrolled(hidden: int, accelerated: bool) -> Callable[[Tensor], Run]:
     """One call over all time."""
 
     def prepare(x: Tensor) -> Run:
-        net = snn.accelerate(network(snn, x), accelerated)
+        net = snn.accelerate(network(snn, hidden, x), accelerated)
 
         def run() -> Outcome:
             snn.utils.reset(net)
@@ -55,11 +55,11 @@ def unrolled(accelerated: bool) -> Callable[[Tensor], Run]:
     return prepare
 
 
-def stepped(library: str) -> Callable[[Tensor], Run]:
+def stepped(hidden: int, library: str) -> Callable[[Tensor], Run]:
     """The loop over time that snnTorch's tutorials write."""
 
     def prepare(x: Tensor) -> Run:
-        net = network(installed(library), x)
+        net = network(installed(library), hidden, x)
         neuron: Any = net[1]
 
         def run() -> Outcome:
@@ -74,9 +74,9 @@ def stepped(library: str) -> Callable[[Tensor], Run]:
 class Recurrent(nn.Module):
     """Another library's neurons, whose spikes come back at the next step through a Linear."""
 
-    def __init__(self, neurons: Neurons) -> None:
+    def __init__(self, neurons: Neurons, hidden: int) -> None:
         super().__init__()
-        self.recurrent = nn.Linear(HIDDEN, HIDDEN)
+        self.recurrent = nn.Linear(hidden, hidden)
         self.neurons = neurons
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,15 +89,15 @@ class Recurrent(nn.Module):
         return torch.stack(spikes)
 
 
-def another(make: Callable[[float], Neurons], x: Tensor) -> Run:
+def another(hidden: int, make: Callable[[float], Neurons], x: Tensor) -> Run:
     """Another library's neurons, the Linear of the input over all steps in one product."""
-    net = drawn(Recurrent(make(BETA)), x)
+    net = drawn(Recurrent(make(BETA), hidden), x)
     return lambda: outcome(lambda: net(x), net)
 
 
-def floor(x: Tensor) -> Run:
+def floor(hidden: int, x: Tensor) -> Run:
     """The one product that skips nothing: the gradients of all steps times the recurrent weights, at once."""
-    grads, weight = torch.rand(x.shape[0] * x.shape[1], HIDDEN), torch.rand(HIDDEN, HIDDEN)
+    grads, weight = torch.rand(x.shape[0] * x.shape[1], hidden), torch.rand(hidden, hidden)
     out = torch.empty_like(grads)
 
     def run() -> Outcome:
@@ -107,34 +107,42 @@ def floor(x: Tensor) -> Run:
     return run
 
 
-def layers(x: Tensor) -> str:
+def layers(hidden: int, x: Tensor) -> str:
     """How many neurons fire, and what runs the layers, so that a slow result explains itself."""
-    net = snn.accelerate(network(snn, x))
+    net = snn.accelerate(network(snn, hidden, x))
     with torch.no_grad():
         fired = float(snn.unroll(net, x).mean())
     return f"not zero: input {float(x.mean()):.1%}, layer 1 {fired:.1%}\n{ACCELERATED}:\n{snn.explain(net, x)}"
 
 
-RECURRENT = Case(
-    name="recurrent",
-    title=f"Linear and RLeaky of {HIDDEN} neurons over [T, B, N], {DENSITY:.0%} of it spikes, forward and backward",
-    label="Linear + RLeaky [{T}, {B}, {N}], 2 % spikes, training",
-    axes=TX,
-    shapes=((250, 64, 700), (100, 32, 700)),
-    small=(20, 4, 70),
-    inputs=events,
-    contestants={
-        ACCELERATED: unrolled(True),
-        UNROLLED: unrolled(False),
-        STEPPED: stepped("spikeloom"),
-        PEER: stepped("snntorch"),
-        FLOOR: floor,
-    },
-    reference=STEPPED,
-    ours=ACCELERATED,
-    floor=FLOOR,
-    unchecked=(FLOOR,),
-    peers=by_library(lambda make: partial(another, make)),
-    remarks=layers,
-    memory=True,
-)
+def recurrent(hidden: int, name: str, shapes: tuple[Shape, ...], label: str = "") -> Case:
+    """The case with so many neurons."""
+    return Case(
+        name=name,
+        title=f"Linear and RLeaky of {hidden} neurons over [T, B, N], {DENSITY:.0%} of it spikes, forward and backward",
+        label=label,
+        axes=TX,
+        shapes=shapes,
+        small=(20, 4, 70),
+        inputs=events,
+        contestants={
+            ACCELERATED: unrolled(hidden, True),
+            UNROLLED: unrolled(hidden, False),
+            STEPPED: stepped(hidden, "spikeloom"),
+            PEER: stepped(hidden, "snntorch"),
+            FLOOR: partial(floor, hidden),
+        },
+        reference=STEPPED,
+        ours=ACCELERATED,
+        floor=FLOOR,
+        unchecked=(FLOOR,),
+        peers=by_library(lambda make: partial(another, hidden, make)),
+        remarks=partial(layers, hidden),
+        memory=True,
+    )
+
+
+LABEL = "Linear + RLeaky [{T}, {B}, {N}], 2 % spikes, training"
+RECURRENT = recurrent(HIDDEN, "recurrent", ((250, 64, 700), (100, 32, 700)), LABEL)
+RECURRENT_WIDE = recurrent(WIDE, "recurrent-wide", ((250, 64, 700), (25, 64, 700)))
+"""So many neurons that on a GPU their steps are recorded."""

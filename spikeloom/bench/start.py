@@ -23,18 +23,28 @@ import {library}
 print(json.dumps({{"seconds": time.perf_counter() - begun}}))
 """
 
-FIRST_CALL = """
+CALLS = """
 import json, time, torch
 import spikeloom as snn
-x = torch.full((20, 4, 32), 0.3, requires_grad=True)
-begun = time.perf_counter()
-spk, mem = snn.unroll(snn.Leaky(beta=0.9), x)
-spk.sum().backward()
-print(json.dumps({"seconds": time.perf_counter() - begun, "spikes": int(spk.sum())}))
+
+def call(steps):
+    x = torch.full((steps, 4, 32), 0.3, requires_grad=True, device="{device}")
+    lif = snn.Leaky(beta=0.9).to(x.device)
+    float(x.sum())
+    begun = time.perf_counter()
+    spk, mem = snn.unroll(lif, x)
+    spk.sum().backward()
+    float(x.grad.sum())
+    return {{"seconds": time.perf_counter() - begun, "spikes": int(spk[:20].sum())}}
+
+calls = [call(20 + more) for more in range({more} + 1)]
+seconds = sum(timed["seconds"] for timed in calls[{more} > 0:])
+print(json.dumps({{"seconds": seconds, "spikes": calls[0]["spikes"]}}))
 """
 
 OURS, THEIRS = "import spikeloom", "import snntorch"
 FIRST_EMPTY, FIRST_FILLED = "first call, no kernels on disk", "first call, kernels on disk"
+TEN_MORE = "ten calls after it, of other lengths"
 
 
 def own_cache(shape: Shape) -> str:
@@ -48,7 +58,7 @@ def in_fresh_process(code: str, cache: str) -> Outcome:
     """What a new interpreter prints as JSON, with its kernels in `cache`. Starting Python and torch is not timed."""
     place = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, (place, os.environ.get("PYTHONPATH"))))
-    env = os.environ | {"SPIKELOOM_CACHE_DIR": cache, "PYTHONPATH": paths}
+    env = os.environ | {"SPIKELOOM_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache, "PYTHONPATH": paths}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     if done.returncode:
         raise RuntimeError(f"a fresh interpreter failed:\n{done.stderr}")
@@ -62,18 +72,29 @@ def importing(library: str, cache: str) -> Run:
     return partial(in_fresh_process, IMPORT.format(library=library), cache)
 
 
+def calls(more: int = 0) -> str:
+    """Forward and backward of a Leaky on the device of the run: once, or so many times after that."""
+    return CALLS.format(device=torch.get_default_device().type, more=more)
+
+
 def first_call(cache: str) -> Run:
-    """Forward and backward of a Leaky in a process that has done nothing yet, its kernels compiled by another."""
-    in_fresh_process(FIRST_CALL, cache)
-    return partial(in_fresh_process, FIRST_CALL, cache)
+    """In a process that has done nothing yet, its kernels compiled by another."""
+    in_fresh_process(calls(), cache)
+    return partial(in_fresh_process, calls(), cache)
+
+
+def ten_more(cache: str) -> Run:
+    """Later in such a process: this long if nothing is compiled again."""
+    return partial(in_fresh_process, calls(more=10), cache)
 
 
 def very_first_call(cache: str) -> Run:
     """The same with an empty kernel cache."""
+    code = calls()
 
     def run() -> Outcome:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
-            return in_fresh_process(FIRST_CALL, empty)
+            return in_fresh_process(code, empty)
 
     return run
 
@@ -90,6 +111,7 @@ START = Case(
         THEIRS: partial(importing, "snntorch"),
         FIRST_EMPTY: very_first_call,
         FIRST_FILLED: first_call,
+        TEN_MORE: ten_more,
     },
     reference=FIRST_EMPTY,
     ours=FIRST_FILLED,

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from . import recurrent
-from .emit_numba import HALVES, Variant, word_of
+from .arena import SMALLEST
+from .emit_numba import HALVES, Variant, room_for, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback
-from .program import Constants, Program, read_states, reads_input
+from .program import Constants, Program, read_states, reads_input, runs_quickly
 
 
 @dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
@@ -49,6 +50,8 @@ def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -
     kinds = _kinds(params, learning, call.states[0].dim())
     grad = _input_gradient(call) if learning else ""
     kept = _kept_states(call, kinds, grad)
+    if machine == "numba" and _made_again(call, kept, grad):
+        kept = "r" * len(kept)
     if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
         kept = kept.replace("s", "1")
     return Variant(dtype, kinds, kept, grad, machine)
@@ -108,3 +111,18 @@ def _kept_states(call: Call, kinds: str, grad: str) -> str:
         return call.program.every_state
     kept = read_states(call.program.key, kinds, grad)
     return "c" * len(kept) if call.x.dtype in HALVES and kept.strip("0") else kept
+
+
+LEAST_ROOM = 256
+"""Elements of a block for each state, below which a trace that is written and read costs less than states that are made
+again (the measurements are in docs/engine.md)."""
+
+
+def _made_again(call: Call, kept: str, grad: str) -> bool:
+    """Whether the backward makes the states again: those of a static input, where that is faster than a large trace."""
+    if not grad or call.traced or call.mem_feedback is not None or call.steps is None or len(call.x) == call.steps:
+        return False
+    states, each = len(kept), call.x.element_size()
+    saved = (states - kept.count("0")) * call.steps * call.x.nbytes
+    roomy = room_for(call.steps, states, each) >= LEAST_ROOM * states
+    return saved >= SMALLEST and roomy and runs_quickly(call.program.key)

@@ -8,6 +8,8 @@ of a block, is what the compiler vectorises. Every operation stands in the sourc
 Memory per element and step, in words of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, 1 written (gradient of the input).
+Where the input is constant in time, states need not be saved: a block of the backward runs the forward again, and keeps
+them in the second-level cache.
 What is constant in time (a static input, the gradient of a sum) is one row, read with time stride 0.
 
 Several inputs lie in one tensor, [B, inputs * width], where width is prod(N): for each row of the batch one after the
@@ -25,6 +27,15 @@ from .program import Derivation
 from .trace import Symbol, needed
 
 BLOCK = 4096  # elements: two to four rows of 16 KB fit the first-level cache; smaller blocks lost 10 to 60 %
+
+ROOM = 512 << 10  # bytes of states that a block makes again: a part of the second-level cache of one core
+
+
+def room_for(steps: int, states: int, size: int) -> int:
+    """How many elements of so many bytes have room for their states of all steps: those of a block that makes them
+    again."""
+    return min(BLOCK, ROOM // (steps * states * size) // 64 * 64)
+
 
 TEMPLATES: Mapping[str, str] = {
     "add": "{} + {}",
@@ -73,7 +84,8 @@ class Variant:
         traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
             c if it is kept at one step in `emit_triton.SPAN`, and the others are rebuilt from the input, on Triton;
             n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
-            Then nothing is carried to its gradient, nor added to those of the parameters.
+            Then nothing is carried to its gradient, nor added to those of the parameters;
+            r for all of them if none is kept, and the backward makes them again from a static input, on Numba.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
             "back": that of a recurrent neuron, see `emit_recurrent`.
         machine: whose kernel: "numba", "triton" on a GPU, or "interpreter", Triton's, on the CPU.
@@ -99,7 +111,12 @@ class Variant:
     @cached_property
     def forward(self) -> "Variant":
         """The same without what matters to the backward alone, so that training and inference share a kernel."""
-        return Variant(self.dtype, self.params.lower(), self.traced, "", self.machine)
+        return Variant(self.dtype, self.params.lower(), self.traced.replace("r", "0"), "", self.machine)
+
+    @property
+    def again(self) -> bool:
+        """Whether the backward makes the states again."""
+        return "r" in self.traced and self.grad != ""
 
     @staticmethod
     @cache
@@ -132,7 +149,7 @@ def forward_words(states: int, params: int, inputs: int = 1) -> list[str]:
     ]
 
 
-def backward_words(states: int, params: int, inputs: int = 1) -> list[str]:
+def backward_words(states: int, params: int, inputs: int = 1, again: bool = False) -> list[str]:
     """The arguments of a backward kernel, in order."""
     return [
         *("steps", "size", "team", "x", "x_stride", "dx", "grad0", "grad0_stride"),
@@ -140,6 +157,7 @@ def backward_words(states: int, params: int, inputs: int = 1) -> list[str]:
         *(word for k in range(states) for word in (f"grad{k + 1}", f"grad{k + 1}_stride")),
         *(f"{kind}{k}" for k in range(params) for kind in ("param", "total")),
         *(["width"] if inputs > 1 else []),
+        *(["room"] if again else []),
     ]
 
 
@@ -150,6 +168,7 @@ BODY = """{uniforms}
     while low < end:
         high = min(low + {block}, end)
 {row}
+{again}
         for {time}:
 {rows}
             for m in range(low, high):
@@ -173,11 +192,12 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     """
     inputs = len(derivation.trace.inputs)
     count = len(derivation.trace.states), len(variant.params), inputs
-    words = backward_words(*count) if variant.grad else forward_words(*count)
+    words = backward_words(*count, variant.again) if variant.grad else forward_words(*count)
     part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
     rows, source = lines(part.rows, 3), lines(part.body, 4)
     row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
-    body = BODY.format(block=BLOCK, row=row, uniforms=uniforms, time=part.time, rows=rows, body=source)
+    block, again = ("room", lines(_again(derivation, variant), 2)) if variant.again else (BLOCK, "")
+    body = BODY.format(block=block, row=row, uniforms=uniforms, again=again, time=part.time, rows=rows, body=source)
     return module_source(title, variant.dtype, words, body, team, cached)
 
 
@@ -264,16 +284,18 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     nodes = derivation.pulled(variant.params, variant.grad)
     reads = set(nodes)
 
+    kept, width = ("again", "room") if variant.again else ("trace", "size")
+
     rows, body = [], []
     if not reads.isdisjoint(step.inputs):
         rows.append("x_t = x + SIZE * t * x_stride")
     body += [f"{name(x)} = load(x_t, {place})" for x, place in zip(step.inputs, places, strict=True) if x in reads]
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
         if old in reads:
-            rows.append(f"state{k}_t = trace{k} + SIZE * (t - 1) * size if t > 0 else initial{k}")
+            rows.append(f"state{k}_t = {kept}{k} + SIZE * (t - 1) * {width} if t > 0 else initial{k}")
             body.append(f"state{k}_m = load(state{k}_t, m)")
         if new in reads and new not in step.states:
-            rows.append(f"new{k}_t = trace{k} + SIZE * t * size")
+            rows.append(f"new{k}_t = {kept}{k} + SIZE * t * {width}")
             body.append(f"new{k}_m = load(new{k}_t, m)")
     for k, g in enumerate(derivation.cotangents):
         if g in reads:
@@ -297,3 +319,25 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
         if kind.isupper() and (alone or g is not None)
     ]
     return Part(_uniforms(variant), "t in range(steps - 1, -1, -1)", rows or ["pass"], body)
+
+
+def _again(derivation: Derivation, variant: Variant) -> list[str]:
+    """The forward of a block once more, its states to the block's own memory: `trace` holds that of all threads, rows
+    of `room` elements for each step of each thread."""
+    name, states = Names(derivation, recalled=False), range(len(derivation.trace.states))
+    _, *new = derivation.forward
+    rows = ["x_t = x + SIZE * t * x_stride"]
+    rows += [f"state{k}_t = again{k} + SIZE * (t - 1) * room if t > 0 else initial{k}" for k in states]
+    rows += [f"new{k}_t = again{k} + SIZE * t * room" for k in states]
+    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
+    body = [f"{name(x)} = load(x_t, {place})" for x, place in inputs]
+    body += [*(f"state{k}_m = load(state{k}_t, m)" for k in states), *_per_element(variant)]
+    body += name.assign(needed(new, frozenset(derivation.hoisted)))
+    body += [f"store(new{k}_t, m, {name(new[k])})" for k in states]
+    return [
+        *(f"again{k} = trace{k} + SIZE * (me * steps * room - low)" for k in states),
+        "for t in range(steps):",
+        *(f"    {row}" for row in rows),
+        "    for m in range(low, high):",
+        *(f"        {line}" for line in body),
+    ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import arena, threads
-from .emit_numba import Variant, emit
+from .emit_numba import Variant, emit, room_for
 from .emit_recurrent import emit_recurrent
 from .numba_module import compiled
 from .program import program_of
@@ -145,7 +145,7 @@ def _forward(
 def all_traces(traced: str, spk: Tensor, stored: Sequence[Tensor]) -> list[Tensor | None]:
     """A sequence for each state (see `Variant.traced`): one of those stored, the spikes, or None."""
     left = list(stored)
-    return [None if letter == "0" else spk if letter == "s" else left.pop(0) for letter in traced]
+    return [None if letter in "0r" else spk if letter == "s" else left.pop(0) for letter in traced]
 
 
 def by_themselves(outs: Outputs) -> list[Tensor]:
@@ -189,7 +189,7 @@ def backward(
         spare: whether this is the last use of the traces of a forward that was told the same.
     """
     variant = Variant.parse(code)
-    order = next((Order.of(trace) for trace in traces if trace is not None), Order())
+    order = next((Order.of(t) for t in (*traces, x if variant.again else None) if t is not None), Order())
     given, states = states[0].shape, [order.turned(state) for state in states]
     like = states[0]
     shape = like.shape
@@ -214,8 +214,13 @@ def backward(
     ]
     totals = [like.new_zeros(shape) if kind.isupper() else None for kind in variant.params]
     words = [steps, shape.numel(), 0, *read(x), address(dx), *read(grad_spk)]
+    room = room_for(steps, len(states), like.element_size()) if variant.again else 0
+    if room:
+        count = threads.team_size(steps * shape.numel())
+        traces = [arena.empty((count, steps, room), like) for _ in states]
     for initial, trace, carry in zip(states, traces, carries, strict=True):
-        olds = [initial.contiguous(), zero if trace is None else order.turned(trace).contiguous()]
+        trace = zero if trace is None else trace if room else order.turned(trace).contiguous()
+        olds = [initial.contiguous(), trace]
         held += olds
         words += [*map(address, olds), carry.data_ptr()]
     for g in grad_traces:
@@ -223,7 +228,7 @@ def backward(
     for p, kind, total in zip(params, variant.params, totals, strict=True):
         held.append(spread(order.spread(p, given), kind, shape))
         words += [held[-1].data_ptr(), address(total)]
-    kernel(key, variant).run(words)
+    kernel(key, variant).run([*words, room] if room else words)
     sums = [
         None if total is None else sum_to(order.back(total).contiguous(), p)
         for total, p in zip(totals, params, strict=True)

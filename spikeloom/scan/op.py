@@ -69,7 +69,7 @@ def _keep(
     key, code, ctx.layer, steps = call
     ctx.call, ctx.states = (key, code, steps), len(states)
     variant = Variant.parse(code)
-    ctx.reads_input = bool(variant.grad) and (reads_input(key) or "c" in variant.traced)
+    ctx.reads_input = bool(variant.grad) and (reads_input(key) or not {"c", "r"}.isdisjoint(variant.traced))
     spk, finals, traces = outs
     ctx.own = [trace is not None and trace is not spk for trace in traces]  # which are outputs by themselves
     if steps == 1 and not any(ctx.own):

@@ -238,3 +238,13 @@ def reads_input(key: str) -> bool:
     """Whether the backward of a program reads its input, which then has to be saved."""
     derivation = program_of(key).derivation
     return derivation is not None and derivation.needs_input
+
+
+ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
+
+
+@cache
+def runs_quickly(key: str) -> bool:
+    """Whether a step takes less time than memory does: it has no elementary functions."""
+    derivation = program_of(key).derivation
+    return derivation is not None and ELEMENTARY.isdisjoint(node.op for node in needed(derivation.forward))

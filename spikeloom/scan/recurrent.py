@@ -37,7 +37,7 @@ def refusals(feedback: Feedback, x: Tensor) -> list[str]:
         why.append(f"the recurrent weight is {told}, the state {x.dtype} on {x.device}")
     if layer.weight.shape != (x.shape[-1],) * 2:
         why.append(f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons")
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu"):
         why.append("autocast is on, and lowers the precision of the recurrent layer")
     return why
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scoped import Scoped
-from . import driven, op, recurrent, single, triton_module, triton_recurrent
+from . import driven, op, recurrent, replay, single, triton_module, triton_recurrent
 from .call import Call, recurrent_plan, step_letters, variant_of
 from .emit_numba import FLOATS, HALVES, Variant, word_of
 from .linear_maps import MemFeedback
@@ -154,12 +154,21 @@ def _triton_step_refusals(call: Call) -> list[str]:
 
 
 def _triton_fused_refusals(call: Call) -> list[str]:
+    return _triton_whole_refusals(call, triton_recurrent.refusals)
+
+
+def _triton_recorded_refusals(call: Call) -> list[str]:
+    return _triton_whole_refusals(call, replay.refusals)
+
+
+def _triton_whole_refusals(call: Call, more: Callable[[Tensor], list[str]]) -> list[str]:
+    """Why no scan takes all steps of a call; `more` has those of one kind of recurrent scan, for its first state."""
     why = _triton_step_refusals(call)
     if why or call.feedback is None or call.steps is None:
         return why
     if torch.compiler.is_compiling():
         return [COMPILED_RECURRENCE]
-    return recurrent.refusals(call.feedback, call.states[0]) or triton_recurrent.refusals(call.states[0].shape[-1])
+    return recurrent.refusals(call.feedback, call.states[0]) or more(call.states[0])
 
 
 def run_triton(call: Call) -> Trajectory:
@@ -203,11 +212,16 @@ def _run_steps(call: Call) -> Trajectory:
     return _looped(call, partial(_one_step, call, call.program.hoist(call.params)))
 
 
-def _run_recurrent(call: Call, layer: nn.Module) -> Trajectory:
+def _run_recorded(call: Call) -> Trajectory:
+    assert call.feedback is not None
+    return _run_recurrent(call, call.feedback.layer, partial(triton_recurrent.scan, recorded=True))
+
+
+def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = triton_recurrent.scan) -> Trajectory:
     assert isinstance(layer, nn.Linear)
     params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
     plan = recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
-    scan = triton_recurrent.scan if on_triton else recurrent.scan
+    scan = on_gpu if on_triton else recurrent.scan
     spk, finals, traces = scan(plan, call.x, layer, call.states, params)
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
@@ -266,6 +280,7 @@ LADDER: tuple[Backend, ...] = (
     Backend("numba", _fused_refusals, _widened(_run_numba)),
     Backend("numba, step by step", _step_refusals, _widened(_run_steps)),
     Backend("triton", _triton_fused_refusals, run_triton, off_the_cpu),
+    Backend("triton, recorded", _triton_recorded_refusals, _run_recorded, off_the_cpu),
     Backend("triton, step by step", _triton_step_refusals, _run_triton_steps, off_the_cpu),
     Backend("loop", lambda call: [], _widened(_run_loop)),
 )

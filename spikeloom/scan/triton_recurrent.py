@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import graphed
 from .emit_numba import Variant
 from .emit_triton_recurrent import emit_triton_recurrent
 from .kernels import Gradients, rows
@@ -24,9 +25,9 @@ WIDEST = 1024
 not been measured."""
 
 
-def refusals(width: int) -> list[str]:
-    """Why a layer of so many neurons goes step by step."""
-    if width <= WIDEST:
+def refusals(spk: Tensor) -> list[str]:
+    """Why the kernel does not take a layer of such spikes, [*S]."""
+    if (width := spk.shape[-1]) <= WIDEST:
         return []
     return [f"the recurrent kernel takes up to {WIDEST} neurons, whose weights stay in the cache, got {width}"]
 
@@ -39,13 +40,19 @@ def _kernel(key: str, code: str) -> Launch:
     return Launch(emit_triton_recurrent(program.derivation, Variant.parse(code), title), ROWS)
 
 
-def scan(plan: Plan, x: Tensor, layer: nn.Linear, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outs:
-    """Run the program over time, fed back through the layer; see `recurrent.scan`."""
-    count = len(states) - 1
+def scan(
+    plan: Plan, x: Tensor, layer: nn.Linear, states: Sequence[Tensor], params: Sequence[Tensor], recorded: bool = False
+) -> Outs:
+    """Run the program over time, fed back through the layer; see `recurrent.scan`.
+
+    Args:
+        recorded: whether by steps that are recorded and replayed, instead of by one kernel.
+    """
+    count, forward = len(states) - 1, graphed.forward if recorded else _forward
     if plan.variant.grad:
-        spk, *rest = _Recurrent.apply(plan, count, x, layer.weight, layer.bias, *states, *params)
+        spk, *rest = _Recurrent.apply(plan, count, recorded, x, layer.weight, layer.bias, *states, *params)
     else:
-        spk, *rest = _forward(plan, x, layer.weight, layer.bias, states, params)[0]
+        spk, *rest = forward(plan, x, layer.weight, layer.bias, states, params)[0]
     return spk, [spk[-1].clone() if plan.steps else states[0], *rest[:count]], rest[count:]
 
 
@@ -54,11 +61,18 @@ class _Recurrent(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, plan: Plan, count: int, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Tensor
+        ctx: Any,
+        plan: Plan,
+        count: int,
+        recorded: bool,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         states, params = rest[: count + 1], rest[count + 1 :]
-        outs, current = _forward(plan, x, weight, bias, states, params)
-        ctx.plan, ctx.layer, ctx.count, ctx.dtype = plan, plan.layer, count, x.dtype
+        outs, current = (graphed.forward if recorded else _forward)(plan, x, weight, bias, states, params)
+        ctx.plan, ctx.layer, ctx.count, ctx.dtype, ctx.recorded = plan, plan.layer, count, x.dtype, recorded
         spk, traces = outs[0], outs[1 + count :]
         ctx.save_for_backward(weight, spk if plan.weight_learns else None, current, *states, *traces, *params)
         ctx.set_materialize_grads(False)
@@ -70,17 +84,16 @@ class _Recurrent(torch.autograd.Function):
         weight, spk, current, first, *saved = saved_by(ctx)
         states, left = saved[:n], iter(saved[n:])
         traces = placed(plan, left)
-        g = _backward(plan, weight, current, states, traces, list(left), grads)
+        g = (graphed.backward if ctx.recorded else _backward)(plan, weight, current, states, traces, list(left), grads)
         assert g.x is not None
-        back = g.x[0] @ weight if plan.steps else torch.zeros_like(first)
         dx = {"each": g.x, "sum": g.x.sum(0, keepdim=True), "none": None}[plan.x_grad]
         dx = None if dx is None else dx.to(ctx.dtype)
         flat, dweight = g.x.reshape(-1, len(weight)), None
         if plan.weight_learns:
             before = torch.cat((first.unsqueeze(0), spk))[: plan.steps].reshape(-1, len(weight))
             dweight = flat.t() @ before
-        dbias = flat.sum(0) if ctx.needs_input_grad[4] else None
-        return (None, None, dx, dweight, dbias, back, *g.states, *g.params)
+        dbias = flat.sum(0) if ctx.needs_input_grad[5] else None
+        return (None, None, None, dx, dweight, dbias, *g.states, *g.params)
 
 
 def _forward(
@@ -108,7 +121,8 @@ def _backward(
     params: Sequence[Tensor],
     grads: Sequence[Tensor | None],
 ) -> Gradients:
-    """The adjoint scan: `Gradients` with those of the currents at every step as that of the input."""
+    """The adjoint scan: `Gradients` with those of the currents at every step as that of the input, and of the first
+    spikes before those of the program's states."""
     variant, like, n = plan.variant, states[0], len(states)
     zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
     grad_spk, *grad_finals = grads[: 1 + n]
@@ -123,7 +137,8 @@ def _backward(
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
     run(_kernel(plan.key, variant.code), given, like, given["rows"])
     sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
-    return Gradients(dx, carries, sums)
+    back = dx[0] @ weight if plan.steps else zero
+    return Gradients(dx, [back, *carries], sums)
 
 
 def _sizes(plan: Plan, matrix: Tensor, like: Tensor) -> dict[str, Any]:

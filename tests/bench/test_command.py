@@ -16,7 +16,7 @@ from spikeloom.bench.leaky import FLOOR, LEAKY, PEER, STEPPED, UNROLLED
 from spikeloom.bench.memory import peak_of, peaks
 from spikeloom.bench.page import told
 from spikeloom.bench.result import Result, load, store
-from spikeloom.bench.start import FIRST_CALL, OURS, START, in_fresh_process
+from spikeloom.bench.start import OURS, START, calls, in_fresh_process
 from spikeloom.bench.threads import THREADS
 from spikeloom.scan import threads
 
@@ -107,7 +107,7 @@ def test_threads_leave_the_limit_as_it_was(capsys):
 
 
 def test_start_runs_in_processes_of_its_own(tmp_path):
-    found = in_fresh_process(FIRST_CALL, str(tmp_path))
+    found = in_fresh_process(calls(more=1), str(tmp_path))
     assert found["spikes"] > 0
     assert list(tmp_path.glob("*.py")), "its kernels are in the directory that was given"
     cache = START.inputs(())
@@ -156,11 +156,11 @@ def test_a_device_that_is_not_there_is_a_sentence(monkeypatch, capsys):
 
 
 def test_a_case_that_is_not_for_a_gpu_is_a_sentence(capsys):
-    assert main(["bench", "--device", "cuda", "--case", "start"]) == 1
-    assert "got the case start; give one of leaky, step, half" in capsys.readouterr().err
+    assert main(["bench", "--device", "cuda", "--case", "threads"]) == 1
+    assert "got the case threads; give one of leaky, step, half" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("case", registry.ON_GPU, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in registry.ON_GPU if case is not START], ids=lambda case: case.name)
 def test_inputs_are_made_on_the_device_of_the_run(case, monkeypatch):
     for module in (leaky, networks):  # "meta" stands for a device here, and has no random numbers
         monkeypatch.setattr(module, "draw", lambda seed: None)

@@ -37,7 +37,9 @@ def run(net, x, unroll):
 def test_compiled_whole_it_gives_the_same_results_and_gradients(network, backend, steps):
     net, twin = twins(NETWORKS[network])
     x = quarters(4, 6) if steps else quarters(5, 4, 6)
-    compiled = torch.compile(lambda x: snn.unroll(net, x, steps=steps), fullgraph=True, backend=backend)
+    # the mode that records CUDA graphs where there is a GPU; plain inductor on the CPU
+    options = {"mode": "reduce-overhead"} if (steps, backend) == (5, "inductor") else {"backend": backend}
+    compiled = torch.compile(lambda x: snn.unroll(net, x, steps=steps), fullgraph=True, **options)
     got, wanted = run(net, x, compiled), run(twin, x, lambda x: snn.unroll(twin, x, steps=steps))
     assert torch.equal(got[0], wanted[0])
     for ours, theirs in zip(got[1:], wanted[1:], strict=True):

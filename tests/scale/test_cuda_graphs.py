@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
-from spikeloom.scan import triton_kernels, triton_module, triton_recurrent
+from spikeloom.scan import graphed, replay, triton_kernels, triton_module, triton_recurrent
 
 from ..network.networks import quarters, twins
 from ..oracle import assert_close
@@ -41,6 +41,7 @@ def recurrent() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "recurrent": recurrent,
     "wide": recurrent,
+    "wide, within a graph": recurrent,
     "learning": lambda: behind_linear(snn.Leaky(beta=0.9, learn_beta=True, learn_threshold=True, init_hidden=True)),
     "two states": lambda: behind_linear(snn.Synaptic(alpha=0.9, beta=0.8, init_hidden=True, output=True)),
     "constants": lambda: behind_linear(snn.Lapicque(beta=0.9, init_hidden=True, output=True)),
@@ -76,17 +77,21 @@ def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monk
     for module in (triton_kernels, triton_recurrent):
         monkeypatch.setattr(module, "run", lambda *given: None)
     monkeypatch.setattr(triton_module, "refusals", lambda *given: [])
-    monkeypatch.setattr(triton_recurrent, "WIDEST", 4 if network == "wide" else 8)
+    monkeypatch.setattr(triton_recurrent, "WIDEST", 4 if "wide" in network else 8)
+    monkeypatch.setattr(replay, "captured", lambda x: "within" in network)
     net = Whole(NETWORKS[network](), unrolled).to("meta")
     x = torch.empty(6, 2, 5, device="meta", requires_grad=True)
     with snn.backend(backend), OneDevice():
         outs = [out for out in net(x) if out.requires_grad]
         total = torch.stack([out.sum() for out in outs]).sum()
         torch.autograd.grad(total, [x, *(p for p in net.parameters() if p.requires_grad)])
+    graphed.release()
 
 
-def test_a_recorded_run_gives_for_each_input_what_a_plain_one_gives():
+@pytest.mark.parametrize("widest", [8, 4], ids=["one kernel", "steps"])
+def test_a_recorded_run_gives_for_each_input_what_a_plain_one_gives(widest, monkeypatch):
     """Recorded where there is a GPU."""
+    monkeypatch.setattr(triton_recurrent, "WIDEST", widest)
     net, twin = twins(lambda: Whole(recurrent()))
     net, twin = net.to(DEVICE), twin.to(DEVICE)
     first, second = (quarters(6, 2, 5, seed=seed).to(DEVICE) for seed in range(2))

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import spikeloom as snn
 from spikeloom import surrogate
-from spikeloom.scan import arena, sparse, threads
+from spikeloom.scan import arena, recurrent, sparse, threads
+from spikeloom.scan.loop import Feedback
 
 from ..oracle import Outcome, assert_close, assert_same
 from .running import NEAR, gradients
@@ -73,7 +75,8 @@ def tensors_of(case: Case, layer: Any) -> dict[str, Tensor]:
     tensors = {}
     for name, shape in shapes.items():
         fine = torch.randint(-16, 49, shape, generator=draw) / 32
-        tensors[name] = (fine if case.exact else fine + torch.rand(shape, generator=draw) / 32).to(case.dtype)
+        values = fine if case.exact else fine + torch.rand(shape, generator=draw) / 32
+        tensors[name] = values.to(layer.threshold.device, case.dtype)
     tensors |= {name: p.detach() for name, p in layer.named_parameters()}
     for name, t in tensors.items():
         t.requires_grad_(case.learn is None or name in case.learn)
@@ -88,8 +91,8 @@ def run(backend: str, layer: Any, x: Tensor, steps: int) -> tuple[Tensor, ...]:
     return out if isinstance(out, tuple) else (out,)
 
 
-def outcome(backend: str, case: Case) -> Outcome:
-    layer = layer_of(case)
+def outcome(backend: str, case: Case, device: str = "cpu") -> Outcome:
+    layer = layer_of(case).to(device)
     tensors = tensors_of(case, layer)
     for name in layer._state_names():
         setattr(layer, name, tensors[name])
@@ -268,6 +271,18 @@ def test_a_layer_that_is_not_plain_goes_step_by_step_and_is_told(why: str) -> No
         snn.utils.reset(layer)
         outs.append(run(backend, layer, x, case.steps))
     assert_close(outs[0][0], outs[1][0], "spk", exact=True)
+
+
+def test_autocast_is_that_of_the_device_of_the_state() -> None:
+    layer, before = nn.Linear(7, 7), torch.is_autocast_enabled("cuda")
+    with FakeTensorMode():
+        xs = torch.empty(5, 7), torch.empty(5, 7, device="cuda")
+    try:
+        torch.set_autocast_enabled("cuda", True)
+        told = ["autocast" in str(recurrent.refusals(Feedback(layer), x)) for x in xs]
+    finally:
+        torch.set_autocast_enabled("cuda", before)
+    assert told == [False, True]
 
 
 def test_recurrence_through_a_convolution_goes_step_by_step() -> None:

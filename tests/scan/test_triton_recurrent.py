@@ -90,9 +90,9 @@ def test_half_precision_is_read_as_it_is():
         assert_close(ours, theirs, "a result", exact=ours.dtype == torch.float32 and ours.dim() == 3)
 
 
-def test_too_many_neurons_go_step_by_step_and_are_told(monkeypatch):
+def test_too_many_neurons_go_another_way_and_are_told(monkeypatch):
     monkeypatch.setattr(triton_recurrent, "WIDEST", 6)
     with snn.backend("triton"):
         told = str(snn.explain(layer_of(Case()), torch.zeros(2, 5, 7)))
-    assert "triton, step by step" in told
+    assert "triton, recorded" in told
     assert "takes up to 6 neurons, whose weights stay in the cache, got 7" in told
