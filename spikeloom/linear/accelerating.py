@@ -26,8 +26,9 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
     """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
 
     Each decides at every call by the share of active inputs, and `explain` tells how. A BatchNorm in evaluation that
-    follows one of them in an nn.Sequential runs as a part of it. The layers stay what they are, with their names,
-    parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
+    follows one of them in an nn.Sequential runs as a part of it, and so does pooling behind a convolution. The layers
+    stay what they are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are
+    left alone.
     Outputs and gradients of products are those of torch to the order of summation, of pooling bit for bit.
 
     Args:
@@ -56,7 +57,7 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
     for module in net.modules():
         if module not in inside and type(module) in {*ACCELERATED, *PLAIN, *NORMS.values()}:
             module.__class__ = table.get(type(module), type(module))
-            for name in ("path", "strict"):
+            for name in ("path", "told", "strict"):
                 module.__dict__.pop(name, None)
             if on and strict and isinstance(module, SkipsZeros):
                 module.__dict__["strict"] = True

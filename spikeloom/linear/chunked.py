@@ -6,6 +6,7 @@ their channels are not last. Those of a chunk are used again, and so is the memo
 """
 
 import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from ..scan import arena
 from ..scan.convolution import Patch, lies_channels_last
+from ..scan.pooling import Windows, pool, pooled_gradient, room_for
+from ..scan.saved import saved_by
 
 LARGE = 32 << 20
 """Bytes of images from which on they go in chunks: what glibc keeps at most."""
@@ -28,9 +31,32 @@ def pays(x: Tensor, weight: Tensor, patch: Patch) -> bool:
     return x.element_size() * (values if _last(x, weight) else max(values, x.numel())) > LARGE
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int) -> Tensor:
-    """The convolution of [N, C, H, W] with [K, C / groups, kh, kw]: [N, K, H', W']."""
-    return _Chunked.apply(x, weight, bias, patch, groups)  # type: ignore[no-any-return]
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int, windows: Windows | None = None
+) -> Tensor:
+    """The convolution of [N, C, H, W] with [K, C / groups, kh, kw]: [N, K, H', W']; or its windows, pooled."""
+    return _Chunked.apply(x, weight, bias, patch, groups, windows)  # type: ignore[no-any-return]
+
+
+def images_in(size: int, each: int) -> int:
+    """How many images of so many bytes are a chunk of that size for each thread."""
+    return max(1, size * torch.get_num_threads() // each)
+
+
+def pool_in_chunks(
+    parts: Sequence[Tensor],
+    convolve: Callable[[Tensor], Tensor],
+    windows: Windows,
+    out: Tensor,
+    places: Tensor,
+    channels_last: bool,
+) -> None:
+    """Write what `pool` writes for the convolution of each part, one after the other."""
+    first = 0
+    for part in parts:
+        rows = slice(first, first + len(part))
+        pool(convolve(part), windows, out[rows], places[rows], channels_last)
+        first = rows.stop
 
 
 @cache
@@ -46,36 +72,52 @@ def _last(x: Tensor, weight: Tensor) -> bool:
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int, windows: Windows | None
+    ) -> Tensor:
         _let_blocks_be_kept()
-        last = _last(x, weight)
-        out = arena.images(patch.result(x, weight), x, last)
-        each = out[0].nbytes if last else max(x[0].nbytes, out[0].nbytes)
-        images = max(1, CHUNK * torch.get_num_threads() // each)
+        last, shape = _last(x, weight), patch.result(x, weight)
+        each = x.element_size() * math.prod(shape[1:])
+        images = images_in(CHUNK, each if last else max(x[0].nbytes, each))
         how = patch.stride, patch.padding, patch.dilation
-        for part, to in zip(x.split(images), out.split(images), strict=True):
-            to.copy_(torch.conv2d(part, weight, bias, *how, groups))
         ctx.images = len(x) if last else images  # then torch's backward brings nothing into order
         ctx.how = [len(weight)], *how, False, (0, 0), groups
-        ctx.save_for_backward(x, weight)
+        ctx.layer, ctx.windows, ctx.shape, ctx.last = "a SpikeConv2d", windows, shape, last
+
+        def convolve(part: Tensor) -> Tensor:
+            return torch.conv2d(part, weight, bias, *how, groups)
+
+        if windows is None:
+            out = arena.images(shape, x, last)
+            for part, to in zip(x.split(images), out.split(images), strict=True):
+                to.copy_(convolve(part))
+            ctx.save_for_backward(x, weight)
+            return out
+        out, places = room_for(windows.result(shape), x, windows, last, last)
+        pool_in_chunks(x.split(images), convolve, windows, out, places, last)
+        ctx.save_for_backward(x, weight, places)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight, *places = ctx.saved_tensors if ctx.windows is None else saved_by(ctx)
         wanted = ctx.needs_input_grad[:3]
 
-        def gradients(part: Tensor, images: Tensor) -> Any:
-            return torch.ops.aten.convolution_backward(part, images, weight, *ctx.how, wanted)
+        def gradients(rows: slice) -> Any:
+            images = grad[rows]
+            if places:
+                shape = (len(images), *ctx.shape[1:])
+                images = pooled_gradient(images, places[0][rows], shape, ctx.windows, ctx.last)
+            return torch.ops.aten.convolution_backward(images, x[rows], weight, *ctx.how, wanted)
 
         if ctx.images == len(x):
-            return *gradients(grad, x), None, None
+            return *gradients(slice(None)), None, None, None
         dx = arena.images(x.shape, x, channels_last=False) if wanted[0] else None
         sums: list[Any] = [0 if asked else None for asked in wanted[1:]]
         for first in range(0, len(x), ctx.images):
             rows = slice(first, first + ctx.images)
-            found, *parts = gradients(grad[rows], x[rows])
+            found, *parts = gradients(rows)
             if dx is not None:
                 dx[rows] = found
             sums = [None if total is None else total + part for total, part in zip(sums, parts, strict=True)]
-        return dx, *sums, None, None
+        return dx, *sums, None, None, None

@@ -1,14 +1,19 @@
 """nn.Conv2d driven by spikes: it adds up the weight rows of active inputs where these are few."""
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..scan import arena, sparse
 from ..scan import convolution as kernels
-from ..scan import sparse
+from ..scan.pooling import Windows, pooled_gradient, room_for
 from ..scan.saved import saved_by
 from . import chunked
+from .pooling import WITH_CONVOLUTION, Pool
 from .skipping import SkipsZeros, kernels_can
 
 DENSE_ABOVE = 0.2
@@ -31,6 +36,9 @@ LEAST_CHANNELS = 64
 LEAST_INPUTS = 256
 """Inputs of each result below which torch's convolution is taken: the results take longer to write than to compute."""
 
+POOLED = 1 << 20
+"""Bytes of the result, for each thread, that are computed before they are pooled: they are still in the cache then."""
+
 SAMPLED = 16
 """Images in which active inputs are counted, spread evenly over all."""
 
@@ -41,6 +49,9 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie in memory as torch's
     do: with their channels last if those of the images or of the weight are. Groups, other paddings than zeros or by
     unequal numbers of rows, and images without a batch are torch's.
+
+    Pooling behind it in an nn.Sequential is done within it where kernels can pool, and where it runs by kernels or in
+    chunks: a part of the result is pooled while it is in the cache. The result itself is then never in memory.
     """
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
@@ -57,16 +68,29 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
         return left, left, top, top
 
-    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None, pool: Pool | None = None) -> Tensor | None:
         if density(x) >= DENSE_ABOVE:
             return None
-        return _SpikeConvolution.apply(x, weight, bias, _patch(self))  # type: ignore[no-any-return]
+        patch = _patch(self)
+        run = partial(_SpikeConvolution.apply, x, weight, bias, patch)
+        return _pooled_by(pool, run, patch.result(x, weight))
 
-    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._readable(x, weight) and chunked.pays(x, weight, _patch(self)):
-            return chunked.convolution(x, weight, bias, _patch(self), self.groups)
+    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None, pool: Pool | None = None) -> Tensor:
+        if self._in_chunks(x, weight):
+            patch = _patch(self)
+            run = partial(chunked.convolution, x, weight, bias, patch, self.groups)
+            return _pooled_by(pool, run, patch.result(x, weight))
         out: Tensor = self._conv_forward(x, weight, bias)
-        return out
+        return out if pool is None else pool(out)
+
+    def _in_chunks(self, x: Tensor, weight: Tensor) -> bool:
+        return self._readable(x, weight) and chunked.pays(x, weight, _patch(self))
+
+    def pools_with(self, x: Tensor, pool: Pool) -> bool:
+        """Whether `product` pools each part of its result at once."""
+        weight = self.weight
+        parts = (self._can_skip(x, weight) and density(x) < DENSE_ABOVE) or self._in_chunks(x, weight)
+        return parts and pool.windows(_patch(self).result(x, weight)) is not None
 
     def _readable(self, x: Tensor, weight: Tensor) -> bool:
         """Whether these are images and a weight that `Patch` tells of."""
@@ -91,19 +115,40 @@ def density(images: Tensor) -> float:
     return float(torch.count_nonzero(some)) / some.numel()
 
 
+def _pooled_by(pool: Pool | None, run: Callable[[Windows | None], Tensor], shape: Sequence[int]) -> Tensor:
+    """The convolution that `run` computes, of that shape: within it the windows are pooled if kernels can do that."""
+    windows = None if pool is None else pool.windows(shape)
+    out = run(windows)
+    if pool is None:
+        return out
+    if windows is None:
+        return pool(out)  # type: ignore[no-any-return]
+    pool.__dict__["path"] = WITH_CONVOLUTION
+    return out
+
+
 class _SpikeConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: kernels.Patch) -> Tensor:
-        ctx.layer, ctx.patch = "a SpikeConv2d", patch
-        ctx.save_for_backward(x, weight)
-        return kernels.convolution(x, weight, bias, patch)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: kernels.Patch, windows: Windows | None
+    ) -> Tensor:
+        ctx.layer, ctx.patch, ctx.windows = "a SpikeConv2d", patch, windows
+        ctx.wants_channels_last = True  # its gradient: who pools the result can write it so at once
+        if windows is None:
+            ctx.save_for_backward(x, weight)
+            return kernels.convolution(x, weight, bias, patch)
+        out, places = _convolved_and_pooled(x, weight, bias, patch, windows)
+        ctx.save_for_backward(x, weight, places)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = saved_by(ctx)
-        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        x, weight, *places = saved_by(ctx)
+        wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
-        total = kernels.over_pixels(grad)
+        total = kernels.over_pixels(grad)  # pooling spreads each gradient over a window: the sum is the same
+        if places:
+            grad = pooled_gradient(grad, places[0], ctx.patch.result(x, weight), ctx.windows, channels_last=True)
         finite = sparse.finite(total)
         sparse_x = wants_x and finite and density(grad) < DENSE_INPUT_ABOVE
         sparse_weight = wants_weight and finite and density(x) < DENSE_WEIGHT_ABOVE
@@ -112,7 +157,27 @@ class _SpikeConvolution(torch.autograd.Function):
             dx = kernels.input_gradient(grad, weight, x, ctx.patch)
         if sparse_weight:
             dweight = kernels.weight_gradient(x, grad, ctx.patch)
-        return dx, dweight, total if wants_bias else None, None
+        return dx, dweight, total if wants_bias else None, None, None
+
+
+def _convolved_and_pooled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, patch: kernels.Patch, windows: Windows
+) -> tuple[Tensor, Tensor]:
+    """What `pooled` gives for the convolution, of which a part at a time is in memory, in the order that is fastest."""
+    shape = patch.result(x, weight)
+    images = chunked.images_in(POOLED, math.prod(shape[1:]) * x.element_size())
+    room = arena.images((min(images, len(x)), *shape[1:]), x, channels_last=True)
+    convolve = kernels.convolving(x, weight, bias, patch)
+
+    def of(part: Tensor) -> Tensor:
+        out = room[: len(part)]
+        convolve(part, out)
+        return out
+
+    last = kernels.lies_channels_last(x) or kernels.lies_channels_last(weight)
+    out, places = room_for(windows.result(shape), x, windows, last, places_last=True)
+    chunked.pool_in_chunks(x.split(images), of, windows, out, places, channels_last=True)
+    return out, places
 
 
 def _dense(

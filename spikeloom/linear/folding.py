@@ -1,10 +1,15 @@
-"""BatchNorm in evaluation as a part of the product before it: its scale in the weight, the rest in the bias.
+"""What follows a product as a part of it: pooling behind a convolution, and a BatchNorm in evaluation.
+
+The norm's scale goes into the weight, the rest into the bias:
 
     (x @ weight.T + bias - mean) * scale + shift  =  x @ (scale * weight).T + (bias - mean) * scale + shift
 
 That saves a pass over all results, forward and backward, and the memory of the results before the norm.
 """
 
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from .convolution import SpikeConv2d
+from .pooling import WITH_CONVOLUTION, Pool, SpikeAvgPool2d, SpikeMaxPool2d
 from .skipping import SkipsZeros, goes_with, kernels_can, seen_as_one
 from .spike_linear import SpikeLinear
 
@@ -19,6 +25,9 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 NORMS: dict[type[nn.Module], type[nn.Module]] = {SpikeLinear: nn.BatchNorm1d, SpikeConv2d: nn.BatchNorm2d}
 """Which norm goes into which layer."""
+
+POOLS = SpikeMaxPool2d, SpikeAvgPool2d
+"""Which pooling a convolution does."""
 
 LEAST_VALUES = 1 << 18
 """Values of the result below which a norm runs by itself: it is over before the weight is scaled."""
@@ -28,34 +37,59 @@ LEAST_SHARE = 2
 
 
 class SpikeSequential(nn.Sequential):
-    """An nn.Sequential that runs norms in evaluation as parts of the products before them, as `accelerate` makes it.
+    """An nn.Sequential that runs what follows a product as a part of it, as `accelerate` makes it.
 
-    Not constructed by itself. The weights are scaled anew at every call, by operations that are differentiated. A norm
-    runs by itself in training or without running statistics, where it or the product has hooks, for small results, and
-    where the kernels of the product would not do. Its `path` tells: "folded" or "torch".
+    Not constructed by itself. That is pooling behind a convolution, as `SpikeConv2d` tells, and a norm in evaluation:
+    the weights are scaled anew at every call, by operations that are differentiated. A norm runs by itself in training
+    or without running statistics, for small results, and where the kernels of the product would not do; both do where
+    they or the product have hooks. Their `path` tells: that of a norm is "folded" or "torch".
     """
 
     def forward(self, input: Any) -> Any:
         """What the layers compute, one after the other."""
         if torch.compiler.is_compiling():
             return super().forward(input)
-        layers = iter(self)
-        ahead = next(layers, None)
-        while ahead is not None:
-            layer, ahead = ahead, next(layers, None)
-            if isinstance(ahead, Norm) and isinstance(layer, SkipsZeros) and _folds(layer, ahead, input):
-                input = seen_as_one(type(layer).product, layer, input, *_folded(layer, ahead))
-                ahead = next(layers, None)
-            else:
-                input = layer(input)
+        layers = deque(self)
+        while layers:
+            layer = layers.popleft()
+            input = _product(layer, layers, input) if isinstance(layer, SkipsZeros) else layer(input)
         return input
 
 
-def _folds(layer: SkipsZeros, norm: Norm, x: Any) -> bool:
-    """Whether the norm runs as a part of the layer; noted for `explain`, whose own hook does not count there."""
+def _product(layer: SkipsZeros, behind: deque[nn.Module], x: Any) -> Any:
+    """What a layer computes, with those behind it that run as parts of it and are taken off."""
+    norm = _norm(layer, behind, x)
+    pool = _pool(layer, islice(behind, norm is not None, None), x)
+    if _has_any_global_hook():  # which is to see all layers; that of `explain` is to see what else would be done
+        if pool is not None and seen_as_one(SpikeConv2d.pools_with, layer, x, pool):
+            pool.__dict__["told"] = WITH_CONVOLUTION
+        return layer(x)
+    if norm is None and pool is None:
+        return layer(x)
+    weight, bias = (layer.weight, layer.bias) if norm is None else _folded(layer, norm)
+    pools = [] if pool is None else [pool]
+    for _ in range((norm is not None) + len(pools)):
+        behind.popleft()
+    return seen_as_one(type(layer).product, layer, x, weight, bias, *pools)
+
+
+def _norm(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Norm | None:
+    """The norm that runs as a part of a layer, as its path tells."""
+    norm = next(iter(behind), None)
+    if not isinstance(norm, Norm):
+        return None
     fits = _fits(layer, norm, x)
     norm.__dict__["path"] = "folded" if fits else "torch"
-    return fits and not _has_any_global_hook()
+    return norm if fits else None
+
+
+def _pool(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Pool | None:
+    """The pooling that a convolution may do."""
+    pool = next(iter(behind), None)
+    if not isinstance(pool, Pool) or type(pool) not in POOLS or type(layer) is not SpikeConv2d:
+        return None
+    fits = not layer.strict and _untouched(layer) and _untouched(pool) and kernels_can(x, layer.weight)
+    return pool if fits else None
 
 
 def _fits(layer: SkipsZeros, norm: Norm, x: Any) -> bool:

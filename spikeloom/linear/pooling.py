@@ -1,11 +1,14 @@
 """nn.MaxPool2d and nn.AvgPool2d as kernels that run at the speed of memory, forward and backward."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..scan import pooling as kernels
+from ..scan.convolution import Pair
 from ..scan.saved import saved_by
 from .skipping import Accelerated, kernels_can
 
@@ -16,8 +19,14 @@ LARGEST_WINDOW = 64
 """Values of a window above which torch's pooling is taken: the kernels name each."""
 
 
-class _Pool(Accelerated):
-    """Takes kernels or torch's own pooling, and says so in `path`: "numba" or "torch"."""
+WITH_CONVOLUTION = "numba, with the convolution"
+
+
+class Pool(Accelerated):
+    """Takes kernels or torch's own pooling, and says so in `path`: "numba" or "torch".
+
+    Where the convolution before it pools each part of its result at once, the path is `WITH_CONVOLUTION`.
+    """
 
     kind = ""
     kernel_size: Any
@@ -26,23 +35,23 @@ class _Pool(Accelerated):
     ceil_mode: bool
 
     def _run(self, input: Tensor) -> Tensor:
-        own = self._can(input)
-        self.__dict__["path"] = "numba" if own else "torch"
-        return _Pooling.apply(input, self.kind, *self._windows()) if own else self._plain(input)
+        windows = self.windows(input.shape) if kernels_can(input) else None
+        told = self.__dict__.pop("told", "numba")
+        self.__dict__["path"] = "torch" if windows is None else told
+        return self._plain(input) if windows is None else _Pooling.apply(input, windows)
 
-    def _can(self, x: Tensor) -> bool:
-        if not kernels_can(x) or x.dim() != 4 or x.numel() < LEAST_VALUES or _pair(self.padding) != (0, 0):
-            return False
-        window, stride = self._windows()
-        left = [size - rows for size, rows in zip(x.shape[2:], window, strict=True)]
+    def windows(self, shape: Sequence[int]) -> kernels.Windows | None:
+        """What kernels would pool in images of that shape; None if it is torch's."""
+        if len(shape) != 4 or math.prod(shape) < LEAST_VALUES or _pair(self.padding) != (0, 0):
+            return None
+        (rows, columns), stride = _pair(self.kernel_size), _pair(self.stride)
+        left = [shape[2] - rows, shape[3] - columns]
         beyond = self.ceil_mode and any(more % step for more, step in zip(left, stride, strict=True))
-        return 0 < window[0] * window[1] <= LARGEST_WINDOW and min(*left, *(s - 1 for s in stride)) >= 0 and not beyond
-
-    def _windows(self) -> tuple[kernels.Pair, kernels.Pair]:
-        return _pair(self.kernel_size), _pair(self.stride)
+        fits = 0 < rows * columns <= LARGEST_WINDOW and min(*left, *(s - 1 for s in stride)) >= 0 and not beyond
+        return kernels.Windows(self.kind, (rows, columns), stride) if fits else None
 
 
-class SpikeMaxPool2d(_Pool, nn.MaxPool2d):
+class SpikeMaxPool2d(Pool, nn.MaxPool2d):
     """An nn.MaxPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
 
     Results and gradients are torch's, bit for bit. For its backward it keeps a byte for each result, which tells whose
@@ -52,11 +61,11 @@ class SpikeMaxPool2d(_Pool, nn.MaxPool2d):
 
     kind = "maximum"
 
-    def _can(self, x: Tensor) -> bool:
-        return not self.return_indices and _pair(self.dilation) == (1, 1) and super()._can(x)
+    def windows(self, shape: Sequence[int]) -> kernels.Windows | None:
+        return None if self.return_indices or _pair(self.dilation) != (1, 1) else super().windows(shape)
 
 
-class SpikeAvgPool2d(_Pool, nn.AvgPool2d):
+class SpikeAvgPool2d(Pool, nn.AvgPool2d):
     """An nn.AvgPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
 
     Results and gradients are torch's, bit for bit. Padding, `divisor_override`, windows that stick out of the image and
@@ -65,11 +74,11 @@ class SpikeAvgPool2d(_Pool, nn.AvgPool2d):
 
     kind = "average"
 
-    def _can(self, x: Tensor) -> bool:
-        return self.divisor_override is None and super()._can(x)
+    def windows(self, shape: Sequence[int]) -> kernels.Windows | None:
+        return None if self.divisor_override is not None else super().windows(shape)
 
 
-def _pair(value: Any) -> kernels.Pair:
+def _pair(value: Any) -> Pair:
     """Rows and columns, as torch reads them."""
     first, *rest = value if isinstance(value, tuple | list) else (value,)
     return int(first), int(rest[0] if rest else first)
@@ -77,13 +86,14 @@ def _pair(value: Any) -> kernels.Pair:
 
 class _Pooling(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kind: str, window: kernels.Pair, stride: kernels.Pair) -> Tensor:
-        out, places = kernels.pooled(x, kind, window, stride)
-        ctx.layer, ctx.how, ctx.like = "a pooling layer", (kind, window, stride), kernels.outline(x)
+    def forward(ctx: Any, x: Tensor, windows: kernels.Windows) -> Tensor:
+        out, places = kernels.pooled(x, windows)
+        ctx.layer, ctx.windows, ctx.shape = "a pooling layer", windows, x.shape
+        ctx.channels_last = kernels.lies_last(x) or getattr(x.grad_fn, "wants_channels_last", False)
         ctx.save_for_backward(places)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (places,) = saved_by(ctx)
-        return kernels.pooled_gradient(grad, places, ctx.like, *ctx.how), None, None, None
+        return kernels.pooled_gradient(grad, places, ctx.shape, ctx.windows, ctx.channels_last), None

@@ -1,7 +1,7 @@
 """What accelerated layers share: which way a call goes, and that it is seen as one."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ..scan.emit_numba import FLOATS
 from ..scan.select import forced, numba_missing, seen_through
+
+Result = TypeVar("Result")
 
 
 class Accelerated(nn.Module):
@@ -54,11 +56,11 @@ class SkipsZeros(Accelerated):
             return self._plain(input)
         return self.product(input, self.weight, self.bias)
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """What the layer computes, with these for its weight and bias."""
-        out = self._sparse(x, weight, bias) if self._can_skip(x, weight) else None
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None, *behind: Any) -> Tensor:
+        """What the layer computes, with these for its weight and bias, and what is to follow as a part of it."""
+        out = self._sparse(x, weight, bias, *behind) if self._can_skip(x, weight) else None
         self.__dict__["path"] = "dense" if out is None else "sparse"
-        return self._dense(x, weight, bias) if out is None else out
+        return self._dense(x, weight, bias, *behind) if out is None else out
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
         """Whether kernels can do this, and it is large enough; else it is the layer's own, errors included."""
@@ -73,10 +75,10 @@ class SkipsZeros(Accelerated):
         raise NotImplementedError
 
 
-def seen_as_one(run: Callable[..., Tensor], layer: Accelerated, x: Tensor, *more: Any) -> Tensor:
+def seen_as_one(run: Callable[..., Result], layer: Accelerated, x: Tensor, *more: Any) -> Result:
     """run(layer, x, *more); who watches torch's calls, such as a static unroll, sees one."""
     if has_torch_function_unary(x):
-        out: Tensor = handle_torch_function(run, (x,), layer, x, *more)
+        out: Result = handle_torch_function(run, (x,), layer, x, *more)
         return out
     return run(layer, x, *more)
 

@@ -4,6 +4,7 @@ Images are [N, C, H, W] in any memory order. Results lie as torch's do: with the
 or of the weight, are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -90,23 +91,28 @@ def _geometry(patch: Patch, x: Tensor, out_channels: int, panels: int) -> list[i
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Tensor:
     """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W']."""
-    _, channels, height, width = x.shape
-    shape = patch.result(x, weight)
+    out = arena.images(patch.result(x, weight), x, lies_channels_last(x) or lies_channels_last(weight))
+    convolving(x, weight, bias, patch)(x, out)
+    return out
+
+
+def convolving(like: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Callable[[Tensor, Tensor], None]:
+    """What writes the convolution of images, as large as these, to memory in any order."""
+    _, channels, height, width = like.shape
     matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
-    panel = matrix.shape[-1]
-    first = x.new_zeros(whole_panels(len(weight), x))
+    first = like.new_zeros(whole_panels(len(weight), like))
     if bias is not None:
         first[: len(weight)] = bias
-    last = lies_channels_last(x) or lies_channels_last(weight)
-    out = arena.images(shape, x, last)
     frame = patch.framed(0, height) * patch.framed(1, width)
-    room, scratch = _room(
-        8 * (frame + 1) + x.element_size() * (2 * frame * channels + shape[3] * panel) + 4 * frame * channels
-    )
-    words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
-    words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
-    _kernel("forward", word_of(x.dtype)).run([*words, room])
-    return out
+    line = patch.positions(1, width) * matrix.shape[-1]
+    room, scratch = _room(8 * (frame + 1) + like.element_size() * (2 * frame * channels + line) + 4 * frame * channels)
+    kernel = _kernel("forward", word_of(like.dtype))
+
+    def convolve(x: Tensor, out: Tensor) -> None:
+        words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
+        kernel.run([*words, *(t.data_ptr() for t in (x, matrix, first, out, scratch)), room])
+
+    return convolve
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:

@@ -1,5 +1,6 @@
 """Pooling of images on the CPU: the kernels, run. Images are [N, C, H, W]; results lie in memory as they do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -7,11 +8,10 @@ import torch
 from torch import Tensor
 
 from . import arena, threads
+from .convolution import Pair
 from .emit_numba import word_of
 from .emit_pooling import Pooling, emit_pooling
 from .numba_module import compiled
-
-Pair = tuple[int, int]
 
 
 @cache
@@ -19,51 +19,77 @@ def _kernel(pooling: Pooling, backward: bool) -> threads.Entry:
     return compiled(partial(emit_pooling, pooling, backward))
 
 
-def pooled(x: Tensor, kind: str, window: Pair, stride: Pair) -> tuple[Tensor, Tensor]:
-    """The "maximum" or "average" of each window, [N, C, H', W'].
+@dataclass(frozen=True)
+class Windows:
+    """What is pooled, within the image.
+
+    Args:
+        kind: "maximum" or "average".
+        size: rows and columns of a window.
+        stride: from a window to the next, down and across.
+    """
+
+    kind: str
+    size: Pair
+    stride: Pair
+
+    def result(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
+        """The shape of the result, for that of the images."""
+        images, channels, *size = shape
+        rows, columns = ((n - w) // s + 1 for n, w, s in zip(size, self.size, self.stride, strict=True))
+        return images, channels, rows, columns
+
+
+def lies_last(x: Tensor) -> bool:
+    """Whether results of images have their channels last in memory, as the images themselves."""
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def pooled(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """The maximum or average of each window, [N, C, H', W'].
 
     The second is, for a maximum, which value of its window each is, counted row by row, in bytes; else it is empty.
     """
-    channels_last = outline(x).channels_last
-    x = _laid(x, channels_last)
-    rows, columns = ((size - w) // s + 1 for size, w, s in zip(x.shape[2:], window, stride, strict=True))
-    shape = (*x.shape[:2], rows, columns)
-    out = arena.images(shape, x, channels_last)
-    count = out.numel() if kind == "maximum" else 0
-    places = arena.empty((count,), torch.empty(0, dtype=torch.uint8, device="cpu"))
-    pooling = Pooling(kind, window, stride, channels_last, word_of(x.dtype))
-    _run(pooling, False, x, out, places)
+    channels_last = lies_last(x)
+    out, places = room_for(windows.result(x.shape), x, windows, channels_last, channels_last)
+    pool(x, windows, out, places, channels_last)
     return out, places
 
 
-@dataclass(frozen=True)
-class Outline:
-    """What a backward knows of the images that were pooled: their shape, and whether channels are last in memory."""
-
-    shape: tuple[int, ...]
-    channels_last: bool
-
-
-def outline(x: Tensor) -> Outline:
-    """That of images [N, C, H, W]."""
-    return Outline(tuple(x.shape), not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last))
+def room_for(
+    shape: Sequence[int], like: Tensor, windows: Windows, channels_last: bool, places_last: bool
+) -> tuple[Tensor, Tensor]:
+    """Memory for both, each laid out with the channels last or not."""
+    count = shape if windows.kind == "maximum" else (*shape[:3], 0)
+    places = arena.images(count, torch.empty(0, dtype=torch.uint8, device="cpu"), places_last)
+    return arena.images(shape, like, channels_last), places
 
 
-def pooled_gradient(grad: Tensor, places: Tensor, like: Outline, kind: str, window: Pair, stride: Pair) -> Tensor:
-    """The gradient of the input, laid out as that was, from that of the result."""
-    channels_last = like.channels_last
-    dx = arena.images(like.shape, grad, channels_last)
-    pooling = Pooling(kind, window, stride, channels_last, word_of(grad.dtype))
-    _run(pooling, True, dx, _laid(grad, channels_last), places)
+def pool(x: Tensor, windows: Windows, out: Tensor, places: Tensor, channels_last: bool) -> None:
+    """Write both to memory. The places lie with the channels last or not; the result may lie otherwise."""
+    same = lies_last(out) == channels_last
+    to = out if same else arena.images(out.shape, out, channels_last)
+    _run(windows, channels_last, False, _laid(x, channels_last), to, places)
+    if not same:
+        out.copy_(to)
+
+
+def pooled_gradient(
+    grad: Tensor, places: Tensor, shape: Sequence[int], windows: Windows, channels_last: bool
+) -> Tensor:
+    """The gradient of images of that shape from that of the result, laid out with the channels last or not."""
+    dx = arena.images(shape, grad, channels_last)
+    _run(windows, channels_last, True, dx, _laid(grad, channels_last), _laid(places, channels_last))
     return dx
 
 
-def _run(pooling: Pooling, backward: bool, x: Tensor, out: Tensor, places: Tensor) -> None:
+def _run(windows: Windows, channels_last: bool, backward: bool, x: Tensor, out: Tensor, places: Tensor) -> None:
     images, channels, height, width = x.shape
-    if not pooling.channels_last:
+    if not channels_last:
         images, channels = images * channels, 1
     sizes = [images, x.numel() // max(1, images), 0, height, width, channels, *out.shape[2:]]
-    addresses = [t.data_ptr() for t in (x, out, *([places] if pooling.kind == "maximum" else []))]
+    addresses = [t.data_ptr() for t in (x, out, *([places] if windows.kind == "maximum" else []))]
+    pooling = Pooling(windows.kind, windows.size, windows.stride, channels_last, word_of(x.dtype))
     _kernel(pooling, backward).run([*sizes, *addresses])
 
 
