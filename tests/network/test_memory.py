@@ -25,7 +25,8 @@ def net_and_input() -> tuple[nn.Sequential, Tensor]:
 
 @pytest.fixture
 def packs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
-    """The shapes of what is kept as bits."""
+    """The shapes of what is kept as bits, from the first byte on."""
+    monkeypatch.setattr(packing, "PLAIN", 0)
     seen: list[torch.Size] = []
     pack = bits.packed
 
@@ -47,6 +48,15 @@ def test_spikes_are_freed_and_kept_as_bits(packs: list[torch.Size]):
     assert packs == [(STEPS * BATCH, WIDTH)] * 2
     assert [spk() is None for spk in spikes[:2]] == [True, True]
     out.sum().backward()
+
+
+def test_the_first_bytes_of_a_run_stay_as_they_are(packs: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
+    net, x = net_and_input()
+    for room, packed in ((0.9, 2), (1.9, 1), (2, 0)):
+        monkeypatch.setattr(packing, "PLAIN", int(room * x.nbytes))
+        packs.clear()
+        snn.unroll(net, x)
+        assert len(packs) == packed, room
 
 
 def test_gradients_are_the_same_bits(monkeypatch: pytest.MonkeyPatch, packs: list[torch.Size]):
@@ -171,7 +181,7 @@ def test_inference_keeps_no_trace(lent: list[int], frozen: bool):
     assert max(lent) == lent[-1] == out.nbytes
 
 
-def test_training_keeps_a_trace_per_layer(lent: list[int]):
+def test_training_keeps_a_trace_per_layer(lent: list[int], packs: list[torch.Size]):
     """The spikes that are returned, and the membrane of each layer, with room for the gradient of its input."""
     net, x = net_and_input()
     out = snn.unroll(net, x)
