@@ -1,6 +1,7 @@
 """Pictures of a sweep: time against an axis, both logarithmic, with the floor drawn in."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,19 @@ LOOK: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-COLOURS = ("#c2410c", "#d97706", "#8b5cf6", "#1d4ed8", "#0891b2", "#15803d", "#be185d", "#57534e")
+COLOURS = {
+    "spikeloom, accelerated": "#7f1d1d",
+    "spikeloom, unrolled": "#c2410c",
+    "spikeloom, step by step": "#f59e0b",
+    "snnTorch": "#8b5cf6",
+    "SpikingJelly": "#1d4ed8",
+    "Norse": "#0891b2",
+    "Sinabs": "#15803d",
+    "spyx": "#ec4899",
+}
+"""The same in every picture, whoever else is in it; ours are warm."""
+FURTHER = ("#57534e", "#84cc16", "#a16207")
+"""Of contestants that have none, in the order of their case."""
 
 
 def check_matplotlib() -> None:
@@ -55,9 +68,10 @@ def plot(results: Sequence[Result], path: Path) -> None:
 def draw(panel: Any, results: Sequence[Result], axis: str) -> None:
     """The lines of one axis: a contestant each, the floor dashed."""
     names = list(dict.fromkeys(name for result in results for name in result.seconds))
-    for number, name in enumerate(names):
+    further = cycle(FURTHER)
+    for name in names:
         there = [result for result in results if name in result.seconds]
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": "o", "markersize": 3}
+        style = {"color": COLOURS.get(name) or next(further), "marker": "o", "markersize": 3}
         if name == results[0].floor:
             style = {"color": "black", "linestyle": "--"}
         panel.plot([r.sizes[axis] for r in there], [1e3 * r.median(name) for r in there], label=name, **style)

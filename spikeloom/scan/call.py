@@ -122,6 +122,8 @@ def _made_again(call: Call, kept: str, grad: str) -> bool:
     """Whether the backward makes the states again: those of a static input, where that is faster than a large trace."""
     if not grad or call.traced or call.mem_feedback is not None or call.steps is None or len(call.x) == call.steps:
         return False
+    if torch.compiler.is_compiling():  # a graph is for all sizes, and so keeps every state
+        return False
     states, each = len(kept), call.x.element_size()
     saved = (states - kept.count("0")) * call.steps * call.x.nbytes
     roomy = room_for(call.steps, states, each) >= LEAST_ROOM * states

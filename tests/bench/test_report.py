@@ -3,9 +3,15 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 import spikeloom as snn
+from spikeloom.bench.leaky import UNROLLED
 from spikeloom.bench.machine import machine, versions
+from spikeloom.bench.on_jax import SPYX
 from spikeloom.bench.page import fill
+from spikeloom.bench.peers import LIBRARIES
+from spikeloom.bench.plots import draw
 from spikeloom.bench.report import heading, table
 from spikeloom.bench.result import Record, Result, load, store
 
@@ -125,3 +131,15 @@ def test_machine_and_versions():
     assert {"python", "torch", "numpy"} <= set(versions())
     assert str(machine()["cpu"]) in heading()
     assert Record([]).date.endswith("+00:00")
+
+
+def test_a_library_has_one_colour_in_all_pictures():
+    figures = pytest.importorskip("matplotlib.figure")
+    found = {}
+    for names in (("snnTorch", "another", *LIBRARIES), (*reversed(LIBRARIES), SPYX, UNROLLED, "snnTorch", "another")):
+        panel = figures.Figure().subplots()
+        draw(panel, [replace(RESULT, seconds={name: [1.0] for name in names})], "T")
+        for line in panel.lines:
+            found.setdefault(line.get_label(), set()).add(line.get_color())
+    assert [len(colours) for colours in found.values()] == [1] * 7
+    assert len(set.union(*found.values())) == 7
