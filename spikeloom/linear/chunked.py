@@ -6,7 +6,6 @@ their channels are not last. Those of a chunk are used again, and so is the memo
 """
 
 import math
-from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -38,27 +37,6 @@ def convolution(
     return _Chunked.apply(x, weight, bias, patch, groups, windows)  # type: ignore[no-any-return]
 
 
-def images_in(size: int, each: int) -> int:
-    """How many images of so many bytes are a chunk of that size for each thread."""
-    return max(1, size * torch.get_num_threads() // each)
-
-
-def pool_in_chunks(
-    parts: Sequence[Tensor],
-    convolve: Callable[[Tensor], Tensor],
-    windows: Windows,
-    out: Tensor,
-    places: Tensor,
-    channels_last: bool,
-) -> None:
-    """Write what `pool` writes for the convolution of each part, one after the other."""
-    first = 0
-    for part in parts:
-        rows = slice(first, first + len(part))
-        pool(convolve(part), windows, out[rows], places[rows], channels_last)
-        first = rows.stop
-
-
 @cache
 def _let_blocks_be_kept() -> None:
     """glibc keeps free blocks as large as the largest below 32 MiB that it has freed so far; at first, small ones."""
@@ -78,7 +56,7 @@ class _Chunked(torch.autograd.Function):
         _let_blocks_be_kept()
         last, shape = _last(x, weight), patch.result(x, weight)
         each = x.element_size() * math.prod(shape[1:])
-        images = images_in(CHUNK, each if last else max(x[0].nbytes, each))
+        images = max(1, CHUNK * torch.get_num_threads() // (each if last else max(x[0].nbytes, each)))
         how = patch.stride, patch.padding, patch.dilation
         ctx.images = len(x) if last else images  # then torch's backward brings nothing into order
         ctx.how = [len(weight)], *how, False, (0, 0), groups
@@ -94,7 +72,8 @@ class _Chunked(torch.autograd.Function):
             ctx.save_for_backward(x, weight)
             return out
         out, places = room_for(windows.result(shape), x, windows, last, last)
-        pool_in_chunks(x.split(images), convolve, windows, out, places, last)
+        for part, to, where in zip(x.split(images), out.split(images), places.split(images), strict=True):
+            pool(convolve(part), windows, to, where, last)
         ctx.save_for_backward(x, weight, places)
         return out
 

@@ -1,6 +1,5 @@
 """nn.Conv2d driven by spikes: it adds up the weight rows of active inputs where these are few."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..scan import arena, sparse
 from ..scan import convolution as kernels
-from ..scan.pooling import Windows, pooled_gradient, room_for
+from ..scan import sparse
+from ..scan.pooling import Windows, pooled_gradient
 from ..scan.saved import saved_by
 from . import chunked
 from .pooling import WITH_CONVOLUTION, Pool
@@ -36,9 +35,6 @@ LEAST_CHANNELS = 64
 LEAST_INPUTS = 256
 """Inputs of each result below which torch's convolution is taken: the results take longer to write than to compute."""
 
-POOLED = 1 << 20
-"""Bytes of the result, for each thread, that are computed before they are pooled: they are still in the cache then."""
-
 SAMPLED = 16
 """Images in which active inputs are counted, spread evenly over all."""
 
@@ -51,7 +47,7 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     unequal numbers of rows, and images without a batch are torch's.
 
     Pooling behind it in an nn.Sequential is done within it where kernels can pool, and where it runs by kernels or in
-    chunks: a part of the result is pooled while it is in the cache. The result itself is then never in memory.
+    chunks: an image or a chunk is pooled while it is in the cache. The result as a whole is then never in memory.
     """
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
@@ -137,7 +133,7 @@ class _SpikeConvolution(torch.autograd.Function):
         if windows is None:
             ctx.save_for_backward(x, weight)
             return kernels.convolution(x, weight, bias, patch)
-        out, places = _convolved_and_pooled(x, weight, bias, patch, windows)
+        out, places = kernels.convolved_and_pooled(x, weight, bias, patch, windows)
         ctx.save_for_backward(x, weight, places)
         return out
 
@@ -158,26 +154,6 @@ class _SpikeConvolution(torch.autograd.Function):
         if sparse_weight:
             dweight = kernels.weight_gradient(x, grad, ctx.patch)
         return dx, dweight, total if wants_bias else None, None, None
-
-
-def _convolved_and_pooled(
-    x: Tensor, weight: Tensor, bias: Tensor | None, patch: kernels.Patch, windows: Windows
-) -> tuple[Tensor, Tensor]:
-    """What `pooled` gives for the convolution, of which a part at a time is in memory, in the order that is fastest."""
-    shape = patch.result(x, weight)
-    images = chunked.images_in(POOLED, math.prod(shape[1:]) * x.element_size())
-    room = arena.images((min(images, len(x)), *shape[1:]), x, channels_last=True)
-    convolve = kernels.convolving(x, weight, bias, patch)
-
-    def of(part: Tensor) -> Tensor:
-        out = room[: len(part)]
-        convolve(part, out)
-        return out
-
-    last = kernels.lies_channels_last(x) or kernels.lies_channels_last(weight)
-    out, places = room_for(windows.result(shape), x, windows, last, places_last=True)
-    chunked.pool_in_chunks(x.split(images), of, windows, out, places, channels_last=True)
-    return out, places
 
 
 def _dense(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scan import pooling as kernels
-from ..scan.convolution import Pair
+from ..scan.emit_pooling import Pair
 from ..scan.saved import saved_by
 from .skipping import Accelerated, kernels_can
 

@@ -4,7 +4,8 @@ Images are [N, C, H, W] in any memory order. Results lie as torch's do: with the
 or of the weight, are.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -14,18 +15,18 @@ from torch import Tensor
 from . import arena, threads
 from .emit_convolution import emit_convolution
 from .emit_numba import word_of
+from .emit_pooling import Pair, Pooling
 from .numba_module import compiled
+from .pooling import Windows, room_for
 from .sparse import column_sums, packed, whole_panels
 
 CHUNK_BYTES = 1 << 18
 """Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
 
-Pair = tuple[int, int]
-
 
 @cache
-def _kernel(kind: str, dtype: str) -> threads.Entry:
-    return compiled(partial(emit_convolution, kind, dtype))
+def _kernel(kind: str, dtype: str, pooling: Pooling | None = None) -> threads.Entry:
+    return compiled(partial(emit_convolution, kind, dtype, pooling))
 
 
 @dataclass(frozen=True)
@@ -92,27 +93,48 @@ def _geometry(patch: Patch, x: Tensor, out_channels: int, panels: int) -> list[i
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Tensor:
     """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W']."""
     out = arena.images(patch.result(x, weight), x, lies_channels_last(x) or lies_channels_last(weight))
-    convolving(x, weight, bias, patch)(x, out)
+    _convolve(x, weight, bias, patch, out, 0, None)
     return out
 
 
-def convolving(like: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Callable[[Tensor, Tensor], None]:
-    """What writes the convolution of images, as large as these, to memory in any order."""
-    _, channels, height, width = like.shape
+def convolved_and_pooled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, windows: Windows
+) -> tuple[Tensor, Tensor]:
+    """What `pooled` gives for that, image by image, so that the convolution is never in memory as a whole.
+
+    The second lies with the channels last.
+    """
+    shape = patch.result(x, weight)
+    last = lies_channels_last(x) or lies_channels_last(weight)
+    out, places = room_for(windows.result(shape), x, windows, last, places_last=True)
+    pooling = windows.kernel(channels_last=True, dtype=x.dtype)
+    values = math.prod(shape[1:]) + math.prod(out.shape[1:])
+    _convolve(x, weight, bias, patch, out, values, pooling, [*out.shape[2:], places.data_ptr()])
+    return out, places
+
+
+def _convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    patch: Patch,
+    out: Tensor,
+    more: int,
+    pooling: Pooling | None,
+    rest: Sequence[int] = (),
+) -> None:
+    """Write to memory in any order. A kernel that pools takes so many more values of scratch memory, and the rest."""
+    _, channels, height, width = x.shape
     matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
-    first = like.new_zeros(whole_panels(len(weight), like))
+    first = x.new_zeros(whole_panels(len(weight), x))
     if bias is not None:
         first[: len(weight)] = bias
     frame = patch.framed(0, height) * patch.framed(1, width)
-    line = patch.positions(1, width) * matrix.shape[-1]
-    room, scratch = _room(8 * (frame + 1) + like.element_size() * (2 * frame * channels + line) + 4 * frame * channels)
-    kernel = _kernel("forward", word_of(like.dtype))
-
-    def convolve(x: Tensor, out: Tensor) -> None:
-        words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
-        kernel.run([*words, *(t.data_ptr() for t in (x, matrix, first, out, scratch)), room])
-
-    return convolve
+    more += patch.positions(1, width) * matrix.shape[-1]
+    room, scratch = _room(8 * (frame + 1) + x.element_size() * (2 * frame * channels + more) + 4 * frame * channels)
+    words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
+    words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
+    _kernel("forward", word_of(x.dtype), pooling).run([*words, room, *rest])
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:

@@ -5,8 +5,9 @@ an image lies with its channels last: one per row of the patch, or, where it is 
 band is a part of a matrix product (`tiles`), of which only the rows that belong to nonzero values are added up.
 """
 
+from .emit_pooling import Pooling, result_lines
 from .emit_sparse import importing
-from .numba_module import module_source
+from .numba_module import lines, module_source
 from .tiling import HEIGHT, panel_bytes
 
 SPARSE_BELOW = 0.4
@@ -33,12 +34,16 @@ WORDS = {
 }
 """The arguments of each kernel. Scratch memory is `room` bytes per thread."""
 
+POOLED = ["pooled_height", "pooled_width", "all_places"]
+"""Further ones of a forward whose results are pooled."""
+
 FORWARD = """    line, run, part = across * channels, reach * channels, (images + threads - 1) // threads
     starts = scratch + me * room
     frame = starts + 8 * (down * across + 1)
     values = frame + SIZE * down * line
     spare = values + SIZE * down * line
-    active = spare + SIZE * out_width * PANEL
+    image = spare + SIZE * out_width * PANEL
+{scratch}
     for i in range(down * line):
         store(frame, i, R(0))
     for n in range(me * part, min(me * part + part, images)):
@@ -84,10 +89,36 @@ FORWARD = """    line, run, part = across * channels, reach * channels, (images 
                             flat(frame + SIZE * (row * line + pixel * channels), 0, 1, 0, run, rows, PANEL, 0, to, 0)
                             j += 1
                 for j in range(out_width):
-                    to = out + SIZE * (n * to_image + p * PANEL * to_channel + i * to_row + j * to_pixel)
+                    to = {to}
                     for k in range(min(PANEL, out_channels - p * PANEL)):
-                        store(to, k * to_channel, load(spare, j * PANEL + k))"""
+                        store(to, k{step}, load(spare, j * PANEL + k)){pool}"""
 """out[n, i, j] = bias + sum over bands of patch @ matrix [panels, bands * run, PANEL]."""
+
+TO_OUT = {
+    "scratch": "    active = image",
+    "to": "out + SIZE * (n * to_image + p * PANEL * to_channel + i * to_row + j * to_pixel)",
+    "step": " * to_channel",
+    "pool": "",
+}
+"""What `FORWARD` does with a result: it goes to its place."""
+
+POOL = """
+        places = all_places + n * pooled_height * pooled_width * out_channels
+        for i in range(pooled_height):
+            for j in range(pooled_width):
+                window = image + SIZE * (i * {down} * out_width + j * {across}) * out_channels
+                first = (i * pooled_width + j) * out_channels
+                for m in range(out_channels):
+                    at = m
+{lines}
+        for i in range(pooled_height):
+            for j in range(pooled_width):
+                to = out + SIZE * (n * to_image + i * to_row + j * to_pixel)
+                for c in range(out_channels):
+                    store(to, c * to_channel, load(pooled, (i * pooled_width + j) * out_channels + c))"""
+SCRATCH = """    pooled = image + SIZE * out_height * out_width * out_channels
+    active = pooled + SIZE * pooled_height * pooled_width * out_channels"""
+"""Or the results of an image stay in the cache, with their channels last, until their windows are pooled."""
 
 INPUT = """    line, run, part = across * channels, reach * channels, (images + threads - 1) // threads
     wide = (run + PANEL - 1) // PANEL
@@ -170,12 +201,31 @@ other, since those that meet row a of the kernel are then one run (`Patch.meetin
 BODIES = {"forward": FORWARD, "input": INPUT, "weight": WEIGHT}
 
 
-def emit_convolution(kind: str, dtype: str, team: bool, cached: bool) -> str:
-    """The source of the kernel "forward", or of that for the gradient of the "input" or the "weight"."""
-    body = BODIES[kind].format(sparse=SPARSE_BELOW, tall=HEIGHT)
+def _to_windows(pooling: Pooling) -> dict[str, str]:
+    down, across = pooling.stride
+    body = result_lines(pooling, pooling.taps("out_width", "out_channels"), "pooled")
+    return {
+        "scratch": SCRATCH,
+        "to": "image + SIZE * ((i * out_width + j) * out_channels + p * PANEL)",
+        "step": "",
+        "pool": POOL.format(down=down, across=across, lines=lines(body, 5)),
+    }
+
+
+def emit_convolution(kind: str, dtype: str, pooling: Pooling | None, team: bool, cached: bool) -> str:
+    """The source of the kernel "forward", or of that for the gradient of the "input" or the "weight".
+
+    With pooling, a forward writes the results of that to `out`, and `all_places` as emit_pooling's kernels do.
+    """
+    body = BODIES[kind].format(
+        sparse=SPARSE_BELOW, tall=HEIGHT, **(TO_OUT if pooling is None else _to_windows(pooling))
+    )
+    words = WORDS[kind] if pooling is None else [*WORDS[kind], *POOLED]
     tiles = ", ".join(f"{tile}_{dtype} as {tile}" for tile in ("flat", "listed", "tall"))
-    imports = "from spikeloom.scan.memory import short, store_short, store_word\n" + importing(dtype, "collect")
+    imports = "from spikeloom.scan.memory import short, store_byte, store_short, store_word\n" + importing(
+        dtype, "collect"
+    )
     imports += f"from spikeloom.scan.tiles import {tiles}\n"
     imports += f"\nPANEL = {panel_bytes() // (4 if dtype == 'float32' else 8)}\n"
-    title = f"convolution of a mostly zero input: {kind}, {dtype}"
-    return module_source(title, dtype, WORDS[kind], body, team, cached, imports)
+    title = f"convolution of a mostly zero input: {kind}, {dtype}{'' if pooling is None else ', pooled'}"
+    return module_source(title, dtype, words, body, team, cached, imports)

@@ -32,6 +32,9 @@ ZERO = """        for m in range(height * width * channels):
             store(image, m, R(0))"""
 
 
+Pair = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Pooling:
     """What a kernel is made for.
@@ -45,20 +48,20 @@ class Pooling:
     """
 
     kind: str
-    window: tuple[int, int]
-    stride: tuple[int, int]
+    window: Pair
+    stride: Pair
     channels_last: bool
     dtype: str
 
-    def taps(self) -> list[str]:
-        """Where the values of a window lie, row by row."""
+    def taps(self, width: str = "width", channels: str = "channels") -> list[str]:
+        """Where the values of a window lie, row by row, in an image of that width."""
         rows, columns = self.window
-        return [f"at + ({a} * width + {b}) * channels" for a in range(rows) for b in range(columns)]
+        return [f"at + ({a} * {width} + {b}) * {channels}" for a in range(rows) for b in range(columns)]
 
 
 def emit_pooling(pooling: Pooling, backward: bool, team: bool, cached: bool) -> str:
     """The source of the kernel of the result, or of that of the gradient of the input."""
-    body = BODIES[pooling.kind, backward](pooling)
+    body = GRADIENTS[pooling.kind](pooling) if backward else result_lines(pooling, pooling.taps())
     down, across = pooling.stride
     outer, inner, step = ("out_width", "channels", 1) if pooling.channels_last else (1, "out_width", across)
     start = ZERO if backward else ""
@@ -71,9 +74,14 @@ def emit_pooling(pooling: Pooling, backward: bool, team: bool, cached: bool) -> 
     return module_source(title, pooling.dtype, words, source, team, cached, imports)
 
 
-def _maximum(pooling: Pooling) -> list[str]:
+def result_lines(pooling: Pooling, taps: list[str], out: str = "out") -> list[str]:
+    """Lines that write one result, and its place, from the values of its window."""
+    return (_maximum if pooling.kind == "maximum" else _average)(taps, out)
+
+
+def _maximum(taps: list[str], out: str) -> list[str]:
     """The first of the largest values, or the last NaN, as torch takes them."""
-    first, *others = pooling.taps()
+    first, *others = taps
     body = [f"best, place = load(window, {first}), R(0)"]
     for k, tap in enumerate(others, 1):
         body += [
@@ -81,13 +89,12 @@ def _maximum(pooling: Pooling) -> list[str]:
             "taken = value > best or value != value",
             f"best, place = value if taken else best, R({k}) if taken else place",
         ]
-    return [*body, "store(out, first + m, best)", "store_byte(places, first + m, np.uint8(place))"]
+    return [*body, f"store({out}, first + m, best)", "store_byte(places, first + m, np.uint8(place))"]
 
 
-def _average(pooling: Pooling) -> list[str]:
-    taps = pooling.taps()
+def _average(taps: list[str], out: str) -> list[str]:
     body = [f"total = load(window, {taps[0]})", *(f"total += load(window, {tap})" for tap in taps[1:])]
-    return [*body, f"store(out, first + m, total / R({len(taps)}))"]
+    return [*body, f"store({out}, first + m, total / R({len(taps)}))"]
 
 
 def _to_the_maximum(pooling: Pooling) -> list[str]:
@@ -108,10 +115,5 @@ def _spread(pooling: Pooling, values: list[str]) -> list[str]:
     return [f"store(window, {tap}, {before.format(tap=tap, value=value)})" for tap, value in pairs]
 
 
-BODIES = {
-    ("maximum", False): _maximum,
-    ("maximum", True): _to_the_maximum,
-    ("average", False): _average,
-    ("average", True): _to_all,
-}
-"""Lines for one result, by kind and direction."""
+GRADIENTS = {"maximum": _to_the_maximum, "average": _to_all}
+"""Lines for the gradient of one result, by kind."""

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from . import arena, threads
-from .convolution import Pair
 from .emit_numba import word_of
-from .emit_pooling import Pooling, emit_pooling
+from .emit_pooling import Pair, Pooling, emit_pooling
 from .numba_module import compiled
 
 
@@ -32,6 +31,10 @@ class Windows:
     kind: str
     size: Pair
     stride: Pair
+
+    def kernel(self, channels_last: bool, dtype: torch.dtype) -> Pooling:
+        """What kernels for images that lie so are made for."""
+        return Pooling(self.kind, self.size, self.stride, channels_last, word_of(dtype))
 
     def result(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
         """The shape of the result, for that of the images."""
@@ -89,8 +92,7 @@ def _run(windows: Windows, channels_last: bool, backward: bool, x: Tensor, out: 
         images, channels = images * channels, 1
     sizes = [images, x.numel() // max(1, images), 0, height, width, channels, *out.shape[2:]]
     addresses = [t.data_ptr() for t in (x, out, *([places] if windows.kind == "maximum" else []))]
-    pooling = Pooling(windows.kind, windows.size, windows.stride, channels_last, word_of(x.dtype))
-    _kernel(pooling, backward).run([*sizes, *addresses])
+    _kernel(windows.kernel(channels_last, x.dtype), backward).run([*sizes, *addresses])
 
 
 def _laid(x: Tensor, channels_last: bool) -> Tensor:

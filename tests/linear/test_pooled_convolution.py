@@ -1,4 +1,4 @@
-"""Pooling behind an accelerated convolution is done within it, part by part, to the same results."""
+"""Pooling behind an accelerated convolution is done within it, to the same results."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import chunked, convolution, folding
+from spikeloom.linear import chunked, folding
 from spikeloom.linear.pooling import WITH_CONVOLUTION
 from spikeloom.scan import arena
 
@@ -26,8 +26,7 @@ def small_parts(every_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "LARGE", 0)
     monkeypatch.setattr(folding, "LEAST_VALUES", 0)
     monkeypatch.setattr(folding, "LEAST_SHARE", 0)
-    for module, name in ((chunked, "CHUNK"), (convolution, "POOLED")):
-        monkeypatch.setattr(module, name, 3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
+    monkeypatch.setattr(chunked, "CHUNK", 3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
 
 
 def network(
@@ -74,13 +73,19 @@ HOW: dict[str, tuple[tuple[int, ...], dict[str, Any], dict[str, Any]]] = {  # im
 }
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("density", "layout", "dtype"), [
-    (0.1, USUAL, torch.float32), (0.1, LAST, torch.float64), (0.9, USUAL, torch.float64), (0.9, LAST, torch.float32),
+KERNELS = [  # which of them are compiled, seconds for each; torch's convolution does all
+    ("whole windows", "max", USUAL, torch.float32), ("odd sizes leave a rest", "max", LAST, torch.float32),
+    ("one channel, one image", "max", USUAL, torch.float32), ("overlapping", "avg", LAST, torch.float64),
+    ("gaps", "max", USUAL, torch.float64), ("one pixel", "avg", USUAL, torch.float32),
+]  # fmt: skip
+CHUNKS = [(how, kind, layout, torch.float32) for how in HOW for kind, layout in (("max", USUAL), ("avg", LAST))]
+
+
+@pytest.mark.parametrize(("density", "how", "kind", "layout", "dtype"), [
+    *((0.1, *case) for case in KERNELS), *((0.9, *case) for case in CHUNKS), (0.9, "gaps", "max", LAST, torch.float64),
 ])  # fmt: skip
 def test_results_and_gradients_are_those_of_both_layers(
-    kind: str, how: str, density: float, layout: torch.memory_format, dtype: torch.dtype
+    density: float, how: str, kind: str, layout: torch.memory_format, dtype: torch.dtype
 ) -> None:
     shape, convolve, pool = HOW[how]
     x = spikes(*shape, density=density).to(dtype).contiguous(memory_format=layout)
