@@ -29,6 +29,9 @@ NORMS: dict[type[nn.Module], type[nn.Module]] = {SpikeLinear: nn.BatchNorm1d, Sp
 POOLS = SpikeMaxPool2d, SpikeAvgPool2d
 """Which pooling a convolution does."""
 
+LEAST_PIXELS = 1 << 12
+"""Values of the images below which nobody looks for pooling: a step of a loop would take longer, and for nothing."""
+
 LEAST_VALUES = 1 << 18
 """Values of the result below which a norm runs by itself: it is over before the weight is scaled."""
 
@@ -85,8 +88,10 @@ def _norm(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Norm | None
 
 def _pool(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Pool | None:
     """The pooling that a convolution may do."""
+    if type(layer) is not SpikeConv2d or type(x) is not Tensor or x.numel() < LEAST_PIXELS:
+        return None
     pool = next(iter(behind), None)
-    if not isinstance(pool, Pool) or type(pool) not in POOLS or type(layer) is not SpikeConv2d:
+    if not isinstance(pool, Pool) or type(pool) not in POOLS:
         return None
     fits = not layer.strict and _untouched(layer) and _untouched(pool) and kernels_can(x, layer.weight)
     return pool if fits else None

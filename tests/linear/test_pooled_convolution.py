@@ -26,6 +26,7 @@ def small_parts(every_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "LARGE", 0)
     monkeypatch.setattr(folding, "LEAST_VALUES", 0)
     monkeypatch.setattr(folding, "LEAST_SHARE", 0)
+    monkeypatch.setattr(folding, "LEAST_PIXELS", 0)
     monkeypatch.setattr(chunked, "CHUNK", 3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
 
 
@@ -136,8 +137,12 @@ def test_it_runs_by_itself(why: str, density: float) -> None:
 
 def test_so_it_does_where_it_is_not_faster_and_indices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     x = spikes(6, 4, 9, 8, density=0.9)
-    monkeypatch.setattr(chunked, "LARGE", 1 << 40)
-    compare(network({}, nn.MaxPool2d(2)), x, joined=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(chunked, "LARGE", 1 << 40)
+        compare(network({}, nn.MaxPool2d(2)), x, joined=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(folding, "LEAST_PIXELS", x.numel() + 1)
+        compare(network({}, nn.MaxPool2d(2)), x, joined=False)
     net = snn.accelerate(network({}, nn.MaxPool2d(2, return_indices=True)))
     assert net(x)[1].dtype == torch.int64
     with torch.autocast("cpu", dtype=torch.bfloat16):
