@@ -73,4 +73,5 @@ def test_a_network_keeps_no_trace_of_its_static_layer():
     with snn.backend("loop"):
         theirs = torch.autograd.grad(snn.unroll(lif, x, steps=10), x, weight)[0]
     assert spk.nbytes > arena.SMALLEST
+    assert ours.stride() == x.stride()
     torch.testing.assert_close(ours, theirs)
