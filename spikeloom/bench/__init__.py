@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from .feedforward import CONVOLUTION, FEEDFORWARD, INFERENCE, LINEAR
 from .half import HALF
 from .latency import LATENCY
-from .leaky import LEAKY, LONG, STEP
+from .leaky import LEAKY, LONG, SPIKES, STEP
 from .losses import LOSSES
 from .lstm import LSTMS
 from .neurons import NEURONS
@@ -21,7 +21,7 @@ from .threads import THREADS
 from .tutorial import TUTORIAL
 
 SUITE = (LEAKY, STEP, LONG, *FEEDFORWARD, TUTORIAL, RECURRENT, LATENCY)
-EVERY = (*SUITE, RECURRENT_WIDE, HALF, *NEURONS, *LSTMS, *PARALLEL, *LOSSES, QUANT, THREADS, START)
+EVERY = (*SUITE, RECURRENT_WIDE, SPIKES, HALF, *NEURONS, *LSTMS, *PARALLEL, *LOSSES, QUANT, THREADS, START)
 CASES: Mapping[str, Case] = {case.name: case for case in EVERY}
-ON_GPU = (LEAKY, STEP, HALF, LINEAR, INFERENCE, CONVOLUTION, RECURRENT, RECURRENT_WIDE, START)
+ON_GPU = (LEAKY, STEP, SPIKES, HALF, LINEAR, INFERENCE, CONVOLUTION, RECURRENT, RECURRENT_WIDE, START)
 """Those that can run on a GPU."""

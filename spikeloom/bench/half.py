@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .leaky import FLOOR, LEAKY, STEPPED, TX, UNROLLED, current, floor, stepped, unrolled
+from .leaky import ALONE, FLOOR, LEAKY, STEPPED, TX, current, floor, spikes_alone, stepped
 from .result import Shape
 from .runner import Case
 
@@ -23,9 +23,9 @@ HALF = Case(
     shapes=tuple((steps, 64, 65536) for steps in (4, 8, 16, 32)),
     small=(12, 2, 3),
     inputs=half,
-    contestants={UNROLLED: unrolled, STEPPED: stepped, FLOOR: floor},
+    contestants={ALONE: spikes_alone, STEPPED: stepped, FLOOR: floor},
     reference=STEPPED,
-    ours=UNROLLED,
+    ours=ALONE,
     floor=FLOOR,
     unchecked=(FLOOR,),
     peers={"SpikingJelly": LEAKY.peers["SpikingJelly"]},

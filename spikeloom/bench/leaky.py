@@ -18,6 +18,7 @@ from .runner import Case, Outcome, Peer, Prepare, Run, installed
 
 BETA = 0.9
 UNROLLED, STEPPED, PEER, FLOOR = "spikeloom, unrolled", "spikeloom, step by step", "snnTorch", "floor"
+ALONE = "spikeloom, spikes alone"
 TX = ("T", "B", "N")
 
 
@@ -41,6 +42,17 @@ def unrolled(x: Tensor) -> Run:
         snn.utils.reset(lif)
         spk, _ = snn.unroll(lif, x)
         return outcome(spk, x)
+
+    return run
+
+
+def spikes_alone(x: Tensor) -> Run:
+    """The same where nobody asks for the membranes, as in the middle of a network."""
+    lif = snn.Leaky(beta=BETA, init_hidden=True)
+
+    def run() -> Outcome:
+        snn.utils.reset(lif)
+        return outcome(snn.unroll(lif, x), x)
 
     return run
 
@@ -140,6 +152,20 @@ LEAKY = Case(
     remarks=layers,
     standard=True,
     memory=True,
+)
+
+SPIKES = Case(
+    name="spikes",
+    title="Leaky whose membranes nobody asks for, over [T, B, N], forward and backward, float32",
+    axes=TX,
+    shapes=((500, 16, 512),),
+    small=(12, 2, 3),
+    inputs=current,
+    contestants={ALONE: spikes_alone, UNROLLED: unrolled, STEPPED: stepped, FLOOR: floor},
+    reference=STEPPED,
+    ours=ALONE,
+    floor=FLOOR,
+    unchecked=(FLOOR,),
 )
 
 STEP = Case(

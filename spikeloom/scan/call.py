@@ -49,12 +49,7 @@ def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -
     dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
     kinds = _kinds(params, learning, call.states[0].dim())
     grad = _input_gradient(call) if learning else ""
-    kept = _kept_states(call, kinds, grad)
-    if machine == "numba" and _made_again(call, kept, grad):
-        kept = "r" * len(kept)
-    if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
-        kept = kept.replace("s", "1")
-    return Variant(dtype, kinds, kept, grad, machine)
+    return Variant(dtype, kinds, _kept_states(call, kinds, grad, machine), grad, machine)
 
 
 def recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], machine: str) -> recurrent.Plan:
@@ -103,14 +98,21 @@ def _input_gradient(call: Call) -> str:
     return "none" if not call.x.requires_grad else "each" if each else "sum"
 
 
-def _kept_states(call: Call, kinds: str, grad: str) -> str:
+def _kept_states(call: Call, kinds: str, grad: str, machine: str) -> str:
     """Which states are kept (see `Variant.traced`): those asked for, and those that the backward, if any, reads."""
+    count = len(call.states)
     if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
-        return "0" * len(call.states)
-    if call.traced or torch.compiler.is_compiling():
-        return call.program.every_state
-    kept = read_states(call.program.key, kinds, grad)
-    return "c" * len(kept) if call.x.dtype in HALVES and kept.strip("0") else kept
+        return "0" * count
+    asked = call.traced or torch.compiler.is_compiling()  # a graph is for all sizes, and so keeps every state
+    kept = call.program.every_state if asked else read_states(call.program.key, kinds, grad)
+    if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
+        kept = kept.replace("s", "1")
+    if asked:
+        return kept
+    if machine == "numba":
+        return "r" * count if _made_again(call, kept) else kept
+    # what would be written at every step is rebuilt from the input, unless its steps can be joined, see `affine`
+    return "c" * count if "1" in kept and not call.program.cell.any_order else kept
 
 
 LEAST_ROOM = 256
@@ -118,11 +120,9 @@ LEAST_ROOM = 256
 again (the measurements are in docs/engine.md)."""
 
 
-def _made_again(call: Call, kept: str, grad: str) -> bool:
+def _made_again(call: Call, kept: str) -> bool:
     """Whether the backward makes the states again: those of a static input, where that is faster than a large trace."""
-    if not grad or call.traced or call.mem_feedback is not None or call.steps is None or len(call.x) == call.steps:
-        return False
-    if torch.compiler.is_compiling():  # a graph is for all sizes, and so keeps every state
+    if call.mem_feedback is not None or call.steps is None or len(call.x) == call.steps:
         return False
     states, each = len(kept), call.x.element_size()
     saved = (states - kept.count("0")) * call.steps * call.x.nbytes

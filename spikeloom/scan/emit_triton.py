@@ -8,9 +8,9 @@ Memory per element and step, in words of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, even where a step needs the old one and the new one,
 1 written (gradient of the input). What is constant in time is one row, read with time stride 0.
+Where nobody asks for the states, one in SPAN steps is kept, and the backward reads that and the input.
 
 In half precision the input, the spikes and their gradients are words of two bytes, states and arithmetic are float32.
-Where one state in SPAN steps is kept, the backward reads that and the input.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,9 @@ from .trace import Symbol, needed
 SPAN = 8
 """Of so many steps one leaves its states, where the backward rebuilds those between from the input, in registers.
 
-In half precision the input takes two bytes, so that this keeps less than one state at every step, which takes four, for
-neurons of up to three states. Not tuned: no choice has been measured on a GPU."""
+What is kept is written and read, the input is only read: so a neuron of one state moves 21 bytes per step, where it
+would be 24 with its state kept at every step. With 16 it would be half a byte less, for twice the registers, compiled
+for sm_90. Not tuned: no choice has been measured on a GPU."""
 
 SOURCE = '''"""{title}"""
 import triton

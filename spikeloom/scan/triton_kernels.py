@@ -13,7 +13,7 @@ from .emit_triton import SPAN, emit_triton
 from .emit_triton_parallel import emit_triton_parallel
 from .kernels import Gradients, Outputs, all_traces, rows, spread
 from .program import program_of
-from .triton_module import BLOCK, COLUMNS, FEW, SPAN_BLOCK, STEPS, Launch
+from .triton_module import BLOCK, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
 
 
 def kernel(key: str, code: str, steps: int, size: int) -> Launch:
@@ -39,7 +39,8 @@ def _kernel(key: str, code: str) -> Launch:
     assert program.derivation is not None
     title = f"{program.cell.name}, {program.surrogate!r}, {code}"
     variant = Variant.parse(code)
-    block = SPAN_BLOCK if variant.grad and "c" in variant.traced else BLOCK
+    word = getattr(torch, variant.computed).itemsize
+    block = SPAN_BYTES // word if variant.grad and "c" in variant.traced else BLOCK
     return Launch(emit_triton(program.derivation, variant, title), block)
 
 

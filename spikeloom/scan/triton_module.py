@@ -13,8 +13,9 @@ BLOCK = 512
 """Elements of a program of the grid: four for each thread of its four warps, whose loads overlap. Not tuned: no choice
 has been measured on a GPU."""
 
-SPAN_BLOCK = 256
-"""The same where a kernel holds the states of several steps at once: with as many as `BLOCK`, registers ran out."""
+SPAN_BYTES = 1024
+"""Of a state, where a program holds those of several steps at once: 256 elements, in float64 128. With twice as many,
+compiled for sm_90, registers ran out in half of the neurons."""
 
 STEPS, COLUMNS = 64, 16
 """Steps and elements that a program of the grid takes at once where steps can be joined: eight for each thread. With

@@ -157,7 +157,7 @@ def test_a_device_that_is_not_there_is_a_sentence(monkeypatch, capsys):
 
 def test_a_case_that_is_not_for_a_gpu_is_a_sentence(capsys):
     assert main(["bench", "--device", "cuda", "--case", "threads"]) == 1
-    assert "got the case threads; give one of leaky, step, half" in capsys.readouterr().err
+    assert "got the case threads; give one of leaky, step, spikes, half" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", [case for case in registry.ON_GPU if case is not START], ids=lambda case: case.name)
