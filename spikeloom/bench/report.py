@@ -46,6 +46,8 @@ def columns(result: Result) -> dict[str, list[str]]:
         found[f"this / {result.ours}"] = [times(result.times_ours(name)) for name in names]
     if result.floor in result.seconds:
         found[f"this / {result.floor}"] = [times(result.times_floor(name)) for name in names]
+    if result.kernels:
+        found["kernels compiled or loaded"] = [str(result.kernels.get(name, "")) for name in names]
     if result.memory:
         found["memory"] = [memory(result, name) for name in names]
     return found

@@ -34,6 +34,7 @@ class Result:
         remarks: what else the case tells.
         swept: the axis along which this shape is one of many, if it is.
         memory: bytes that a contestant needed at its peak beyond its inputs and weights, a sample for each process.
+        kernels: how many a contestant has compiled, or loaded from disk, if it tells.
         device: where it ran.
         label: the same as the title and the sizes, in a few words for a row of a summary.
     """
@@ -50,6 +51,7 @@ class Result:
     remarks: str = ""
     swept: str | None = None
     memory: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    kernels: Mapping[str, int] = field(default_factory=dict)
     label: str = ""
     device: str = "cpu"
 

@@ -18,7 +18,9 @@ from .machine import PEERS
 from .result import CannotRun, Result, Shape
 
 Outcome = Mapping[str, Tensor]
-"""Results by name: "spikes" are compared for equality, "seconds" is what a run has timed itself, the rest is close."""
+"""Results by name: "spikes" are compared for equality, the rest is close, but for what is `OF_ITSELF`."""
+OF_ITSELF = ("seconds", "kernels")
+"""What a run tells of itself: its time by its own clock, and how many kernels it has compiled or loaded."""
 Run = Callable[[], Outcome]
 Prepare = Callable[[Any], Run]
 """Makes of the inputs what is timed, or raises `NotInstalled`. What it does before it returns is not timed."""
@@ -126,11 +128,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Admitted:
-    """Who may be timed, ready to run; and why the others may not."""
+    """Who may be timed, ready to run, and what it tells of its kernels; and why the others may not."""
 
     runs: dict[str, Run] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     disagreeing: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, prepare: Prepare, inputs: object, differences: Callable[[Outcome], str]) -> None:
         """Run a contestant once, and take it or leave it."""
@@ -139,10 +142,13 @@ class Admitted:
         except NotInstalled as absent:
             self.missing[name] = str(absent)
             return
-        if told := differences(run()):
+        got = run()
+        if told := differences(got):
             self.disagreeing[name] = told
-        else:
-            self.runs[name] = run
+            return
+        self.runs[name] = run
+        if "kernels" in got:
+            self.kernels[name] = int(got["kernels"])
 
 
 def bar(rounds: range, label: str) -> Iterable[int]:
@@ -201,6 +207,7 @@ def run_case(
         disagreeing=found.disagreeing,
         notes={name: peer.note for name, peer in case.peers.items() if name in found.runs},
         remarks=remarks,
+        kernels=found.kernels,
         device=device,
     )
 
@@ -244,7 +251,7 @@ def disagreements(got: Outcome, wanted: Outcome, *, close: float = CLOSE, flippe
     found = []
     for name, right in wanted.items():
         value = got.get(name)
-        if name == "seconds":
+        if name in OF_ITSELF:
             continue
         if value is None or value.shape != right.shape:
             shape = None if value is None else list(value.shape)

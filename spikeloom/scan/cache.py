@@ -21,6 +21,9 @@ from pathlib import Path
 
 ENVIRONMENT = "SPIKELOOM_CACHE_DIR"
 
+NUMBA, TRITON = PREFIXES = "spikeloom_kernel_", "spikeloom_triton_"
+"""How the names of modules begin, which are those of their files."""
+
 _lock = threading.RLock()
 _compilations = 0
 
@@ -28,6 +31,15 @@ _compilations = 0
 def compilations() -> int:
     """How many kernels this process has compiled, those found on disk not counted."""
     return _compilations
+
+
+def made_ready() -> int:
+    """How many kernels this process has compiled, or found compiled on disk: of Triton's, one for each kind of argument
+    that it has compiled them for."""
+    modules = {name: module for name, module in list(sys.modules.items()) if name.startswith(PREFIXES)}
+    by_triton = [module.kernel for name, module in modules.items() if name.startswith(TRITON)]
+    ready = [known for kernel in by_triton for known, *_ in getattr(kernel, "device_caches", {}).values()]
+    return len(modules) - len(by_triton) + sum(map(len, ready))
 
 
 def cache_dir() -> Path:
@@ -69,7 +81,7 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
         make_source: gives the source; its argument says whether the machine code is to be kept on disk.
     """
     source = make_source(True)
-    name = "spikeloom_kernel_" + hashlib.sha256((_untitled(source) + _version()).encode()).hexdigest()[:24]
+    name = NUMBA + hashlib.sha256((_untitled(source) + _version()).encode()).hexdigest()[:24]
     with _lock:
         directory = _writable(cache_dir())
         if directory is None:
@@ -91,7 +103,7 @@ def load_source(source: str) -> types.ModuleType:
     """
     with _lock:
         directory = _writable(cache_dir()) or _for_this_process()
-        path = directory / f"spikeloom_triton_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py"
+        path = directory / f"{TRITON}{hashlib.sha256(source.encode()).hexdigest()[:24]}.py"
         with _one_process(path):
             if not path.is_file() or path.read_bytes() != source.encode():
                 _write(path, source)

@@ -109,6 +109,8 @@ def test_threads_leave_the_limit_as_it_was(capsys):
 def test_start_runs_in_processes_of_its_own(tmp_path):
     found = in_fresh_process(calls(more=1), str(tmp_path))
     assert found["spikes"] > 0
+    assert found["kernels"] == 0, "another length compiles nothing"
+    assert in_fresh_process(calls(), str(tmp_path))["kernels"] == 2
     assert list(tmp_path.glob("*.py")), "its kernels are in the directory that was given"
     cache = START.inputs(())
     assert START.contestants[OURS](cache)()["seconds"] > 0

@@ -26,6 +26,7 @@ RESULT = Result(
     disagreeing={"wrong": "not timed, because it disagrees with 'ours': 1 of 3 spikes differ"},
     notes={"theirs": "fires later"},
     remarks="a remark",
+    kernels={"ours": 2, "theirs": 0},
     memory={"ours": [3_000_000], "theirs": [120_000_000, 60_000_000, 130_000_000]},
 )
 
@@ -33,10 +34,10 @@ RESULT = Result(
 def test_table():
     assert table(RESULT) == (
         "Nothing at all: T = 3, N = 4; 3 rounds in turn\n"
-        "           median      min  this / ours  this / floor                   memory\n"
-        "  ----------------------------------------------------------------------------\n"
-        "  ours    3.00 ms  2.00 ms         1.0x          2.0x            3.0 MB (1.0x)\n"
-        "  theirs  60.0 ms  60.0 ms          20x           40x  60.0 MB to 130 MB (40x)\n"
+        "           median      min  this / ours  this / floor  kernels compiled or loaded                   memory\n"
+        "  --------------------------------------------------------------------------------------------------------\n"
+        "  ours    3.00 ms  2.00 ms         1.0x          2.0x                           2            3.0 MB (1.0x)\n"
+        "  theirs  60.0 ms  60.0 ms          20x           40x                           0  60.0 MB to 130 MB (40x)\n"
         "  floor   1.50 ms  1.50 ms        0.50x          1.0x\n"
         "another: not installed; pip install another\n"
         "wrong: not timed, because it disagrees with 'ours': 1 of 3 spikes differ\n"

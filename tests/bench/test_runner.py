@@ -64,6 +64,13 @@ def test_what_agrees_is_timed():
     assert not result.missing
 
 
+def test_kernels_are_counted_and_not_compared():
+    first, later = ready(kernels=torch.tensor(2)), ready(kernels=torch.tensor(0))
+    result = run_case(case(law=first, ours=later, floor=ready()), (3,), repeats=1)
+    assert result.kernels == {"law": 2, "ours": 0}
+    assert not result.disagreeing
+
+
 def test_one_different_spike_is_not_timed():
     result = run_case(case(ours=ready(spikes=torch.tensor([0.0, 1.0, 0.0]))), (3,), repeats=1)
     assert list(result.seconds) == ["law"]

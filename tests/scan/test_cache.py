@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,6 +153,14 @@ def test_the_place_follows_the_system_and_the_environment(platform, variables, w
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
     assert cache.cache_dir() == Path(wanted)
+
+
+def test_kernels_of_triton_are_counted_by_the_kinds_of_their_arguments(monkeypatch):
+    before = cache.made_ready()
+    a_device = {"by floats": object(), "by halves": object()}, "whatever else Triton keeps"
+    kernel = SimpleNamespace(device_caches={0: a_device})
+    monkeypatch.setitem(sys.modules, "spikeloom_triton_of_this_test", SimpleNamespace(kernel=kernel))
+    assert cache.made_ready() == before + 2
 
 
 def test_another_source_has_another_name(tmp_path, monkeypatch):

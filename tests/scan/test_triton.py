@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 import spikeloom as snn
 from spikeloom import ops
 from spikeloom.cells.cell import cell_from
-from spikeloom.scan import kernels, op, select, single, triton_kernels, triton_module
+from spikeloom.scan import cache, kernels, op, select, single, triton_kernels, triton_module
 from spikeloom.scan.call import Call, variant_of
 from spikeloom.scan.emit_triton import SPAN
 from spikeloom.scan.program import program_for
@@ -340,6 +340,28 @@ def test_the_backward_takes_the_backend_of_its_forward():
     with snn.backend("loop"):
         out.spk.sum().backward()
     assert "_Scan" in type(out.spk.grad_fn).__name__
+
+
+def test_no_length_and_no_batch_asks_triton_to_compile_again(monkeypatch):
+    """It does for another kernel, and for a tensor of another dtype, or that begins elsewhere; numbers are not compiled
+    in, see `test_triton_source`."""
+    kinds, ready, run_it = set(), 0, triton_module.Launch.run
+
+    def watched(self, size, given):
+        tensors = [given[name] for name in self.function.arg_names if torch.is_tensor(given.get(name))]
+        kinds.add((id(self), *((t.dtype, t.data_ptr() % 16 == 0) for t in tensors)))
+        run_it(self, size, given)
+
+    monkeypatch.setattr(triton_module.Launch, "run", watched)
+    layer = snn.Leaky(beta=0.8, init_hidden=True, learn_beta=True).to(DEVICE)
+    for more in range(11):
+        layer.reset_mem()
+        with snn.backend("triton"):
+            x = torch.rand(SPAN + more, 3 + more, 7, device=DEVICE, requires_grad=True)
+            snn.unroll(layer, x).sum().backward()
+        assert len(kinds) == 2
+        ready = ready if more else cache.made_ready()
+    assert cache.made_ready() == ready
 
 
 # -- who is refused ----------------------------------------------------------------------------------------------------

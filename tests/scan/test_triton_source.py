@@ -47,6 +47,7 @@ COMPILED = textwrap.dedent("""
         numbers = [p.name for p in kernel.params if p.name in ("steps", "size", "rows") or p.name.endswith("_stride")]
         assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
         assert [p.name for p in kernel.params if p.is_constexpr] == [*constants]
+        assert not kernel.device_caches  # which cache.made_ready counts
         kinds = {p.name: "i32" if p.name in (*numbers, "width") else "*fp32" for p in kernel.params}
         kinds |= {name: "constexpr" for name in constants} | {name: "*bf16" for name in words if name in kinds}
         source = ASTSource(kernel, kinds, constants)
