@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..scan import arena
 from ..scan.convolution import Patch, lies_channels_last
-from ..scan.pooling import Windows, pool, pooled_gradient, room_for
+from ..scan.emit_pooling import Windows
+from ..scan.pooling import pool, pooled_gradient, room_for
 from ..scan.saved import saved_by
 
 LARGE = 32 << 20

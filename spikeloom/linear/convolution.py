@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..scan import convolution as kernels
 from ..scan import sparse
-from ..scan.pooling import Windows, pooled_gradient
+from ..scan.emit_pooling import Windows
+from ..scan.pooling import pooled_gradient
 from ..scan.saved import saved_by
 from . import chunked
 from .pooling import WITH_CONVOLUTION, Pool

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scan import pooling as kernels
-from ..scan.emit_pooling import Pair
+from ..scan.emit_pooling import Pair, Windows
 from ..scan.saved import saved_by
 from .skipping import Accelerated, kernels_can
 
@@ -40,7 +40,7 @@ class Pool(Accelerated):
         self.__dict__["path"] = "torch" if windows is None else told
         return self._plain(input) if windows is None else _Pooling.apply(input, windows)
 
-    def windows(self, shape: Sequence[int]) -> kernels.Windows | None:
+    def windows(self, shape: Sequence[int]) -> Windows | None:
         """What kernels would pool in images of that shape; None if it is torch's."""
         if len(shape) != 4 or math.prod(shape) < LEAST_VALUES or _pair(self.padding) != (0, 0):
             return None
@@ -48,7 +48,7 @@ class Pool(Accelerated):
         left = [shape[2] - rows, shape[3] - columns]
         beyond = self.ceil_mode and any(more % step for more, step in zip(left, stride, strict=True))
         fits = 0 < rows * columns <= LARGEST_WINDOW and min(*left, *(s - 1 for s in stride)) >= 0 and not beyond
-        return kernels.Windows(self.kind, (rows, columns), stride) if fits else None
+        return Windows(self.kind, (rows, columns), stride) if fits else None
 
 
 class SpikeMaxPool2d(Pool, nn.MaxPool2d):
@@ -61,7 +61,7 @@ class SpikeMaxPool2d(Pool, nn.MaxPool2d):
 
     kind = "maximum"
 
-    def windows(self, shape: Sequence[int]) -> kernels.Windows | None:
+    def windows(self, shape: Sequence[int]) -> Windows | None:
         return None if self.return_indices or _pair(self.dilation) != (1, 1) else super().windows(shape)
 
 
@@ -74,7 +74,7 @@ class SpikeAvgPool2d(Pool, nn.AvgPool2d):
 
     kind = "average"
 
-    def windows(self, shape: Sequence[int]) -> kernels.Windows | None:
+    def windows(self, shape: Sequence[int]) -> Windows | None:
         return None if self.divisor_override is not None else super().windows(shape)
 
 
@@ -86,7 +86,7 @@ def _pair(value: Any) -> Pair:
 
 class _Pooling(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, windows: kernels.Windows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, windows: Windows) -> Tensor:
         out, places = kernels.pooled(x, windows)
         ctx.layer, ctx.windows, ctx.shape = "a pooling layer", windows, x.shape
         ctx.channels_last = kernels.lies_last(x) or getattr(x.grad_fn, "wants_channels_last", False)

@@ -15,9 +15,9 @@ from torch import Tensor
 from . import arena, threads
 from .emit_convolution import emit_convolution
 from .emit_numba import word_of
-from .emit_pooling import Pair, Pooling
+from .emit_pooling import Pair, Pooling, Windows
 from .numba_module import compiled
-from .pooling import Windows, room_for
+from .pooling import room_for
 from .sparse import column_sums, packed, whole_panels
 
 CHUNK_BYTES = 1 << 18
@@ -107,7 +107,7 @@ def convolved_and_pooled(
     shape = patch.result(x, weight)
     last = lies_channels_last(x) or lies_channels_last(weight)
     out, places = room_for(windows.result(shape), x, windows, last, places_last=True)
-    pooling = windows.kernel(channels_last=True, dtype=x.dtype)
+    pooling = Pooling(windows, channels_last=True, dtype=word_of(x.dtype))
     values = math.prod(shape[1:]) + math.prod(out.shape[1:])
     _convolve(x, weight, bias, patch, out, values, pooling, [*out.shape[2:], places.data_ptr()])
     return out, places

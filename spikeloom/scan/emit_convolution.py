@@ -202,7 +202,7 @@ BODIES = {"forward": FORWARD, "input": INPUT, "weight": WEIGHT}
 
 
 def _to_windows(pooling: Pooling) -> dict[str, str]:
-    down, across = pooling.stride
+    down, across = pooling.windows.stride
     body = result_lines(pooling, pooling.taps("out_width", "out_channels"), "pooled")
     return {
         "scratch": SCRATCH,

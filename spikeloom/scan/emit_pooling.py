@@ -5,6 +5,7 @@ kind, whatever they belong to. Either way a line of neighbouring results takes e
 memory, which the compiler makes vector instructions of; so windows and strides are written into the source.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .numba_module import lines, module_source
@@ -36,47 +37,64 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Windows:
+    """What is pooled, within the image.
+
+    Args:
+        kind: "maximum" or "average".
+        size: rows and columns of a window.
+        stride: from a window to the next, down and across.
+    """
+
+    kind: str
+    size: Pair
+    stride: Pair
+
+    def result(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
+        """The shape of the result, for that of the images."""
+        images, channels, *size = shape
+        rows, columns = ((n - w) // s + 1 for n, w, s in zip(size, self.size, self.stride, strict=True))
+        return images, channels, rows, columns
+
+
+@dataclass(frozen=True)
 class Pooling:
     """What a kernel is made for.
 
     Args:
-        kind: "maximum" or "average".
-        window: rows and columns of a window.
-        stride: from a window to the next, down and across.
+        windows: what it pools.
         channels_last: whether the channels are next to each other in memory; else the pixels are.
         dtype: "float32" or "float64".
     """
 
-    kind: str
-    window: Pair
-    stride: Pair
+    windows: Windows
     channels_last: bool
     dtype: str
 
     def taps(self, width: str = "width", channels: str = "channels") -> list[str]:
         """Where the values of a window lie, row by row, in an image of that width."""
-        rows, columns = self.window
+        rows, columns = self.windows.size
         return [f"at + ({a} * {width} + {b}) * {channels}" for a in range(rows) for b in range(columns)]
 
 
 def emit_pooling(pooling: Pooling, backward: bool, team: bool, cached: bool) -> str:
     """The source of the kernel of the result, or of that of the gradient of the input."""
-    body = GRADIENTS[pooling.kind](pooling) if backward else result_lines(pooling, pooling.taps())
-    down, across = pooling.stride
+    body = GRADIENTS[pooling.windows.kind](pooling) if backward else result_lines(pooling, pooling.taps())
+    down, across = pooling.windows.stride
     outer, inner, step = ("out_width", "channels", 1) if pooling.channels_last else (1, "out_width", across)
     start = ZERO if backward else ""
     source = BODY.format(
         start=start, outer=outer, inner=inner, step=step, down=down, across=across, body=lines(body, 5)
     )
     imports = "from spikeloom.scan.memory import byte, store_byte\n"
-    title = f"{'gradient of the ' if backward else ''}{pooling.kind} of windows, {pooling.dtype}"
-    words = [*WORDS, *ARGUMENTS[pooling.kind]]
+    title = f"{'gradient of the ' if backward else ''}{pooling.windows.kind} of windows, {pooling.dtype}"
+    words = [*WORDS, *ARGUMENTS[pooling.windows.kind]]
     return module_source(title, pooling.dtype, words, source, team, cached, imports)
 
 
 def result_lines(pooling: Pooling, taps: list[str], out: str = "out") -> list[str]:
     """Lines that write one result, and its place, from the values of its window."""
-    return (_maximum if pooling.kind == "maximum" else _average)(taps, out)
+    return (_maximum if pooling.windows.kind == "maximum" else _average)(taps, out)
 
 
 def _maximum(taps: list[str], out: str) -> list[str]:
@@ -109,7 +127,8 @@ def _to_all(pooling: Pooling) -> list[str]:
 
 def _spread(pooling: Pooling, values: list[str]) -> list[str]:
     """Lines that give each value of a window its gradient; added up where windows overlap."""
-    apart = all(stride >= size for stride, size in zip(pooling.stride, pooling.window, strict=True))
+    windows = pooling.windows
+    apart = all(stride >= size for stride, size in zip(windows.stride, windows.size, strict=True))
     before = "{value}" if apart else "load(window, {tap}) + ({value})"
     pairs = zip(pooling.taps(), values, strict=True)
     return [f"store(window, {tap}, {before.format(tap=tap, value=value)})" for tap, value in pairs]

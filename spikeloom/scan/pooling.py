@@ -1,7 +1,6 @@
 """Pooling of images on the CPU: the kernels, run. Images are [N, C, H, W]; results lie in memory as they do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -9,38 +8,13 @@ from torch import Tensor
 
 from . import arena, threads
 from .emit_numba import word_of
-from .emit_pooling import Pair, Pooling, emit_pooling
+from .emit_pooling import Pooling, Windows, emit_pooling
 from .numba_module import compiled
 
 
 @cache
 def _kernel(pooling: Pooling, backward: bool) -> threads.Entry:
     return compiled(partial(emit_pooling, pooling, backward))
-
-
-@dataclass(frozen=True)
-class Windows:
-    """What is pooled, within the image.
-
-    Args:
-        kind: "maximum" or "average".
-        size: rows and columns of a window.
-        stride: from a window to the next, down and across.
-    """
-
-    kind: str
-    size: Pair
-    stride: Pair
-
-    def kernel(self, channels_last: bool, dtype: torch.dtype) -> Pooling:
-        """What kernels for images that lie so are made for."""
-        return Pooling(self.kind, self.size, self.stride, channels_last, word_of(dtype))
-
-    def result(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
-        """The shape of the result, for that of the images."""
-        images, channels, *size = shape
-        rows, columns = ((n - w) // s + 1 for n, w, s in zip(size, self.size, self.stride, strict=True))
-        return images, channels, rows, columns
 
 
 def lies_last(x: Tensor) -> bool:
@@ -92,7 +66,7 @@ def _run(windows: Windows, channels_last: bool, backward: bool, x: Tensor, out: 
         images, channels = images * channels, 1
     sizes = [images, x.numel() // max(1, images), 0, height, width, channels, *out.shape[2:]]
     addresses = [t.data_ptr() for t in (x, out, *([places] if windows.kind == "maximum" else []))]
-    _kernel(windows.kernel(channels_last, x.dtype), backward).run([*sizes, *addresses])
+    _kernel(Pooling(windows, channels_last, word_of(x.dtype)), backward).run([*sizes, *addresses])
 
 
 def _laid(x: Tensor, channels_last: bool) -> Tensor:
