@@ -17,6 +17,7 @@ from ..scan.convolution import Patch, lies_channels_last
 from ..scan.emit_pooling import Windows
 from ..scan.pooling import pool, pooled_gradient, room_for
 from ..scan.saved import saved_by
+from .skipping import of_plain
 
 LARGE = 32 << 20
 """Bytes of images from which on they go in chunks: what glibc keeps at most."""
@@ -79,6 +80,7 @@ class _Chunked(torch.autograd.Function):
         return out
 
     @staticmethod
+    @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *places = ctx.saved_tensors if ctx.windows is None else saved_by(ctx)
         wanted = ctx.needs_input_grad[:3]

@@ -14,7 +14,7 @@ from ..scan.pooling import pooled_gradient
 from ..scan.saved import saved_by
 from . import chunked
 from .pooling import WITH_CONVOLUTION, Pool
-from .skipping import SkipsZeros, kernels_can
+from .skipping import SkipsZeros, kernels_can, of_plain
 
 DENSE_ABOVE = 0.2
 """Share of nonzero inputs from which torch's convolution is taken (the measurements are in docs/linear.md). Set to 0,
@@ -139,6 +139,7 @@ class _SpikeConvolution(torch.autograd.Function):
         return out
 
     @staticmethod
+    @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *places = saved_by(ctx)
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad

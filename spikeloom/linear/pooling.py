@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..scan import pooling as kernels
 from ..scan.emit_pooling import Pair, Windows
 from ..scan.saved import saved_by
-from .skipping import Accelerated, kernels_can
+from .skipping import Accelerated, kernels_can, of_plain
 
 LEAST_VALUES = 1 << 16
 """Values of the input below which torch's pooling is taken: it is over before a kernel is called."""
@@ -94,6 +94,7 @@ class _Pooling(torch.autograd.Function):
         return out
 
     @staticmethod
+    @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (places,) = saved_by(ctx)
         return kernels.pooled_gradient(grad, places, ctx.shape, ctx.windows, ctx.channels_last), None

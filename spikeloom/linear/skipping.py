@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ..scan.emit_numba import FLOATS
+from ..scan.kernels import plain
 from ..scan.select import forced, numba_missing, seen_through
 
 Result = TypeVar("Result")
+Backward = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
 
 
 class Accelerated(nn.Module):
@@ -101,4 +103,10 @@ def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
 
 def goes_with(weight: Tensor, x: Tensor) -> bool:
     """Whether it is a plain tensor like x."""
-    return type(weight) in (nn.Parameter, Tensor) and weight.device == x.device and weight.dtype == x.dtype
+    plainly = type(weight) in (nn.Parameter, Tensor) and not weight.is_neg()
+    return plainly and weight.device == x.device and weight.dtype == x.dtype
+
+
+def of_plain(backward: Backward) -> Backward:
+    """A backward by kernels: they get the gradient as it lies in memory."""
+    return lambda ctx, grad: backward(ctx, plain(grad))

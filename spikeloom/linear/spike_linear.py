@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..scan import sparse
 from ..scan.kernels import sum_to
 from ..scan.saved import saved_by
-from .skipping import SkipsZeros, kernels_can
+from .skipping import SkipsZeros, kernels_can, of_plain
 
 DENSE_ABOVE = 0.27
 """Share of nonzero inputs from which the dense product is taken (the measurements are in docs/linear.md). Set to 0, it
@@ -76,6 +76,7 @@ class _SpikeProduct(torch.autograd.Function):
         return sparse.product(lists, matrix, bias).view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
 
     @staticmethod
+    @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, *kept = saved_by(ctx)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .emit_numba import Variant
 from .emit_triton import SPAN, emit_triton
 from .emit_triton_parallel import emit_triton_parallel
-from .kernels import Gradients, Outputs, all_traces, rows, spread
+from .kernels import Gradients, Outputs, all_traces, plain, rows, spread
 from .program import program_of
 from .triton_module import BLOCK, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
 
@@ -86,7 +86,7 @@ def backward(
     ]
     given = {"steps": steps, "size": shape.numel(), "dx": dx}
     given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces)
-    given |= named("grad_final", [zero if g is None else g.contiguous() for g in grad_finals])
+    given |= named("grad_final", [zero if g is None else plain(g).contiguous() for g in grad_finals])
     given |= named("carry", carries) | named("total", totals) | params_by_name(params, variant, like, shape)
     sequences = {"x": x, **named("grad", (grad_spk, *grad_traces))}
     for name, sequence in sequences.items():

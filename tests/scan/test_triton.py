@@ -188,6 +188,16 @@ def test_parts_of_other_tensors_are_read_where_they_lie():
     assert_same(turned("triton"), turned("loop"))
 
 
+def test_the_gradient_of_a_last_state_is_read_with_the_sign_that_torch_keeps_aside():
+    job = Job(CELLS["leaky subtract delayed"], 3, (4,), device=DEVICE)
+    tensors = leaves(job)
+    (last,), pull = run("triton", call_of(job, tensors)).finals, weights(tensors["mem"], 0)
+    wanted, got = (
+        torch.autograd.grad(last, tensors["mem"], p, retain_graph=True) for p in (pull, torch._neg_view(-pull))
+    )
+    assert torch.equal(*wanted, *got)
+
+
 # -- layers ------------------------------------------------------------------------------------------------------------
 
 
