@@ -84,6 +84,18 @@ def test_layers_calls_lengths_and_batches_share_what_is_recorded():
     assert graphed._kept.cache_info().misses == 4  # forward and backward, for two sizes of the batch
 
 
+def test_the_next_backward_leaves_the_gradients_of_the_last_as_they_are():
+    """Also those that are summed over nothing: of a threshold for each neuron, where there is no batch."""
+    layer, results = layer_of(Case(shape=(7,), vector=True)).to(DEVICE), []
+    for scale in (1, 2):
+        snn.utils.reset(layer)
+        with snn.backend("triton"):
+            spk, _ = snn.unroll(layer, quarters(4, 7).to(DEVICE))
+        results += torch.autograd.grad(scale * spk.sum(), layer.threshold)
+    assert results[0].any()
+    assert torch.equal(2 * results[0], results[1])
+
+
 def test_a_run_is_recorded_once_and_memory_is_bounded(monkeypatch):
     made, replayable = [], graphed.replayable
 
