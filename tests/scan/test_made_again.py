@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import spikeloom as snn
-from spikeloom.scan import arena, call, emit_numba
+from spikeloom.scan import arena, call, emit_numba, threads
 
 from ..cases import CELLS
 from ..oracle import assert_same
@@ -39,6 +39,16 @@ def test_the_gradients_are_those_of_the_loop(cell, learned, small, monkeypatch):
     job = away_from_thresholds(job)
     assert set(variant(job)) == {"r"}
     assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
+
+
+def test_each_thread_makes_them_in_a_room_of_its_own(small, monkeypatch):
+    """Fresh memory is full of NaN here, and so stays a room in which nobody has been."""
+    empty, made = arena.empty, []
+    monkeypatch.setattr(arena, "empty", lambda shape, like: made.append(empty(shape, like)) or made[-1])
+    monkeypatch.setattr(threads, "team_size", lambda work: 2)
+    outcome("numba", Job(CELLS["leaky subtract delayed"], 7, (201,), static=True, traced=False, outputs=("spk",)))
+    (rooms,) = [memory for memory in made if memory.shape == (2, 7, 64)]
+    assert not rooms.isnan().flatten(1).all(1).any()
 
 
 @pytest.mark.parametrize(
