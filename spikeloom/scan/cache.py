@@ -21,7 +21,7 @@ from pathlib import Path
 
 ENVIRONMENT = "SPIKELOOM_CACHE_DIR"
 
-NUMBA, TRITON = PREFIXES = "spikeloom_kernel_", "spikeloom_triton_"
+NUMBA, TRITON = "spikeloom_kernel_", "spikeloom_triton_"
 """How the names of modules begin, which are those of their files."""
 
 _lock = threading.RLock()
@@ -36,10 +36,11 @@ def compilations() -> int:
 def made_ready() -> int:
     """How many kernels this process has compiled, or found compiled on disk: of Triton's, one for each kind of argument
     that it has compiled them for."""
-    modules = {name: module for name, module in list(sys.modules.items()) if name.startswith(PREFIXES)}
-    by_triton = [module.kernel for name, module in modules.items() if name.startswith(TRITON)]
-    ready = [known for kernel in by_triton for known, *_ in getattr(kernel, "device_caches", {}).values()]
-    return len(modules) - len(by_triton) + sum(map(len, ready))
+    modules = list(sys.modules.items())
+    by_numba = sum(name.startswith(NUMBA) for name, _ in modules)
+    by_triton = [getattr(module, "kernel", None) for name, module in modules if name.startswith(TRITON)]
+    ways = [known for kernel in by_triton for known, *_ in getattr(kernel, "device_caches", {}).values()]
+    return by_numba + sum(map(len, ways))
 
 
 def cache_dir() -> Path:

@@ -217,8 +217,8 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
         elif variant.traced[k] == "c":
             part.arguments.append(f"trace{k}")
             part.before.append(f"trace{k}_t = trace{k} + m")
-            part.body.append(f"if t % {SPAN} == {SPAN - 1}:")
-            part.body.append(f"    tl.store(trace{k}_t, {name(new[k])}, mask=t + 1 < left)")
+            part.body.append(f"if (t % {SPAN} == {SPAN - 1}) & (t + 1 < steps):")
+            part.body.append(f"    tl.store(trace{k}_t, {name(new[k])}, mask=inside)")
             part.body.append(f"    trace{k}_t += size")
         part.result(f"final{k}", f"state{k}_m")
     part.carried({f"state{k}_m": name.block(new[k]) for k in states})
