@@ -31,12 +31,15 @@ def resets(name: str) -> list[dict[str, Any]]:
 
 
 def settings(name: str) -> Iterator[Any]:
-    """Every reset of the neuron: the first one in both settings and, on Numba, in both ways; of the others each in one
-    setting and one way. Reset, delay, setting and way: any two meet."""
+    """Every reset of the neuron in one setting and, on Numba, in one way, but the first one with numbers in both ways,
+    and with vectors too. Reset, delay, setting and way: any two meet."""
     both = {"numbers, float32": (False, torch.float32), "vectors, float64": (True, torch.float64)}
+    numbers, vectors = both
+    by_steps, at_once = WAYS
     for i, options in enumerate(resets(name)):
-        ways = [*WAYS] if i == 0 else [[*WAYS][(i + i // 4) % 2]]
-        for which in both if i == 0 else [[*both][(i + i // 2) % 2]]:
+        first = {numbers: [by_steps, at_once], vectors: [at_once]}
+        other = {(numbers, vectors)[(i + i // 2) % 2]: [(by_steps, at_once)[(i + i // 4) % 2]]}
+        for which, ways in (other if i else first).items():
             told = "-".join([name, *map(str, options.values()), which])
             yield pytest.param(name, options, *both[which], ways, id=told)
 
