@@ -1,5 +1,6 @@
 """What holds for every test: fresh memory is full of NaN, kernels are cached apart, the random seed is known."""
 
+import gc
 import os
 import tempfile
 
@@ -27,8 +28,16 @@ torch.exp(torch.zeros(1, dtype=torch.float64))
 settings.register_profile("spikeloom", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("spikeloom")
 
+gc.disable()  # while tests are collected: they all stay
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # no search for garbage looks at them again
+    gc.enable()
+
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    gc.unfreeze()  # else other libraries say at the end that their objects were leaked
     _cache.cleanup()
 
 

@@ -61,10 +61,12 @@ def assert_lawful(job):
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_cell(cell, static, dtype):
+def test_every_cell(cell, static):
+    """The resets of a model, with and without delay, have both dtypes, each with a static input too."""
+    number = [*CELLS].index(cell)
+    dtype = [*DTYPES][(number + number // 2 + static) % 2]
     assert_lawful(Job(CELLS[cell], 5, (7,), DTYPES[dtype], static=static))
 
 
