@@ -44,7 +44,7 @@ class SkipsZeros(Accelerated):
     """Skips the zeros of its input where there are enough of them; its results are torch's to the order of summation.
 
     Attributes:
-        path: "sparse" or "dense".
+        path: "sparse", "dense", or another that a layer has.
         strict: whether it always takes torch's way, so that all bits are torch's too.
     """
 

@@ -1,13 +1,15 @@
-"""nn.Linear driven by spikes: it adds up the weight rows of active inputs where these are few."""
+"""nn.Linear driven by spikes: it adds up the weight rows of active inputs where these are few, and has a product of its
+own for few outputs."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..scan import sparse
+from ..scan import narrow, sparse
 from ..scan.kernels import sum_to
 from ..scan.saved import saved_by
+from ..scan.tiling import LINE
 from .skipping import SkipsZeros, kernels_can, of_plain
 
 DENSE_ABOVE = 0.27
@@ -24,12 +26,28 @@ calling four kernels, forward and backward, costs beyond their work."""
 LEAST_ROWS = 512
 """Rows below which the dense product is taken: packing the weight would cost more than zeros save."""
 
+NARROW_FROM = 4 << 20
+"""Bytes of the input from which few outputs have a product of their own. What fits the second-level cache, torch reads
+as fast."""
+
 
 class SpikeLinear(SkipsZeros, nn.Linear):
     """An nn.Linear that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
 
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
     """
+
+    def _is_narrow(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether the product is one of few outputs, from 2 to what fills a line of the cache, and worth a kernel."""
+        outputs = self.out_features
+        return (
+            type(x) is Tensor
+            and x.nbytes >= NARROW_FROM
+            and 1 < outputs <= LINE // x.element_size()
+            and x.dim() > 0
+            and x.shape[-1] == weight.shape[1]
+            and kernels_can(x, weight)
+        )
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
         # sizes first: they are read sooner than the rest, which tells where a small product has taken as long
@@ -50,6 +68,10 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         return _SpikeProduct.apply(x, weight, bias, lists, matrix) if matrix.finite else None
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._is_narrow(x, weight):
+            self.__dict__["path"] = "narrow"
+            out: Tensor = _NarrowProduct.apply(x, weight, bias)
+            return out
         return nn.functional.linear(x, weight, bias)
 
 
@@ -86,6 +108,29 @@ class _SpikeProduct(torch.autograd.Function):
             return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
         dweight, total = _weight_gradient(sparse.Lists(ctx.shape, *kept), rows)
         return dx, dweight, total if wants_bias else None, None, None
+
+
+class _NarrowProduct(torch.autograd.Function):
+    """x @ weight.T + bias, for few outputs; no zero is skipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.layer = "a SpikeLinear"
+        ctx.save_for_backward(x if weight.requires_grad else None, weight if x.requires_grad else None)
+        rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+        out = narrow.product(rows, weight.detach(), bias)
+        return out.view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
+
+    @staticmethod
+    @of_plain
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = saved_by(ctx)
+        rows = grad.reshape(-1, grad.shape[-1]).contiguous()
+        dx = None if weight is None else narrow.input_gradient(rows, weight).view(*grad.shape[:-1], -1)
+        if x is None:
+            return dx, None, sum_to(rows, rows[0]) if ctx.needs_input_grad[2] else None
+        dweight, total = narrow.weight_gradient(rows, x.reshape(-1, x.shape[-1]).contiguous())
+        return dx, dweight, total if ctx.needs_input_grad[2] else None
 
 
 def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:

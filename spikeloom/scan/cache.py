@@ -62,16 +62,17 @@ def cache_size() -> tuple[int, int]:
     return sum(f.suffix == ".py" for f in files), sum(f.stat().st_size for f in files)
 
 
+CALLED = ("elementary", "flow", "memory", "products", "team", "threads", "tiles", "tiling")
+"""The files that kernels import, and those that these do."""
+
+
 @cache
 def _version() -> str:
     """What changes the machine code besides the source: the files that kernels are made of."""
     import numba
 
     here = Path(__file__).parent
-    parts = [
-        (here / name).read_bytes()
-        for name in ("memory.py", "elementary.py", "products.py", "team.py", "threads.py", "tiles.py", "tiling.py")
-    ]
+    parts = [(here / f"{name}.py").read_bytes() for name in CALLED]
     return hashlib.sha256(b"".join(parts) + numba.__version__.encode()).hexdigest()
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from . import recurrent
 from .arena import SMALLEST
-from .emit_numba import HALVES, Variant, room_for, word_of
+from .blocks import room_for
+from .emit_numba import HALVES, Variant, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback
 from .program import Constants, Program, read_states, reads_input, runs_quickly

@@ -16,26 +16,16 @@ Several inputs lie in one tensor, [B, inputs * width], where width is prod(N): f
 other, as a matrix product or a convolution leaves them. A block then ends where its row does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import torch
 
+from .blocks import BLOCK, STRIP
 from .numba_module import lines, module_source
 from .program import Derivation
 from .trace import Symbol, needed
-
-BLOCK = 4096  # elements: two to four rows of 16 KB fit the first-level cache; smaller blocks lost 10 to 60 %
-
-ROOM = 512 << 10  # bytes of states that a block makes again: a part of the second-level cache of one core
-
-
-def room_for(steps: int, states: int, size: int) -> int:
-    """How many elements of so many bytes have room for their states of all steps: those of a block that makes them
-    again."""
-    return min(BLOCK, ROOM // (steps * states * size) // 64 * 64)
-
 
 TEMPLATES: Mapping[str, str] = {
     "add": "{} + {}",
@@ -140,7 +130,7 @@ def word_of(dtype: torch.dtype) -> str:
 
 
 def forward_words(states: int, params: int, inputs: int = 1) -> list[str]:
-    """The arguments of a forward kernel, in order."""
+    """The arguments of a forward kernel, in order, before `own_words`."""
     return [
         *("steps", "size", "team", "x", "x_stride", "spk"),
         *(f"{kind}{k}" for k in range(states) for kind in ("state", "trace")),
@@ -149,16 +139,23 @@ def forward_words(states: int, params: int, inputs: int = 1) -> list[str]:
     ]
 
 
-def backward_words(states: int, params: int, inputs: int = 1, again: bool = False) -> list[str]:
-    """The arguments of a backward kernel, in order."""
+def backward_words(states: int, params: int, inputs: int = 1) -> list[str]:
+    """The arguments of a backward kernel, in order, before `own_words`."""
     return [
         *("steps", "size", "team", "x", "x_stride", "dx", "grad0", "grad0_stride"),
         *(f"{kind}{k}" for k in range(states) for kind in ("initial", "trace", "carry")),
         *(word for k in range(states) for word in (f"grad{k + 1}", f"grad{k + 1}_stride")),
         *(f"{kind}{k}" for k in range(params) for kind in ("param", "total")),
         *(["width"] if inputs > 1 else []),
-        *(["room"] if again else []),
     ]
+
+
+def own_words(variant: Variant, inputs: int = 1) -> list[str]:
+    """The last arguments of a kernel of several steps and one input: how many elements a block has; and where the
+    memory is by way of which the forward writes past the caches (see `_to_strips`), or 0."""
+    if "n" in variant.traced or inputs > 1:
+        return []
+    return ["block"] if variant.grad else ["block", "strips"]
 
 
 BODY = """{uniforms}
@@ -173,7 +170,9 @@ BODY = """{uniforms}
 {rows}
             for m in range(low, high):
 {body}
+{streamed}
         low = high
+{settled}
 """
 
 
@@ -192,13 +191,47 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     """
     inputs = len(derivation.trace.inputs)
     count = len(derivation.trace.states), len(variant.params), inputs
-    words = backward_words(*count, variant.again) if variant.grad else forward_words(*count)
+    words, own = backward_words(*count) if variant.grad else forward_words(*count), own_words(variant, inputs)
     part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
-    rows, source = lines(part.rows, 3), lines(part.body, 4)
+    names = streamed(variant) if "strips" in own else []
+    rows, source = lines([*part.rows, *_to_strips(names)], 3), lines(part.body, 4)
     row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
-    block, again = ("room", lines(_again(derivation, variant), 2)) if variant.again else (BLOCK, "")
-    body = BODY.format(block=block, row=row, uniforms=uniforms, again=again, time=part.time, rows=rows, body=source)
-    return module_source(title, variant.dtype, words, body, team, cached)
+    again = lines(_again(derivation, variant), 2) if variant.again else ""
+    body = BODY.format(
+        block="block" if own else BLOCK,
+        row=row,
+        uniforms=uniforms,
+        again=again,
+        time=part.time,
+        rows=rows,
+        body=source,
+        streamed=lines(_from_strips(names), 3),
+        settled="    settled()" if names else "",
+    )
+    return module_source(
+        title, variant.dtype, [*words, *own], body, team, cached, FLOW.format(variant.dtype) if names else ""
+    )
+
+
+FLOW = "from spikeloom.scan.flow import flow_{} as flow, settled\n"
+
+
+def streamed(variant: Variant) -> list[str]:
+    """The sequences that a forward writes, and may write past the caches."""
+    return ["spk", *(f"trace{k}" for k, letter in enumerate(variant.traced) if letter == "1")]
+
+
+def _to_strips(names: Sequence[str]) -> list[str]:
+    """Where `strips` is the address of memory for the threads, a row of a block goes there, and `_from_strips` lets it
+    flow to its place: past the caches, which pays where nothing else comes through them, as with a static input."""
+    strips = [f"strips + SIZE * ((me * {len(names)} + {k}) * {STRIP} - low)" for k in range(len(names))]
+    own = [f"    {name}_t = {strip}" for name, strip in zip(names, strips, strict=True)]
+    return [*(f"{name}_row = {name}_t" for name in names), *(["if strips != 0:", *own] if names else [])]
+
+
+def _from_strips(names: Sequence[str]) -> list[str]:
+    flows = [f"    flow({name}_t + SIZE * low, high - low, {name}_row + SIZE * low)" for name in names]
+    return ["if strips != 0:", *flows] if names else []
 
 
 @dataclass(frozen=True)
@@ -284,7 +317,7 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     nodes = derivation.pulled(variant.params, variant.grad)
     reads = set(nodes)
 
-    kept, width = ("again", "room") if variant.again else ("trace", "size")
+    kept, width = ("again", "block") if variant.again else ("trace", "size")
 
     rows, body = [], []
     if not reads.isdisjoint(step.inputs):
@@ -323,19 +356,19 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
 
 def _again(derivation: Derivation, variant: Variant) -> list[str]:
     """The forward of a block once more, its states to the block's own memory: `trace` holds that of all threads, rows
-    of `room` elements for each step of each thread."""
+    of `block` elements for each step of each thread."""
     name, states = Names(derivation, recalled=False), range(len(derivation.trace.states))
     _, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride"]
-    rows += [f"state{k}_t = again{k} + SIZE * (t - 1) * room if t > 0 else initial{k}" for k in states]
-    rows += [f"new{k}_t = again{k} + SIZE * t * room" for k in states]
+    rows += [f"state{k}_t = again{k} + SIZE * (t - 1) * block if t > 0 else initial{k}" for k in states]
+    rows += [f"new{k}_t = again{k} + SIZE * t * block" for k in states]
     inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
     body = [f"{name(x)} = load(x_t, {place})" for x, place in inputs]
     body += [*(f"state{k}_m = load(state{k}_t, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(new, frozenset(derivation.hoisted)))
     body += [f"store(new{k}_t, m, {name(new[k])})" for k in states]
     return [
-        *(f"again{k} = trace{k} + SIZE * (me * steps * room - low)" for k in states),
+        *(f"again{k} = trace{k} + SIZE * (me * steps * block - low)" for k in states),
         "for t in range(steps):",
         *(f"    {row}" for row in rows),
         "    for m in range(low, high):",

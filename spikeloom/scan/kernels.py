@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from . import arena, threads
-from .emit_numba import Variant, emit, room_for
+from .blocks import BLOCK, STRIP, block_for, room_for
+from .emit_numba import Variant, emit, streamed
 from .emit_recurrent import emit_recurrent
 from .numba_module import compiled
 from .program import program_of
@@ -91,6 +92,10 @@ def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
     return param if kind in "uU" else param.contiguous() if kind in "tT" else param.expand(shape).contiguous()
 
 
+STREAMED = 12 << 20
+"""Bytes of a sequence from which the forward of a static input writes it past the caches: what is smaller is there
+still when it is read."""
+
 Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]
 """Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None where the variant does not keep one.
 
@@ -144,7 +149,11 @@ def _forward(
     for k, final in enumerate(finals):
         words += [final.data_ptr(), address(traces[k])]
     words += [p.data_ptr() for p in inputs]
-    kernel(key, variant.forward).run(words)
+    block, strips = block_for(spk.nbytes), None
+    if stride == 0 and spk.nbytes >= STREAMED:
+        block = BLOCK
+        strips = spk.new_empty(threads.team_size(spk.numel()) * len(streamed(variant)) * STRIP)
+    kernel(key, variant.forward).run([*words, block, address(strips)])
     return spk, finals, traces
 
 
@@ -234,7 +243,7 @@ def backward(
     for p, kind, total in zip(params, variant.params, totals, strict=True):
         held.append(spread(order.spread(p, given), kind, shape))
         words += [held[-1].data_ptr(), address(total)]
-    kernel(key, variant).run([*words, room] if room else words)
+    kernel(key, variant).run([*words, room or block_for(steps * like.nbytes)])
     sums = [
         None if total is None else sum_to(order.back(total).contiguous(), p)
         for total, p in zip(totals, params, strict=True)

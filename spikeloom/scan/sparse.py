@@ -41,9 +41,9 @@ class Packed:
     finite: bool
 
 
-def packed(matrix: Tensor) -> Packed:
-    """Lay out a matrix [K, N] in panels of columns."""
-    (rows, columns), panel = matrix.shape, panel_bytes() // matrix.element_size()
+def packed(matrix: Tensor, width: int = 0) -> Packed:
+    """Lay out a matrix [K, N] in panels of columns, of `panel_bytes` or `width` bytes."""
+    (rows, columns), panel = matrix.shape, (width or panel_bytes()) // matrix.element_size()
     panels = matrix.new_empty((-(-columns // panel), rows, panel))
     found = torch.zeros(1, dtype=torch.int64, device="cpu")
     words = [len(panels), rows * panel, 0, rows, columns, panel, matrix.data_ptr(), *matrix.stride(), panels.data_ptr()]

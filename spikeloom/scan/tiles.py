@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .tiling import HEIGHT, panel_bytes
+from .tiling import HEIGHT, LINE, panel_bytes, slim_height
 
 _WORDS = {types.float32: (ir.FloatType(), 4, "f32"), types.float64: (ir.DoubleType(), 8, "f64")}
 
@@ -27,10 +27,10 @@ LANES = 64 if panel_bytes() == 256 else 16
 """Bytes of a vector: the longest that the registers hold, or four of them where they are short."""
 
 
-def _tile(scalar: Any, height: int, panels: int, indexed: bool) -> Callable[..., None]:
+def _tile(scalar: Any, height: int, panels: int, indexed: bool, width: int = 0) -> Callable[..., None]:
     element, size, suffix = _WORDS[scalar]
     lanes = LANES // size
-    vector, columns = ir.VectorType(element, lanes), panel_bytes() // LANES
+    vector, columns = ir.VectorType(element, lanes), (width or panel_bytes()) // LANES
 
     def tile(
         typingctx: Any,
@@ -93,5 +93,7 @@ tall_float32, tall_float64 = (_tile(kind, HEIGHT, 1, indexed=False) for kind in 
 flat_float32, flat_float64 = (_tile(kind, 1, 1, indexed=False) for kind in (types.float32, types.float64))
 listed_float32, listed_float64 = (_tile(kind, 1, 1, indexed=True) for kind in (types.float32, types.float64))
 pair_float32, pair_float64 = (_tile(kind, 1, 2, indexed=True) for kind in (types.float32, types.float64))
+slim_float32, slim_float64 = (_tile(kind, slim_height(), 1, False, LINE) for kind in (types.float32, types.float64))
+thin_float32, thin_float64 = (_tile(kind, 1, 1, False, LINE) for kind in (types.float32, types.float64))
 """A tall tile has rows enough to read each part of the matrix once for all; the pair sums enough to hide how long one
-takes."""
+takes. Slim and thin tiles are tall and flat ones of `LINE` bytes."""

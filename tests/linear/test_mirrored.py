@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import chunked
+from spikeloom.linear import chunked, spike_linear
 
 from ..oracle import assert_close
 from .test_accelerate import spikes
@@ -16,6 +16,7 @@ LAST = torch.channels_last
 CONVOLUTION = nn.Conv2d(3, 8, 3, padding=1)
 CASES: dict[str, tuple[nn.Module, Tensor, float]] = {  # the layer, its input, the share of gradients that are not zero
     "linear": (nn.Linear(70, 33), spikes(30, 70, density=0.05), 1.0),
+    "linear, few outputs": (nn.Linear(70, 8), torch.rand(30, 70), 1.0),
     "linear, few gradients": (nn.Linear(70, 33), spikes(30, 70, density=0.05), 0.05),
     "convolution": (CONVOLUTION, spikes(2, 3, 8, 8, density=0.05).contiguous(memory_format=LAST), 1.0),
     "convolution in chunks, pooled": (nn.Sequential(CONVOLUTION, nn.MaxPool2d(2)), torch.ones(2, 3, 8, 8), 1.0),
@@ -32,6 +33,7 @@ def mirrored(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_read_with_their_sign(case: str, every_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "LARGE", 0)
+    monkeypatch.setattr(spike_linear, "NARROW_FROM", 0)
     layer, x, share = CASES[case]
     layer, x = snn.accelerate(copy.deepcopy(layer)), x.clone(memory_format=torch.preserve_format).requires_grad_()
     out = layer(x)

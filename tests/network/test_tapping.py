@@ -32,14 +32,14 @@ def recorded(net, x, run, **options):
     return record
 
 
-def assert_same_record(ours, theirs):
+def assert_same_record(ours, theirs, exact=True):
     assert list(ours) == list(theirs)
     for path in theirs:
         assert_close(ours[path].spk, theirs[path].spk, f"spikes of {path!r}", exact=True)
         assert_close(ours[path].input, theirs[path].input, f"inputs of {path!r}")
         assert list(ours[path].states) == list(theirs[path].states)
         for name, state in theirs[path].states.items():
-            assert_close(ours[path].states[name], state, f"{name} of {path!r}", exact=True)
+            assert_close(ours[path].states[name], state, f"{name} of {path!r}", exact)
 
 
 @pytest.mark.parametrize("network", SPIKING)
@@ -61,7 +61,7 @@ def test_every_state_of_every_neuron_is_recorded(kind, output):
         unrolled = recorded(lif, x, snn.unroll, inputs=True)
         looped = recorded(lif, x, lambda lif, x: [lif(x_t) for x_t in x], inputs=True)
     assert tuple(unrolled[""].states) == lif._state_names()
-    assert_same_record(unrolled, looped)
+    assert_same_record(unrolled, looped, exact="LSTM" not in kind)  # a product over T*B rows may round
     assert_close(unrolled[""].input, x, "inputs", exact=True)
 
 

@@ -1,6 +1,7 @@
 """Kernels on disk: found again, safe with many processes, without a place to write, and with damaged files."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,23 @@ def test_the_place_follows_the_system_and_the_environment(platform, variables, w
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
     assert cache.cache_dir() == Path(wanted)
+
+
+def test_a_change_in_any_file_that_kernels_import_is_another_kernel():
+    """Else machine code from before the change would run."""
+    folder = Path(cache.__file__).parent
+    sources = "".join(file.read_text() for file in folder.glob("*.py"))
+    named = set(re.findall(r"from spikeloom\.scan\.(\w+) import", sources)) | {"flow", "products", "tiles"}
+    while more := {name for file in named for name in imported(folder / f"{file}.py")} - named:
+        named |= more
+    assert named == set(cache.CALLED)
+
+
+def imported(file: Path) -> list[str]:
+    """The neighbours that a file imports."""
+    source = file.read_text()
+    several = [name for names in re.findall(r"^from \. import (.+)", source, re.M) for name in names.split(", ")]
+    return [*several, *re.findall(r"^from \.(\w+) import", source, re.M)]
 
 
 def test_kernels_of_triton_are_counted_by_the_kinds_of_their_arguments(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import spikeloom as snn
-from spikeloom.scan import arena, call, emit_numba, threads
+from spikeloom.scan import arena, blocks, call, threads
 
 from ..cases import CELLS
 from ..oracle import assert_same
@@ -20,7 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 64 elements, and no sequence too small."""
     monkeypatch.setattr(call, "SMALLEST", 0)
     monkeypatch.setattr(call, "LEAST_ROOM", 0)
-    monkeypatch.setattr(emit_numba, "BLOCK", 64)
+    monkeypatch.setattr(blocks, "BLOCK", 32)
 
 
 def variant(job: Job) -> str:
@@ -63,7 +63,7 @@ def test_states_are_made_again_only_where_that_is_faster(other, small):
 
 
 def test_small_sequences_and_long_ones_are_kept():
-    most = emit_numba.ROOM // (4 * call.LEAST_ROOM)
+    most = blocks.ROOM // (4 * call.LEAST_ROOM)
     for steps, width, again in ((100, 4096, True), (100, 512, False), (most, 4096, True), (most + 8, 4096, False)):
         job = Job(CELLS["leaky subtract delayed"], steps, (1, width), static=True, traced=False)
         assert ("r" in variant(job)) == again, (steps, width)
