@@ -7,6 +7,9 @@ FLUSHED = 16
 """Of so many blocks of `TURNED` rows the outer product is one sum; these sums are then added up. One sum over all rows
 would lose its digits: that of 1,000,000 equal values in float32 is wrong by 1 %."""
 
+TURN_AT_ONCE = 64
+"""Rows of a panel that packing takes from each column before it goes to the next: four lines of the cache."""
+
 MARK = (
     ["rows", "size", "team", "width", "x", "counts", "marks", "found"],
     """{share}
@@ -95,15 +98,25 @@ SUMS = (
 PACK = (
     ["panels", "size", "team", "rows", "columns", "panel", "x", "row_stride", "column_stride", "out", "found"],
     """{share}
-    strange = R(0)
+    strange = types.int64(0)
     for p in range(low, high):
-        for first in range(0, rows, 16):  # a part of the panel that stays in the first-level cache, whatever is turned
-            for n in range(panel):
-                column = p * panel + n
-                for k in range(first, min(first + 16, rows)):
-                    value = load(x, k * row_stride + column * column_stride) if column < columns else R(0)
-                    store(out, (p * rows + k) * panel + n, value)
-                    strange += value * R(0)  # NaN from the first value on that is not finite
+        count, start, to = min(panel, columns - p * panel), p * panel * column_stride, out + SIZE * p * rows * panel
+        if count < panel:
+            for i in range(rows * panel):
+                store(to, i, R(0))
+        if column_stride == 1:
+            for k in range(rows):
+                for n in range(count):
+                    value = load(x, start + k * row_stride + n)
+                    store(to, k * panel + n, value)
+                    strange |= value - value != 0  # true of NaN and of what is infinite
+        else:
+            for first in range(0, rows, {turn}):  # whole lines are read, and what is written stays in the cache
+                for n in range(count):
+                    for k in range(first, min(first + {turn}, rows)):
+                        value = load(x, start + k * row_stride + n * column_stride)
+                        store(to, k * panel + n, value)
+                        strange |= value - value != 0
     if strange != 0:
         store_word(found, 0, 1)""",
 )
@@ -141,7 +154,12 @@ def emit_sparse(kind: str, dtype: str, team: bool, cached: bool) -> str:
     """The source of one of KERNELS."""
     words, work = KERNELS[kind]
     body = work.format(
-        share=SHARE.format(what=words[0]), chunk=CHUNK, turned=TURNED, flushed=FLUSHED, panel=panel_bytes()
+        share=SHARE.format(what=words[0]),
+        chunk=CHUNK,
+        turned=TURNED,
+        flushed=FLUSHED,
+        turn=TURN_AT_ONCE,
+        panel=panel_bytes(),
     )
     imports = importing(dtype, *ROUTINES.get(kind, (kind,))) + "from spikeloom.scan.memory import store_word\n"
     return module_source(f"{kind} of a matrix that is mostly zero, {dtype}", dtype, words, body, team, cached, imports)
