@@ -35,6 +35,7 @@ gc.disable()  # while tests are collected: they all stay
 def pytest_collection_finish() -> None:
     gc.freeze()  # no search for garbage looks at them again
     gc.enable()
+    gc.set_threshold(50_000)  # compiling a kernel makes many objects and little garbage
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
