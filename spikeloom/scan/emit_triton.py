@@ -206,7 +206,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
     part.pointer("spk", "size", backwards=False)
     for k in states:
         part.held(f"state{k}", f"initial{k}")
-    part.body.append(f"x_m = tl.load(x_t, mask=inside).to({name.dtype})")
+    part.body += _read(derivation, name)
     part.varying(variant, partial(part.pointer, backwards=False), "inside")
     part.body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     part.stored("spk", name(spk))
@@ -225,13 +225,24 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
     return part
 
 
+def _read(derivation: Derivation, name: TritonNames) -> list[str]:
+    """The inputs of a step. Several, which are of a single step, lie one behind the other: [inputs, *S]."""
+    inputs = enumerate(derivation.trace.inputs)
+    return [f"{name(x)} = tl.load(x_t{_behind(k)}, mask=inside).to({name.dtype})" for k, x in inputs]
+
+
+def _behind(k: int) -> str:
+    """How far the k-th of several inputs, or its gradient, lies behind the first."""
+    return f" + size.to(tl.int64) * {k}" if k else ""
+
+
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
     """From the last step to the first, by the states that the forward has kept at every step."""
     step, part = derivation.trace, results(derivation, variant)
     name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
-    if step.inputs[0] in reads:
+    if not reads.isdisjoint(step.inputs):
         part.pointer("x", "x_stride", backwards=True)
-        part.body.append(f"x_m = tl.load(x_t, mask=inside).to({name.dtype})")
+        part.body += _read(derivation, name)
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
         reads_old, reads_new = old in reads, new in reads and new not in step.states
         if reads_old or reads_new:
@@ -299,14 +310,15 @@ def results(derivation: Derivation, variant: Variant) -> Lines:
 
 def sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
     """The gradients that are summed up over time."""
-    (dx,), _, _ = derivation.gradients
+    (dx, *_), _, _ = derivation.gradients
     return _totals(derivation, variant, "UV") | ({"dx": dx} if variant.grad == "sum" else {})
 
 
-def stored(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
-    """The gradients that are written at each step."""
-    (dx,), _, _ = derivation.gradients
-    return _totals(derivation, variant, "T") | ({"dx": dx} if variant.grad == "each" else {})
+def stored(derivation: Derivation, variant: Variant) -> dict[str, Sequence[Symbol | None]]:
+    """The gradients that are written at each step, those of several inputs together."""
+    dxs, _, _ = derivation.gradients
+    totals = {name: [total] for name, total in _totals(derivation, variant, "T").items()}
+    return totals | ({"dx": dxs} if variant.grad == "each" else {})
 
 
 def _totals(derivation: Derivation, variant: Variant, kinds: str) -> dict[str, Symbol | None]:
@@ -340,8 +352,10 @@ def _pull(
             carried = f" + carry{k - 1}_m" if k else f".to({name.dtype})"
             part.body.append(f"grad{k}_m = tl.load({place(f'grad{k}', f'grad{k}_stride')}, mask={mask}){carried}")
     part.body += name.assign(nodes)
-    for sequence, value in stored(derivation, variant).items():
-        part.body.append(f"tl.store({place(sequence, 'size')}, {name.block(value)}, mask={mask})")
+    for sequence, values in stored(derivation, variant).items():
+        start = place(sequence, "size")
+        for k, value in enumerate(values):
+            part.body.append(f"tl.store({start}{_behind(k)}, {name.block(value)}, mask={mask})")
     carry = {f"carry{k}_m": name.block(g) for k, g in enumerate(carries)}
     for total, addend in sums(derivation, variant).items():
         if addend is not None:

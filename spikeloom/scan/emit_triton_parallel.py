@@ -110,7 +110,7 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     done = _joined(part, name, step, derivation.recalled, "carry0_m", rest)
     part.body.append("grad1_m += carry0_m")
     part.body += name.assign(node for node in nodes if node not in done)
-    for sequence, value in stored(derivation, variant).items():
+    for sequence, (value,) in stored(derivation, variant).items():
         part.body.append(f"tl.store({_row(part, sequence, 'size')}, {name(value)}, mask=live)")
     for total, addend in sums(derivation, variant).items():
         if addend is not None:

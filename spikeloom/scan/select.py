@@ -122,10 +122,13 @@ def seen_through() -> str:
 
 
 def _step_refusals(call: Call) -> list[str]:
-    why = numba_refusals(call)
-    if call.mem_feedback is not None and torch.compiler.is_compiling():
-        why.append("torch.compile cannot see a product between two kernels, and traces the plain loop")
-    return why
+    return numba_refusals(call) + _unseen_product(call)
+
+
+def _unseen_product(call: Call) -> list[str]:
+    if call.mem_feedback is None or not torch.compiler.is_compiling():
+        return []
+    return ["torch.compile cannot see a product between two kernels, and traces the plain loop"]
 
 
 COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by step"
@@ -147,10 +150,7 @@ def triton_refusals(call: Any) -> list[str]:
 
 
 def _triton_step_refusals(call: Call) -> list[str]:
-    why = triton_refusals(call)
-    if call.mem_feedback is not None:
-        why.append("a membrane that comes back through a layer of weights has kernels on the CPU alone")
-    return why
+    return triton_refusals(call) + _unseen_product(call)
 
 
 def _triton_fused_refusals(call: Call) -> list[str]:
@@ -164,6 +164,8 @@ def _triton_recorded_refusals(call: Call) -> list[str]:
 def _triton_whole_refusals(call: Call, more: Callable[[Tensor], list[str]]) -> list[str]:
     """Why no scan takes all steps of a call; `more` has those of one kind of recurrent scan, for its first state."""
     why = _triton_step_refusals(call)
+    if call.mem_feedback is not None:
+        why.append("the membrane comes back through a layer of weights, step by step")
     if why or call.feedback is None or call.steps is None:
         return why
     if torch.compiler.is_compiling():
@@ -180,9 +182,12 @@ def run_triton(call: Call) -> Trajectory:
 
 def _run_triton_steps(call: Call) -> Trajectory:
     params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+    if call.mem_feedback is not None:  # whose product is of the states' dtype
+        call = replace(call, x=call.x.to(call.states[0].dtype))
 
-    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return _scan_step(call.program, call.layer, x, states, params, machine)
+    def step(x: Tensor | tuple[Tensor, ...], *states: Tensor) -> tuple[Tensor, ...]:
+        inputs = x if isinstance(x, Tensor) else torch.stack(x)
+        return _scan_step(call.program, call.layer, inputs, states, params, machine)
 
     return _looped(call, step)
 

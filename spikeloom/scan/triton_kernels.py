@@ -45,8 +45,8 @@ def _kernel(key: str, code: str) -> Launch:
 
 
 def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
-    """Run the scan."""
-    variant, shape = Variant.parse(code), x.shape[1:]
+    """Run the scan. Several inputs, which a single step alone takes, are [1, inputs, *S]."""
+    variant, shape = Variant.parse(code), states[0].shape
     x, stride = rows(x)
     spk = x.new_empty((steps, *shape))
     finals = [_empty(s) for s in states]
@@ -77,8 +77,8 @@ def backward(
     shape = like.shape
     zero = like.new_zeros(shape)
     length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
-    dtype = getattr(torch, variant.dtype)
-    dx = next((like.new_empty((n, *shape), dtype=dtype) for n in length), None)
+    dtype, several = getattr(torch, variant.dtype), _several(key)
+    dx = next((like.new_empty((n, *several, *shape), dtype=dtype) for n in length), None)
     carries = [_empty(s) for s in states]
     totals = [
         None if kind.islower() else like.new_empty((steps, *shape)) if kind == "T" else _empty(like)
@@ -94,6 +94,14 @@ def backward(
     run(kernel(key, code, steps, shape.numel()), given, like, shape.numel())
     sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
+
+
+def _several(key: str) -> tuple[int, ...]:
+    """How many inputs a program has, if it is more than one."""
+    derivation = program_of(key).derivation
+    assert derivation is not None
+    inputs = len(derivation.trace.inputs)
+    return (inputs,) if inputs > 1 else ()
 
 
 def _empty(like: Tensor) -> Tensor:

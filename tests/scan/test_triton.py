@@ -250,12 +250,6 @@ def test_spikes_that_come_back_through_a_convolution_are_fused_step_by_step():
     assert "the recurrent layer is Conv2d, not nn.Linear: the steps are fused one by one" in told
 
 
-@pytest.mark.parametrize("name", DRIVEN)
-def test_a_membrane_through_a_layer_is_refused(name):
-    with snn.backend("triton"), pytest.raises(RuntimeError, match="has kernels on the CPU alone"):
-        snn.unroll(made(name).to(DEVICE), sequence(name).to(DEVICE))
-
-
 @pytest.mark.parametrize("length", [None, 3], ids=["all steps", "the last three"])
 def test_neurons_over_whole_sequences(length):
     layer = snn.StateLeaky(beta=0.8, channels=4, kernel_truncation_steps=length).to(DEVICE)

@@ -25,6 +25,7 @@ WHOLE_SEQUENCES = ("state_leaky", "state_leaky_exact", "leaky_parallel", "associ
 
 COMPILED = textwrap.dedent("""
     import re, torch, triton
+    import spikeloom as snn
     from dataclasses import replace
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -73,6 +74,11 @@ COMPILED = textwrap.dedent("""
                 ptx += compiled(source, {"TIME": STEPS, "BLOCK": COLUMNS})
             assert "st.global" in ptx
             print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
+
+    derivation = snn.SLSTM(4, 4)._program.derivation  # a step of four inputs; tanh is made of a logarithm
+    variant = Variant("float32", "U" * len(derivation.hoisted), "00", "each", "triton")
+    for each in (variant.forward, variant):
+        assert compiled(emit_triton(derivation, each, "a test"), {"BLOCK": BLOCK}).count("ld.global") >= 4
 
     derivation = layer_of(Case("RSynaptic"))._program.derivation
     variant = Variant("float32", "U" * len(derivation.hoisted), "111", "back", "triton")
