@@ -80,5 +80,5 @@ def test_the_example_learns_the_digits_in_two_processes(tmp_path):
     accuracies = [float(line.split()[-1].rstrip("%")) for line in printed if line.startswith("epoch")]
     assert len(accuracies) == 2, "each line is printed once, not by every process"
     assert accuracies[-1] > 85
-    assert done.stderr.count("training: 100%") == 2, "a bar per epoch, that of process 0"
+    assert done.stderr.count("training:   0%") == 2, "a bar per epoch, that of process 0"  # its end may be drawn twice
     assert (tmp_path / "saved").exists()
