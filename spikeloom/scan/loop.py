@@ -25,7 +25,7 @@ class Trajectory:
     finals: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torch.compile of some releases cannot make one that is
 class Feedback:
     """A layer through which the spikes of a step come back into the input of the next."""
 
