@@ -32,7 +32,7 @@ class Map(Protocol):
         """The gradient of the weight, from sequences [T, ...] of mem and of the result's gradient."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torch.compile of some releases cannot make one that is
 class MemFeedback:
     """A linear map with its weight."""
 
