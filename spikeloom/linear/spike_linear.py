@@ -39,11 +39,10 @@ class SpikeLinear(SkipsZeros, nn.Linear):
 
     def _is_narrow(self, x: Tensor, weight: Tensor) -> bool:
         """Whether the product is one of few outputs, from 2 to what fills a line of the cache, and worth a kernel."""
-        outputs = self.out_features
         return (
             type(x) is Tensor
             and x.nbytes >= NARROW_FROM
-            and 1 < outputs <= LINE // x.element_size()
+            and 1 < len(weight) <= LINE // x.element_size()
             and x.dim() > 0
             and x.shape[-1] == weight.shape[1]
             and kernels_can(x, weight)

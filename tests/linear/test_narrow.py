@@ -90,6 +90,13 @@ def test_where_it_does_not_pay_the_product_is_torchs(
     assert layer.path == "dense"
 
 
+def test_a_weight_that_was_replaced_counts_as_it_is():
+    layer = snn.accelerate(nn.Linear(70, 8, bias=False))
+    layer.weight = nn.Parameter(dyadic(40, 70, seed=1))
+    assert torch.equal(layer(x := dyadic(20, 70, seed=2)), x @ layer.weight.t())
+    assert layer.path == "dense"
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     draw = torch.Generator().manual_seed(1)
     x, grad, weight = (torch.rand(shape, generator=draw) for shape in ((999, 150), (999, 9), (9, 150)))
