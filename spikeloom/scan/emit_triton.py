@@ -119,6 +119,7 @@ class Lines:
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
+    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not m
 
     def constants(self, variant: Variant) -> None:
         """The parameters that are the same at every step, read once."""
@@ -140,11 +141,18 @@ class Lines:
         self.arguments.append(argument)
         self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
 
+    def inputs(self, count: int) -> None:
+        """Where the first of several inputs lies, of a single step, and its gradient: see `emit_numba`."""
+        if count > 1:
+            self.arguments.append("width")
+            self.before.append(f"first = m + m // width * width * {count - 1}")
+            self.places |= dict.fromkeys(("x", "dx"), "first")
+
     def pointer(self, name: str, stride: str, backwards: bool) -> str:
         """A pointer into a sequence, which moves by a row at each step."""
         self.arguments += [name] if stride == "size" else [name, stride]
         start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
-        self.before.append(f"{name}_t = {name} + m{start}")
+        self.before.append(f"{name}_t = {name} + {self.places.get(name, 'm')}{start}")
         self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
         return f"{name}_t"
 
@@ -202,6 +210,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
     name, part = TritonNames(derivation, variant, recalled=False), Lines()
     spk, *new = derivation.forward
     part.constants(variant)
+    part.inputs(len(derivation.trace.inputs))
     part.pointer("x", "x_stride", backwards=False)
     part.pointer("spk", "size", backwards=False)
     for k in states:
@@ -226,20 +235,21 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
 
 
 def _read(derivation: Derivation, name: TritonNames) -> list[str]:
-    """The inputs of a step. Several, which are of a single step, lie one behind the other: [inputs, *S]."""
+    """The inputs of a step."""
     inputs = enumerate(derivation.trace.inputs)
     return [f"{name(x)} = tl.load(x_t{_behind(k)}, mask=inside).to({name.dtype})" for k, x in inputs]
 
 
 def _behind(k: int) -> str:
     """How far the k-th of several inputs, or its gradient, lies behind the first."""
-    return f" + size.to(tl.int64) * {k}" if k else ""
+    return f" + width * {k}" if k else ""
 
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
     """From the last step to the first, by the states that the forward has kept at every step."""
     step, part = derivation.trace, results(derivation, variant)
     name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
+    part.inputs(len(step.inputs))
     if not reads.isdisjoint(step.inputs):
         part.pointer("x", "x_stride", backwards=True)
         part.body += _read(derivation, name)

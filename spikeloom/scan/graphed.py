@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from . import triton_kernels
 from .emit_numba import Variant
-from .kernels import Gradients
+from .kernels import Gradients, sum_to
 from .recurrent import Plan, placed
 from .replay import captured, forget, replayable
 
@@ -237,5 +237,5 @@ def backward(
             dx[at].copy_(ours.dx[:count])
         carries = [state.clone() for state in ours.states]
         pairs = zip(ours.totals, params, strict=True)
-        sums = [None if total is None else total.clone().sum_to_size(p.shape).to(p.device) for total, p in pairs]
+        sums = [None if total is None else sum_to(total.clone(), p) for total, p in pairs]
     return Gradients(dx, carries, sums)

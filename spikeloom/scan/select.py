@@ -40,13 +40,14 @@ class Backend:
 
 
 def _widened(run: Callable[[Call], Trajectory]) -> Callable[[Call], Trajectory]:
-    """The same for what computes in the dtype that it reads: the input in the dtype of the states."""
+    """The same for what computes in the dtype that it reads."""
+    return lambda call: run(_wide(call))
 
-    def run_widened(call: Call) -> Trajectory:
-        dtype = call.states[0].dtype
-        return run(call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype)))
 
-    return run_widened
+def _wide(call: Call) -> Call:
+    """The call with its input in the dtype of the states."""
+    dtype = call.states[0].dtype
+    return call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype))
 
 
 def _run_loop(call: Call) -> Trajectory:
@@ -182,12 +183,11 @@ def run_triton(call: Call) -> Trajectory:
 
 def _run_triton_steps(call: Call) -> Trajectory:
     params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
-    if call.mem_feedback is not None:  # whose product is of the states' dtype
-        call = replace(call, x=call.x.to(call.states[0].dtype))
+    if call.mem_feedback is not None:
+        return _run_driven(_wide(call), call.mem_feedback, params, machine)
 
-    def step(x: Tensor | tuple[Tensor, ...], *states: Tensor) -> tuple[Tensor, ...]:
-        inputs = x if isinstance(x, Tensor) else torch.stack(x)
-        return _scan_step(call.program, call.layer, inputs, states, params, machine)
+    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return _scan_step(call.program, call.layer, x, states, params, machine)
 
     return _looped(call, step)
 
@@ -197,7 +197,7 @@ def _run_numba(call: Call) -> Trajectory:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
     params = call.program.hoist(call.params)
     if call.mem_feedback is not None:
-        return _run_driven(call, call.mem_feedback, params)
+        return _run_driven(call, call.mem_feedback, params, "numba")
     if call.steps is None:
         spk, *states = _one_step(call, params, call.x, *call.states)
         return Trajectory(spk, (), tuple(states))
@@ -231,8 +231,8 @@ def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = tr
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
-def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -> Trajectory:
-    key, variant = call.program.key, variant_of(call, params)
+def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...], machine: str) -> Trajectory:
+    key, variant = call.program.key, variant_of(call, params, machine)
     return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback)
 
 

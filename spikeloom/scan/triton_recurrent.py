@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from . import graphed
 from .emit_numba import Variant
 from .emit_triton_recurrent import emit_triton_recurrent
-from .kernels import Gradients, rows
+from .kernels import Gradients, rows, sum_to
 from .program import program_of
 from .recurrent import Outs, Plan, placed
 from .saved import saved_by
@@ -136,7 +136,7 @@ def _backward(
     for name, sequence in named("grad", (grad_spk, *grad_traces)).items():
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
     run(_kernel(plan.key, variant.code), given, like, given["rows"])
-    sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
+    sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
     back = dx[0] @ weight if plan.steps else zero
     return Gradients(dx, [back, *carries], sums)
 
