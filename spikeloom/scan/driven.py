@@ -2,7 +2,7 @@
 
 The product stands in the loop over time, which is Python's here: at each step the product, by torch, and one kernel for
 all that is elementwise. The backward goes the same way back. What can wait till the end is done there at once over all
-time: the gradient of the weight is one product.
+time: the gradient of the weight is one product. On a GPU the steps may be recorded (see `graphed`).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import arena, kernels, triton_kernels
+from . import arena, graphed, kernels, triton_kernels
 from .emit_numba import Variant
 from .kernels import rows, sum_to
 from .linear_maps import Map, MemFeedback, weight_gradient
@@ -29,6 +29,7 @@ def scan(
     states: Sequence[Tensor],
     params: Sequence[Tensor],
     feedback: MemFeedback,
+    recorded: bool = False,
 ) -> Trajectory:
     """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
 
@@ -41,9 +42,10 @@ def scan(
         states: before the first step, [*S].
         params: the program's hoisted values.
         feedback: what the membrane, the last state, adds to the inputs.
+        recorded: whether by steps that are recorded and replayed, on Triton.
     """
     count, x_seq = len(states), x.unsqueeze(0) if steps is None else x
-    plan = _Plan(key, variant, layer, 1 if steps is None else steps, count, feedback.map)
+    plan = _Plan(key, variant, layer, 1 if steps is None else steps, count, feedback.map, recorded)
     arguments = (x_seq, feedback.weight, *states, *params)
     spk, *rest = _Scan.apply(plan, *arguments) if variant.grad else plan.forward(*arguments)[0]
     if steps is None:
@@ -56,32 +58,39 @@ class _Plan:
 
     Args:
         key: of the program.
-        variant: as the scan got it.
+        variant: as the scan got it; here with the states of every step, and the inputs, kept or not.
         layer: how messages name the neuron.
         steps: T.
         count: of the states.
         map: from the membrane to what it adds to the inputs.
+        recorded: whether the steps are recorded.
     """
 
-    def __init__(self, key: str, variant: Variant, layer: str, steps: int, count: int, map: Map):
-        self.key, self.variant, self.layer, self.steps, self.count, self.map = key, variant, layer, steps, count, map
+    def __init__(self, key: str, variant: Variant, layer: str, steps: int, count: int, map: Map, recorded: bool):
+        self.key, self.layer, self.steps, self.count, self.map = key, layer, steps, count, map
+        self.recorded = recorded
         self.kept = bool(variant.grad) or "1" in variant.traced
+        kept, grad = "01"[self.kept] * (count + 1), "each" if variant.grad else ""
+        self.variant = Variant(variant.dtype, variant.params, kept, grad, variant.machine)
 
-    def _one_step(self, variant: Variant, mem: Tensor, params: Sequence[Tensor]) -> Any:
-        """The kernel of a step, of the machine of the variant."""
+    def _one_step(self, letter: str, grad: str, mem: Tensor, params: Sequence[Tensor]) -> Any:
+        """The kernel of a step, forward or backward, whose states have a letter (see `Variant.traced`)."""
+        variant = Variant(self.variant.dtype, self.variant.params, letter * self.count, grad, self.variant.machine)
         machine: ModuleType = kernels if variant.machine == "numba" else triton_kernels
         return machine.OneStep(self.key, variant, mem, params, mem.shape[self.map.axis :].numel())
 
-    def forward(self, x: Tensor, weight: Tensor, *rest: Tensor) -> tuple[list[Tensor], Tensor]:
+    def forward(self, x: Tensor, weight: Tensor, *rest: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """The spikes, the last states and, where they are kept, the states of every step; and the inputs in full."""
-        olds, params = tuple(state.contiguous() for state in rest[: self.count]), rest[self.count :]
+        states, params = rest[: self.count], rest[self.count :]
+        if self.recorded:
+            return graphed.forward(self, x, weight, None, [states[-1], *states], params, self.map)
+        olds = tuple(state.contiguous() for state in states)
         mem, T = olds[-1], self.steps
         length = T if self.kept else min(T, 2)  # of two rows the states go from the one to the other
         spk, full = arena.empty((T, *mem.shape), mem), arena.empty((length, *x.shape[1:]), x)
         traces = [arena.empty((length, *mem.shape), mem) for _ in olds]
         inputs, every = full.unbind(), [*zip(*(trace.unbind() for trace in traces), strict=True)]
-        variant = Variant(self.variant.dtype, self.variant.params, "n" * self.count, "", self.variant.machine).forward
-        step = self._one_step(variant, mem, params)
+        step = self._one_step("n", "", mem, params)
         for t, (x_t, spk_t) in enumerate(zip(x.expand(T, *x.shape[1:]).unbind(), spk.unbind(), strict=True)):
             at, news = inputs[t % length], every[t % length]
             self.map.add(x_t, weight, olds[-1], at)
@@ -106,24 +115,22 @@ class _Plan:
             full, traces: what that returned.
             grads: of the spikes, the last states and the states of every step; None is zero.
         """
+        pulls, finals = [grads[0], *grads[1 + self.count :]], grads[1 : 1 + self.count]
+        if self.recorded:
+            g = graphed.backward(self, weight, full, states, traces, params, pulls, finals, self.map)
+            assert g.x is not None
+            return g.x, g.states[1:], g.params
         like, T = states[0], self.steps
         zero = like.new_zeros(like.shape)
-        pulls = [
-            (zero if g is None else rows(g)[0]).expand(T, *like.shape).unbind()
-            for g in (grads[0], *grads[1 + self.count :])
-        ]
-        carries = [
-            zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format)
-            for g in grads[1 : 1 + self.count]
-        ]
+        pulled = [(zero if g is None else rows(g)[0]).expand(T, *like.shape).unbind() for g in pulls]
+        carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in finals]
         totals = [zero.clone() if kind.isupper() else None for kind in self.variant.params]
         every = [tuple(s.contiguous() for s in states), *zip(*(trace.unbind() for trace in traces), strict=True)]
         dx = arena.empty(full.shape, full)
-        variant = Variant(self.variant.dtype, self.variant.params, "0" * self.count, "each", self.variant.machine)
-        step = self._one_step(variant, like, params)
-        inputs, results, pulled = full.unbind(), dx.unbind(), [*zip(*pulls, strict=True)]
+        step = self._one_step("0", "each", like, params)
+        inputs, results = full.unbind(), dx.unbind()
         for t in reversed(range(T)):
-            step.backward(inputs[t], results[t], every[t], every[t + 1], carries, pulled[t], totals)
+            step.backward(inputs[t], results[t], every[t], every[t + 1], carries, [g[t] for g in pulled], totals)
             self.map.add_mem_gradient(weight, results[t], carries[-1])
         sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
         return dx, carries, sums

@@ -136,9 +136,13 @@ COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by
 
 
 def _fused_refusals(call: Call) -> list[str]:
-    why = _step_refusals(call)
-    if why or call.feedback is None or call.steps is None:
-        return why
+    return _step_refusals(call) or _feedback_refusals(call)
+
+
+def _feedback_refusals(call: Call) -> list[str]:
+    """Why no scan over all steps does what brings the spikes back between them."""
+    if call.feedback is None or call.steps is None:
+        return []
     if torch.compiler.is_compiling():
         return [COMPILED_RECURRENCE]
     return recurrent.refusals(call.feedback, call.states[0])
@@ -155,23 +159,18 @@ def _triton_step_refusals(call: Call) -> list[str]:
 
 
 def _triton_fused_refusals(call: Call) -> list[str]:
-    return _triton_whole_refusals(call, triton_recurrent.refusals)
+    if call.mem_feedback is not None:
+        return ["the membrane comes back through a layer of weights, step by step"]
+    why = _triton_step_refusals(call) or _feedback_refusals(call)
+    if why or call.feedback is None or call.steps is None:
+        return why
+    return triton_recurrent.refusals(call.states[0])
 
 
 def _triton_recorded_refusals(call: Call) -> list[str]:
-    return _triton_whole_refusals(call, replay.refusals)
-
-
-def _triton_whole_refusals(call: Call, more: Callable[[Tensor], list[str]]) -> list[str]:
-    """Why no scan takes all steps of a call; `more` has those of one kind of recurrent scan, for its first state."""
-    why = _triton_step_refusals(call)
-    if call.mem_feedback is not None:
-        why.append("the membrane comes back through a layer of weights, step by step")
-    if why or call.feedback is None or call.steps is None:
-        return why
-    if torch.compiler.is_compiling():
-        return [COMPILED_RECURRENCE]
-    return recurrent.refusals(call.feedback, call.states[0]) or more(call.states[0])
+    if call.steps is None:
+        return ["a single step is not recorded"]
+    return _triton_step_refusals(call) or _feedback_refusals(call) or replay.refusals(call.states[0])
 
 
 def run_triton(call: Call) -> Trajectory:
@@ -218,6 +217,9 @@ def _run_steps(call: Call) -> Trajectory:
 
 
 def _run_recorded(call: Call) -> Trajectory:
+    if call.mem_feedback is not None:
+        params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+        return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
     assert call.feedback is not None
     return _run_recurrent(call, call.feedback.layer, partial(triton_recurrent.scan, recorded=True))
 
@@ -231,9 +233,11 @@ def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = tr
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
-def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...], machine: str) -> Trajectory:
+def _run_driven(
+    call: Call, feedback: MemFeedback, params: tuple[Tensor, ...], machine: str, recorded: bool = False
+) -> Trajectory:
     key, variant = call.program.key, variant_of(call, params, machine)
-    return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback)
+    return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback, recorded)
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import spikeloom as snn
-from spikeloom.scan import driven, kernels
+from spikeloom.scan import driven, graphed, kernels, replay
 
 from ..neurons.zoo import made, sequence
-from ..oracle import Outcome, assert_same
+from ..oracle import Outcome, assert_close, assert_same
 from .running import gradients
 from .test_triton import DEVICE
 
@@ -33,12 +33,22 @@ def no_numba(monkeypatch):
     monkeypatch.delattr(kernels, "OneStep")
 
 
+@pytest.fixture(params=["recorded", "step by step"])
+def way(request, monkeypatch):
+    """Steps that are recorded, where there is a GPU, in runs of four, two and one; or the part of a graph of others."""
+    monkeypatch.setattr(graphed, "LONGEST", 4)
+    monkeypatch.setattr(replay, "captured", lambda x: request.param == "step by step")
+    graphed.release()
+    yield request.param
+    graphed.release()
+
+
 @dataclass(frozen=True)
 class Case:
     """A neuron and its input.
 
     Args:
-        way: "at once", or "steps" of the user's own loop.
+        single: whether it goes by the user's own loop.
         static: whether the input is the same at every step.
         traced: whether the states of every step are returned.
         learn: what has a gradient, by the names of `outcome`; None is all.
@@ -46,8 +56,8 @@ class Case:
 
     name: str = "SLSTM"
     reset: str = "none"
-    steps: int = 4
-    way: str = "at once"
+    steps: int = 7
+    single: bool = False
     static: bool = False
     traced: bool = True
     vectors: bool = False
@@ -69,7 +79,7 @@ def outcome(backend: str, case: Case) -> Outcome:
         t.requires_grad_(case.learn is None or name in case.learn)
     layer.syn, layer.mem = tensors["syn"], tensors["mem"]
     with snn.backend(backend):
-        if case.way == "steps":
+        if case.single:
             outs = [torch.stack(out) for out in zip(*(_tuple(layer(x_t)) for x_t in x), strict=True)]
         else:
             outs = _tuple(snn.unroll(layer, x[0], steps=case.steps) if case.static else snn.unroll(layer, x))
@@ -86,7 +96,7 @@ def _tuple(outs: Any) -> tuple[torch.Tensor, ...]:
 
 
 CASES = [
-    *(Case(name, reset, way=way) for name, reset in product(NAMES, RESETS) for way in ("at once", "steps")),
+    *(Case(name, reset) for name, reset in product(NAMES, RESETS)),
     *(Case(name, steps=steps, static=static) for name in NAMES for steps, static in ((1, False), (2, True), (5, True))),
     *(Case(name, "subtract", traced=False, static=static) for name in NAMES for static in (False, True)),
     *(Case(name, vectors=True, dtype=torch.float64) for name in NAMES),
@@ -98,14 +108,21 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_membrane_that_comes_back_through_a_product_gives_what_the_loop_gives(case):
+def test_a_membrane_that_comes_back_through_a_product_gives_what_the_loop_gives(case, way):
     wanted = outcome("loop", case)
     assert wanted.spikes["spk"].any()
     assert_same(outcome("triton", case), wanted)
 
 
+@pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gradient_of_the_weight_is_taken_once_over_all_time(name, monkeypatch):
+def test_and_so_it_does_in_a_loop_of_the_user_s(name, reset):
+    case = Case(name, reset, single=True)
+    assert_same(outcome("triton", case), outcome("loop", case))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_of_the_weight_is_taken_once_over_all_time(name, way, monkeypatch):
     taken, gradient = [], driven.weight_gradient
     monkeypatch.setattr(driven, "weight_gradient", lambda *given: taken.append(given[4].shape[0]) or gradient(*given))
     outcome("triton", Case(name, steps=5))
@@ -113,7 +130,7 @@ def test_the_gradient_of_the_weight_is_taken_once_over_all_time(name, monkeypatc
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_steps_give_nothing_and_keep_the_state(name):
+def test_no_steps_give_nothing_and_keep_the_state(name, way):
     layer = made(name, init_hidden=True, output=True).to(DEVICE)
     with snn.backend("triton"):
         layer(sequence(name)[0].to(DEVICE))
@@ -123,9 +140,26 @@ def test_no_steps_give_nothing_and_keep_the_state(name):
     assert torch.equal(layer.mem, before)
 
 
-def test_explain_tells_that_such_a_membrane_goes_step_by_step():
+def test_explain_tells_that_such_a_membrane_goes_step_by_step(way):
     layer = made("SLSTM", init_hidden=True).to(DEVICE)
     with snn.backend("triton"):
         (row,) = snn.explain(layer, sequence("SLSTM").to(DEVICE)).rows
-    assert row.backend == "triton, step by step"
+    assert row.backend == f"triton, {way}"
     assert any("the membrane comes back through a layer of weights" in why for why in row.refusals)
+
+
+def test_layers_that_are_alike_share_what_is_recorded_and_a_new_weight_is_read(way):
+    """The second call of the first layer, and the other layer, with weights of their own."""
+    layers, results = [made("SLSTM", init_hidden=True, output=True).to(DEVICE) for _ in range(2)], ([], [])
+    for scale in (1.0, 1.5):
+        for layer in layers:
+            with torch.no_grad():
+                layer.lstm_cell.weight_hh.mul_(scale)
+            for backend, seen in zip(("triton", "loop"), results, strict=True):
+                snn.utils.reset(layer)
+                with snn.backend(backend):
+                    outs = snn.unroll(layer, sequence("SLSTM", 5).to(DEVICE))
+                seen += [*outs, *torch.autograd.grad(outs[2].sum(), list(layer.lstm_cell.parameters()))]
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours.detach(), theirs.detach(), "a result")
+    assert graphed._kept.cache_info().misses == (2 if way == "recorded" else 0)
