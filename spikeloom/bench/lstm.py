@@ -96,7 +96,7 @@ def products(make: Make) -> Callable[[Tensor], Run]:
                 driven = layer._of_input(x.requires_grad_().flatten(0, 1))
             with torch.no_grad():
                 for gate in gates:
-                    linear.add(gate, weight, mem, gate)
+                    gate += linear.of(weight, mem)
                 for gate in gates:
                     linear.add_mem_gradient(weight, gate, mem)
                 linear.weight_gradient(weight, mems, gates)

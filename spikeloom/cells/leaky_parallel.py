@@ -1,4 +1,4 @@
-"""A leaky integrator without reset whose membrane never falls below zero: a recurrent ReLU unit of its own."""
+"""A leaky integrator without reset whose membrane never falls below zero: a recurrent ReLU unit, of its own or not."""
 
 from .. import ops
 from ..ops import Value
@@ -9,9 +9,14 @@ def leaky_parallel(
     x: Value, mem: Value, *, weight: Value, threshold: Value, graded_spikes_factor: Value
 ) -> tuple[Value, ...]:
     """mem' = relu(weight * mem + x);  spk = factor * H(mem' - threshold)."""
-    charged = weight * mem + x
-    mem = ops.where(charged <= 0, 0.0, charged)  # no gradient at zero, and NaN comes through
+    return joint_parallel(weight * mem + x, mem, threshold=threshold, graded_spikes_factor=graded_spikes_factor)
+
+
+def joint_parallel(x: Value, mem: Value, *, threshold: Value, graded_spikes_factor: Value) -> tuple[Value, ...]:
+    """The same where the membranes of all neurons come back, and are in x: mem' = relu(x)."""
+    mem = ops.where(x <= 0, 0.0, x)  # no gradient at zero, and NaN comes through
     return ops.spike(mem - threshold) * graded_spikes_factor, mem
 
 
 LEAKY_PARALLEL = Whole(leaky_parallel, any_order=True)
+JOINT_PARALLEL = Whole(joint_parallel)

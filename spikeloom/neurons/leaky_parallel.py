@@ -1,17 +1,19 @@
 """Recurrent ReLU units that fire: a linear layer and a leaky membrane that stays above zero, over whole sequences."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ..cells.leaky_parallel import LEAKY_PARALLEL
-from ..scan.select import Backend, choose
+from ..cells.firing import FRAME_PARAMS, Whole
+from ..cells.leaky_parallel import JOINT_PARALLEL, LEAKY_PARALLEL
+from ..scan.linear_maps import LinearMap, MemFeedback
+from ..scan.select import choose
 from ._neuron import SpikeGrad
 from ._sequence import Ran, WholeSequence
-from ._state import checked_value, compute_dtype
+from ._state import checked_value
 
 
 class LeakyParallel(WholeSequence):
@@ -24,7 +26,7 @@ class LeakyParallel(WholeSequence):
 
     and spk = graded_spikes_factor * H(mem' - threshold). The membrane starts at zero in every call, never falls below
     zero, and is never reset. With the diagonal, the linear layer is one product over all time and the rest one scan.
-    With the full matrix there is a product at every step.
+    With the full matrix there is a product at every step, and a kernel for the rest.
 
     Args:
         input_size: size of the input.
@@ -60,10 +62,10 @@ class LeakyParallel(WholeSequence):
         torch.Size([25, 2, 4])
     """
 
-    model = LEAKY_PARALLEL
     framed = False
     unbatched = True
     beta: Tensor
+    weight_hh_enable: bool = False
 
     def __init__(
         self,
@@ -86,9 +88,9 @@ class LeakyParallel(WholeSequence):
         given = {name: value for name, value in locals().items() if name not in ("beta", "learn_beta")}
         if beta is not None:
             given["beta"] = _decay(beta, hidden_size)
+        self.weight_hh_enable = weight_hh_enable
         self._build(given)
-        self.input_size, self.hidden_size = input_size, hidden_size
-        self.surrogate_disable, self.weight_hh_enable = surrogate_disable, weight_hh_enable
+        self.input_size, self.hidden_size, self.surrogate_disable = input_size, hidden_size, surrogate_disable
         self.rnn = Weights(input_size, hidden_size, bias, device, dtype)
         weight = self.rnn.weight_hh_l0.requires_grad_(learn_beta)
         with torch.no_grad():
@@ -97,32 +99,32 @@ class LeakyParallel(WholeSequence):
             if not weight_hh_enable:
                 weight.copy_(weight.diagonal().diag())
 
+    @property
+    def model(self) -> Whole:  # type: ignore[override]
+        """The equation."""
+        return JOINT_PARALLEL if self.weight_hh_enable else LEAKY_PARALLEL
+
     def _value_names(self) -> tuple[str, ...]:
-        return "beta", *self.model.params[1:]
+        return "beta", *FRAME_PARAMS
 
     def forward(self, input_: Tensor) -> Tensor:
         """A whole sequence: input_ [T, B, input_size] or [T, input_size]; returns the spikes of all neurons."""
         x, rnn = self._checked(input_), self.rnn
         current = linear(x, rnn.weight_ih_l0, rnn.bias_ih_l0 + rnn.bias_hh_l0 if rnn.bias else None)
-        return self._over_time(self._step_by_step if self.weight_hh_enable else self._at_once, current)[0]
+        return self._over_time(self._whole, current)[0]
 
-    def _at_once(self, steps: int, current: Tensor) -> Ran:
-        """With the diagonal of W_hh: each neuron by itself."""
-        values = {name: getattr(self, name) for name in self.model.params[1:]}
-        by_method = self._fires_by_method()
-        call = self._call(steps, current, {"weight": self.rnn.weight_hh_l0.diagonal(), **values}, traced=by_method)
+    def _whole(self, steps: int, current: Tensor) -> Ran:
+        weight, by_method = self.rnn.weight_hh_l0, self._fires_by_method()
+        values = {name: getattr(self, name) for name in FRAME_PARAMS}
+        if not self.weight_hh_enable:
+            values["weight"] = weight.diagonal()
+        call = self._call(steps, current, values, traced=by_method)
+        if self.weight_hh_enable:
+            call.mem_feedback = MemFeedback(LinearMap(), weight.to(call.states[0].dtype))
         machine, refusals = choose(call)
         run = machine.run(call)
         spk = self.fire(run.traces[0]) if by_method else run.spk
         return Ran((spk.to(current.dtype),), machine.name, refusals)
-
-    def _step_by_step(self, steps: int, current: Tensor) -> Ran:
-        """With all of W_hh: one product per step."""
-        dtype = compute_dtype(current)
-        sequence = current.to(dtype).expand(steps, *current.shape[1:])
-        call = _Dense(sequence, self.rnn.weight_hh_l0.to(dtype), self._label())
-        machine, refusals = choose(call, DENSE)
-        return Ran((self.fire(machine.run(call)).to(current.dtype),), machine.name, refusals)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
@@ -155,27 +157,6 @@ class Weights(nn.Module):
         self.weight_ih_l0, self.weight_hh_l0 = drawn(size, inputs), drawn(size, size)
         if bias:
             self.bias_ih_l0, self.bias_hh_l0 = drawn(size), drawn(size)
-
-
-class _Dense(NamedTuple):
-    current: Tensor
-    weight: Tensor
-    layer: str
-
-    def run(self) -> Tensor:
-        """The membranes, [T, B, N]."""
-        mem, membranes = self.current.new_zeros(self.current.shape[1:]), []
-        for x in self.current:
-            mem = torch.relu(x + linear(mem, self.weight))
-            membranes.append(mem)
-        return torch.stack(membranes) if membranes else torch.empty_like(self.current)
-
-
-DENSE = (
-    Backend("numba", lambda call: ["weight_hh_enable=True needs a matrix product at every step"], _Dense.run),
-    Backend("loop", lambda call: [], _Dense.run),
-)
-"""The ladder of the full matrix."""
 
 
 def _decay(beta: Any, size: int) -> Tensor:

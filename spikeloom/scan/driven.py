@@ -93,7 +93,7 @@ class _Plan:
         step = self._one_step("n", "", mem, params)
         for t, (x_t, spk_t) in enumerate(zip(x.expand(T, *x.shape[1:]).unbind(), spk.unbind(), strict=True)):
             at, news = inputs[t % length], every[t % length]
-            self.map.add(x_t, weight, olds[-1], at)
+            torch.add(x_t, self.map.of(weight, olds[-1]), out=at)
             step.forward(at, spk_t, olds, news)
             olds = news
         finals = [state.clone() for state in olds]

@@ -194,10 +194,10 @@ class _Forward(_Recording):
         back, *states = self.states
         for t in range(count):
             *news, full = (rows[t % len(rows)] for rows in self.rows)
-            if self.map is None:
-                torch.add(self.x[t], functional.linear(back, self.weight, self.bias), out=full)
-            else:
-                self.map.add(self.x[t], self.weight, back, full)
+            fed = (
+                functional.linear(back, self.weight, self.bias) if self.map is None else self.map.of(self.weight, back)
+            )
+            torch.add(self.x[t], fed, out=full)
             self.step.forward(full, self.spk[t], states, news)
             back, states = self.spk[t] if self.map is None else news[-1], news
         _copy(self.states, [back, *states])

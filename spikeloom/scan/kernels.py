@@ -265,7 +265,8 @@ class OneStep:
         derivation = program_of(key).derivation
         assert derivation is not None
         self.entry, self.size = kernel(key, variant), like.numel()
-        self.params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
+        self.held = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
+        self.params = [p.data_ptr() for p in self.held]
         self.last = [width] if len(derivation.trace.inputs) > 1 else [BLOCK] * len(own_words(variant))
 
     def forward(self, x: Tensor, spk: Tensor, olds: Sequence[Tensor], news: Sequence[Tensor]) -> None:
@@ -273,7 +274,7 @@ class OneStep:
         words = [1, self.size, 0, x.data_ptr(), 0, spk.data_ptr()]
         for old, new in zip(olds, news, strict=True):
             words += (old.data_ptr(), new.data_ptr())
-        self.entry.run([*words, *(p.data_ptr() for p in self.params), *self.last])
+        self.entry.run([*words, *self.params, *self.last])
 
     def backward(
         self,
@@ -299,8 +300,8 @@ class OneStep:
             words += (old.data_ptr(), new.data_ptr(), carry.data_ptr())
         for grad in more:
             words += (grad, 0)
-        for p, total in zip(self.params, totals, strict=True):
-            words += (p.data_ptr(), address(total))
+        for param, total in zip(self.params, totals, strict=True):
+            words += (param, address(total))
         self.entry.run([*words, *self.last])
 
 

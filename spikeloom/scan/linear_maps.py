@@ -22,9 +22,6 @@ class Map(Protocol):
     def of(self, weight: Tensor, mem: Tensor) -> Tensor:
         """M(weight, mem)."""
 
-    def add(self, x: Tensor, weight: Tensor, mem: Tensor, out: Tensor) -> None:
-        """x + M(weight, mem), into `out`."""
-
     def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
         """Add the gradient of mem to `total`, from that of the result."""
 
@@ -43,9 +40,9 @@ class MemFeedback:
         """What the membrane adds to the inputs."""
         return self.map.of(self.weight, mem)
 
-    def split(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        """The inputs that x holds."""
-        return x.chunk(count, self.map.axis)
+    def split(self, x: Tensor, count: int) -> Tensor | tuple[Tensor, ...]:
+        """The inputs that x holds, as a cell takes them."""
+        return x if count == 1 else x.chunk(count, self.map.axis)
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,6 @@ class LinearMap:
 
     def of(self, weight: Tensor, mem: Tensor) -> Tensor:
         return linear(mem, weight)
-
-    def add(self, x: Tensor, weight: Tensor, mem: Tensor, out: Tensor) -> None:
-        torch.addmm(as_rows(x), as_rows(mem), weight.t(), out=as_rows(out))
 
     def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
         as_rows(total).addmm_(as_rows(grad), weight)
@@ -81,9 +75,6 @@ class ConvMap:
 
     def of(self, weight: Tensor, mem: Tensor) -> Tensor:
         return conv2d(mem, weight, padding=self.padding, dilation=self.dilation)
-
-    def add(self, x: Tensor, weight: Tensor, mem: Tensor, out: Tensor) -> None:
-        torch.add(x, self.of(weight, mem), out=out)
 
     def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
         total += conv_transpose2d(grad, weight, padding=self.padding, dilation=self.dilation)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def fed_back(step: Step, feedback: Feedback) -> Step:
     return step_with_feedback
 
 
-def driven_back(step: Step, product: Callable[[Tensor], Tensor], split: Callable[[Tensor], tuple[Tensor, ...]]) -> Step:
+def driven_back(step: Step, product: Callable[[Tensor], Tensor], split: Callable[[Tensor], Any]) -> Step:
     """The step of a neuron whose membrane, its last state, comes back into its inputs through a product."""
 
     def step_with_product(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:

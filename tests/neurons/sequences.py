@@ -37,7 +37,9 @@ LAYERS: Mapping[str, Callable[..., Any]] = {
     "StateLeaky, quantised": lambda: snn.StateLeaky(0.8, N, state_quant=quantised),
     "LinearLeaky": lambda: snn.LinearLeaky(0.8, N, 5),
     "LeakyParallel": lambda: snn.LeakyParallel(N, 5, 0.8, threshold=0.5),
-    "LeakyParallel, full": lambda: snn.LeakyParallel(N, 5, threshold=0.5, weight_hh_enable=True),
+    "LeakyParallel, full": lambda: snn.LeakyParallel(
+        N, 5, threshold=0.5, learn_beta=True, learn_threshold=True, weight_hh_enable=True
+    ),
     "AssociativeLeaky": lambda: touchy(snn.AssociativeLeaky(N, 3, 2, 6)),
     "AssociativeLeaky, spikes": lambda: touchy(snn.AssociativeLeaky(N, 3, 2, 6, use_q_projection=False)),
 }

@@ -11,6 +11,8 @@ import torch
 import spikeloom as snn
 from spikeloom.scan import driven, graphed, kernels, replay
 
+from ..neurons.sequences import LAYERS, drawn
+from ..neurons.sequences import outcome as sequence_outcome
 from ..neurons.zoo import made, sequence
 from ..oracle import Outcome, assert_close, assert_same
 from .running import gradients
@@ -119,6 +121,23 @@ def test_a_membrane_that_comes_back_through_a_product_gives_what_the_loop_gives(
 def test_and_so_it_does_in_a_loop_of_the_user_s(name, reset):
     case = Case(name, reset, single=True)
     assert_same(outcome("triton", case), outcome("loop", case))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [lambda net, x: net(x), snn.unroll, lambda net, x: snn.unroll(net, x[0], steps=5), lambda net, x: net(x[:, 0])],
+    ids=["called", "unrolled", "static", "without a batch"],
+)
+def test_a_membrane_of_one_input_comes_back_likewise(run, way):
+    """Where there is nothing but sums in the order of the loop, and so its bits."""
+    torch.manual_seed(1)
+    net, x = LAYERS["LeakyParallel, full"]().to(DEVICE), drawn(7, 3, 4).to(DEVICE)
+    with snn.backend("loop"):
+        wanted = sequence_outcome(net, run, x)
+    with snn.backend("triton"):
+        got = sequence_outcome(net, run, x)
+    assert_same(got, wanted, exact_states=DEVICE == "cpu")
+    assert wanted.states["output 0"].any()
 
 
 @pytest.mark.parametrize("name", NAMES)
