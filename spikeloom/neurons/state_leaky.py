@@ -52,7 +52,7 @@ class StateLeaky(WholeSequence, LIF):
         graded_spikes_factor: the amplitude of a spike.
         learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
         kernel_truncation_steps: K, if each membrane is to sum up the last K inputs alone,
-            mem[t] = sum_{k < K} d^k * x[t - k], d the decay. It takes the same time for any K.
+            mem[t] = sum_{k < K} d^k * x[t - k], d the decay. On the CPU it takes the same time for any K.
         exact: whether the decay is beta itself, and the factor counts once.
 
     Shapes:

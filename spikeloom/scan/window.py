@@ -45,20 +45,21 @@ class WindowCall:
 
 
 def _run_loop(call: WindowCall) -> Tensor:
-    """The law: block by block in plain PyTorch."""
-    K, decay, zero = call.length, call.decay, torch.zeros_like(call.x[0])
-    left, sums = [zero] * K, []
-    for block in call.x.split(K):
-        own, power = zero, torch.ones_like(zero)
-        for x, before in zip(block, left, strict=False):
-            own, power = decay * own + x, power * decay
-            sums.append(own + power * before)
-        left, power = [zero], torch.ones_like(zero)
-        for x in block[1:].flip(0):
-            left.append(left[-1] + power * x)
-            power = power * decay
-        left.reverse()
-    return torch.stack(sums)
+    """The law in plain PyTorch: step by step through all blocks at once."""
+    K, decay, steps = call.length, call.decay, len(call.x)
+    missing = -steps % K
+    whole = torch.cat((call.x, call.x.new_zeros((missing, *call.x.shape[1:]))))
+    rows = whole.unflatten(0, (-1, K)).unbind(1)  # one for each step of a block, [blocks, *S]
+    zero, one = torch.zeros_like(rows[0]), torch.ones_like(call.x[0])
+    left, power = [zero], one
+    for x in rows[:0:-1]:
+        left.append(left[-1] + power * x)
+        power = power * decay
+    own, power, sums = zero, one, []
+    for x, before in zip(rows, reversed(left), strict=True):
+        own, power = decay * own + x, power * decay
+        sums.append(own + power * torch.cat((zero[:1], before[:-1])))
+    return torch.stack(sums, 1).flatten(0, 1)[:steps]
 
 
 def _run_numba(call: WindowCall) -> Tensor:

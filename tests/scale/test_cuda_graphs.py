@@ -51,6 +51,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "two states": lambda: behind_linear(snn.Synaptic(alpha=0.9, beta=0.8, init_hidden=True, output=True)),
     "constants": lambda: behind_linear(snn.Lapicque(beta=0.9, init_hidden=True, output=True)),
     "whole sequences": lambda: behind_linear(snn.StateLeaky(beta=0.9, channels=8, learn_beta=True)),
+    "a window": lambda: behind_linear(snn.StateLeaky(beta=0.9, channels=8, learn_beta=True, kernel_truncation_steps=4)),
     "of all neurons": lambda: snn.LeakyParallel(5, 8, learn_beta=True, weight_hh_enable=True),
     "a matrix": lambda: snn.AssociativeLeaky(5, 2, 4, 8),
     "gates": lambda: snn.SLSTM(5, 8, threshold=0.1, init_hidden=True, output=True),
@@ -71,13 +72,13 @@ class OneDevice(TorchDispatchMode):
         return out
 
 
-WHOLE_SEQUENCES = ("whole sequences", "of all neurons", "a matrix")
+WHOLE_SEQUENCES = ("whole sequences", "a window", "of all neurons", "a matrix")
 RUNS = [
     (network, backend, unrolled)
     for network in NETWORKS
     for backend in ("triton", "loop")
     for unrolled in (True, False)
-    if unrolled or network not in WHOLE_SEQUENCES
+    if (unrolled or network not in WHOLE_SEQUENCES) and (network, backend) != ("a window", "triton")
 ]
 
 
