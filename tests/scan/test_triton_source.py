@@ -42,8 +42,11 @@ COMPILED = textwrap.dedent("""
     from tests.scan.running import Job, call_of, leaves
     from spikeloom.scan.call import variant_of
 
-    def compiled(source, constants, words=()):
-        # for sm_80; its arguments are numbers and pointers to float32, or, as listed in words, to bfloat16
+    NVIDIA, AMD = GPUTarget("cuda", 80, 32), GPUTarget("hip", "gfx942", 64)
+    FUSED = re.compile(r"fma\\S*|div.full\\S*|sqrt.approx\\S*|v_(?:pk_)?(?:fmac?|mad)_f\\S*")
+
+    def compiled(source, constants, words=(), target=NVIDIA, stage="ptx"):
+        # its arguments are numbers and pointers to float32, or, as listed in words, to bfloat16
         kernel = cache.load_source(source).kernel
         numbers = [p.name for p in kernel.params if p.name in ("steps", "size", "rows") or p.name.endswith("_stride")]
         assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
@@ -52,7 +55,7 @@ COMPILED = textwrap.dedent("""
         kinds = {p.name: "i32" if p.name in (*numbers, "width") else "*fp32" for p in kernel.params}
         kinds |= {name: "constexpr" for name in constants} | {name: "*bf16" for name in words if name in kinds}
         source = ASTSource(kernel, kinds, constants)
-        return triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
+        return triton.compile(source, target=target, options=OPTIONS).asm[stage]
 
     # not polyglot: a logarithm has fused steps of its own
     cases = [(CELLS["leaky zero immediate"], "float32"), (CELLS["exponential"], "float32"),
@@ -68,12 +71,14 @@ COMPILED = textwrap.dedent("""
             variant = replace(variant, params=variant.params.replace("V", "T"))
         halves = ("x", "spk", "grad0", "dx") if dtype == "bfloat16" else ()
         for each in (variant.forward, variant):
-            ptx = compiled(emit_triton(call.program.derivation, each, "a test"), {"BLOCK": BLOCK}, halves)
+            source = emit_triton(call.program.derivation, each, "a test")
+            ptx = compiled(source, {"BLOCK": BLOCK}, halves)
+            amd = compiled(source, {"BLOCK": BLOCK}, halves, AMD, "amdgcn")
             if case.cell.any_order:
                 source = emit_triton_parallel(call.program.derivation, each, "a test")
                 ptx += compiled(source, {"TIME": STEPS, "BLOCK": COLUMNS})
-            assert "st.global" in ptx
-            print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
+            assert "st.global" in ptx and "global_store" in amd
+            print(*set(FUSED.findall(ptx)), *set(FUSED.findall("" if "v_div_" in amd else amd)))
 
     derivation = snn.SLSTM(4, 4)._program.derivation  # a step of four inputs; tanh is made of a logarithm
     variant = Variant("float32", "U" * len(derivation.hoisted), "00", "each", "triton")
@@ -83,13 +88,17 @@ COMPILED = textwrap.dedent("""
     derivation = layer_of(Case("RSynaptic"))._program.derivation
     variant = Variant("float32", "U" * len(derivation.hoisted), "111", "back", "triton")
     for each in (variant.forward, variant):
-        ptx = compiled(emit_triton_recurrent(derivation, each, "a test"), {"BLOCK": ROWS})
-        assert "bar.sync" in ptx and "tf32" not in ptx
+        source = emit_triton_recurrent(derivation, each, "a test")
+        ptx, amd = compiled(source, {"BLOCK": ROWS}), compiled(source, {"BLOCK": ROWS}, (), AMD, "amdgcn")
+        assert "bar.sync" in ptx and "tf32" not in ptx and "s_barrier" in amd and "xf32" not in amd
 """)
 
 
 def test_compiled_for_a_gpu_nothing_is_fused_or_approximate_and_no_size_is_compiled_in(tmp_path, monkeypatch):
-    """By Triton's compiler, which needs no GPU; in a process of its own, for here Triton interprets."""
+    """By Triton's compiler, which needs no GPU; in a process of its own, for here Triton interprets.
+
+    For a device of NVIDIA's and one of AMD's, which writes out a division in fused steps: there what has none is read.
+    """
     for name, value in {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     root = Path(__file__).parents[2]
