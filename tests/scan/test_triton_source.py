@@ -43,18 +43,21 @@ COMPILED = textwrap.dedent("""
     from spikeloom.scan.call import variant_of
 
     NVIDIA, AMD = GPUTarget("cuda", 80, 32), GPUTarget("hip", "gfx942", 64)
-    FUSED = re.compile(r"fma\\S*|div.full\\S*|sqrt.approx\\S*|v_(?:pk_)?(?:fmac?|mad)_f\\S*")
+    FUSED = re.compile(r"fma\\S*|sqrt.approx\\S*|v_(?:pk_)?(?:fmac?|mad)_f\\S*")
 
     def compiled(source, constants, words=(), target=NVIDIA, stage="ptx"):
         # its arguments are numbers and pointers to float32, or, as listed in words, to bfloat16
         kernel = cache.load_source(source).kernel
         numbers = [p.name for p in kernel.params if p.name in ("steps", "size", "rows") or p.name.endswith("_stride")]
-        assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
+        assert {p.name for p in kernel.params if p.do_not_specialize} <= {"steps", "rows"}
+        assert kernel.params[0].do_not_specialize, "T is compiled in"
         assert [p.name for p in kernel.params if p.is_constexpr] == [*constants]
         assert not kernel.device_caches  # which cache.made_ready counts
         kinds = {p.name: "i32" if p.name in (*numbers, "width") else "*fp32" for p in kernel.params}
         kinds |= {name: "constexpr" for name in constants} | {name: "*bf16" for name in words if name in kinds}
-        source = ASTSource(kernel, kinds, constants)
+        wholes = [k for k, p in enumerate(kernel.params) if not (p.do_not_specialize or p.is_constexpr)]
+        attributes = {(k,): [["tt.divisibility", 16]] for k in wholes}  # as of most shapes and all fresh memory
+        source = ASTSource(kernel, kinds, constants, attributes)
         return triton.compile(source, target=target, options=OPTIONS).asm[stage]
 
     # not polyglot: a logarithm has fused steps of its own
@@ -77,7 +80,8 @@ COMPILED = textwrap.dedent("""
             if case.cell.any_order:
                 source = emit_triton_parallel(call.program.derivation, each, "a test")
                 ptx += compiled(source, {"TIME": STEPS, "BLOCK": COLUMNS})
-            assert "st.global" in ptx and "global_store" in amd
+            assert "ld.global.v" in ptx, "elements are read one by one"
+            assert "st.global" in ptx and "global_store" in amd and ("div.full" not in ptx or each.grad)
             print(*set(FUSED.findall(ptx)), *set(FUSED.findall("" if "v_div_" in amd else amd)))
 
     derivation = snn.SLSTM(4, 4)._program.derivation  # a step of four inputs; tanh is made of a logarithm
@@ -148,6 +152,18 @@ def test_the_page_tells_the_traffic_of_the_kernels(row):
 def test_the_page_has_a_row_for_every_kind_of_neuron():
     told = {row[0].split()[0] for row in traffic_rows()}
     assert {name.split()[0] for name in MODELS} - told <= {*WHOLE_SEQUENCES, "refractory"}
+
+
+def test_a_division_rounds_correctly_wherever_a_state_comes_of_it():
+    job = Job(CELLS["exponential"], 5, (7,), traced=False, outputs=("spk",))
+    call = call_of(job, leaves(job))
+    variant = variant_of(call, call.program.hoist(call.params), "triton")
+    assert call.program.derivation is not None
+    forward, backward = (emit_triton(call.program.derivation, v, "a test") for v in (variant.forward, variant))
+    exact, rounded = [re.findall(r" = tl\.div_rn\(| / v", source) for source in (forward, backward)]
+    assert exact == [" = tl.div_rn("]
+    assert rounded.count(exact[0]) >= SPAN
+    assert rounded.count(" / v") >= SPAN
 
 
 def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
