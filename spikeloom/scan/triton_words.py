@@ -6,10 +6,15 @@ divisions of which nothing comes but gradients, and the launch forbids fusing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from .emit_numba import TEMPLATES, Names, Variant
 from .program import Derivation
 from .trace import Symbol, needed
+
+AHEAD, AHEAD_BACKWARDS = 4, 2
+"""How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice
+has been measured on a GPU."""
 
 TANH = '''
 @triton.jit
@@ -114,9 +119,10 @@ class Lines:
     def ahead(
         self, value: str, sequence: str, stride: str, dtype: str, first: str = "", later: int = 0, other: str = ""
     ) -> None:
-        """What each step reads of a sequence, asked for while the step before it is taken.
+        """What each step reads of a sequence, asked for some steps before, and held in registers until then.
 
-        Else a store would hold it up: it might be to the same memory, for all that the compiler knows.
+        Else it would be asked for after what the step before writes, which might be to the same memory for all that the
+        compiler knows; and where few elements keep a device busy, each step would wait for its memory.
 
         Args:
             value: its name, in that dtype.
@@ -125,12 +131,16 @@ class Lines:
         """
         self.arguments += [name for name in (sequence, stride) if name not in self.arguments]
         start, sign = (f" + ({first}).to(tl.int64) * {stride}", "-") if first else ("", "+")
-        place, ahead, other = f"{sequence}_t", f"{sequence}_ahead", other and f", other={other}"
+        place, other = f"{sequence}_t", other and f", other={other}"
+        waiting = [f"{sequence}_{k}" for k in range(AHEAD_BACKWARDS if first else AHEAD)]
         self.before.append(f"{place} = {sequence} + m{start}")
-        self.before.append(f"{ahead} = tl.load({place}, mask={later} < left{other})")
-        self.body.append(f"{value} = {ahead}.to({dtype})")
+        for k, ahead in enumerate(waiting):
+            self.before.append(f"{ahead} = tl.load({place}, mask={k + later} < left{other})")
+            self.before.append(f"{place} {sign}= {stride}")
+        self.body.append(f"{value} = {waiting[0]}.to({dtype})")
+        self.body += [f"{ahead} = {following}" for ahead, following in pairwise(waiting)]
+        self.body.append(f"{waiting[-1]} = tl.load({place}, mask=t + {len(waiting) + later} < left{other})")
         self.body.append(f"{place} {sign}= {stride}")
-        self.body.append(f"{ahead} = tl.load({place}, mask=t + {later + 1} < left{other})")
 
     def stored(self, name: str, value: str) -> None:
         """What a pointer writes at each step."""

@@ -36,7 +36,8 @@ COMPILED = textwrap.dedent("""
     from spikeloom.scan.emit_triton_recurrent import emit_triton_recurrent
     from spikeloom.scan.triton_recurrent import ROWS
     from tests.scan.test_recurrent import Case, layer_of
-    from spikeloom.scan.triton_module import BLOCK, COLUMNS, OPTIONS, STEPS
+    from spikeloom.scan.triton_kernels import block_of
+    from spikeloom.scan.triton_module import COLUMNS, OPTIONS, STEPS
     from tests.cases import CELLS, CellCase
     from tests.scan.test_triton import CORNERS
     from tests.scan.running import Job, call_of, leaves
@@ -75,8 +76,8 @@ COMPILED = textwrap.dedent("""
         halves = ("x", "spk", "grad0", "dx") if dtype == "bfloat16" else ()
         for each in (variant.forward, variant):
             source = emit_triton(call.program.derivation, each, "a test")
-            ptx = compiled(source, {"BLOCK": BLOCK}, halves)
-            amd = compiled(source, {"BLOCK": BLOCK}, halves, AMD, "amdgcn")
+            block = {"BLOCK": block_of(each)}
+            ptx, amd = compiled(source, block, halves), compiled(source, block, halves, AMD, "amdgcn")
             if case.cell.any_order:
                 source = emit_triton_parallel(call.program.derivation, each, "a test")
                 ptx += compiled(source, {"TIME": STEPS, "BLOCK": COLUMNS})
@@ -87,7 +88,7 @@ COMPILED = textwrap.dedent("""
     derivation = snn.SLSTM(4, 4)._program.derivation  # a step of four inputs; tanh is made of a logarithm
     variant = Variant("float32", "U" * len(derivation.hoisted), "00", "each", "triton")
     for each in (variant.forward, variant):
-        assert compiled(emit_triton(derivation, each, "a test"), {"BLOCK": BLOCK}).count("ld.global") >= 4
+        assert compiled(emit_triton(derivation, each, "a test"), {"BLOCK": block_of(each)}).count("ld.global") >= 4
 
     derivation = layer_of(Case("RSynaptic"))._program.derivation
     variant = Variant("float32", "U" * len(derivation.hoisted), "111", "back", "triton")
