@@ -71,6 +71,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
     name, part = TritonNames(derivation, variant, recalled=False), Lines()
     spk, *new = derivation.forward
     part.constants(variant)
+    part.inputs(len(derivation.trace.inputs))
     _read(part, derivation, name)
     for param in varying(variant):
         part.ahead(f"{param}_m", param, "size", name.dtype)
@@ -95,24 +96,26 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
 
 
 def _read(part: Lines, derivation: Derivation, name: TritonNames, first: str = "") -> None:
-    """The inputs of a step. Several, which are of a single step, lie one behind the other: [inputs, *S]."""
+    """The inputs of a step; several are of a single step."""
     inputs = derivation.trace.inputs
     if len(inputs) == 1:
         part.ahead(name(inputs[0]), "x", "x_stride", name.dtype, first)
         return
     part.arguments.append("x")
-    part.body += [f"{name(x)} = tl.load(x + m{_behind(k)}, mask=inside).to({name.dtype})" for k, x in enumerate(inputs)]
+    for k, x in enumerate(inputs):
+        part.body.append(f"{name(x)} = tl.load(x + {part.places['x']}{_behind(k)}, mask=inside).to({name.dtype})")
 
 
 def _behind(k: int) -> str:
     """How far the k-th of several inputs, or its gradient, lies behind the first."""
-    return f" + size.to(tl.int64) * {k}" if k else ""
+    return f" + width * {k}" if k else ""
 
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
     """From the last step to the first, by the states that the forward has kept at every step."""
     step, part = derivation.trace, results(derivation, variant)
     name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
+    part.inputs(len(step.inputs))
     if not reads.isdisjoint(step.inputs):
         _read(part, derivation, name, LAST)
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):

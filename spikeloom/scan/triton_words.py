@@ -93,6 +93,7 @@ class Lines:
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
+    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not m
 
     def constants(self, variant: Variant) -> None:
         """The parameters that are the same at every step, read once."""
@@ -108,11 +109,18 @@ class Lines:
         self.arguments.append(argument)
         self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
 
+    def inputs(self, count: int) -> None:
+        """Where the first of several inputs lies, of a single step, and its gradient: see `emit_numba`."""
+        if count > 1:
+            self.arguments.append("width")
+            self.before.append(f"first = m + m // width * width * {count - 1}")
+            self.places |= dict.fromkeys(("x", "dx"), "first")
+
     def pointer(self, name: str, stride: str, backwards: bool) -> str:
         """A pointer into a sequence, which moves by a row at each step."""
         self.arguments += [name] if stride == "size" else [name, stride]
         start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
-        self.before.append(f"{name}_t = {name} + m{start}")
+        self.before.append(f"{name}_t = {name} + {self.places.get(name, 'm')}{start}")
         self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
         return f"{name}_t"
 
