@@ -13,7 +13,7 @@ from .emit_triton import SPAN, emit_triton
 from .emit_triton_parallel import emit_triton_parallel
 from .kernels import Gradients, Outputs, all_traces, plain, rows, spread, sum_to
 from .program import program_of
-from .triton_module import BLOCK, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
+from .triton_module import BLOCK_BYTES, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
 
 
 def kernel(key: str, code: str, steps: int, size: int) -> Launch:
@@ -39,9 +39,14 @@ def _kernel(key: str, code: str) -> Launch:
     assert program.derivation is not None
     title = f"{program.cell.name}, {program.surrogate!r}, {code}"
     variant = Variant.parse(code)
-    word = getattr(torch, variant.computed).itemsize
-    block = SPAN_BYTES // word if variant.grad and "c" in variant.traced else BLOCK
-    return Launch(emit_triton(program.derivation, variant, title), block)
+    return Launch(emit_triton(program.derivation, variant, title), block_of(variant))
+
+
+def block_of(variant: Variant) -> int:
+    """Elements of a program of the grid."""
+    size = SPAN_BYTES if variant.grad and "c" in variant.traced else BLOCK_BYTES
+    dtype: torch.dtype = getattr(torch, variant.computed if variant.grad else variant.dtype)
+    return size // dtype.itemsize
 
 
 def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
