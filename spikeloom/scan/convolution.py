@@ -19,6 +19,7 @@ from .emit_pooling import Pair, Pooling, Windows
 from .numba_module import compiled
 from .pooling import room_for
 from .sparse import column_sums, packed, whole_panels
+from .tiling import LINE
 
 CHUNK_BYTES = 1 << 18
 """Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
@@ -189,5 +190,5 @@ def _channels_last(images: Tensor) -> Tensor:
 
 def _room(size: int) -> tuple[int, Tensor]:
     """Bytes of scratch memory per thread, a whole number of cache lines, and that of all threads."""
-    size = -(-size // 64) * 64
-    return size, torch.empty(size * torch.get_num_threads() // 8, dtype=torch.int64, device="cpu")
+    size = -(-size // LINE) * LINE
+    return size, threads.scratch(size)

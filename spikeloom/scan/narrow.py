@@ -2,7 +2,6 @@
 
 from functools import cache, partial
 
-import torch
 from torch import Tensor
 
 from . import arena, threads
@@ -18,11 +17,6 @@ def _kernel(kind: str, dtype: str) -> threads.Entry:
     return compiled(partial(emit_narrow, kind, dtype))
 
 
-def _room(size: int) -> Tensor:
-    """So many bytes for each thread."""
-    return torch.empty(torch.get_num_threads() * size, dtype=torch.uint8, device="cpu")
-
-
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias: [R, K], [N, K] and [N] give [R, N]."""
     (rows, width), columns = x.shape, len(weight)
@@ -30,7 +24,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     first = matrix.new_zeros(len(matrix) * matrix.shape[2])
     if bias is not None:
         first[:columns] = bias
-    out, room = x.new_empty((rows, columns)), _room(slim_height() * LINE)
+    out, room = x.new_empty((rows, columns)), threads.scratch(slim_height() * LINE)
     words = [rows, width * columns, 0, width, columns, x.data_ptr(), matrix.data_ptr(), first.data_ptr()]
     _kernel("product", word_of(x.dtype)).run([*words, out.data_ptr(), room.data_ptr()])
     return out
@@ -40,7 +34,7 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight: [R, N] and [N, K] give [R, K]."""
     (rows, columns), width = grad.shape, weight.shape[1]
     matrix = packed(weight).panels
-    out, room = arena.empty((rows, width), grad), _room(HEIGHT * (len(matrix) * panel_bytes() + LINE))
+    out, room = arena.empty((rows, width), grad), threads.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
     words = [rows, width * columns, 0, width, columns, grad.data_ptr(), matrix.data_ptr(), out.data_ptr()]
     _kernel("input", word_of(grad.dtype)).run([*words, room.data_ptr()])
     return out
@@ -51,7 +45,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     (rows, columns), width = grad.shape, x.shape[1]
     panels = -(-width * x.element_size() // panel_bytes())
     out, bias = x.new_empty((columns, width)), x.new_zeros(columns)
-    room = _room(panel_bytes() * (2 * columns + SUMMED) + LINE)
+    room = threads.scratch(panel_bytes() * (2 * columns + SUMMED) + LINE)
     words = [panels, rows * columns * panel_bytes(), 0, rows, width, columns, grad.data_ptr(), x.data_ptr()]
     _kernel("weight", word_of(x.dtype)).run([*words, out.data_ptr(), bias.data_ptr(), room.data_ptr()])
     return out, bias

@@ -133,7 +133,7 @@ def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
     if bias is not None:
         first[:columns] = bias
     out = arena.empty((rows, columns), panels)
-    spare = torch.empty(torch.get_num_threads() * panel_bytes(), dtype=torch.uint8, device="cpu")
+    spare = threads.scratch(panel_bytes())
     words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
     words += [out.data_ptr(), spare.data_ptr()]
     _kernel("product_of_lists", word_of(panels.dtype)).run(words)
@@ -159,11 +159,11 @@ def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
     values = torch.empty_like(x.values) if x.step else x.values
     turned = [ends.data_ptr(), to.data_ptr(), values.data_ptr()]
     _kernel("turned", kind).run([chunks, TURNED * columns, 0, rows, columns, *_addresses(x), *turned])
-    pair, threads = 2 * panel_bytes(), torch.get_num_threads()
+    pair, count = 2 * panel_bytes(), torch.get_num_threads()
     pairs = -(-width * grad.element_size() // pair)
-    parts = threads // math.gcd(pairs, threads)  # of the columns, so that no thread has more to do than another
+    parts = count // math.gcd(pairs, count)  # of the columns, so that no thread has more to do than another
     room_size = (TURNED + -(-columns // parts)) * pair
-    room = torch.empty(threads * room_size, dtype=torch.uint8, device="cpu")
+    room = threads.scratch(room_size)
     words = [pairs * parts, rows * columns, 0, parts, rows, columns, width, x.starts.data_ptr(), *turned, x.step]
     words += [grad.data_ptr(), out.data_ptr(), total.data_ptr(), room.data_ptr(), room_size]
     _kernel("outer_of_lists", kind).run(words)

@@ -17,6 +17,7 @@ from struct import Struct
 from typing import Any
 
 import torch
+from torch import Tensor
 
 SERIAL_BELOW = 200_000
 """Element-steps (T * M) up to which the calling thread works alone.
@@ -67,6 +68,11 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _packer(count: int) -> Callable[..., bytes]:
     """From so many integers to their 64-bit words. (An array, a ctypes one too, takes longer to make.)"""
     return Struct(f"{count}q").pack
+
+
+def scratch(size: int) -> Tensor:
+    """Memory for a kernel to work in, so many bytes for each thread."""
+    return torch.empty(torch.get_num_threads() * size, dtype=torch.uint8, device="cpu")
 
 
 class Entry:

@@ -3,7 +3,6 @@
 import warnings
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,14 +20,13 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(autouse=True)
-def recording(monkeypatch):
+def recording(monkeypatch, quiet):
     """Every width is too wide, and seven steps are runs of four, two and one."""
     monkeypatch.setattr(triton_recurrent, "WIDEST", 0)
     monkeypatch.setattr(graphed, "LONGEST", 4)
     monkeypatch.setattr(replay, "_failed", [])
     graphed.release()
-    with np.errstate(all="ignore"):  # the interpreter's, in lanes that nobody reads
-        yield
+    yield
     graphed.release()
 
 

@@ -4,7 +4,6 @@ import sys
 from dataclasses import replace
 from itertools import product
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
@@ -12,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 import spikeloom as snn
 from spikeloom import ops
 from spikeloom.cells.cell import cell_from
-from spikeloom.scan import cache, kernels, op, select, single, triton_kernels, triton_module
+from spikeloom.scan import cache, op, select, triton_kernels, triton_module
 from spikeloom.scan.call import Call, variant_of
 from spikeloom.scan.emit_triton import SPAN
 from spikeloom.scan.program import program_for
@@ -23,6 +22,7 @@ from ..oracle import Outcome, assert_close, assert_same
 from .running import ATAN, Job, away_from_thresholds, call_of, leaves, outcome, run, weights
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.usefixtures("quiet", "no_numba")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DRIVEN = ("SLSTM", "SConv2dLSTM")
@@ -34,25 +34,6 @@ OPTIONS = {
 BLOCK = triton_module.BLOCK_BYTES // 4  # elements of a program of the grid
 UNASKED = {"traced": False, "outputs": ("spk", "finals")}
 """Of a job: nobody asks for the states of every step, so that the backward rebuilds them."""
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """The interpreter's NumPy warns of infinities and NaN, also in lanes that nobody reads."""
-    with np.errstate(all="ignore"):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def no_numba(monkeypatch):
-    """Results that Numba's kernels gave would prove nothing."""
-
-    def refuse(*args):
-        raise AssertionError("Numba's kernels were called")
-
-    for name in ("forward", "backward"):
-        monkeypatch.setattr(kernels, name, refuse)
-    monkeypatch.setattr(single, "step", refuse)
 
 
 def assert_lawful(job):

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import spikeloom as snn
-from spikeloom.scan import driven, graphed, kernels, replay
+from spikeloom.scan import driven, graphed, replay
 
 from ..neurons.sequences import LAYERS, drawn
 from ..neurons.sequences import outcome as sequence_outcome
@@ -18,21 +17,10 @@ from ..oracle import Outcome, assert_close, assert_same
 from .running import gradients
 from .test_triton import DEVICE
 
+pytestmark = pytest.mark.usefixtures("quiet", "no_numba")
+
 NAMES = ("SLSTM", "SConv2dLSTM")
 RESETS = ("none", "subtract", "zero")
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """The interpreter's NumPy warns of infinities and NaN, also in lanes that nobody reads."""
-    with np.errstate(all="ignore"):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def no_numba(monkeypatch):
-    """Results that Numba's kernels gave would prove nothing."""
-    monkeypatch.delattr(kernels, "OneStep")
 
 
 @pytest.fixture(params=["recorded", "step by step"])

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -27,13 +26,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(autouse=True)
-def tiles(monkeypatch):
-    """Small tiles, so that short sequences take several; and what NumPy warns of in lanes that nobody reads, quiet."""
+def tiles(monkeypatch, quiet):
+    """Small tiles, so that short sequences take several."""
     monkeypatch.setattr(triton_kernels, "STEPS", 4)
     monkeypatch.setattr(triton_kernels, "COLUMNS", 4)
     triton_kernels._kernel_in_parallel.cache_clear()
-    with np.errstate(all="ignore"):
-        yield
+    yield
     triton_kernels._kernel_in_parallel.cache_clear()
 
 

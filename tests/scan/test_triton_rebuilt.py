@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,12 +13,7 @@ from ..cases import CELLS, DTYPES
 from .running import Job, call_of, leaves, outcome
 from .test_triton import DEVICE, UNASKED, assert_lawful
 
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """The interpreter's NumPy warns of infinities and NaN, also in lanes that nobody reads."""
-    with np.errstate(all="ignore"):
-        yield
+pytestmark = pytest.mark.usefixtures("quiet", "no_numba")
 
 
 @pytest.mark.parametrize(

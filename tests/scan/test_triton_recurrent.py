@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,14 +14,10 @@ from .running import NEAR
 from .test_recurrent import KINDS, RESETS, Case, closest, layer_of, outcome, run, tensors_of
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the cases live on the CPU, where Triton interprets")
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """The interpreter's NumPy warns of infinities and NaN, also in lanes that nobody reads."""
-    with np.errstate(all="ignore"):
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("quiet"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the cases live on the CPU, where Triton interprets"),
+]
 
 
 CASES = [
