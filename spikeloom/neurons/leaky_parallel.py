@@ -11,7 +11,7 @@ from ..cells.leaky_parallel import LEAKY_PARALLEL
 from ..scan.select import Backend, choose
 from ._neuron import SpikeGrad
 from ._sequence import Ran, WholeSequence
-from ._state import checked_value, compute_dtype
+from ._state import checked_value, compute_dtype, taken
 
 
 class LeakyParallel(WholeSequence):
@@ -108,7 +108,7 @@ class LeakyParallel(WholeSequence):
 
     def _at_once(self, steps: int, current: Tensor) -> Ran:
         """With the diagonal of W_hh: each neuron by itself."""
-        values = {name: getattr(self, name) for name in self.model.params[1:]}
+        values = {name: taken(getattr(self, name)) for name in self.model.params[1:]}
         by_method = self._fires_by_method()
         call = self._call(steps, current, {"weight": self.rnn.weight_hh_l0.diagonal(), **values}, traced=by_method)
         machine, refusals = choose(call)
