@@ -116,5 +116,5 @@ def detached(state: Tensor) -> Tensor:
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
-    pairs = zip(reversed(shape), reversed(target), strict=False)
-    return shape == target or (len(shape) <= len(target) and all(a in (1, b) for a, b in pairs))
+    more = len(target) - len(shape)
+    return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))
