@@ -12,7 +12,7 @@ from .blocks import room_for
 from .emit_numba import HALVES, Variant, word_of
 from .linear_maps import MemFeedback
 from .loop import Feedback
-from .program import Constants, Program, read_states, reads_input, runs_quickly
+from .program import Constants, Program, compiles_quickly, read_states, reads_input, runs_quickly
 
 
 @dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
@@ -112,8 +112,12 @@ def _kept_states(call: Call, kinds: str, grad: str, machine: str) -> str:
         return kept
     if machine == "numba":
         return "r" * count if _made_again(call, kept) else kept
-    # what would be written at every step is rebuilt from the input, unless its steps can be joined, see `affine`
-    return "c" * count if "1" in kept and not call.program.cell.any_order else kept
+    return "c" * count if "1" in kept and _rebuilt(call.program) else kept
+
+
+def _rebuilt(program: Program) -> bool:
+    """Whether Triton's backward rebuilds states from the input: not where steps can be joined, see `affine`."""
+    return not program.cell.any_order and compiles_quickly(program.key)
 
 
 LEAST_ROOM = 256

@@ -1,19 +1,20 @@
-"""The scan of a cell whose membrane comes back into its inputs through a product, on the fused kernels.
+"""The scan of a cell whose membrane comes back into its inputs through a product, on the kernels of either machine.
 
 The product stands in the loop over time, which is Python's here: at each step the product, by torch, and one kernel for
 all that is elementwise. The backward goes the same way back. What can wait till the end is done there at once over all
-time: the gradient of the weight is one product.
+time: the gradient of the weight is one product. On a GPU the steps may be recorded (see `graphed`).
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import arena
+from . import arena, graphed, kernels, triton_kernels
 from .emit_numba import Variant
-from .kernels import address, kernel, rows, spread, sum_to
+from .kernels import rows, sum_to
 from .linear_maps import Map, MemFeedback, weight_gradient
 from .loop import Trajectory
 from .saved import saved_by
@@ -28,6 +29,7 @@ def scan(
     states: Sequence[Tensor],
     params: Sequence[Tensor],
     feedback: MemFeedback,
+    recorded: bool = False,
 ) -> Trajectory:
     """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
 
@@ -40,12 +42,10 @@ def scan(
         states: before the first step, [*S].
         params: the program's hoisted values.
         feedback: what the membrane, the last state, adds to the inputs.
+        recorded: whether by steps that are recorded and replayed, on Triton.
     """
-    count = len(states)
-    traced = "1" * count if variant.grad or "1" in variant.traced else "0" * count
-    variant = Variant(variant.dtype, variant.params, traced, "each" if variant.grad else "")
-    plan = _Plan(key, variant, layer, steps or (1 if steps is None else 0), count, feedback.map)
-    x_seq = x.unsqueeze(0) if steps is None else x
+    count, x_seq = len(states), x.unsqueeze(0) if steps is None else x
+    plan = _Plan(key, variant, layer, 1 if steps is None else steps, count, feedback.map, recorded)
     arguments = (x_seq, feedback.weight, *states, *params)
     spk, *rest = _Scan.apply(plan, *arguments) if variant.grad else plan.forward(*arguments)[0]
     if steps is None:
@@ -58,39 +58,46 @@ class _Plan:
 
     Args:
         key: of the program.
-        variant: with the states of every step kept, or none.
+        variant: as the scan got it; here with the states of every step, and the inputs, kept or not.
         layer: how messages name the neuron.
         steps: T.
         count: of the states.
         map: from the membrane to what it adds to the inputs.
+        recorded: whether the steps are recorded.
     """
 
-    def __init__(self, key: str, variant: Variant, layer: str, steps: int, count: int, map: Map):
-        self.key, self.variant, self.layer, self.steps, self.count, self.map = key, variant, layer, steps, count, map
+    def __init__(self, key: str, variant: Variant, layer: str, steps: int, count: int, map: Map, recorded: bool):
+        self.key, self.layer, self.steps, self.count, self.map = key, layer, steps, count, map
+        self.recorded = recorded
+        self.kept = bool(variant.grad) or "1" in variant.traced
+        kept, grad = "01"[self.kept] * (count + 1), "each" if variant.grad else ""
+        self.variant = Variant(variant.dtype, variant.params, kept, grad, variant.machine)
 
-    def _parts(self, mem: Tensor, params: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
-        """How many elements lie between two inputs of one, and the parameters as the kernel reads them."""
-        width = mem.shape[self.map.axis :].numel()
-        return width, [spread(p, kind, mem.shape) for p, kind in zip(params, self.variant.params, strict=True)]
+    def _one_step(self, letter: str, grad: str, mem: Tensor, params: Sequence[Tensor]) -> Any:
+        """The kernel of a step, forward or backward, whose states have a letter (see `Variant.traced`)."""
+        variant = Variant(self.variant.dtype, self.variant.params, letter * self.count, grad, self.variant.machine)
+        machine: ModuleType = kernels if variant.machine == "numba" else triton_kernels
+        return machine.OneStep(self.key, variant, mem, params, mem.shape[self.map.axis :].numel())
 
-    def forward(self, x: Tensor, weight: Tensor, *rest: Tensor) -> tuple[list[Tensor], Tensor]:
+    def forward(self, x: Tensor, weight: Tensor, *rest: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """The spikes, the last states and, where they are kept, the states of every step; and the inputs in full."""
         states, params = rest[: self.count], rest[self.count :]
-        kept = "1" in self.variant.traced
-        mem = states[-1]
-        finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-        full = arena.empty((self.steps if kept else 1, *x.shape[1:]), x)
-        spk, *traces = (arena.empty((self.steps, *mem.shape), mem) for _ in range(1 + self.count * kept))
-        width, inputs = self._parts(mem, params)
-        entry = kernel(self.key, self.variant.forward)
-        for t in range(self.steps):
-            at = full[t if kept else 0]
-            self.map.add(x[t if len(x) > 1 else 0], weight, finals[-1], at)
-            words = [1, mem.numel(), 0, at.data_ptr(), 0, spk[t].data_ptr()]
-            for k, final in enumerate(finals):
-                words += (final.data_ptr(), traces[k][t].data_ptr() if kept else 0)
-            entry.run([*words, *(p.data_ptr() for p in inputs), width])
-        return [spk, *finals, *traces], full
+        if self.recorded:
+            return graphed.forward(self, x, weight, None, [states[-1], *states], params, self.map)
+        olds = tuple(state.contiguous() for state in states)
+        mem, T = olds[-1], self.steps
+        length = T if self.kept else min(T, 2)  # of two rows the states go from the one to the other
+        spk, full = arena.empty((T, *mem.shape), mem), arena.empty((length, *x.shape[1:]), x)
+        traces = [arena.empty((length, *mem.shape), mem) for _ in olds]
+        inputs, every = full.unbind(), [*zip(*(trace.unbind() for trace in traces), strict=True)]
+        step = self._one_step("n", "", mem, params)
+        for t, (x_t, spk_t) in enumerate(zip(x.expand(T, *x.shape[1:]).unbind(), spk.unbind(), strict=True)):
+            at, news = inputs[t % length], every[t % length]
+            self.map.add(x_t, weight, olds[-1], at)
+            step.forward(at, spk_t, olds, news)
+            olds = news
+        finals = [state.clone() for state in olds]
+        return [spk, *finals, *(traces if self.kept else ())], full
 
     def backward(
         self,
@@ -108,30 +115,23 @@ class _Plan:
             full, traces: what that returned.
             grads: of the spikes, the last states and the states of every step; None is zero.
         """
-        like = states[0]
-        zero = like.new_zeros((1, *like.shape))
-        upstream = [rows(zero if g is None else g) for g in (grads[0], *grads[1 + self.count :])]
-        carries = [
-            zero[0].clone() if g is None else g.clone(memory_format=torch.contiguous_format)
-            for g in grads[1 : 1 + self.count]
-        ]
-        totals = [torch.zeros_like(zero[0]) if kind.isupper() else None for kind in self.variant.params]
-        initials = [state.contiguous() for state in states]
+        pulls, finals = [grads[0], *grads[1 + self.count :]], grads[1 : 1 + self.count]
+        if self.recorded:
+            g = graphed.backward(self, weight, full, states, traces, params, pulls, finals, self.map)
+            assert g.x is not None
+            return g.x, g.states[1:], g.params
+        like, T = states[0], self.steps
+        zero = like.new_zeros(like.shape)
+        pulled = [(zero if g is None else rows(g)[0]).expand(T, *like.shape).unbind() for g in pulls]
+        carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in finals]
+        totals = [zero.clone() if kind.isupper() else None for kind in self.variant.params]
+        every = [tuple(s.contiguous() for s in states), *zip(*(trace.unbind() for trace in traces), strict=True)]
         dx = arena.empty(full.shape, full)
-        width, inputs = self._parts(like, params)
-        entry = kernel(self.key, self.variant)
-        for t in reversed(range(self.steps)):
-            g_spk, *g_traces = (g.data_ptr() + t * stride * g.element_size() for g, stride in upstream)
-            words = [1, like.numel(), 0, full[t].data_ptr(), 0, dx[t].data_ptr(), g_spk, 0]
-            for initial, trace, carry in zip(initials, traces, carries, strict=True):
-                before = trace[t - 1] if t else initial
-                words += (before.data_ptr(), trace[t].data_ptr(), carry.data_ptr())
-            for g in g_traces:
-                words += (g, 0)
-            for p, total in zip(inputs, totals, strict=True):
-                words += (p.data_ptr(), address(total))
-            entry.run([*words, width])
-            self.map.add_mem_gradient(weight, dx[t], carries[-1])
+        step = self._one_step("0", "each", like, params)
+        inputs, results = full.unbind(), dx.unbind()
+        for t in reversed(range(T)):
+            step.backward(inputs[t], results[t], every[t], every[t + 1], carries, [g[t] for g in pulled], totals)
+            self.map.add_mem_gradient(weight, results[t], carries[-1])
         sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
         return dx, carries, sums
 

@@ -8,14 +8,14 @@ arguments.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from .affine import Affine, recurrence
 from .emit_numba import Variant
-from .emit_triton import Lines, TritonNames, helpers, integers, results, stored, sums
+from .emit_triton import results, stored, sums
 from .numba_module import lines
 from .program import Derivation
 from .trace import Symbol, needed
+from .triton_words import Lines, TritonNames, helpers, integers, varying
 
 SOURCE = '''"""{title}"""
 import triton
@@ -77,7 +77,7 @@ def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     part.constants(variant)
     part.held("state0", "initial0")
     part.body.append(f"x_m = tl.load({_row(part, 'x', 'x_stride')}, mask=live).to({name.dtype})")
-    part.varying(variant, partial(_row, part), "live")
+    _varying(part, variant)
     done = _joined(part, name, step, known, "state0_m", name(step.rest))
     part.body += name.assign(node for node in needed(derivation.forward, known) if node not in done)
     part.body.append(f"tl.store({_row(part, 'spk', 'size')}, {name(spk)}, mask=live)")
@@ -105,7 +105,7 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
         if g in nodes:
             place = _row(part, f"grad{k}", f"grad{k}_stride")
             part.body.append(f"grad{k}_m = tl.load({place}, mask=live).to({name.dtype})")
-    part.varying(variant, partial(_row, part), "live")
+    _varying(part, variant)
     rest = f"{name(step.slope)} * grad1_m + {name(step.rest)}"  # of what comes from the next step alone
     done = _joined(part, name, step, derivation.recalled, "carry0_m", rest)
     part.body.append("grad1_m += carry0_m")
@@ -129,6 +129,11 @@ def _joined(
     part.body.append(f"_, _, slope, rest = tl.associative_scan(({given}), 0, joined)")
     part.body.append(f"{value} = slope * {value} + rest")
     return nodes
+
+
+def _varying(part: Lines, variant: Variant) -> None:
+    """The parameters that are read at each step."""
+    part.body += [f"{param}_m = tl.load({_row(part, param, 'size')}, mask=live)" for param in varying(variant)]
 
 
 def _row(part: Lines, sequence: str, stride: str) -> str:

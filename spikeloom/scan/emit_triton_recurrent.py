@@ -9,10 +9,10 @@ that stays in the cache, as the matrix does.
 from dataclasses import dataclass, field
 
 from .emit_numba import Variant
-from .emit_triton import TritonNames, helpers, integers
 from .numba_module import lines
 from .program import Derivation
 from .trace import needed
+from .triton_words import TritonNames, helpers, integers
 
 SOURCE = '''"""{title}"""
 import triton

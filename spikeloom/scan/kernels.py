@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import arena, threads
 from .blocks import BLOCK, STRIP, block_for, room_for
-from .emit_numba import Variant, emit, streamed
+from .emit_numba import Variant, emit, own_words, streamed
 from .emit_recurrent import emit_recurrent
 from .numba_module import compiled
 from .program import program_of
@@ -251,6 +251,59 @@ def backward(
     return Gradients(None if dx is None else order.back(dx), [order.back(carry) for carry in carries], sums)
 
 
+class OneStep:
+    """A kernel of one step, which reads and writes rows that are there.
+
+    Args:
+        key, variant: of the kernel: forward, whose states have the letter n, or backward, whose states have another.
+        like: a state, [*S], contiguous as all rows.
+        params: the program's hoisted values.
+        width: how many elements lie between two inputs of one, if there are several.
+    """
+
+    def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
+        derivation = program_of(key).derivation
+        assert derivation is not None
+        self.entry, self.size = kernel(key, variant), like.numel()
+        self.params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
+        self.last = [width] if len(derivation.trace.inputs) > 1 else [BLOCK] * len(own_words(variant))
+
+    def forward(self, x: Tensor, spk: Tensor, olds: Sequence[Tensor], news: Sequence[Tensor]) -> None:
+        """Write the spikes and the new states."""
+        words = [1, self.size, 0, x.data_ptr(), 0, spk.data_ptr()]
+        for old, new in zip(olds, news, strict=True):
+            words += (old.data_ptr(), new.data_ptr())
+        self.entry.run([*words, *(p.data_ptr() for p in self.params), *self.last])
+
+    def backward(
+        self,
+        x: Tensor,
+        dx: Tensor,
+        olds: Sequence[Tensor],
+        news: Sequence[Tensor],
+        carries: Sequence[Tensor],
+        pulls: Sequence[Tensor],
+        totals: Sequence[Tensor | None],
+    ) -> None:
+        """Write the gradient of the input, put those of the old states in the place of those of the new ones, and add
+        to those of the parameters.
+
+        Args:
+            carries: of the states.
+            pulls: the gradients that come to the spikes, and to the new states besides.
+            totals: of the parameters, None where none is wanted.
+        """
+        grad_spk, *more = (pull.data_ptr() for pull in pulls)
+        words = [1, self.size, 0, x.data_ptr(), 0, dx.data_ptr(), grad_spk, 0]
+        for old, new, carry in zip(olds, news, carries, strict=True):
+            words += (old.data_ptr(), new.data_ptr(), carry.data_ptr())
+        for grad in more:
+            words += (grad, 0)
+        for p, total in zip(self.params, totals, strict=True):
+            words += (p.data_ptr(), address(total))
+        self.entry.run([*words, *self.last])
+
+
 def _may_write_over(variant: Variant, trace: Tensor) -> bool:
     """Whether the gradient of the input takes the memory of the last state's trace: then it lies there one row later.
 
@@ -266,7 +319,9 @@ SUMMED_BY_ONE = 1 << 15
 
 
 def sum_to(total: Tensor, param: Tensor) -> Tensor:
-    """Sum over what the parameter was broadcast over, in an order that does not depend on the threads."""
+    """Sum over what the parameter was broadcast over; on the CPU in an order that does not depend on the threads."""
+    if not total.is_cpu:
+        return total.sum_to_size(param.shape).to(param.device)
     if not param.dim() and total.numel() <= SUMMED_BY_ONE:
         return total.sum()
     lead = total.dim() - param.dim()

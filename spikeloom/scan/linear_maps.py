@@ -58,13 +58,13 @@ class LinearMap:
         return linear(mem, weight)
 
     def add(self, x: Tensor, weight: Tensor, mem: Tensor, out: Tensor) -> None:
-        torch.addmm(_rows(x), _rows(mem), weight.t(), out=_rows(out))
+        torch.addmm(as_rows(x), as_rows(mem), weight.t(), out=as_rows(out))
 
     def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
-        _rows(total).addmm_(_rows(grad), weight)
+        as_rows(total).addmm_(as_rows(grad), weight)
 
     def weight_gradient(self, weight: Tensor, mem: Tensor, grad: Tensor) -> Tensor:
-        return _rows(grad).t() @ _rows(mem)
+        return as_rows(grad).t() @ as_rows(mem)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ConvMap:
         return gradient
 
 
-def _rows(x: Tensor) -> Tensor:
+def as_rows(x: Tensor) -> Tensor:
     """[..., N] -> [rows, N]."""
     return x.reshape(-1, x.shape[-1])
 

@@ -246,5 +246,21 @@ ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
 @cache
 def runs_quickly(key: str) -> bool:
     """Whether a step takes less time than memory does: it has no elementary functions."""
+    return ELEMENTARY.isdisjoint(_operations(key))
+
+
+WRITTEN_OUT = ELEMENTARY - {"exp", "sigmoid"}
+"""Those that a GPU has no instruction for, so that its compiler writes them out wherever they stand."""
+
+
+@cache
+def compiles_quickly(key: str) -> bool:
+    """Whether a step is so short on a GPU that a kernel can hold it many times over."""
+    return WRITTEN_OUT.isdisjoint(_operations(key))
+
+
+def _operations(key: str) -> set[str]:
+    """Those of a step of a program that kernels run."""
     derivation = program_of(key).derivation
-    return derivation is not None and ELEMENTARY.isdisjoint(node.op for node in needed(derivation.forward))
+    assert derivation is not None
+    return {node.op for node in needed(derivation.forward, frozenset(derivation.hoisted))}

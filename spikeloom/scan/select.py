@@ -41,13 +41,14 @@ class Backend:
 
 
 def _widened(run: Callable[[Call], Trajectory]) -> Callable[[Call], Trajectory]:
-    """The same for what computes in the dtype that it reads: the input in the dtype of the states."""
+    """The same for what computes in the dtype that it reads."""
+    return lambda call: run(_wide(call))
 
-    def run_widened(call: Call) -> Trajectory:
-        dtype = call.states[0].dtype
-        return run(call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype)))
 
-    return run_widened
+def _wide(call: Call) -> Call:
+    """The call with its input in the dtype of the states."""
+    dtype = call.states[0].dtype
+    return call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype))
 
 
 def _run_loop(call: Call) -> Trajectory:
@@ -136,9 +137,13 @@ COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by
 
 
 def _fused_refusals(call: Call) -> list[str]:
-    why = _step_refusals(call)
-    if why or call.feedback is None or call.steps is None:
-        return why
+    return _step_refusals(call) or _feedback_refusals(call)
+
+
+def _feedback_refusals(call: Call) -> list[str]:
+    """Why no scan over all steps does what brings the spikes back between them."""
+    if call.feedback is None or call.steps is None:
+        return []
     if torch.compiler.is_compiling():
         return [COMPILED_RECURRENCE]
     return recurrent.refusals(call.feedback, call.states[0])
@@ -155,23 +160,18 @@ def _triton_step_refusals(call: Call) -> list[str]:
 
 
 def _triton_fused_refusals(call: Call) -> list[str]:
-    return _triton_whole_refusals(call, triton_recurrent.refusals)
+    if call.mem_feedback is not None:
+        return ["the membrane comes back through a layer of weights, step by step"]
+    why = _triton_step_refusals(call) or _feedback_refusals(call)
+    if why or call.feedback is None or call.steps is None:
+        return why
+    return triton_recurrent.refusals(call.states[0])
 
 
 def _triton_recorded_refusals(call: Call) -> list[str]:
-    return _triton_whole_refusals(call, replay.refusals)
-
-
-def _triton_whole_refusals(call: Call, more: Callable[[Tensor], list[str]]) -> list[str]:
-    """Why no scan takes all steps of a call; `more` has those of one kind of recurrent scan, for its first state."""
-    why = _triton_step_refusals(call)
-    if call.mem_feedback is not None:
-        why.append("the membrane comes back through a layer of weights, step by step")
-    if why or call.feedback is None or call.steps is None:
-        return why
-    if torch.compiler.is_compiling():
-        return [COMPILED_RECURRENCE]
-    return recurrent.refusals(call.feedback, call.states[0]) or more(call.states[0])
+    if call.steps is None:
+        return ["a single step is not recorded"]
+    return _triton_step_refusals(call) or _feedback_refusals(call) or replay.refusals(call.states[0])
 
 
 def run_triton(call: Call) -> Trajectory:
@@ -183,12 +183,11 @@ def run_triton(call: Call) -> Trajectory:
 
 def _run_triton_steps(call: Call) -> Trajectory:
     params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
-    if call.mem_feedback is not None:  # whose product is of the states' dtype
-        call = replace(call, x=call.x.to(call.states[0].dtype))
+    if call.mem_feedback is not None:
+        return _run_driven(_wide(call), call.mem_feedback, params, machine)
 
-    def step(x: Tensor | tuple[Tensor, ...], *states: Tensor) -> tuple[Tensor, ...]:
-        inputs = x if isinstance(x, Tensor) else torch.stack(x)
-        return _scan_step(call.program, call.layer, inputs, states, params, machine)
+    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return _scan_step(call.program, call.layer, x, states, params, machine)
 
     return _looped(call, step)
 
@@ -198,7 +197,7 @@ def _run_numba(call: Call) -> Trajectory:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
     params = call.program.hoist(call.params)
     if call.mem_feedback is not None:
-        return _run_driven(call, call.mem_feedback, params)
+        return _run_driven(call, call.mem_feedback, params, "numba")
     if call.steps is None:
         spk, *states = _one_step(call, params, call.x, *call.states)
         return Trajectory(spk, (), tuple(states))
@@ -219,6 +218,9 @@ def _run_steps(call: Call) -> Trajectory:
 
 
 def _run_recorded(call: Call) -> Trajectory:
+    if call.mem_feedback is not None:
+        params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+        return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
     assert call.feedback is not None
     return _run_recurrent(call, call.feedback.layer, partial(triton_recurrent.scan, recorded=True))
 
@@ -232,9 +234,11 @@ def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = tr
     return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
 
 
-def _run_driven(call: Call, feedback: MemFeedback, params: tuple[Tensor, ...]) -> Trajectory:
-    key, variant = call.program.key, variant_of(call, params)
-    return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback)
+def _run_driven(
+    call: Call, feedback: MemFeedback, params: tuple[Tensor, ...], machine: str, recorded: bool = False
+) -> Trajectory:
+    key, variant = call.program.key, variant_of(call, params, machine)
+    return driven.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback, recorded)
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:

@@ -11,9 +11,9 @@ from torch import Tensor
 from .emit_numba import Variant
 from .emit_triton import SPAN, emit_triton
 from .emit_triton_parallel import emit_triton_parallel
-from .kernels import Gradients, Outputs, all_traces, plain, rows, spread
+from .kernels import Gradients, Outputs, all_traces, plain, rows, spread, sum_to
 from .program import program_of
-from .triton_module import BLOCK, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
+from .triton_module import BLOCK_BYTES, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
 
 
 def kernel(key: str, code: str, steps: int, size: int) -> Launch:
@@ -39,14 +39,19 @@ def _kernel(key: str, code: str) -> Launch:
     assert program.derivation is not None
     title = f"{program.cell.name}, {program.surrogate!r}, {code}"
     variant = Variant.parse(code)
-    word = getattr(torch, variant.computed).itemsize
-    block = SPAN_BYTES // word if variant.grad and "c" in variant.traced else BLOCK
-    return Launch(emit_triton(program.derivation, variant, title), block)
+    return Launch(emit_triton(program.derivation, variant, title), block_of(variant))
+
+
+def block_of(variant: Variant) -> int:
+    """Elements of a program of the grid."""
+    size = SPAN_BYTES if variant.grad and "c" in variant.traced else BLOCK_BYTES
+    dtype: torch.dtype = getattr(torch, variant.computed if variant.grad else variant.dtype)
+    return size // dtype.itemsize
 
 
 def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
-    """Run the scan. Several inputs, which a single step alone takes, are [1, inputs, *S]."""
-    variant, shape = Variant.parse(code), states[0].shape
+    """Run the scan; see `kernels.forward`."""
+    variant, shape = Variant.parse(code), x.shape[1:]
     x, stride = rows(x)
     spk = x.new_empty((steps, *shape))
     finals = [_empty(s) for s in states]
@@ -77,8 +82,7 @@ def backward(
     shape = like.shape
     zero = like.new_zeros(shape)
     length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
-    dtype, several = getattr(torch, variant.dtype), _several(key)
-    dx = next((like.new_empty((n, *several, *shape), dtype=dtype) for n in length), None)
+    dx = next((like.new_empty((n, *shape), dtype=getattr(torch, variant.dtype)) for n in length), None)
     carries = [_empty(s) for s in states]
     totals = [
         None if kind.islower() else like.new_empty((steps, *shape)) if kind == "T" else _empty(like)
@@ -92,16 +96,43 @@ def backward(
     for name, sequence in sequences.items():
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
     run(kernel(key, code, steps, shape.numel()), given, like, shape.numel())
-    sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
+    sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
 
 
-def _several(key: str) -> tuple[int, ...]:
-    """How many inputs a program has, if it is more than one."""
-    derivation = program_of(key).derivation
-    assert derivation is not None
-    inputs = len(derivation.trace.inputs)
-    return (inputs,) if inputs > 1 else ()
+class OneStep:
+    """A kernel of one step, on rows that are there; see `kernels.OneStep`."""
+
+    def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
+        self.launch, self.like = kernel(key, variant.code, 1, like.numel()), like
+        strides = dict.fromkeys(("x_stride", *(f"grad{k}_stride" for k in range(1 + len(variant.traced)))), 0)
+        self.given = {"steps": 1, "size": like.numel(), "width": width, **strides}
+        self.given |= params_by_name(params, variant, like, like.shape)
+
+    def _run(self, given: dict[str, Any]) -> None:
+        run(self.launch, self.given | given, self.like, self.like.numel())
+
+    def forward(self, x: Tensor, spk: Tensor, olds: Sequence[Tensor], news: Sequence[Tensor]) -> None:
+        """Write the spikes and the new states."""
+        self._run({"x": x, "spk": spk} | named("initial", olds) | named("final", news))
+
+    def backward(
+        self,
+        x: Tensor,
+        dx: Tensor,
+        olds: Sequence[Tensor],
+        news: Sequence[Tensor],
+        carries: Sequence[Tensor],
+        pulls: Sequence[Tensor],
+        totals: Sequence[Tensor | None],
+    ) -> None:
+        """Run the adjoint step."""
+        more = [None if total is None else torch.empty_like(total) for total in totals]
+        given = {"x": x, "dx": dx} | named("initial", olds) | named("trace", news) | named("grad", pulls)
+        self._run(given | named("grad_final", carries) | named("carry", carries) | named("total", more))
+        for total, addend in zip(totals, more, strict=True):
+            if total is not None and addend is not None:
+                total += addend
 
 
 def _empty(like: Tensor) -> Tensor:

@@ -9,20 +9,20 @@ from torch import Tensor
 
 from . import cache
 
-BLOCK = 512
-"""Elements of a program of the grid: four for each thread of its four warps, whose loads overlap. Not tuned: no choice
-has been measured on a GPU."""
+BLOCK_BYTES = 2048
+"""Of a sequence, for each program of the grid: 512 floats, sixteen bytes for each thread of its four warps, which are
+read and written at once. Not tuned: no choice has been measured on a GPU."""
 
 SPAN_BYTES = 1024
-"""Of a state, where a program holds those of several steps at once: 256 elements, in float64 128. With twice as many,
-compiled for sm_90, registers ran out: in float64 for half of the neurons, in float32 for all that were tried."""
+"""Of a state, where a program holds those of several steps at once. With twice as many, compiled for sm_90, registers
+ran out: in float64 for half of the neurons, in float32 for all that were tried."""
 
 STEPS, COLUMNS = 64, 16
 """Steps and elements that a program of the grid takes at once where steps can be joined: eight for each thread. With
 sixteen, compiled for sm_80, registers ran out in float64. Not tuned."""
 
 FEW = 65536
-"""Up to so many elements they are: with `BLOCK` elements for each program, 128 programs would be at work, about one for
+"""Up to so many elements they are: with 512 for each program, 128 programs would be at work, about one for
 each processor of a large device. A plain choice: where the one way becomes faster than the other has not been
 measured."""
 
@@ -86,7 +86,7 @@ class Launch:
         constants: what else is compiled in, by name.
     """
 
-    def __init__(self, source: str, block: int = BLOCK, **constants: int):
+    def __init__(self, source: str, block: int, **constants: int):
         self.function: Any = cache.load_source(source).kernel
         self.constants = {"BLOCK": block, **constants}
 

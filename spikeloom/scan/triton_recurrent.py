@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from . import graphed
 from .emit_numba import Variant
 from .emit_triton_recurrent import emit_triton_recurrent
-from .kernels import Gradients, rows
+from .kernels import Gradients, rows, sum_to
 from .program import program_of
 from .recurrent import Outs, Plan, placed
 from .saved import saved_by
@@ -84,7 +84,9 @@ class _Recurrent(torch.autograd.Function):
         weight, spk, current, first, *saved = saved_by(ctx)
         states, left = saved[:n], iter(saved[n:])
         traces = placed(plan, left)
-        g = (graphed.backward if ctx.recorded else _backward)(plan, weight, current, states, traces, list(left), grads)
+        pulls, finals = [grads[0], *placed(plan, iter(grads[1 + n :]))], grads[1 : 1 + n]
+        run = graphed.backward if ctx.recorded else _backward
+        g = run(plan, weight, current, states, traces, list(left), pulls, finals)
         assert g.x is not None
         dx = {"each": g.x, "sum": g.x.sum(0, keepdim=True), "none": None}[plan.x_grad]
         dx = None if dx is None else dx.to(ctx.dtype)
@@ -119,24 +121,25 @@ def _backward(
     states: Sequence[Tensor],
     traces: Sequence[Tensor | None],
     params: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
+    pulls: Sequence[Tensor | None],
+    finals: Sequence[Tensor | None],
 ) -> Gradients:
-    """The adjoint scan: `Gradients` with those of the currents at every step as that of the input, and of the first
-    spikes before those of the program's states."""
-    variant, like, n = plan.variant, states[0], len(states)
+    """The adjoint scan, from the gradients of the spikes and of the states of every step, and of the last states.
+
+    It returns the gradients of the currents as that of the input, and that of the first spikes before those of the
+    states."""
+    variant, like = plan.variant, states[0]
     zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    grad_spk, *grad_finals = grads[: 1 + n]
-    grad_traces = placed(plan, iter(grads[1 + n :]))
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grad_finals]
+    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in finals]
     totals = [zero.clone() if kind.isupper() else None for kind in variant.params]
     dx = like.new_empty((plan.steps, *like.shape))
     given = _sizes(plan, weight.contiguous(), like) | {"dx": dx, "current": current, "last": zero}
     given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces) | named("carry", carries)
     given |= named("total", totals) | params_by_name(params, variant, like, like.shape)
-    for name, sequence in named("grad", (grad_spk, *grad_traces)).items():
+    for name, sequence in named("grad", pulls).items():
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
     run(_kernel(plan.key, variant.code), given, like, given["rows"])
-    sums = [None if t is None else t.sum_to_size(p.shape).to(p.device) for t, p in zip(totals, params, strict=True)]
+    sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
     back = dx[0] @ weight if plan.steps else zero
     return Gradients(dx, [back, *carries], sums)
 

@@ -38,6 +38,11 @@ def recurrent() -> nn.Module:
     return behind_linear(snn.RLeaky(beta=0.9, V=1.0, linear_features=8, init_hidden=True, output=True))
 
 
+def images() -> nn.Module:
+    gates = snn.SConv2dLSTM(1, 2, 3, threshold=0.1, learn_threshold=True, init_hidden=True)
+    return nn.Sequential(nn.Unflatten(1, (1, 1, 5)), gates)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "recurrent": recurrent,
     "wide": recurrent,
@@ -48,6 +53,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "whole sequences": lambda: behind_linear(snn.StateLeaky(beta=0.9, channels=8, learn_beta=True)),
     "a matrix": lambda: snn.AssociativeLeaky(5, 2, 4, 8),
     "gates": lambda: snn.SLSTM(5, 8, threshold=0.1, init_hidden=True, output=True),
+    "gates, within a graph": lambda: snn.SLSTM(5, 8, threshold=0.1, init_hidden=True),
+    "gates of images": images,
+    "gates of images, within a graph": images,
 }
 
 
@@ -67,7 +75,7 @@ RUNS = [
     for network in NETWORKS
     for backend in ("triton", "loop")
     for unrolled in (True, False)
-    if (network, backend) != ("gates", "triton") and (unrolled or network not in ("whole sequences", "a matrix"))
+    if unrolled or network not in ("whole sequences", "a matrix")
 ]
 
 

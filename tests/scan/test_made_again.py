@@ -13,6 +13,7 @@ from ..oracle import assert_same
 from .running import Job, away_from_thresholds, call_of, leaves, outcome
 
 ORDINARY = ["leaky subtract delayed", "leaky zero immediate", "two states", "to rest"]
+ONCE = ["alpha subtract delayed", "resonate_and_fire"]  # whose elementary functions are of parameters alone
 
 
 @pytest.fixture
@@ -27,6 +28,11 @@ def variant(job: Job) -> str:
     """What the kernel keeps."""
     given = call_of(job, leaves(job))
     return call.variant_of(given, given.program.hoist(given.params)).traced
+
+
+@pytest.mark.parametrize("cell", ONCE)
+def test_functions_that_are_taken_once_make_no_step_slow(cell, small):
+    assert set(variant(Job(CELLS[cell], 7, (2, 5), static=True, traced=False))) == {"r"}
 
 
 @pytest.mark.parametrize("learned", ["all", "input", "parameters"])

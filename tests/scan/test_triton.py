@@ -31,6 +31,7 @@ OPTIONS = {
     "vectors": {"vectors": True},
     "learning": {"learn": True},
 }
+BLOCK = triton_module.BLOCK_BYTES // 4  # elements of a program of the grid
 UNASKED = {"traced": False, "outputs": ("spk", "finals")}
 """Of a job: nobody asks for the states of every step, so that the backward rebuilds them."""
 
@@ -86,7 +87,7 @@ def test_gradients_come_from_each_output_alone(outputs):
     assert_lawful(Job(CELLS["two states"], 5, (2, 5), outputs=outputs))
 
 
-@pytest.mark.parametrize("shape", [(3, triton_module.BLOCK), (3, triton_module.BLOCK - 100), (1,), (0, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(3, BLOCK), (3, BLOCK - 100), (1,), (0, 4)], ids=str)
 def test_blocks_that_are_full_cut_short_and_absent(shape):
     assert_lawful(Job(CELLS["two states"], 4, shape))
     assert_lawful(Job(CELLS["two states"], 4, shape, **UNASKED))

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import spikeloom as snn
+from spikeloom.scan.call import variant_of
 from spikeloom.scan.emit_triton import SPAN
 
 from ..cases import CELLS, DTYPES
-from .running import Job, outcome
+from .running import Job, call_of, leaves, outcome
 from .test_triton import DEVICE, UNASKED, assert_lawful
 
 
@@ -42,6 +43,13 @@ def test_states_that_are_rebuilt_are_those_that_were_kept_bit_for_bit(cell):
     job = Job(CELLS[cell], 2 * SPAN + 3, (7,), device=DEVICE, **UNASKED)
     rebuilt, kept = outcome("triton", job).gradients, outcome("triton", replace(job, traced=True)).gradients
     assert all(torch.equal(rebuilt[name], kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize(("cell", "kept"), [("exponential_if", "c"), ("state_leaky", "1"), ("polyglot", "111")])
+def test_states_are_rebuilt_unless_steps_can_be_joined_or_take_long_to_compile(cell, kept):
+    job = Job(CELLS[cell], 5, (7,), **UNASKED)
+    call = call_of(job, leaves(job))
+    assert variant_of(call, call.program.hoist(call.params), "triton").traced == kept
 
 
 def test_of_the_states_one_in_a_span_is_saved_and_the_input_by_reference():

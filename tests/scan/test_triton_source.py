@@ -36,23 +36,30 @@ COMPILED = textwrap.dedent("""
     from spikeloom.scan.emit_triton_recurrent import emit_triton_recurrent
     from spikeloom.scan.triton_recurrent import ROWS
     from tests.scan.test_recurrent import Case, layer_of
-    from spikeloom.scan.triton_module import BLOCK, COLUMNS, OPTIONS, STEPS
+    from spikeloom.scan.triton_kernels import block_of
+    from spikeloom.scan.triton_module import COLUMNS, OPTIONS, STEPS
     from tests.cases import CELLS, CellCase
     from tests.scan.test_triton import CORNERS
     from tests.scan.running import Job, call_of, leaves
     from spikeloom.scan.call import variant_of
 
-    def compiled(source, constants, words=()):
-        # for sm_80; its arguments are numbers and pointers to float32, or, as listed in words, to bfloat16
+    NVIDIA, AMD = GPUTarget("cuda", 80, 32), GPUTarget("hip", "gfx942", 64)
+    FUSED = re.compile(r"fma\\S*|sqrt.approx\\S*|v_(?:pk_)?(?:fmac?|mad)_f\\S*")
+
+    def compiled(source, constants, words=(), target=NVIDIA, stage="ptx"):
+        # its arguments are numbers and pointers to float32, or, as listed in words, to bfloat16
         kernel = cache.load_source(source).kernel
         numbers = [p.name for p in kernel.params if p.name in ("steps", "size", "rows") or p.name.endswith("_stride")]
-        assert all(p.do_not_specialize == (p.name in numbers) for p in kernel.params), "T or B is compiled in"
+        assert {p.name for p in kernel.params if p.do_not_specialize} <= {"steps", "rows"}
+        assert kernel.params[0].do_not_specialize, "T is compiled in"
         assert [p.name for p in kernel.params if p.is_constexpr] == [*constants]
         assert not kernel.device_caches  # which cache.made_ready counts
         kinds = {p.name: "i32" if p.name in (*numbers, "width") else "*fp32" for p in kernel.params}
         kinds |= {name: "constexpr" for name in constants} | {name: "*bf16" for name in words if name in kinds}
-        source = ASTSource(kernel, kinds, constants)
-        return triton.compile(source, target=GPUTarget("cuda", 80, 32), options=OPTIONS).asm["ptx"]
+        wholes = [k for k, p in enumerate(kernel.params) if not (p.do_not_specialize or p.is_constexpr)]
+        attributes = {(k,): [["tt.divisibility", 16]] for k in wholes}  # as of most shapes and all fresh memory
+        source = ASTSource(kernel, kinds, constants, attributes)
+        return triton.compile(source, target=target, options=OPTIONS).asm[stage]
 
     # not polyglot: a logarithm has fused steps of its own
     cases = [(CELLS["leaky zero immediate"], "float32"), (CELLS["exponential"], "float32"),
@@ -68,28 +75,35 @@ COMPILED = textwrap.dedent("""
             variant = replace(variant, params=variant.params.replace("V", "T"))
         halves = ("x", "spk", "grad0", "dx") if dtype == "bfloat16" else ()
         for each in (variant.forward, variant):
-            ptx = compiled(emit_triton(call.program.derivation, each, "a test"), {"BLOCK": BLOCK}, halves)
+            source = emit_triton(call.program.derivation, each, "a test")
+            block = {"BLOCK": block_of(each)}
+            ptx, amd = compiled(source, block, halves), compiled(source, block, halves, AMD, "amdgcn")
             if case.cell.any_order:
                 source = emit_triton_parallel(call.program.derivation, each, "a test")
                 ptx += compiled(source, {"TIME": STEPS, "BLOCK": COLUMNS})
-            assert "st.global" in ptx
-            print(*set(re.findall(r"fma\\S*|div.full\\S*|sqrt.approx\\S*", ptx)))
+            assert "ld.global.v" in ptx, "elements are read one by one"
+            assert "st.global" in ptx and "global_store" in amd and ("div.full" not in ptx or each.grad)
+            print(*set(FUSED.findall(ptx)), *set(FUSED.findall("" if "v_div_" in amd else amd)))
 
     derivation = snn.SLSTM(4, 4)._program.derivation  # a step of four inputs; tanh is made of a logarithm
     variant = Variant("float32", "U" * len(derivation.hoisted), "00", "each", "triton")
     for each in (variant.forward, variant):
-        assert compiled(emit_triton(derivation, each, "a test"), {"BLOCK": BLOCK}).count("ld.global") >= 4
+        assert compiled(emit_triton(derivation, each, "a test"), {"BLOCK": block_of(each)}).count("ld.global") >= 4
 
     derivation = layer_of(Case("RSynaptic"))._program.derivation
     variant = Variant("float32", "U" * len(derivation.hoisted), "111", "back", "triton")
     for each in (variant.forward, variant):
-        ptx = compiled(emit_triton_recurrent(derivation, each, "a test"), {"BLOCK": ROWS})
-        assert "bar.sync" in ptx and "tf32" not in ptx
+        source = emit_triton_recurrent(derivation, each, "a test")
+        ptx, amd = compiled(source, {"BLOCK": ROWS}), compiled(source, {"BLOCK": ROWS}, (), AMD, "amdgcn")
+        assert "bar.sync" in ptx and "tf32" not in ptx and "s_barrier" in amd and "xf32" not in amd
 """)
 
 
 def test_compiled_for_a_gpu_nothing_is_fused_or_approximate_and_no_size_is_compiled_in(tmp_path, monkeypatch):
-    """By Triton's compiler, which needs no GPU; in a process of its own, for here Triton interprets."""
+    """By Triton's compiler, which needs no GPU; in a process of its own, for here Triton interprets.
+
+    For a device of NVIDIA's and one of AMD's, which writes out a division in fused steps: there what has none is read.
+    """
     for name, value in {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     root = Path(__file__).parents[2]
@@ -139,6 +153,18 @@ def test_the_page_tells_the_traffic_of_the_kernels(row):
 def test_the_page_has_a_row_for_every_kind_of_neuron():
     told = {row[0].split()[0] for row in traffic_rows()}
     assert {name.split()[0] for name in MODELS} - told <= {*WHOLE_SEQUENCES, "refractory"}
+
+
+def test_a_division_rounds_correctly_wherever_a_state_comes_of_it():
+    job = Job(CELLS["exponential"], 5, (7,), traced=False, outputs=("spk",))
+    call = call_of(job, leaves(job))
+    variant = variant_of(call, call.program.hoist(call.params), "triton")
+    assert call.program.derivation is not None
+    forward, backward = (emit_triton(call.program.derivation, v, "a test") for v in (variant.forward, variant))
+    exact, rounded = [re.findall(r" = tl\.div_rn\(| / v", source) for source in (forward, backward)]
+    assert exact == [" = tl.div_rn("]
+    assert rounded.count(exact[0]) >= SPAN
+    assert rounded.count(" / v") >= SPAN
 
 
 def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
