@@ -15,6 +15,12 @@ from spikeloom.scan import select
 SECTIONS = ["Versions", "Machine", "Backends, fastest first", "Kernel cache"]
 
 
+@pytest.fixture(autouse=True)
+def compiling(monkeypatch):
+    """Triton compiles, as it does for users; in its interpreter some releases warn, and the doctor tells that."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
 @pytest.fixture
 def report(capsys):
     """Runs the doctor: its sections, each a title and the lines below it."""

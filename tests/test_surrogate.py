@@ -164,6 +164,7 @@ def test_double_backward_is_the_slope_of_the_formula(row):
     grad = torch.linspace(1, 2, len(points), dtype=torch.float64).requires_grad_()
     (first,) = torch.autograd.grad(row.make()(u), u, grad, create_graph=True)
     to_u, to_grad = torch.autograd.grad(first.sum(), (u, grad), allow_unused=True, materialize_grads=True)
+    to_u, to_grad = to_u.detach(), to_grad.detach()  # zeros that are made want a gradient in some releases
     numeric = (row.formula(points + step) - row.formula(points - step)) / (2 * step)
     scale = max(1.0, np.abs(numeric).max())
     np.testing.assert_allclose(to_u.numpy(), grad.detach().numpy() * numeric, rtol=1e-5, atol=1e-7 * scale)

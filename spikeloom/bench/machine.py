@@ -13,8 +13,8 @@ from .. import __version__
 PEERS = {"snntorch": "1.0.0", "spikingjelly": "2.0.0", "norse": "1.1.0", "sinabs": "3.1.3", "spyx": "1.0.0"}
 """The libraries that are compared, and the version that is meant where one is not installed."""
 
-PACKAGES = ("torch", "numpy", "numba", *PEERS, "jax", "triton", "matplotlib", "nir")
-"""Packages whose version is worth telling; the first three are required, the others optional."""
+PACKAGES = ("numpy", "numba", *PEERS, "jax", "triton", "matplotlib", "nir")
+"""Packages beside torch whose version is worth telling; the first two are required, the others optional."""
 
 
 def machine() -> dict[str, str | int]:
@@ -31,8 +31,8 @@ def machine() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, spikeloom and the installed ones of `PACKAGES`."""
-    found = {"python": platform.python_version(), "spikeloom": __version__}
+    """The versions of Python, spikeloom, torch, with what it is built for, and the installed ones of `PACKAGES`."""
+    found = {"python": platform.python_version(), "spikeloom": __version__, "torch": str(torch.__version__)}
     return found | {name: v for name in PACKAGES if (v := version_of(name)) is not None}
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..neurons._state import checked_params, compute_dtype
+from ..neurons._state import checked_params, compute_dtype, taken
 from ._delayed import Delayed
 from ._reading import Connected, Shifted
 
@@ -70,7 +70,7 @@ class SynapticDelay(Delayed):
         super().__init__(size if isinstance(size, tuple) else (size,), max_delay, delay, learn_delay, sigma)
 
     def _read(self, series: Tensor) -> Tensor:
-        values = checked_params({"delay": self.delay}, series[0], compute_dtype(series), self._label)
+        values = checked_params({"delay": taken(self.delay)}, series[0], compute_dtype(series), self._label)
         out: Tensor = Shifted.apply(series, values["delay"], self.max_delay, self.sigma)
         return out
 
@@ -138,6 +138,6 @@ class DelayedLinear(Delayed):
 
     def _read(self, series: Tensor) -> Tensor:
         rows = series.flatten(1, -2) if series.dim() > 2 else series.unsqueeze(1)
-        out: Tensor = Connected.apply(rows.permute(1, 2, 0), self.weight, self.delay, self.max_delay, self.sigma)
+        out: Tensor = Connected.apply(rows.permute(1, 2, 0), self.weight, taken(self.delay), self.max_delay, self.sigma)
         out = out.permute(2, 0, 1).reshape(-1, *series.shape[1:-1], out.shape[1])
         return out if self.bias is None else out + self.bias.to(out.dtype)

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from ..cells.firing import Frame, Model
 from ..scan.program import Program
 from ._listening import wants_states
+from ._state import taken
 from ._time import Time, Visit, time_is, time_of
 
 Neuron = Any
@@ -37,7 +38,7 @@ class FiringMethods:
         """
         if callable(self.state_quant):
             mem = self.state_quant(mem)
-        spk: Tensor = self.spike_grad(mem - self.threshold) * self.graded_spikes_factor
+        spk: Tensor = self.spike_grad(mem - self.threshold) * taken(self.graded_spikes_factor)
         return spk
 
     def _spikes(self, mem: Tensor) -> Tensor:

@@ -74,6 +74,16 @@ def broadcast_state(
     return (state if state.shape == x.shape else state.expand(x.shape)).resolve_neg()
 
 
+def taken(value: Tensor) -> Tensor:
+    """A value as a call takes it: of one that is not learned a copy, where the call may be differentiated.
+
+    Its backward needs what the call has seen, and DistributedDataParallel of torch 2.11 and before writes over buffers
+    at each call. Under torch.compile nothing is copied: what the backward of a graph keeps is the compiler's choice.
+    """
+    differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return value.clone() if differentiated and not value.requires_grad else value
+
+
 def checked_params(
     params: Mapping[str, Tensor], x: Tensor, dtype: torch.dtype, label: Callable[[], str]
 ) -> dict[str, Tensor]:
@@ -106,5 +116,5 @@ def detached(state: Tensor) -> Tensor:
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
-    pairs = zip(reversed(shape), reversed(target), strict=False)
-    return shape == target or (len(shape) <= len(target) and all(a in (1, b) for a, b in pairs))
+    more = len(target) - len(shape)
+    return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..cells.decay import DECAYS
 from ..cells.firing import AnyModel
-from ._state import checked_value
+from ._state import checked_value, taken
 
 
 class Values(nn.Module):
@@ -54,7 +54,7 @@ class Values(nn.Module):
             self.register_buffer(kept, tensor)
 
     def _values(self) -> dict[str, Tensor]:
-        """What the equation takes, as it stands."""
+        """What the equation takes, as it stands now."""
         buffers, parameters = self._buffers, self._parameters
         values = {}
         for name, kept in self._sources:
@@ -65,7 +65,7 @@ class Values(nn.Module):
                 value = getattr(self, kept)
             # a number is a plain attribute
             values[name] = (
-                value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
+                taken(value) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
             )
         return values
 

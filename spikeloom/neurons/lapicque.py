@@ -87,11 +87,11 @@ class Lapicque(LIF):
         self._build(options | _completed(values, checked_value(time_step, "Lapicque", "time_step")))
         self._follows = "R" if "R" not in values and "C" in values else "C"
         if learn_beta:  # it may be given as one number and follow for each neuron
-            self._buffers.update({name: value.detach() for name, value in self._followed().items()})
+            self._buffers.update({name: value.detach() for name, value in self._followed(super()._values()).items()})
 
     def _values(self) -> dict[str, Tensor]:
         values = super()._values()
-        return values | self._followed() if self._learns_beta() else values
+        return values | self._followed(values) if self._learns_beta() else values
 
     def _numbers(self) -> tuple[float, ...] | None:
         return None if self._learns_beta() else super()._numbers()
@@ -99,15 +99,16 @@ class Lapicque(LIF):
     def _learns_beta(self) -> bool:
         return "beta" not in self._buffers  # requires_grad is False within torch.func.vmap
 
-    def _followed(self) -> dict[str, Tensor]:
-        """What follows from a learned beta, with its gradient."""
-        other = self.R if self._follows == "C" else self.C
-        return {self._follows: _of_beta(self.beta, other, self.time_step)}
+    def _followed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What follows from a learned beta and the other values, with its gradient."""
+        other = values["R" if self._follows == "C" else "C"]
+        return {self._follows: _of_beta(self.beta, other, values["time_step"])}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self._learns_beta():
-            destination.update({prefix + name: value.detach() for name, value in self._followed().items()})
+            followed = self._followed(super()._values())
+            destination.update({prefix + name: value.detach() for name, value in followed.items()})
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         """One step: input_ [B, *N] and, unless the layer keeps it, mem [B, *N]; returns spk, or (spk, mem)."""

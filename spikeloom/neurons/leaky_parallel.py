@@ -13,7 +13,7 @@ from ..scan.linear_maps import LinearMap, MemFeedback
 from ..scan.select import choose
 from ._neuron import SpikeGrad
 from ._sequence import Ran, WholeSequence
-from ._state import checked_value
+from ._state import checked_value, taken
 
 
 class LeakyParallel(WholeSequence):
@@ -115,7 +115,7 @@ class LeakyParallel(WholeSequence):
 
     def _whole(self, steps: int, current: Tensor) -> Ran:
         weight, by_method = self.rnn.weight_hh_l0, self._fires_by_method()
-        values = {name: getattr(self, name) for name in FRAME_PARAMS}
+        values = {name: taken(getattr(self, name)) for name in FRAME_PARAMS}
         if not self.weight_hh_enable:
             values["weight"] = weight.diagonal()
         call = self._call(steps, current, values, traced=by_method)

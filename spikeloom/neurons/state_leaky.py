@@ -14,7 +14,7 @@ from ..scan.window import WINDOWS, WindowCall
 from ._lif import LIF
 from ._neuron import SpikeGrad
 from ._sequence import Ran, WholeSequence
-from ._state import checked_value
+from ._state import checked_value, taken
 
 SPIKES: Mapping[str, Any] = {
     "spike_grad": None,
@@ -157,7 +157,7 @@ class StateLeaky(WholeSequence, LIF):
         if not self.output:
             return Ran((mem,), machine.name, refusals)
         if spk is None or self._fires_by_method():
-            spk = self.fire(mem) if self.exact else self.fire(mem) * self.graded_spikes_factor
+            spk = self.fire(mem) if self.exact else self.fire(mem) * taken(self.graded_spikes_factor)
         return Ran((spk.to(x.dtype), mem), machine.name, refusals)
 
     def _window(self, call: Call, steps: int, K: int) -> WindowCall:

@@ -14,6 +14,7 @@ from ..scoped import Scoped
 from . import driven, op, recurrent, replay, single, triton_module, triton_recurrent
 from .call import Call, recurrent_plan, step_letters, variant_of
 from .emit_numba import FLOATS, HALVES, Variant, word_of
+from .kernels import plain
 from .linear_maps import MemFeedback
 from .loop import Step, Trajectory, driven_back, fed_back, loop
 from .program import Constants, Program
@@ -250,15 +251,13 @@ def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor
 def kernel_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """One step by the kernel, differentiable: the spikes and the new states. `params` are the hoisted values."""
-    if type(params) is not Constants:
-        fixed = all(p.numel() == 1 and not p.requires_grad for p in params)
-        if fixed or torch.is_grad_enabled():
-            # Of what is not learned a copy, as on the short way, so that a step run again within a backward saves what
-            # its first run has saved; and DistributedDataParallel may write over buffers before the backward.
-            params = tuple([p if p.requires_grad else p.detach().clone() for p in params])
-        if fixed:
-            params = Constants.of(params)
+    """One step by the kernel, differentiable: the spikes and the new states.
+
+    `params` are the hoisted values, and if anything is differentiated, nobody changes those that are not learned.
+    """
+    if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
+        # as on the short way, so that a step run again within a backward saves what its first run has saved
+        params = Constants.of(plain(p.detach()) for p in params)
     kinds, grad = step_letters(x, states, params)
     return single.step(single.plan_of(program.key, x.dtype, kinds, grad), layer, x, states, params)
 

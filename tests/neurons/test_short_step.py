@@ -215,17 +215,3 @@ def test_a_value_that_is_not_learned_but_wants_a_gradient_gets_it() -> None:
         found.append(torch.autograd.grad(mem.sum(), lif.beta)[0])
     assert torch.equal(*found)
     assert found[0].item() == 12
-
-
-@pytest.mark.parametrize("threshold", [0.5, torch.full((5,), 0.5)], ids=["number", "vector"])
-def test_what_is_not_learned_may_be_written_over_before_the_backward(threshold):
-    """As DistributedDataParallel does with buffers at each step."""
-    gradients = []
-    for after in (None, 7.0):
-        lif = snn.Leaky(0.9, threshold=threshold, learn_beta=True, init_hidden=True, output=True)
-        lif(X[0])
-        spk, mem = lif(X[1])
-        if after is not None:
-            lif.threshold.fill_(after)
-        gradients.append(torch.autograd.grad((spk + mem).sum(), lif.beta))
-    assert torch.equal(*[gradient for (gradient,) in gradients])

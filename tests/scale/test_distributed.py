@@ -19,6 +19,7 @@ from .two_processes import Whole, assert_equal, optimizer_of, trained
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs torch's gloo"),
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized:UserWarning"),
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning"),  # by checkpoints of some releases
 ]
 ROOT = Path(__file__).parent.parent.parent
 
@@ -75,8 +76,8 @@ def test_the_example_learns_the_digits_in_two_processes(tmp_path):
     command = [*launched, *example, "--save", str(tmp_path / "saved")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    printed = done.stdout.splitlines()
-    assert printed[0] == "seed 0: 1438 digits to train, 359 to validate, on 2 processes"
+    printed = done.stdout.splitlines()  # gloo of some releases prints, too
+    assert "seed 0: 1438 digits to train, 359 to validate, on 2 processes" in printed
     accuracies = [float(line.split()[-1].rstrip("%")) for line in printed if line.startswith("epoch")]
     assert len(accuracies) == 2, "each line is printed once, not by every process"
     assert accuracies[-1] > 85

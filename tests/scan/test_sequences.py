@@ -178,7 +178,8 @@ def test_a_static_input_is_never_expanded():
 def allocated(work):
     """The bytes that `work` asks torch for, and its result."""
     arena._unused.clear()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+    how = {"activities": [torch.profiler.ProfilerActivity.CPU], "profile_memory": True}
+    with torch.profiler.profile(**how, acc_events=True) as seen:  # without it some releases warn
         result = work()
     return sum(max(0, event.self_cpu_memory_usage) for event in seen.key_averages()), result
 

@@ -96,7 +96,7 @@ class SpikeTime(Optioned):
 
 def _from_start(step: Any, steps: Steps) -> Any:
     """Steps counted from the start, where negative ones count from the end; a number stays one if it can."""
-    if isinstance(step, int | float) and isinstance(steps.end, int):
+    if isinstance(step, (int, float)) and isinstance(steps.end, int):
         return step + steps.end if step < 0 else step
     step = torch.as_tensor(step)
     return torch.where(step < 0, step + steps.end, step)
