@@ -178,17 +178,22 @@ def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
     return part
 
 
-def results(derivation: Derivation, variant: Variant) -> Lines:
-    """A backward of no steps: what it reads once, and what it writes at the end."""
+def results(derivation: Derivation, variant: Variant, zero: str = "", whole: str = "{}_m") -> Lines:
+    """A backward of no steps: what it reads once, and what it writes at the end.
+
+    Args:
+        zero: what sums begin with, if not with zero for each element.
+        whole: a sum, as it is written.
+    """
     part = Lines()
     part.constants(variant)
     for k in range(len(derivation.trace.states)):
         part.held(f"carry{k}", f"grad_final{k}")
         part.result(f"carry{k}", f"carry{k}_m")
-    zero = TritonNames(derivation, variant, recalled=True).block(None)
+    zero = zero or TritonNames(derivation, variant, recalled=True).block(None)
     for total in sums(derivation, variant):
         part.before.append(f"{total}_m = {zero}")
-        part.result(total, f"{total}_m")
+        part.result(total, whole.format(total))
     return part
 
 

@@ -48,6 +48,9 @@ def kernel({arguments}, TIME: tl.constexpr, BLOCK: tl.constexpr):
 {after}
 '''
 
+SUMMED = "tl.sum({}_m, axis=0, keep_dims=True)"
+"""A sum over time that is held step by step, for what threads add up between them makes them wait for each other."""
+
 
 def emit_triton_parallel(derivation: Derivation, variant: Variant, title: str) -> str | None:
     """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
@@ -83,7 +86,7 @@ def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     part.body.append(f"tl.store({_row(part, 'spk', 'size')}, {name(spk)}, mask=live)")
     if variant.traced == "1":
         part.body.append(f"tl.store({_row(part, 'trace0', 'size')}, {name(new)}, mask=live)")
-    part.body.append(f"state0_m = {_over_time('last', name(new))}")
+    part.body.append(f"state0_m = {_last(name(new))}")
     part.result("final0", "state0_m")
     return part
 
@@ -91,7 +94,7 @@ def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
 def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     (old,), (new,), (x,) = derivation.trace.states, derivation.trace.new_states, derivation.trace.inputs
     _, (carry,), _ = derivation.gradients
-    name, part = TritonNames(derivation, variant, recalled=True), results(derivation, variant)
+    name, part = TritonNames(derivation, variant, recalled=True), results(derivation, variant, "zero", SUMMED)
     nodes = derivation.pulled(variant.params, variant.grad)
     if x in nodes:
         part.body.append(f"x_m = tl.load({_row(part, 'x', 'x_stride')}, mask=live).to({name.dtype})")
@@ -114,8 +117,8 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
         part.body.append(f"tl.store({_row(part, sequence, 'size')}, {name(value)}, mask=live)")
     for total, addend in sums(derivation, variant).items():
         if addend is not None:
-            part.body.append(f"{total}_m += {_over_time('live', name(addend))}")
-    part.body.append(f"carry0_m = {_over_time('last', name(carry))}")
+            part.body.append(f"{total}_m += tl.where(live, {name(addend)}, zero)")
+    part.body.append(f"carry0_m = {_last(name(carry))}")
     return part
 
 
@@ -142,6 +145,6 @@ def _row(part: Lines, sequence: str, stride: str) -> str:
     return f"{sequence} + m + t * {stride}"
 
 
-def _over_time(mask: str, value: str) -> str:
-    """The sum of a value over those of the steps."""
-    return f"tl.sum(tl.where({mask}, {value}, zero), axis=0, keep_dims=True)"
+def _last(value: str) -> str:
+    """What a value is in the last of the steps."""
+    return f"tl.sum(tl.where(last, {value}, zero), axis=0, keep_dims=True)"
