@@ -15,6 +15,7 @@ from spikeloom.scan import cache, op, select, triton_kernels, triton_module
 from spikeloom.scan.call import Call, variant_of
 from spikeloom.scan.emit_triton import SPAN
 from spikeloom.scan.program import program_for
+from spikeloom.scan.triton_words import integers
 
 from ..cases import CELLS, DTYPES, SPIKES
 from ..neurons.zoo import ZOO, made, sequence
@@ -298,26 +299,33 @@ def test_the_backward_takes_the_backend_of_its_forward():
     assert "_Scan" in type(out.spk.grad_fn).__name__
 
 
-def test_no_length_and_no_batch_asks_triton_to_compile_again(monkeypatch):
-    """It does for another kernel, and for a tensor of another dtype, or that begins elsewhere; numbers are not compiled
-    in, see `test_triton_source`."""
-    kinds, ready, run_it = set(), 0, triton_module.Launch.run
+def test_no_length_and_no_batch_asks_triton_to_compile_again_but_for_whether_16_divides_it(monkeypatch):
+    """It compiles for another kernel, for a tensor of another dtype, or that begins elsewhere, and for numbers that are
+    not hidden from it, see `test_triton_source`: for whether 16 divides them, and for one."""
+    kinds, ready, run_it = set(), set(), triton_module.Launch.run
+
+    def seen(value):
+        if torch.is_tensor(value):
+            return value.dtype, value.data_ptr() % 16 == 0
+        return isinstance(value, int) and (value % 16 == 0, value == 1)
 
     def watched(self, size, given):
-        tensors = [given[name] for name in self.function.arg_names if torch.is_tensor(given.get(name))]
-        kinds.add((id(self), *((t.dtype, t.data_ptr() % 16 == 0) for t in tensors)))
+        shown = {*self.function.arg_names} - {*integers(self.function.arg_names), *self.constants}
+        kinds.add((id(self), *((name, seen(given[name])) for name in sorted(shown))))
         run_it(self, size, given)
 
     monkeypatch.setattr(triton_module.Launch, "run", watched)
     layer = snn.Leaky(beta=0.8, init_hidden=True, learn_beta=True).to(DEVICE)
-    for more in range(11):
-        layer.reset_mem()
-        with snn.backend("triton"):
-            x = torch.rand(SPAN + more, 3 + more, 7, device=DEVICE, requires_grad=True)
-            snn.unroll(layer, x).sum().backward()
-        assert len(kinds) == 2
-        ready = ready if more else cache.made_ready()
-    assert cache.made_ready() == ready
+    for batches, wanted in ((range(3, 14), 2), ((16, 32, 48), 4)):
+        ready.clear()
+        for batch in batches:
+            layer.reset_mem()
+            with snn.backend("triton"):
+                x = torch.rand(SPAN + batch, batch, 7, device=DEVICE, requires_grad=True)
+                snn.unroll(layer, x).sum().backward()
+            assert len(kinds) == wanted
+            ready.add(cache.made_ready())
+        assert len(ready) == 1
 
 
 # -- who is refused ----------------------------------------------------------------------------------------------------
