@@ -21,6 +21,7 @@ PACKAGE = ROOT / "spikeloom"
 # The architecture: a file imports only what stands above it. Within a folder any order will do that has no cycle.
 ORDER = (
     "scoped.py",
+    "fixed.py",
     "ops.py",
     "surrogate.py",
     "cells/",

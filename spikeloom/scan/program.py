@@ -27,7 +27,12 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "le": lambda a, b: a <= b,
     "gt": lambda a, b: a > b,
     "ge": lambda a, b: a >= b,
-    "spike": ops.spike,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "not": lambda a: ~a,
 }
 
 
@@ -81,16 +86,15 @@ class Derivation:
 
     def read_states(self, params: str, grad: str) -> str:
         """The same where those are kept that the backward reads."""
-        nodes, olds = set(self.pulled(params, grad)), self.trace.states
-        pairs = zip(self.every_state, olds, self.trace.new_states, strict=True)
+        nodes, olds = set(self.pulled(params, grad)), frozenset(self.trace.states)
+        pairs = zip(self.every_state, self.trace.states, self.trace.new_states, strict=True)
         return "".join(
             letter if old in nodes or (new in nodes and new not in olds) else "0" for letter, old, new in pairs
         )
 
     def __str__(self) -> str:
         results = [None if g is None else g.index for g in (*self.hoisted, *self.forward, *self.backward)]
-        rows = [f"{n.index} {n.op} {[a.index for a in n.args]} {n.value!r}" for n in self.trace.graph.nodes]
-        return "\n".join((*rows, str(results), str([s.index for s in self.trace.new_states])))
+        return "\n".join((str(self.trace.graph), str(results), str([s.index for s in self.trace.new_states])))
 
 
 class Program:
@@ -107,15 +111,16 @@ class Program:
         self.every_state = ""
         self._reads: tuple[str, ...] = ()
         self._recipe: list[tuple[Callable[..., Any], tuple[tuple[Any, int | None], ...]]] = []
-        self._results: tuple[int, ...] = ()
+        self._results: tuple[tuple[int, bool], ...] = ()
         spike = as_spike(surrogate)
+        self._guarded = False
         if spike is None:
             self.untraceable = f"the spike function {surrogate!r} can only be called; use one of spikeloom.surrogate"
             return
         try:
             self.derivation = _derive(trace(cell), spike)
         except Untraceable as why:
-            self.untraceable = str(why)
+            self.untraceable, self._guarded = str(why), True
             return
         # the names too, for they stand in the kernel's file
         told = f"{cell.name}, {surrogate!r}, {cell.any_order}\n{self.derivation}"
@@ -130,26 +135,31 @@ class Program:
         position = {node: i for i, node in enumerate(order)}
         self._reads = tuple(node.value for node in order if node.op == "param")
         for node in order[len(self._reads) :]:
-            operator = OPERATORS.get(node.op) or ops.TENSOR_FUNCTIONS[node.op]
+            operator = self.surrogate if node.op == "spike" else OPERATORS.get(node.op) or getattr(ops, node.op)
             arguments = tuple((a.value, None) if a.op == "const" else (None, position[a]) for a in node.args)
             self._recipe.append((operator, arguments))
-        self._results = tuple(position[node] for node in derivation.hoisted)
+        self._results = tuple((position[node], node.logical) for node in derivation.hoisted)
 
     def hoist(self, params: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The values that do not change over time, from the parameters; differentiable."""
         values = [params[name] for name in self._reads]
         for operator, arguments in self._recipe:
             values.append(operator(*[number if at is None else values[at] for number, at in arguments]))
-        return tuple([values[i] for i in self._results])
+        return tuple([values[i].to(values[0].dtype) if logical else values[i] for i, logical in self._results])
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-        """One step of the law: the cell on tensors."""
+        """One step of the law: the cell on tensors. An equation that was not traced gets copies, which it may change."""
 
         def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
             with ops.spiking_with(self.surrogate):
                 return self.cell(x, *states, **params)
 
-        return step
+        def guarded(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+            own = {name: param.clone() for name, param in params.items()}
+            with ops.spiking_with(self.surrogate):
+                return self.cell(x.clone(), *[state.clone() for state in states], **own)
+
+        return guarded if self._guarded else step
 
 
 def _derive(step: Trace, spike: Spike) -> Derivation:
@@ -223,9 +233,14 @@ class Constants(tuple[Tensor, ...]):
         return made
 
 
-@lru_cache(maxsize=1024)
 def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> Constants:
     """The hoisted values of a program for these parameters."""
+    negative = tuple([str(number)[0] == "-" for number in numbers]) if 0.0 in numbers else ()  # -0.0 == 0.0
+    return _constants(key, dtype, numbers, negative)
+
+
+@lru_cache(maxsize=1024)
+def _constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...], negative: tuple[bool, ...]) -> Constants:
     program = program_of(key)
     with torch.inference_mode(False), torch.no_grad():
         given = zip(program.cell.params, numbers, strict=True)

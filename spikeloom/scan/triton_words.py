@@ -30,6 +30,8 @@ def tanh(u):
 
 '''
 
+RAISED = "tl.where(({0} >= {1}) | ({0} != {0}), {0}, {1})"
+
 OWN: Mapping[str, str] = {
     "neg": "{} * -1.0",  # the minus of some releases of Triton is 0 - u, which loses the sign of zero
     "exp": "tl.exp({})",
@@ -41,13 +43,17 @@ OWN: Mapping[str, str] = {
     "cos": "tl.cos({})",
     "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
-    "clamp": "tl.where({0} < {1}, {1}, tl.where({0} > {2}, {2}, {0}))",
+    "clamp": f"tl.where(({RAISED} <= {{2}}) | ({RAISED} != {RAISED}), {RAISED}, {{2}})",
+    "not": "{} == 0",
+    "full": "tl.broadcast_to({}, m.shape)",
     "where": "tl.where({0}, {1}, {2})",
 }
 
 
 class TritonNames(Names):
     """What each node is called, and how its operation is written; in step `at` of a span, if that is given."""
+
+    condition = "({} != 0.0)"
 
     def __init__(self, derivation: Derivation, variant: Variant, recalled: bool, at: int | None = None):
         super().__init__(derivation, recalled)
