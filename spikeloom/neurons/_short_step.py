@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..cells.firing import Model
-from ..scan.program import Program, constants
+from ..scan.program import Program
 from ..scan.select import kernel_at_hand, kernel_step
 from ._methods import by_methods
 from ._misplaced import may_be_misplaced
@@ -64,8 +64,8 @@ def _hoisted(neuron: Neuron, mem: Tensor) -> tuple[Tensor, ...]:
     program: Program = neuron._program
     numbers = neuron._numbers()
     if numbers is not None:
-        return constants(program.key, mem.dtype, numbers)
-    return program.hoist(checked_params(neuron._values(), mem, mem.dtype, neuron._label))
+        return program.constants(mem.dtype, numbers)
+    return program.hoist(checked_params(neuron._values(), mem, mem.dtype, neuron._label), mem)
 
 
 def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:

@@ -7,7 +7,7 @@ None is zero: it is never computed, added or multiplied.
 from collections.abc import Callable, Mapping, Sequence
 
 from ..surrogate import Spike
-from .trace import Graph, Symbol, needed
+from .trace import NUMBERS, Graph, Symbol, needed
 
 Gradients = tuple[Symbol | None, ...]
 
@@ -15,8 +15,8 @@ Gradients = tuple[Symbol | None, ...]
 def _clamp(g: Symbol, out: Symbol, u: Symbol, low: Symbol, high: Symbol) -> Gradients:
     node = g.record
     to_u = node("where", u >= low, node("where", u <= high, g, 0.0), 0.0)
-    to_low = None if low.op == "const" else node("where", (low < high) & (u < low), g, 0.0)
-    to_high = None if high.op == "const" else node("where", (u > high) | (high < low), g, 0.0)
+    to_low = None if low.op in NUMBERS else node("where", (low < high) & (u < low), g, 0.0)
+    to_high = None if high.op in NUMBERS else node("where", (u > high) | (high < low), g, 0.0)
     return to_u, to_low, to_high
 
 
@@ -69,7 +69,7 @@ def adjoint(
         leaves: nodes at which differentiation stops.
         spike: whose derivative stands in for that of the step.
     """
-    stop = frozenset(leaves)
+    stop, numbers = frozenset(leaves), len(graph.numbers)
     gradients: dict[Symbol, Symbol] = {}
 
     def receive(node: Symbol, g: Symbol | None) -> None:
@@ -81,15 +81,15 @@ def adjoint(
     order = needed([node for node, _ in outputs], given=stop)
     for node in reversed(order):
         if node in gradients and node not in stop and node.args:
-            for arg, g in zip(node.args, _pull_back(node, gradients[node], spike), strict=True):
-                receive(arg, g if arg.op != "const" else None)
+            for arg, g in zip(node.args, _pull_back(node, gradients[node], spike, numbers), strict=True):
+                receive(arg, g if arg.op not in NUMBERS else None)
     return [gradients.get(leaf) for leaf in leaves]
 
 
-def _pull_back(node: Symbol, g: Symbol, spike: Spike) -> Gradients:
+def _pull_back(node: Symbol, g: Symbol, spike: Spike, numbers: int) -> Gradients:
     if node.op == "spike":
-        slope = spike.slope_at(node.args[0])
-        return (None if type(slope) is not Symbol and slope == 0 else g * slope,)
+        slope = g.graph.slope(spike, node.args[0], numbers)
+        return (None if slope is None else g * slope,)
     if node.op in ("detach", "full", "full_like") or node.logical:
         return (None,) * len(node.args)
     return RULES[node.op](g, node, *node.args)

@@ -178,11 +178,11 @@ def run_triton(call: Call) -> Trajectory:
     """The call by Triton's kernels, which do not refuse it."""
     if call.feedback is not None:
         return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
+    return _scanned(call, call.hoisted(), triton_module.machine_on(call.x))
 
 
 def _run_triton_steps(call: Call) -> Trajectory:
-    params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+    params, machine = call.hoisted(), triton_module.machine_on(call.x)
     if call.mem_feedback is not None:
         return _run_driven(_wide(call), call.mem_feedback, params, machine)
 
@@ -195,7 +195,7 @@ def _run_triton_steps(call: Call) -> Trajectory:
 def _run_numba(call: Call) -> Trajectory:
     if call.feedback is not None:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    params = call.program.hoist(call.params)
+    params = call.hoisted()
     if call.mem_feedback is not None:
         return _run_driven(call, call.mem_feedback, params, "numba")
     if call.steps is None:
@@ -214,12 +214,12 @@ def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory
 
 
 def _run_steps(call: Call) -> Trajectory:
-    return _looped(call, partial(_one_step, call, call.program.hoist(call.params)))
+    return _looped(call, partial(_one_step, call, call.hoisted()))
 
 
 def _run_recorded(call: Call) -> Trajectory:
     if call.mem_feedback is not None:
-        params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+        params, machine = call.hoisted(), triton_module.machine_on(call.x)
         return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
     assert call.feedback is not None
     return _run_recurrent(call, call.feedback.layer, partial(triton_recurrent.scan, recorded=True))
@@ -227,7 +227,7 @@ def _run_recorded(call: Call) -> Trajectory:
 
 def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = triton_recurrent.scan) -> Trajectory:
     assert isinstance(layer, nn.Linear)
-    params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
+    params, on_triton = call.hoisted(), not call.x.is_cpu or _forced.get() == "triton"
     plan = recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
     scan = on_gpu if on_triton else recurrent.scan
     spk, finals, traces = scan(plan, call.x, layer, call.states, params)

@@ -8,11 +8,13 @@ either followed here or refused: nothing may be compiled into something else.
 """
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from ..cells.cell import Cell
+from ..surrogate import Spike
 
 OWN_FILES = ("spikeloom/ops.py", "spikeloom/cells/cell.py", "spikeloom/scan/trace.py")
 
@@ -24,6 +26,9 @@ CONNECTIVES: Mapping[str, str] = {"and": "&", "or": "|", "xor": "^", "not": "~"}
 
 OF_CONDITIONS: Mapping[str, str] = {"add": "or", "mul": "and", "ne": "xor"}
 """What torch makes of other operations on two conditions."""
+
+NUMBERS = ("const", "number")
+"""The leaves that are numbers: written into a kernel, or an argument of it."""
 
 COUNTING = frozenset({"add", "mul", "div", "where", "lt", "le", "gt", "ge", "eq", "ne"})
 """The operations in which a condition beside a value is the number 0 or 1 of the value's dtype, in torch."""
@@ -84,7 +89,7 @@ class Symbol:
 
     def __rtruediv__(self, other: Any) -> "Symbol":
         # number / tensor is reciprocal * number in torch, and rounds differently from a division
-        return self.record("mul", self.record("div", 1.0, self), other)
+        return self.record("mul", self.record("div", self.constant(1.0), self), other)
 
     def __pow__(self, exponent: Any) -> "Symbol":
         if isinstance(exponent, Symbol) or exponent not in (2, 3):
@@ -181,11 +186,21 @@ _refuse(
 
 
 class Graph:
-    """A growing list of nodes, arguments before their users."""
+    """A growing list of nodes, arguments before their users.
+
+    The numbers of an equation and of a spike function are leaves of which the graph knows the place alone, so that one
+    kernel serves all values. Integers, 0.0 and 1.0 of an equation are written into it, for compilers make use of them;
+    so is what the rules of differentiation add.
+
+    Attributes:
+        numbers: the values, by place.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Symbol] = []
+        self.numbers: list[float] = []
         self._known: dict[tuple[Any, ...], Symbol] = {}
+        self._place: Callable[[float], int | None] = self._in_an_equation
 
     def leaf(self, op: str, value: Any = None) -> Symbol:
         """An input of the graph: x, state, param, cotangent or const."""
@@ -197,6 +212,37 @@ class Graph:
         if any(a.logical for a in lifted) or op in CONNECTIVES or op == "where":
             return self._of_conditions(op, lifted)
         return self._shared(op, lifted, None)
+
+    def _in_an_equation(self, value: float) -> int | None:
+        """The place of a number of the cell: one for equal ones."""
+        if isinstance(value, int) or repr(value) in ("0.0", "1.0"):
+            return None
+        known = [repr(number) for number in self.numbers]
+        if repr(value) not in known:
+            self.numbers.append(value)
+            return len(known)
+        return known.index(repr(value))
+
+    def close(self) -> None:
+        """The equation is complete: numbers that come now are written into the kernel."""
+        self._place = lambda value: None
+
+    def slope(self, spike: Spike, u: Symbol, first: int) -> "Symbol | None":
+        """The derivative of a spike function at u, None if it is zero; its numbers have places from `first` on, one for
+        each that the formula meets, so that no two fall together where they are equal."""
+        places = count(first)
+
+        def place(value: float) -> int:
+            at = next(places)
+            self.numbers[at : at + 1] = [value]
+            return at
+
+        self._place = place
+        try:
+            slope = spike.slope_at(u)
+            return None if type(slope) is not Symbol and slope == 0 else self._lift(slope)
+        finally:
+            self.close()
 
     def _of_conditions(self, op: str, args: tuple[Symbol, ...]) -> Symbol:
         """An operation that takes conditions, or may not: as torch has it, or refused."""
@@ -221,7 +267,7 @@ class Graph:
 
     def _counted(self, op: str, args: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
         """Conditions beside values as the numbers 0 and 1."""
-        if op not in COUNTING or all(a.logical or a.op == "const" for a in args):
+        if op not in COUNTING or all(a.logical or a.op in NUMBERS for a in args):
             raise Untraceable(
                 f"{op} meets a condition, whose numbers torch has in another dtype, if at all; "
                 "write ops.where(condition, ops.full_like(u, 1), 0.0) for the number"
@@ -233,7 +279,8 @@ class Graph:
         if type(value) is Symbol:
             return value
         if isinstance(value, (int, float)) and (float(value) == value or value != value):
-            return self.leaf("const", float(value))
+            place = self._place(value)
+            return self.leaf("const", float(value)) if place is None else self.leaf("number", place)
         shape = getattr(value, "shape", None)  # of a tensor, whose values would fill the screen
         told = repr(value) if shape is None else f"of shape {tuple(shape)}"
         raise Untraceable(f"a {type(value).__name__} {told} enters the equation; pass it as a parameter")
@@ -264,7 +311,7 @@ class Trace:
 def trace(cell: Cell) -> Trace:
     """Call the cell with symbols; raises `Untraceable` with the line at fault."""
     step, again = _traced(cell), _traced(cell)
-    if str(step.graph) != str(again.graph):
+    if (str(step.graph), repr(step.graph.numbers)) != (str(again.graph), repr(again.graph.numbers)):
         raise Untraceable(
             f"{cell.name} cannot be traced: it computes something else when it is called again; it must not draw "
             "random numbers, count its calls or the like"
@@ -282,6 +329,7 @@ def _traced(cell: Cell) -> Trace:
         results = tuple(graph._lift(result) for result in cell(x, *states, **params))
         for name, result in zip(("spikes", *cell.states), results, strict=True):
             _check_result(name, result)
+        graph.close()
     except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
         raise Untraceable(f"{cell.name} cannot be traced: {error}{_line_of(error)}") from error
     return Trace(graph, inputs, states, params, results[0], results[1:])

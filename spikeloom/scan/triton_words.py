@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from .emit_numba import TEMPLATES, Names, Variant
 from .program import Derivation
-from .trace import Symbol, needed
+from .trace import NUMBERS, Symbol, needed
 
 AHEAD, AHEAD_BACKWARDS = 4, 2
 """How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice
@@ -76,7 +76,7 @@ class TritonNames(Names):
         return f"tl.full((), {told if told[-1].isdigit() else f'float({told!r})'}, {self.dtype})"
 
     def expression(self, node: Symbol) -> str:
-        if node.op == "div" and node.args[1].op == "const" and self.on_gpu:
+        if node.op == "div" and node.args[1].op in NUMBERS and self.on_gpu:
             # tensor / number is tensor * (1 / number) in torch on a GPU, and rounds differently from a division
             reciprocal = self.templates["div"].format(self.one, self(node.args[1]))
             return f"{self(node.args[0])} * {reciprocal}"

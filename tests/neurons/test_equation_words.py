@@ -43,9 +43,8 @@ def conditions_beside_values(u, p, q):
 
 
 def bounds(u, p, q):
-    return (
-        ops.clamp(u, -0.2, p) + ops.clamp(u, q, p) + ops.clamp(u, 0.6, 0.2) + ops.clamp(0.1, u, q) + ops.clamp(p, q, u)
-    )
+    held = ops.clamp(u, -0.2, p) + ops.clamp(u, q, p) + ops.clamp(u, 0.6, 0.2)
+    return held + ops.clamp(0.1, u, q) + ops.clamp(p, q, u)
 
 
 def extremes(u, p, q):
@@ -201,10 +200,9 @@ def test_an_equation_of_the_loop_changes_nothing_that_others_hold(once):
 
     lif, given, state = in_place(), X.clone(), torch.full((2, 4), 0.5)
     if once:
-        spk, mem = lif(given[0], state)
+        _, mem = lif(given[0], state)
     else:
         mem = snn.unroll(lif, given)[1][0]
-        state = torch.zeros(2, 4) if mem is None else state
         assert torch.equal(mem, X[0])
     assert torch.equal(given, X)
     assert lif.beta == torch.tensor(0.9)
