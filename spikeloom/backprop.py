@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from ._torch import tree_map
 from .network import unroll, why_by_steps
 from .utils import detach, reset
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import is_view
 from ..scan.emit_numba import HALVES
 
 
@@ -112,7 +113,7 @@ def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
 
 def detached(state: Tensor) -> Tensor:
     """The state without its graph: in place, as whoever holds the same tensor expects, unless it is a view."""
-    return state.detach() if state._is_view() else state.detach_()
+    return state.detach() if is_view(state) else state.detach_()
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
