@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from . import ops
+from ._torch import transforms_active
 from .fixed import fixed
 
 
@@ -122,7 +123,7 @@ class Spike:
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
         """Spikes of u: 1 where u > 0, else 0."""
-        fire = _FireInTransforms if torch._C._are_functorch_transforms_active() else _Fire
+        fire = _FireInTransforms if transforms_active() else _Fire
         spk: torch.Tensor = fire.apply(u, self)
         return spk
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import is_wrapped
 from ..cells.firing import Model
 from ..scan.program import Program
 from ..scan.select import kernel_at_hand, kernel_step
@@ -77,5 +78,5 @@ def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool
         and state.is_cpu
         and not state.is_inference()
         and not state.is_neg()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(state)
+        and not is_wrapped(state)
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import constant_for_compiler, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
 from ..scoped import Scoped
 from . import driven, op, recurrent, replay, single, triton_module, triton_recurrent
 from .call import Call, recurrent_plan, step_letters, variant_of
@@ -81,15 +82,12 @@ _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
 
+@constant_for_compiler
 def numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
     if not _no_numba:
         _no_numba.append(_why_no_numba())
     return _no_numba[0]
-
-
-# torch.compiler.assume_constant_result, without loading the compiler: it asks once, and does not compile again for it
-vars(numba_missing)["_dynamo_marked_constant"] = True
 
 
 def numba_refusals(call: Any) -> list[str]:
@@ -112,13 +110,13 @@ def _kernel_refusals(call: Any) -> list[str]:
 
 def seen_through() -> str:
     """Why torch has to see each operation of what runs now, or nothing: a kernel would be left out without a word."""
-    if torch._C._are_functorch_transforms_active():
+    if transforms_active():
         return "torch.func transforms see through the equation only, not through a kernel"
     if torch.compiler.is_compiling():
         return ""
-    if torch.autograd.forward_ad._current_level >= 0:
+    if tangents_pass():
         return "tangents of forward-mode differentiation pass through the equation only, not through a kernel"
-    if torch._C._is_tracing():
+    if is_traced():
         return "torch.jit.trace records the operations of the equation only, not a kernel"
     return ""
 
@@ -244,7 +242,7 @@ def _run_driven(
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():  # which needs the operator
         return _scan_step(call.program, call.layer, x, states, params, "numba")
-    unwrapped = [torch._C._functorch.unwrap_if_dead(state) for state in states]  # of what a transform has left
+    unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
     return kernel_step(call.program, call.layer, x, unwrapped, params)
 
 
