@@ -63,6 +63,8 @@ def _apply(name: str, *args: Value) -> Value:
         raise TypeError(f"ops.{name} got {args!r}; pass at least one tensor, or use Python's math module on numbers")
     if name in ("minimum", "maximum") or (name == "clamp" and not _of_numbers(*args)):  # torch takes tensors alone
         args = tuple(arg if isinstance(arg, torch.Tensor) else like.new_full((), arg) for arg in args)
+        if name == "clamp":  # whose backward does not broadcast
+            args = tuple(torch.broadcast_tensors(*args))
     return TENSOR_FUNCTIONS[name](*args)
 
 

@@ -90,6 +90,6 @@ def _pull_back(node: Symbol, g: Symbol, spike: Spike, numbers: int) -> Gradients
     if node.op == "spike":
         slope = g.graph.slope(spike, node.args[0], numbers)
         return (None if slope is None else g * slope,)
-    if node.op in ("detach", "full", "full_like") or node.logical:
+    if node.op in ("detach", "full", "full_like", "count") or node.logical:
         return (None,) * len(node.args)
     return RULES[node.op](g, node, *node.args)

@@ -62,6 +62,7 @@ TEMPLATES: Mapping[str, str] = {
     "spike": "R(1) if {} > R(0) else R(0)",
     "detach": "{}",
     "full": "{}",
+    "count": "R(1) if {} else R(0)",
 }
 
 

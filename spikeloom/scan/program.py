@@ -33,6 +33,7 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "or": lambda a, b: a | b,
     "xor": lambda a, b: a ^ b,
     "not": lambda a: ~a,
+    "count": lambda a: a,  # torch counts a condition beside a value by itself
 }
 
 
@@ -116,7 +117,9 @@ class Structure:
         position = {node: i for i, node in enumerate(order)}
         self.reads = tuple(node.value for node in order if node.op == "param")
         self.recipe = [(node.op, node.args, [position.get(a) for a in node.args]) for node in order[len(self.reads) :]]
-        self.results = [(position[node], node.logical) for node in derivation.hoisted if node.op != "number"]
+        self.results = [
+            (position[node], node.logical or node.op == "count") for node in derivation.hoisted if node.op != "number"
+        ]
         self.places = [node.value for node in derivation.hoisted if node.op == "number"]
 
 

@@ -272,8 +272,7 @@ class Graph:
                 f"{op} meets a condition, whose numbers torch has in another dtype, if at all; "
                 "write ops.where(condition, ops.full_like(u, 1), 0.0) for the number"
             )
-        one, zero = self.leaf("const", 1.0), self.leaf("const", 0.0)
-        return tuple(self._shared("where", (a, one, zero), None) if a.logical else a for a in args)
+        return tuple(self._shared("count", (a,), None) if a.logical else a for a in args)
 
     def _lift(self, value: Any) -> Symbol:
         if type(value) is Symbol:

@@ -66,6 +66,7 @@ class TritonNames(Names):
         self.exact = frozenset(needed(derivation.forward)) if recalled else None
         self.one, zero = self.number(1), self.number(0)
         own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
+        own["count"] = f"tl.where({{}}, {self.one}, {zero})"
         if variant.computed == "float32":  # whose plain division and root are approximate
             own |= {"div": "tl.div_rn({}, {})", "sqrt": "tl.sqrt_rn({})"}
         own["sigmoid"] = own["div"].format(self.one, f"({self.one} + tl.exp({{}} * -1.0))")
