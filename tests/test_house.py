@@ -28,6 +28,8 @@ ORDER = (
     "neurons/",
     "linear/",
     "layers/",
+    "_neurons/",
+    "_layers/",
     "network/",
     "spikegen/",
     "functional/",
