@@ -25,9 +25,10 @@ class RLeaky(Recurrent):
 
     and spk' = H(mem' - threshold). f(spk) is V * spk for each neuron by itself (all_to_all=False), or `recurrent(spk)`,
     an nn.Linear over all neurons or an nn.Conv2d over an image of them, with a bias that also acts at the first step.
-    Unlike `Leaky`, "zero" clears input and feedback too. Gradient flows through the feedback. A module of your own may be
-    assigned to `recurrent`, also a network with neurons that keep their states: it sees the spikes of one step at a time,
-    once per step. Unrolled it runs step by step, too.
+    Unlike `Leaky`, "zero" clears input and feedback too. Gradient flows through the feedback.
+
+    A module of your own may be assigned to `recurrent`, also a network with neurons that keep their states. It is called
+    once per step with the spikes of the step before, also while the network is unrolled.
 
     Args:
         beta: decay per step, clamped to 0 to 1.

@@ -82,10 +82,12 @@ def test_a_buffer_of_none_is_a_state_of_nothing():
 # -- module paths -----------------------------------------------------------------------------------------------------
 
 PATHS = {
-    "_neurons": ("alpha.Alpha", "associative.AssociativeLeaky", "deltaleaky.DeltaLeaky", "lapicque.Lapicque")
-    + ("leaky.Leaky", "leakyparallel.LeakyParallel", "linearleaky.LinearLeaky", "neurons.LIF", "neurons.SpikingNeuron")
-    + ("rleaky.RLeaky", "rsynaptic.RSynaptic", "sconv2dlstm.SConv2dLSTM", "slstm.SLSTM", "stateleaky.StateLeaky")
-    + ("synaptic.Synaptic",),
+    "_neurons": (
+        *("alpha.Alpha", "associative.AssociativeLeaky", "deltaleaky.DeltaLeaky", "lapicque.Lapicque", "leaky.Leaky"),
+        *("leakyparallel.LeakyParallel", "linearleaky.LinearLeaky", "neurons.LIF", "neurons.SpikingNeuron"),
+        *("rleaky.RLeaky", "rsynaptic.RSynaptic", "sconv2dlstm.SConv2dLSTM", "slstm.SLSTM", "stateleaky.StateLeaky"),
+        "synaptic.Synaptic",
+    ),
     "_layers": ("bntt.BatchNormTT1d", "bntt.BatchNormTT2d", "graded_spikes.GradedSpikes"),
 }
 
