@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
-from ._state import detached, moved, state_for
+from ._state import deep_copied, detached, moved, state_for
 from ._time import current_time
 from ._values import Values
 
@@ -63,6 +63,15 @@ class Keeping(Values):
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
         replica.__dict__["_passage"] = None
         return replica
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """A buffer; but a state stays a state, of which no state_dict knows, and only starts from the tensor."""
+        if name in self._state_names():
+            setattr(self, name, torch.zeros(0) if tensor is None else tensor)
+        else:
+            super().register_buffer(name, tensor, persistent)
+
+    __deepcopy__ = deep_copied
 
     def __getstate__(self) -> dict[str, Any]:
         tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))

@@ -48,7 +48,7 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
     x = neuron._drive_step(x, states)
     if x.dtype is not dtype:  # autocast
         return None
-    through_layer = neuron.all_to_all
+    through_layer = neuron._through_layer
     olds = states[1:] if through_layer else states
     outs = kernel_step(program, type(neuron).__name__, x, olds, _hoisted(neuron, olds[-1]))
     if through_layer:

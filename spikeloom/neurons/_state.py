@@ -1,5 +1,6 @@
 """Inputs, states and parameters: which dtype a neuron computes in, and what a call starts from."""
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,6 +9,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from .._torch import is_view
 from ..scan.emit_numba import HALVES
@@ -136,6 +138,19 @@ def checked_params(
             raise ValueError(f"{label()} has {name} on {p.device} and got an input on {x.device}; move one of them")
         checked[name] = p if p.dtype is dtype else p.to(dtype)
     return checked
+
+
+def deep_copied(layer: Layer, memo: dict[int, Any]) -> Layer:
+    """``__deepcopy__`` of a layer that keeps states: by its `__getstate__`, which cuts them from their graph.
+
+    Said by name, since a class that `torch.nn.utils.parametrize` derives copies every attribute as it is otherwise.
+    """
+    kind: Any = type(layer)
+    twin = memo[id(layer)] = kind.__new__(kind)
+    # the derived class's own __getstate__ raises
+    source = kind.__mro__[1] if is_parametrized(layer) else kind
+    twin.__setstate__(copy.deepcopy(source.__getstate__(layer), memo))
+    return twin
 
 
 def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
