@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import keeps_graph
 from ..ops import Surrogate
 from . import kernels, pullback, triton_kernels
 from .emit_numba import Variant, traced_in
@@ -130,7 +131,7 @@ class _Scan(torch.autograd.Function):
             ctx.spare = {}  # the graph of this backward goes on reading the traces
             g = pullback.backward(ctx.surrogate, *arguments)
         else:
-            spare = {} if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
+            spare = {} if keeps_graph() else ctx.spare
             ctx.spent = bool(spare)
             g = _machine(ctx.call[1]).backward(*arguments, **spare)
         return (None, None, None, None, None, None, None, g.x, *g.states, *g.params)

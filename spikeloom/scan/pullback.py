@@ -30,10 +30,15 @@ class PullBack:
     """
 
     def __init__(self, key: str, variant: Variant, surrogate: ops.Surrogate):
-        derivation = program_of(key).derivation
-        assert derivation is not None
-        self.derivation, self.step, self.dtype = derivation, derivation.trace, variant.computed
-        self.functions: Mapping[str, Callable[..., Tensor]] = {**ops.TENSOR_FUNCTIONS, **OPERATORS, "spike": surrogate}
+        self.derivation, self.dtype = program_of(key).derivation, variant.computed
+        self.step = self.derivation.trace
+        self.functions: Mapping[str, Callable[..., Tensor]] = {
+            **ops.TENSOR_FUNCTIONS,
+            **OPERATORS,
+            "spike": surrogate,
+            "full": lambda value: value,
+            "full_like": lambda u, value: torch.zeros_like(u) + value,
+        }
         dxs, carries, totals = self.derivation.gradients
         self.wanted = (
             [dx if variant.grad != "none" else None for dx in dxs],
@@ -63,7 +68,7 @@ class PullBack:
             (self.derivation.cotangents, [zero if g is None else g for g in cotangents]),
         ):
             pairs = zip(symbols, tensors, strict=True)
-            known |= {symbol: tensor.to(dtype) for symbol, tensor in pairs if tensor is not None}
+            known |= {symbol: _value(symbol, tensor.to(dtype)) for symbol, tensor in pairs if tensor is not None}
         results = [g for part in self.wanted for g in part if g is not None]
         self._evaluate(results, self.derivation.recalled, known, zero)
         return tuple([zero if g is None else known[g].expand(zero.shape) for g in part] for part in self.wanted)
@@ -72,7 +77,7 @@ class PullBack:
         """The new states of one step."""
         known = dict(zip(self.step.inputs, inputs, strict=True))
         known |= dict(zip(self.step.states, states, strict=True))
-        known |= dict(zip(self.derivation.hoisted, params, strict=True))
+        known |= {h: _value(h, param) for h, param in zip(self.derivation.hoisted, params, strict=True)}
         self._evaluate(self.step.new_states, frozenset(self.derivation.hoisted), known, states[-1])
         return [known[new].expand(states[-1].shape) for new in self.step.new_states]
 
@@ -85,6 +90,11 @@ class PullBack:
                 known[node] = torch.full((), node.value, dtype=like.dtype, device=like.device)
             elif node not in known:
                 known[node] = self.functions[node.op](*[known[arg] for arg in node.args])
+
+
+def _value(symbol: Symbol, tensor: Tensor) -> Tensor:
+    """The value of a leaf: a condition comes as a number."""
+    return tensor != 0 if symbol.logical else tensor
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:

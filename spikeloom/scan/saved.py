@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import is_batch_of_gradients, saved_hooks, transforms_active
+
 STALE = (
     "{layer} got a gradient for a state whose graph is already freed: the state was carried over from before the last "
     "backward. Call spikeloom.utils.reset(net) between independent batches, or spikeloom.utils.detach(net) to keep the "
@@ -43,10 +45,7 @@ def unpacked(ctx: Any) -> tuple[Tensor, ...]:
 
 def batched(grads: Iterable[Tensor | None]) -> bool:
     """Whether gradients are a batch of them: of torch.func.vmap, or of `is_grads_batched`."""
-    functorch = torch._C._functorch
-    return torch._C._are_functorch_transforms_active() or any(
-        g is not None and functorch.is_legacy_batchedtensor(g) for g in grads
-    )
+    return transforms_active() or any(g is not None and is_batch_of_gradients(g) for g in grads)
 
 
 def saved_by(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
@@ -69,5 +68,5 @@ class Quiet:
 
 def unseen() -> bool:
     """Whether nobody but autograd sees what is saved now."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    hooks = saved_hooks()
     return hooks is None or isinstance(hooks[0], Quiet)

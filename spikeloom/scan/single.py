@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..ops import Surrogate
 from . import arena
-from .emit_numba import Variant, backward_words, copies, word_of
+from .emit_numba import Variant, backward_words, own_words, word_of
 from .kernels import address, kernel, plain, spread, sum_to
 from .program import Constants, Derivation, program_of
 from .pullback import PullBack, add, summed
@@ -46,7 +46,6 @@ class Plan:
 
     def __init__(self, key: str, dtype: torch.dtype, kinds: str, grad: str):
         derivation = program_of(key).derivation
-        assert derivation is not None
         step = derivation.trace
         self.key, self.variant = key, Variant(word_of(dtype), kinds, "n" * len(step.states), grad)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
@@ -55,19 +54,18 @@ class Plan:
         self.several = self.inputs > 1
         self.told = itemgetter(0, *(0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)))
         traced = self._letters(derivation) if grad else self.variant.traced
-        self.copies = copies(traced)
+        forward = Variant(self.variant.dtype, kinds.lower(), traced, "")
+        self.copies = own_words(forward)
         self.saves_input = self.several or not set(step.inputs).isdisjoint(derivation.pulled(kinds, grad))
-        self.forward = kernel(key, Variant(self.variant.dtype, kinds.lower(), traced, ""))
+        self.forward = kernel(key, forward)
         self._lay_out(len(step.states), len(step.inputs))
 
     def _letters(self, derivation: Derivation) -> str:
         """`Variant.traced` of a forward with a backward."""
         step, read = derivation.trace, set(derivation.pulled(self.kinds, self.grad))
-        last = step.new_states[-1]
+        needed = {step.new_states[-1], *(read & set(step.new_states)) - set(step.states)}
         pairs = zip(step.states, step.new_states, strict=True)
-        return "".join(
-            "nowb"[(old in read) + 2 * (new is last or (new in read and new not in step.states))] for old, new in pairs
-        )
+        return "".join("nowb"[(old in read) + 2 * (new in needed)] for old, new in pairs)
 
     def _lay_out(self, states: int, inputs: int) -> None:
         """Where the arguments of the backward stand among its words."""
