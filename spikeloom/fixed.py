@@ -11,7 +11,7 @@ from types import CellType, CodeType, FunctionType, MethodType, ModuleType, Simp
 from typing import Any
 from weakref import WeakKeyDictionary
 
-LIBRARIES = ("spikeloom", "torch", "numpy", "math", "builtins")
+LIBRARIES = ("spikeloom", "torch", "numpy", "math")
 """Packages that are read as they are."""
 
 _copies: WeakKeyDictionary[FunctionType, FunctionType] = WeakKeyDictionary()
