@@ -79,7 +79,7 @@ class Derivation:
         first, second = len(self.trace.inputs), len(self.trace.inputs) + len(self.trace.states)
         return self.backward[:first], self.backward[first:second], self.backward[second:]
 
-    def pulled(self, params: str, grad: str) -> list[Symbol]:
+    def pulled(self, params: str, grad: str) -> dict[Symbol, None]:
         """The nodes of the backward in one variant (see `emit_numba.Variant`): what it loads and what it computes."""
         dxs, carries, totals = self.gradients
         learned = [g for g, kind in zip(totals, params, strict=True) if kind.isupper()]

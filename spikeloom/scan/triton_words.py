@@ -108,8 +108,13 @@ class Lines:
             if kind in "tT":
                 continue
             self.arguments.append(f"param{k}")
-            place = "" if kind in "uU" else " + m, mask=inside"
-            self.before.append(f"param{k}_m = tl.load(param{k}{place})")
+            # one number too is a value per element, for the interpreter cannot broadcast conditions
+            value = (
+                f"tl.broadcast_to(tl.load(param{k}), m.shape)"
+                if kind in "uU"
+                else f"tl.load(param{k} + m, mask=inside)"
+            )
+            self.before.append(f"param{k}_m = {value}")
 
     def held(self, name: str, argument: str) -> None:
         """A value per element that stays in a register."""

@@ -42,6 +42,7 @@ VALUES = (2, 1, 1.0, 0.5, 3.7, 25, 1e-3)
 
 def taken(lif, x):
     lif.zero_grad()
+    snn.utils.reset(lif)
     x = x.clone().requires_grad_()
     spk, mem = snn.unroll(lif, x)
     fired, last = lif(x[0])
