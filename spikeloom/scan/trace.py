@@ -141,8 +141,8 @@ class Symbol:
     def __bool__(self) -> bool:
         raise Untraceable("a Python branch depends on the data; use ops.where")
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         raise Untraceable("isinstance asks for the type of a value, which is a tensor only while no kernel is made")
 
     def __getattr__(self, name: str) -> Any:

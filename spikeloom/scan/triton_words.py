@@ -83,6 +83,8 @@ class TritonNames(Names):
             return f"{self(node.args[0])} * {reciprocal}"
         if node.op == "div" and self.exact is not None and node not in self.exact:
             return TEMPLATES["div"].format(*map(self, node.args))  # of a gradient: to rounding, and without branches
+        if node.op in ("minimum", "maximum", "clamp"):  # the interpreter cannot broadcast the conditions in them
+            return self.templates[node.op].format(*map(self.block, node.args))
         return super().expression(node)
 
     def block(self, node: Symbol | None) -> str:

@@ -34,7 +34,8 @@ def main() -> int:
     start, found = time.monotonic(), list[str]()
 
     def told(line: str) -> None:
-        print(f"{time.monotonic() - start:7.0f} s  {line}", flush=True)
+        sys.stdout.write(f"{time.monotonic() - start:7.0f} s  {line}\n")
+        sys.stdout.flush()
 
     shares = {"source": 1, "numba": asked.compiled, "triton": INTERPRETED}
     for backend, share in shares.items():

@@ -68,6 +68,7 @@ def test_a_slope_that_is_annealed_compiles_nothing(name):
 def test_values_that_are_assigned_at_every_step_compile_nothing_and_are_not_kept():
     lif, twin = (snn.Leaky(beta=0.8, init_hidden=True, output=True) for _ in range(2))
     lif(X[0])
+    snn.utils.reset(lif)
     before = cache.compilations()
     for step in range(200):
         for each in (lif, twin):
