@@ -10,6 +10,7 @@ from .. import surrogate
 from ..cells.cell import signature_of
 from ..cells.firing import AnyModel, Frame, Model, Whole
 from ..scan.program import program_for
+from ._methods import HOOKS
 from ._neuron import DEFAULTS, SpikingNeuron
 from ._registry import Registered
 
@@ -90,6 +91,7 @@ def made(name: str, module: str, model: AnyModel, learn: tuple[str, ...] = (), *
         "model": model,
         "signature": signature,
         "framed": isinstance(model, Model),
+        "_calls": HOOKS if isinstance(model, Model) else (),
     }
     return cast(type[EquationNeuron], Registered(name, (EquationNeuron,), body))
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from ..cells.firing import Model
 from ..scan.program import Program, constants
 from ..scan.select import kernel_at_hand, kernel_step
-from ._methods import by_methods
 from ._misplaced import may_be_misplaced
 from ._state import checked_params
 
@@ -36,7 +35,7 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
         return None
     if neuron._passage is not None:
         return None
-    if not kernel_at_hand(program, x) or by_methods(neuron) or may_be_misplaced(neuron):
+    if not kernel_at_hand(program, x) or may_be_misplaced(neuron):
         return None
     names, dtype = neuron._state_names(), x.dtype
     shape = neuron._shape_of_states(x)
