@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from .._torch import tree_map
 from ..cells.firing import IMMEDIATE, Model
 from ..scan.call import Call
 from ..scan.select import choose, forced
@@ -20,7 +20,7 @@ from ._dynamics import Dynamics, as_tuple
 from ._graph import Passage
 from ._listening import wants_states
 from ._misplaced import may_be_misplaced
-from ._state import checked_input, compute_dtype, taken
+from ._state import checked_input, compute_dtype, fits, taken
 from ._time import Time, Visit, time_is, time_of
 
 Neuron = Any
@@ -165,23 +165,10 @@ def _states(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> tupl
     if not torch.compiler.is_compiling() and not (passage and passage.done) and not may_be_misplaced(neuron):
         shape, names = neuron._shape_of_states(x), neuron._state_names()
         states = tuple([own[name] if state is None else state for name, state in zip(names, given, strict=True)])
-        if False not in [_fits(state, shape, x) for state in states]:
+        if x.is_cpu and False not in [fits(state, shape, x.dtype) for state in states]:
             return states
     made: tuple[Tensor, ...] = neuron._states(neuron._like_a_state(x), x.dtype, given)
     return made
-
-
-def _fits(state: Any, shape: tuple[int, ...] | None, x: Tensor) -> bool:
-    """Whether a state can be taken as it is."""
-    return (
-        type(state) is Tensor
-        and state.shape == shape
-        and state.dtype is x.dtype
-        and state.device == x.device
-        and not state.is_inference()
-        and not state.is_neg()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(state)
-    )
 
 
 def no_kernel(label: str, why: list[str], x: Tensor) -> list[str]:

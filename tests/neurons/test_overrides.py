@@ -69,6 +69,7 @@ def test_too_few_states_are_a_sentence():
         neuron(torch.rand(2, 3))
 
 
+@pytest.mark.filterwarnings("ignore:.*is dropped")
 @in_both_ways
 def test_the_states_of_a_run_by_methods_carry_over_and_follow_the_shape(run):
     lif, plain = Doubled(0.9), snn.Leaky(0.9)
