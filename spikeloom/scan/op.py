@@ -113,11 +113,12 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = _recall(ctx)  # first: it says where the graph is that of an earlier batch
         if ctx.spent:
             raise RuntimeError(SPENT.format(layer=ctx.layer))
         spare = {} if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
         ctx.spent = bool(spare)
-        g = _machine(ctx.call[1]).backward(*_recall(ctx), *_incoming(ctx, grads), **spare)
+        g = _machine(ctx.call[1]).backward(*saved, *_incoming(ctx, grads), **spare)
         return (None, None, None, None, None, None, g.x, *g.states, *g.params)
 
 
