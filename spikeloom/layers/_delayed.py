@@ -87,6 +87,8 @@ class Delayed(OverTime):
         """[T, *S] -> [T, *R], going on from the inputs of the last steps."""
         x = checked_input(x, self._label)
         self._admit(x)
+        if not len(x):  # nothing passes, in the shape that a step would have
+            return self._read(x.new_zeros(self.max_delay + 1, *x.shape[1:]))[:0]
         past = self._present(x)
         series, steps = torch.cat((past, x)), len(x)
         out = self._read(series)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
-from torch.utils._pytree import tree_leaves
 
+from .._torch import tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._time import Time, Visit, current_time

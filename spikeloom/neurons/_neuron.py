@@ -216,8 +216,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         )
         machine, refusals = choose(call)
         run = machine.run(call)
-        self._keep(run.finals)
-        self._note(run, machine.name, states, steps)
+        if steps != 0:
+            self._keep(run.finals)
+            self._note(run, machine.name, states, steps)
         return run, machine.name, refusals
 
     def _chosen_program(self) -> Program:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
+from .._torch import is_view
 from ..scan.emit_numba import HALVES
 from ..scan.select import seen_through
 from ..scoped import Scoped
@@ -160,7 +161,7 @@ def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
 
 def detached(state: Tensor) -> Tensor:
     """The state without its graph: in place, as whoever holds the same tensor expects, unless it is a view."""
-    return state.detach() if state._is_view() else state.detach_()
+    return state.detach() if is_view(state) else state.detach_()
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
