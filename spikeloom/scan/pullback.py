@@ -33,7 +33,7 @@ class PullBack:
         self.derivation, self.dtype = program_of(key).derivation, variant.computed
         self.step = self.derivation.trace
         self.functions: Mapping[str, Callable[..., Tensor]] = {
-            **ops.TENSOR_FUNCTIONS,
+            **{name: getattr(ops, name) for name in ops.TENSOR_FUNCTIONS},
             **OPERATORS,
             "spike": surrogate,
             "full": lambda value: value,
