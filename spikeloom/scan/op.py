@@ -124,9 +124,10 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        # first: it says where the graph is that of an earlier batch
+        arguments = (*_recall(ctx, unpacked(ctx)), *_incoming(ctx, grads))
         if ctx.spent:
             raise RuntimeError(SPENT.format(layer=ctx.layer))
-        arguments = (*_recall(ctx, unpacked(ctx)), *_incoming(ctx, grads))
         if torch.is_grad_enabled() or batched(grads):
             ctx.spare = {}  # the graph of this backward goes on reading the traces
             g = pullback.backward(ctx.surrogate, *arguments)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 
 from .running import WAYS, in_both_ways, on_both_backends
+from .zoo import ZOO, made, sequence
 
 XS = torch.full((4, 3, 5), 0.4)
 
@@ -57,6 +58,18 @@ def test_a_second_batch_without_a_reset_is_told_the_layer_and_the_cure(net, run,
         loss = loss_of(made, run)
     with pytest.raises(RuntimeError, match=r"(?s)(Leaky|Overriding).*spikeloom\.utils\.reset\(net\).*detach\(net\)"):
         loss.backward()
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "DeltaLeaky"])
+@in_both_ways
+def test_it_is_told_of_every_neuron_that_keeps_its_states_to_itself(run, name):
+    """No state is returned: what a kernel has saved may then be written over by its backward."""
+    net = nn.Sequential(made(name, init_hidden=True))
+    xs = sequence(name, 4).requires_grad_()
+    run(net, xs).sum().backward()
+    again = run(net, xs).sum()
+    with pytest.raises(RuntimeError, match=r"(?s)(earlier batch|before the last backward).*utils\.reset\(net\)"):
+        again.backward()
 
 
 def test_the_layer_is_named_by_its_path_in_an_unrolled_network():
