@@ -54,7 +54,8 @@ class Plan:
         self.alike = not kinds.strip("uU")  # each parameter is one number
         self.inputs = len(step.inputs)
         self.several = self.inputs > 1
-        self.told = itemgetter(0, *(0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)))
+        places = [0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)]
+        self.told: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = itemgetter(0, *places)
         traced = self._letters(derivation) if grad else self.variant.traced
         forward = Variant(self.variant.dtype, kinds.lower(), traced, "")
         self.copies = own_words(forward)
