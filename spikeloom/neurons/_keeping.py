@@ -14,6 +14,11 @@ from ._time import current_time
 from ._values import Values
 
 
+def by_reset_mem(self: Any) -> Any:
+    """`reset_mem` by another name, for one that a subclass may have overridden."""
+    return self.reset_mem()
+
+
 class Keeping(Values):
     """Keeps the states of a layer, whose names its values know. They are neither buffers nor parameters."""
 
@@ -41,6 +46,9 @@ class Keeping(Values):
     def _keep(self, states: tuple[Tensor, ...]) -> None:
         for name, state in zip(self._state_names(), states, strict=True):
             self.__dict__[name] = state
+
+    def _init_mem(self) -> None:
+        """Called at the end of the constructor, for a subclass that adds states of its own."""
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""

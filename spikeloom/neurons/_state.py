@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
+from .._torch import is_wrapped
 from ..scan.emit_numba import HALVES
 from ..scan.select import seen_through
 from ..scoped import Scoped
@@ -161,3 +162,16 @@ def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     more = len(target) - len(shape)
     return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))
+
+
+def fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
+    """Whether a state can be taken as it is, beside an input on the CPU."""
+    return (
+        type(state) is Tensor
+        and state.shape == shape
+        and state.dtype is dtype
+        and state.is_cpu
+        and not state.is_inference()
+        and not state.is_neg()
+        and not is_wrapped(state)
+    )
