@@ -1,0 +1,1 @@
+"""Random programs and networks, compared with the reference."""
