@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..neurons._graph import Passage, carried
 from ..neurons._misplaced import refuse_misplaced, restarted, usable
-from ..neurons._state import checked_input, checked_value, detached, moved, state_for
+from ..neurons._state import checked_input, checked_value, deep_copied, detached, moved, state_for
 from ._over_time import OverTime
 from ._reading import lags_of
 
@@ -134,6 +134,8 @@ class Delayed(OverTime):
         replica = super()._replicate_for_data_parallel()  # which sees another part of the batch
         replica.past, replica._passage = self.past.new_zeros(0), None
         return replica
+
+    __deepcopy__ = deep_copied
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "past": usable(self.past).detach(), "_passage": None}

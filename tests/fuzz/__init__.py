@@ -1,1 +1,1 @@
-"""Random programs and networks, compared with the reference."""
+"""Random equations and random networks on every backend against the plain loop."""

@@ -1,7 +1,7 @@
 """Random networks, unrolled in every way, against the loop over steps on the same weights.
 
-A network is described by plain data (`Spec`), so that one that differs can be made smaller: layers and options are taken
-away as long as it still differs. `run` returns the smallest ones, in words.
+A network is described by plain data (`Spec`), so that one that differs can be made smaller: layers and options are
+taken away as long as it still differs. `run` returns the smallest ones, in words.
 """
 
 import random
