@@ -6,12 +6,9 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-<<<<<<< HEAD
 from .._torch import is_view
-=======
 from ._overrides import WATCHED
 from ._values import is_ours
->>>>>>> main
 
 
 class Instances(Sequence[Any]):
