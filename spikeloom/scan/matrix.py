@@ -107,7 +107,7 @@ MATRICES: tuple[Backend, ...] = (
 def _kernel(key: str, forward: bool, dtype: torch.dtype) -> threads.Entry:
     program, name = program_of(key), str(dtype).removeprefix("torch.")
     assert program.derivation is not None
-    title = f"matrix of {program.cell.name}, {program.surrogate!r}, {name}, {'forward' if forward else 'backward'}"
+    title = f"A scan as products of matrices, {name}, {'forward' if forward else 'backward'}."
     return compiled(partial(emit_matrix, program.derivation, forward, name, title))
 
 
@@ -144,11 +144,12 @@ def _backward_operator(
     T, B, D, N = _sizes(v, k)
     dv, dk, dgate = v.new_empty(v.shape), k.new_zeros(k.shape), k.new_zeros(k.shape)
     held = [t.contiguous() for t in (v, k, gate)]
-    scratch, carry = v.new_empty(torch.get_num_threads() * (SPAN + 2) * N), v.new_zeros(B, D, N)
+    team = torch.get_num_threads()
+    scratch, carry = v.new_empty(team * (SPAN + 2) * N), v.new_zeros(B, D, N)
     grad, stride = rows(grad)
     words = [T, B * D * N, 0, B, D, N, *(t.data_ptr() for t in (*held, kept, scratch, grad)), stride]
     words += [t.data_ptr() for t in (carry, dv, dk, dgate, *params)]
-    _kernel(key, False, v.dtype).run(words)
+    _kernel(key, False, v.dtype).run(words, team)
     return [dv, dk, dgate]
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import ops
 from ..cells.cell import Cell
+from ..forks import cached_property
 from ..ops import Surrogate
 from ..surrogate import Spike, as_spike
 from .adjoint import adjoint
@@ -101,6 +102,8 @@ class Program:
 
     def __init__(self, cell: Cell, surrogate: Surrogate):
         self.cell, self.surrogate = cell, surrogate
+        self.oldest: Program | None = None
+        """Of the programs with this key the one that `program_of` finds, which lives as long as any of them."""
         self.untraceable = ""
         self.derivation: Derivation | None = None
         self.key = ""
@@ -182,7 +185,8 @@ def program_for(cell: Cell, surrogate: Surrogate) -> Program:
 def _shared_program(cell: Cell, surrogate: Surrogate) -> Program:
     program = Program(cell, surrogate)
     if program.key:
-        _by_key[program.key] = program
+        oldest = _by_key.setdefault(program.key, program)
+        program.oldest = None if oldest is program else oldest
     return program
 
 

@@ -5,12 +5,13 @@ has a time dimension, and what is the same at every step is worked out once (`Pl
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..forks import cached_property
 from . import arena
 from .emit_numba import Variant, backward_words, word_of
 from .kernels import address, kernel, plain, spread, sum_to

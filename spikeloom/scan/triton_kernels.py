@@ -27,7 +27,7 @@ def kernel(key: str, code: str, steps: int, size: int) -> Launch:
 def _kernel_in_parallel(key: str, code: str) -> Launch | None:
     program = program_of(key)
     assert program.derivation is not None
-    title = f"{program.cell.name}, {program.surrogate!r}, {code}, in parallel over time"
+    title = f"A scan in parallel over time, {code}."
     source = emit_triton_parallel(program.derivation, Variant.parse(code), title)
     return None if source is None else Launch(source, COLUMNS, TIME=STEPS)
 
@@ -37,7 +37,7 @@ def _kernel(key: str, code: str) -> Launch:
     """Compiled at first use and kept for the life of the process."""
     program = program_of(key)
     assert program.derivation is not None
-    title = f"{program.cell.name}, {program.surrogate!r}, {code}"
+    title = f"A scan, {code}."
     variant = Variant.parse(code)
     return Launch(emit_triton(program.derivation, variant, title), block_of(variant))
 

@@ -36,7 +36,7 @@ def refusals(spk: Tensor) -> list[str]:
 def _kernel(key: str, code: str) -> Launch:
     program = program_of(key)
     assert program.derivation is not None
-    title = f"{program.cell.name}, {program.surrogate!r}, {code}, recurrent"
+    title = f"A recurrent scan, {code}."
     return Launch(emit_triton_recurrent(program.derivation, Variant.parse(code), title), ROWS)
 
 
