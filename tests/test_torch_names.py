@@ -38,6 +38,15 @@ def test_is_wrapped():
     assert _torch.is_wrapped(left(torch.vmap))
 
 
+def test_is_batch_of_gradients():
+    said = []
+    x = torch.ones(2, requires_grad=True)
+    (y := 2 * x).register_hook(lambda grad: said.append(_torch.is_batch_of_gradients(grad)))
+    torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True)
+    assert said == [True]
+    assert not _torch.is_batch_of_gradients(torch.ones(1))
+
+
 def test_is_batched():
     assert not _torch.is_batched(torch.ones(1))
     assert inside(torch.vmap, _torch.is_batched)
@@ -67,6 +76,13 @@ def test_tangents_pass():
     with torch.autograd.forward_ad.dual_level():
         assert _torch.tangents_pass()
     assert not _torch.tangents_pass()
+
+
+def test_transformed():
+    assert not _torch.transformed()
+    assert inside(torch.func.grad, lambda x: _torch.transformed())
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.transformed()
 
 
 @pytest.mark.parametrize("retained", [False, True])

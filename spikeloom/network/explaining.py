@@ -10,6 +10,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from .._torch import tree_leaves
 from ..layers import SEES_TIME
+from ..neurons._state import on_trial
 from ..neurons._time import Time, Visit, current_time
 from .request import Request, read
 from .running import run, unharmed
@@ -128,7 +129,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     watch = _Watch(request)
     hook = register_module_forward_hook(watch)
     try:
-        with torch.no_grad(), unharmed(request) as now:
+        with torch.no_grad(), on_trial(), unharmed(request) as now:
             done = run(request, now)
     finally:
         hook.remove()

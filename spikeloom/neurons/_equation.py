@@ -9,7 +9,9 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.cell import signature_of
 from ..cells.firing import AnyModel, Frame, Model, Whole
+from ..fixed import fixed
 from ..scan.program import program_for
+from ._methods import HOOKS
 from ._neuron import DEFAULTS, SpikingNeuron
 from ._registry import Registered
 
@@ -90,6 +92,7 @@ def made(name: str, module: str, model: AnyModel, learn: tuple[str, ...] = (), *
         "model": model,
         "signature": signature,
         "framed": isinstance(model, Model),
+        "_calls": HOOKS if isinstance(model, Model) else (),
     }
     return cast(type[EquationNeuron], Registered(name, (EquationNeuron,), body))
 
@@ -179,7 +182,7 @@ def charge(equation: Equation | None = None, *, decays: tuple[str, ...] = (), lo
 
 def _decorated(model_of: Callable[[Equation], AnyModel], equation: Equation | None, loop: bool) -> Any:
     def layer_of(function: Equation) -> type[EquationNeuron]:
-        model = model_of(function)
+        model = model_of(function if loop else fixed(function))
         _check_names(function.__name__, model)
         layer = made(function.__qualname__, function.__module__, model)
         layer.__name__ = function.__name__

@@ -184,11 +184,11 @@ def run_triton(call: Call) -> Trajectory:
     """The call by Triton's kernels, which do not refuse it."""
     if call.feedback is not None:
         return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
+    return _scanned(call, call.hoisted(), triton_module.machine_on(call.x))
 
 
 def _run_triton_steps(call: Call) -> Trajectory:
-    params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+    params, machine = call.hoisted(), triton_module.machine_on(call.x)
     if call.mem_feedback is not None:
         return _run_driven(_wide(call), call.mem_feedback, params, machine)
 
@@ -201,12 +201,13 @@ def _run_triton_steps(call: Call) -> Trajectory:
 def _run_numba(call: Call) -> Trajectory:
     if call.feedback is not None:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    params = call.program.hoist(call.params)
-    if call.mem_feedback is not None:
-        return _run_driven(call, call.mem_feedback, params, "numba")
+    params, feedback = call.hoisted(), call.mem_feedback
     if call.steps is None:
-        spk, *states = _one_step(call, params, call.x, *call.states)
+        x = call.x if feedback is None else call.x + feedback(call.states[-1])
+        spk, *states = _one_step(call, params, x, *call.states)
         return Trajectory(spk, (), tuple(states))
+    if feedback is not None:
+        return _run_driven(call, feedback, params, "numba")
     return _scanned(call, params, "numba")
 
 
@@ -214,18 +215,21 @@ def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory
     """The whole scan by one kernel of that machine (see `Variant`)."""
     code = variant_of(call, params, machine).code
     spare = machine == "numba" and not call.traced
-    spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params, spare)
+    program = call.program
+    spk, finals, traces = op.scan(
+        program.key, code, call.layer, call.steps, call.x, call.states, params, program.surrogate, spare
+    )
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
 
 
 def _run_steps(call: Call) -> Trajectory:
-    return _looped(call, partial(_one_step, call, call.program.hoist(call.params)))
+    return _looped(call, partial(_one_step, call, call.hoisted()))
 
 
 def _run_recorded(call: Call) -> Trajectory:
     if call.mem_feedback is not None:
-        params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+        params, machine = call.hoisted(), triton_module.machine_on(call.x)
         return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
     assert call.feedback is not None
     return _run_recurrent(call, call.feedback.layer, partial(triton_recurrent.scan, recorded=True))
@@ -233,7 +237,7 @@ def _run_recorded(call: Call) -> Trajectory:
 
 def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = triton_recurrent.scan) -> Trajectory:
     assert isinstance(layer, nn.Linear)
-    params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
+    params, on_triton = call.hoisted(), not call.x.is_cpu or _forced.get() == "triton"
     plan = recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
     scan = on_gpu if on_triton else recurrent.scan
     spk, finals, traces = scan(plan, call.x, layer, call.states, params)
@@ -265,7 +269,8 @@ def kernel_step(
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(plain(p.detach()) for p in params)
     kinds, grad = step_letters(x, states, params)
-    return single.step(single.plan_of(program.key, x.dtype, kinds, grad), layer, x, states, params)
+    plan = single.plan_of(program.key, x.dtype, kinds, grad)
+    return single.step(plan, layer, x, states, params, program.surrogate)
 
 
 def _scan_step(
@@ -273,8 +278,9 @@ def _scan_step(
 ) -> tuple[Tensor, ...]:
     """The same as a scan over one step."""
     kinds, grad = step_letters(x, states, params)
-    code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad, machine).code
-    spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
+    # what the backward reads is a trace, since whoever gets the new states may write into them
+    code = Variant(word_of(x.dtype), kinds, "01"[grad != ""] * len(states), grad, machine).code
+    spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params, program.surrogate)
     return (spk, *finals)
 
 
