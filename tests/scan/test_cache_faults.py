@@ -22,7 +22,9 @@ from .test_cache import SCRIPT, compiled_here, expected_gradient, finish, start
 
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX rights")
 
-ARITHMETIC = "from numba import cfunc, types\n@cfunc(types.int64(types.int64), cache={cached})\ndef kernel(x):\n"
+ARITHMETIC = (
+    '"""A title."""\nfrom numba import cfunc, types\n@cfunc(types.int64(types.int64), cache={cached})\ndef kernel(x):\n'
+)
 """The head of a module that compiles soon."""
 
 
