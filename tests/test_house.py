@@ -23,6 +23,7 @@ PACKAGE = ROOT / "spikeloom"
 ORDER = (
     "_torch.py",
     "forks.py",
+    "alias.py",
     "scoped.py",
     "fixed.py",
     "ops.py",
