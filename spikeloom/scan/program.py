@@ -173,7 +173,7 @@ class Program:
         values: list[Any] = [params[name] for name in self.structure.reads]
         for operator, arguments in self._recipe:
             values.append(operator(*[number if at is None else values[at] for number, at in arguments]))
-        made = [values[i].to(like.dtype) if logical else values[i] for i, logical in self.structure.results]
+        made: list[Any] = [values[i].to(like.dtype) if logical else values[i] for i, logical in self.structure.results]
         return (*made, *self._number_tensors(like)) if self.structure.places else tuple(made)
 
     def _number_tensors(self, like: Tensor) -> tuple[Tensor, ...]:
