@@ -9,7 +9,7 @@ from torch import Tensor
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
 from ._state import broadcast_state, detached, fresh_state, moved
-from ._time import current_time
+from ._time import REWRITE, current_time
 from ._values import Values
 
 
@@ -40,6 +40,10 @@ class Keeping(Values):
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
+        time = current_time()
+        if time is not None:
+            cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
+            time.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
         states = tuple(torch.full_like(usable(getattr(self, n)), self._starts_at(n)) for n in self._state_names())
         self._keep(states)

@@ -22,7 +22,7 @@ from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_method
 from ._registry import INSTANCES, ClassWide, Registered
 from ._short_step import short_step
 from ._state import checked_input, checked_params, compute_dtype
-from ._time import Time, Visit, time_of
+from ._time import Time, Visit, current_time, guarded, time_of
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
@@ -81,6 +81,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         ours = cls.__module__.startswith(__name__.partition(".")[0] + ".")
         if "forward" in vars(cls) and not ours:
             cls.forward = forward_over_time(cls.forward)  # type: ignore[method-assign]
+        for model in (vars(cls).get("model"), vars(cls).get("one_to_one")):
+            for name in getattr(model, "states", ()):
+                setattr(cls, name, guarded(name))
 
     def __init__(
         self,
@@ -301,6 +304,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._state_names():
+            time = current_time()
+            if time is not None:
+                cure = "Assign it before unroll, or run the network step by step"
+                time.refuse_access(self, f"its {name} is assigned", cure)
             self.__dict__[name] = value  # a state is neither buffer nor parameter, whatever is assigned
             return
         super().__setattr__(name, value)
