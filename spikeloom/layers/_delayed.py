@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..neurons._graph import Passage, carried
 from ..neurons._misplaced import refuse_misplaced, restarted, usable
-from ..neurons._state import checked_input, checked_value, detached, fresh_state, moved
+from ..neurons._state import checked_input, checked_value, detached, moved, state_for
 from ._over_time import OverTime
 from ._reading import lags_of
 
@@ -108,7 +108,7 @@ class Delayed(OverTime):
         """The last inputs, [max_delay, *S], in the dtype of x; zeros where there were none of this shape."""
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
         refuse_misplaced(self, [self.past])
-        past = fresh_state(self.past, like, x.dtype, self._label, "past")
+        past = state_for(like, x.dtype, self, "past", self.past, kept=True)
         freed = self._passage is not None and self._passage.done and past.requires_grad
         return carried(past, self._label(), "past") if freed else past
 

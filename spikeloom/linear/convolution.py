@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import padding_of
 from ..scan import convolution as kernels
 from ..scan import sparse
 from ..scan.emit_pooling import Windows
@@ -61,7 +62,7 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     def _frame(self) -> tuple[int, ...]:
         """How many rows of padding are on the left, the right, above and below."""
         if isinstance(self.padding, str):
-            return tuple(self._reversed_padding_repeated_twice)
+            return padding_of(self)
         top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
         return left, left, top, top
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .._torch import TorchDispatchMode, argument_names
 
 DROPOUT = ("dropout_p", "dropout")
 """The names of an argument that turns the randomness of an operation off."""
@@ -21,7 +22,7 @@ class NoChance(TorchDispatchMode):
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
-        names = [argument.name for argument in func._schema.arguments]
+        names = argument_names(func)
         name = func.overloadpacket.__name__
         off = "p" if name == "native_dropout" else next((n for n in DROPOUT if n in names), None)
         if off is not None:

@@ -7,8 +7,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
+from .._torch import count_dispatch_modes, is_traced, transforms_active, tree_flatten
 from .comparing import STEPS, CannotCompare, Comparison, Differs
 from .known import is_row_by_row
 from .request import Request
@@ -133,5 +133,4 @@ def _can_be_compared_now(request: Request) -> bool:
     """Whether there are values to compare, and nobody who counts or records operations."""
     plain = all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in request.tensors())
     capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-    traced = torch._C._get_tracing_state() is not None or torch._C._are_functorch_transforms_active()
-    return plain and not capturing and not traced and not torch._C._len_torch_dispatch_stack()
+    return plain and not (capturing or is_traced() or transforms_active() or count_dispatch_modes())

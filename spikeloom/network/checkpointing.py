@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from .._torch import tree_flatten, tree_map_only, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._listening import WantsStates, wants_states

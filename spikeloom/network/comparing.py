@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .._torch import FORWARD_HOOKS, tree_flatten, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
+from ..neurons._state import on_trial
 from ..neurons._time import Time, current_time
 from .chance import NoChance
 from .differences import CURES, Difference, Key, Note, Steps, count_unlike, difference, differs_by_design, precision
@@ -29,8 +30,6 @@ from .snapshot import RandomState, Snapshot
 
 STEPS = 3
 """How many steps the first call compares. What a forward keeps between steps shows at the second or third."""
-
-HOOKS = (*CALLED, "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")
 
 
 class CannotCompare(Exception):
@@ -85,7 +84,7 @@ class Comparison:
         """
         drawn, put_back = RandomState(), self.before.now()
         try:
-            with torch.no_grad(), _eager():
+            with torch.no_grad(), on_trial(), _eager():
                 self._compare(drawn)
         finally:
             put_back()
@@ -150,7 +149,7 @@ class Comparison:
         """Let the network be as it was before the run, without the hooks that change nothing."""
         self.before.begin()
         for module in self.before.modules:
-            for name in HOOKS:
+            for name in FORWARD_HOOKS:
                 hooks = vars(module)[name]
                 vars(module)[name] = type(hooks)((k, v) for k, v in hooks.items() if self._matters(name, k, v))
             for name in ("_backward_hooks", "_backward_pre_hooks"):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from .._torch import BatchNorm
 from ..neurons._time import Time
 from .request import Request
 
@@ -35,7 +35,7 @@ Steps = list[dict[Key, Note]]
 
 def differs_by_design(module: nn.Module) -> bool:
     """BatchNorm over the statistics of the batch."""
-    return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+    return isinstance(module, BatchNorm) and (module.training or module.running_mean is None)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
-from torch.utils._pytree import tree_leaves
 
+from .._torch import tree_leaves
 from ..layers import SEES_TIME
+from ..neurons._state import on_trial
 from ..neurons._time import Time, Visit, current_time
 from .checking import ROW_BY_ROW, checked, why_not_compared
 from .request import Request, read
@@ -133,7 +134,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     watch = _Watch(request)
     hook = register_module_forward_hook(watch)
     try:
-        with torch.no_grad(), unharmed(request) as now, checked(request, None):
+        with torch.no_grad(), on_trial(), unharmed(request) as now, checked(request, None):
             done = run(request, now)
     finally:
         hook.remove()

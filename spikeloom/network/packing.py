@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import saved_hooks, saved_hooks_allowed
 from ..neurons._time import Time
 from ..scan import arena, bits
 from ..scan.saved import Quiet
@@ -38,8 +39,7 @@ def spikes_as_bits(time: Time, inputs: Iterable[Tensor]) -> AbstractContextManag
         time: the run.
         inputs: tensors that someone else holds in any case.
     """
-    autograd: Any = torch._C._autograd
-    free = autograd._saved_tensors_hooks_is_enabled() and autograd._top_saved_tensors_default_hooks(False) is None
+    free = saved_hooks_allowed() and saved_hooks() is None
     if not torch.is_grad_enabled() or not free or numba_missing():
         return nullcontext()
     held = frozenset(_memory(x) for x in inputs if type(x) is Tensor)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..neurons._state import on_trial
 from .checking import checked
 from .request import read
 from .running import run, unharmed
@@ -23,7 +24,7 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
     before, drawn = Snapshot(net.modules()), RandomState()
     try:
         request = read(net, (x,), {}, steps)
-        with torch.no_grad(), unharmed(request) as now, checked(request, True):
+        with torch.no_grad(), on_trial(), unharmed(request) as now, checked(request, True):
             run(request, now)
         if before.written():
             return "a layer writes to a buffer in its forward"

@@ -6,8 +6,8 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
 from ..neurons._sequence import WholeSequence

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
-from ._state import broadcast_state, detached, fresh_state, moved
+from ._state import detached, moved, state_for
 from ._time import REWRITE, current_time
 from ._values import Values
 
@@ -25,10 +25,8 @@ class Keeping(Values):
         states, names = [], self._state_names()
         refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
         for name, state in zip(names, given, strict=True):
-            if state is None:
-                state = fresh_state(getattr(self, name), x, dtype, self._label, name, self._starts_at(name))
-            else:
-                state = broadcast_state(state, x, dtype, self._label, name, self._starts_at(name))
+            kept = state is None
+            state = state_for(x, dtype, self, name, getattr(self, name) if kept else state, self._starts_at(name), kept)
             if self._passage is not None and self._passage.done and state.requires_grad:
                 state = carried(state, self._label(), name)
             states.append(state)

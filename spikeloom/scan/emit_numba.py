@@ -27,6 +27,9 @@ from .numba_module import lines, module_source
 from .program import Derivation
 from .trace import Symbol, needed
 
+RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
+"""A value held above the lower bound of a clamp."""
+
 TEMPLATES: Mapping[str, str] = {
     "add": "{} + {}",
     "sub": "{} - {}",
@@ -37,6 +40,12 @@ TEMPLATES: Mapping[str, str] = {
     "le": "{} <= {}",
     "gt": "{} > {}",
     "ge": "{} >= {}",
+    "eq": "{} == {}",
+    "ne": "{} != {}",
+    "and": "{} & {}",
+    "or": "{} | {}",
+    "xor": "{} != {}",
+    "not": "not {}",
     "exp": "exp({})",
     "log": "math.log({})",
     "sqrt": "math.sqrt({})",
@@ -48,10 +57,12 @@ TEMPLATES: Mapping[str, str] = {
     # comparisons are false for NaN, so each branch is chosen such that NaN comes through
     "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
     "maximum": "{0} if {0} > {1} or {0} != {0} else {1}",
-    "clamp": "{1} if {0} < {1} else ({2} if {0} > {2} else {0})",
+    "clamp": f"{RAISED} if {RAISED} <= {{2}} or {RAISED} != {RAISED} else {{2}}",
     "where": "{1} if {0} else {2}",
     "spike": "R(1) if {} > R(0) else R(0)",
     "detach": "{}",
+    "full": "{}",
+    "count": "R(1) if {} else R(0)",
 }
 
 
@@ -248,6 +259,7 @@ class Names:
     """What each node is called in the source."""
 
     templates = TEMPLATES
+    condition = "({} != R(0))"  # a hoisted condition comes as a number
 
     def __init__(self, derivation: Derivation, recalled: bool):
         step = derivation.trace
@@ -256,7 +268,8 @@ class Names:
             self.names.update({n: f"new{k}_m" for k, n in enumerate(step.new_states)})
         self.names.update({s: f"state{k}_m" for k, s in enumerate(step.states)})
         self.names.update({g: f"grad{k}_m" for k, g in enumerate(derivation.cotangents)})
-        self.names.update({h: f"param{k}_m" for k, h in enumerate(derivation.hoisted)})
+        hoisted = enumerate(derivation.hoisted)
+        self.names.update({h: (self.condition if h.logical else "{}").format(f"param{k}_m") for k, h in hoisted})
 
     def __call__(self, node: Symbol | None) -> str:
         if node is None or node.op == "const":
@@ -327,7 +340,7 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
         if old in reads:
             rows.append(f"state{k}_t = {kept}{k} + SIZE * (t - 1) * {width} if t > 0 else initial{k}")
             body.append(f"state{k}_m = load(state{k}_t, m)")
-        if new in reads and new not in step.states:
+        if new in reads and new not in frozenset(step.states):
             rows.append(f"new{k}_t = {kept}{k} + SIZE * t * {width}")
             body.append(f"new{k}_m = load(new{k}_t, m)")
     for k, g in enumerate(derivation.cotangents):

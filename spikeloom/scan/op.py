@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import keeps_graph
 from . import kernels, triton_kernels
 from .emit_numba import Variant, traced_in
 from .program import reads_input
@@ -115,7 +116,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if ctx.spent:
             raise RuntimeError(SPENT.format(layer=ctx.layer))
-        spare = {} if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
+        spare = {} if keeps_graph() else ctx.spare
         ctx.spent = bool(spare)
         g = _machine(ctx.call[1]).backward(*_recall(ctx), *_incoming(ctx, grads), **spare)
         return (None, None, None, None, None, None, g.x, *g.states, *g.params)

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import saved_hooks
+
 STALE = (
     "{layer} got a gradient for a state whose graph is already freed: the state was carried over from before the last "
     "backward. Call spikeloom.utils.reset(net) between independent batches, or spikeloom.utils.detach(net) to keep the "
@@ -43,5 +45,5 @@ class Quiet:
 
 def unseen() -> bool:
     """Whether nobody but autograd sees what is saved now."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    hooks = saved_hooks()
     return hooks is None or isinstance(hooks[0], Quiet)

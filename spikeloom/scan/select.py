@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import constant_for_compiler, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
 from ..scoped import Scoped
 from . import driven, op, recurrent, replay, single, triton_module, triton_recurrent
 from .call import Call, recurrent_plan, step_letters, variant_of
@@ -81,15 +82,12 @@ _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
 
+@constant_for_compiler
 def numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
     if not _no_numba:
         _no_numba.append(_why_no_numba())
     return _no_numba[0]
-
-
-# torch.compiler.assume_constant_result, without loading the compiler: it asks once, and does not compile again for it
-vars(numba_missing)["_dynamo_marked_constant"] = True
 
 
 def numba_refusals(call: Any) -> list[str]:
@@ -112,13 +110,13 @@ def _kernel_refusals(call: Any) -> list[str]:
 
 def seen_through() -> str:
     """Why torch has to see each operation of what runs now, or nothing: a kernel would be left out without a word."""
-    if torch._C._are_functorch_transforms_active():
+    if transforms_active():
         return "torch.func transforms see through the equation only, not through a kernel"
     if torch.compiler.is_compiling():
         return ""
-    if torch.autograd.forward_ad._current_level >= 0:
+    if tangents_pass():
         return "tangents of forward-mode differentiation pass through the equation only, not through a kernel"
-    if torch._C._is_tracing():
+    if is_traced():
         return "torch.jit.trace records the operations of the equation only, not a kernel"
     return ""
 
@@ -178,11 +176,11 @@ def run_triton(call: Call) -> Trajectory:
     """The call by Triton's kernels, which do not refuse it."""
     if call.feedback is not None:
         return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
+    return _scanned(call, call.hoisted(), triton_module.machine_on(call.x))
 
 
 def _run_triton_steps(call: Call) -> Trajectory:
-    params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+    params, machine = call.hoisted(), triton_module.machine_on(call.x)
     if call.mem_feedback is not None:
         return _run_driven(_wide(call), call.mem_feedback, params, machine)
 
@@ -195,7 +193,7 @@ def _run_triton_steps(call: Call) -> Trajectory:
 def _run_numba(call: Call) -> Trajectory:
     if call.feedback is not None:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    params = call.program.hoist(call.params)
+    params = call.hoisted()
     if call.mem_feedback is not None:
         return _run_driven(call, call.mem_feedback, params, "numba")
     if call.steps is None:
@@ -214,12 +212,12 @@ def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory
 
 
 def _run_steps(call: Call) -> Trajectory:
-    return _looped(call, partial(_one_step, call, call.program.hoist(call.params)))
+    return _looped(call, partial(_one_step, call, call.hoisted()))
 
 
 def _run_recorded(call: Call) -> Trajectory:
     if call.mem_feedback is not None:
-        params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+        params, machine = call.hoisted(), triton_module.machine_on(call.x)
         return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
     assert call.feedback is not None
     return _run_recurrent(call, call.feedback.layer, partial(triton_recurrent.scan, recorded=True))
@@ -227,7 +225,7 @@ def _run_recorded(call: Call) -> Trajectory:
 
 def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = triton_recurrent.scan) -> Trajectory:
     assert isinstance(layer, nn.Linear)
-    params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
+    params, on_triton = call.hoisted(), not call.x.is_cpu or _forced.get() == "triton"
     plan = recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
     scan = on_gpu if on_triton else recurrent.scan
     spk, finals, traces = scan(plan, call.x, layer, call.states, params)
@@ -244,7 +242,7 @@ def _run_driven(
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():  # which needs the operator
         return _scan_step(call.program, call.layer, x, states, params, "numba")
-    unwrapped = [torch._C._functorch.unwrap_if_dead(state) for state in states]  # of what a transform has left
+    unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
     return kernel_step(call.program, call.layer, x, unwrapped, params)
 
 

@@ -41,7 +41,6 @@ class Plan:
 
     def __init__(self, key: str, dtype: torch.dtype, kinds: str, grad: str):
         derivation = program_of(key).derivation
-        assert derivation is not None
         step = derivation.trace
         self.key, self.variant = key, Variant(word_of(dtype), kinds, "n" * len(step.states), grad)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad

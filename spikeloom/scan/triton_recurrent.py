@@ -34,10 +34,8 @@ def refusals(spk: Tensor) -> list[str]:
 
 @cache
 def _kernel(key: str, code: str) -> Launch:
-    program = program_of(key)
-    assert program.derivation is not None
-    title = f"{program.cell.name}, {program.surrogate!r}, {code}, recurrent"
-    return Launch(emit_triton_recurrent(program.derivation, Variant.parse(code), title), ROWS)
+    title = f"A scan of a recurrent neuron, {code}."
+    return Launch(emit_triton_recurrent(program_of(key).derivation, Variant.parse(code), title), ROWS)
 
 
 def scan(

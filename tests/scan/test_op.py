@@ -21,7 +21,7 @@ JOBS = {
 def arguments(job, tensors):
     """What the operator takes for a job."""
     call = call_of(job, tensors)
-    params = call.program.hoist(call.params)
+    params = call.hoisted()
     code = variant_of(call, params).code
     return call.program.key, code, "the test", call.steps, call.x, list(call.states), [p.detach() for p in params]
 
@@ -46,7 +46,7 @@ def test_the_operator_gives_what_the_function_gives(name):
             outs = [trajectory.spk, *trajectory.finals, *trajectory.traces]
         else:
             call = call_of(job, tensors)
-            params = call.program.hoist(call.params)
+            params = call.hoisted()
             code = variant_of(call, params).code
             outs = op._operator(call.program.key, code, "the test", 5, call.x, list(call.states), list(params))
         results.append((outs, gradients(outs, tensors)))
@@ -130,7 +130,7 @@ def test_no_memory_is_shared_between_results_or_with_inputs():
 def test_only_the_states_that_the_backward_reads_are_kept(cell, learn, kept):
     job = Job(CELLS[cell], 5, (2, 3), learn=learn, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
-    assert variant_of(call, call.program.hoist(call.params)).traced == kept
+    assert variant_of(call, call.hoisted()).traced == kept
 
 
 def test_a_state_that_is_the_spikes_is_no_second_sequence():
