@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec as TreeSpec
 from torch.utils._pytree import tree_flatten as tree_flatten
 from torch.utils._pytree import tree_flatten_with_path as tree_flatten_with_path
@@ -112,6 +112,14 @@ without_torch_function: Callable[[], AbstractContextManager[Any]] = torch._C.Dis
 
 is_traced: Callable[[], bool] = torch._C._is_tracing
 """Whether torch.jit.trace records now."""
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that sees the operations of this thread below autograd, without loading the compiler."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
 
 count_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack

@@ -171,11 +171,12 @@ def test_is_traced():
 def test_dispatch_modes():
     seen = []
 
-    class Mode(_torch.TorchDispatchMode):
+    class Mode(_torch.DispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             seen.append(_torch.argument_names(func))
             return func(*args, **(kwargs or {}))
 
+    assert Mode.__torch_dispatch__.__name__ == "__torch_dispatch__"  # as written, not behind the compiler
     assert not _torch.count_dispatch_modes()
     with Mode():
         assert _torch.count_dispatch_modes() == 1

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import TorchDispatchMode, argument_names
+from .._torch import DispatchMode, argument_names
 
 DROPOUT = ("dropout_p", "dropout")
 """The names of an argument that turns the randomness of an operation off."""
 
 
-class NoChance(TorchDispatchMode):
+class NoChance(DispatchMode):
     """Within this context no random operation of torch gives random numbers, and no generator of the caller's moves on.
 
     Dropout drops nothing. What is drawn around a tensor (Bernoulli, Poisson, normal) is that tensor; any other random

@@ -94,25 +94,32 @@ class Comparison:
         layers = self.request.layers()
         few = {m for m in layers if isinstance(m, SEES_TIME) or differs_by_design(m)} | {self.request.net}
         try:
-            steps = self._step_by_step(few)
+            steps = self._step_by_step(few, nullcontext())
         except Exception as error:
             told = f"step by step the network raises {type(error).__name__}: {error}"
             if self.request.batch == 1 and any(map(differs_by_design, layers)):
                 raise CannotCompare(told) from error  # a BatchNorm in training wants more rows than one
             raise Differs(f"{told} Unrolled it does not; if that is meant, pass check=False") from error
-        if not drawn.same_outside_torch() or self.before.drawn():
+        by_own, elsewhere = self.before.drawn()
+        if elsewhere or not drawn.same_outside_torch():
             raise CannotCompare("its forward draws random numbers outside of torch, so that no two runs are the same")
-        if not any(difference(note, steps, self.request) for note in self._unrolled(few, steps)):
-            return
-        steps = self._step_by_step(layers)
-        for note in self._unrolled(layers, steps):
+        random = by_own or not drawn.same()
+        if not random and not self._differs(few, steps):
+            return  # as nearly all networks do; the rest finds which module it is, and takes longer
+        steps = self._step_by_step(layers, NoChance())
+        for note in self._unrolled(layers, steps, NoChance()):
             found = difference(note, steps, self.request)
             if found is not None and not self._is_rounding(note, found, steps):
                 raise Differs(found.sentence)
 
+    def _differs(self, layers: set[nn.Module], steps: Steps) -> bool:
+        return any(difference(note, steps, self.request) for note in self._unrolled(layers, steps, nullcontext()))
+
     # -- the two ways -------------------------------------------------------------------------------------------------
 
-    def _step_by_step(self, layers: set[nn.Module], clean: Steps | None = None) -> Steps:
+    def _step_by_step(
+        self, layers: set[nn.Module], chance: AbstractContextManager[Any], clean: Steps | None = None
+    ) -> Steps:
         """What the modules saw and returned at each step; with noise as large as rounding, if `clean` is given."""
         steps: Steps = []
         self._begin()
@@ -120,16 +127,16 @@ class Comparison:
             self._renew()
             args, kwargs = self.request.at(step)
             mend = None if clean is None else _noise(clean[step])
-            with self._noting(layers, mend) as notes, NoChance():
+            with self._noting(layers, mend) as notes, chance:
                 self.request.net(*args, **kwargs)
             steps.append({note.key: note for note in (*notes, *self._states(None))})
         return steps
 
-    def _unrolled(self, layers: set[nn.Module], steps: Steps) -> list[Note]:
+    def _unrolled(self, layers: set[nn.Module], steps: Steps, chance: AbstractContextManager[Any]) -> list[Note]:
         """What the modules saw and returned unrolled, in the order in which they did."""
         self._begin()
         try:
-            with self._noting(layers, _given(steps, self.request)) as notes, NoChance():
+            with self._noting(layers, _given(steps, self.request)) as notes, chance:
                 time = run(self.request, Snapshot(self.request.names)).time
         except Exception as error:
             raise Differs(
@@ -204,7 +211,7 @@ class Comparison:
         if found.count is None:
             return False
         if self._noisy is None:
-            self._noisy = self._step_by_step(self.request.layers(), steps)
+            self._noisy = self._step_by_step(self.request.layers(), NoChance(), steps)
         moved = 0
         for clean, noisy in zip(steps, self._noisy, strict=True):
             if note.key in noisy:

@@ -104,11 +104,11 @@ class Reachable:
                 if not torch.equal(tensor, values):
                     tensor.copy_(values)
 
-    def drawn(self) -> bool:
-        """Whether one of NumPy's or Python's generators that hang on the network was drawn from."""
-        return any(
-            repr(getter()) != repr(state) for _, state, getter in self._generators if not isinstance(state, Tensor)
-        )
+    def drawn(self) -> tuple[bool, bool]:
+        """Whether generators that hang on the network were drawn from: one of torch's, one of another library."""
+        moved = [(state, getter()) for _, state, getter in self._generators]
+        torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
+        return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
 
     def renew(self, buffers: Iterable[dict[str, Any]]) -> None:
         """Let some dicts be as they were, on new copies of their tensors."""

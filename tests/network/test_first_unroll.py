@@ -16,7 +16,18 @@ from spikeloom.network.known import is_row_by_row
 
 from .networks import leaky
 from .right_and_wrong import (
-    BATCH, RIGHT, STEPS, WIDTH, WRONG, Net, Residual, data, feedback_in_an_object, loop, unrolled, wide,
+    BATCH,
+    RIGHT,
+    STEPS,
+    WIDTH,
+    WRONG,
+    Net,
+    Residual,
+    data,
+    feedback_in_an_object,
+    loop,
+    unrolled,
+    wide,
 )  # fmt: skip
 
 
