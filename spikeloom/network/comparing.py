@@ -1,15 +1,18 @@
 """Does a network give the same unrolled as step by step? Its first steps are run both ways and compared.
 
 Both runs are made on the network itself, in its mode and in the dtype of the call, from where it stood before; then it
-is put back. Random operations return constants. Each neuron is given, unrolled, the very inputs that it got step by
-step: a difference by rounding, which is no error, can thus not flip a spike and grow.
+is put back. Random operations return constants. Neurons are driven to spike, and return spikes made up for the purpose,
+the same both ways: so what is done to spikes shows within three steps, also where none would fire so soon. Each is
+given, unrolled, the very inputs that it got step by step: a difference by rounding, which is no error, can not grow.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from math import isfinite
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +129,7 @@ class Comparison:
         for step in range(self.request.steps):
             self._renew()
             args, kwargs = self.request.at(step)
-            mend = None if clean is None else _noise(clean[step])
+            mend = _driven(step) if clean is None else _noise(clean[step])
             with self._noting(layers, mend) as notes, chance:
                 self.request.net(*args, **kwargs)
             steps.append({note.key: note for note in (*notes, *self._states(None))})
@@ -170,7 +173,7 @@ class Comparison:
         self.before.renew(m._buffers for m in self.before.modules if type(m).__module__.startswith("torch."))
 
     @contextmanager
-    def _noting(self, layers: set[nn.Module], mend: "Mend | None") -> Iterator[list[Note]]:
+    def _noting(self, layers: set[nn.Module], mend: "Mend") -> Iterator[list[Note]]:
         """Note what goes in and out of layers, and change it on the way as `mend` says."""
         notes: list[Note] = []
         calls: dict[tuple[nn.Module, int], int] = {}
@@ -186,9 +189,10 @@ class Comparison:
                 notes.append(Note(key, module, time, tuple(t.detach().clone() for t in tensors), static))
                 if way == "output":
                     calls[module, id(time)] = call + 1
-                mended = None if mend is None else mend(notes[-1], tensors)
+                mended = mend(notes[-1], tensors)
                 if mended is None:
                     return None
+                notes[-1] = replace(notes[-1], given=tuple(mended))
                 rest = iter(mended)
                 return tree_unflatten([next(rest) if _counts(leaf) else leaf for leaf in leaves], form)
 
@@ -244,19 +248,44 @@ Mend = Callable[[Note, tuple[Tensor, ...]], "list[Tensor] | None"]
 """Takes a note and the tensors themselves; returns others in their place, or nothing."""
 
 
+def _driven(step: int) -> Mend:
+    """Step by step: every neuron gets currents that make it fire, and returns made-up spikes."""
+
+    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+        neuron, (path, way, _) = note.module, note.key
+        if not isinstance(neuron, SpikingNeuron) or not tensors or not tensors[0].is_floating_point():
+            return None
+        first, *rest = tensors
+        if way == "output":
+            return [_pattern(first, path, step), *rest]
+        threshold = getattr(neuron, "threshold", None)
+        drive = float(threshold.abs().max()) if isinstance(threshold, Tensor) and threshold.numel() else 1.0
+        return [first + 3 * drive * _pattern(first, path, 0) if isfinite(drive) else first, *rest]
+
+    return mend
+
+
+def _pattern(like: Tensor, path: str, step: int) -> Tensor:
+    """Zeros, and ones at two of five places, which differ from row to row and from step to step."""
+    places = (
+        torch.arange(like.numel(), device=like.device).view(like.shape) + like.numel() * step + crc32(path.encode())
+    )
+    return (((places * 2654435761) % 2**32 >> 16) % 5 < 2).to(like.dtype)
+
+
 def _given(steps: Steps, request: Request) -> Mend:
-    """Unrolled: a neuron gets the inputs that it got step by step; what differs by design returns what it returned."""
+    """Unrolled: a neuron gets and returns what it got and returned step by step, as does what differs by design."""
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         module, time = note.module, note.time
-        forced = _has_products(module) or differs_by_design(module)
-        if time is None or not (forced if note.key[1] == "output" else isinstance(module, SEES_TIME)):
+        forced = isinstance(module, SEES_TIME) or (note.key[1] == "output" and differs_by_design(module))
+        if time is None or not forced:
             return None
         if any(note.key not in step or len(step[note.key].tensors) != len(tensors) for step in steps):
             return None
         new = []
         for i, (t, static) in enumerate(zip(tensors, note.static, strict=True)):
-            each = [step[note.key].tensors[i] for step in steps]
+            each = [(step[note.key].given or step[note.key].tensors)[i] for step in steps]
             other = each[0] if static else torch.cat(each)
             if other.shape != t.shape or other.dtype != t.dtype:
                 return None
@@ -269,17 +298,18 @@ def _given(steps: Steps, request: Request) -> Mend:
 
 
 def _noise(clean: Mapping[Key, Note]) -> Mend:
-    """Step by step: every layer returns a little more or less, and every neuron gets the inputs that it got before."""
+    """Step by step: every layer returns a little more or less, and every neuron gets and returns what it did before."""
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         was = clean.get(note.key)
         if was is None or len(was.tensors) != len(tensors):
             return None
+        given = was.given or was.tensors
         if note.key[1] == "input":
             first = not note.key[0] or isinstance(note.module, SEES_TIME)
-            return [_shaken(t) for t in was.tensors] if first else None
+            return [_shaken(t) for t in given] if first else None
         if isinstance(note.module, SEES_TIME):
-            return [t.clone() for t in was.tensors]
+            return [t.clone() for t in given]
         return None if note.module._modules else [_shaken(t) for t in tensors]
 
     return mend
@@ -290,11 +320,6 @@ def _shaken(t: Tensor) -> Tensor:
         return t
     wave = torch.arange(t.numel(), device=t.device, dtype=torch.float32).cos().view(t.shape)
     return t + (16 * precision(t) * t.abs().max() * wave).to(t.dtype)
-
-
-def _has_products(module: nn.Module) -> bool:
-    """A neuron with weights of its own rounds by itself, and may flip a spike."""
-    return isinstance(module, SEES_TIME) and any(p.dim() > 1 for p in module.parameters())
 
 
 def _counts(leaf: Any) -> bool:

@@ -21,13 +21,23 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Note:
-    """The tensors that went into a module, or came out; static ones are [B, ...] at every step."""
+    """The tensors that went into a module, or came out; static ones are [B, ...] at every step.
+
+    Args:
+        key: which module, which way, which call.
+        module: the module.
+        time: the unrolled run; None step by step.
+        tensors: as they were.
+        static: which are the same at every step.
+        given: what the module got in their place, or what was returned in their place; empty if nothing was.
+    """
 
     key: Key
     module: nn.Module
     time: Time | None
     tensors: tuple[Tensor, ...]
     static: tuple[bool, ...]
+    given: tuple[Tensor, ...] = ()
 
 
 Steps = list[dict[Key, Note]]

@@ -153,6 +153,10 @@ WRONG = {
     "from the second step on": (lambda: Net(later), "step 0|step 1"),
     "neuron in a list": (lambda: Hidden([leaky()]), "none of its modules"),
     "neuron in a dict": (lambda: Hidden({0: leaky()}), "none of its modules"),
+    "mixes spikes that come late": (
+        lambda: Net(lambda s, x: s.head(s.lif(s.fc(x)).flip(0)), lif=leaky(threshold=9.0)), "'head' .* another input",
+    ),
+    "feeds back spikes that come late": (lambda: Net(feedback, lif=leaky(threshold=9.0, beta=0.99)), "'fc' .* another"),
     "hook that mixes rows": (lambda: hooked(lambda m, args, out: out - out.mean(0)), "'0' .* other values"),
 }  # fmt: skip
 

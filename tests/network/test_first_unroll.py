@@ -157,7 +157,9 @@ def test_later_calls_are_not_compared_and_calls_of_another_kind_are():
         snn.unroll(net, data().to(net.body[0].weight.dtype))
         assert (len(calls) > 1) == compared
     calls.clear()
+    snn.utils.reset(net)
     snn.unroll(net, data()[:, :3])  # another batch size
+    snn.utils.reset(net)
     snn.unroll(net, data()[:4])  # and another number of steps
     assert len(calls) == 2
     net.body.append(nn.Identity())
