@@ -140,6 +140,7 @@ class RateConv(Encoder):
     """
 
     function = staticmethod(rate_conv)
+    _without_steps = False
 
     def __init__(self, *, generator: torch.Generator | None = None):
         self._keep(locals())
