@@ -40,6 +40,9 @@ is_wrapped: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor
 is_batched: Callable[[Tensor], bool] = _functorch.is_batchedtensor
 """Whether a tensor is the wrapper of torch.func.vmap."""
 
+is_batch_of_gradients: Callable[[Tensor], bool] = _functorch.is_legacy_batchedtensor
+"""Whether a tensor is a gradient of a backward with `is_grads_batched=True`."""
+
 unwrapped_if_dead: Callable[[Tensor], Tensor] = _functorch.unwrap_if_dead
 """The tensor inside the wrapper of a torch.func.grad that is over; any other tensor itself."""
 
@@ -53,6 +56,11 @@ level_of: Callable[[Tensor], int] = _functorch.maybe_get_level
 def tangents_pass() -> bool:
     """Whether a level of forward-mode differentiation is open."""
     return forward_ad._current_level >= 0
+
+
+def transformed() -> bool:
+    """Whether torch must see each operation that runs now: a transform of torch.func is active, or tangents pass."""
+    return transforms_active() or tangents_pass()
 
 
 # -- autograd ---------------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ ORDER = (
     "neurons/",
     "linear/",
     "layers/",
+    "_neurons/",
+    "_layers/",
     "network/",
     "spikegen/",
     "functional/",

@@ -38,6 +38,15 @@ def test_is_wrapped():
     assert _torch.is_wrapped(left(torch.vmap))
 
 
+def test_is_batch_of_gradients():
+    said = []
+    x = torch.ones(2, requires_grad=True)
+    (y := 2 * x).register_hook(lambda grad: said.append(_torch.is_batch_of_gradients(grad)))
+    torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True)
+    assert said == [True]
+    assert not _torch.is_batch_of_gradients(torch.ones(1))
+
+
 def test_is_batched():
     assert not _torch.is_batched(torch.ones(1))
     assert inside(torch.vmap, _torch.is_batched)

@@ -142,7 +142,7 @@ class _SpikeConvolution(torch.autograd.Function):
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *places = saved_by(ctx)
+        x, weight, *places = saved_by(ctx, grad)
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
         total = kernels.over_pixels(grad)  # pooling spreads each gradient over a window: the sum is the same

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import saved_hooks, saved_hooks_allowed
+from .._torch import saved_hooks, saved_hooks_allowed, transformed
 from ..neurons._time import Time
 from ..scan import arena, bits
 from ..scan.saved import Quiet
@@ -40,7 +40,7 @@ def spikes_as_bits(time: Time, inputs: Iterable[Tensor]) -> AbstractContextManag
         inputs: tensors that someone else holds in any case.
     """
     free = saved_hooks_allowed() and saved_hooks() is None
-    if not torch.is_grad_enabled() or not free or numba_missing():
+    if not torch.is_grad_enabled() or not free or transformed() or numba_missing():
         return nullcontext()
     held = frozenset(_memory(x) for x in inputs if type(x) is Tensor)
     return torch.autograd.graph.saved_tensors_hooks(_Keep(time, held, PLAIN), _recalled)

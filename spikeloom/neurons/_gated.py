@@ -10,6 +10,7 @@ from torch import Tensor
 from ..cells.firing import Model
 from ..scan.linear_maps import Map, MemFeedback
 from ..scan.loop import Trajectory
+from ._dynamics import ClearedByEquation
 from ._neuron import SpikingNeuron
 from ._state import compute_dtype
 
@@ -17,7 +18,7 @@ LEVELS = 5
 """From a warning to the user's call: its function, _build, the constructor, the metaclass, the caller."""
 
 
-class Gated(SpikingNeuron):
+class Gated(ClearedByEquation, SpikingNeuron):
     """Base of the neurons that are long short-term memory cells.
 
     A subclass has the layer that holds the weights, and says what of the gates comes from the input and what from the
@@ -51,12 +52,16 @@ class Gated(SpikingNeuron):
     def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback:
         return MemFeedback(self.map, self._weight_of_mem().to(dtype))
 
+    def _like_a_state(self, x: Tensor) -> Tensor:
+        return self._of_input(x).chunk(self.model.inputs, self.map.axis)[0]
+
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
         x = x.to(compute_dtype(x))
         gates = self._of_input(x) if steps is None else self._of_input(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        like_a_state = (gates if steps is None else gates[0]).chunk(self.model.inputs, self.map.axis)[0]
+        row = gates if steps is None else gates[0] if len(gates) else gates.new_empty(gates.shape[1:])
+        like_a_state = row.chunk(self.model.inputs, self.map.axis)[0]
         return super()._scan(gates, steps, like_a_state, given)
 
 

@@ -8,9 +8,14 @@ from torch import Tensor
 
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
-from ._state import detached, moved, state_for
+from ._state import deep_copied, detached, moved, state_for
 from ._time import REWRITE, current_time
 from ._values import Values
+
+
+def by_reset_mem(self: Any) -> Any:
+    """`reset_mem` by another name, for one that a subclass may have overridden."""
+    return self.reset_mem()
 
 
 class Keeping(Values):
@@ -35,6 +40,9 @@ class Keeping(Values):
     def _keep(self, states: tuple[Tensor, ...]) -> None:
         for name, state in zip(self._state_names(), states, strict=True):
             self.__dict__[name] = state
+
+    def _init_mem(self) -> None:
+        """Called at the end of the constructor, for a subclass that adds states of its own."""
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
@@ -67,6 +75,15 @@ class Keeping(Values):
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
         replica.__dict__["_passage"] = None
         return replica
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """A buffer; but a state stays a state, of which no state_dict knows, and only starts from the tensor."""
+        if name in self._state_names():
+            setattr(self, name, torch.zeros(0) if tensor is None else tensor)
+        else:
+            super().register_buffer(name, tensor, persistent)
+
+    __deepcopy__ = deep_copied
 
     def __getstate__(self) -> dict[str, Any]:
         tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))

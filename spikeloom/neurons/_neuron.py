@@ -18,7 +18,8 @@ from ..scan.select import choose
 from ._graph import Passage
 from ._keeping import Keeping
 from ._listening import wants_states
-from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
+from ._methods import by_methods, step_by_methods, steps_by_methods, unrolled_by_methods
+from ._overrides import WATCHED, Overridable
 from ._registry import INSTANCES, ClassWide, Registered
 from ._short_step import short_step
 from ._state import checked_input, checked_params, compute_dtype
@@ -46,7 +47,7 @@ ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
 """In which values are registered, as in snnTorch: optimizers and their checkpoints count parameters."""
 
 
-class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
+class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
     """Base of all spiking neurons: threshold, surrogate gradient, reset and hidden state.
 
     Not used by itself; see `Leaky`. The arguments are those that all neurons share.
@@ -68,22 +69,19 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
     reset_dict: ClassVar[dict[str, int]] = {"subtract": 0, "zero": 1, "none": 2}
 
     reset_mechanism_val: Tensor
-    _mode: str
+    _reset_mechanism: str
     framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
     reset_delay: bool = True
-    all_to_all: bool = False  # whether spikes come back through a layer (see `Recurrent`)
+    _through_layer: bool = False  # whether spikes come back through a layer (see `Recurrent`)
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        ours = cls.__module__.startswith(__name__.partition(".")[0] + ".")
-        if "forward" in vars(cls) and not ours:
-            cls.forward = forward_over_time(cls.forward)  # type: ignore[method-assign]
         for model in (vars(cls).get("model"), vars(cls).get("one_to_one")):
             for name in getattr(model, "states", ()):
-                setattr(cls, name, guarded(name))
+                type.__setattr__(cls, name, guarded(name))
 
     def __init__(
         self,
@@ -111,21 +109,25 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         self._check(options)
         self.init_hidden, self.inhibition, self.output = (options[n] for n in ("init_hidden", "inhibition", "output"))
         self.state_quant = options["state_quant"]
-        self.reset_delay, self.decay, self._mode = (options[n] for n in ("reset_delay", "decay", "reset_mechanism"))
+        self.reset_delay, self.decay = options["reset_delay"], options["decay"]
+        self._reset_mechanism = options["reset_mechanism"]
         own = surrogate.atan() if options["spike_grad"] is None else options["spike_grad"]
-        self.spike_grad = surrogate.no_gradient() if options["surrogate_disable"] else own
+        self.surrogate_disable = options["surrogate_disable"]
+        self.spike_grad = surrogate.no_gradient() if self.surrogate_disable else own
         learned = [name.removeprefix("learn_") for name in given if name.startswith("learn_")]
         values = [*dict.fromkeys((*self._value_names(), *learned))]
         if self.framed:
             for name in FRAME_PARAMS:
                 self._register_value(name, options[name], options.get(f"learn_{name}", False))
-            self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[self._mode]))
+            self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[self._reset_mechanism]))
             values = [name for name in values if name not in FRAME_PARAMS]
         for name in sorted(values, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
             if name in given:
                 self._register_value(name, given[name], given.get(f"learn_{name}", False))
         self._keep(tuple(torch.zeros(0) for _ in self._state_names()))
         self._retrace()
+        if self._state_names():
+            self._init_mem()
 
     def _check(self, options: Mapping[str, Any]) -> None:
         kind = type(self).__name__
@@ -150,9 +152,11 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
         time = time_of(self)
         if time is None:
-            outs = self._step(input_, given)
+            outs = step_by_methods(self, input_, given) if steps_by_methods(self) else self._step(input_, given)
         else:
             with time.aside():
+                if by_methods(self):
+                    return unrolled_by_methods(self, input_, given, time)
                 outs = self._unrolled(input_, given, time)
         return outs[0] if self.init_hidden and not self.output else outs
 
@@ -186,6 +190,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         """The shape of a state for one step of the input; None if the input, or an option, is not a common one."""
         return x.shape
 
+    def _like_a_state(self, x: Tensor) -> Tensor:
+        """A tensor of the shape of a state, for one step of the input."""
+        return x
+
     def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What a call returns where it returns all, of the spikes and the states."""
         return outs
@@ -204,7 +212,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         params = checked_params(self._values(), one_step, dtype, self._label)
         states = self._states(one_step, dtype, given)
         call = Call(
-            program=self._chosen_program(),
+            program=self._program,
             x=x,
             steps=steps,
             states=states,
@@ -217,14 +225,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         )
         machine, refusals = choose(call)
         run = machine.run(call)
-        self._keep(run.finals)
-        self._note(run, machine.name, states, steps)
+        if steps != 0:
+            self._keep(run.finals)
+            self._note(run, machine.name, states, steps)
         return run, machine.name, refusals
-
-    def _chosen_program(self) -> Program:
-        """What runs: the equation, or the methods of a user's."""
-        why = why_by_methods(self)
-        return ByMethods(self, why) if why else self._program
 
     def _feedback(self) -> Feedback | None:
         """What brings the spikes back into the input, if anything does (see `Recurrent`)."""
@@ -269,7 +273,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         was_meta = self.framed and self.reset_mechanism_val.is_meta
         super()._apply(fn, recurse)
         if was_meta and not self.reset_mechanism_val.is_meta:  # to_empty(): what it holds is anything
-            self.reset_mechanism_val.fill_(self.reset_dict[self._mode])
+            self.reset_mechanism_val.fill_(self.reset_dict[self._reset_mechanism])
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -290,14 +294,14 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         # checkpoints of old versions hold the state; it is not part of the network
         states = {prefix + name for name in self._state_names()}
         state_dict = {key: value for key, value in state_dict.items() if key not in states}
-        mode = _mode_of(state_dict.get(prefix + "reset_mechanism_val"), self._mode)
+        mode = _mode_of(state_dict.get(prefix + "reset_mechanism_val"), self._reset_mechanism)
         if mode is None:
             error_msgs.append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self._mode = mode
+        self._reset_mechanism = mode
         self._retrace()
 
     # -- what decides which kernel runs -----------------------------------------------------------------------------
@@ -310,7 +314,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
                 time.refuse_access(self, f"its {name} is assigned", cure)
             self.__dict__[name] = value  # a state is neither buffer nor parameter, whatever is assigned
             return
-        super().__setattr__(name, value)
+        super().__setattr__(name, self._assign(name, value) if name in WATCHED else value)
         if name in RETRACED and "_program" in self.__dict__:
             self._retrace()
 
@@ -319,20 +323,20 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         self._find_values()
         self.__dict__.setdefault("_passage", None)  # torch.compile would see it come, and compile again
         if hasattr(type(self), "model"):
-            frame = Frame(self._mode, self.reset_delay, self.decay)
+            frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
 
     @property
     def reset_mechanism(self) -> str:
         """ "subtract", "zero" or "none"; assigning it changes the dynamics from the next step on."""
-        return self._mode
+        return self._reset_mechanism
 
     @reset_mechanism.setter
     def reset_mechanism(self, mode: str) -> None:
         _check_reset(mode)
         if not self.framed:
             raise AttributeError(f"{type(self).__name__} resets by its own equation; it has no reset_mechanism")
-        self._mode = mode
+        self._reset_mechanism = mode
         self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, self.reset_dict[mode])
         self._retrace()
 

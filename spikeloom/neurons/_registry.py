@@ -6,6 +6,9 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ._overrides import WATCHED
+from ._values import is_ours
+
 
 class Instances(Sequence[Any]):
     """The living neurons in the order of their making; holds no reference that would keep them alive."""
@@ -74,6 +77,23 @@ class Registered(ABCMeta):
             return told
         constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
         return constructor.replace(parameters=list(constructor.parameters.values())[1:])
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if name in WATCHED and not is_ours(value):
+            cls._admit(name)  # type: ignore[attr-defined]
+        super().__setattr__(name, value)
+        cls._reinspect(name)
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        cls._reinspect(name)
+
+    def _reinspect(cls, name: str) -> None:
+        """Find again what is overridden, where a method was assigned to a class that exists."""
+        if name in WATCHED:
+            cls._inspect()  # type: ignore[attr-defined]
+            for kind in list[Any](cls.__subclasses__()):
+                kind._reinspect(name)
 
     @property
     def instances(cls) -> Instances:

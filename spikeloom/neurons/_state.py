@@ -1,5 +1,6 @@
 """Inputs, states and parameters: which dtype a neuron computes in, and what a call starts from."""
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,8 +9,9 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
-from .._torch import is_view
+from .._torch import is_view, is_wrapped
 from ..scan.emit_numba import HALVES
 from ..scan.select import seen_through
 from ..scoped import Scoped
@@ -138,6 +140,19 @@ def checked_params(
     return checked
 
 
+def deep_copied(layer: Layer, memo: dict[int, Any]) -> Layer:
+    """``__deepcopy__`` of a layer that keeps states: by its `__getstate__`, which cuts them from their graph.
+
+    Said by name, since a class that `torch.nn.utils.parametrize` derives copies every attribute as it is otherwise.
+    """
+    kind: Any = type(layer)
+    twin = memo[id(layer)] = kind.__new__(kind)
+    # the derived class's own __getstate__ raises
+    source = kind.__mro__[1] if is_parametrized(layer) else kind
+    twin.__setstate__(copy.deepcopy(source.__getstate__(layer), memo))
+    return twin
+
+
 def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
     """A state after `fn` of `.to(...)` and its like; zeros where the meta device had no values to move."""
     new = fn(state)
@@ -152,3 +167,16 @@ def detached(state: Tensor) -> Tensor:
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     more = len(target) - len(shape)
     return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))
+
+
+def fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
+    """Whether a state can be taken as it is, beside an input on the CPU."""
+    return (
+        type(state) is Tensor
+        and state.shape == shape
+        and state.dtype is dtype
+        and state.is_cpu
+        and not state.is_inference()
+        and not state.is_neg()
+        and not is_wrapped(state)
+    )

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from ..cells.leaky import RLEAKY, RLEAKY_THROUGH_LAYER
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._keeping import by_reset_mem
+from ._neuron import SpikeGrad
 from ._recurrent import Recurrent, Size
 
 
@@ -26,6 +27,9 @@ class RLeaky(Recurrent):
     and spk' = H(mem' - threshold). f(spk) is V * spk for each neuron by itself (all_to_all=False), or `recurrent(spk)`,
     an nn.Linear over all neurons or an nn.Conv2d over an image of them, with a bias that also acts at the first step.
     Unlike `Leaky`, "zero" clears input and feedback too. Gradient flows through the feedback.
+
+    A module of your own may be assigned to `recurrent`, also a network with neurons that keep their states. It gets the
+    spikes of the step before, once per step, also while the network is unrolled.
 
     Args:
         beta: decay per step, clamped to 0 to 1.
@@ -87,4 +91,4 @@ class RLeaky(Recurrent):
         """One step: input_ [B, *N] and, unless the layer keeps them, spk and mem; returns spk, or (spk, mem)."""
         return self._run(input_, (spk, mem))
 
-    init_rleaky = SpikingNeuron.reset_mem
+    init_rleaky = by_reset_mem

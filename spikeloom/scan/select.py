@@ -193,12 +193,13 @@ def _run_triton_steps(call: Call) -> Trajectory:
 def _run_numba(call: Call) -> Trajectory:
     if call.feedback is not None:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    params = call.hoisted()
-    if call.mem_feedback is not None:
-        return _run_driven(call, call.mem_feedback, params, "numba")
+    params, feedback = call.hoisted(), call.mem_feedback
     if call.steps is None:
-        spk, *states = _one_step(call, params, call.x, *call.states)
+        x = call.x if feedback is None else call.x + feedback(call.states[-1])
+        spk, *states = _one_step(call, params, x, *call.states)
         return Trajectory(spk, (), tuple(states))
+    if feedback is not None:
+        return _run_driven(call, feedback, params, "numba")
     return _scanned(call, params, "numba")
 
 
@@ -206,7 +207,10 @@ def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory
     """The whole scan by one kernel of that machine (see `Variant`)."""
     code = variant_of(call, params, machine).code
     spare = machine == "numba" and not call.traced
-    spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params, spare)
+    program = call.program
+    spk, finals, traces = op.scan(
+        program.key, code, call.layer, call.steps, call.x, call.states, params, program.surrogate, spare
+    )
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
 
@@ -257,7 +261,8 @@ def kernel_step(
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(plain(p.detach()) for p in params)
     kinds, grad = step_letters(x, states, params)
-    return single.step(single.plan_of(program.key, x.dtype, kinds, grad), layer, x, states, params)
+    plan = single.plan_of(program.key, x.dtype, kinds, grad)
+    return single.step(plan, layer, x, states, params, program.surrogate)
 
 
 def _scan_step(
@@ -265,8 +270,9 @@ def _scan_step(
 ) -> tuple[Tensor, ...]:
     """The same as a scan over one step."""
     kinds, grad = step_letters(x, states, params)
-    code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad, machine).code
-    spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
+    # what the backward reads is a trace, since whoever gets the new states may write into them
+    code = Variant(word_of(x.dtype), kinds, "01"[grad != ""] * len(states), grad, machine).code
+    spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params, program.surrogate)
     return (spk, *finals)
 
 

@@ -79,7 +79,7 @@ class _Recurrent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, n = ctx.plan, ctx.count
-        weight, spk, current, first, *saved = saved_by(ctx)
+        weight, spk, current, first, *saved = saved_by(ctx, *grads)
         states, left = saved[:n], iter(saved[n:])
         traces = placed(plan, left)
         pulls, finals = [grads[0], *placed(plan, iter(grads[1 + n :]))], grads[1 : 1 + n]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -169,10 +168,13 @@ def backend_of(name: str) -> Iterator[None]:
         with snn.backend(name):
             yield
         return
-    caches = {}, lambda *args: single.Plan(*args)
-    with patch.object(kernels, "compiled", Interpreted), patch.object(kernels, "_kernels", caches[0]):
-        with patch.object(single, "plan_of", caches[1]), snn.backend("numba"):
-            yield
+    with (
+        patch.object(kernels, "compiled", Interpreted),
+        patch.object(kernels, "_kernels", {}),
+        patch.object(single, "plan_of", single.Plan),
+        snn.backend("numba"),
+    ):
+        yield
 
 
 def shrunk(program: Program, differs: Callable[[Program], bool]) -> Program:
@@ -193,7 +195,7 @@ def shrunk(program: Program, differs: Callable[[Program], bool]) -> Program:
 
 def report(program: Program, backend: str) -> str:
     """A program as source to paste."""
-    told = "\n".join(
+    return "\n".join(
         (
             f"# seed {program.seed}, on {backend}: {difference(program, backend)}",
             f"# {program.mode}, {program.dtype}, T = {program.steps}, a step of {program.shape}",
@@ -203,7 +205,6 @@ def report(program: Program, backend: str) -> str:
             f"# {program!r}",
         )
     )
-    return told
 
 
 def run(count: int, seed: int, backend: str = "source", progress: Callable[[str], Any] | None = None) -> list[str]:
@@ -218,9 +219,6 @@ def run(count: int, seed: int, backend: str = "source", progress: Callable[[str]
             told = ""
         if told:
             found.append(report(shrunk(program, lambda p: bool(difference(p, backend))), backend))
-        if progress is not None and (found[-1:] and told or (k - seed) % 500 == 499):
+        if progress is not None and (told or (k - seed) % 500 == 499):
             progress(f"{k - seed + 1} of {count} programs, {len(found)} differ\n" + (found[-1] if told else ""))
     return found
-
-
-run_on = partial(run)
