@@ -70,7 +70,8 @@ class _FireInTransforms(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor, spike: None) -> torch.Tensor:
         (u,) = ctx.saved_tensors
-        return ctx.spike.backward(u, tangent)  # each spike depends on its own u alone
+        spk: torch.Tensor = ctx.spike.backward(u, tangent)  # each spike depends on its own u alone
+        return spk
 
 
 class Spike:

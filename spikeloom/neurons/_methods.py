@@ -108,7 +108,10 @@ def why_by_methods(neuron: Neuron) -> list[str]:
 
 def steps_by_methods(neuron: Neuron) -> bool:
     """Whether a single step runs by the methods: also where the spike function can only be called."""
-    return by_methods(neuron) or (neuron._program.untraceable != "" and isinstance(neuron.model, Model))
+    # asked at every step, so not by way of `by_methods`
+    kind = type(neuron)
+    theirs = kind._overridden or neuron._assigned or neuron.state_quant or neuron.inhibition
+    return isinstance(neuron.model, Model) if theirs or neuron._program.untraceable else False
 
 
 def step_by_methods(neuron: Neuron, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:

@@ -253,7 +253,7 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
             passage = None
         if machine == "loop" and passage is None:  # the kernels notice a freed graph by themselves
             passage = Passage.watching((run.spk, *run.finals))
-        own["_passage"] = passage
+        own["_passage"], own["_cut"] = passage, None
 
     @property
     def reset(self) -> Tensor | None:
@@ -321,7 +321,8 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
     def _retrace(self) -> None:
         """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
         self._find_values()
-        self.__dict__.setdefault("_passage", None)  # torch.compile would see it come, and compile again
+        for name in ("_passage", "_cut"):
+            self.__dict__.setdefault(name, None)  # torch.compile would see it come, and compile again
         if hasattr(type(self), "model"):
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)

@@ -6,6 +6,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from .._torch import is_view
 from ._overrides import WATCHED
 from ._values import is_ours
 
@@ -126,8 +127,16 @@ class ClassWide:
 
     @classmethod
     def detach_hidden(cls) -> None:
-        """Cut the state of every living neuron of this class, in all networks, from its graph."""
+        """Cut the state of every living neuron of this class, in all networks, from its graph, in place.
+
+        So the last states that a step has returned, which are the same tensors, are cut too, as in snnTorch. See
+        `spikeloom.utils.detach` for what leaves them as they are.
+        """
         for neuron in cls._living():
+            for name in neuron._state_names():
+                state = getattr(neuron, name)
+                if not is_view(state):
+                    state.detach_()
             neuron.detach_mem()
 
     @classmethod

@@ -33,7 +33,7 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
     program, own = neuron._program, neuron.__dict__
     if torch.compiler.is_compiling() or type(x) is not Tensor or x.layout is not torch.strided:
         return None
-    if neuron._passage is not None:
+    if neuron._passage is not None or neuron._cut is not None:
         return None
     if not kernel_at_hand(program, x) or may_be_misplaced(neuron):
         return None

@@ -49,7 +49,7 @@ def scan(
         x_seq = x.unsqueeze(0) if steps is None else x
         spk, *rest = _operator(key, code, layer, steps or len(x_seq), x_seq, list(states), list(params))
         if steps is None:
-            return spk.squeeze(0), rest, []
+            return spk.squeeze(0), rest[:n], []
         return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
     if steps is None:  # on Triton; with Numba, a single step in eager mode is `single.step`
         spk, finals, _ = scan(key, code, layer, 1, x.unsqueeze(0), states, params, surrogate)

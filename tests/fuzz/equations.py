@@ -34,9 +34,18 @@ SPACE = {
 
 HEADER = """\
 import torch, spikeloom as snn
-from math import inf
+from math import inf, nan
 from spikeloom import ops, surrogate
+
 """
+
+CALLS = {
+    "unroll": "snn.unroll(lif, x)",
+    "static": "snn.unroll(lif, x, steps={steps})",
+    "steps": "lif(x[0])  # and so on, each step from the states of the one before, the first from 0.5",
+    "hidden": "snn.unroll(lif, x)",
+    "checkpoint": "snn.unroll(lif, x, checkpoint=2)",
+}
 
 
 def neuron_of(program: Program, **options: Any) -> Any:
@@ -199,9 +208,12 @@ def report(program: Program, backend: str) -> str:
         (
             f"# seed {program.seed}, on {backend}: {difference(program, backend)}",
             f"# {program.mode}, {program.dtype}, T = {program.steps}, a step of {program.shape}",
-            HEADER,
-            program.equation,
-            f"neuron({program.options})",
+            HEADER + program.equation,
+            f"x = torch.tensor({input_of(program).tolist()}, dtype=torch.{program.dtype}, requires_grad=True)",
+            'for name in ("numba", "loop"):',
+            "    with snn.backend(name):",
+            f"        lif = neuron({program.options}, init_hidden={program.mode in ('hidden', 'checkpoint')})",
+            f"        print({CALLS[program.mode].format(steps=program.steps)})",
             f"# {program!r}",
         )
     )

@@ -85,7 +85,7 @@ def test_equations_that_differ_in_their_numbers_share_their_kernels():
     def neuron_with(gain, rest):
         @snn.cell
         def neuron(x, mem, *, beta=0.5):
-            mem = beta * mem + gain * x + ops.where(x > rest, gain, 0.0) + ops.full_like(x, rest) * 3
+            mem = beta * mem + gain * x + ops.full_like(x, rest) * 3 + ops.where(x > rest, x, gain)
             return ops.spike(mem - 1), mem
 
         return neuron()
