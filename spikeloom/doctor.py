@@ -30,7 +30,7 @@ SHAPE = (12, 3, 40)
 """[T, B, N] of the call that tries a backend."""
 
 ADVICE = (
-    "snn.unroll(net, x, steps=25, check=True) runs the first steps both ways and raises where they differ;",
+    "snn.unroll(net, x, steps=25, check=True) runs all steps both ways and raises where they differ;",
     "print(snn.explain(net, x, steps=25)) shows which backend runs each layer, and why not a faster one.",
 )
 

@@ -11,7 +11,7 @@ from .._torch import is_traced
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
 from ._state import deep_copied, moved, state_for
-from ._time import current_time
+from ._time import REWRITE, current_time
 from ._values import Values
 
 
@@ -53,6 +53,10 @@ class Keeping(Values):
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
+        time = current_time()
+        if time is not None:
+            cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
+            time.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
         names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
         if is_traced():  # torch.jit.trace runs twice and compares: the second run must not meet states of the first
