@@ -152,7 +152,7 @@ class Program:
         self._numbers = (*numbers, *slope.numbers)
         self._tensors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
         self._constants: dict[tuple[Any, ...], Constants] = {}
-        self._recipe = [
+        self._recipe: list[tuple[Callable[..., Any], list[tuple[float | None, int | None]]]] = [
             (
                 surrogate if op == "spike" else OPERATORS.get(op) or getattr(ops, op),
                 [(self._number(arg), at) for arg, at in zip(args, places, strict=True)],
@@ -173,7 +173,7 @@ class Program:
         values: list[Any] = [params[name] for name in self.structure.reads]
         for operator, arguments in self._recipe:
             values.append(operator(*[number if at is None else values[at] for number, at in arguments]))
-        made: list[Any] = [values[i].to(like.dtype) if logical else values[i] for i, logical in self.structure.results]
+        made = [values[i].to(like.dtype) if logical else values[i] for i, logical in self.structure.results]
         return (*made, *self._number_tensors(like)) if self.structure.places else tuple(made)
 
     def _number_tensors(self, like: Tensor) -> tuple[Tensor, ...]:
