@@ -151,7 +151,7 @@ class Program:
         self._numbers = (*numbers, *slope.numbers)
         self._tensors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
         self._constants: dict[tuple[Any, ...], Constants] = {}
-        self._recipe = [
+        self._recipe: list[tuple[Callable[..., Any], list[tuple[float | None, int | None]]]] = [
             (
                 surrogate if op == "spike" else OPERATORS.get(op) or getattr(ops, op),
                 [(self._number(arg), at) for arg, at in zip(args, places, strict=True)],
