@@ -184,8 +184,10 @@ def _triton_recorded_refusals(call: Call) -> list[str]:
 
 def run_triton(call: Call) -> Trajectory:
     """The call by Triton's kernels, which do not refuse it."""
+    if call.steps is None:
+        return _run_triton_steps(call)
     if call.feedback is not None:
-        return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
+        return _run_recurrent(call, call.feedback.layer)
     return _scanned(call, call.hoisted(), triton_module.machine_on(call.x))
 
 
