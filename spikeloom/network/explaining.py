@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from ..layers import SEES_TIME
 from ..neurons._time import Time, Visit, current_time
+from .containing import undone
 from .request import Request, read
-from .running import run, unharmed
+from .running import Run, run, unharmed
 from .snapshot import RandomState, Snapshot
 
 HEADINGS = ("layer", "kind", "runs on", "density", "static", "why not faster")
@@ -124,16 +126,18 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     """
     request = read(net, (x, *inputs), kwargs, steps)
     before, drawn = Snapshot(request.names), RandomState()
-    before.lend_buffers()
     watch = _Watch(request)
-    hook = register_module_forward_hook(watch)
-    try:
-        with torch.no_grad(), unharmed(request) as now:
-            done = run(request, now)
-    finally:
-        hook.remove()
-        before.restore()
-        drawn.restore()
+
+    def work() -> Run:
+        before.lend_buffers()
+        hook = register_module_forward_hook(watch)
+        try:
+            with torch.no_grad():
+                return unharmed(request, partial(run, request))
+        finally:
+            hook.remove()
+
+    done = undone(work, before, drawn)
     return Explanation(tuple(watch.rows(done.time)), request.steps, request.batch, done.repeated)
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .comparing import Twins
+from .containing import undone
 from .request import read
 from .running import run, unharmed
 from .snapshot import RandomState, Snapshot
@@ -21,16 +22,17 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
         steps: T, if the input is the same at every step.
     """
     before, drawn = Snapshot(net.modules()), RandomState()
-    try:
+
+    def work() -> str:
         request = read(net, (x,), {}, steps)
-        with torch.no_grad(), unharmed(request) as now:
-            twins = Twins(request)
-            twins.compare(run(request, now).repeated)
+        twins = Twins(request)
+        with torch.no_grad():
+            unharmed(request, lambda now: twins.compare(run(request, now).repeated))
         if before.written():
             return "a layer writes to a buffer in its forward"
         return "" if drawn.same() else "a layer draws random numbers"
+
+    try:
+        return undone(work, before, drawn)
     except Exception as error:
         return str(error) or type(error).__name__
-    finally:
-        before.restore()
-        drawn.restore()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -90,15 +91,12 @@ class _Stream:
         try:
             request = read(self.net, chunk if isinstance(chunk, tuple) else (chunk,), self.kwargs, self.steps)
             self._admit(request)
-            outputs = perform(request, self.check and not self.done, self.checkpoint)
+            after = partial(_cut, request.names) if self.detach else None
+            outputs = perform(request, self.check and not self.done, self.checkpoint, after)
         except Exception as error:
             error.add_note(f"(in chunk {self.done + 1} of the stream)")
             raise
         self.done, self.batch = self.done + 1, request.batch
-        if self.detach:
-            for layer in request.names:
-                if isinstance(layer, SEES_TIME):
-                    layer.detach_mem()
         return outputs
 
     def _admit(self, request: Request) -> None:
@@ -109,3 +107,9 @@ class _Stream:
                 f"the chunk has {request.batch} rows where those before had {self.batch}; the states go on row by row. "
                 "Start a new stream for other sequences"
             )
+
+
+def _cut(layers: Iterable[nn.Module]) -> None:
+    for layer in layers:
+        if isinstance(layer, SEES_TIME):
+            layer.detach_mem()

@@ -35,8 +35,7 @@ class Keeping(Values):
         return tuple(states)
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
-        for name, state in zip(self._state_names(), states, strict=True):
-            self.__dict__[name] = state
+        self.__dict__.update(zip(self._state_names(), states, strict=True))  # at once, also where Ctrl-C comes
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
