@@ -51,10 +51,14 @@ from .scan.select import backend as backend
 
 __version__ = "0.1.0"
 
-_LAZY_MODULES = {"backprop", "distributed", "functional", "spikegen", "spikeplot", "utils"}
+_LAZY_MODULES = {"_layers", "_neurons", "backprop", "distributed", "functional", "spikegen", "spikeplot", "utils"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY_MODULES:
         return importlib.import_module(f".{name}", __name__)
+    for package in ("_neurons", "_layers"):  # snnTorch has their modules at its top, too
+        modules = importlib.import_module(f".{package}", __name__).MODULES
+        if name in modules:
+            return modules[name]
     raise AttributeError(f"module 'spikeloom' has no attribute {name!r}")

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from ._torch import tree_map
 from .network import unroll, why_by_steps
 from .utils import detach, reset
 
@@ -114,8 +114,8 @@ def TBPTT(
         >>> batches = [(torch.rand(20, 4, 3), torch.tensor([0, 1, 1, 0]))]
         >>> loss = snn.backprop.TBPTT(net, batches, optimizer, membrane_loss, K=5)
     """
-    if K < 1 or K % 1:
-        raise ValueError(f"K is {K}; pass a whole number of steps, 1 or more")
+    if not _is_count(K):
+        raise ValueError(f"K is {K!r}; pass a whole number of steps, 1 or more")
     training = _Training(net, optimizer, criterion, num_steps, time_var, time_first, regularization, device, int(K))
     return training.epoch(dataloader, progress)
 
@@ -176,13 +176,19 @@ class _Training:
     chunk: int | None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.net, nn.Module):
+            raise TypeError(f"net is a {type(self.net).__name__}; pass a network, an nn.Module")
+        if not callable(self.criterion):
+            raise TypeError(f"criterion is a {type(self.criterion).__name__}; pass a function of outputs and targets")
         if self.time_var and self.num_steps:
             raise ValueError(
                 f"num_steps is {self.num_steps} for data that varies over time, which has its own number of steps; "
                 "leave num_steps out, or pass time_var=False for data without time"
             )
-        if not self.time_var and (self.num_steps is True or self.num_steps < 1):
-            raise ValueError(f"num_steps is {self.num_steps}; with time_var=False pass the number of steps, 1 or more")
+        if not self.time_var and not _is_count(self.num_steps):
+            raise ValueError(
+                f"num_steps is {self.num_steps!r}; with time_var=False pass the number of steps, a whole number from 1"
+            )
         if not self.time_var and self.chunk is not None and self.chunk > self.num_steps:
             raise ValueError(f"K is {self.chunk}, above num_steps, {self.num_steps}; pass at most as many")
 
@@ -250,6 +256,10 @@ _Chunk = tuple[Tensor, int | None]
 """Data [T, B, ...] and None, or data [B, ...] and T: what `unroll` takes."""
 
 _Run = Callable[[nn.Module, Tensor, int | None], Any]
+
+
+def _is_count(value: Any) -> bool:
+    return not isinstance(value, bool) and hasattr(value, "__index__") and value >= 1
 
 
 def _steps_of(chunk: _Chunk) -> int:

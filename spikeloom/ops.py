@@ -58,9 +58,23 @@ def _apply(name: str, *args: Value) -> Value:
     for arg in args:
         if hasattr(arg, "record"):
             return arg.record(name, *args)
-    if not any(isinstance(arg, torch.Tensor) for arg in args):
+    like = next((arg for arg in args if isinstance(arg, torch.Tensor)), None)
+    if like is None:
         raise TypeError(f"ops.{name} got {args!r}; pass at least one tensor, or use Python's math module on numbers")
+    if name in ("minimum", "maximum") or (name == "clamp" and not _of_numbers(*args)):  # torch takes tensors alone
+        args = tuple(arg if isinstance(arg, torch.Tensor) else like.new_full((), arg) for arg in args)
+        if name == "clamp":  # whose backward does not broadcast
+            args = tuple(torch.broadcast_tensors(*args))
     return TENSOR_FUNCTIONS[name](*args)
+
+
+def _is_number(value: Value) -> bool:
+    return not hasattr(value, "record") and isinstance(value, (int, float))
+
+
+def _of_numbers(u: Value, low: Value, high: Value) -> bool:
+    """Whether a tensor is held between two numbers."""
+    return isinstance(u, torch.Tensor) and _is_number(low) and _is_number(high)
 
 
 def spike(u: Value) -> Value:
@@ -114,27 +128,30 @@ def cos(u: Value) -> Value:
 
 
 def minimum(a: Value, b: Value) -> Value:
-    """The smaller of a and b; NaN if either is NaN. For a number as bound, see `clamp`."""
+    """The smaller of a and b; NaN if either is NaN. One of them may be a number."""
     return _apply("minimum", a, b)
 
 
 def maximum(a: Value, b: Value) -> Value:
-    """The larger of a and b; NaN if either is NaN. For a number as bound, see `clamp`."""
+    """The larger of a and b; NaN if either is NaN. One of them may be a number."""
     return _apply("maximum", a, b)
 
 
 def full_like(u: Value, value: float) -> Value:
     """A number in the dtype and shape of u, for `where` between two numbers."""
-    return u.constant(value) if hasattr(u, "record") else torch.full_like(u, value)
+    return u.full_like(value) if hasattr(u, "record") else torch.full_like(u, value)
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:
     """a where the condition holds, else b; one of them may be a number."""
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+    if _is_number(a) and _is_number(b):
         raise TypeError(f"ops.where got two numbers, {a} and {b}, and no dtype; make one of them ops.full_like(u, {a})")
     return _apply("where", condition, a, b)
 
 
-def clamp(u: Value, low: float, high: float) -> Value:
-    """u, held between two numbers; the gradient passes where low <= u <= high."""
+def clamp(u: Value, low: Value, high: Value) -> Value:
+    """u, held between two values; where low > high, it is high, and NaN where any of the three is NaN.
+
+    The gradient passes to u where low <= u <= high, and elsewhere to the bound that is taken, where that is a tensor.
+    """
     return _apply("clamp", u, low, high)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .spikegen._inputs import given, whole
+
 if TYPE_CHECKING:
     from matplotlib.animation import ArtistAnimation
     from matplotlib.artist import Artist
@@ -29,6 +31,10 @@ def raster(data: Tensor, ax: "Axes", **kwargs: Any) -> "PathCollection":
     Returns:
         the dots.
 
+    Raises:
+        TypeError: for data that are no numbers.
+        ValueError: for data without a step or a neuron.
+
         >>> import matplotlib.figure, torch, spikeloom as snn
         >>> ax = matplotlib.figure.Figure().add_subplot()
         >>> dots = snn.spikeplot.raster(torch.eye(3), ax, s=5, c="black")
@@ -36,7 +42,8 @@ def raster(data: Tensor, ax: "Axes", **kwargs: Any) -> "PathCollection":
         [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
     """
     _matplotlib()
-    steps, neurons = np.nonzero(_numbers(data).reshape(len(data), -1))
+    spikes = _numbers(data, "raster", "spikes [T], [T, N] or [T, *N]")
+    steps, neurons = np.nonzero(spikes.reshape(len(spikes), -1))
     return ax.scatter(steps, neurons, **kwargs)
 
 
@@ -65,9 +72,7 @@ def animator(
         >>> page = anim.to_jshtml()  # for a notebook
     """
     _matplotlib()
-    images = _numbers(data)
-    if images.ndim != 3 or not images.size:
-        raise ValueError(f"animator draws images [T, H, W] and got data of shape {images.shape}; pick one of a batch")
+    images = _numbers(data, "animator", "images [T, H, W]", 3)
     shown = images[: _steps(num_steps, len(images))]
     ax.axis("off")
     camera = Camera(fig)
@@ -117,15 +122,13 @@ def spike_count(
         [6.0, 6.0]
     """
     _matplotlib()
-    spikes = _numbers(data)
-    if spikes.ndim != 2:
-        raise ValueError(f"spike_count draws spikes [T, N] and got data of shape {spikes.shape}; pick one of a batch")
+    spikes = _numbers(data, "spike_count", "spikes [T, N]", 2)
     if len(labels) != spikes.shape[1]:
         raise ValueError(f"there are {len(labels)} labels for {spikes.shape[1]} neurons; give one for each")
-    if interpolate < 1:
+    if whole(interpolate, "interpolate") < 1:
         raise ValueError(f"interpolate is {interpolate}; pass the number of frames per step, 1 or more")
     steps = _steps(num_steps, len(spikes))
-    counts = spikes[:steps].cumsum(0)
+    counts = spikes[:steps].cumsum(0, dtype=np.float64)  # float16 counts to 2048
     _style_counts(ax, labels, steps, float(time_step))
     if not animate:
         _draw_counts(ax, counts[-1])
@@ -174,13 +177,13 @@ def traces(
     _matplotlib()
     from matplotlib import pyplot as plt
 
-    lines = _numbers(data)
-    if lines.ndim != 2:
-        raise ValueError(f"traces draws membranes [T, N] and got data of shape {lines.shape}; pick one of a batch")
+    lines = _numbers(data, "traces", "membranes [T, N]", 2)
+    if len(dim) != 2 or min(whole(size, "a size in dim") for size in dim) < 1:
+        raise ValueError(f"dim is {dim}; pass the rows and the columns of panels, 1 or more each")
     if lines.shape[1] < dim[0] * dim[1]:
         raise IndexError(f"{dim[0]} x {dim[1]} panels are too many for {lines.shape[1]} neurons; pass a smaller dim")
     if spk is not None:
-        fired = _numbers(spk)
+        fired = _numbers(spk, "traces", "spikes [T, N]", 2)
         if fired.shape != lines.shape:
             raise ValueError(f"spk has shape {fired.shape} for membranes of shape {lines.shape}; pass the same")
         lines = lines + spk_height * fired
@@ -283,17 +286,33 @@ def _matplotlib() -> None:
         raise ImportError("spikeplot needs matplotlib; install it with: pip install 'spikeloom[plot]'") from error
 
 
-def _numbers(data: Any) -> Any:
-    """A tensor, on whichever device and with whichever graph, or an array, as an array."""
+def _numbers(data: Any, taker: str, wanted: str, dims: int | None = None) -> Any:
+    """A tensor, on whichever device and with whichever graph, or an array or a list, as an array.
+
+    Args:
+        taker, wanted: for messages: who draws, and what.
+        dims: how many dimensions it must have; None is any.
+    """
     if isinstance(data, Tensor):
-        data = data.detach().cpu()
-        return (data.float() if data.dtype is torch.bfloat16 else data).numpy()
-    return np.asarray(data)
+        data = data.detach().cpu().to_dense()
+        data = data.float() if data.dtype is torch.bfloat16 else data
+    try:
+        array = np.asarray(data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{taker} draws {wanted}; it cannot read a {type(data).__name__} ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{taker} draws {wanted}, real numbers; got a {type(data).__name__} of {array.dtype}")
+    if not array.size or not array.ndim:
+        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pass at least one step")
+    if dims is not None and array.ndim != dims:
+        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pick one of a batch")
+    return array
 
 
 def _steps(asked: int | bool, present: int) -> int:
-    if not asked:
+    steps = given(asked)
+    if steps is None:
         return present
-    if asked > present:
-        raise ValueError(f"num_steps is {asked}, and the data has {present}; pass at most as many")
-    return int(asked)
+    if steps > present:
+        raise ValueError(f"num_steps is {steps}, and the data has {present}; pass at most as many")
+    return steps

@@ -24,11 +24,15 @@ Source of the method: Neftci, Mostafa and Zenke, "Surrogate gradient learning in
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 import torch
 
 from . import ops
+from ._torch import transforms_active
+from .fixed import fixed
 
 
 class _Fire(torch.autograd.Function):
@@ -66,10 +70,18 @@ class _FireInTransforms(torch.autograd.Function):
 class Spike:
     """A spike function from its derivative: ``derivative(u, **constants)``.
 
+    It does not change: for other constants make another one. What the formula reads from its module is fixed when the
+    first spike function is made of it.
+
     Args:
         name: what the repr shows.
-        derivative: dH/du in the vocabulary of `spikeloom.ops`; a module-level function, so that it pickles.
+        derivative: dH/du in the vocabulary of `spikeloom.ops`; a module-level function, so that it pickles. One that is
+            no function, but a method or another callable object, runs through the plain loop, and so does the spike
+            function of a subclass.
         constants: the numbers that the formula takes, by name.
+
+    Raises:
+        AttributeError: if one of the three is assigned later; TypeError, if a constant is.
 
     Shapes:
         u [*S] to spikes [*S] of the same dtype and device.
@@ -87,21 +99,37 @@ class Spike:
         tensor([1.0000, 0.6667])
     """
 
-    traceable = True
+    name: str
+    derivative: Callable[..., Any]
+    constants: Mapping[str, Any]
+    _formula: Callable[..., Any]
 
     def __init__(self, name: str, derivative: Callable[..., Any], constants: Mapping[str, float] | None = None):
-        self.name, self.derivative = name, derivative
-        self.constants = {key: _number(value) for key, value in (constants or {}).items()}
+        told = {key: _number(value) for key, value in (constants or {}).items()}
+        self.__setstate__({"name": name, "derivative": derivative, "constants": told})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("name", "derivative", "constants"):
+            raise AttributeError(f"{self!r} cannot get another {name}; make another spike function and assign that")
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name != "_formula"}
+        return kept | {"constants": dict(self.constants)}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        formula, constants = fixed(state["derivative"]), MappingProxyType(state["constants"])
+        self.__dict__.update(state, constants=constants, _formula=formula)
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
         """Spikes of u: 1 where u > 0, else 0."""
-        fire = _FireInTransforms if torch._C._are_functorch_transforms_active() else _Fire
+        fire = _FireInTransforms if transforms_active() else _Fire
         spk: torch.Tensor = fire.apply(u, self)
         return spk
 
     def slope_at(self, u: ops.Value) -> ops.Value:
         """dH/du at u, on tensors and on symbols."""
-        return self.derivative(u, **self.constants)
+        return self._formula(u, **self.constants)
 
     def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """The gradient for u, given the gradient for the spikes."""
@@ -109,7 +137,8 @@ class Spike:
         return result
 
     def _identity(self) -> tuple[Any, ...]:
-        return (type(self), self.name, self.derivative, *sorted(self.constants.items()))
+        signed = ((key, value, str(value).startswith("-")) for key, value in self.constants.items())  # -0.0 == 0.0
+        return (type(self), self.name, self.derivative, *sorted(signed))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Spike) and self._identity() == other._identity()
@@ -129,13 +158,9 @@ def _number(constant: Any) -> Any:
 class _RandomSpike(Spike):
     """Its derivative draws random numbers in every backward, so no kernel can be made of it."""
 
-    traceable = False
-
 
 class _CustomSpike(Spike):
     """The user's own rule ``f(input, grad, spikes)``, kept as it is."""
-
-    traceable = False
 
     def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.derivative(u, grad, ops.heaviside(u))
@@ -362,4 +387,9 @@ def as_spike(spike_grad: Callable[..., torch.Tensor]) -> Spike | None:
     """The traceable `Spike` behind a layer's `spike_grad`, or None if it can only be called."""
     if isinstance(spike_grad, _Function) and spike_grad is not CustomSurrogate:
         spike_grad = spike_grad.factory()
-    return spike_grad if isinstance(spike_grad, Spike) and spike_grad.traceable else None
+    return spike_grad if type(spike_grad) is Spike and _is_function(spike_grad.derivative) else None
+
+
+def _is_function(derivative: Callable[..., Any]) -> bool:
+    """Whether what it computes follows from its arguments, once it is `fixed`."""
+    return type(derivative.func if type(derivative) is partial else derivative) is FunctionType

@@ -1,5 +1,6 @@
 """What is written by hand around every network: reset and detach, a seed, a summary, a validation split."""
 
+import numbers
 import random
 import secrets
 from typing import Any
@@ -13,6 +14,7 @@ from .network import Summary as Summary
 from .network import recomputing as recomputing
 from .network import summary as summary
 from .scan import arena, graphed, heap
+from .spikegen._inputs import whole
 
 
 def reset(net: nn.Module) -> None:
@@ -136,7 +138,8 @@ def data_subset(dataset: Any, subset: float, idx: int = 0) -> Any:
 
     Raises:
         AttributeError: for a dataset without `.data` and `.targets`.
-        ValueError: for a part in which there is nothing. The dataset is then as it was.
+        TypeError: for a subset or an idx that is no number.
+        ValueError: for a subset that is not whole, or a part in which there is nothing. The dataset is then as it was.
 
         >>> from types import SimpleNamespace
         >>> import torch, spikeloom as snn
@@ -145,9 +148,12 @@ def data_subset(dataset: Any, subset: float, idx: int = 0) -> Any:
         tensor([3, 4, 5])
     """
     data, targets = _data_of(dataset)
-    if subset <= 1:
+    if _number(subset, "subset") <= 1:
         return dataset
-    size = len(data) // subset
+    if subset % 1:
+        raise ValueError(f"subset is {subset}; pass a whole number of parts")
+    size = len(data) // int(subset)
+    idx = whole(idx, "idx", least=None)
     part = slice(idx * size, (idx + 1) * size)
     if idx < 0 or not len(data[part]):
         raise ValueError(f"part {idx} of {len(data)} entries in {subset} parts is empty; give a smaller subset or idx")
@@ -171,7 +177,8 @@ def valid_split(ds_train: Any, ds_val: Any, split: float, seed: int = 0) -> tupl
 
     Raises:
         AttributeError: for a `ds_train` without `.data` and `.targets`.
-        ValueError: for a split that is no share.
+        TypeError: for a split that is no number, or a seed that is not whole.
+        ValueError: for a split that is no share, or a negative seed.
 
         >>> from types import SimpleNamespace
         >>> import torch, spikeloom as snn
@@ -181,10 +188,10 @@ def valid_split(ds_train: Any, ds_val: Any, split: float, seed: int = 0) -> tupl
         (7, tensor([6, 7, 8]))
     """
     data, targets = _data_of(ds_train)
-    if not 0 <= split <= 1:
+    if not 0 <= _number(split, "split") <= 1:
         raise ValueError(f"split is {split}; pass the share to validate on, from 0 to 1")
     total = len(data)
-    kept = np.random.default_rng(seed).choice(total, total - int(split * total), replace=False)
+    kept = np.random.default_rng(whole(seed, "seed")).choice(total, total - int(split * total), replace=False)
     held = np.setdiff1d(np.arange(total), kept)
     ds_train.data, ds_train.targets = _taken(data, kept), _taken(targets, kept)
     ds_val.data, ds_val.targets = _taken(data, held), _taken(targets, held)
@@ -197,7 +204,18 @@ def _data_of(dataset: Any) -> tuple[Any, Any]:
             f"the {type(dataset).__name__} has no .data and .targets; for other datasets use torch.utils.data.Subset "
             "or torch.utils.data.random_split"
         )
-    return dataset.data, dataset.targets
+    data, targets = dataset.data, dataset.targets
+    if len(data) != len(targets):
+        raise ValueError(
+            f"the {type(dataset).__name__} has {len(data)} entries in .data and {len(targets)} in .targets"
+        )
+    return data, targets
+
+
+def _number(value: Any, name: str) -> Any:
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; pass a number")
+    return value
 
 
 def _taken(values: Any, rows: Any) -> Any:

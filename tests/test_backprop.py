@@ -285,7 +285,9 @@ REFUSED = {
     "True steps": (batches(False), {"time_var": False, "num_steps": True}, "pass the number of steps"),
     "negative steps": (batches(False), {"time_var": False, "num_steps": -1}, "pass the number of steps"),
     "K above num_steps": (batches(False), {"time_var": False, "num_steps": T, "K": T + 1}, "at most as many"),
-    **{f"K={K}": (batches(True), {"K": K}, f"K is {K}") for K in (0, -1, 1.5)},
+    "half a step": (batches(False), {"time_var": False, "num_steps": 2.5}, "num_steps is 2.5"),
+    "steps in words": (batches(False), {"time_var": False, "num_steps": "two"}, "num_steps is 'two'"),
+    **{f"K={K}": (batches(True), {"K": K}, f"K is {K!r}") for K in (0, -1, 1.5, "1", True)},
 }
 
 
@@ -296,3 +298,26 @@ def test_what_cannot_be_trained_on_is_told_in_a_sentence_and_changes_no_weight(n
     with pytest.raises(ValueError, match=told):
         trained(data, train=backprop.TBPTT if "K" in options else backprop.BPTT, net=net, **options)
     assert torch.equal(net[0].weight, network()[0].weight)
+
+
+@pytest.mark.parametrize("options", [{}, {"time_var": False, "num_steps": 4}], ids=["sequence", "static"])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64], ids=str)
+def test_spikes_as_integers_train_as_floats_do(dtype, options):
+    data = (torch.rand(5, 3, 2, generator=torch.Generator().manual_seed(0)) < 0.5).to(dtype)
+    data = data[0] if options else data
+    losses = []
+    for x in (data, data.float()):
+        net = nn.Sequential(snn.Leaky(beta=0.9, init_hidden=True, learn_beta=True, output=True))
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        criterion = snn.functional.mse_membrane_loss()
+        losses.append(backprop.BPTT(net, [(x, torch.tensor([0, 1, 0]))], optimizer, criterion, **options))
+    assert torch.equal(*losses)
+
+
+def test_what_is_no_network_or_no_criterion_is_refused_in_a_sentence():
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with pytest.raises(TypeError, match="net is a list"):
+        backprop.BPTT([net], batches(True), optimizer, snn.functional.ce_rate_loss())
+    with pytest.raises(TypeError, match="criterion is a str"):
+        backprop.BPTT(net, batches(True), optimizer, "ce_rate_loss")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
+import torch
 
 import spikeloom as snn
 
@@ -20,7 +21,9 @@ PACKAGE = ROOT / "spikeloom"
 
 # The architecture: a file imports only what stands above it. Within a folder any order will do that has no cycle.
 ORDER = (
+    "_torch.py",
     "scoped.py",
+    "fixed.py",
     "ops.py",
     "surrogate.py",
     "cells/",
@@ -28,6 +31,8 @@ ORDER = (
     "neurons/",
     "linear/",
     "layers/",
+    "_neurons/",
+    "_layers/",
     "network/",
     "spikegen/",
     "functional/",
@@ -136,6 +141,52 @@ def test_file_says_what_it_is_and_leaves_nothing_to_do(path: Path):
     assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{named(path)} has no docstring"
     left = re.findall(r"\bT[O]DO\b|\bFIX[M]E\b", text)
     assert not left, f"{named(path)} holds {left}"
+
+
+OFFERED_TO_SUBCLASSES = {
+    *("_parameters", "_buffers", "_modules"),  # where nn.Module holds what is assigned to it
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl"),
+    *("_apply", "_load_from_state_dict", "_save_to_state_dict", "_replicate_for_data_parallel"),  # overridden
+    "_conv_forward",  # what nn.Conv2d's forward calls, so that a subclass can pass another weight
+    "_version",  # of a tensor, as the documentation of autograd describes it
+}
+"""Private names of torch that any file may use."""
+
+OUTSIDE_OF_CLASSES = {"_is_replica", "_orig_mod", "_dynamo_marked_constant"}
+"""Attributes that torch sets on objects, which `hasattr` of a class cannot find."""
+
+
+def private_names(node: ast.AST) -> set[str]:
+    """The private names in an import, an attribute, or a string that names an attribute of torch's."""
+    names: list[str] = []
+    if isinstance(node, ast.Import):
+        names = [part for alias in node.names for part in alias.name.split(".")]
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+    elif isinstance(node, ast.Attribute):
+        names = [node.attr]
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        known = OUTSIDE_OF_CLASSES | {*dir(torch.nn.Module()), *dir(torch.Tensor), *dir(torch._C)}
+        names = [node.value] if node.value in known else []
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def defined_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+
+
+OWN = {name for path in SOURCES for name in defined_names(ast.parse(path.read_text()))}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if named(p) != "_torch.py"], ids=named)
+def test_private_names_of_torch_stand_in_one_file(path: Path):
+    found = {name for node in ast.walk(ast.parse(path.read_text())) for name in private_names(node)}
+    foreign = sorted(found - OWN - OFFERED_TO_SUBCLASSES)
+    assert not foreign, f"{named(path)} uses {foreign}: give them a public name in spikeloom/_torch.py"
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if place(p) not in COMMAND_LINE], ids=named)

@@ -104,7 +104,8 @@ def test_on_symbols_words_of_several_arguments_record_themselves():
     assert ops.maximum(1.0, mem).op == "maximum"
     assert ops.clamp(x, 0, 1).op == "clamp"
     assert ops.where(x > 0, x, 0.0).op == "where"
-    assert (ops.full_like(x, 2).op, ops.full_like(x, 2).value) == ("const", 2.0)
+    full = ops.full_like(x, 2)
+    assert (full.op, full.args[0].value, full.varying) == ("full", 2.0, True)
 
 
 def test_a_cell_in_the_whole_vocabulary_traces():

@@ -236,6 +236,13 @@ REFUSED = {
     "too many steps": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, T + 1), "the data has 20"),
     "no frames": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, interpolate=0), "interpolate is 0"),
     "traces of a batch": (lambda fig, ax: spikeplot.traces(torch.rand(5, 2, 9)), r"\(5, 2, 9\)"),
+    "a raster of no steps": (lambda fig, ax: spikeplot.raster(torch.zeros(0, 3), ax), r"raster draws .*\(0, 3\)"),
+    "a raster of no neurons": (lambda fig, ax: spikeplot.raster(torch.zeros(3, 0), ax), r"raster draws .*\(3, 0\)"),
+    "a raster of a number": (lambda fig, ax: spikeplot.raster(torch.tensor(1.0), ax), r"raster draws .*\(\)"),
+    "a count of no steps": (lambda fig, ax: spikeplot.spike_count(torch.zeros(0, 6), fig, ax, LABELS), r"\(0, 6\)"),
+    "traces of no steps": (lambda fig, ax: spikeplot.traces(torch.zeros(0, 9)), r"\(0, 9\)"),
+    "no panels": (lambda fig, ax: spikeplot.traces(torch.rand(5, 9), dim=(0, 3)), "dim is|size in dim"),
+    "negative steps": (lambda fig, ax: spikeplot.animator(torch.rand(5, 4, 4), fig, ax, -2), "num_steps is -2"),
     "other spikes": (lambda fig, ax: spikeplot.traces(torch.rand(5, 9), torch.rand(5, 8)), r"\(5, 8\)"),
 }
 
@@ -245,6 +252,30 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence(name):
     call, told = REFUSED[name]
     with pytest.raises(ValueError, match=told):
         call(*canvas())
+
+
+MISTYPED = {
+    "words": (lambda fig, ax: spikeplot.raster(["a", "b"], ax), "raster draws spikes .*real numbers"),
+    "a list of unequal rows": (lambda fig, ax: spikeplot.raster([[1, 0], [1]], ax), "cannot read a list"),
+    "complex numbers": (lambda fig, ax: spikeplot.raster(torch.zeros(3, 2).cfloat(), ax), "complex64"),
+    "half a step": (lambda fig, ax: spikeplot.animator(torch.rand(5, 4, 4), fig, ax, 2.5), "num_steps is 2.5"),
+    "frames": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, interpolate=1.5), "interpolate is 1.5"),
+    "panels": (lambda fig, ax: spikeplot.traces(torch.rand(5, 9), dim=(1.5, 2)), "size in dim is 1.5"),
+}
+
+
+@pytest.mark.parametrize("name", MISTYPED)
+def test_what_is_of_another_type_is_refused_in_a_sentence(name):
+    call, told = MISTYPED[name]
+    with pytest.raises(TypeError, match=told):
+        call(*canvas())
+    assert not plt.get_fignums()
+
+
+def test_a_count_in_half_precision_goes_beyond_2048():
+    _, ax = canvas()
+    spikeplot.spike_count(torch.ones(3000, 1).half(), ax.figure, ax, ["one"], gridshader=False)
+    assert ax.lines[0].get_xdata().tolist() == [3000.0]
 
 
 def test_more_panels_than_neurons_leave_no_figure():

@@ -117,6 +117,40 @@ def test_a_split_that_is_no_share_is_refused_and_nothing_changes(split):
     assert len(digits.data) == 10
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "told"),
+    [
+        (lambda ds: utils.data_subset(ds, 2.5), ValueError, "subset is 2.5; pass a whole number"),
+        (lambda ds: utils.data_subset(ds, float("nan")), ValueError, "subset is nan"),
+        (lambda ds: utils.data_subset(ds, "2"), TypeError, "subset is '2'; pass a number"),
+        (lambda ds: utils.data_subset(ds, None), TypeError, "subset is None"),
+        (lambda ds: utils.data_subset(ds, 2, 0.5), TypeError, "idx is 0.5"),
+        (lambda ds: utils.valid_split(ds, SimpleNamespace(), "half"), TypeError, "split is 'half'"),
+        (lambda ds: utils.valid_split(ds, SimpleNamespace(), float("nan")), ValueError, "split is nan"),
+        (lambda ds: utils.valid_split(ds, SimpleNamespace(), 0.5, seed=-1), ValueError, "seed is -1"),
+        (lambda ds: utils.valid_split(ds, SimpleNamespace(), 0.5, seed=0.5), TypeError, "seed is 0.5"),
+        (lambda ds: utils.reset([ds]), TypeError, "pass a network"),
+        (lambda ds: utils.detach(None), TypeError, "pass a network"),
+    ],
+)
+def test_what_is_of_another_type_is_refused_in_a_sentence_and_nothing_changes(call, error, told):
+    digits = dataset("tensors")
+    with pytest.raises(error, match=told):
+        call(digits)
+    assert len(digits.data) == len(digits.targets) == 10
+
+
+def test_a_dataset_with_fewer_targets_than_entries_is_refused():
+    lame = SimpleNamespace(data=torch.arange(10), targets=torch.arange(9))
+    for part in (lambda: utils.data_subset(lame, 2), lambda: utils.valid_split(lame, lame, 0.5)):
+        with pytest.raises(ValueError, match=r"10 entries in \.data and 9 in \.targets"):
+            part()
+
+
+def test_a_whole_number_of_parts_may_be_a_float():
+    assert len(utils.data_subset(dataset("tensors"), 5.0).data) == 2
+
+
 def test_a_dataset_of_another_kind_is_told_what_to_do_instead():
     other = TensorDataset(torch.arange(3))
     for part in (lambda: utils.data_subset(other, 2), lambda: utils.valid_split(other, other, 0.5)):

@@ -1,30 +1,56 @@
 """Class labels, what is wanted of each output neuron by them, and several neurons for one class."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ._steps import insist
 
+Labels = Tensor | np.ndarray | Sequence[int]
+"""Class labels, in any dtype that holds whole numbers."""
 
-def labels_of(targets: Tensor, shape: tuple[int, ...], owner: str) -> Tensor:
-    """Class labels as int64; they may come in any dtype that holds whole numbers."""
+IGNORED = -100
+"""The label of samples that are left out, as in torch.nn.CrossEntropyLoss."""
+
+
+def as_tensor(targets: Any, like: Tensor, owner: str) -> Tensor:
+    """Targets that come as an array or a list, as a tensor on the device of another."""
+    if isinstance(targets, Tensor):
+        return targets
+    try:
+        read: Tensor = torch.as_tensor(np.array(targets), device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{owner} got targets of type {type(targets).__name__}; pass a tensor, a NumPy array or a list of numbers"
+        ) from error
+    return read
+
+
+def labels_of(targets: Any, shape: tuple[int, ...], classes: int, like: Tensor, owner: str) -> Tensor:
+    """Class labels as int64, each 0 to classes - 1, or `IGNORED`."""
+    targets = as_tensor(targets, like, owner)
     if targets.shape != shape:
         raise ValueError(f"{owner} got targets of the shape {list(targets.shape)}; pass class labels, {list(shape)}")
+    if targets.is_complex():
+        raise ValueError(f"{owner} got targets of {targets.dtype}; pass class labels")
     labels = targets.long()
     if targets.is_floating_point():
         insist(labels == targets, f"{owner} got targets that are not whole numbers; pass class labels")
+    _check_range(labels, classes, owner)
     return labels
 
 
-def check_range(labels: Tensor, classes: int, owner: str) -> None:
+def _check_range(labels: Tensor, classes: int, owner: str) -> None:
     """Raise where a label names no class. On a GPU that would wait for it: there the lookup itself asserts."""
     if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
-        for label in map(int, labels.aminmax()):
+        for label in map(int, labels.masked_fill(labels == IGNORED, 0).aminmax()):
             if not 0 <= label < classes:
                 raise IndexError(
-                    f"{owner} got the target {label}; pass labels of its {classes} classes, 0 to {classes - 1}"
+                    f"{owner} got the target {label}; pass labels of its {classes} classes, 0 to {classes - 1}, or "
+                    f"{IGNORED} for a sample to leave out"
                 )
 
 

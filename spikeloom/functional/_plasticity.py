@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.grad import conv1d_weight, conv2d_weight
 
+from .._torch import padding_of
+
 Synapse = nn.Linear | nn.Conv1d | nn.Conv2d
 Trace = float | Tensor | None
 OfWeight = Callable[[Tensor], Any]
@@ -28,7 +30,7 @@ def arriving(synapse: Synapse, in_spike: Tensor) -> Tensor:
         return spikes
     mode = "constant" if synapse.padding_mode == "zeros" else synapse.padding_mode
     lead = spikes.shape[: -FEATURES[type(synapse)]]
-    padded = pad(spikes.flatten(0, len(lead) - 1) if lead else spikes, synapse._reversed_padding_repeated_twice, mode)
+    padded = pad(spikes.flatten(0, len(lead) - 1) if lead else spikes, padding_of(synapse), mode)
     return padded.unflatten(0, lead) if lead else padded
 
 

@@ -47,6 +47,11 @@ def read(
 
     Half precision is computed in float32, so that counts over 2048 are exact and squares do not overflow.
     """
+    if not isinstance(x, Tensor) or x.is_complex():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"{owner} got {name} of type {kind}; pass a tensor of real numbers, {axes}; of a list, stack it"
+        )
     fits = x.dim() == 3 or (x.dim() > 3 and "*" in axes)
     if not fits or not len(x):
         raise ValueError(f"{owner} got {name} of the shape {list(x.shape)}; pass {axes}, time first, at least one step")

@@ -3,14 +3,14 @@
 import numpy as np
 from torch import Tensor
 
-from ._classes import check_population, labels_of, pooled
+from ._classes import IGNORED, Labels, check_population, labels_of, pooled
 from ._firing import spike_times
 from ._steps import Lengths, read
 
 
 def accuracy_rate(
     spk_out: Tensor,
-    targets: Tensor,
+    targets: Labels,
     population_code: bool = False,
     num_classes: int = False,
     *,
@@ -21,17 +21,19 @@ def accuracy_rate(
 
     Args:
         spk_out: spikes, [T, B, C].
-        targets: class labels, [B].
+        targets: class labels, [B]: a tensor, an array or a list; -100 leaves a sample out.
         population_code: if True, each class has several neurons, side by side, whose spikes are added.
         num_classes: C, needed with population_code.
         mask: [T, B], True where a step counts, for sequences of different lengths.
         lengths: [B], how many steps of each sample count, instead of a mask.
 
     Returns:
-        A number between 0 and 1.
+        A number between 0 and 1; NaN if no sample is left.
 
     Raises:
+        TypeError: for spikes or labels that are no numbers.
         ValueError: for options or shapes that do not fit.
+        IndexError: for a label that is no class.
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -45,11 +47,11 @@ def accuracy_rate(
     counts = steps.sum(spk)
     if population_code:
         counts = pooled(counts, num_classes, "accuracy_rate")
-    return _share(counts.argmax(1), targets, "accuracy_rate")
+    return _share(counts.argmax(1), counts.shape[1], targets, "accuracy_rate")
 
 
 def accuracy_temporal(
-    spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+    spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
 ) -> np.float64:
     """The share of samples for which the neuron of the right class fires first; of equal ones the first counts.
 
@@ -57,15 +59,17 @@ def accuracy_temporal(
 
     Args:
         spk_out: spikes, [T, B, C].
-        targets: class labels, [B].
+        targets: class labels, [B]: a tensor, an array or a list; -100 leaves a sample out.
         mask: [T, B], True where a step counts, for sequences of different lengths.
         lengths: [B], how many steps of each sample count, instead of a mask.
 
     Returns:
-        A number between 0 and 1.
+        A number between 0 and 1; NaN if no sample is left.
 
     Raises:
+        TypeError: for spikes or labels that are no numbers.
         ValueError: for shapes that do not fit.
+        IndexError: for a label that is no class.
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -76,9 +80,11 @@ def accuracy_temporal(
     """
     spk, steps = read(spk_out, "accuracy_temporal", "spk_out", mask, lengths)
     (times,) = spike_times(spk, steps)
-    return _share(times.argmin(1), targets, "accuracy_temporal")
+    return _share(times.argmin(1), times.shape[1], targets, "accuracy_temporal")
 
 
-def _share(predicted: Tensor, targets: Tensor, owner: str) -> np.float64:
-    right = predicted == labels_of(targets, tuple(predicted.shape), owner)
-    return np.float64(right.cpu().numpy().mean())
+def _share(predicted: Tensor, classes: int, targets: Labels, owner: str) -> np.float64:
+    predicted = predicted.cpu()
+    labels = labels_of(targets, tuple(predicted.shape), classes, predicted, owner).cpu()
+    right = (predicted == labels)[labels != IGNORED].numpy()
+    return np.float64(right.mean() if right.size else np.nan)

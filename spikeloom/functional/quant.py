@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import transforms_active
+
 Search = Callable[[Tensor], Tensor]
 """The nearest level of each value."""
 
@@ -107,7 +109,7 @@ class Quantiser:
         search = self._searches.get(kind)
         if search is None:
             search = self._searches[kind] = self._search(*kind)
-        if not x.requires_grad and not torch._C._are_functorch_transforms_active():
+        if not x.requires_grad and not transforms_active():
             return search(x)
         nearest: Tensor = _StraightThrough.apply(x, search)
         return nearest

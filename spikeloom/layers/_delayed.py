@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..neurons._graph import Passage, carried
 from ..neurons._misplaced import refuse_misplaced, restarted, usable
-from ..neurons._state import checked_input, checked_value, detached, fresh_state, moved
+from ..neurons._state import checked_input, checked_value, deep_copied, detached, moved, state_for
 from ._over_time import OverTime
 from ._reading import lags_of
 
@@ -87,6 +87,8 @@ class Delayed(OverTime):
         """[T, *S] -> [T, *R], going on from the inputs of the last steps."""
         x = checked_input(x, self._label)
         self._admit(x)
+        if not len(x):  # nothing passes, in the shape that a step would have
+            return self._read(x.new_zeros(self.max_delay + 1, *x.shape[1:]))[:0]
         past = self._present(x)
         series, steps = torch.cat((past, x)), len(x)
         out = self._read(series)
@@ -108,7 +110,7 @@ class Delayed(OverTime):
         """The last inputs, [max_delay, *S], in the dtype of x; zeros where there were none of this shape."""
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
         refuse_misplaced(self, [self.past])
-        past = fresh_state(self.past, like, x.dtype, self._label, "past")
+        past = state_for(like, x.dtype, self, "past", self.past, kept=True)
         freed = self._passage is not None and self._passage.done and past.requires_grad
         return carried(past, self._label(), "past") if freed else past
 
@@ -132,6 +134,8 @@ class Delayed(OverTime):
         replica = super()._replicate_for_data_parallel()  # which sees another part of the batch
         replica.past, replica._passage = self.past.new_zeros(0), None
         return replica
+
+    __deepcopy__ = deep_copied
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "past": usable(self.past).detach(), "_passage": None}

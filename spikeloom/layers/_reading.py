@@ -21,9 +21,9 @@ def lags_of(delay: Tensor, max_delay: int) -> Tensor:
 
 
 def slope(grads: Tensor, delay: Tensor, sigma: float) -> Tensor:
-    """The gradient of a delay.
+    """The gradient of a delay, at the bound where it is beyond one.
 
-    Beyond the bounds, and on them, only a gradient passes whose descent leads back.
+    It is linear in `grads`: the gradients of single steps add up to that of a sequence.
 
     Args:
         grads: [*D, max_delay + 1], the gradient of the share that each lag has in what is read, the longest lag first.
@@ -35,9 +35,7 @@ def slope(grads: Tensor, delay: Tensor, sigma: float) -> Tensor:
     held = delay.clamp(0, max_delay).unsqueeze(-1)
     shares = torch.softmax(-((lags - held) ** 2) / (2 * sigma**2), -1)
     centre = (shares * lags).sum(-1, keepdim=True)
-    grad = (grads * shares * (lags - centre)).sum(-1) / sigma**2
-    outward = ((delay <= 0) & (grad > 0)) | ((delay >= max_delay) & (grad < 0))
-    return grad.masked_fill(outward, 0.0)
+    return (grads * shares * (lags - centre)).sum(-1) / sigma**2
 
 
 class Shifted(torch.autograd.Function):

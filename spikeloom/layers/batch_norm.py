@@ -37,6 +37,8 @@ class _BatchNormTT(OverTime, nn.ModuleList):
                 f"{self._label()} has {len(self)} norms, one per time step, and was called for step {last}; make it "
                 "with more time_steps, or call spikeloom.utils.reset(net) before each sequence"
             )
+        if not len(x):
+            return x
         out = torch.stack([self[first + t](x_t) for t, x_t in enumerate(x.unbind(0))])
         self.step = last
         return out

@@ -31,7 +31,8 @@ class SynapticDelay(Delayed):
         delay: what the delays start from, in steps: a number or a tensor, within 0 to max_delay. None draws each
             evenly from there.
         learn_delay: if True, `delay` is an nn.Parameter. Where an optimizer takes it out of 0 to max_delay it acts as
-            the bound, and only a gradient that leads back gets through. `lags` are the delays in force.
+            the bound, with the gradient at the bound; ``layer.delay.data.clamp_(0, layer.max_delay)`` after an update
+            keeps it from going further. `lags` are the delays in force.
         sigma: width of the window, in steps; None is max_delay / 4, at least 0.5.
 
     Shapes:

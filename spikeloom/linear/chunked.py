@@ -82,7 +82,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *places = ctx.saved_tensors if ctx.windows is None else saved_by(ctx)
+        x, weight, *places = ctx.saved_tensors if ctx.windows is None else saved_by(ctx, grad)
         wanted = ctx.needs_input_grad[:3]
 
         def gradients(rows: slice) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import padding_of
 from ..scan import convolution as kernels
 from ..scan import sparse
 from ..scan.emit_pooling import Windows
@@ -61,7 +62,7 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     def _frame(self) -> tuple[int, ...]:
         """How many rows of padding are on the left, the right, above and below."""
         if isinstance(self.padding, str):
-            return tuple(self._reversed_padding_repeated_twice)
+            return padding_of(self)
         top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
         return left, left, top, top
 
@@ -141,7 +142,7 @@ class _SpikeConvolution(torch.autograd.Function):
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *places = saved_by(ctx)
+        x, weight, *places = saved_by(ctx, grad)
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
         total = kernels.over_pixels(grad)  # pooling spreads each gradient over a window: the sum is the same

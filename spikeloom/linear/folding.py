@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
+from .._torch import any_global_hook
 from .convolution import SpikeConv2d
 from .pooling import WITH_CONVOLUTION, Pool, SpikeAvgPool2d, SpikeMaxPool2d
 from .skipping import SkipsZeros, goes_with, kernels_can, seen_as_one
@@ -63,7 +63,7 @@ def _product(layer: SkipsZeros, behind: deque[nn.Module], x: Any) -> Any:
     """What a layer computes, with those behind it that run as parts of it and are taken off."""
     norm = _norm(layer, behind, x)
     pool = _pool(layer, islice(behind, norm is not None, None), x)
-    if _has_any_global_hook():  # which is to see all layers; that of `explain` is to see what else would be done
+    if any_global_hook():  # which is to see all layers; that of `explain` is to see what else would be done
         if pool is not None and seen_as_one(SpikeConv2d.pools_with, layer, x, pool):
             pool.__dict__["told"] = WITH_CONVOLUTION
         return layer(x)

@@ -96,5 +96,5 @@ class _Pooling(torch.autograd.Function):
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (places,) = saved_by(ctx)
+        (places,) = saved_by(ctx, grad)
         return kernels.pooled_gradient(grad, places, ctx.shape, ctx.windows, ctx.channels_last), None

@@ -89,6 +89,7 @@ def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
     """Whether kernels can read these, and what they compute may be recorded as one operation."""
     return (
         type(x) is Tensor
+        and x.numel() > 0
         and x.layout is torch.strided
         and not x.is_neg()  # see `scan.kernels.plain`
         and x.device.type == "cpu"
@@ -103,7 +104,7 @@ def kernels_can(x: Any, weight: Tensor | None = None) -> bool:
 
 def goes_with(weight: Tensor, x: Tensor) -> bool:
     """Whether it is a plain tensor like x."""
-    plainly = type(weight) in (nn.Parameter, Tensor) and not weight.is_neg()
+    plainly = type(weight) in (nn.Parameter, Tensor) and not weight.is_neg() and weight.numel() > 0
     return plainly and weight.device == x.device and weight.dtype == x.dtype
 
 

@@ -99,7 +99,7 @@ class _SpikeProduct(torch.autograd.Function):
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *kept = saved_by(ctx)
+        weight, *kept = saved_by(ctx, grad)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         dx = _input_gradient(grad, rows, weight) if wants_x else None
@@ -123,7 +123,7 @@ class _NarrowProduct(torch.autograd.Function):
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = saved_by(ctx)
+        x, weight = saved_by(ctx, grad)
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         dx = None if weight is None else narrow.input_gradient(rows, weight).view(*grad.shape[:-1], -1)
         if x is None:

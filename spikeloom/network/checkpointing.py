@@ -13,9 +13,9 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
+from .._torch import tree_flatten, tree_map_only, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
 from ..scan import heap

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_leaves
 
+from .._torch import tree_leaves
 from ..neurons._sequence import WholeSequence
+from ..neurons._state import on_trial
 from ..neurons._time import Time, current_time
 from .request import Request
 from .running import REPEATED, run
@@ -68,7 +69,7 @@ class Twins:
         drawn = RandomState()
         device = self.request.tensors()[0].device.type
         try:
-            with torch.no_grad(), torch.autocast(device, enabled=False):
+            with torch.no_grad(), on_trial(), torch.autocast(device, enabled=False):
                 self._compare(repeated, drawn)
         finally:
             drawn.restore()

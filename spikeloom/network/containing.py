@@ -10,12 +10,19 @@ from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch.nn.modules import module as _module
+
+from .._torch import (
+    function_modes,
+    function_state,
+    hooks_on_all_modules,
+    pop_function_mode,
+    pop_saved_hooks,
+    saved_hooks,
+    set_function_state,
+)
 
 Result = TypeVar("Result")
 
-_saved: Any = torch._C._autograd
-_torch: Any = torch._C
 DEVICES = ("cpu", "cuda")
 
 
@@ -30,25 +37,25 @@ class Settings:
     """What torch holds for this thread that a run sets for a while: hooks and modes; and hooks on all modules."""
 
     def __init__(self) -> None:
-        self._hooks = _saved._top_saved_tensors_default_hooks(False)
-        self._modes, self._functions = _torch._len_torch_function_stack(), _torch._get_torch_function_state()
+        self._hooks = saved_hooks()
+        self._modes, self._functions = function_modes(), function_state()
         self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
         self._nested = _nested_autocast()
-        self._on_modules = [set(hooks) for hooks in _on_all_modules()]
+        self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
-        while not _same(_saved._top_saved_tensors_default_hooks(False), self._hooks):
-            _saved._pop_saved_tensors_default_hooks()
-        while _torch._len_torch_function_stack() > self._modes:
-            _torch._pop_torch_function_stack()
-        _torch._set_torch_function_state(self._functions)
+        while not _same(saved_hooks(), self._hooks):
+            pop_saved_hooks()
+        while function_modes() > self._modes:
+            pop_function_mode()
+        set_function_state(self._functions)
         torch.set_grad_enabled(self._grad)
         for device, on in zip(DEVICES, self._autocast, strict=True):
             torch.set_autocast_enabled(device, on)
         while _nested_autocast() > self._nested:
             torch.autocast_decrement_nesting()
-        for hooks, before in zip(_on_all_modules(), self._on_modules, strict=True):
+        for hooks, before in zip(hooks_on_all_modules(), self._on_modules, strict=True):
             for key in hooks.keys() - before:
                 if getattr(hooks[key], "__module__", "").startswith("spikeloom."):  # nobody else's
                     hooks.pop(key, None)
@@ -62,10 +69,6 @@ def _nested_autocast() -> int:
     depth = torch.autocast_increment_nesting() - 1
     torch.autocast_decrement_nesting()
     return depth
-
-
-def _on_all_modules() -> tuple[dict[int, Any], dict[int, Any]]:
-    return _module._global_forward_pre_hooks, _module._global_forward_hooks
 
 
 def contained(work: Callable[..., Result], *args: Any) -> Result:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
+from .._torch import tree_leaves, tree_map_only
 from ..cells.firing import Model
 from ..neurons import SpikingNeuron, StateLeaky
 from .containing import undone

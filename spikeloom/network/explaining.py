@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
-from torch.utils._pytree import tree_leaves
 
+from .._torch import tree_leaves
 from ..layers import SEES_TIME
+from ..neurons._state import on_trial
 from ..neurons._time import Time, Visit, current_time
 from .containing import undone
 from .request import Request, read
@@ -132,7 +133,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
         before.lend_buffers()
         hook = register_module_forward_hook(watch)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), on_trial():
                 return unharmed(request, partial(run, request))
         finally:
             hook.remove()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .._torch import without_torch_function
 from .snapshot import torch_random
 
 
@@ -55,8 +56,7 @@ class Following(TorchFunctionMode):
     def aside(self) -> AbstractContextManager[Any]:
         """Within this context nothing is watched: a neuron knows about time, and may draw random numbers."""
         self._random = None
-        context: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
-        return context
+        return without_torch_function()
 
     def give_up(self, why: str) -> None:
         """End the run."""

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from .._torch import TreeSpec, tree_flatten, tree_unflatten
 
 
 class Joined:

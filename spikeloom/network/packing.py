@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
+from .._torch import saved_hooks, saved_hooks_allowed
 from ..neurons._time import Time
 from ..scan import arena, bits
 from ..scan.saved import Quiet
@@ -40,8 +41,7 @@ def spikes_as_bits(time: Time, request: Request) -> AbstractContextManager[Any]:
     """
     if not torch.is_grad_enabled() or not _may_pack(request) or numba_missing():
         return nullcontext()
-    autograd: Any = torch._C._autograd
-    if not autograd._saved_tensors_hooks_is_enabled() or autograd._top_saved_tensors_default_hooks(False) is not None:
+    if not saved_hooks_allowed() or saved_hooks() is not None:
         return nullcontext()
     held = frozenset(_memory(x) for x in request.tensors() if type(x) is Tensor)
     return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(time), held, PLAIN), _recalled)

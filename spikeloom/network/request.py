@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
+from .._torch import tree_leaves, tree_map_only
 from ..layers import SEES_TIME
 from ..linear import PLAIN
 from ..neurons import SpikingNeuron

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from .._torch import graph_task
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
 from ..neurons._time import current_time, time_is
@@ -71,16 +72,20 @@ class _Run:
                 "a parameter or buffer of a neuron was modified in place since the run that is checkpointed, which the "
                 "backward makes again; call backward() before that, as before the step of the optimizer"
             )
-        now = Snapshot(self.layers)
+        now, backward = Snapshot(self.layers), graph_task()
+
+        def restore() -> None:
+            if graph_task() == backward:  # not where Ctrl-C left this context, which Python closes some time later
+                now.restore()
+
         try:
-            self.before.stand_in()
-            for layer in self.layers:
-                restarted(layer)
-            with time_is(None if self.time is None else replace(self.time, visits=dict(self.time.visits))):
-                yield
-            now.restore()
-        except GeneratorExit:  # Ctrl-C left this context, which is closed only now: the network may have gone on
-            raise
-        except BaseException:
-            now.restore()
-            raise
+            try:
+                self.before.stand_in()
+                for layer in self.layers:
+                    restarted(layer)
+                with time_is(None if self.time is None else replace(self.time, visits=dict(self.time.visits))):
+                    yield
+            finally:
+                restore()
+        finally:
+            restore()  # again, for Ctrl-C may have come within the first

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 
+from .._torch import transforms_active, tree_flatten_with_path, tree_unflatten
 from ..neurons._time import Time
 
 
@@ -50,7 +50,7 @@ class _Unfold(torch.autograd.Function):
     def call(x: Tensor, shape: tuple[int, ...]) -> Tensor:
         if not x.requires_grad or not torch.is_grad_enabled():
             return x.view(shape).detach()
-        out: Tensor = x.view(shape) if torch._C._are_functorch_transforms_active() else _Unfold.apply(x, shape)
+        out: Tensor = x.view(shape) if transforms_active() else _Unfold.apply(x, shape)
         return out
 
     @staticmethod
@@ -68,7 +68,7 @@ class _Repeat(torch.autograd.Function):
     def call(x: Tensor, steps: int) -> Tensor:
         if not x.requires_grad or not torch.is_grad_enabled():
             return x.expand(steps, *x.shape).detach()
-        functional = torch._C._are_functorch_transforms_active()
+        functional = transforms_active()
         out: Tensor = x.expand(steps, *x.shape) if functional else _Repeat.apply(x, steps)
         return out
 

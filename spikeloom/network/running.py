@@ -7,8 +7,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from .._torch import is_compiled, tree_map_only
 from ..layers import SEES_TIME
 from ..neurons._time import Time, mark, time_is
 from .containing import contained
@@ -109,7 +109,7 @@ def _not_at_all(request: Request, before: Snapshot) -> Run:
 
 def _compiled(request: Request) -> str:
     """Compiled code shows nothing of what it does."""
-    compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in request.names)
+    compiled = any(map(is_compiled, request.names))
     return "a part of the network is compiled by itself" if compiled else ""
 
 

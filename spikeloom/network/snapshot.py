@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.utils._pytree import tree_leaves
 
+from .._torch import tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._listening import Listener
 

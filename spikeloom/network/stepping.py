@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..neurons._state import on_trial
 from .comparing import Twins
 from .containing import undone
 from .request import read
@@ -26,7 +27,7 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
     def work() -> str:
         request = read(net, (x,), {}, steps)
         twins = Twins(request)
-        with torch.no_grad():
+        with torch.no_grad(), on_trial():
             unharmed(request, lambda now: twins.compare(run(request, now).repeated))
         if before.written():
             return "a layer writes to a buffer in its forward"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers import SEES_TIME
-from .request import Request, read
+from .request import read
 from .unrolling import perform
 
 
@@ -31,7 +31,8 @@ def stream(
     Args:
         net: the network, as for `unroll`. It goes on from the states that it has; `spikeloom.utils.reset` it before.
         chunks: any iterable: a list, a generator, a DataLoader. Each chunk is the input of its steps, [t, B, ...], of
-            any t above zero and one B; a tuple holds the inputs of the forward in order.
+            any t above zero; a tuple holds the inputs of the forward in order. Where B changes, the states that do
+            not broadcast to it start afresh, with a warning.
         steps: as for `unroll`: each chunk is [B, ...] and stays the same for so many steps.
         check: as for `unroll`, at the first chunk.
         checkpoint: as for `unroll`, within each chunk.
@@ -45,8 +46,8 @@ def stream(
         the next one raises an error; go on by a new `stream` over what is left.
 
     Raises:
-        TypeError, ValueError: for what is no network or no chunks, at once; for a chunk without steps or of another
-            batch size, and whatever `unroll` raises, when it is its turn.
+        TypeError, ValueError: for what is no network or no chunks, at once; for a chunk without steps,
+            and whatever `unroll` raises, when it is its turn.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
@@ -75,7 +76,6 @@ class _Stream:
     Args:
         net, steps, check, checkpoint, detach, kwargs: as `stream` got them.
         done: how many chunks were run.
-        batch: B of these.
     """
 
     net: nn.Module
@@ -85,28 +85,19 @@ class _Stream:
     detach: bool
     kwargs: Mapping[str, Any]
     done: int = 0
-    batch: int = 0
 
     def __call__(self, chunk: Any) -> Any:
         try:
             request = read(self.net, chunk if isinstance(chunk, tuple) else (chunk,), self.kwargs, self.steps)
-            self._admit(request)
+            if not request.steps:
+                raise ValueError("the chunk has no steps; pass chunks of one step or more")
             after = partial(_cut, request.names) if self.detach else None
             outputs = perform(request, self.check and not self.done, self.checkpoint, after)
         except Exception as error:
             error.add_note(f"(in chunk {self.done + 1} of the stream)")
             raise
-        self.done, self.batch = self.done + 1, request.batch
+        self.done += 1
         return outputs
-
-    def _admit(self, request: Request) -> None:
-        if not request.steps:
-            raise ValueError("the chunk has no steps; pass chunks of one step or more")
-        if self.done and request.batch != self.batch:
-            raise ValueError(
-                f"the chunk has {request.batch} rows where those before had {self.batch}; the states go on row by row. "
-                "Start a new stream for other sequences"
-            )
 
 
 def _cut(layers: Iterable[nn.Module]) -> None:

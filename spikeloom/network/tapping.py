@@ -6,9 +6,9 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
 from ..neurons._sequence import WholeSequence
@@ -217,9 +217,14 @@ class Tap(Mapping[str, Recording]):
         if not neurons:
             raise ValueError(f"tap found no spiking neurons in {type(net).__name__}")
         self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
-        for path, neuron in neurons.items():
-            recording = self[path]
-            recording._hook = neuron.register_forward_hook(_OfNeuron(recording._log, inputs, graph), with_kwargs=True)
+        try:
+            for path, neuron in neurons.items():
+                recording = self[path]
+                hook = _OfNeuron(recording._log, inputs, graph)
+                recording._hook = neuron.register_forward_hook(hook, with_kwargs=True)
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
 
     def __getitem__(self, path: str) -> Recording:
         return self._recordings[path]

@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.cell import signature_of
 from ..cells.firing import AnyModel, Frame, Model, Whole
+from ..fixed import fixed
 from ..scan.program import program_for
 from ._neuron import DEFAULTS, SpikingNeuron
 from ._registry import Registered
@@ -179,7 +180,7 @@ def charge(equation: Equation | None = None, *, decays: tuple[str, ...] = (), lo
 
 def _decorated(model_of: Callable[[Equation], AnyModel], equation: Equation | None, loop: bool) -> Any:
     def layer_of(function: Equation) -> type[EquationNeuron]:
-        model = model_of(function)
+        model = model_of(function if loop else fixed(function))
         _check_names(function.__name__, model)
         layer = made(function.__qualname__, function.__module__, model)
         layer.__name__ = function.__name__

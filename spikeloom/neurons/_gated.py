@@ -56,7 +56,8 @@ class Gated(SpikingNeuron):
     ) -> tuple[Trajectory, str, list[str]]:
         x = x.to(compute_dtype(x))
         gates = self._of_input(x) if steps is None else self._of_input(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        like_a_state = (gates if steps is None else gates[0]).chunk(self.model.inputs, self.map.axis)[0]
+        row = gates if steps is None else gates[0] if len(gates) else gates.new_empty(gates.shape[1:])
+        like_a_state = row.chunk(self.model.inputs, self.map.axis)[0]
         return super()._scan(gates, steps, like_a_state, given)
 
 

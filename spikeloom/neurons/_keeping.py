@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
-from ._state import broadcast_state, detached, fresh_state, moved
+from ._state import deep_copied, detached, moved, state_for
 from ._time import current_time
 from ._values import Values
 
@@ -25,10 +25,8 @@ class Keeping(Values):
         states, names = [], self._state_names()
         refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
         for name, state in zip(names, given, strict=True):
-            if state is None:
-                state = fresh_state(getattr(self, name), x, dtype, self._label, name, self._starts_at(name))
-            else:
-                state = broadcast_state(state, x, dtype, self._label, name, self._starts_at(name))
+            kept = state is None
+            state = state_for(x, dtype, self, name, getattr(self, name) if kept else state, self._starts_at(name), kept)
             if self._passage is not None and self._passage.done and state.requires_grad:
                 state = carried(state, self._label(), name)
             states.append(state)
@@ -64,6 +62,15 @@ class Keeping(Values):
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
         replica.__dict__["_passage"] = None
         return replica
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """A buffer; but a state stays a state, of which no state_dict knows, and only starts from the tensor."""
+        if name in self._state_names():
+            setattr(self, name, torch.zeros(0) if tensor is None else tensor)
+        else:
+            super().register_buffer(name, tensor, persistent)
+
+    __deepcopy__ = deep_copied
 
     def __getstate__(self) -> dict[str, Any]:
         tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))

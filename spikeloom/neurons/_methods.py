@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from .._torch import tree_map
 from ..cells.firing import Frame, Model
 from ..scan.program import Program
 from ._listening import wants_states

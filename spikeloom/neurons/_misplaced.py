@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import IS_REPLICA, graph_task, is_batched, is_wrapped, level_of, transform_level, unwrapped_if_dead
+
 Layer = Any
 """A layer that keeps states: a `SpikingNeuron` or an `OverTime`, which are built upon this file."""
 
@@ -28,7 +30,7 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] = (), begun: bool = 
     """
     if torch.compiler.is_compiling():
         return
-    task = torch._C._current_graph_task_id()  # -1 outside of a backward
+    task = graph_task()  # -1 outside of a backward
     own = layer.__dict__
     if task != -1 and own.get("_restarted") != task:
         if begun or any(state.numel() for state in states):
@@ -43,21 +45,21 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] = (), begun: bool = 
             f"{layer._label()} keeps a state from within torch.func.vmap, which is over; "
             "call spikeloom.utils.reset(net) before the next run"
         )
-    if "_is_replica" in own:
+    if IS_REPLICA in own:
         own.setdefault("_replicated", []).append("step")
 
 
 def may_be_misplaced(layer: Layer) -> bool:
     """Whether `refuse_misplaced` has to look at what the layer keeps, wrappers apart."""
-    return torch._C._current_graph_task_id() != -1 or "_is_replica" in layer.__dict__
+    return graph_task() != -1 or IS_REPLICA in layer.__dict__
 
 
 def restarted(layer: Layer) -> None:
     """Note that the layer has its states from the present run: it was reset, or given them."""
     if torch.compiler.is_compiling():
         return
-    layer.__dict__["_restarted"] = torch._C._current_graph_task_id()
-    if "_is_replica" in layer.__dict__:
+    layer.__dict__["_restarted"] = graph_task()
+    if IS_REPLICA in layer.__dict__:
         layer.__dict__.setdefault("_replicated", []).append("reset")
     else:
         layer.__dict__["_replicated"] = []
@@ -85,9 +87,8 @@ def usable(state: Tensor) -> Tensor:
 
 def escaped(state: Tensor) -> bool:
     """Whether a state is a wrapper that is left of a torch.func.vmap that is over."""
-    functorch = torch._C._functorch
-    if torch.compiler.is_compiling() or not functorch.is_functorch_wrapped_tensor(state):
+    if torch.compiler.is_compiling() or not is_wrapped(state):
         return False
-    inner = functorch.unwrap_if_dead(state)  # what torch.func.grad leaves is used as what it wraps
-    now = functorch.maybe_current_level() or 0
-    return functorch.is_batchedtensor(inner) and functorch.maybe_get_level(inner) > now
+    inner = unwrapped_if_dead(state)  # what torch.func.grad leaves is used as what it wraps
+    now = transform_level() or 0
+    return is_batched(inner) and level_of(inner) > now

@@ -68,10 +68,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
     reset_dict: ClassVar[dict[str, int]] = {"subtract": 0, "zero": 1, "none": 2}
 
     reset_mechanism_val: Tensor
-    _mode: str
+    _reset_mechanism: str
     framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
     reset_delay: bool = True
-    all_to_all: bool = False  # whether spikes come back through a layer (see `Recurrent`)
+    _through_layer: bool = False  # whether spikes come back through a layer (see `Recurrent`)
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
@@ -108,15 +108,17 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         self._check(options)
         self.init_hidden, self.inhibition, self.output = (options[n] for n in ("init_hidden", "inhibition", "output"))
         self.state_quant = options["state_quant"]
-        self.reset_delay, self.decay, self._mode = (options[n] for n in ("reset_delay", "decay", "reset_mechanism"))
+        self.reset_delay, self.decay = options["reset_delay"], options["decay"]
+        self._reset_mechanism = options["reset_mechanism"]
         own = surrogate.atan() if options["spike_grad"] is None else options["spike_grad"]
-        self.spike_grad = surrogate.no_gradient() if options["surrogate_disable"] else own
+        self.surrogate_disable = options["surrogate_disable"]
+        self.spike_grad = surrogate.no_gradient() if self.surrogate_disable else own
         learned = [name.removeprefix("learn_") for name in given if name.startswith("learn_")]
         values = [*dict.fromkeys((*self._value_names(), *learned))]
         if self.framed:
             for name in FRAME_PARAMS:
                 self._register_value(name, options[name], options.get(f"learn_{name}", False))
-            self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[self._mode]))
+            self.register_buffer("reset_mechanism_val", torch.tensor(self.reset_dict[self._reset_mechanism]))
             values = [name for name in values if name not in FRAME_PARAMS]
         for name in sorted(values, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
             if name in given:
@@ -214,8 +216,9 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         )
         machine, refusals = choose(call)
         run = machine.run(call)
-        self._keep(run.finals)
-        self._note(run, machine.name, states, steps)
+        if steps != 0:
+            self._keep(run.finals)
+            self._note(run, machine.name, states, steps)
         return run, machine.name, refusals
 
     def _chosen_program(self) -> Program:
@@ -266,7 +269,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         was_meta = self.framed and self.reset_mechanism_val.is_meta
         super()._apply(fn, recurse)
         if was_meta and not self.reset_mechanism_val.is_meta:  # to_empty(): what it holds is anything
-            self.reset_mechanism_val.fill_(self.reset_dict[self._mode])
+            self.reset_mechanism_val.fill_(self.reset_dict[self._reset_mechanism])
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -287,14 +290,14 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         # checkpoints of old versions hold the state; it is not part of the network
         states = {prefix + name for name in self._state_names()}
         state_dict = {key: value for key, value in state_dict.items() if key not in states}
-        mode = _mode_of(state_dict.get(prefix + "reset_mechanism_val"), self._mode)
+        mode = _mode_of(state_dict.get(prefix + "reset_mechanism_val"), self._reset_mechanism)
         if mode is None:
             error_msgs.append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self._mode = mode
+        self._reset_mechanism = mode
         self._retrace()
 
     # -- what decides which kernel runs -----------------------------------------------------------------------------
@@ -312,20 +315,20 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         self._find_values()
         self.__dict__.setdefault("_passage", None)  # torch.compile would see it come, and compile again
         if hasattr(type(self), "model"):
-            frame = Frame(self._mode, self.reset_delay, self.decay)
+            frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
 
     @property
     def reset_mechanism(self) -> str:
         """ "subtract", "zero" or "none"; assigning it changes the dynamics from the next step on."""
-        return self._mode
+        return self._reset_mechanism
 
     @reset_mechanism.setter
     def reset_mechanism(self, mode: str) -> None:
         _check_reset(mode)
         if not self.framed:
             raise AttributeError(f"{type(self).__name__} resets by its own equation; it has no reset_mechanism")
-        self._mode = mode
+        self._reset_mechanism = mode
         self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, self.reset_dict[mode])
         self._retrace()
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import is_wrapped
 from ..cells.firing import Model
-from ..scan.program import Program, constants
+from ..scan.program import Program
 from ..scan.select import kernel_at_hand, kernel_step
 from ._methods import by_methods
 from ._misplaced import may_be_misplaced
@@ -47,7 +48,7 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
     x = neuron._drive_step(x, states)
     if x.dtype is not dtype:  # autocast
         return None
-    through_layer = neuron.all_to_all
+    through_layer = neuron._through_layer
     olds = states[1:] if through_layer else states
     outs = kernel_step(program, type(neuron).__name__, x, olds, _hoisted(neuron, olds[-1]))
     if through_layer:
@@ -64,8 +65,8 @@ def _hoisted(neuron: Neuron, mem: Tensor) -> tuple[Tensor, ...]:
     program: Program = neuron._program
     numbers = neuron._numbers()
     if numbers is not None:
-        return constants(program.key, mem.dtype, numbers)
-    return program.hoist(checked_params(neuron._values(), mem, mem.dtype, neuron._label))
+        return program.constants(mem.dtype, numbers)
+    return program.hoist(checked_params(neuron._values(), mem, mem.dtype, neuron._label), mem)
 
 
 def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
@@ -77,5 +78,5 @@ def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool
         and state.is_cpu
         and not state.is_inference()
         and not state.is_neg()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(state)
+        and not is_wrapped(state)
     )

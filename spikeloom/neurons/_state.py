@@ -1,12 +1,23 @@
 """Inputs, states and parameters: which dtype a neuron computes in, and what a call starts from."""
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
+from .._torch import is_view
 from ..scan.emit_numba import HALVES
+from ..scan.select import seen_through
+from ..scoped import Scoped
+
+Layer = Any
+"""A layer that keeps states: a `SpikingNeuron` or an `OverTime`, which are built upon this file."""
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -36,42 +47,67 @@ def checked_value(value: Any, label: str, name: str) -> Tensor:
     return tensor.resolve_neg()
 
 
-def fresh_state(
-    state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str, start: float = 0.0
+def state_for(
+    x: Tensor, dtype: torch.dtype, layer: Layer, name: str, state: Any, start: float = 0.0, kept: bool = False
 ) -> Tensor:
-    """The state that the layer keeps, or its start where its shape is not the input's (the last, smaller batch)."""
-    if state.shape != x.shape or state.is_meta != x.is_meta or not state.numel():
+    """The state before a step: the one given, broadcast to the input; its start where it does not broadcast.
+
+    So a loop that passes the zeros of `reset_mem`, in the shape of the last batch, goes on with a smaller one. Where
+    other values are lost, a warning says so, once per layer.
+
+    Args:
+        x: one step of the input, or what has its shape, [*S].
+        dtype: of the states.
+        layer: whose state it is, for messages.
+        name: of the state.
+        state: what was passed, or what the layer has kept.
+        start: what the state starts from.
+        kept: whether the layer has kept it; then one that is on the meta device is none.
+    """
+    if not isinstance(state, Tensor):
+        raise TypeError(f"{layer._label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
+    same = state.shape == x.shape
+    if not (same or _broadcasts(state.shape, x.shape)) or (not state.numel() and (kept or not same)):
+        _say_dropped(x, layer, name, state, start)
+        return torch.full(x.shape, start, dtype=dtype, device=x.device)
+    if kept and state.is_meta != x.is_meta:
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
     if state.device != x.device:
         raise ValueError(
-            f"{label()} keeps {name} on {state.device} and got an input on {x.device}; "
-            "move the layer with .to(device), or the input"
+            f"{layer._label()} has {name} on {state.device} and got an input on {x.device}; move one to the other, "
+            "with .to(device)"
         )
+    if state.is_complex():
+        raise TypeError(f"{layer._label()} got {name} of dtype {state.dtype}; pass real numbers")
     compiling = torch.compiler.is_dynamo_compiling()  # which cannot trace the question
     if not compiling and state.is_inference() and not torch.is_inference_mode_enabled():
         state = state.clone()  # autograd does not take tensors made in inference mode
-    return state if state.dtype is dtype else state.to(dtype)
+    taken: Tensor = state if state.dtype is dtype else state.to(dtype)
+    return (taken if same else taken.expand(x.shape)).resolve_neg()
 
 
-def broadcast_state(
-    state: Tensor, x: Tensor, dtype: torch.dtype, label: Callable[[], str], name: str, start: float = 0.0
-) -> Tensor:
-    """A state given by hand: its start where it is empty, else broadcast to the input."""
-    if not isinstance(state, Tensor):
-        raise TypeError(f"{label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
-    if state.numel() == 0 and state.shape != x.shape:
-        return torch.full(x.shape, start, dtype=dtype, device=x.device)
-    if state.device != x.device:
-        raise ValueError(f"{label()} got {name} on {state.device} and an input on {x.device}; move one to the other")
-    if state.is_complex():
-        raise TypeError(f"{label()} got {name} of dtype {state.dtype}; pass real numbers")
-    if not _broadcasts(state.shape, x.shape):
-        raise ValueError(
-            f"{label()} got {name} of shape {tuple(state.shape)} for an input of shape {tuple(x.shape)}; "
-            f"pass {name} of the same shape, one that broadcasts to it, or none"
+_warned: WeakSet[Layer] = WeakSet()
+"""The layers that have said that they dropped a state. Not an attribute of theirs: `unroll` puts those back."""
+
+_trial: Scoped[bool] = Scoped("spikeloom_trial", False)
+on_trial = partial(_trial.set, True)
+"""Within this context a run only looks at a network, and is not worth a warning."""
+
+
+def _say_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float) -> None:
+    """Warn if values are lost, for the first time of a layer; not where tensors have no values to look at."""
+    if torch.compiler.is_compiling() or seen_through() or _trial.get() or layer in _warned:
+        return
+    if state.is_meta or type(state) not in (Tensor, torch.nn.Parameter):
+        return
+    if ((state != start) & (state != 0)).any():
+        warnings.warn(
+            f"{layer._label()} starts from {name} = {start:g}: the {name} before, of shape {tuple(state.shape)}, does "
+            f"not broadcast to {tuple(x.shape)} and is dropped. Call spikeloom.utils.reset(net) before data of another "
+            "shape",
+            stacklevel=2,
         )
-    state = state if state.dtype is dtype else state.to(dtype)
-    return (state if state.shape == x.shape else state.expand(x.shape)).resolve_neg()
+        _warned.add(layer)
 
 
 def taken(value: Tensor) -> Tensor:
@@ -104,6 +140,19 @@ def checked_params(
     return checked
 
 
+def deep_copied(layer: Layer, memo: dict[int, Any]) -> Layer:
+    """``__deepcopy__`` of a layer that keeps states: by its `__getstate__`, which cuts them from their graph.
+
+    Said by name, since a class that `torch.nn.utils.parametrize` derives copies every attribute as it is otherwise.
+    """
+    kind: Any = type(layer)
+    twin = memo[id(layer)] = kind.__new__(kind)
+    # the derived class's own __getstate__ raises
+    source = kind.__mro__[1] if is_parametrized(layer) else kind
+    twin.__setstate__(copy.deepcopy(source.__getstate__(layer), memo))
+    return twin
+
+
 def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
     """A state after `fn` of `.to(...)` and its like; zeros where the meta device had no values to move."""
     new = fn(state)
@@ -112,7 +161,7 @@ def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
 
 def detached(state: Tensor) -> Tensor:
     """The state without its graph: in place, as whoever holds the same tensor expects, unless it is a view."""
-    return state.detach() if state._is_view() else state.detach_()
+    return state.detach() if is_view(state) else state.detach_()
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:

@@ -46,10 +46,11 @@ class Leaky(LIF):
 
     Shapes:
         input_ and mem [B, *N], any number of dimensions; spk and mem as the input.
-        Unrolled (see `spikeloom.unroll`): [T, B, *N].
+        Unrolled (see `spikeloom.unroll`): [T, B, *N]. A mem of another shape is used if it broadcasts to the input,
+        and otherwise replaced by zeros; if it held other values, the layer warns once.
 
     Raises:
-        ValueError: for an unknown reset_mechanism, or a mem or parameter that does not broadcast to the input.
+        ValueError: for an unknown reset_mechanism, or a parameter that does not broadcast to the input.
         TypeError: if mem is passed to a layer with init_hidden=True.
 
     Source: Eshraghian et al., "Training spiking neural networks using lessons from deep learning", 2023, equation 4.

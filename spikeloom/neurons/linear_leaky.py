@@ -79,5 +79,6 @@ class LinearLeaky(StateLeaky):
     def _whole(self, steps: int, x: Tensor) -> Ran:
         ran = super()._whole(steps, x)
         *spk, mem = ran.outs
-        self._keep((mem, *(spk or [self.spk])))
+        if steps:
+            self._keep((mem, *(spk or [self.spk])))
         return ran

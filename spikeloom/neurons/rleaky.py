@@ -27,6 +27,9 @@ class RLeaky(Recurrent):
     an nn.Linear over all neurons or an nn.Conv2d over an image of them, with a bias that also acts at the first step.
     Unlike `Leaky`, "zero" clears input and feedback too. Gradient flows through the feedback.
 
+    A module of your own may be assigned to `recurrent`, also a network with neurons that keep their states. It gets the
+    spikes of the step before, once per step, also while the network is unrolled.
+
     Args:
         beta: decay per step, clamped to 0 to 1.
         V: weight of the one-to-one recurrence; a number or a tensor that broadcasts over the trailing dimensions.

@@ -43,6 +43,10 @@ class Call:
     feedback: Feedback | None = None
     mem_feedback: MemFeedback | None = None
 
+    def hoisted(self) -> tuple[Tensor, ...]:
+        """What the kernels take as parameters, see `Program.hoist`."""
+        return self.program.hoist(self.params, self.states[0])
+
 
 def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""

@@ -148,7 +148,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        weight, full, *rest = saved_by(ctx)
+        weight, full, *rest = saved_by(ctx, *grads)
         states, params, traces = rest[: plan.count], rest[plan.count : -plan.count], rest[-plan.count :]
         dx, carries, sums = plan.backward(weight, full, states, traces, params, grads)
         wanted_x, wanted_weight = ctx.needs_input_grad[1:3]

@@ -27,6 +27,9 @@ from .numba_module import lines, module_source
 from .program import Derivation
 from .trace import Symbol, needed
 
+RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
+"""A value held above the lower bound of a clamp."""
+
 TEMPLATES: Mapping[str, str] = {
     "add": "{} + {}",
     "sub": "{} - {}",
@@ -37,6 +40,12 @@ TEMPLATES: Mapping[str, str] = {
     "le": "{} <= {}",
     "gt": "{} > {}",
     "ge": "{} >= {}",
+    "eq": "{} == {}",
+    "ne": "{} != {}",
+    "and": "{} & {}",
+    "or": "{} | {}",
+    "xor": "{} != {}",
+    "not": "not {}",
     "exp": "exp({})",
     "log": "math.log({})",
     "sqrt": "math.sqrt({})",
@@ -48,10 +57,12 @@ TEMPLATES: Mapping[str, str] = {
     # comparisons are false for NaN, so each branch is chosen such that NaN comes through
     "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
     "maximum": "{0} if {0} > {1} or {0} != {0} else {1}",
-    "clamp": "{1} if {0} < {1} else ({2} if {0} > {2} else {0})",
+    "clamp": f"{RAISED} if {RAISED} <= {{2}} or {RAISED} != {RAISED} else {{2}}",
     "where": "{1} if {0} else {2}",
     "spike": "R(1) if {} > R(0) else R(0)",
     "detach": "{}",
+    "full": "{}",
+    "count": "R(1) if {} else R(0)",
 }
 
 
@@ -74,7 +85,8 @@ class Variant:
         traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
             c if it is kept at one step in `emit_triton.SPAN`, and the others are rebuilt from the input, on Triton;
             n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
-            Then nothing is carried to its gradient, nor added to those of the parameters;
+            Then nothing is carried to its gradient, nor added to those of the parameters. The forward of such a step
+            has o, w or b if it also copies the old state, the new one or both for the backward (see `own_words`);
             r for all of them if none is kept, and the backward makes them again from a static input, on Numba.
         grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
             "back": that of a recurrent neuron, see `emit_recurrent`.
@@ -102,6 +114,11 @@ class Variant:
     def forward(self) -> "Variant":
         """The same without what matters to the backward alone, so that training and inference share a kernel."""
         return Variant(self.dtype, self.params.lower(), self.traced.replace("r", "0"), "", self.machine)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one step alone."""
+        return not {"n", "o", "w", "b"}.isdisjoint(self.traced)
 
     @property
     def again(self) -> bool:
@@ -151,11 +168,14 @@ def backward_words(states: int, params: int, inputs: int = 1) -> list[str]:
 
 
 def own_words(variant: Variant, inputs: int = 1) -> list[str]:
-    """The last arguments of a kernel of several steps and one input: how many elements a block has; and where the
-    memory is by way of which the forward writes past the caches (see `_to_strips`), or 0."""
-    if "n" in variant.traced or inputs > 1:
-        return []
-    return ["block"] if variant.grad else ["block", "strips"]
+    """The last arguments of a kernel. Of one step alone: where the copies of old states and of new ones go, which its
+    backward reads, so that whoever gets the states may write into them. Of several steps and one input: how many
+    elements a block has; and where the memory is by way of which the forward writes past the caches (see `_to_strips`),
+    or 0."""
+    if variant.alone:
+        letters = [*enumerate(variant.traced)]
+        return [*(f"old{k}" for k, one in letters if one in "ob"), *(f"new{k}" for k, one in letters if one in "wb")]
+    return [] if inputs > 1 else ["block"] if variant.grad else ["block", "strips"]
 
 
 BODY = """{uniforms}
@@ -198,7 +218,7 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
     again = lines(_again(derivation, variant), 2) if variant.again else ""
     body = BODY.format(
-        block="block" if own else BLOCK,
+        block="block" if "block" in own else BLOCK,
         row=row,
         uniforms=uniforms,
         again=again,
@@ -248,6 +268,7 @@ class Names:
     """What each node is called in the source."""
 
     templates = TEMPLATES
+    condition = "({} != R(0))"  # a hoisted condition comes as a number
 
     def __init__(self, derivation: Derivation, recalled: bool):
         step = derivation.trace
@@ -256,7 +277,8 @@ class Names:
             self.names.update({n: f"new{k}_m" for k, n in enumerate(step.new_states)})
         self.names.update({s: f"state{k}_m" for k, s in enumerate(step.states)})
         self.names.update({g: f"grad{k}_m" for k, g in enumerate(derivation.cotangents)})
-        self.names.update({h: f"param{k}_m" for k, h in enumerate(derivation.hoisted)})
+        hoisted = enumerate(derivation.hoisted)
+        self.names.update({h: (self.condition if h.logical else "{}").format(f"param{k}_m") for k, h in hoisted})
 
     def __call__(self, node: Symbol | None) -> str:
         if node is None or node.op == "const":
@@ -300,10 +322,12 @@ def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Par
     body += [*(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body.append(f"store(spk_t, m, {name(spk)})")
-    body += [f"store(state{k}, m, {name(new[k])})" for k in states if variant.traced[k] != "n"]
-    kept = [k for k in states if variant.traced[k] in "1n"]
+    body += [f"store(state{k}, m, {name(new[k])})" for k in states if not variant.alone]
+    kept = [k for k in states if variant.alone or variant.traced[k] == "1"]
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
+    values = {f"old{k}": f"state{k}_m" for k in states} | {f"new{k}": name(new[k]) for k in states}
+    body += [f"store({copy}, m, {values[copy]})" for copy in (own_words(variant) if variant.alone else ())]
     return Part(_uniforms(variant), "t in range(steps)", rows, body)
 
 
@@ -327,13 +351,13 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
         if old in reads:
             rows.append(f"state{k}_t = {kept}{k} + SIZE * (t - 1) * {width} if t > 0 else initial{k}")
             body.append(f"state{k}_m = load(state{k}_t, m)")
-        if new in reads and new not in step.states:
+        if new in reads and new not in frozenset(step.states):
             rows.append(f"new{k}_t = {kept}{k} + SIZE * t * {width}")
             body.append(f"new{k}_m = load(new{k}_t, m)")
     for k, g in enumerate(derivation.cotangents):
         if g in reads:
             rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad{k}_stride")
-            carried = fed if k == 0 else "" if variant.traced[k - 1] == "n" else f" + load(carry{k - 1}, m)"
+            carried = fed if k == 0 else "" if variant.alone else f" + load(carry{k - 1}, m)"
             body.append(f"grad{k}_m = load(grad{k}_t, m){carried}")
     body += _per_element(variant) + name.assign(nodes)
     if variant.grad == "back":
@@ -345,11 +369,10 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
             before = f"load(dx_t, {place}) + " if variant.grad == "sum" else ""
             body.append(f"store(dx_t, {place}, {before}{name(dx)})")
     body += [f"store(carry{k}, m, {name(carries[k])})" for k in states]
-    alone = "n" in variant.traced
     body += [
-        f"store(total{k}, m, {'' if alone else f'load(total{k}, m) + '}{name(g)})"
+        f"store(total{k}, m, {'' if variant.alone else f'load(total{k}, m) + '}{name(g)})"
         for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
-        if kind.isupper() and (alone or g is not None)
+        if kind.isupper() and (variant.alone or g is not None)
     ]
     return Part(_uniforms(variant), "t in range(steps - 1, -1, -1)", rows or ["pass"], body)
 

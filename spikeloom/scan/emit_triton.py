@@ -119,7 +119,7 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
     if not reads.isdisjoint(step.inputs):
         _read(part, derivation, name, LAST)
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
-        reads_old, reads_new = old in reads, new in reads and new not in step.states
+        reads_old, reads_new = old in reads, new in reads and new not in frozenset(step.states)
         if reads_old:
             part.held(f"initial{k}", f"initial{k}")
             earlier = f"{LAST} - 1", 1, f"initial{k}_m"

@@ -129,7 +129,7 @@ def _backward(derivation: Derivation, variant: Variant) -> Tile:
     if step.inputs[0] in nodes:
         part.read("x_m", part.sequence("current", "size", backwards=True))
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
-        if old in nodes or (new in nodes and new not in step.states):
+        if old in nodes or (new in nodes and new not in frozenset(step.states)):
             place = part.sequence(f"trace{k}", "size", backwards=True)
             part.read(f"new{k}_m", place)
         if old in nodes:

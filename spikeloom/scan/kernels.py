@@ -22,10 +22,7 @@ def kernel(key: str, variant: Variant, recurrent: bool = False) -> threads.Entry
     """A kernel of a program, compiled at first use and kept for the life of the process; see `emit_recurrent`."""
     entry = _kernels.get((key, variant.code, recurrent))
     if entry is None:
-        program = program_of(key)
-        derivation = program.derivation
-        assert derivation is not None
-        title = f"{program.cell.name}, {program.surrogate!r}, {variant.code}"
+        derivation, title = program_of(key).derivation, f"A scan, {variant.code}."
         source = partial(emit_recurrent if recurrent else emit, derivation, variant, title)
         entry = _kernels[key, variant.code, recurrent] = compiled(source)
     return entry
@@ -263,7 +260,6 @@ class OneStep:
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
         derivation = program_of(key).derivation
-        assert derivation is not None
         self.entry, self.size = kernel(key, variant), like.numel()
         self.held = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
         self.params = [p.data_ptr() for p in self.held]

@@ -73,7 +73,7 @@ def _numbers(call: MatrixCall) -> list[Tensor]:
     """The values beside the gate, in the order of the kernel."""
     derivation = call.program.derivation
     assert derivation is not None
-    values = call.program.hoist({**call.params, "gate": call.gate})
+    values = call.program.hoist({**call.params, "gate": call.gate}, call.v)
     return [value for value, node in zip(values, derivation.hoisted, strict=True) if node.value != "gate"]
 
 
@@ -105,10 +105,9 @@ MATRICES: tuple[Backend, ...] = (
 
 @cache
 def _kernel(key: str, forward: bool, dtype: torch.dtype) -> threads.Entry:
-    program, name = program_of(key), str(dtype).removeprefix("torch.")
-    assert program.derivation is not None
-    title = f"matrix of {program.cell.name}, {program.surrogate!r}, {name}, {'forward' if forward else 'backward'}"
-    return compiled(partial(emit_matrix, program.derivation, forward, name, title))
+    name = str(dtype).removeprefix("torch.")
+    title = f"A scan as products of matrices, {name}, {'forward' if forward else 'backward'}."
+    return compiled(partial(emit_matrix, program_of(key).derivation, forward, name, title))
 
 
 def _sizes(v: Tensor, k: Tensor) -> tuple[int, int, int, int]:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernels, triton_kernels
+from .._torch import keeps_graph
+from ..ops import Surrogate
+from . import kernels, pullback, triton_kernels
 from .emit_numba import Variant, traced_in
 from .program import reads_input
-from .saved import SPENT, saved_by, unseen
+from .saved import SPENT, batched, saved_by, unpacked, unseen
 
 
 def scan(
@@ -25,6 +27,7 @@ def scan(
     x: Tensor,
     states: Sequence[Tensor],
     params: Sequence[Tensor],
+    surrogate: Surrogate,
     spare: bool = False,
 ) -> kernels.Outputs:
     """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
@@ -38,6 +41,7 @@ def scan(
             states in float32; the spikes are of its dtype.
         states: before the first step, [*S].
         params: the program's hoisted values.
+        surrogate: its spike function.
         spare: whether nobody will see the states of every step, so that a backward on Numba may write over them.
     """
     n = len(states)
@@ -48,12 +52,12 @@ def scan(
             return spk.squeeze(0), rest, []
         return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
     if steps is None:  # on Triton; with Numba, a single step in eager mode is `single.step`
-        spk, finals, _ = scan(key, code, layer, 1, x.unsqueeze(0), states, params)
+        spk, finals, _ = scan(key, code, layer, 1, x.unsqueeze(0), states, params, surrogate)
         return spk.squeeze(0), finals, []
     if not Variant.parse(code).grad:
         outs: kernels.Outputs = _machine(code).forward(key, code, steps, x, states, params)
         return outs
-    spk, *rest = _Scan.apply(key, code, layer, steps, n, spare, x, *states, *params)
+    spk, *rest = _Scan.apply(key, code, layer, steps, n, surrogate, spare, x, *states, *params)
     return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
 
 
@@ -65,27 +69,25 @@ def _machine(code: str) -> Any:
 def _keep(
     ctx: Any, call: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], outs: kernels.Outputs, params: Any
 ) -> None:
-    """Save what the backward reads. The states after a single step are its trace."""
+    """Save what the backward reads: never the last states, into which whoever gets them may write."""
     key, code, ctx.layer, steps = call
     ctx.call, ctx.states = (key, code, steps), len(states)
     variant = Variant.parse(code)
     ctx.reads_input = bool(variant.grad) and (reads_input(key) or not {"c", "r"}.isdisjoint(variant.traced))
-    spk, finals, traces = outs
+    spk, _, traces = outs
     ctx.own = [trace is not None and trace is not spk for trace in traces]  # which are outputs by themselves
-    if steps == 1 and not any(ctx.own):
-        traces = [final.unsqueeze(0) for final in finals]
     ctx.kept = [trace is not None for trace in traces]
     kept = [trace for trace in traces if trace is not None]
     ctx.save_for_backward(*states, *kept, *params, *([x] if ctx.reads_input else []))
     ctx.set_materialize_grads(False)
 
 
-def _recall(ctx: Any) -> tuple[Any, ...]:
+def _recall(ctx: Any, saved: Sequence[Tensor]) -> tuple[Any, ...]:
     """The arguments of `kernels.backward` up to the incoming gradients."""
-    saved = iter(saved_by(ctx))
-    states = [next(saved) for _ in range(ctx.states)]
-    traces = [next(saved) if kept else None for kept in ctx.kept]
-    rest = list(saved)
+    left = iter(saved)
+    states = [next(left) for _ in range(ctx.states)]
+    traces = [next(left) if kept else None for kept in ctx.kept]
+    rest = list(left)
     return *ctx.call, rest.pop() if ctx.reads_input else None, states, traces, rest
 
 
@@ -102,11 +104,20 @@ def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, key: str, code: str, layer: str, steps: int, count: int, spare: bool, x: Tensor, *rest: Tensor
+        ctx: Any,
+        key: str,
+        code: str,
+        layer: str,
+        steps: int,
+        count: int,
+        surrogate: Surrogate,
+        spare: bool,
+        x: Tensor,
+        *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
         ctx.spare = {"spare": True} if spare and unseen() else {}
-        ctx.spent = False
+        ctx.spent, ctx.surrogate = False, surrogate
         outs = _machine(code).forward(key, code, steps, x, states, params, **ctx.spare)
         _keep(ctx, (key, code, layer, steps), x, states, outs, params)
         return outs[0], *outs[1], *kernels.by_themselves(outs)
@@ -115,10 +126,15 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if ctx.spent:
             raise RuntimeError(SPENT.format(layer=ctx.layer))
-        spare = {} if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
-        ctx.spent = bool(spare)
-        g = _machine(ctx.call[1]).backward(*_recall(ctx), *_incoming(ctx, grads), **spare)
-        return (None, None, None, None, None, None, g.x, *g.states, *g.params)
+        arguments = (*_recall(ctx, unpacked(ctx)), *_incoming(ctx, grads))
+        if torch.is_grad_enabled() or batched(grads):
+            ctx.spare = {}  # the graph of this backward goes on reading the traces
+            g = pullback.backward(ctx.surrogate, *arguments)
+        else:
+            spare = {} if keeps_graph() else ctx.spare
+            ctx.spent = bool(spare)
+            g = _machine(ctx.call[1]).backward(*arguments, **spare)
+        return (None, None, None, None, None, None, None, g.x, *g.states, *g.params)
 
 
 # -- while torch compiles ---------------------------------------------------------------------------------------------
@@ -174,7 +190,7 @@ def _setup_operator(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> 
 
 
 def _backward_of_operator(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    out = _backward_operator(*_recall(ctx), *_incoming(ctx, grads))
+    out = _backward_operator(*_recall(ctx, saved_by(ctx)), *_incoming(ctx, grads))
     variant = Variant.parse(ctx.call[1])
     dx = out.pop(0) if variant.grad != "none" else None
     states = [out.pop(0) for _ in range(ctx.states)]

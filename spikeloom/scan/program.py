@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -15,7 +15,7 @@ from ..cells.cell import Cell
 from ..ops import Surrogate
 from ..surrogate import Spike, as_spike
 from .adjoint import adjoint
-from .trace import Symbol, Trace, Untraceable, needed, trace
+from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
 
 OPERATORS: Mapping[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
@@ -27,7 +27,13 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "le": lambda a, b: a <= b,
     "gt": lambda a, b: a > b,
     "ge": lambda a, b: a >= b,
-    "spike": ops.spike,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "not": lambda a: ~a,
+    "count": lambda a: a,  # torch counts a condition beside a value by itself
 }
 
 
@@ -36,7 +42,8 @@ class Derivation:
     """The graph of a step split in three: what torch computes once, the forward of a step, the backward of a step.
 
     Args:
-        hoisted: nodes made of parameters alone, which torch computes, with its own autograd, before the scan.
+        hoisted: nodes made of parameters alone, which torch computes, with its own autograd, before the scan; then the
+            numbers that a kernel takes as arguments.
         forward: the spikes, then the new states.
         backward: the gradients of each input, of each state and of each hoisted node; None where there is none.
         cotangents: of the spikes, then of each new state.
@@ -81,16 +88,39 @@ class Derivation:
 
     def read_states(self, params: str, grad: str) -> str:
         """The same where those are kept that the backward reads."""
-        nodes, olds = set(self.pulled(params, grad)), self.trace.states
-        pairs = zip(self.every_state, olds, self.trace.new_states, strict=True)
+        nodes, olds = set(self.pulled(params, grad)), frozenset(self.trace.states)
+        pairs = zip(self.every_state, self.trace.states, self.trace.new_states, strict=True)
         return "".join(
             letter if old in nodes or (new in nodes and new not in olds) else "0" for letter, old, new in pairs
         )
 
     def __str__(self) -> str:
         results = [None if g is None else g.index for g in (*self.hoisted, *self.forward, *self.backward)]
-        rows = [f"{n.index} {n.op} {[a.index for a in n.args]} {n.value!r}" for n in self.trace.graph.nodes]
-        return "\n".join((*rows, str(results), str([s.index for s in self.trace.new_states])))
+        return "\n".join((str(self.trace.graph), str(results), str([s.index for s in self.trace.new_states])))
+
+
+class Structure:
+    """What the programs share that differ in their numbers alone: the graph, and the kernels, by its key.
+
+    Args:
+        derivation: the graph, whose numbers are places.
+        any_order: see `Cell`.
+    """
+
+    def __init__(self, derivation: Derivation, any_order: bool):
+        self.derivation, self.any_order = derivation, any_order
+        self.key = hashlib.sha256(f"{any_order}\n{derivation}".encode()).hexdigest()[:16]
+        self.every_state = derivation.every_state
+        # the hoisted values as a straight line: the parameters, then operations on numbers and on values before
+        order = [node for node in needed(derivation.hoisted) if node.op not in NUMBERS]
+        order.sort(key=lambda node: node.op != "param")
+        position = {node: i for i, node in enumerate(order)}
+        self.reads = tuple(node.value for node in order if node.op == "param")
+        self.recipe = [(node.op, node.args, [position.get(a) for a in node.args]) for node in order[len(self.reads) :]]
+        self.results = [
+            (position[node], node.logical or node.op == "count") for node in derivation.hoisted if node.op != "number"
+        ]
+        self.places = [node.value for node in derivation.hoisted if node.op == "number"]
 
 
 class Program:
@@ -101,55 +131,135 @@ class Program:
 
     def __init__(self, cell: Cell, surrogate: Surrogate):
         self.cell, self.surrogate = cell, surrogate
-        self.untraceable = ""
         self.derivation: Derivation | None = None
-        self.key = ""
-        self.every_state = ""
-        self._reads: tuple[str, ...] = ()
-        self._recipe: list[tuple[Callable[..., Any], tuple[tuple[Any, int | None], ...]]] = []
-        self._results: tuple[int, ...] = ()
+        self.key = self.every_state = ""
+        self.untraceable, numbers = _equation(cell)
+        self._guarded = self.untraceable != ""
         spike = as_spike(surrogate)
         if spike is None:
             self.untraceable = f"the spike function {surrogate!r} can only be called; use one of spikeloom.surrogate"
+        if self.untraceable or spike is None:
             return
         try:
-            self.derivation = _derive(trace(cell), spike)
+            slope = _Slope.of(spike)
+            self.structure = _structure(cell, slope)
         except Untraceable as why:
             self.untraceable = str(why)
             return
-        # the names too, for they stand in the kernel's file
-        told = f"{cell.name}, {surrogate!r}, {cell.any_order}\n{self.derivation}"
-        self.key = hashlib.sha256(told.encode()).hexdigest()[:16]
-        self.every_state = self.derivation.every_state
-        self._prepare(self.derivation)
+        self.derivation, self.key = self.structure.derivation, self.structure.key
+        self.every_state = self.structure.every_state
+        self._numbers = (*numbers, *slope.numbers)
+        self._tensors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+        self._constants: dict[tuple[Any, ...], Constants] = {}
+        self._recipe = [
+            (
+                surrogate if op == "spike" else OPERATORS.get(op) or getattr(ops, op),
+                [(self._number(arg), at) for arg, at in zip(args, places, strict=True)],
+            )
+            for op, args, places in self.structure.recipe
+        ]
 
-    def _prepare(self, derivation: Derivation) -> None:
-        """The hoisted values as a straight line: the parameters, then operations on numbers and on values before."""
-        order = needed(derivation.hoisted)
-        order = [n for n in order if n.op == "param"] + [n for n in order if n.op not in ("param", "const")]
-        position = {node: i for i, node in enumerate(order)}
-        self._reads = tuple(node.value for node in order if node.op == "param")
-        for node in order[len(self._reads) :]:
-            operator = OPERATORS.get(node.op) or ops.TENSOR_FUNCTIONS[node.op]
-            arguments = tuple((a.value, None) if a.op == "const" else (None, position[a]) for a in node.args)
-            self._recipe.append((operator, arguments))
-        self._results = tuple(position[node] for node in derivation.hoisted)
+    def _number(self, node: Symbol) -> float | None:
+        return self._numbers[node.value] if node.op == "number" else node.value if node.op == "const" else None
 
-    def hoist(self, params: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The values that do not change over time, from the parameters; differentiable."""
-        values = [params[name] for name in self._reads]
+    def hoist(self, params: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
+        """The values that do not change over time: those made of the parameters, differentiable, then the numbers.
+
+        Args:
+            params: by name.
+            like: a state, for the dtype and device of the numbers.
+        """
+        values = [params[name] for name in self.structure.reads]
         for operator, arguments in self._recipe:
             values.append(operator(*[number if at is None else values[at] for number, at in arguments]))
-        return tuple([values[i] for i in self._results])
+        made = [values[i].to(like.dtype) if logical else values[i] for i, logical in self.structure.results]
+        return (*made, *self._number_tensors(like)) if self.structure.places else tuple(made)
+
+    def _number_tensors(self, like: Tensor) -> tuple[Tensor, ...]:
+        """The numbers that a kernel takes as arguments."""
+        compiling = torch.compiler.is_compiling()  # then nothing may stay that belongs to the graph
+        found = None if compiling else self._tensors.get((like.dtype, like.device))
+        if found is not None:
+            return found
+        numbers = [self._numbers[place] for place in self.structure.places]
+        with torch.inference_mode(False):
+            made = tuple([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])
+        if not compiling and all(type(number) is Tensor for number in made):
+            self._tensors[like.dtype, like.device] = made
+        return made
+
+    def constants(self, dtype: torch.dtype, numbers: tuple[float, ...]) -> "Constants":
+        """The hoisted values on the CPU where the parameters are these numbers, of which none is learned."""
+        negative = tuple([str(number)[0] == "-" for number in numbers]) if 0.0 in numbers else ()  # -0.0 == 0.0
+        key = (dtype, numbers, negative)
+        found = self._constants.get(key)
+        if found is None:
+            if len(self._constants) >= CONSTANTS:
+                self._constants.clear()
+            with torch.inference_mode(False), torch.no_grad():
+                given = [torch.tensor(number, dtype=dtype, device="cpu") for number in numbers]
+                like = torch.empty(0, dtype=dtype, device="cpu")
+                params = dict(zip(self.cell.params, given, strict=True))
+                found = self._constants[key] = Constants.of(self.hoist(params, like))
+        return found
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-        """One step of the law: the cell on tensors."""
+        """One step of the reference: the cell on tensors. An equation that was not traced may change its copies."""
 
         def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
             with ops.spiking_with(self.surrogate):
                 return self.cell(x, *states, **params)
 
-        return step
+        def guarded(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+            own = {name: param.clone() for name, param in params.items()}
+            with ops.spiking_with(self.surrogate):
+                return self.cell(x.clone(), *[state.clone() for state in states], **own)
+
+        return guarded if self._guarded else step
+
+
+CONSTANTS = 64
+"""How many sets of parameters a program keeps its constants for, as of a threshold that is assigned at every step."""
+
+
+@lru_cache(maxsize=512)
+def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
+    """Why a cell cannot be traced, if it cannot; and its numbers."""
+    try:
+        return "", tuple(trace(cell).graph.numbers)
+    except Untraceable as why:
+        return str(why), ()
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """The derivative of a spike function; equal for those that differ in their numbers alone.
+
+    Args:
+        told: its graph as text.
+        spike: the function.
+        numbers: of the graph, by place.
+    """
+
+    told: str
+    spike: Spike = field(compare=False)
+    numbers: tuple[float, ...] = field(compare=False)
+
+    @staticmethod
+    def of(spike: Spike) -> "_Slope":
+        graph = Graph()
+        try:
+            slope = graph.slope(spike, graph.leaf("x", 0), 0)
+        except Exception as error:  # a user's formula that does not take symbols
+            raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
+        return _Slope(f"{graph}\n{None if slope is None else slope.index}", spike, tuple(graph.numbers))
+
+
+@lru_cache(maxsize=512)
+def _structure(cell: Cell, slope: _Slope) -> Structure:
+    """That of a cell with a spike function, one for all programs of the same key as long as one of them lives."""
+    made = Structure(_derive(trace(cell), slope.spike), cell.any_order)
+    return _by_key.setdefault(made.key, made)
 
 
 def _derive(step: Trace, spike: Spike) -> Derivation:
@@ -157,17 +267,14 @@ def _derive(step: Trace, spike: Spike) -> Derivation:
     everything = needed(forward)
     inner = [a for node in everything if node.varying for a in node.args]
     outer = [*inner, *forward]
-    hoisted = tuple(sorted({n for n in outer if not n.varying and n.op != "const"}, key=lambda n: n.index))
+    hoisted = tuple(sorted({n for n in outer if not n.varying and n.op not in NUMBERS}, key=lambda n: n.index))
     cotangents = tuple(step.graph.leaf("cotangent", i) for i in range(len(forward)))
     leaves = (*step.inputs, *step.states, *hoisted)
     pairs: Sequence[tuple[Symbol, Symbol]] = list(zip(forward, cotangents, strict=True))
-    try:
-        backward = tuple(adjoint(step.graph, pairs, leaves, spike))
-    except Untraceable:
-        raise
-    except Exception as error:  # a user's formula that does not take symbols
-        raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
-    return Derivation(step, hoisted, forward, cotangents, backward)
+    backward = adjoint(step.graph, pairs, leaves, spike)
+    results = [*forward, *[g for g in backward if g is not None]]
+    numbers = tuple(node for node in needed(results, frozenset(hoisted)) if node.op == "number")
+    return Derivation(step, (*hoisted, *numbers), forward, cotangents, (*backward, *[None] * len(numbers)))
 
 
 def program_for(cell: Cell, surrogate: Surrogate) -> Program:
@@ -178,19 +285,13 @@ def program_for(cell: Cell, surrogate: Surrogate) -> Program:
     return Program(cell, surrogate) if as_spike(surrogate) is None else _shared_program(cell, surrogate)
 
 
-@lru_cache(maxsize=512)
-def _shared_program(cell: Cell, surrogate: Surrogate) -> Program:
-    program = Program(cell, surrogate)
-    if program.key:
-        _by_key[program.key] = program
-    return program
+_shared_program = lru_cache(maxsize=512)(Program)
+
+_by_key: WeakValueDictionary[str, Structure] = WeakValueDictionary()
 
 
-_by_key: WeakValueDictionary[str, Program] = WeakValueDictionary()
-
-
-def program_of(key: str) -> Program:
-    """The program of that key: the word by which the torch operator, which takes tensors and words alone, knows it."""
+def program_of(key: str) -> Structure:
+    """The structure of that key, by which the torch operator knows it, for that takes tensors and words alone."""
     if key not in _by_key:
         raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
     return _by_key[key]
@@ -199,9 +300,7 @@ def program_of(key: str) -> Program:
 @cache
 def read_states(key: str, params: str, grad: str) -> str:
     """`Derivation.read_states` of a program."""
-    derivation = program_of(key).derivation
-    assert derivation is not None
-    return derivation.read_states(params, grad)
+    return program_of(key).derivation.read_states(params, grad)
 
 
 class Constants(tuple[Tensor, ...]):
@@ -223,21 +322,9 @@ class Constants(tuple[Tensor, ...]):
         return made
 
 
-@lru_cache(maxsize=1024)
-def constants(key: str, dtype: torch.dtype, numbers: tuple[float, ...]) -> Constants:
-    """The hoisted values of a program for these parameters."""
-    program = program_of(key)
-    with torch.inference_mode(False), torch.no_grad():
-        given = zip(program.cell.params, numbers, strict=True)
-        return Constants.of(
-            program.hoist({name: torch.tensor(number, dtype=dtype, device="cpu") for name, number in given})
-        )
-
-
 def reads_input(key: str) -> bool:
     """Whether the backward of a program reads its input, which then has to be saved."""
-    derivation = program_of(key).derivation
-    return derivation is not None and derivation.needs_input
+    return program_of(key).derivation.needs_input
 
 
 ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
@@ -262,5 +349,4 @@ def compiles_quickly(key: str) -> bool:
 def _operations(key: str) -> set[str]:
     """Those of a step of a program that kernels run."""
     derivation = program_of(key).derivation
-    assert derivation is not None
     return {node.op for node in needed(derivation.forward, frozenset(derivation.hoisted))}

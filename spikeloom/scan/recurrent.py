@@ -98,7 +98,7 @@ class _Recurrent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, n = ctx.plan, ctx.count
-        weight, spk, current, *saved = saved_by(ctx)
+        weight, spk, current, *saved = saved_by(ctx, *grads)
         states, left = saved[:n], iter(saved[n:])
         traces = placed(plan, left)
         g = _backward(plan, weight, current, states, traces, list(left), grads)

@@ -1,9 +1,12 @@
 """What a forward saves for its backward: who sees it, and what is said where the backward does not find it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .._torch import is_batch_of_gradients, saved_hooks, transforms_active
 
 STALE = (
     "{layer} got a gradient for a state whose graph is already freed: the state was carried over from before the last "
@@ -18,13 +21,18 @@ TWICE = (
     "the fused kernels have no second derivative; compute it with the plain loop: "
     "with spikeloom.backend('loop'): ... around the forward pass"
 )
+BATCHED = (
+    "the fused kernels have no backward over a batch of gradients (torch.func.vmap, jacobian(vectorize=True), "
+    "is_grads_batched=True); compute it with the plain loop: with spikeloom.backend('loop'): ... around the forward "
+    "pass; or one gradient after the other"
+)
 
 
-def saved_by(ctx: Any) -> tuple[Tensor, ...]:
-    """The saved tensors of a scan whose context names its `layer`.
+def unpacked(ctx: Any) -> tuple[Tensor, ...]:
+    """The saved tensors of a node whose context names its `layer`.
 
     Raises:
-        RuntimeError: in a sentence, if an earlier backward has freed them, or a second derivative is asked for.
+        RuntimeError: in a sentence, if an earlier backward has freed them.
     """
     try:
         saved: tuple[Tensor, ...] = ctx.saved_tensors
@@ -32,8 +40,25 @@ def saved_by(ctx: Any) -> tuple[Tensor, ...]:
         if "second time" in str(error):
             raise RuntimeError(STALE.format(layer=ctx.layer)) from error
         raise
+    return saved
+
+
+def batched(grads: Iterable[Tensor | None]) -> bool:
+    """Whether gradients are a batch of them: of torch.func.vmap, or of `is_grads_batched`."""
+    return transforms_active() or any(g is not None and is_batch_of_gradients(g) for g in grads)
+
+
+def saved_by(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+    """The same for a backward that has no form but the kernel, and what it is to pull back.
+
+    Raises:
+        RuntimeError: in a sentence, also for what no kernel can do.
+    """
+    saved = unpacked(ctx)
     if torch.is_grad_enabled():
         raise RuntimeError(TWICE)
+    if batched(grads):
+        raise RuntimeError(BATCHED)
     return saved
 
 
@@ -43,5 +68,5 @@ class Quiet:
 
 def unseen() -> bool:
     """Whether nobody but autograd sees what is saved now."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    hooks = saved_hooks()
     return hooks is None or isinstance(hooks[0], Quiet)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import constant_for_compiler, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
 from ..scoped import Scoped
 from . import driven, op, recurrent, replay, single, triton_module, triton_recurrent
 from .call import Call, recurrent_plan, step_letters, variant_of
@@ -81,15 +82,12 @@ _no_numba: list[str] = []
 """Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
 
 
+@constant_for_compiler
 def numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
     if not _no_numba:
         _no_numba.append(_why_no_numba())
     return _no_numba[0]
-
-
-# torch.compiler.assume_constant_result, without loading the compiler: it asks once, and does not compile again for it
-vars(numba_missing)["_dynamo_marked_constant"] = True
 
 
 def numba_refusals(call: Any) -> list[str]:
@@ -112,13 +110,13 @@ def _kernel_refusals(call: Any) -> list[str]:
 
 def seen_through() -> str:
     """Why torch has to see each operation of what runs now, or nothing: a kernel would be left out without a word."""
-    if torch._C._are_functorch_transforms_active():
+    if transforms_active():
         return "torch.func transforms see through the equation only, not through a kernel"
     if torch.compiler.is_compiling():
         return ""
-    if torch.autograd.forward_ad._current_level >= 0:
+    if tangents_pass():
         return "tangents of forward-mode differentiation pass through the equation only, not through a kernel"
-    if torch._C._is_tracing():
+    if is_traced():
         return "torch.jit.trace records the operations of the equation only, not a kernel"
     return ""
 
@@ -178,11 +176,11 @@ def run_triton(call: Call) -> Trajectory:
     """The call by Triton's kernels, which do not refuse it."""
     if call.feedback is not None:
         return _run_triton_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    return _scanned(call, call.program.hoist(call.params), triton_module.machine_on(call.x))
+    return _scanned(call, call.hoisted(), triton_module.machine_on(call.x))
 
 
 def _run_triton_steps(call: Call) -> Trajectory:
-    params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+    params, machine = call.hoisted(), triton_module.machine_on(call.x)
     if call.mem_feedback is not None:
         return _run_driven(_wide(call), call.mem_feedback, params, machine)
 
@@ -195,12 +193,13 @@ def _run_triton_steps(call: Call) -> Trajectory:
 def _run_numba(call: Call) -> Trajectory:
     if call.feedback is not None:
         return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    params = call.program.hoist(call.params)
-    if call.mem_feedback is not None:
-        return _run_driven(call, call.mem_feedback, params, "numba")
+    params, feedback = call.hoisted(), call.mem_feedback
     if call.steps is None:
-        spk, *states = _one_step(call, params, call.x, *call.states)
+        x = call.x if feedback is None else call.x + feedback(call.states[-1])
+        spk, *states = _one_step(call, params, x, *call.states)
         return Trajectory(spk, (), tuple(states))
+    if feedback is not None:
+        return _run_driven(call, feedback, params, "numba")
     return _scanned(call, params, "numba")
 
 
@@ -208,18 +207,21 @@ def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory
     """The whole scan by one kernel of that machine (see `Variant`)."""
     code = variant_of(call, params, machine).code
     spare = machine == "numba" and not call.traced
-    spk, finals, traces = op.scan(call.program.key, code, call.layer, call.steps, call.x, call.states, params, spare)
+    program = call.program
+    spk, finals, traces = op.scan(
+        program.key, code, call.layer, call.steps, call.x, call.states, params, program.surrogate, spare
+    )
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
 
 
 def _run_steps(call: Call) -> Trajectory:
-    return _looped(call, partial(_one_step, call, call.program.hoist(call.params)))
+    return _looped(call, partial(_one_step, call, call.hoisted()))
 
 
 def _run_recorded(call: Call) -> Trajectory:
     if call.mem_feedback is not None:
-        params, machine = call.program.hoist(call.params), triton_module.machine_on(call.x)
+        params, machine = call.hoisted(), triton_module.machine_on(call.x)
         return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
     assert call.feedback is not None
     return _run_recurrent(call, call.feedback.layer, partial(triton_recurrent.scan, recorded=True))
@@ -227,7 +229,7 @@ def _run_recorded(call: Call) -> Trajectory:
 
 def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = triton_recurrent.scan) -> Trajectory:
     assert isinstance(layer, nn.Linear)
-    params, on_triton = call.program.hoist(call.params), not call.x.is_cpu or _forced.get() == "triton"
+    params, on_triton = call.hoisted(), not call.x.is_cpu or _forced.get() == "triton"
     plan = recurrent_plan(call, layer, params, triton_module.machine_on(call.x) if on_triton else "numba")
     scan = on_gpu if on_triton else recurrent.scan
     spk, finals, traces = scan(plan, call.x, layer, call.states, params)
@@ -244,7 +246,7 @@ def _run_driven(
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():  # which needs the operator
         return _scan_step(call.program, call.layer, x, states, params, "numba")
-    unwrapped = [torch._C._functorch.unwrap_if_dead(state) for state in states]  # of what a transform has left
+    unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
     return kernel_step(call.program, call.layer, x, unwrapped, params)
 
 
@@ -259,7 +261,8 @@ def kernel_step(
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(plain(p.detach()) for p in params)
     kinds, grad = step_letters(x, states, params)
-    return single.step(single.plan_of(program.key, x.dtype, kinds, grad), layer, x, states, params)
+    plan = single.plan_of(program.key, x.dtype, kinds, grad)
+    return single.step(plan, layer, x, states, params, program.surrogate)
 
 
 def _scan_step(
@@ -267,8 +270,9 @@ def _scan_step(
 ) -> tuple[Tensor, ...]:
     """The same as a scan over one step."""
     kinds, grad = step_letters(x, states, params)
-    code = Variant(word_of(x.dtype), kinds, "0" * len(states), grad, machine).code
-    spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params)
+    # what the backward reads is a trace, since whoever gets the new states may write into them
+    code = Variant(word_of(x.dtype), kinds, "01"[grad != ""] * len(states), grad, machine).code
+    spk, finals, _ = op.scan(program.key, code, layer, None, x, states, params, program.surrogate)
     return (spk, *finals)
 
 

@@ -6,16 +6,19 @@ has a time dimension, and what is the same at every step is worked out once (`Pl
 
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..ops import Surrogate
 from . import arena
-from .emit_numba import Variant, backward_words, word_of
+from .emit_numba import Variant, backward_words, own_words, word_of
 from .kernels import address, kernel, plain, spread, sum_to
-from .program import Constants, program_of
-from .saved import saved_by
+from .program import Constants, Derivation, program_of
+from .pullback import PullBack, add, summed
+from .saved import batched, unpacked
 from .threads import Entry
 
 
@@ -30,9 +33,11 @@ class Plan:
         kinds, grad: of the variant, see `Variant`.
 
     Attributes:
-        several: whether x holds several inputs, see `emit_numba`.
-        kept: which tensors the backward reads, of the input, the old states and the new ones, counted in this order;
-            the last new state always, for its shape, and so the input where it holds several.
+        inputs: how many x holds, and whether several, see `emit_numba`.
+        told: from the outputs of a step to its results: a state that is the spikes is the same tensor.
+        copies: the states that the backward reads, as words of a forward; the last new state always, for its shape.
+            They are copies, so that whoever gets the outputs may write into them.
+        saves_input: whether it also reads the input; where that holds several, always, for its shape.
         words: of a backward, without any address; T is 1.
         read_at, carries_at: where the addresses of these tensors and of the gradients of the outputs stand among them,
             and those of the gradients of the states.
@@ -41,24 +46,32 @@ class Plan:
 
     def __init__(self, key: str, dtype: torch.dtype, kinds: str, grad: str):
         derivation = program_of(key).derivation
-        assert derivation is not None
         step = derivation.trace
         self.key, self.variant = key, Variant(word_of(dtype), kinds, "n" * len(step.states), grad)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
         self.alike = not kinds.strip("uU")  # each parameter is one number
-        self.several = len(step.inputs) > 1
-        read = set(derivation.pulled(kinds, grad)) if grad else set()
-        tensors = (step.inputs, *((state,) for state in (*step.states, *step.new_states)))
-        told = {len(tensors) - 1, *([0] if self.several else [])}
-        self.kept = [i for i, nodes in enumerate(tensors) if i in told or not read.isdisjoint(nodes)]
-        self.forward = kernel(key, self.variant.forward)
+        self.inputs = len(step.inputs)
+        self.several = self.inputs > 1
+        self.told = itemgetter(0, *(0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)))
+        traced = self._letters(derivation) if grad else self.variant.traced
+        forward = Variant(self.variant.dtype, kinds.lower(), traced, "")
+        self.copies = own_words(forward)
+        self.saves_input = self.several or not set(step.inputs).isdisjoint(derivation.pulled(kinds, grad))
+        self.forward = kernel(key, forward)
         self._lay_out(len(step.states), len(step.inputs))
+
+    def _letters(self, derivation: Derivation) -> str:
+        """`Variant.traced` of a forward with a backward."""
+        step, read = derivation.trace, set(derivation.pulled(self.kinds, self.grad))
+        needed = {step.new_states[-1], *(read & set(step.new_states)) - set(step.states)}
+        pairs = zip(step.states, step.new_states, strict=True)
+        return "".join("nowb"[(old in read) + 2 * (new in needed)] for old, new in pairs)
 
     def _lay_out(self, states: int, inputs: int) -> None:
         """Where the arguments of the backward stand among its words."""
         names, each = backward_words(states, len(self.kinds), inputs), range(states)
-        words = ["x", *(f"initial{k}" for k in each), *(f"trace{k}" for k in each)]
-        read = [*(words[i] for i in self.kept), "grad0", *(f"grad{k + 1}" for k in each)]
+        saved = [copy.replace("old", "initial").replace("new", "trace") for copy in self.copies]
+        read = [*(["x"] if self.saves_input else []), *saved, "grad0", *(f"grad{k + 1}" for k in each)]
         self.words = [int(name == "steps") for name in names]
         self.read_at, self.carries_at = [names.index(n) for n in read], [names.index(f"carry{k}") for k in each]
         end = len(names) - self.several
@@ -81,38 +94,48 @@ plan_of = cache(Plan)
 DX = backward_words(1, 0).index("dx")
 
 
-def step(plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def step(
+    plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], surrogate: Surrogate
+) -> tuple[Tensor, ...]:
     """One step of a program: spikes and new states, [*S]. The arguments are those of `op.scan`."""
     if not plan.grad:
-        return _forward(plan, x, states, params)
+        return plan.told(_forward(plan, x, states, params))
     # constants do not pass through autograd, nor are they saved
-    outs: tuple[Tensor, ...]
     if type(params) is Constants:
-        outs = _apply(plan, layer, params, x, *states)
-    else:
-        outs = _apply(plan, layer, None, x, *states, *params)
-    return outs
+        return plan.told(_apply(plan, layer, surrogate, params, x, *states))
+    return plan.told(_apply(plan, layer, surrogate, None, x, *states, *params))
 
 
 class _Step(torch.autograd.Function):
+    """Its outputs are the spikes, the states and the copies of states that it saves: as outputs these have gradients,
+    which a second derivative needs."""
+
     @staticmethod
     def forward(
-        ctx: Any, plan: Plan, layer: str, constants: Constants | None, x: Tensor, *rest: Tensor
+        ctx: Any, plan: Plan, layer: str, surrogate: Surrogate, constants: Constants | None, x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         states, params = rest[: plan.count], rest[plan.count :]
         outs = _forward(plan, x, states, params if constants is None else constants)
-        tensors = (x, *states, *outs[1:])
-        ctx.save_for_backward(*[tensors[i] for i in plan.kept], *params)
-        ctx.plan, ctx.layer, ctx.constants = plan, layer, constants
+        copied = outs[plan.count + 1 :]
+        ctx.save_for_backward(*((x, *copied) if plan.saves_input else copied), *params)
+        ctx.call, ctx.layer = (plan, constants, surrogate), layer
         ctx.set_materialize_grads(False)
         return outs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan, params, saved = ctx.plan, ctx.constants, saved_by(ctx)
+        (plan, params, surrogate), saved = ctx.call, unpacked(ctx)
         if params is None:
-            saved, params = saved[: len(plan.kept)], saved[len(plan.kept) :]
-        return (None, None, None, *_backward(plan, saved, params, grads))
+            end = plan.saves_input + len(plan.copies)
+            saved, params = saved[:end], saved[end:]
+        grads, to_copies = grads[: plan.count + 1], grads[plan.count + 1 :]
+        if not torch.is_grad_enabled() and not [g for g in to_copies if g is not None]:
+            try:
+                return (None, None, None, None, *_backward(plan, saved, params, grads))
+            except RuntimeError:  # a batch of gradients has no address
+                if not batched(grads):
+                    raise
+        return (None, None, None, None, *_backward_by_torch(plan, surrogate, saved, params, grads, to_copies))
 
 
 _apply = super(torch.autograd.Function, _Step).apply
@@ -120,6 +143,7 @@ _apply = super(torch.autograd.Function, _Step).apply
 
 
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The spikes, the new states, and the copies of states."""
     x, olds = plain(x).contiguous(), [state.contiguous() for state in states]
     like = olds[-1]
     empty = _maker(like)
@@ -136,6 +160,10 @@ def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tens
         words += [p.data_ptr() for p in inputs]
     if plan.several:
         words.append(_width(x, like))
+    for _ in plan.copies:
+        copy = empty(like)
+        words.append(copy.data_ptr())
+        outs.append(copy)
     plan.forward.run(words)
     return tuple(outs)
 
@@ -146,13 +174,21 @@ def _backward(
     """The gradients of the input, the states and the parameters; one that comes as None is zero.
 
     Args:
-        kept: the tensors that `Plan.kept` names.
+        kept: the input, if it is saved, and the copies.
     """
     like, words = kept[-1], plan.words.copy()
+    if plan.saves_input:
+        kept = (plain(kept[0]).contiguous(), *kept[1:])
     empty = _maker(like)
     words[1] = like.numel()
     # what the kernel reads must outlive the call
-    held = [torch.zeros_like(like) if tensor is None else plain(tensor).contiguous() for tensor in (*kept, *grads)]
+    held = [*kept]
+    for g in grads:
+        if g is None:
+            g = torch.zeros_like(like)
+        elif g.is_neg() or not g.is_contiguous():
+            g = plain(g).contiguous()
+        held.append(g)
     for at, tensor in zip(plan.read_at, held, strict=True):
         words[at] = tensor.data_ptr()
     dx = None
@@ -178,10 +214,37 @@ def _backward(
     return (dx, *carries, *[None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)])
 
 
+def _backward_by_torch(
+    plan: Plan,
+    surrogate: Surrogate,
+    saved: Sequence[Tensor],
+    params: tuple[Tensor, ...],
+    grads: Sequence[Tensor | None],
+    to_copies: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The same by operations of torch, and with the gradients of the copies."""
+    like, x = saved[-1], saved[0] if plan.saves_input else None
+    copied, more = (dict(zip(plan.copies, t, strict=True)) for t in (saved[plan.saves_input :], to_copies))
+    olds, news = ([copied.get(f"{which}{k}") for k in range(plan.count)] for which in ("old", "new"))
+    axis = _axis(x, like) if plan.several and x is not None else 0
+    inputs = [None] if x is None else x.chunk(plan.inputs, axis)
+    cotangents = [grads[0], *(add(g, more.get(f"new{k}")) for k, g in enumerate(grads[1:]))]
+    if all(g is None for g in cotangents):  # the gradients are those of old states alone
+        cotangents[0] = torch.zeros_like(like)
+    dxs, carries, totals = PullBack(plan.key, plan.variant, surrogate)(inputs, olds, news, params, cotangents)
+    dx = None if plan.grad == "none" else torch.cat(dxs, axis) if plan.several else dxs[0]
+    carried = [add(carry, more.get(f"old{k}")) for k, carry in enumerate(carries)]
+    return (dx, *carried, *(() if type(params) is Constants else summed(totals, params, plan.kinds)))
+
+
+def _axis(x: Tensor, mem: Tensor) -> int:
+    """The dimension in which x holds several inputs."""
+    return next((i for i, size in enumerate(mem.shape) if x.shape[i] != size), 0)
+
+
 def _width(x: Tensor, mem: Tensor) -> int:
-    """How many elements lie between two inputs of one: those from the dimension on in which x holds several."""
-    at = next((i for i, size in enumerate(mem.shape) if x.shape[i] != size), 0)
-    return mem.shape[at:].numel()
+    """How many elements lie between two inputs of one."""
+    return mem.shape[_axis(x, mem) :].numel()
 
 
 def _maker(like: Tensor) -> Callable[[Tensor], Tensor]:

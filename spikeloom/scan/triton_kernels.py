@@ -18,28 +18,23 @@ from .triton_module import BLOCK_BYTES, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
 
 def kernel(key: str, code: str, steps: int, size: int) -> Launch:
     """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
-    if steps >= STEPS and size <= FEW and program_of(key).cell.any_order:
+    if steps >= STEPS and size <= FEW and program_of(key).any_order:
         return _kernel_in_parallel(key, code) or _kernel(key, code)
     return _kernel(key, code)
 
 
 @cache
 def _kernel_in_parallel(key: str, code: str) -> Launch | None:
-    program = program_of(key)
-    assert program.derivation is not None
-    title = f"{program.cell.name}, {program.surrogate!r}, {code}, in parallel over time"
-    source = emit_triton_parallel(program.derivation, Variant.parse(code), title)
+    title = f"A scan in parallel over time, {code}."
+    source = emit_triton_parallel(program_of(key).derivation, Variant.parse(code), title)
     return None if source is None else Launch(source, COLUMNS, TIME=STEPS)
 
 
 @cache
 def _kernel(key: str, code: str) -> Launch:
     """Compiled at first use and kept for the life of the process."""
-    program = program_of(key)
-    assert program.derivation is not None
-    title = f"{program.cell.name}, {program.surrogate!r}, {code}"
-    variant = Variant.parse(code)
-    return Launch(emit_triton(program.derivation, variant, title), block_of(variant))
+    variant, title = Variant.parse(code), f"A scan, {code}."
+    return Launch(emit_triton(program_of(key).derivation, variant, title), block_of(variant))
 
 
 def block_of(variant: Variant) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import constant_for_compiler
 from . import cache
 
 BLOCK_BYTES = 2048
@@ -33,6 +34,7 @@ _missing: list[str] = []
 """Filled at first use. Not a cached function: torch.compile would trace into it."""
 
 
+@constant_for_compiler
 def missing() -> str:
     """Why Triton cannot be imported in this process, or nothing."""
     if not _missing:
@@ -45,14 +47,10 @@ def missing() -> str:
     return _missing[0]
 
 
+@constant_for_compiler
 def interpreting() -> bool:
     """Whether Triton interprets its kernels in this process, on the CPU, instead of compiling them."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
-
-
-# torch.compiler.assume_constant_result, without loading the compiler
-for _function in (missing, interpreting):
-    vars(_function)["_dynamo_marked_constant"] = True
 
 
 def refusals(device: torch.device, forced: bool) -> list[str]:

@@ -34,10 +34,8 @@ def refusals(spk: Tensor) -> list[str]:
 
 @cache
 def _kernel(key: str, code: str) -> Launch:
-    program = program_of(key)
-    assert program.derivation is not None
-    title = f"{program.cell.name}, {program.surrogate!r}, {code}, recurrent"
-    return Launch(emit_triton_recurrent(program.derivation, Variant.parse(code), title), ROWS)
+    title = f"A scan of a recurrent neuron, {code}."
+    return Launch(emit_triton_recurrent(program_of(key).derivation, Variant.parse(code), title), ROWS)
 
 
 def scan(
@@ -81,7 +79,7 @@ class _Recurrent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, n = ctx.plan, ctx.count
-        weight, spk, current, first, *saved = saved_by(ctx)
+        weight, spk, current, first, *saved = saved_by(ctx, *grads)
         states, left = saved[:n], iter(saved[n:])
         traces = placed(plan, left)
         pulls, finals = [grads[0], *placed(plan, iter(grads[1 + n :]))], grads[1 : 1 + n]

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from .emit_numba import TEMPLATES, Names, Variant
 from .program import Derivation
-from .trace import Symbol, needed
+from .trace import NUMBERS, Symbol, needed
 
 AHEAD, AHEAD_BACKWARDS = 4, 2
 """How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice
@@ -30,6 +30,8 @@ def tanh(u):
 
 '''
 
+RAISED = "tl.where(({0} >= {1}) | ({0} != {0}), {0}, {1})"
+
 OWN: Mapping[str, str] = {
     "neg": "{} * -1.0",  # the minus of some releases of Triton is 0 - u, which loses the sign of zero
     "exp": "tl.exp({})",
@@ -41,13 +43,17 @@ OWN: Mapping[str, str] = {
     "cos": "tl.cos({})",
     "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
-    "clamp": "tl.where({0} < {1}, {1}, tl.where({0} > {2}, {2}, {0}))",
+    "clamp": f"tl.where(({RAISED} <= {{2}}) | ({RAISED} != {RAISED}), {RAISED}, {{2}})",
+    "not": "{} == 0",
+    "full": "tl.broadcast_to({}, m.shape)",
     "where": "tl.where({0}, {1}, {2})",
 }
 
 
 class TritonNames(Names):
     """What each node is called, and how its operation is written; in step `at` of a span, if that is given."""
+
+    condition = "({} != 0.0)"
 
     def __init__(self, derivation: Derivation, variant: Variant, recalled: bool, at: int | None = None):
         super().__init__(derivation, recalled)
@@ -60,6 +66,7 @@ class TritonNames(Names):
         self.exact = frozenset(needed(derivation.forward)) if recalled else None
         self.one, zero = self.number(1), self.number(0)
         own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
+        own["count"] = f"tl.where({{}}, {self.one}, {zero})"
         if variant.computed == "float32":  # whose plain division and root are approximate
             own |= {"div": "tl.div_rn({}, {})", "sqrt": "tl.sqrt_rn({})"}
         own["sigmoid"] = own["div"].format(self.one, f"({self.one} + tl.exp({{}} * -1.0))")
@@ -70,7 +77,7 @@ class TritonNames(Names):
         return f"tl.full((), {told if told[-1].isdigit() else f'float({told!r})'}, {self.dtype})"
 
     def expression(self, node: Symbol) -> str:
-        if node.op == "div" and node.args[1].op == "const" and self.on_gpu:
+        if node.op == "div" and node.args[1].op in NUMBERS and self.on_gpu:
             # tensor / number is tensor * (1 / number) in torch on a GPU, and rounds differently from a division
             reciprocal = self.templates["div"].format(self.one, self(node.args[1]))
             return f"{self(node.args[0])} * {reciprocal}"

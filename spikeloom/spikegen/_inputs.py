@@ -37,12 +37,12 @@ def between(data: Tensor, low: float, high: float, taker: str) -> Tensor:
     return data
 
 
-def whole(value: Any, name: str, least: int = 0) -> int:
-    """A whole number of at least `least`."""
+def whole(value: Any, name: str, least: int | None = 0) -> int:
+    """A whole number of at least `least`; None is any."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} is {value!r}; pass a whole number")
     number = operator.index(value)
-    if number < least:
+    if least is not None and number < least:
         raise ValueError(f"{name} is {number}; pass {least} or more")
     return number
 

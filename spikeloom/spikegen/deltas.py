@@ -6,6 +6,8 @@ from torch import Tensor
 from ._inputs import checked
 
 UNSIGNED = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+LARGE = (torch.int32, torch.int64, torch.uint32, torch.uint64)
+"""Integers that float32 does not hold."""
 
 
 def delta(data: Tensor, threshold: float | Tensor = 0.1, padding: bool = False, off_spike: bool = False) -> Tensor:
@@ -41,12 +43,13 @@ def delta(data: Tensor, threshold: float | Tensor = 0.1, padding: bool = False, 
     """
     if not checked(data, "delta").dim():
         raise ValueError("delta takes a sequence, with time in dimension 0; got a single number")
+    dtype = torch.get_default_dtype() if data.dtype in UNSIGNED else data.dtype
     data = data.detach()
-    if data.dtype in UNSIGNED:
-        data = data.to(torch.get_default_dtype())
+    if not data.is_floating_point():  # whose differences may be beyond their dtype
+        data = data.to(torch.float64 if data.dtype in LARGE else torch.float32)
     change = torch.empty_like(data)
     torch.sub(data[1:], data[:-1], out=change[1:])
     change[:1] = 0 if padding else data[:1]
-    falls = change <= -threshold if off_spike else None
+    falls = -change >= threshold if off_spike else None  # of an unsigned threshold there is no negative
     spk = change.copy_(change >= threshold)  # in the same memory: a video may be large
-    return spk if falls is None else spk.add_(falls, alpha=-1)
+    return (spk if falls is None else spk.add_(falls, alpha=-1)).to(dtype)

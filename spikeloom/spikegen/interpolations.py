@@ -83,7 +83,7 @@ def rate_interpolate(
     times = checked(spike_time, "rate_interpolate").flatten()
     dtype = floating(times, "rate_interpolate").dtype
     steps = whole(num_steps, "num_steps")
-    times = times.round().long()
+    times = (times.round() if times.is_floating_point() else times).long()
     t = torch.arange(steps, device=times.device)
     fired = torch.isin(t, times)
     spike = t.where(fired, steps).flip(0).cummin(0).values.flip(0)

@@ -28,7 +28,8 @@ def to_one_hot(targets: Tensor, num_classes: int) -> Tensor:
     """
     targets = checked(targets, "to_one_hot")
     classes = torch.arange(whole(num_classes, "num_classes"), device=targets.device)
-    hits = targets.unsqueeze(-1) == classes
+    labels = targets if targets.is_floating_point() else targets.long()
+    hits = labels.unsqueeze(-1) == classes
     if not bool(hits.any(-1).all()):
         found = targets[~hits.any(-1)].flatten()[0].item()
         raise ValueError(f"{found} is none of {num_classes} classes; labels are 0 to {len(classes) - 1}")

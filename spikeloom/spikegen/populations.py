@@ -53,9 +53,11 @@ def receptive_fields(
     neurons = whole(num_neurons, "num_neurons", least=3)
     if not beta > 0:
         raise ValueError(f"beta is {beta}; pass a number above 0")
-    if not bool((torch.as_tensor(high) > torch.as_tensor(low)).all()):
+    exact = computable(data)
+    bottom, top = (torch.as_tensor(end, dtype=exact.dtype, device=exact.device) for end in (low, high))
+    if not bool((top > bottom).all()):
         raise ValueError(f"the range goes from low={low} to high={high}; pass a high above the low")
-    scaled = ((computable(data) - low) / (high - low)).unsqueeze(-1)
+    scaled = ((exact - bottom) / (top - bottom)).unsqueeze(-1)
     centres = (torch.arange(neurons, dtype=scaled.dtype, device=data.device) - 0.5) / (neurons - 2)
     return torch.exp(-0.5 * ((scaled - centres) * (beta * (neurons - 2))) ** 2).to(data.dtype)
 

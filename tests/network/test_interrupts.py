@@ -1,8 +1,5 @@
 """Ctrl-C at any line, and at any moment: the process and the network stay usable."""
 
-import gc
-import random
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +10,7 @@ import pytest
 
 import spikeloom as snn
 
-from .interrupting import ACTIONS, Reference, same, values
+from .interrupting import ACTIONS, Reference
 
 PACKAGE = Path(snn.__file__).parent
 INTERRUPTED = (

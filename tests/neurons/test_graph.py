@@ -208,8 +208,9 @@ def penalty(lif: snn.Leaky, run: Run, xs: Tensor) -> Tensor:
     return (grad**2).sum()
 
 
+@on_both_backends
 @in_both_ways
-def test_second_derivatives_are_right_on_the_loop(run):
+def test_second_derivatives_are_right(run, backend):
     xs = torch.rand(3, 2, 2, dtype=torch.float64).requires_grad_()
     lif = snn.Leaky(torch.tensor(0.5, dtype=torch.float64), reset_delay=False, init_hidden=True, output=True)
 
@@ -217,7 +218,7 @@ def test_second_derivatives_are_right_on_the_loop(run):
         snn.utils.reset(lif)
         return penalty(lif, run, xs)
 
-    with snn.backend("loop"):
+    with snn.backend(backend):
         (got,) = torch.autograd.grad(of(xs), xs)
     assert got.abs().sum() > 0
 
@@ -235,10 +236,3 @@ def test_second_derivatives_are_right_on_the_loop(run):
 
     (wanted,) = torch.autograd.grad(penalty(Plain(), lambda net, xs: net(xs), xs), xs)
     torch.testing.assert_close(got, wanted)
-
-
-@in_both_ways
-def test_second_derivatives_of_the_kernels_are_refused_in_a_sentence(run):
-    xs = torch.rand(3, 2, 2).requires_grad_()
-    with snn.backend("numba"), pytest.raises(RuntimeError, match=r"no second derivative.*backend"):
-        penalty(snn.Leaky(0.5), run, xs).backward()

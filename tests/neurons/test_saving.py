@@ -7,10 +7,12 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import spikeloom as snn
 
-from .running import at_once, started, unchanged
+from .running import WAYS, at_once, started, unchanged
 
 X = torch.full((3, 4), 0.5)
 
@@ -63,6 +65,78 @@ def test_a_network_is_copied_whole(way):
     snn.utils.reset(nn.ModuleList([net, twin]))
     assert torch.equal(twin(X), net(X))
     assert [name for name, _ in twin.named_parameters()] == [name for name, _ in net.named_parameters()]
+
+
+class Positive(nn.Module):
+    """A parametrization: values above zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs()
+
+    def right_inverse(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+LEARN = {"learn_beta": True, "learn_threshold": True, "init_hidden": True}
+PARAMETRIZED = {
+    "Leaky": (lambda: snn.Leaky(0.9, **LEARN), ("beta", "threshold")),
+    "Leaky by sigmoid": (lambda: snn.Leaky(0.9, decay="sigmoid", **LEARN), ("beta_logit",)),
+    "RLeaky": (lambda: snn.RLeaky(0.9, linear_features=4, **LEARN), ("threshold",)),
+    "one to one": (lambda: snn.RSynaptic(0.5, 0.9, all_to_all=False, **LEARN), ("V", "beta")),
+    "Alpha": (lambda: snn.Alpha(0.9, 0.5, **LEARN), ("threshold",)),
+    "SLSTM": (lambda: snn.SLSTM(4, 4, threshold=0.1, learn_threshold=True, init_hidden=True), ("threshold",)),
+    "ALIF": (lambda: snn.ALIF(0.9, learn=("beta", "threshold"), init_hidden=True), ("beta", "threshold")),
+    "SynapticDelay": (lambda: snn.SynapticDelay(4, 3), ("delay",)),
+}
+
+
+def parametrized(name: str) -> nn.Sequential:
+    make, values = PARAMETRIZED[name]
+    layer = make()
+    for value in values:
+        parametrize.register_parametrization(layer, value, Positive())
+    return nn.Sequential(nn.Linear(4, 4), layer)
+
+
+@pytest.mark.parametrize("way", ["by steps", "at once"])
+@pytest.mark.parametrize("name", PARAMETRIZED)
+def test_a_parametrized_layer_is_copied_with_its_state(name, way):
+    net, xs = parametrized(name), 2 * torch.rand(3, 2, 4)
+    WAYS[way](net, xs)
+    twin = copy.deepcopy(net)
+    assert type(twin[1]) is type(net[1])
+    assert parametrize.is_parametrized(twin[1])
+    with torch.no_grad():
+        assert torch.equal(WAYS[way](twin, xs), WAYS[way](net, xs))
+        next(twin[1].parametrizations.children()).original.fill_(0.5)
+    assert next(net[1].parametrizations.children()).original.ne(0.5).any()
+    assert name == "SynapticDelay" or any(twin[1] is other for other in snn.SpikingNeuron.instances)
+
+
+@pytest.mark.parametrize("name", PARAMETRIZED)
+def test_an_average_of_a_parametrized_network_is_kept(name):
+    net = parametrized(name)
+    net(torch.rand(2, 4))
+    mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    snn.utils.reset(nn.ModuleList([net, mean]))
+    for _ in range(2):
+        mean.update_parameters(net)
+        with torch.no_grad():
+            for p in net.parameters():
+                p.mul_(0.5)
+    before = next(net.parameters()) * 4
+    torch.testing.assert_close(next(mean.parameters()), 0.75 * before)
+    assert mean(torch.rand(2, 4)).shape == (2, 4)
+
+
+def test_a_class_of_its_own_way_of_saving_is_copied_by_it():
+    class Forgetting(snn.Leaky):
+        def __getstate__(self):
+            return super().__getstate__() | {"mem": torch.zeros(0)}
+
+    lif = Forgetting(0.9)
+    lif(X)
+    assert copy.deepcopy(lif).mem.shape == (0,)
 
 
 def test_states_are_not_in_the_state_dict_nor_among_parameters_or_buffers():

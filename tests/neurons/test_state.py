@@ -73,7 +73,8 @@ def test_without_a_membrane_a_layer_goes_on_from_its_last():
 @pytest.mark.parametrize("hidden", [True, False])
 def test_a_batch_of_another_size_starts_from_zeros(hidden):
     lif = started(init_hidden=hidden, output=True)
-    _, mem = lif(torch.full((2, 4), 0.5))
+    with pytest.warns(UserWarning, match="does not broadcast"):
+        _, mem = lif(torch.full((2, 4), 0.5))
     assert torch.equal(mem, torch.full((2, 4), 0.5))
 
 

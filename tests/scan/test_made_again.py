@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def variant(job: Job) -> str:
     """What the kernel keeps."""
     given = call_of(job, leaves(job))
-    return call.variant_of(given, given.program.hoist(given.params)).traced
+    return call.variant_of(given, given.hoisted()).traced
 
 
 @pytest.mark.parametrize("cell", ONCE)

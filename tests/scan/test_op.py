@@ -1,4 +1,6 @@
-"""The scan as torch sees it: an operator for compilers, a function for eager code; no second derivative."""
+"""The scan as torch sees it: an operator for compilers, a function for eager code."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ JOBS = {
 def arguments(job, tensors):
     """What the operator takes for a job."""
     call = call_of(job, tensors)
-    params = call.program.hoist(call.params)
+    params = call.hoisted()
     code = variant_of(call, params).code
     return call.program.key, code, "the test", call.steps, call.x, list(call.states), [p.detach() for p in params]
 
@@ -46,7 +48,7 @@ def test_the_operator_gives_what_the_function_gives(name):
             outs = [trajectory.spk, *trajectory.finals, *trajectory.traces]
         else:
             call = call_of(job, tensors)
-            params = call.program.hoist(call.params)
+            params = call.hoisted()
             code = variant_of(call, params).code
             outs = op._operator(call.program.key, code, "the test", 5, call.x, list(call.states), list(params))
         results.append((outs, gradients(outs, tensors)))
@@ -56,21 +58,20 @@ def test_the_operator_gives_what_the_function_gives(name):
         assert_close(results[1][1][leaf], wanted, leaf)
 
 
-def test_a_second_derivative_is_refused_in_a_sentence():
-    job = JOBS["training"]
-    tensors = leaves(job)
-    spk = run("numba", call_of(job, tensors)).spk
-    with pytest.raises(RuntimeError, match=r"no second derivative.*backend\('loop'\)"):
-        torch.autograd.grad(spk.sum(), tensors["x"], create_graph=True)
-
-
-def test_the_loop_has_a_second_derivative():
-    job = Job(CELLS["two states"], 5, (2, 3), torch.float64)
-    tensors = leaves(job)
-    out = run("loop", call_of(job, tensors))
-    (first,) = torch.autograd.grad(out.spk.sum(), tensors["x"], create_graph=True)
-    (second,) = torch.autograd.grad(first.sum(), tensors["x"])
-    assert float(second.abs().max()) > 0
+@pytest.mark.parametrize("name", ["training", "static", "reading its input"])
+def test_the_second_derivative_is_that_of_the_loop(name):
+    job, found = replace(JOBS[name], dtype=torch.float64), []
+    for machine in ("loop", "numba"):
+        tensors = leaves(job)
+        out = run(machine, call_of(job, tensors))
+        wanted = [t for t in tensors.values() if t.requires_grad]
+        value = sum(t.square().sum() for t in (out.spk, *out.finals, *out.traces))
+        first = torch.autograd.grad(value, wanted, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), wanted)
+        found.append([*first, *second])
+    assert max(float(t.abs().max()) for t in found[0][-len(wanted) :]) > 0
+    for ours, theirs in zip(*reversed(found), strict=True):
+        assert_close(ours, theirs, "a derivative")
 
 
 def test_a_second_backward_through_a_freed_graph_names_the_layer_and_the_cure():
@@ -130,7 +131,7 @@ def test_no_memory_is_shared_between_results_or_with_inputs():
 def test_only_the_states_that_the_backward_reads_are_kept(cell, learn, kept):
     job = Job(CELLS[cell], 5, (2, 3), learn=learn, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
-    assert variant_of(call, call.program.hoist(call.params)).traced == kept
+    assert variant_of(call, call.hoisted()).traced == kept
 
 
 def test_a_state_that_is_the_spikes_is_no_second_sequence():

@@ -285,7 +285,7 @@ def test_torch_finds_the_operator_sound(dtype):
     job = Job(CELLS["two states"], 3, (2, 3), device=DEVICE)
     call = call_of(job, leaves(job))
     call = replace(call, x=call.x.detach().to(dtype).requires_grad_())
-    params = call.program.hoist(call.params)
+    params = call.hoisted()
     code = variant_of(call, params, triton_module.machine_on(call.x)).code
     given = call.program.key, code, "the test", 3, call.x, list(call.states), [p.detach() for p in params]
     torch.library.opcheck(op._operator, given)

@@ -43,7 +43,7 @@ def test_states_that_are_rebuilt_are_those_that_were_kept_bit_for_bit(cell):
 def test_states_are_rebuilt_unless_steps_can_be_joined_or_take_long_to_compile(cell, kept):
     job = Job(CELLS[cell], 5, (7,), **UNASKED)
     call = call_of(job, leaves(job))
-    assert variant_of(call, call.program.hoist(call.params), "triton").traced == kept
+    assert variant_of(call, call.hoisted(), "triton").traced == kept
 
 
 def test_of_the_states_one_in_a_span_is_saved_and_the_input_by_reference():

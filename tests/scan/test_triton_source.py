@@ -70,7 +70,7 @@ COMPILED = textwrap.dedent("""
         job = Job(case, 5, (7,), traced=dtype == "float32")
         call = call_of(job, leaves(job))
         call.x = call.x.detach().to(getattr(torch, dtype)).requires_grad_()
-        variant = variant_of(call, call.program.hoist(call.params), "triton")
+        variant = variant_of(call, call.hoisted(), "triton")
         if case is CELLS["associative"]:  # whose gate differs from step to step
             variant = replace(variant, params=variant.params.replace("V", "T"))
         halves = ("x", "spk", "grad0", "dx") if dtype == "bfloat16" else ()
@@ -140,7 +140,7 @@ def test_the_page_tells_the_traffic_of_the_kernels(row):
     job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
     call = replace(call, x=call.x.detach().to(getattr(torch, dtype or "float32")).requires_grad_())
-    variant, derivation = variant_of(call, call.program.hoist(call.params), "triton"), call.program.derivation
+    variant, derivation = variant_of(call, call.hoisted(), "triton"), call.program.derivation
     assert derivation is not None
     for emit in (emit_triton, emit_triton_parallel) if call.program.cell.any_order else (emit_triton,):
         sources = [emit(derivation, v, "a test") for v in (variant.forward, variant)]
@@ -158,7 +158,7 @@ def test_the_page_has_a_row_for_every_kind_of_neuron():
 def test_a_division_rounds_correctly_wherever_a_state_comes_of_it():
     job = Job(CELLS["exponential"], 5, (7,), traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
-    variant = variant_of(call, call.program.hoist(call.params), "triton")
+    variant = variant_of(call, call.hoisted(), "triton")
     assert call.program.derivation is not None
     forward, backward = (emit_triton(call.program.derivation, v, "a test") for v in (variant.forward, variant))
     exact, rounded = [re.findall(r" = tl\.div_rn\(| / v", source) for source in (forward, backward)]
@@ -171,7 +171,7 @@ def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
     """Where torch itself multiplies by it, and rounds otherwise."""
     job = Job(CELLS["polyglot"], 3, (2,))
     call = call_of(job, leaves(job))
-    variant = variant_of(call, call.program.hoist(call.params), "triton").forward
+    variant = variant_of(call, call.hoisted(), "triton").forward
     assert call.program.derivation is not None
     on_gpu = emit_triton(call.program.derivation, variant, "a test")
     interpreted = emit_triton(call.program.derivation, replace(variant, machine="interpreter"), "a test")

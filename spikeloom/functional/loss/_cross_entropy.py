@@ -2,13 +2,10 @@
 
 from torch import Tensor, nn
 
-from .._classes import check_population, check_range, labels_of, pooled
+from .._classes import IGNORED, Labels, check_population, labels_of, pooled
 from .._firing import spike_times
 from .._steps import Lengths, read
 from ._base import LossFunctions
-
-IGNORED = -100
-"""The label of samples that PyTorch's own cross-entropy leaves out, and ours with it."""
 
 
 class _CrossEntropy(LossFunctions):
@@ -18,11 +15,10 @@ class _CrossEntropy(LossFunctions):
         super().__init__(reduction, weight)
         self.normalize_weight = normalize_weight
 
-    def _of(self, log_p: Tensor, targets: Tensor) -> Tensor:
+    def _of(self, log_p: Tensor, targets: Labels) -> Tensor:
         """The loss of log-probabilities [B, C], or of anything that is linear in them."""
         samples, classes = log_p.shape
-        labels = labels_of(targets, (samples,), self.__name__)
-        check_range(labels.masked_fill(labels == IGNORED, 0), classes, self.__name__)
+        labels = labels_of(targets, (samples,), classes, log_p, self.__name__)
         plain_mean = self.weight is not None and self.reduction == "mean" and not self.normalize_weight
         reduction, weights = "none" if plain_mean else self.reduction, self._weights(log_p, classes)
         loss = nn.functional.nll_loss(log_p, labels, weights, ignore_index=IGNORED, reduction=reduction)
@@ -89,7 +85,7 @@ class ce_rate_loss(_PopulationCrossEntropy):
     """
 
     def forward(
-        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """The loss of spk_out [T, B, C] for the labels targets [B]."""
         spk, steps = read(spk_out, self.__name__, "spk_out", mask, lengths)
@@ -132,7 +128,7 @@ class ce_count_loss(_PopulationCrossEntropy):
     """
 
     def forward(
-        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """The loss of spk_out [T, B, C] for the labels targets [B]."""
         spk, steps = read(spk_out, self.__name__, "spk_out", mask, lengths)
@@ -177,7 +173,7 @@ class ce_max_membrane_loss(_CrossEntropy):
         super().__init__(reduction, weight, normalize_weight)
 
     def forward(
-        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """The loss of membranes [T, B, C], here named spk_out as in every loss, for the labels targets [B]."""
         mem, steps = read(spk_out, self.__name__, "mem_out", mask, lengths)
@@ -234,7 +230,7 @@ class ce_temporal_loss(_CrossEntropy):
         self.inverse = inverse
 
     def forward(
-        self, spk_rec: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_rec: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """The loss of spk_rec [T, B, C] for the labels targets [B]."""
         spk, steps = read(spk_rec, self.__name__, "spk_rec", mask, lengths)

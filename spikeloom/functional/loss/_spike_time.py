@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._classes import check_range, chosen, labels_of
+from .._classes import Labels, as_tensor, chosen, labels_of
 from .._firing import spike_times
 from .._options import Optioned
 from .._steps import Lengths, Steps, read
@@ -30,8 +30,9 @@ class SpikeTime(Optioned):
         multi_spike: if True, on_target and off_target are sequences of F steps, for the first F spikes.
 
     Call:
-        spk_out [T, B, C]; targets [B], labels, or with target_is_time [B, C], with multi_spike [F, B, C]; mask [T, B]
-        or lengths [B]. Returns the times and the wanted times, each [B, C], or [F, B, C].
+        spk_out [T, B, C]; targets [B], labels (-100: all neurons as off_target says), or with target_is_time [B, C],
+        with multi_spike [F, B, C]; mask [T, B] or lengths [B]. Returns the times and the wanted times, each [B, C], or
+        [F, B, C].
 
     Raises:
         TypeError: if multi_spike does not go with what on_target and off_target are.
@@ -62,19 +63,25 @@ class SpikeTime(Optioned):
         self.on_target, self.off_target = on_target, off_target
 
     def forward(
-        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor]:
         """The times of the spikes in spk_out [T, B, C], and those that targets want."""
-        return self.compare(*read(spk_out, self.__name__, "spk_out", mask, lengths), targets)
+        times, wanted, _ = self.compare(*read(spk_out, self.__name__, "spk_out", mask, lengths), targets)
+        return times, wanted
 
-    def compare(self, spk: Tensor, steps: Steps, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for spikes that are read already."""
-        wanted = self._given(targets, spk, steps) if self.target_is_time else self._of_labels(targets, spk, steps)
+    def compare(self, spk: Tensor, steps: Steps, targets: Labels) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same for spikes that are read already, and the labels [B], if targets are labels."""
+        labels = None
+        if self.target_is_time:
+            wanted = self._given(as_tensor(targets, spk, self.__name__), spk, steps)
+        else:
+            labels = labels_of(targets, (spk.shape[1],), spk.shape[2], spk, self.__name__)
+            wanted = self._of_labels(labels, spk, steps)
         times = spike_times(spk, steps, len(wanted)) if self.multi_spike else spike_times(spk, steps).squeeze(0)
         if self.tolerance:
             near = (times - wanted).abs() < self.tolerance
             times = torch.where(near, times - times.detach() + wanted, times)
-        return times, wanted
+        return times, wanted, labels
 
     def _given(self, times: Tensor, spk: Tensor, steps: Steps) -> Tensor:
         """Wanted times that were given themselves, [B, C] or [F, B, C]."""
@@ -84,10 +91,8 @@ class SpikeTime(Optioned):
         wanted: Tensor = _from_start(times.to(spk), steps)
         return wanted
 
-    def _of_labels(self, targets: Tensor, spk: Tensor, steps: Steps) -> Tensor:
+    def _of_labels(self, labels: Tensor, spk: Tensor, steps: Steps) -> Tensor:
         """Wanted times by class labels, [B, C] or [F, B, C]."""
-        labels = labels_of(targets, (spk.shape[1],), self.__name__)
-        check_range(labels, spk.shape[2], self.__name__)
         on, off = self.on_target, self.off_target
         if self.multi_spike:
             on, off = (torch.as_tensor(train).view(-1, 1, 1) for train in (on, off))
@@ -99,6 +104,7 @@ def _from_start(step: Any, steps: Steps) -> Any:
     if isinstance(step, (int, float)) and isinstance(steps.end, int):
         return step + steps.end if step < 0 else step
     step = torch.as_tensor(step)
+    step = step if step.is_floating_point() else step.long()  # a narrow integer could not hold the sum
     return torch.where(step < 0, step + steps.end, step)
 
 

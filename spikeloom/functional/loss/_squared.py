@@ -1,10 +1,10 @@
 """Losses by squared error: of spike counts, of membranes, of spike times."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .._classes import check_population, check_range, chosen, labels_of, pooled
-from .._steps import Lengths, read
+from .._classes import IGNORED, Labels, as_tensor, check_population, chosen, labels_of, pooled
+from .._steps import Lengths, Steps, read
 from ._base import LossFunctions
 from ._spike_time import SpikeTime, Target
 
@@ -16,22 +16,20 @@ class _SquaredError(LossFunctions):
         super().__init__(reduction, weight)
         self.normalize_weight = normalize_weight
 
-    def _labels(self, targets: Tensor, shape: tuple[int, ...], classes: int) -> Tensor:
-        labels = labels_of(targets, shape, self.__name__)
-        check_range(labels, classes, self.__name__)
-        return labels
-
     def _of(self, errors: Tensor, labels: Tensor | None, classes: int) -> Tensor:
-        """The loss of squared errors [..., B, C]; labels [B] are needed for weights."""
-        weights = self._weights(errors, classes)
-        if weights is not None and labels is not None:
-            per_sample = weights[labels.long()].unsqueeze(-1)
-            errors = errors * per_sample
-            if self.normalize_weight and self.reduction == "mean":
-                return errors.sum() / per_sample.expand_as(errors).sum()
+        """The loss of squared errors [..., B, C]; by labels [B] samples are weighted and left out."""
+        count: int | Tensor = errors.numel()
+        if labels is not None:
+            kept = (labels != IGNORED).unsqueeze(-1)
+            errors = errors.masked_fill(~kept, 0.0)
+            weights = self._weights(errors, classes)
+            shares = kept if weights is None else weights[labels.clamp(min=0)].unsqueeze(-1) * kept
+            if weights is not None:
+                errors = errors * shares
+            count = (shares if self.normalize_weight else kept).expand_as(errors).sum()
         if self.reduction == "none":
             return errors
-        return errors.mean() if self.reduction == "mean" else errors.sum()
+        return errors.sum() / count if self.reduction == "mean" else errors.sum()
 
     def _refuse_weight(self, option: str, given: bool) -> None:
         if given and self.weight is not None:
@@ -59,9 +57,9 @@ class mse_count_loss(_SquaredError):
         normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
 
     Call:
-        spk_out [T, B, C]; targets [B], labels; and, for sequences of different lengths, either mask [T, B], True where
-        a step counts, or lengths [B]: T is then the number of a sample's steps. Returns [], or [B, C] for "none";
-        float64 of float64, else float32.
+        spk_out [T, B, C]; targets [B], labels (-100 leaves a sample out); and, for sequences of different lengths,
+        either mask [T, B], True where a step counts, or lengths [B]: T is then the number of a sample's steps. Returns
+        [], or [B, C] for "none"; float64 of float64, else float32.
 
     Raises:
         ValueError: for a negative rate, and for options or shapes that do not fit.
@@ -99,7 +97,7 @@ class mse_count_loss(_SquaredError):
         self.population_code, self.num_classes = population_code, num_classes
 
     def forward(
-        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """The loss of spk_out [T, B, C] for the labels targets [B]."""
         spk, steps = read(spk_out, self.__name__, "spk_out", mask, lengths)
@@ -108,7 +106,7 @@ class mse_count_loss(_SquaredError):
         if self.population_code:
             counts = pooled(counts, self.num_classes, self.__name__)
         samples, classes = counts.shape
-        labels = self._labels(targets, (samples,), classes)
+        labels = labels_of(targets, (samples,), classes, counts, self.__name__)
         on, off = (
             _floor(steps.number, len(spk), rate, neurons / classes) for rate in (self.correct_rate, self.incorrect_rate)
         )
@@ -139,9 +137,9 @@ class mse_membrane_loss(_SquaredError):
         normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
 
     Call:
-        mem_out [T, B, C], the first argument; targets [B], labels, or what time_var_targets says; and, for sequences of
-        different lengths, either mask [T, B], True where a step counts, or lengths [B]. Returns [1] without a weight,
-        [] with one, [B, C] for "none"; float64 of float64, else float32.
+        mem_out [T, B, C], the first argument; targets [B], labels (-100 leaves a sample out), or what time_var_targets
+        says; and, for sequences of different lengths, either mask [T, B], True where a step counts, or lengths [B].
+        Returns [1] without a weight, [] with one, [B, C] for "none"; float64 of float64, else float32.
 
     Raises:
         ValueError: for a weight together with time_var_targets, and for options or shapes that do not fit.
@@ -171,20 +169,30 @@ class mse_membrane_loss(_SquaredError):
         self.time_var_targets, self.on_target, self.off_target = time_var_targets, on_target, off_target
 
     def forward(
-        self, spk_out: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """The loss of membranes [T, B, C], here named spk_out as in every loss, for the labels targets [B]."""
         mem, steps = read(spk_out, self.__name__, "mem_out", mask, lengths)
         total, samples, classes = mem.shape
-        labels = None
+        targets = as_tensor(targets, mem, self.__name__)
         if self.time_var_targets and targets.shape == mem.shape:
-            wanted = targets.to(mem)
-        else:
-            if self.time_var_targets and targets.dim() == 2:
-                targets = steps.only(targets.unsqueeze(2)).squeeze(2)
-            labels = self._labels(targets, (total, samples) if self.time_var_targets else (samples,), classes)
-            wanted = chosen(labels, classes, self.on_target, self.off_target, mem)
-        return self._as_one_element(self._of(steps.mean((mem - wanted) ** 2), labels, classes))
+            return self._as_one_element(self._of(steps.mean((mem - targets.to(mem)) ** 2), None, classes))
+        if self.time_var_targets and targets.dim() == 2:
+            targets = steps.only(targets.unsqueeze(2)).squeeze(2)
+        shape = (total, samples) if self.time_var_targets else (samples,)
+        labels = labels_of(targets, shape, classes, mem, self.__name__)
+        errors = (mem - chosen(labels, classes, self.on_target, self.off_target, mem)) ** 2
+        if self.time_var_targets:
+            kept = labels != IGNORED
+            errors = errors.masked_fill(~kept.unsqueeze(-1), 0.0)
+            steps = Steps(_counted(steps, kept), steps.end, steps.mask)
+            labels = torch.where(kept.any(0), 0, IGNORED)
+        return self._as_one_element(self._of(steps.mean(errors), labels, classes))
+
+
+def _counted(steps: Steps, kept: Tensor) -> Tensor:
+    """How many of the steps of each sample are kept [T, B] and count, at least 1: [B, 1]."""
+    return steps.only(kept.unsqueeze(2), False).sum(0).clamp(min=1)
 
 
 class mse_temporal_loss(_SquaredError):
@@ -207,9 +215,10 @@ class mse_temporal_loss(_SquaredError):
         normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
 
     Call:
-        spk_rec [T, B, C]; targets [B], labels, or with target_is_time [B, C], with multi_spike [F, B, C]; and, for
-        sequences of different lengths, either mask [T, B], True where a step counts, or lengths [B]: T is then one more
-        than a sample's last step. Returns [], or for "none" [B, C] or [F, B, C]; float64 of float64, else float32.
+        spk_rec [T, B, C]; targets [B], labels (-100 leaves a sample out), or with target_is_time [B, C], with
+        multi_spike [F, B, C]; and, for sequences of different lengths, either mask [T, B], True where a step counts, or
+        lengths [B]: T is then one more than a sample's last step. Returns [], or for "none" [B, C] or [F, B, C];
+        float64 of float64, else float32.
 
     Raises:
         TypeError: if multi_spike does not go with what on_target and off_target are.
@@ -243,11 +252,9 @@ class mse_temporal_loss(_SquaredError):
         self.spk_time_fn = SpikeTime(target_is_time, on_target, off_target, tolerance, multi_spike)
 
     def forward(
-        self, spk_rec: Tensor, targets: Tensor, *, mask: Tensor | None = None, lengths: Lengths | None = None
+        self, spk_rec: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """The loss of spk_rec [T, B, C] for the labels, or times, targets."""
         spk, steps = read(spk_rec, self.__name__, "spk_rec", mask, lengths)
-        times, wanted = self.spk_time_fn.compare(spk, steps, targets)
-        at_once = self.weight is None and isinstance(steps.end, int)
-        errors = nn.functional.mse_loss(times, wanted, reduction=self.reduction if at_once else "none") / steps.end**2
-        return errors if at_once else self._of(errors, targets, spk.shape[2])
+        times, wanted, labels = self.spk_time_fn.compare(spk, steps, targets)
+        return self._of((times - wanted) ** 2 / steps.end**2, labels, spk.shape[2])

@@ -21,6 +21,18 @@ def rsynaptic_reset(snn: ModuleType) -> list[list[float]]:
     return lif.spk.tolist()
 
 
+def calls_of_recurrent(snn: ModuleType) -> list[int]:
+    """In one step with the reset that clears the feedback too."""
+    counts = []
+    options = {"linear_features": 2, "reset_mechanism": "zero"}
+    for lif in (snn.RLeaky(0.5, **options), snn.RSynaptic(0.5, 0.5, **options)):
+        calls = []
+        lif.recurrent.register_forward_hook(lambda *args, calls=calls: calls.append(args))
+        lif(torch.ones(1, 2))
+        counts.append(len(calls))
+    return counts
+
+
 def learned_alpha(snn: ModuleType) -> str:
     return error_of(lambda: snn.Alpha(0.9, 0.8, learn_alpha=True)(torch.ones(1, 2)))
 
@@ -71,6 +83,9 @@ FIXES: dict[str, Fix] = {
     "RSynaptic at once": Fix("`RSynaptic(reset_delay=False)`", immediate_rsynaptic, "TypeError", "nothing"),
     "spikes of RSynaptic": Fix(
         "`RSynaptic.reset_hidden()`, `detach_hidden()`", rsynaptic_reset, [[1.0, 1.0]], [[0.0, 0.0]]
+    ),
+    "calls of recurrent": Fix(
+        '`recurrent` of `RLeaky` and `RSynaptic` with `reset_mechanism="zero"`', calls_of_recurrent, [2, 2], [1, 1]
     ),
     "alpha learned": Fix("`Alpha(learn_alpha=True)`", learned_alpha, "TypeError", "nothing"),
     "integer V": Fix("`RLeaky(V=1)`, `RSynaptic(V=1)`: an integer weight", integer_weight, "RuntimeError", "nothing"),

@@ -29,8 +29,10 @@ def mem_of_another_shape(snn: ModuleType, mem: Any = (0.5, 0.5)) -> Any:
     return snn.Leaky(0.5)(torch.ones(1, 2), *given)[1].tolist()
 
 
-def mem_that_does_not_fit(snn: ModuleType) -> str:
-    return error_of(lambda: snn.Leaky(0.5)(torch.ones(1, 2), torch.ones(3)))
+def kept_mem_of_another_shape(snn: ModuleType) -> Any:
+    lif = snn.Leaky(0.5, init_hidden=True, output=True)
+    lif(torch.full((1, 2), 0.5))
+    return lif(torch.ones(3, 2))[1].tolist()
 
 
 def mem_with_init_hidden(snn: ModuleType) -> Any:
@@ -154,14 +156,14 @@ def dtypes(dtype: torch.dtype) -> Callable[[ModuleType], Any]:
 
 
 FED, ZERO = [[0.5625, 0.5625]], [[0.0, 0.0]]
-SHAPE_ROW = "a `mem` passed by hand whose shape is not the input's"
+SHAPE_ROW = "a state, passed by hand or kept, that has not the input's shape but broadcasts to it"
 RESET_ROW = '`lif.reset_mechanism = "zero"`, or loading a state_dict with another `reset_mechanism_val`'
 
 FIXES: dict[str, Fix] = {
     "mem of another shape": Fix(
         SHAPE_ROW, mem_of_another_shape, [[1.0, 1.0]], [[1.25, 1.25]], lambda snn: mem_of_another_shape(snn, None)
     ),
-    "mem that does not fit": Fix(SHAPE_ROW, mem_that_does_not_fit, "nothing", "ValueError"),
+    "kept mem of another shape": Fix(SHAPE_ROW, kept_mem_of_another_shape, [[1.0, 1.0]] * 3, [[1.25, 1.25]] * 3),
     "mem with init_hidden": Fix(
         "a state passed with `init_hidden=True`",
         mem_with_init_hidden,

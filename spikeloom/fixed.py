@@ -1,0 +1,85 @@
+"""Functions of the user's from which kernels are made, with what they read from outside fixed.
+
+A kernel holds the numbers that an equation read from its module when it was traced. The plain loop would read them
+again at every step. So both get the same function: a copy whose names from outside mean what they meant at first.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+LIBRARIES = ("spikeloom", "torch", "numpy", "math", "builtins")
+"""Packages that are read as they are."""
+
+_copies: WeakKeyDictionary[FunctionType, FunctionType] = WeakKeyDictionary()
+
+
+def fixed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function in which global and enclosing names have the values that they had at the first call of `fixed`.
+
+    The same holds for the functions of the user's that it calls, and for what it reads from modules and objects.
+
+        >>> gain = 2.0
+        >>> def scaled(x):
+        ...     return gain * x
+        >>> once = fixed(scaled)
+        >>> gain = 3.0
+        >>> once(1.0), scaled(1.0)
+        (2.0, 3.0)
+    """
+    if type(function) is partial:
+        return partial(fixed(function.func), *function.args, **function.keywords)
+    if type(function) is not FunctionType or _of_a_library(function.__module__):
+        return function
+    if function not in _copies:
+        _copies[function] = _copy(function, {})
+    return _copies[function]
+
+
+def _copy(function: FunctionType, known: dict[int, Any]) -> FunctionType:
+    names, outside = _names(function.__code__), function.__globals__
+    given: dict[str, Any] = {name: outside[name] for name in ("__builtins__", "__name__") if name in outside}
+    cells = tuple(CellType() for _ in function.__closure__ or ())
+    copy = FunctionType(function.__code__, given, function.__name__, function.__defaults__, cells or None)
+    known[id(function)] = copy
+    copy.__kwdefaults__, copy.__qualname__ = function.__kwdefaults__, function.__qualname__
+    copy.__doc__, copy.__annotations__ = function.__doc__, function.__annotations__
+    given.update({name: _fixed_value(outside[name], names, known) for name in names if name in outside})
+    for cell, theirs in zip(cells, function.__closure__ or (), strict=True):
+        try:
+            cell.cell_contents = _fixed_value(theirs.cell_contents, names, known)
+        except ValueError:  # a name that has no value yet
+            continue
+    return copy
+
+
+def _fixed_value(value: Any, names: frozenset[str], known: dict[int, Any]) -> Any:
+    if id(value) in known:
+        return known[id(value)]
+    if type(value) is FunctionType:
+        return value if _of_a_library(value.__module__) else _copy(value, known)
+    if type(value) is ModuleType:
+        if _of_a_library(value.__name__):
+            return value
+        space = known[id(value)] = SimpleNamespace()
+        vars(space).update({n: _fixed_value(vars(value)[n], names, known) for n in names if n in vars(value)})
+        return space
+    if isinstance(value, (type, MethodType)) or _of_a_library(type(value).__module__):
+        return value
+    try:
+        return deepcopy(value)
+    except Exception:  # whatever an object of the user's raises
+        return value
+
+
+def _names(code: CodeType) -> frozenset[str]:
+    """The names that a function reads, those of the functions within it included."""
+    inner = [_names(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return frozenset(code.co_names).union(*inner)
+
+
+def _of_a_library(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in LIBRARIES

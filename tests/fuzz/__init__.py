@@ -1,0 +1,1 @@
+"""Random equations and random networks on every backend against the plain loop."""

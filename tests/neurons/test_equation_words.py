@@ -1,0 +1,287 @@
+"""What an equation says means on the kernels what it means on tensors, or is refused with its line."""
+
+import copy
+import math
+import pickle
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import spikeloom as snn
+from spikeloom import ops, surrogate
+
+from ..oracle import Outcome, assert_same
+
+X = 2 * torch.rand(9, 2, 4, generator=torch.Generator().manual_seed(3)) - 0.7
+GAIN, SETTINGS = 0.75, SimpleNamespace(gain=0.75)
+
+
+def counted(condition, like):
+    return ops.where(condition, ops.full_like(like, 1), 0.0)
+
+
+def conditions(u, p, q):
+    a, b = u > 0, u < 0.5
+    whole = counted((a & b) | (a ^ b), u) + 2 * counted(~a, u) + 4 * counted(a == b, u) + 8 * counted(a != b, u)
+    return u + 0.1 * (whole + counted(a + b, u) + counted(a * b, u))
+
+
+def equalities(u, p, q):
+    rounded = ops.where(u > 0.3, ops.full_like(u, 2), 0.0)
+    return u + ops.where(rounded == 2, p, q) + counted(rounded != 0, u)
+
+
+def on_parameters(u, p, q):
+    return ops.where(p > q, u, 0.5 * u) + ops.where(p == 0.3, 1.0, u) + ops.where((p < 0) | (q != 0.4), p, u)
+
+
+def conditions_beside_values(u, p, q):
+    return (u > 0) * u + (u > 0.5) * p + (u < p) / (u * u + 1) + ops.where(u > 1, u > 0, u) + ((u > 0) < u) * p
+
+
+def bounds(u, p, q):
+    held = ops.clamp(u, -0.2, p) + ops.clamp(u, q, p) + ops.clamp(u, 0.6, 0.2)
+    return held + ops.clamp(0.1, u, q) + ops.clamp(p, q, u)
+
+
+def extremes(u, p, q):
+    return ops.minimum(u, 0.5) + ops.maximum(0.25, u) + ops.minimum(u, p) + ops.maximum(q, u) + ops.minimum(p, 0.35)
+
+
+def full(u, p, q):
+    return ops.full_like(u, 0.1) * 3 + u + ops.full_like(p, 0.2) * u + ops.detach(+u)
+
+
+def spikes_of_parameters(u, p, q):
+    return u + ops.spike(p) * u + ops.spike(q - 0.5) + ops.spike(p - 0.3) * q
+
+
+def numpy_numbers(u, p, q):
+    return np.float64(0.3) * u + u * np.float64(0.7)
+
+
+def squares(u, p, q):
+    return 0.3 * u**2 + 0.1 * abs(u) ** 3 - (2 - u) + 1 / (1 + u * u) + p**2
+
+
+WORDS = (conditions, equalities, on_parameters, conditions_beside_values, bounds, extremes, full)
+WORDS += (spikes_of_parameters, numpy_numbers, squares)
+
+
+def neuron_of(word, **options):
+    @snn.cell
+    def neuron(x, mem, *, p=0.3, q=0.4):
+        mem = word(0.5 * mem + x, p, q)
+        return ops.spike(mem - 0.5), 0.5 * mem
+
+    return neuron(**options)
+
+
+def outcome(word, backend, dtype, step_by_step, **options):
+    with snn.backend(backend):
+        lif, x = neuron_of(word, **options), X.clone().to(dtype).requires_grad_()
+        if step_by_step:
+            spk, mem, state = [], [], None
+            for each in x:
+                fired, state = lif(each, state)
+                spk.append(fired)
+                mem.append(state)
+            spk, mem = torch.stack(spk), torch.stack(mem)
+        else:
+            spk, mem = snn.unroll(lif, x)
+        (spk * 0.5 + mem).square().sum().backward()
+    return Outcome({"spk": spk}, {"mem": mem}, {n: p.grad for n, p in lif.named_parameters()} | {"x": x.grad})
+
+
+@pytest.mark.parametrize("word", WORDS, ids=lambda word: word.__name__)
+def test_a_word_is_the_same_on_tensors_and_in_kernels(word):
+    for dtype in (torch.float32, torch.float64):
+        per_neuron = {"p": torch.tensor([0.3, -0.4, 0.5, 0.0]), "q": torch.tensor([0.4, 0.4, 0.2, -0.5])}
+        for values in ({}, per_neuron):
+            options = values | {"learn": ("p", "q")}
+            for steps in (True, False):
+                got, wanted = (outcome(word, name, dtype, steps, **options) for name in ("numba", "loop"))
+                assert_same(got, wanted, exact_states=True)
+
+
+def refused(word):
+    with pytest.raises(TypeError) as error:
+        neuron_of(word)
+    return str(error.value)
+
+
+REFUSED = {
+    "a condition plus a number": (lambda u, p, q: (u > 0) + 1 + u, "meets a condition"),
+    "a condition times a number": (lambda u, p, q: (u > 0) * 0.1 + u, "meets a condition"),
+    "one less a condition": (lambda u, p, q: u + (1 - (u > 0)), "meets a condition"),
+    "a value less a condition": (lambda u, p, q: u - (u > 0), "meets a condition"),
+    "less a condition": (lambda u, p, q: u * -(u > 0), "meets a condition"),
+    "a condition by a condition": (lambda u, p, q: u * ((u > 0) / (u > 1)), "meets a condition"),
+    "exp of a condition": (lambda u, p, q: u * ops.exp(u > 0), "meets a condition"),
+    "a spike of a condition": (lambda u, p, q: u * ops.spike(u > 0), "meets a condition"),
+    "two conditions to choose from": (lambda u, p, q: u + ops.where(u > 0, u > 1, u < 2), "meets a condition"),
+    "a condition and a number to choose from": (lambda u, p, q: ops.where(u > 0, u > 1, 0.5), "meets a condition"),
+    "full_like a condition": (lambda u, p, q: ops.full_like(u > 0, 1) + u, "full_like got a condition"),
+    "full_like with a parameter": (lambda u, p, q: ops.full_like(u, p), "full_like takes a number"),
+    "a value for a condition": (lambda u, p, q: ops.where(u, p, q), "where takes a condition first"),
+    "a parameter for a condition": (lambda u, p, q: ops.where(p, u, q), "where takes a condition first"),
+    "& of values": (lambda u, p, q: u + (u & p), "& takes conditions"),
+    "& of a condition and a number": (lambda u, p, q: counted((u > 0) & 1, u), "& takes conditions"),
+    "~ of a value": (lambda u, p, q: ~u, "~ takes conditions"),
+    "a chained comparison": (lambda u, p, q: counted(0 < u < 1, u), "use ops.where"),
+    "and": (lambda u, p, q: counted(u > 0 and u < 1, u), "use ops.where"),
+    "not": (lambda u, p, q: u * (not u), "use ops.where"),
+    "if": (lambda u, p, q: u if u == 0 else p, "use ops.where"),
+    "in": (lambda u, p, q: u * (u in (p, q)), "use ops.where"),
+    "min": (lambda u, p, q: min(u, p) + u, "use ops.where"),
+    "max": (lambda u, p, q: max(u, 0.0), "use ops.where"),
+    "//": (lambda u, p, q: u // 2, "// is not in the vocabulary"),
+    "% of a number": (lambda u, p, q: 3 % u, "% is not in the vocabulary"),
+    "divmod": (lambda u, p, q: divmod(u, 2)[0], "divmod is not in the vocabulary"),
+    "@": (lambda u, p, q: u @ p, "@ is not in the vocabulary"),
+    "** of a value": (lambda u, p, q: u**p, "is not in the vocabulary"),
+    "** of a number": (lambda u, p, q: 2**u, "is not in the vocabulary"),
+    "round": (lambda u, p, q: round(u), "round is not in the vocabulary"),
+    "floor": (lambda u, p, q: math.floor(u) * u, "math.floor is not in the vocabulary"),
+    "int": (lambda u, p, q: int(u) * u, "int wants a number"),
+    "float": (lambda u, p, q: float(p) * u, "float or a function of math wants a number"),
+    "math.exp": (lambda u, p, q: math.exp(p) * u, "float or a function of math wants a number"),
+    "range": (lambda u, p, q: u * sum(range(p)), "an index or a range wants a number"),
+    "np.exp": (lambda u, p, q: np.exp(u), "ufunc"),
+    "np.asarray": (lambda u, p, q: np.asarray(u) * u, "__array"),
+    "len": (lambda u, p, q: u * len(u), "len wants the elements"),
+    "an index": (lambda u, p, q: u[0] + u, "an index wants the elements"),
+    "a loop": (lambda u, p, q: sum(u), "a loop or unpacking wants the elements"),
+    ".sum": (lambda u, p, q: u.sum() + u, ".sum is not in the vocabulary"),
+    ".shape": (lambda u, p, q: u * u.shape[0], ".shape is not in the vocabulary"),
+    "isinstance": (lambda u, p, q: u if isinstance(u, torch.Tensor) else 2 * u, "isinstance asks for the type"),
+    "None": (lambda u, p, q: counted(u == None, u), "a NoneType None enters"),  # noqa: E711
+    "a large integer": (lambda u, p, q: u * (2**53 + 1), "enters the equation"),
+    "random numbers": (lambda u, p, q: u * random.random(), "when it is called again"),
+    "a parameter as a state": (lambda u, p, q: p, "depends neither on x nor on a state"),
+    "a condition as a state": (lambda u, p, q: u > 0, "meets a condition"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_kernels_cannot_say_is_refused(name):
+    word, told = REFUSED[name]
+    message = refused(word)
+    assert told in message
+    shapeless = ("depends neither", "called again")
+    assert any(words in told for words in shapeless) or __file__ in message
+
+
+@pytest.mark.parametrize("sign", ["+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>", "@"])
+def test_an_operator_that_changes_a_tensor_in_place_is_refused(sign):
+    space = {}
+    exec(f"def word(u, p, q):\n    u {sign}= p\n    return u", space)
+    assert f"{sign}= changes a tensor in place" in refused(space["word"])
+
+
+def test_conditions_and_numbers_are_no_results():
+    with pytest.raises(TypeError, match=r"its spikes is a condition; .*ops.spike"):
+        snn.cell(lambda x, mem: (mem > 1, mem + x))
+    with pytest.raises(TypeError, match=r"its mem depends neither on x nor on a state.*ops.full_like"):
+        snn.cell(lambda x, mem: (ops.spike(mem + x), 0.0))
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_an_equation_of_the_loop_changes_nothing_that_others_hold(once):
+    @snn.cell(loop=True)
+    def in_place(x, mem, *, beta=0.9):
+        mem *= beta
+        beta *= 2
+        x += mem
+        return ops.spike(x.clamp(min=0) - 1), x
+
+    lif, given, state = in_place(), X.clone(), torch.full((2, 4), 0.5)
+    if once:
+        _, mem = lif(given[0], state)
+    else:
+        mem = snn.unroll(lif, given)[1][0]
+        assert torch.equal(mem, X[0])
+    assert torch.equal(given, X)
+    assert lif.beta == torch.tensor(0.9)
+    assert bool((state == 0.5).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_sign_of_a_zero_is_heeded_at_single_steps(dtype):
+    @snn.cell
+    def signed(x, mem, *, zero=0.0):
+        mem = ops.clamp(x, 1.0, 1.0) / zero
+        return ops.spike(mem), mem
+
+    x = torch.ones(2, dtype=dtype)
+    for zero, wanted in ((0.0, torch.inf), (-0.0, -torch.inf), (0.0, torch.inf)):
+        assert bool((signed(zero=zero)(x)[1] == wanted).all())
+
+
+def test_numbers_from_outside_are_fixed_when_the_neuron_is_defined(monkeypatch):
+    far = {"gain": 0.75}
+    near = 0.75
+
+    def helper(u):
+        return GAIN * u
+
+    def word(u, p, q):
+        return GAIN * u + SETTINGS.gain * p + far["gain"] * q + near * u + helper(u)
+
+    @snn.cell
+    def neuron(x, mem, *, p=0.3, q=0.4):
+        mem = 0.5 * mem + word(x, p, q)
+        return ops.spike(mem - 1), mem
+
+    first = snn.unroll(neuron(), X)[1]
+    monkeypatch.setitem(globals(), "GAIN", 5.0)
+    monkeypatch.setattr(SETTINGS, "gain", 5.0)
+    far["gain"] = near = 5.0
+    for name in ("numba", "loop"):
+        with snn.backend(name):
+            assert torch.equal(snn.unroll(neuron(), X)[1], first)
+
+
+WIDTH = 0.5
+
+
+def hill(u, height):
+    return height * WIDTH / (WIDTH + u**2)
+
+
+def test_a_spike_function_does_not_change(monkeypatch):
+    spike = surrogate.Spike("hill", hill, {"height": 1.0})
+    for name in ("name", "derivative", "constants"):
+        with pytest.raises(AttributeError, match=rf"cannot get another {name}; make another"):
+            setattr(spike, name, getattr(spike, name))
+    with pytest.raises(TypeError):
+        spike.constants["height"] = 2.0
+    u = torch.tensor([0.5], requires_grad=True)
+    before = torch.autograd.grad(spike(u), u)[0]
+    monkeypatch.setitem(globals(), "WIDTH", 3.0)
+    for same in (spike, copy.deepcopy(spike), pickle.loads(pickle.dumps(spike))):
+        assert same == spike
+        assert torch.equal(torch.autograd.grad(same(u), u)[0], before)
+    assert surrogate.LSO(slope=0.0) != surrogate.LSO(slope=-0.0)
+
+
+class Steeper(surrogate.Spike):
+    def backward(self, u, grad):
+        return 7 * grad
+
+
+@pytest.mark.parametrize("init_hidden", [True, False])
+def test_a_subclass_of_a_spike_function_is_honored(init_hidden):
+    gradients = []
+    for name in ("loop", None):
+        lif, x = snn.Leaky(beta=0.5, spike_grad=Steeper("steeper", hill, {"height": 1.0})), X.clone().requires_grad_()
+        lif.init_hidden = init_hidden
+        out = snn.unroll(lif, x)
+        (out if init_hidden else out[0]).sum().backward()
+        gradients.append(x.grad)
+        assert name is None or snn.explain(lif, X).rows[0].backend == name
+    assert torch.equal(*gradients)
+    assert gradients[0][-1].max() == 7

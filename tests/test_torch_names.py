@@ -1,0 +1,230 @@
+"""Each private name of torch that the package uses answers as `spikeloom/_torch.py` says."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spikeloom import _torch
+
+
+def inside(transform, ask):
+    """What `ask` says of the argument of a function that a transform runs."""
+    said = []
+
+    def function(x):
+        said.append(ask(x))
+        return x.sum()
+
+    transform(function)(torch.ones(2))
+    return said[0]
+
+
+def left(transform):
+    """The tensor that a transform has passed to its function, when the transform is over."""
+    return inside(transform, lambda x: x)
+
+
+def test_transforms_active():
+    assert not _torch.transforms_active()
+    assert inside(torch.func.grad, lambda x: _torch.transforms_active())
+
+
+def test_is_wrapped():
+    assert not _torch.is_wrapped(torch.ones(1))
+    assert inside(torch.func.grad, _torch.is_wrapped)
+    assert _torch.is_wrapped(left(torch.vmap))
+
+
+def test_is_batch_of_gradients():
+    said = []
+    x = torch.ones(2, requires_grad=True)
+    (y := 2 * x).register_hook(lambda grad: said.append(_torch.is_batch_of_gradients(grad)))
+    torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True)
+    assert said == [True]
+    assert not _torch.is_batch_of_gradients(torch.ones(1))
+
+
+def test_is_batched():
+    assert not _torch.is_batched(torch.ones(1))
+    assert inside(torch.vmap, _torch.is_batched)
+    assert not inside(torch.func.grad, _torch.is_batched)
+
+
+def test_unwrapped_if_dead():
+    x = torch.ones(1)
+    assert _torch.unwrapped_if_dead(x) is x
+    assert inside(torch.func.grad, lambda x: _torch.unwrapped_if_dead(x) is x)
+    assert not _torch.is_wrapped(_torch.unwrapped_if_dead(left(torch.func.grad)))
+    assert _torch.is_batched(_torch.unwrapped_if_dead(left(torch.vmap)))
+
+
+def test_transform_level():
+    assert _torch.transform_level() is None
+    assert inside(torch.vmap, lambda x: _torch.transform_level()) == 1
+
+
+def test_level_of():
+    assert _torch.level_of(torch.ones(1)) == -1
+    assert inside(torch.vmap, _torch.level_of) == 1
+
+
+def test_tangents_pass():
+    assert not _torch.tangents_pass()
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.tangents_pass()
+    assert not _torch.tangents_pass()
+
+
+@pytest.mark.parametrize("retained", [False, True])
+def test_graph_task_and_keeps_graph(retained: bool):
+    said = []
+    x = torch.ones(1, requires_grad=True)
+    y = x * 1
+    y.register_hook(lambda grad: said.append((_torch.graph_task(), _torch.keeps_graph())))
+    assert (_torch.graph_task(), _torch.keeps_graph()) == (-1, True)
+    y.backward(retain_graph=retained)
+    ((task, keeps),) = said
+    assert task >= 0
+    assert keeps is retained
+
+
+def test_saved_hooks():
+    assert _torch.saved_hooks() is None
+    assert _torch.saved_hooks_allowed()
+    pack, unpack = (lambda x: x), (lambda x: x)
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        assert _torch.saved_hooks() == (pack, unpack)
+    with torch.autograd.graph.disable_saved_tensors_hooks("not here"):
+        assert not _torch.saved_hooks_allowed()
+    assert _torch.saved_hooks_allowed()
+
+
+def test_pop_saved_hooks():
+    torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x).__enter__()
+    _torch.pop_saved_hooks()
+    assert _torch.saved_hooks() is None
+
+
+def test_hooks_on_all_modules():
+    before, after = _torch.hooks_on_all_modules()
+    with torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: None) as hook:
+        assert (hook.id in before, hook.id in after) == (True, False)
+    with torch.nn.modules.module.register_module_forward_hook(lambda *_: None) as hook:
+        assert (hook.id in before, hook.id in after) == (False, True)
+
+
+def test_function_state_and_set_function_state():
+    enabled = _torch.function_state()
+    with _torch.without_torch_function():
+        assert _torch.function_state() != enabled
+        _torch.set_function_state(enabled)
+        assert _torch.function_state() == enabled
+
+
+def test_function_modes_and_pop_function_mode():
+    mode = torch.overrides.TorchFunctionMode()
+    mode.__enter__()
+    assert _torch.function_modes() == 1
+    assert _torch.pop_function_mode() is mode
+    assert _torch.function_modes() == 0
+
+
+def test_is_view():
+    x = torch.ones(2, requires_grad=True).clone()
+    assert not _torch.is_view(x)
+    assert _torch.is_view(x[:1])
+
+
+def test_is_replica():
+    assert _torch.IS_REPLICA in vars(nn.Linear(1, 1)._replicate_for_data_parallel())
+
+
+def test_any_global_hook():
+    assert not _torch.any_global_hook()
+    with nn.modules.module.register_module_forward_hook(lambda *_: None):
+        assert _torch.any_global_hook()
+    assert not _torch.any_global_hook()
+
+
+def test_is_compiled():
+    net = nn.Linear(1, 1)
+    assert not _torch.is_compiled(net)
+    assert _torch.is_compiled(torch.compile(net, backend="eager"))
+    net.compile(backend="eager")
+    assert _torch.is_compiled(net)
+
+
+@pytest.mark.parametrize("padding", [0, 2, "same", "valid"])
+def test_padding_of(padding: int | str):
+    convolution = nn.Conv2d(1, 1, 3, padding=padding)
+    x = torch.rand(1, 1, 8, 8)
+    padded = nn.functional.pad(x, _torch.padding_of(convolution))
+    assert torch.equal(nn.functional.conv2d(padded, convolution.weight, convolution.bias), convolution(x))
+
+
+def test_without_torch_function():
+    class Seen(torch.overrides.TorchFunctionMode):
+        calls = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    with Seen() as seen:
+        torch.ones(1).add(1)
+        before = seen.calls
+        with _torch.without_torch_function():
+            torch.ones(1).add(1)
+    assert before == seen.calls > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_is_traced():
+    said = []
+
+    def function(x):
+        said.append(_torch.is_traced())
+        return x + 1
+
+    torch.jit.trace(function, torch.ones(1), check_trace=False)
+    assert said == [True]
+    assert not _torch.is_traced()
+
+
+def test_constant_for_compiler():
+    calls = []
+
+    @_torch.constant_for_compiler
+    def constant():
+        calls.append(1)
+        return 3
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def function(x):
+        return x * constant()
+
+    assert [function(torch.ones(1)).item() for _ in range(3)] == [3, 3, 3]
+    assert len(calls) == 1
+
+
+def test_trees():
+    tree = {"a": [torch.ones(1), 2], "b": (3,)}
+    leaves, spec = _torch.tree_flatten(tree)
+    assert isinstance(spec, _torch.TreeSpec)
+    assert leaves == _torch.tree_leaves(tree) == [leaf for _, leaf in _torch.tree_flatten_with_path(tree)[0]]
+    assert _torch.tree_unflatten(leaves, spec) == tree
+    assert _torch.tree_map(type, tree) == {"a": [torch.Tensor, int], "b": (int,)}
+    assert _torch.tree_map_only(int, lambda n: -n, tree) == {"a": [tree["a"][0], -2], "b": (-3,)}
+
+
+def test_each_name_has_a_test():
+    tree = ast.parse(Path(_torch.__file__).read_text())
+    defined = {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)} - {"_autograd", "_functorch"}
+    defined |= {n.targets[0].id for n in tree.body if isinstance(n, ast.Assign)} - {"Function"}
+    defined |= {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+    asked = {node.attr for node in ast.walk(ast.parse(Path(__file__).read_text())) if isinstance(node, ast.Attribute)}
+    assert defined
+    assert not defined - asked
