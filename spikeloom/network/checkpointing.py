@@ -169,7 +169,7 @@ class _Chunk:
         leaves, self._form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
         self._tensors: list[Tensor] | None = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self._leaves = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self._sizes = {"steps": part.steps, "batch": part.batch, "static": part.static}
+        self._sizes: dict[str, Any] = {"steps": part.steps, "batch": part.batch, "static": part.static}
         self._context = copy_context()
         self._done: Run | None = None
         self._ran = False

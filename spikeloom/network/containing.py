@@ -7,6 +7,7 @@ a copy of the context, which ends in C with the call.
 
 from collections.abc import Callable
 from contextvars import copy_context
+from traceback import clear_frames
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -79,7 +80,10 @@ def contained(work: Callable[..., Result], *args: Any) -> Result:
     before, context = Settings(), copy_context()
     try:
         result = context.run(work, *args)
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            # Ctrl-C may have left context managers, torch's too, half entered; they end with the frames that hold them
+            clear_frames(error.__traceback__)
         before.restore()
         raise
     for variable, value in context.items():

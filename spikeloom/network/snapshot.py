@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 from weakref import ref
 
@@ -14,7 +15,7 @@ from .._torch import tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._listening import Listener
 
-HELD = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict) and name != "_modules")
+HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The attributes in which nn.Module itself holds tensors and hooks."""
 
 Named = list[tuple["ref[nn.Module]", str, Any]]
@@ -36,7 +37,7 @@ class Snapshot:
                 continue  # it turns into another class in its first call; to put its attributes back would tear it
             attributes = dict(vars(module))
             attributes.pop("_modules", None)
-            held = {n: dict(d) for n in HELD if (d := attributes.get(n)) and isinstance(d, dict)}
+            held = {n: d.copy() for n in HELD if (d := attributes.get(n)) and isinstance(d, dict)}
             self._taken.append((ref(module), attributes, held))
             if module._buffers and _may_write(module):
                 self._values += [(b, b.detach().clone()) for b in module._buffers.values() if b is not None]
@@ -58,7 +59,10 @@ class Snapshot:
                     _become(own, held.get(name, {}))
 
     def _living(self) -> Iterator[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any]]]]:
-        return ((module, *what) for at, *what in self._taken if (module := at()) is not None)
+        for at, attributes, held in self._taken:
+            module = at()
+            if module is not None:
+                yield module, attributes, held
 
     def states(self) -> Named:
         """What layers that see time keep now: attributes that hold tensors, or are no longer what they were."""
@@ -73,16 +77,13 @@ class Snapshot:
     def changed_buffers(self) -> Named:
         """Copies of the buffers that have another value by now."""
         then = {id(buffer): value for buffer, value in self._values}
-        return [
-            (ref(module), name, buffer.detach().clone())
-            for module, _, held in self._living()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-            and (
-                buffer is not held.get("_buffers", {}).get(name)
-                or (id(buffer) in then and not torch.equal(buffer, then[id(buffer)]))
-            )
-        ]
+        changed: Named = []
+        for module, _, held in self._living():
+            before = held.get("_buffers", {})
+            for name, b in module._buffers.items():
+                if b is not None and (b is not before.get(name) or not torch.equal(b, then.get(id(b), b))):
+                    changed.append((ref(module), name, b.detach().clone()))
+        return changed
 
     def written(self) -> bool:
         """Whether a buffer has another value since, as the running statistics of a BatchNorm have in training."""
@@ -125,16 +126,20 @@ def _become(held: dict[Any, Any], contents: Mapping[Any, Any]) -> None:
         del held[key]
 
 
+@cache
+def _of_torch(kind: type[nn.Module]) -> bool:
+    """Whether a class is of torch.nn, or of this package."""
+    own = next(base for base in kind.__mro__ if not base.__module__.startswith("spikeloom."))
+    return own.__module__.startswith("torch.nn.modules.")
+
+
 def _may_write(module: nn.Module) -> bool:
     """Whether its forward may write to its buffers.
 
     Layers of this package do not; those of torch.nn only where they keep running statistics, or by a hook such as that
     of spectral_norm.
     """
-    own = next(kind for kind in type(module).__mro__ if not kind.__module__.startswith("spikeloom."))
-    if not own.__module__.startswith("torch.nn.modules."):
-        return True
-    if module.training and getattr(module, "track_running_stats", False):
+    if not _of_torch(type(module)) or (module.training and vars(module).get("track_running_stats")):
         return True
     return not all(
         isinstance(h, Listener) for h in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
