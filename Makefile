@@ -1,5 +1,6 @@
 # make demo    a small network trained and timed, on this machine
 # make test    lint, types and every test
+# make fuzz    random equations and networks against the plain loop, for an hour or so
 # make bench   measured speed, on this machine
 #
 # All run in .venv, which the first call makes. `make test PYTHON=python3.12` takes another interpreter.
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all that is installed would take longer.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
@@ -26,6 +27,9 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m spikeloom bench

@@ -5,6 +5,7 @@ from typing import Any
 
 from . import layers as layers
 from . import surrogate as surrogate
+from .alias import as_snntorch as as_snntorch
 from .layers import BatchNormTT1d as BatchNormTT1d
 from .layers import BatchNormTT2d as BatchNormTT2d
 from .layers import DelayedLinear as DelayedLinear

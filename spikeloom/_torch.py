@@ -56,6 +56,11 @@ def tangents_pass() -> bool:
     return forward_ad._current_level >= 0
 
 
+def transformed() -> bool:
+    """Whether torch must see each operation that runs now: a transform of torch.func is active, or tangents pass."""
+    return transforms_active() or tangents_pass()
+
+
 # -- autograd ---------------------------------------------------------------------------------------------------------
 
 graph_task: Callable[[], int] = torch._C._current_graph_task_id

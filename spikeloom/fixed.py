@@ -11,8 +11,8 @@ from types import CellType, CodeType, FunctionType, MethodType, ModuleType, Simp
 from typing import Any
 from weakref import WeakKeyDictionary
 
-LIBRARIES = ("spikeloom", "torch", "numpy", "math", "builtins")
-"""Packages that are read as they are."""
+LIBRARIES = ("spikeloom", "torch", "numpy", "math")
+"""Packages whose functions and modules are taken as they are."""
 
 _copies: WeakKeyDictionary[FunctionType, FunctionType] = WeakKeyDictionary()
 
@@ -67,10 +67,10 @@ def _fixed_value(value: Any, names: frozenset[str], known: dict[int, Any]) -> An
         space = known[id(value)] = SimpleNamespace()
         vars(space).update({n: _fixed_value(vars(value)[n], names, known) for n in names if n in vars(value)})
         return space
-    if isinstance(value, (type, MethodType)) or _of_a_library(type(value).__module__):
+    if isinstance(value, (type, MethodType)):
         return value
     try:
-        return deepcopy(value)
+        return deepcopy(value, known)
     except Exception:  # whatever an object of the user's raises
         return value
 

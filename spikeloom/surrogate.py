@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from . import ops
-from ._torch import transforms_active
+from ._torch import transformed
 from .fixed import fixed
 
 
@@ -51,7 +51,7 @@ class _Fire(torch.autograd.Function):
 
 
 class _FireInTransforms(torch.autograd.Function):
-    """The same in the form that torch.func asks for, which costs twice as much per call."""
+    """The same in the form that torch.func and forward-mode differentiation ask for, which costs twice as much."""
 
     generate_vmap_rule = True
 
@@ -63,8 +63,15 @@ class _FireInTransforms(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, "Spike"], output: torch.Tensor) -> None:
         u, ctx.spike = inputs
         ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
 
     backward = _Fire.backward
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, spike: None) -> torch.Tensor:
+        (u,) = ctx.saved_tensors
+        spk: torch.Tensor = ctx.spike.backward(u, tangent)  # each spike depends on its own u alone
+        return spk
 
 
 class Spike:
@@ -123,7 +130,7 @@ class Spike:
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
         """Spikes of u: 1 where u > 0, else 0."""
-        fire = _FireInTransforms if transforms_active() else _Fire
+        fire = _FireInTransforms if transformed() else _Fire
         spk: torch.Tensor = fire.apply(u, self)
         return spk
 

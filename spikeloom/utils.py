@@ -41,7 +41,8 @@ def detach(net: nn.Module) -> None:
     """Cut every state of every neuron in a network from the graph that made it; the values stay.
 
     For truncated backpropagation through time: between two chunks of one sequence. Also cut are the inputs on their way
-    through delays.
+    through delays. What calls have returned keeps its graph, step by step as unrolled: a loss may be made of it later.
+    Where the last state that a step has returned is passed to the next step by hand, it is taken without its graph.
 
     Args:
         net: the network, or one layer; its layers may be nested and wrapped to any depth.

@@ -13,7 +13,6 @@ A model may feed the spike of the step before back into its input, and names whi
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 from .. import ops
 from ..ops import Value
@@ -25,31 +24,6 @@ Charge = Callable[..., States]
 Rule = Callable[[Charge, Value, States, Value, Value], States]
 
 FRAME_PARAMS = ("threshold", "graded_spikes_factor")
-
-
-class Firing(Protocol):
-    """How spikes come about: the threshold's own way, or the methods of a user's subclass."""
-
-    def reset_signal(self, mem: Value) -> Value: ...
-    def settle(self, states: States) -> States: ...
-    def spikes(self, mem: Value) -> Value: ...
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Fire above a threshold: H(mem - threshold) * factor."""
-
-    threshold: Value
-    factor: Value
-
-    def reset_signal(self, mem: Value) -> Value:
-        return ops.detach(ops.spike(mem - self.threshold))
-
-    def settle(self, states: States) -> States:
-        return states
-
-    def spikes(self, mem: Value) -> Value:
-        return ops.spike(mem - self.threshold) * self.factor
 
 
 def subtract(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
@@ -114,8 +88,12 @@ class Model:
 
     @cached_property
     def states(self) -> tuple[str, ...]:
-        own = signature_of(self.charge)[0]
-        return ("spk", *own) if self.recurrent else own
+        return ("spk", *self.charged) if self.recurrent else self.charged
+
+    @cached_property
+    def charged(self) -> tuple[str, ...]:
+        """The states that the charge takes and returns; the membrane is the last."""
+        return signature_of(self.charge)[0]
 
     @cached_property
     def initial(self) -> Mapping[str, float]:
@@ -123,26 +101,34 @@ class Model:
 
     @cached_property
     def params(self) -> tuple[str, ...]:
-        return (*self._own_params, *(("V",) if self.recurrent else ()), *FRAME_PARAMS)
+        return (*self.charge_params, *(("V",) if self.recurrent else ()), *FRAME_PARAMS)
 
     @cached_property
-    def _own_params(self) -> tuple[str, ...]:
+    def charge_params(self) -> tuple[str, ...]:
+        """The parameters of the charge."""
         return signature_of(self.charge)[1]
 
-    def step(self, firing: Firing, frame: Frame, x: Value, states: States, p: Mapping[str, Value]) -> States:
+    def charging(self, decay: str, p: Mapping[str, Value]) -> Charge:
+        """The charge with its parameters: ``(x, *states) -> new states``."""
+        own = {name: p[name] for name in self.charge_params}
+        own |= {name: DECAYS[decay].bounded(p[name]) for name in self.decays}
+        return lambda x, *states: self.charge(x, *states, **own)
+
+    def rule(self, reset: str) -> Rule:
+        """How a reset of that name acts."""
+        return self.resets.get(reset, RESETS[reset])
+
+    def step(self, frame: Frame, x: Value, states: States, p: Mapping[str, Value]) -> States:
         """One time step: the spikes, then the new states."""
         if self.recurrent:
             last, *states_left = states
             x, states = x + p["V"] * last, tuple(states_left)
-        own = {name: p[name] for name in self._own_params}
-        own |= {name: DECAYS[frame.decay].bounded(p[name]) for name in self.decays}
-        fired = firing.reset_signal(states[-1])
-        rule = self.resets.get(frame.reset, RESETS[frame.reset])
-        charged = rule(lambda x, *states: self.charge(x, *states, **own), x, states, fired, p["threshold"])
-        *rest, mem = firing.settle(charged)
-        spk = firing.spikes(mem)
+        threshold, factor = (p[name] for name in FRAME_PARAMS)
+        fired = ops.detach(ops.spike(states[-1] - threshold))
+        *rest, mem = self.rule(frame.reset)(self.charging(frame.decay, p), x, states, fired, threshold)
+        spk = ops.spike(mem - threshold) * factor
         if not frame.delayed:
-            mem = IMMEDIATE[frame.reset](mem, spk / p["graded_spikes_factor"] - fired, p["threshold"])
+            mem = IMMEDIATE[frame.reset](mem, spk / factor - fired, threshold)
         return (spk, spk, *rest, mem) if self.recurrent else (spk, *rest, mem)
 
     def cell(self, frame: Frame) -> Cell:
@@ -161,8 +147,7 @@ class _Equation:
     frame: Frame
 
     def __call__(self, x: Value, *states: Value, **params: Value) -> States:
-        firing = Threshold(*(params[name] for name in FRAME_PARAMS))
-        return self.model.step(firing, self.frame, x, states, params)
+        return self.model.step(self.frame, x, states, params)
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,14 @@ def as_tensor(targets: Any, like: Tensor, owner: str) -> Tensor:
 
 def labels_of(targets: Any, shape: tuple[int, ...], classes: int, like: Tensor, owner: str) -> Tensor:
     """Class labels as int64, each 0 to classes - 1, or `IGNORED`."""
-    targets = as_tensor(targets, like, owner)
-    if targets.shape != shape:
-        raise ValueError(f"{owner} got targets of the shape {list(targets.shape)}; pass class labels, {list(shape)}")
-    if targets.is_complex():
-        raise ValueError(f"{owner} got targets of {targets.dtype}; pass class labels")
-    labels = targets.long()
-    if targets.is_floating_point():
-        insist(labels == targets, f"{owner} got targets that are not whole numbers; pass class labels")
+    given = as_tensor(targets, like, owner)
+    if given.shape != shape:
+        raise ValueError(f"{owner} got targets of the shape {list(given.shape)}; pass class labels, {list(shape)}")
+    if given.is_complex():
+        raise ValueError(f"{owner} got targets of {given.dtype}; pass class labels")
+    labels = given.long()
+    if given.is_floating_point():
+        insist(labels == given, f"{owner} got targets that are not whole numbers; pass class labels")
     _check_range(labels, classes, owner)
     return labels
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..neurons._graph import Passage, carried
 from ..neurons._misplaced import refuse_misplaced, restarted, usable
-from ..neurons._state import checked_input, checked_value, deep_copied, detached, moved, state_for
+from ..neurons._state import checked_input, checked_value, deep_copied, moved, state_for
 from ._over_time import OverTime
 from ._reading import lags_of
 
@@ -123,7 +123,7 @@ class Delayed(OverTime):
 
     def detach_mem(self) -> None:
         """Cut the last inputs from the graph that made them; those under way still arrive."""
-        self.past = detached(usable(self.past))
+        self.past = usable(self.past).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)

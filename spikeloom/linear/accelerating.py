@@ -32,6 +32,11 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
     follows one of them in an nn.Sequential runs as a part of it, and so does pooling behind a convolution. The layers
     stay what they are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are
     left alone.
+
+    While it is on, a layer has a subclass of its class, which `explain` names. Tools that compare ``type(layer)`` with
+    ``nn.Linear``, such as thop, ptflops and torch.ao's quantization, pass over it: call ``accelerate(net, False)``
+    before them, and ``accelerate(net)`` after. ``isinstance`` holds.
+
     Outputs and gradients of products are those of torch to the order of summation, of pooling bit for bit.
 
     Args:

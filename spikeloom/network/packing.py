@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
-from .._torch import saved_hooks, saved_hooks_allowed
+from .._torch import saved_hooks, saved_hooks_allowed, transformed
 from ..neurons._time import Time
 from ..scan import arena, bits
 from ..scan.saved import Quiet
@@ -39,7 +39,7 @@ def spikes_as_bits(time: Time, request: Request) -> AbstractContextManager[Any]:
 
     Nothing is changed where autograd saves nothing, or hands it to another, or where the run is too small.
     """
-    if not torch.is_grad_enabled() or not _may_pack(request) or numba_missing():
+    if not torch.is_grad_enabled() or transformed() or not _may_pack(request) or numba_missing():
         return nullcontext()
     if not saved_hooks_allowed() or saved_hooks() is not None:
         return nullcontext()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import transforms_active, tree_flatten_with_path, tree_unflatten
+from .._torch import transformed, tree_flatten_with_path, tree_unflatten
 from ..neurons._time import Time
 
 
@@ -42,15 +42,17 @@ def _unfolded(out: Any, time: Time, path: str) -> Any:
 
 
 # Views would do, but for `detach_()`, which torch refuses on views. What these functions return shares memory with its
-# input, and knows of writes to it, and is no view.
+# input, and knows of writes to it, and is no view. Transforms of torch.func and tangents see through views alone.
 
 
 class _Unfold(torch.autograd.Function):
     @staticmethod
     def call(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if transformed():
+            return x.view(shape)
         if not x.requires_grad or not torch.is_grad_enabled():
             return x.view(shape).detach()
-        out: Tensor = x.view(shape) if transforms_active() else _Unfold.apply(x, shape)
+        out: Tensor = _Unfold.apply(x, shape)
         return out
 
     @staticmethod
@@ -66,10 +68,11 @@ class _Unfold(torch.autograd.Function):
 class _Repeat(torch.autograd.Function):
     @staticmethod
     def call(x: Tensor, steps: int) -> Tensor:
+        if transformed():
+            return x.expand(steps, *x.shape)
         if not x.requires_grad or not torch.is_grad_enabled():
             return x.expand(steps, *x.shape).detach()
-        functional = transforms_active()
-        out: Tensor = x.expand(steps, *x.shape) if functional else _Repeat.apply(x, steps)
+        out: Tensor = _Repeat.apply(x, steps)
         return out
 
     @staticmethod

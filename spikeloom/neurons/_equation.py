@@ -11,6 +11,7 @@ from ..cells.cell import signature_of
 from ..cells.firing import AnyModel, Frame, Model, Whole
 from ..fixed import fixed
 from ..scan.program import program_for
+from ._methods import HOOKS
 from ._neuron import DEFAULTS, SpikingNeuron
 from ._registry import Registered
 
@@ -91,6 +92,7 @@ def made(name: str, module: str, model: AnyModel, learn: tuple[str, ...] = (), *
         "model": model,
         "signature": signature,
         "framed": isinstance(model, Model),
+        "_calls": HOOKS if isinstance(model, Model) else (),
     }
     return cast(type[EquationNeuron], Registered(name, (EquationNeuron,), body))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..cells.firing import Model
 from ..scan.linear_maps import Map, MemFeedback
 from ..scan.loop import Trajectory
+from ._dynamics import ClearedByEquation
 from ._neuron import SpikingNeuron
 from ._state import compute_dtype
 
@@ -17,7 +18,7 @@ LEVELS = 5
 """From a warning to the user's call: its function, _build, the constructor, the metaclass, the caller."""
 
 
-class Gated(SpikingNeuron):
+class Gated(ClearedByEquation, SpikingNeuron):
     """Base of the neurons that are long short-term memory cells.
 
     A subclass has the layer that holds the weights, and says what of the gates comes from the input and what from the
@@ -50,6 +51,9 @@ class Gated(SpikingNeuron):
 
     def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback:
         return MemFeedback(self.map, self._weight_of_mem().to(dtype))
+
+    def _like_a_state(self, x: Tensor) -> Tensor:
+        return self._of_input(x).chunk(self.model.inputs, self.map.axis)[0]
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]

@@ -1,5 +1,6 @@
 """The states that a neuron keeps from one call to the next: where they start, end, and go with the layer."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,14 @@ from torch import Tensor
 
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
-from ._state import deep_copied, detached, moved, state_for
+from ._state import deep_copied, moved, state_for
 from ._time import current_time
 from ._values import Values
+
+
+def by_reset_mem(self: Any) -> Any:
+    """`reset_mem` by another name, for one that a subclass may have overridden."""
+    return self.reset_mem()
 
 
 class Keeping(Values):
@@ -19,10 +25,15 @@ class Keeping(Values):
     _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
     _reset: Tensor | None = None  # what a subclass with its own forward says that R was
     _passage: Passage | None = None
+    _cut: weakref.ref[Tensor] | None = None  # the membrane that the last step returned before `detach_mem`
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The state before this call: what was given, else what the layer keeps, else zeros. x is one step, [*S]."""
         states, names = [], self._state_names()
+        # all of them: the spikes that a recurrent neuron has returned are not the tensor that it keeps
+        cut = None if torch.compiler.is_compiling() or self._cut is None else self._cut()
+        if cut is not None and given[-1] is cut:
+            given = tuple(state if state is None else state.detach() for state in given)
         refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
         for name, state in zip(names, given, strict=True):
             kept = state is None
@@ -35,6 +46,9 @@ class Keeping(Values):
     def _keep(self, states: tuple[Tensor, ...]) -> None:
         self.__dict__.update(zip(self._state_names(), states, strict=True))  # at once, also where Ctrl-C comes
 
+    def _init_mem(self) -> None:
+        """Called at the end of the constructor, for a subclass that adds states of its own."""
+
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
         restarted(self)
@@ -43,8 +57,15 @@ class Keeping(Values):
         return states[0] if len(states) == 1 else states
 
     def detach_mem(self) -> None:
-        """Cut every state from the graph that made it; its value stays."""
-        self._keep(tuple(detached(usable(getattr(self, name))) for name in self._state_names()))
+        """Cut every state from the graph that made it; its value stays.
+
+        What calls have returned keeps its graph, so that a loss may still be made of it. Where the last state that was
+        returned is passed to the next step, it is taken without its graph.
+        """
+        states = [usable(getattr(self, name)) for name in self._state_names()]
+        if states and not torch.compiler.is_compiling():
+            self.__dict__["_cut"] = weakref.ref(states[-1])
+        self._keep(tuple(state.detach() for state in states))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
@@ -60,7 +81,7 @@ class Keeping(Values):
         replica = super()._replicate_for_data_parallel()
         replicated(self, replica)
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
-        replica.__dict__["_passage"] = None
+        replica.__dict__.update(_passage=None, _cut=None)
         return replica
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -75,7 +96,7 @@ class Keeping(Values):
     def __getstate__(self) -> dict[str, Any]:
         tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
         kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
-        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage")} | kept
+        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage", "_cut")} | kept
 
     def _label(self) -> str:
         """How messages name the neuron: by its path while its network is unrolled."""

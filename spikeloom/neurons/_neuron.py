@@ -18,7 +18,8 @@ from ..scan.select import choose
 from ._graph import Passage
 from ._keeping import Keeping
 from ._listening import wants_states
-from ._methods import ByMethods, FiringMethods, forward_over_time, why_by_methods
+from ._methods import by_methods, step_by_methods, steps_by_methods, unrolled_by_methods
+from ._overrides import WATCHED, Overridable
 from ._registry import INSTANCES, ClassWide, Registered
 from ._short_step import short_step
 from ._state import checked_input, checked_params, compute_dtype
@@ -46,7 +47,7 @@ ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
 """In which values are registered, as in snnTorch: optimizers and their checkpoints count parameters."""
 
 
-class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
+class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
     """Base of all spiking neurons: threshold, surrogate gradient, reset and hidden state.
 
     Not used by itself; see `Leaky`. The arguments are those that all neurons share.
@@ -75,12 +76,6 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        ours = cls.__module__.startswith(__name__.partition(".")[0] + ".")
-        if "forward" in vars(cls) and not ours:
-            cls.forward = forward_over_time(cls.forward)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -125,6 +120,8 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
                 self._register_value(name, given[name], given.get(f"learn_{name}", False))
         self._keep(tuple(torch.zeros(0) for _ in self._state_names()))
         self._retrace()
+        if self._state_names():
+            self._init_mem()
 
     def _check(self, options: Mapping[str, Any]) -> None:
         kind = type(self).__name__
@@ -149,9 +146,11 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
         time = time_of(self)
         if time is None:
-            outs = self._step(input_, given)
+            outs = step_by_methods(self, input_, given) if steps_by_methods(self) else self._step(input_, given)
         else:
             with time.aside():
+                if by_methods(self):
+                    return unrolled_by_methods(self, input_, given, time)
                 outs = self._unrolled(input_, given, time)
         return outs[0] if self.init_hidden and not self.output else outs
 
@@ -185,6 +184,10 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         """The shape of a state for one step of the input; None if the input, or an option, is not a common one."""
         return x.shape
 
+    def _like_a_state(self, x: Tensor) -> Tensor:
+        """A tensor of the shape of a state, for one step of the input."""
+        return x
+
     def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What a call returns where it returns all, of the spikes and the states."""
         return outs
@@ -203,7 +206,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         params = checked_params(self._values(), one_step, dtype, self._label)
         states = self._states(one_step, dtype, given)
         call = Call(
-            program=self._chosen_program(),
+            program=self._program,
             x=x,
             steps=steps,
             states=states,
@@ -220,11 +223,6 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
             self._keep(run.finals)
             self._note(run, machine.name, states, steps)
         return run, machine.name, refusals
-
-    def _chosen_program(self) -> Program:
-        """What runs: the equation, or the methods of a user's."""
-        why = why_by_methods(self)
-        return ByMethods(self, why) if why else self._program
 
     def _feedback(self) -> Feedback | None:
         """What brings the spikes back into the input, if anything does (see `Recurrent`)."""
@@ -249,7 +247,7 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
             passage = None
         if machine == "loop" and passage is None:  # the kernels notice a freed graph by themselves
             passage = Passage.watching((run.spk, *run.finals))
-        own["_passage"] = passage
+        own["_passage"], own["_cut"] = passage, None
 
     @property
     def reset(self) -> Tensor | None:
@@ -306,14 +304,15 @@ class SpikingNeuron(FiringMethods, ClassWide, Keeping, metaclass=Registered):
         if name in self._state_names():
             self.__dict__[name] = value  # a state is neither buffer nor parameter, whatever is assigned
             return
-        super().__setattr__(name, value)
+        super().__setattr__(name, self._assign(name, value) if name in WATCHED else value)
         if name in RETRACED and "_program" in self.__dict__:
             self._retrace()
 
     def _retrace(self) -> None:
         """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
         self._find_values()
-        self.__dict__.setdefault("_passage", None)  # torch.compile would see it come, and compile again
+        for name in ("_passage", "_cut"):
+            self.__dict__.setdefault(name, None)  # torch.compile would see it come, and compile again
         if hasattr(type(self), "model"):
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)

@@ -6,6 +6,10 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from .._torch import is_view
+from ._overrides import WATCHED
+from ._values import is_ours
+
 
 class Instances(Sequence[Any]):
     """The living neurons in the order of their making; holds no reference that would keep them alive."""
@@ -75,6 +79,23 @@ class Registered(ABCMeta):
         constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
         return constructor.replace(parameters=list(constructor.parameters.values())[1:])
 
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if name in WATCHED and not is_ours(value):
+            cls._admit(name)  # type: ignore[attr-defined]
+        super().__setattr__(name, value)
+        cls._reinspect(name)
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        cls._reinspect(name)
+
+    def _reinspect(cls, name: str) -> None:
+        """Find again what is overridden, where a method was assigned to a class that exists."""
+        if name in WATCHED:
+            cls._inspect()  # type: ignore[attr-defined]
+            for kind in list[Any](cls.__subclasses__()):
+                kind._reinspect(name)
+
     @property
     def instances(cls) -> Instances:
         return INSTANCES
@@ -106,8 +127,16 @@ class ClassWide:
 
     @classmethod
     def detach_hidden(cls) -> None:
-        """Cut the state of every living neuron of this class, in all networks, from its graph."""
+        """Cut the state of every living neuron of this class, in all networks, from its graph, in place.
+
+        So the last states that a step has returned, which are the same tensors, are cut too, as in snnTorch. See
+        `spikeloom.utils.detach` for what leaves them as they are.
+        """
         for neuron in cls._living():
+            for name in neuron._state_names():
+                state = getattr(neuron, name)
+                if not is_view(state):
+                    state.detach_()
             neuron.detach_mem()
 
     @classmethod

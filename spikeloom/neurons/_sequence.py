@@ -9,7 +9,6 @@ from torch import Tensor
 from .. import surrogate
 from ..scan.call import Call
 from ..scan.program import program_for
-from ._methods import FiringMethods
 from ._neuron import SpikingNeuron
 from ._state import checked_input, checked_params, compute_dtype
 from ._time import Visit, time_of
@@ -28,10 +27,8 @@ class WholeSequence(SpikingNeuron):
 
     unbatched: ClassVar[bool] = False  # whether a plain call also takes [T, N]
     tells: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which stand last
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        # past SpikingNeuron's, which calls a forward of the user's step by step: here that, too, takes all steps
-        super(SpikingNeuron, cls).__init_subclass__(**kwargs)
+    _stepwise = False
+    _calls: ClassVar[tuple[str, ...]] = ("fire",)
 
     def _state_names(self) -> tuple[str, ...]:
         return ()
@@ -85,5 +82,4 @@ class WholeSequence(SpikingNeuron):
 
     def _fires_by_method(self) -> bool:
         """Whether the spikes are made of the membranes, after the scan, and not within it."""
-        own = type(self).fire is FiringMethods.fire and "fire" not in self.__dict__
-        return bool(self.state_quant) or not own or bool(self._program.untraceable)
+        return bool(self.state_quant) or self._is_overridden("fire") or bool(self._program.untraceable)

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import is_wrapped
 from ..cells.firing import Model
 from ..scan.program import Program
 from ..scan.select import kernel_at_hand, kernel_step
-from ._methods import by_methods
 from ._misplaced import may_be_misplaced
-from ._state import checked_params
+from ._state import checked_params, fits
 
 Neuron = Any
 """A `SpikingNeuron`, which is built upon this file and can therefore not be imported here."""
@@ -35,15 +33,15 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
     program, own = neuron._program, neuron.__dict__
     if torch.compiler.is_compiling() or type(x) is not Tensor or x.layout is not torch.strided:
         return None
-    if neuron._passage is not None:
+    if neuron._passage is not None or neuron._cut is not None:
         return None
-    if not kernel_at_hand(program, x) or by_methods(neuron) or may_be_misplaced(neuron):
+    if not kernel_at_hand(program, x) or may_be_misplaced(neuron):
         return None
     names, dtype = neuron._state_names(), x.dtype
     shape = neuron._shape_of_states(x)
     states = [own[name] if state is None else state for name, state in zip(names, given, strict=True)]
     for state in states:
-        if not _fits(state, shape, dtype):
+        if not fits(state, shape, dtype):
             return None
     x = neuron._drive_step(x, states)
     if x.dtype is not dtype:  # autocast
@@ -67,16 +65,3 @@ def _hoisted(neuron: Neuron, mem: Tensor) -> tuple[Tensor, ...]:
     if numbers is not None:
         return program.constants(mem.dtype, numbers)
     return program.hoist(checked_params(neuron._values(), mem, mem.dtype, neuron._label), mem)
-
-
-def _fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
-    """Whether a state can be taken as it is, beside an input on the CPU."""
-    return (
-        type(state) is Tensor
-        and state.shape == shape
-        and state.dtype is dtype
-        and state.is_cpu
-        and not state.is_inference()
-        and not state.is_neg()
-        and not is_wrapped(state)
-    )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
-from .._torch import is_view
+from .._torch import is_traced, is_wrapped
 from ..scan.emit_numba import HALVES
 from ..scan.select import seen_through
 from ..scoped import Scoped
@@ -115,8 +115,9 @@ def taken(value: Tensor) -> Tensor:
 
     Its backward needs what the call has seen, and DistributedDataParallel of torch 2.11 and before writes over buffers
     at each call. Under torch.compile nothing is copied: what the backward of a graph keeps is the compiler's choice.
+    Nor under torch.jit.trace, whose check runs without gradients and must record the same operations.
     """
-    differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
     return value.clone() if differentiated and not value.requires_grad else value
 
 
@@ -159,11 +160,19 @@ def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.zeros_like(new) if state.is_meta and not new.is_meta else new
 
 
-def detached(state: Tensor) -> Tensor:
-    """The state without its graph: in place, as whoever holds the same tensor expects, unless it is a view."""
-    return state.detach() if is_view(state) else state.detach_()
-
-
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     more = len(target) - len(shape)
     return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))
+
+
+def fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
+    """Whether a state can be taken as it is, beside an input on the CPU."""
+    return (
+        type(state) is Tensor
+        and state.shape == shape
+        and state.dtype is dtype
+        and state.is_cpu
+        and not state.is_inference()
+        and not state.is_neg()
+        and not is_wrapped(state)
+    )

@@ -12,6 +12,11 @@ from ..cells.firing import AnyModel
 from ._state import checked_value, taken
 
 
+def is_ours(thing: Any) -> bool:
+    """Whether a class, function or method is one of the library's."""
+    return (getattr(thing, "__module__", None) or "").startswith(__name__.partition(".")[0] + ".")
+
+
 class Values(nn.Module):
     """Registers values, and finds them again under the names that the equation has for them.
 
@@ -53,8 +58,8 @@ class Values(nn.Module):
         else:
             self.register_buffer(kept, tensor)
 
-    def _values(self) -> dict[str, Tensor]:
-        """What the equation takes, as it stands now."""
+    def _values(self, copied: bool = True) -> dict[str, Tensor]:
+        """What the equation takes, as it stands now; see `taken` for what is copied."""
         buffers, parameters = self._buffers, self._parameters
         values = {}
         for name, kept in self._sources:
@@ -62,11 +67,10 @@ class Values(nn.Module):
             if value is None:
                 value = parameters.get(kept)
             if value is None:  # in replicas and parametrized layers it is neither, and found the long way
-                value = getattr(self, kept)
-            # a number is a plain attribute
-            values[name] = (
-                taken(value) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
-            )
+                value = getattr(self, kept or name)
+            if not isinstance(value, Tensor):  # a number is a plain attribute
+                value = torch.tensor(value, dtype=torch.float64, device="cpu")
+            values[name] = taken(value) if copied else value
         return values
 
     def _numbers(self) -> tuple[float, ...] | None:
@@ -81,10 +85,16 @@ class Values(nn.Module):
 
     def _find_values(self) -> None:
         """Note where each value is and each state starts, so that a step, or torch.compile, need not look."""
-        self.__dict__["_sources"] = tuple((name, self._kept_as(name)) for name in self._value_names())
+        theirs = {name for kind in type(self).__mro__ if not is_ours(kind) for name in vars(kind)}
+        names = ((name, self._kept_as(name)) for name in self._value_names())
+        # a property of the user's stands before the buffer of its name
+        self.__dict__["_sources"] = tuple((name, "" if kept in theirs else kept) for name, kept in names)
         self.__dict__["_starts"] = dict(self.model.initial) if hasattr(type(self), "model") else {}
 
     def __getattr__(self, name: str) -> Any:
+        buffers = self.__dict__.get("_buffers")
+        if buffers is not None and name in buffers:  # the commonest, found sooner
+            return buffers[name]
         if self.__dict__.get("decay", "clamp") != "clamp" and self._kept_as(name) != name:
             return DECAYS[self.decay].bounded(getattr(self, self._kept_as(name)))
         return super().__getattr__(name)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from ..cells.alpha import ALPHA
+from ._dynamics import charged, less
+from ._keeping import by_reset_mem
 from ._lif import LIF
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._neuron import SpikeGrad
 
 
 class Alpha(LIF):
@@ -87,4 +89,14 @@ class Alpha(LIF):
         """One step: input_ [B, *N] and, unless the layer keeps them, the states; returns spk, or spk and the states."""
         return self._run(input_, (syn_exc, syn_inh, mem))
 
-    init_alpha = SpikingNeuron.reset_mem
+    def _base_state_reset_sub_function(self, input_: Tensor) -> tuple[Tensor, ...]:
+        """What the reset by subtraction takes off each new state: by the equation, whatever the charge of a subclass
+        is."""
+        _, inh, _ = charged(self, input_)
+        return self.threshold, inh, -self.syn_inh
+
+    def _base_sub(self, input_: Tensor) -> tuple[Tensor, ...]:
+        """The new states with the reset by subtraction."""
+        return less(self, self._base_state_function(input_), self._base_state_reset_sub_function(input_))
+
+    init_alpha = by_reset_mem

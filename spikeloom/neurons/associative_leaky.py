@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from ..cells.associative import ASSOCIATIVE
 from ..cells.firing import FRAME_PARAMS
-from ..scan.matrix import MATRICES, MatrixCall
+from ..scan.matrix import MATRICES, MatrixCall, by_steps
 from ..scan.select import choose
+from ._methods import no_kernel
 from ._sequence import Ran, WholeSequence
 from ._state import compute_dtype
 
@@ -88,7 +89,13 @@ class AssociativeLeaky(WholeSequence):
         v_t, k_t, gate_t = (t.to(dtype).expand(steps, *t.shape[1:]) for t in (v, k, gate))
         params = {name: p.to(dtype) for name, p in self._values().items()}
         call = MatrixCall(self._program, v_t, k_t, gate_t, params, self._label())
-        machine, refusals = choose(call, MATRICES)
-        spk = machine.run(call).to(v.dtype)
+        if self._fires_by_method():
+            why = self._program.untraceable or f"{type(self).__name__} overrides fire"
+            backend, refusals = "loop", no_kernel(call.layer, [why], v)
+            spk = self.fire(by_steps(call, which=1).flatten(-2)).unflatten(-1, (self.d_value, self.d_key))
+        else:
+            machine, refusals = choose(call, MATRICES)
+            backend, spk = machine.name, machine.run(call)
+        spk = spk.to(v.dtype)
         out = spk if q is None else spk @ q.unflatten(-1, (self.d_key, self.d_value))
-        return Ran((out.flatten(-2),), machine.name, refusals)
+        return Ran((out.flatten(-2),), backend, refusals)

@@ -42,6 +42,7 @@ class DeltaLeaky(Leaky):
 
     model: AnyModel = DELTA_LEAKY
     mem_prev: Tensor
+    _calls = ()
 
     def __init__(self, delta_threshold: float = 1.0, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

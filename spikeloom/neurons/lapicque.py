@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..cells.lapicque import LAPICQUE
+from ._keeping import by_reset_mem
 from ._lif import LIF
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._neuron import SpikeGrad
 from ._state import checked_value
 
 Given = float | Tensor | bool
@@ -89,8 +90,8 @@ class Lapicque(LIF):
         if learn_beta:  # it may be given as one number and follow for each neuron
             self._buffers.update({name: value.detach() for name, value in self._followed(super()._values()).items()})
 
-    def _values(self) -> dict[str, Tensor]:
-        values = super()._values()
+    def _values(self, copied: bool = True) -> dict[str, Tensor]:
+        values = super()._values(copied)
         return values | self._followed(values) if self._learns_beta() else values
 
     def _numbers(self) -> tuple[float, ...] | None:
@@ -114,7 +115,7 @@ class Lapicque(LIF):
         """One step: input_ [B, *N] and, unless the layer keeps it, mem [B, *N]; returns spk, or (spk, mem)."""
         return self._run(input_, (mem,))
 
-    init_lapicque = SpikingNeuron.reset_mem
+    init_lapicque = by_reset_mem
 
 
 def _of_beta(beta: Tensor, other: Tensor, time_step: Tensor) -> Tensor:

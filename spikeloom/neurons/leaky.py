@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..cells.firing import AnyModel
 from ..cells.leaky import LEAKY
+from ._keeping import by_reset_mem
 from ._lif import LIF
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._neuron import SpikeGrad
 
 
 class Leaky(LIF):
@@ -93,4 +94,4 @@ class Leaky(LIF):
 
     # -- snnTorch spellings -----------------------------------------------------------------------------------------
 
-    init_leaky = SpikingNeuron.reset_mem
+    init_leaky = by_reset_mem

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from ..cells.leaky import RLEAKY, RLEAKY_THROUGH_LAYER
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._keeping import by_reset_mem
+from ._neuron import SpikeGrad
 from ._recurrent import Recurrent, Size
 
 
@@ -90,4 +91,4 @@ class RLeaky(Recurrent):
         """One step: input_ [B, *N] and, unless the layer keeps them, spk and mem; returns spk, or (spk, mem)."""
         return self._run(input_, (spk, mem))
 
-    init_rleaky = SpikingNeuron.reset_mem
+    init_rleaky = by_reset_mem

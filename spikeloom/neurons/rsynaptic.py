@@ -6,11 +6,13 @@ from typing import Any
 from torch import Tensor
 
 from ..cells.synaptic import RSYNAPTIC, SYNAPTIC
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._dynamics import ClearedByEquation
+from ._keeping import by_reset_mem
+from ._neuron import SpikeGrad
 from ._recurrent import Recurrent, Size
 
 
-class RSynaptic(Recurrent):
+class RSynaptic(ClearedByEquation, Recurrent):
     """Current-based leaky integrate-and-fire neuron whose own spikes of the step before come back as input.
 
     With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1), R = H(mem - threshold) from the membrane of the step before:
@@ -82,4 +84,4 @@ class RSynaptic(Recurrent):
         """One step: input_ [B, *N] and, unless the layer keeps them, the states; returns spk, or (spk, syn, mem)."""
         return self._run(input_, (spk, syn, mem))
 
-    init_rsynaptic = SpikingNeuron.reset_mem
+    init_rsynaptic = by_reset_mem

@@ -12,8 +12,8 @@ from ..cells.lstm import CONV_LSTM
 from ..scan.linear_maps import ConvMap
 from ..scan.loop import Trajectory
 from ._gated import Gated
-from ._methods import why_by_methods
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._keeping import by_reset_mem
+from ._neuron import SpikeGrad
 from ._recurrent import Size
 
 
@@ -140,6 +140,8 @@ class SConv2dLSTM(Gated):
         return (x.shape[0], self.out_channels, *x.shape[2:]) if fits else None
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        if x.dim() != 4 or self.stride != (1, 1):
+            return self._of_input(x) + self._mem_feedback(x.dtype)(states[-1])
         conv = self.conv  # over both at once
         bias = None if conv.bias is None else conv.bias.to(x.dtype)
         return conv2d(torch.cat((x, states[-1]), 1), conv.weight.to(x.dtype), bias, 1, self.padding, self.dilation)
@@ -159,13 +161,13 @@ class SConv2dLSTM(Gated):
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         spk, syn, mem = super()._step(input_, given)
-        return (self._pooled(mem).to(spk.dtype) if self._reads_mems and not why_by_methods(self) else spk, syn, mem)
+        return (self._pooled(mem).to(spk.dtype) if self._reads_mems else spk, syn, mem)
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
         run, machine, refusals = super()._scan(x, steps, one_step, given)
-        if steps is not None and self._reads_mems and not why_by_methods(self):
+        if steps is not None and self._reads_mems:
             run = replace(run, spk=self._pooled(run.traces[-1]))
         return run, machine, refusals
 
@@ -174,7 +176,7 @@ class SConv2dLSTM(Gated):
         spk = self._spikes(mems.reshape(-1, *mems.shape[-3:]))
         return spk.reshape(*mems.shape[:-3], *spk.shape[1:])
 
-    init_sconv2dlstm = SpikingNeuron.reset_mem
+    init_sconv2dlstm = by_reset_mem
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from ..cells.lstm import LSTM
 from ..scan.linear_maps import LinearMap
 from ..scan.loop import Trajectory
 from ._gated import Gated
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._keeping import by_reset_mem
+from ._neuron import SpikeGrad
 
 
 class SLSTM(Gated):
@@ -108,14 +109,18 @@ class SLSTM(Gated):
         return (x.shape[0], self.hidden_size) if fits else None
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        if x.dim() != 2:
+            return self._of_input(x) + self._mem_feedback(x.dtype)(states[-1])
         return torch.addmm(self._of_input(x), states[-1], self._weight_of_mem().to(x.dtype).t())
+
+    def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        return super()._states(x, dtype, (x.new_zeros(()),) * len(given) if self.memoryless else given)
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
         if not self.memoryless:
             return super()._scan(x, steps, one_step, given)
-        given = (x.new_zeros(()),) * len(given)
         if steps is None:
             return super()._scan(x, None, one_step, given)
         # steps that know nothing of each other are rows of one
@@ -127,4 +132,4 @@ class SLSTM(Gated):
         self._note(run, machine, tuple(torch.zeros_like(state) for state in run.finals), 1)
         return run, machine, refusals
 
-    init_slstm = SpikingNeuron.reset_mem
+    init_slstm = by_reset_mem

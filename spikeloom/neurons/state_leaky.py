@@ -12,6 +12,7 @@ from ..scan.call import Call
 from ..scan.select import choose
 from ..scan.window import WINDOWS, WindowCall
 from ._lif import LIF
+from ._methods import no_kernel
 from ._neuron import SpikeGrad
 from ._sequence import Ran, WholeSequence
 from ._state import checked_value, taken
@@ -71,6 +72,7 @@ class StateLeaky(WholeSequence, LIF):
     """
 
     tells = ("mem",)
+    _calls = ("fire", "_base_state_function")
     tau: Tensor
     _exact: bool = False
 
@@ -143,22 +145,34 @@ class StateLeaky(WholeSequence, LIF):
 
     def _whole(self, steps: int, x: Tensor) -> Ran:
         """All steps of x, [T, B, N], or [1, B, N] if it is the same at every step."""
-        call, K, spk = self._call(steps, x, self._values()), self.kernel_truncation_steps, None
-        if K is None or steps <= K:
-            machine, refusals = choose(call)
-            run = machine.run(call)
-            spk, mem = run.spk, run.traces[0]
+        if self._is_overridden("_base_state_function"):
+            mem, spk = self._base_state_function(x.expand(steps, *x.shape[1:])), None
+            why = [f"{type(self).__name__} overrides _base_state_function"]
+            backend, refusals = "loop", no_kernel(self._label(), why, x)
         else:
-            window = self._window(call, steps, K)
-            machine, refusals = choose(window, WINDOWS)
-            mem = machine.run(window)
+            mem, spk, backend, refusals = self._scanned(steps, x)
         if self.state_quant:
             mem = self.state_quant(mem)
         if not self.output:
-            return Ran((mem,), machine.name, refusals)
+            return Ran((mem,), backend, refusals)
         if spk is None or self._fires_by_method():
             spk = self.fire(mem) if self.exact else self.fire(mem) * taken(self.graded_spikes_factor)
-        return Ran((spk.to(x.dtype), mem), machine.name, refusals)
+        return Ran((spk.to(x.dtype), mem), backend, refusals)
+
+    def _scanned(self, steps: int, x: Tensor) -> tuple[Tensor, Tensor | None, str, list[str]]:
+        """The membranes, the spikes where the scan has made them, the backend, and why it is none that is faster."""
+        call, K = self._call(steps, x, self._values()), self.kernel_truncation_steps
+        if K is None or steps <= K:
+            machine, refusals = choose(call)
+            run = machine.run(call)
+            return run.traces[0], run.spk, machine.name, refusals
+        window = self._window(call, steps, K)
+        machine, refusals = choose(window, WINDOWS)
+        return machine.run(window), None, machine.name, refusals
+
+    def _base_state_function(self, input_: Tensor) -> Tensor:
+        """The membranes of a whole sequence, [T, B, channels]."""
+        return self._scanned(len(input_), input_)[0]
 
     def _window(self, call: Call, steps: int, K: int) -> WindowCall:
         """The membranes of a call, of the last K inputs alone."""

@@ -6,11 +6,13 @@ from typing import Any
 from torch import Tensor
 
 from ..cells.synaptic import SYNAPTIC
+from ._dynamics import ClearedByEquation
+from ._keeping import by_reset_mem
 from ._lif import LIF
-from ._neuron import SpikeGrad, SpikingNeuron
+from ._neuron import SpikeGrad
 
 
-class Synaptic(LIF):
+class Synaptic(ClearedByEquation, LIF):
     """Second-order leaky integrate-and-fire neuron: spikes feed a synaptic current, which feeds the membrane.
 
     With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1) and R = H(mem - threshold) from the membrane of the step before:
@@ -78,4 +80,4 @@ class Synaptic(LIF):
         """One step: input_ [B, *N] and, unless the layer keeps them, syn and mem; returns spk, or (spk, syn, mem)."""
         return self._run(input_, (syn, mem))
 
-    init_synaptic = SpikingNeuron.reset_mem
+    init_synaptic = by_reset_mem

@@ -7,7 +7,7 @@ same from the last step to the first. The memory that is read and written is tha
 arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from .affine import Affine, recurrence
 from .emit_numba import Variant
@@ -124,7 +124,7 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
 
 def _joined(
     part: Lines, name: TritonNames, step: Affine, known: frozenset[Symbol], value: str, rest: str
-) -> Sequence[Symbol]:
+) -> Collection[Symbol]:
     """From the value before the first of TIME steps to that before each of them; and what was computed for it."""
     nodes = needed([node for node in step if node is not None], known)
     part.body += name.assign(nodes)

@@ -49,15 +49,16 @@ class MatrixCall:
         return self.v
 
 
-def _run_loop(call: MatrixCall) -> Tensor:
-    """The law: step by step in plain PyTorch. Returns the spikes, [T, B, D, N]."""
+def by_steps(call: MatrixCall, which: int) -> Tensor:
+    """The reference: step by step in plain PyTorch. Returns the spikes (0) or the matrices (1), [T, B, D, N]."""
     _, batch, D = call.v.shape
-    mem, spikes = call.v.new_zeros(batch, D, call.k.shape[-1]), []
+    mem, outs = call.v.new_zeros(batch, D, call.k.shape[-1]), []
     for v, k, gate in zip(call.v, call.k, call.gate, strict=True):
         step = call.program.step({**call.params, "gate": gate.unsqueeze(-2)})
-        spk, mem = step(v.unsqueeze(-1) * k.unsqueeze(-2), mem)
-        spikes.append(spk)
-    return torch.stack(spikes) if spikes else mem.new_empty((0, *mem.shape))
+        out = step(v.unsqueeze(-1) * k.unsqueeze(-2), mem)
+        mem = out[1]
+        outs.append(out[which])
+    return torch.stack(outs) if outs else mem.new_empty((0, *mem.shape))
 
 
 def _refusals(call: MatrixCall) -> list[str]:
@@ -95,7 +96,7 @@ def _run_triton(call: MatrixCall) -> Tensor:
 MATRICES: tuple[Backend, ...] = (
     Backend("numba", _refusals, _run_numba),
     Backend("triton", triton_refusals, _run_triton, off_the_cpu),
-    Backend("loop", lambda call: [], _run_loop),
+    Backend("loop", lambda call: [], partial(by_steps, which=0)),
 )
 """The ladder of such scans; from a `MatrixCall` to spikes, [T, B, D, N]."""
 

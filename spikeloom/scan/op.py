@@ -49,7 +49,7 @@ def scan(
         x_seq = x.unsqueeze(0) if steps is None else x
         spk, *rest = _operator(key, code, layer, steps or len(x_seq), x_seq, list(states), list(params))
         if steps is None:
-            return spk.squeeze(0), rest, []
+            return spk.squeeze(0), rest[:n], []
         return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
     if steps is None:  # on Triton; with Numba, a single step in eager mode is `single.step`
         spk, finals, _ = scan(key, code, layer, 1, x.unsqueeze(0), states, params, surrogate)
@@ -124,9 +124,10 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        # first: it says where the graph is that of an earlier batch
+        arguments = (*_recall(ctx, unpacked(ctx)), *_incoming(ctx, grads))
         if ctx.spent:
             raise RuntimeError(SPENT.format(layer=ctx.layer))
-        arguments = (*_recall(ctx, unpacked(ctx)), *_incoming(ctx, grads))
         if torch.is_grad_enabled() or batched(grads):
             ctx.spare = {}  # the graph of this backward goes on reading the traces
             g = pullback.backward(ctx.surrogate, *arguments)

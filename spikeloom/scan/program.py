@@ -79,7 +79,7 @@ class Derivation:
         first, second = len(self.trace.inputs), len(self.trace.inputs) + len(self.trace.states)
         return self.backward[:first], self.backward[first:second], self.backward[second:]
 
-    def pulled(self, params: str, grad: str) -> list[Symbol]:
+    def pulled(self, params: str, grad: str) -> dict[Symbol, None]:
         """The nodes of the backward in one variant (see `emit_numba.Variant`): what it loads and what it computes."""
         dxs, carries, totals = self.gradients
         learned = [g for g, kind in zip(totals, params, strict=True) if kind.isupper()]
@@ -169,7 +169,7 @@ class Program:
             params: by name.
             like: a state, for the dtype and device of the numbers.
         """
-        values = [params[name] for name in self.structure.reads]
+        values: list[Any] = [params[name] for name in self.structure.reads]
         for operator, arguments in self._recipe:
             values.append(operator(*[number if at is None else values[at] for number, at in arguments]))
         made = [values[i].to(like.dtype) if logical else values[i] for i, logical in self.structure.results]
@@ -177,16 +177,19 @@ class Program:
 
     def _number_tensors(self, like: Tensor) -> tuple[Tensor, ...]:
         """The numbers that a kernel takes as arguments."""
-        compiling = torch.compiler.is_compiling()  # then nothing may stay that belongs to the graph
-        found = None if compiling else self._tensors.get((like.dtype, like.device))
-        if found is not None:
-            return found
+        if torch.compiler.is_compiling():  # then nothing may stay that belongs to the graph
+            return self._made_numbers(like)
+        found = self._tensors.get((like.dtype, like.device))
+        if found is None:
+            with torch.inference_mode(False):
+                found = self._made_numbers(like)
+            if all(type(number) is Tensor for number in found):
+                self._tensors[like.dtype, like.device] = found
+        return found
+
+    def _made_numbers(self, like: Tensor) -> tuple[Tensor, ...]:
         numbers = [self._numbers[place] for place in self.structure.places]
-        with torch.inference_mode(False):
-            made = tuple([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])
-        if not compiling and all(type(number) is Tensor for number in made):
-            self._tensors[like.dtype, like.device] = made
-        return made
+        return tuple([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])
 
     def constants(self, dtype: torch.dtype, numbers: tuple[float, ...]) -> "Constants":
         """The hoisted values on the CPU where the parameters are these numbers, of which none is learned."""
@@ -247,12 +250,19 @@ class _Slope:
 
     @staticmethod
     def of(spike: Spike) -> "_Slope":
-        graph = Graph()
-        try:
-            slope = graph.slope(spike, graph.leaf("x", 0), 0)
-        except Exception as error:  # a user's formula that does not take symbols
-            raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
-        return _Slope(f"{graph}\n{None if slope is None else slope.index}", spike, tuple(graph.numbers))
+        told = [_traced_slope(spike) for _ in range(2)]
+        if repr(told[0]) != repr(told[1]):
+            raise Untraceable(f"the derivative of {spike!r} computes something else when it is called again")
+        return _Slope(told[0][0], spike, told[0][1])
+
+
+def _traced_slope(spike: Spike) -> tuple[str, tuple[float, ...]]:
+    graph = Graph()
+    try:
+        slope = graph.slope(spike, graph.leaf("x", 0), 0)
+    except Exception as error:  # a user's formula that does not take symbols
+        raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
+    return f"{graph}\n{None if slope is None else slope.index}", tuple(graph.numbers)
 
 
 @lru_cache(maxsize=512)

@@ -33,7 +33,7 @@ class PullBack:
         self.derivation, self.dtype = program_of(key).derivation, variant.computed
         self.step = self.derivation.trace
         self.functions: Mapping[str, Callable[..., Tensor]] = {
-            **ops.TENSOR_FUNCTIONS,
+            **{name: getattr(ops, name) for name in ops.TENSOR_FUNCTIONS},
             **OPERATORS,
             "spike": surrogate,
             "full": lambda value: value,
@@ -135,7 +135,8 @@ def backward(
             every.append(pull.forward([x_t], every[-1], params))
         rows = [*zip(*every[1:], strict=True)]
     pulled = [None if g is None else g.unbind() for g in (grad_spk, *grad_traces)]
-    carries, totals = [*grad_finals], [None for _ in params]
+    carries: Some = grad_finals
+    totals: Some = [None for _ in params]
     dxs: list[Tensor] = []
     for t in reversed(range(steps)):
         spk, *news = (None if g is None else g[t] for g in pulled)
@@ -144,12 +145,13 @@ def backward(
             cotangents = [torch.zeros_like(like), *cotangents[1:]]
         olds = states if t == 0 else [None if row is None else row[t - 1] for row in rows]
         given = [None] if inputs is None else [inputs[t]]
-        (dx,), carries, more = pull(given, olds, [None if row is None else row[t] for row in rows], params, cotangents)
-        totals = [*map(add, totals, more)]
-        dxs.append(dx)
+        news = [None if row is None else row[t] for row in rows]
+        (dx_t,), states_t, more = pull(given, olds, news, params, cotangents)
+        carries, totals = states_t, [*map(add, totals, more)]
+        dxs.append(dx_t)
     dx = None
     if variant.grad == "each":
         dx = torch.stack(dxs[::-1])
     elif variant.grad == "sum":
         dx = torch.stack(dxs).sum(0, keepdim=True)
-    return Gradients(dx, carries, summed(totals, params, variant.params))
+    return Gradients(dx, states_t, summed(totals, params, variant.params))

@@ -105,6 +105,8 @@ def _kernel_refusals(call: Any) -> list[str]:
         why.append(f"it computes in float32 and float64, got {call.x.dtype}")
     if seen_through():
         why.append(seen_through())
+    if torch.compiler.is_exporting() and getattr(call, "steps", 0) is None:  # for those who read the program elsewhere
+        why.append("torch.export records the operations of a step, not a kernel")
     return why
 
 

@@ -34,6 +34,7 @@ class Plan:
 
     Attributes:
         inputs: how many x holds, and whether several, see `emit_numba`.
+        learnable: how many of the parameters may be learned; the numbers of the program stand behind them.
         told: from the outputs of a step to its results: a state that is the spikes is the same tensor.
         copies: the states that the backward reads, as words of a forward; the last new state always, for its shape.
             They are copies, so that whoever gets the outputs may write into them.
@@ -45,14 +46,16 @@ class Plan:
     """
 
     def __init__(self, key: str, dtype: torch.dtype, kinds: str, grad: str):
-        derivation = program_of(key).derivation
-        step = derivation.trace
+        structure = program_of(key)
+        derivation = structure.derivation
+        step, self.learnable = derivation.trace, len(kinds) - len(structure.places)
         self.key, self.variant = key, Variant(word_of(dtype), kinds, "n" * len(step.states), grad)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
         self.alike = not kinds.strip("uU")  # each parameter is one number
         self.inputs = len(step.inputs)
         self.several = self.inputs > 1
-        self.told = itemgetter(0, *(0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)))
+        places = [0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)]
+        self.told: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = itemgetter(0, *places)
         traced = self._letters(derivation) if grad else self.variant.traced
         forward = Variant(self.variant.dtype, kinds.lower(), traced, "")
         self.copies = own_words(forward)
@@ -103,7 +106,8 @@ def step(
     # constants do not pass through autograd, nor are they saved
     if type(params) is Constants:
         return plan.told(_apply(plan, layer, surrogate, params, x, *states))
-    return plan.told(_apply(plan, layer, surrogate, None, x, *states, *params))
+    learnable = params[: plan.learnable]
+    return plan.told(_apply(plan, layer, surrogate, params[plan.learnable :], x, *states, *learnable))
 
 
 class _Step(torch.autograd.Function):
@@ -112,10 +116,10 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, plan: Plan, layer: str, surrogate: Surrogate, constants: Constants | None, x: Tensor, *rest: Tensor
+        ctx: Any, plan: Plan, layer: str, surrogate: Surrogate, constants: tuple[Tensor, ...], x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         states, params = rest[: plan.count], rest[plan.count :]
-        outs = _forward(plan, x, states, params if constants is None else constants)
+        outs = _forward(plan, x, states, (*params, *constants) if params else constants)
         copied = outs[plan.count + 1 :]
         ctx.save_for_backward(*((x, *copied) if plan.saves_input else copied), *params)
         ctx.call, ctx.layer = (plan, constants, surrogate), layer
@@ -125,17 +129,19 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         (plan, params, surrogate), saved = ctx.call, unpacked(ctx)
-        if params is None:
-            end = plan.saves_input + len(plan.copies)
-            saved, params = saved[:end], saved[end:]
+        end, extra = plan.saves_input + len(plan.copies), 0
+        if len(saved) > end:
+            saved, params, extra = saved[:end], (*saved[end:], *params), len(params)
         grads, to_copies = grads[: plan.count + 1], grads[plan.count + 1 :]
+        found: tuple[Tensor | None, ...] = ()
         if not torch.is_grad_enabled() and not [g for g in to_copies if g is not None]:
             try:
-                return (None, None, None, None, *_backward(plan, saved, params, grads))
+                found = _backward(plan, saved, params, grads)
             except RuntimeError:  # a batch of gradients has no address
                 if not batched(grads):
                     raise
-        return (None, None, None, None, *_backward_by_torch(plan, surrogate, saved, params, grads, to_copies))
+        found = found or _backward_by_torch(plan, surrogate, saved, params, grads, to_copies)
+        return (None, None, None, None, *found[: len(found) - extra])
 
 
 _apply = super(torch.autograd.Function, _Step).apply

@@ -141,8 +141,8 @@ class Symbol:
     def __bool__(self) -> bool:
         raise Untraceable("a Python branch depends on the data; use ops.where")
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         raise Untraceable("isinstance asks for the type of a value, which is a tensor only while no kernel is made")
 
     def __getattr__(self, name: str) -> Any:
@@ -352,8 +352,11 @@ def _line_of(error: Exception) -> str:
     return f" ({outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line})" if outside else ""
 
 
-def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) -> list[Symbol]:
-    """The nodes that the outputs depend on, in order, stopping at the given ones (which are included)."""
+def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) -> dict[Symbol, None]:
+    """The nodes that the outputs depend on, in order, stopping at the given ones (which are included).
+
+    The keys of a dictionary: `in` a list would compare symbols, and so record that.
+    """
     found: set[Symbol] = set()
     pending = list(outputs)
     while pending:
@@ -361,4 +364,4 @@ def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) ->
         if node not in found:
             found.add(node)
             pending.extend(() if node in given else node.args)
-    return sorted(found, key=lambda node: node.index)
+    return dict.fromkeys(sorted(found, key=lambda node: node.index))

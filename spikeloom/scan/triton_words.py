@@ -83,6 +83,8 @@ class TritonNames(Names):
             return f"{self(node.args[0])} * {reciprocal}"
         if node.op == "div" and self.exact is not None and node not in self.exact:
             return TEMPLATES["div"].format(*map(self, node.args))  # of a gradient: to rounding, and without branches
+        if node.op in ("minimum", "maximum", "clamp"):  # the interpreter cannot broadcast the conditions in them
+            return self.templates[node.op].format(*map(self.block, node.args))
         return super().expression(node)
 
     def block(self, node: Symbol | None) -> str:
@@ -108,8 +110,13 @@ class Lines:
             if kind in "tT":
                 continue
             self.arguments.append(f"param{k}")
-            place = "" if kind in "uU" else " + m, mask=inside"
-            self.before.append(f"param{k}_m = tl.load(param{k}{place})")
+            # one number too is a value per element, for the interpreter cannot broadcast conditions
+            value = (
+                f"tl.broadcast_to(tl.load(param{k}), m.shape)"
+                if kind in "uU"
+                else f"tl.load(param{k} + m, mask=inside)"
+            )
+            self.before.append(f"param{k}_m = {value}")
 
     def held(self, name: str, argument: str) -> None:
         """A value per element that stays in a register."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -35,9 +34,18 @@ SPACE = {
 
 HEADER = """\
 import torch, spikeloom as snn
-from math import inf
+from math import inf, nan
 from spikeloom import ops, surrogate
+
 """
+
+CALLS = {
+    "unroll": "snn.unroll(lif, x)",
+    "static": "snn.unroll(lif, x, steps={steps})",
+    "steps": "lif(x[0])  # and so on, each step from the states of the one before, the first from 0.5",
+    "hidden": "snn.unroll(lif, x)",
+    "checkpoint": "snn.unroll(lif, x, checkpoint=2)",
+}
 
 
 def neuron_of(program: Program, **options: Any) -> Any:
@@ -169,10 +177,13 @@ def backend_of(name: str) -> Iterator[None]:
         with snn.backend(name):
             yield
         return
-    caches = {}, lambda *args: single.Plan(*args)
-    with patch.object(kernels, "compiled", Interpreted), patch.object(kernels, "_kernels", caches[0]):
-        with patch.object(single, "plan_of", caches[1]), snn.backend("numba"):
-            yield
+    with (
+        patch.object(kernels, "compiled", Interpreted),
+        patch.object(kernels, "_kernels", {}),
+        patch.object(single, "plan_of", single.Plan),
+        snn.backend("numba"),
+    ):
+        yield
 
 
 def shrunk(program: Program, differs: Callable[[Program], bool]) -> Program:
@@ -193,17 +204,19 @@ def shrunk(program: Program, differs: Callable[[Program], bool]) -> Program:
 
 def report(program: Program, backend: str) -> str:
     """A program as source to paste."""
-    told = "\n".join(
+    return "\n".join(
         (
             f"# seed {program.seed}, on {backend}: {difference(program, backend)}",
             f"# {program.mode}, {program.dtype}, T = {program.steps}, a step of {program.shape}",
-            HEADER,
-            program.equation,
-            f"neuron({program.options})",
+            HEADER + program.equation,
+            f"x = torch.tensor({input_of(program).tolist()}, dtype=torch.{program.dtype}, requires_grad=True)",
+            'for name in ("numba", "loop"):',
+            "    with snn.backend(name):",
+            f"        lif = neuron({program.options}, init_hidden={program.mode in ('hidden', 'checkpoint')})",
+            f"        print({CALLS[program.mode].format(steps=program.steps)})",
             f"# {program!r}",
         )
     )
-    return told
 
 
 def run(count: int, seed: int, backend: str = "source", progress: Callable[[str], Any] | None = None) -> list[str]:
@@ -218,9 +231,6 @@ def run(count: int, seed: int, backend: str = "source", progress: Callable[[str]
             told = ""
         if told:
             found.append(report(shrunk(program, lambda p: bool(difference(p, backend))), backend))
-        if progress is not None and ((found[-1:] and told) or (k - seed) % 500 == 499):
+        if progress is not None and (told or (k - seed) % 500 == 499):
             progress(f"{k - seed + 1} of {count} programs, {len(found)} differ\n" + (found[-1] if told else ""))
     return found
-
-
-run_on = partial(run)

@@ -38,8 +38,8 @@ class Interpreted:
         def word(words: Sequence[int], index: int) -> int:
             return words[index]
 
-        functions = {name: lambda u, f=getattr(np, name): real(f(real(u))) for name in ("exp", "tanh")}
-        maths = {name: lambda u, f=getattr(np, name): real(f(real(u))) for name in ("log", "sqrt", "sin", "cos")}
+        functions = {name: getattr(np, name) for name in ("exp", "tanh")}
+        maths = {name: getattr(np, name) for name in ("log", "sqrt", "sin", "cos")}
         space: dict[str, Any] = {"R": real, "SIZE": size, "load": load, "store": store, "word": word, "np": np}
         space |= {**functions, "math": type("math", (), {k: staticmethod(v) for k, v in maths.items()})}
         space |= {"inf": math.inf, "nan": math.nan, "settled": lambda: None, "types": type("types", (), {"int64": int})}

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, nan  # noqa: F401
+from math import inf, nan
 
 INEXACT = ("exp", "log", "sqrt", "tanh", "sigmoid", "sin", "cos")
 """Words whose last bits are the machine's."""
@@ -42,7 +42,7 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
 }
 
 TAME = (0, 1, 2, -1, 0.0, 1.0, 0.5, -0.5, 0.25, 0.9, -0.3, 1.7)
-WILD = (-0.0, 1e-40, 1e30, -1e30, 1e-7, inf, -inf)
+WILD = (-0.0, 1e-40, 1e30, -1e30, 1e-7, inf, -inf, nan)
 VALUES = (0.0, 0.5, -0.5, 0.9, 0.3, -1.0, 2, 1, 0, -0.0)
 GRID = (-2.0, -1.0, -0.5, -0.0, 0.0, 0.25, 0.5, 1.0, 2.0)
 

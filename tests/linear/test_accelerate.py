@@ -194,3 +194,11 @@ def test_a_weight_of_another_size_is_refused_as_by_torch() -> None:
     layer.weight = nn.Parameter(torch.rand(33, 65))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         layer(spikes(9, 70, density=0.05))
+
+
+def test_a_tool_that_compares_types_sees_the_layers_again_when_it_is_taken_back():
+    net = snn.accelerate(nn.Sequential(nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True)))
+    assert snn.explain(net, torch.rand(2, 1, 3)).rows[0].kind == "SpikeLinear"
+    assert isinstance(net[0], nn.Linear)
+    assert type(net[0]) is not nn.Linear
+    assert type(snn.accelerate(net, False)[0]) is nn.Linear

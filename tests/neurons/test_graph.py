@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
 
 from .running import WAYS, in_both_ways, on_both_backends
+from .zoo import ZOO, made, sequence
 
 XS = torch.full((4, 3, 5), 0.4)
 
@@ -57,6 +59,18 @@ def test_a_second_batch_without_a_reset_is_told_the_layer_and_the_cure(net, run,
         loss = loss_of(made, run)
     with pytest.raises(RuntimeError, match=r"(?s)(Leaky|Overriding).*spikeloom\.utils\.reset\(net\).*detach\(net\)"):
         loss.backward()
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "DeltaLeaky"])
+@in_both_ways
+def test_it_is_told_of_every_neuron_that_keeps_its_states_to_itself(run, name):
+    """No state is returned: what a kernel has saved may then be written over by its backward."""
+    net = nn.Sequential(made(name, init_hidden=True))
+    xs = sequence(name, 4).requires_grad_()
+    run(net, xs).sum().backward()
+    again = run(net, xs).sum()
+    with pytest.raises(RuntimeError, match=r"(?s)(earlier batch|before the last backward).*utils\.reset\(net\)"):
+        again.backward()
 
 
 def test_the_layer_is_named_by_its_path_in_an_unrolled_network():
@@ -236,3 +250,77 @@ def test_second_derivatives_are_right(run, backend):
 
     (wanted,) = torch.autograd.grad(penalty(Plain(), lambda net, xs: net(xs), xs), xs)
     torch.testing.assert_close(got, wanted)
+
+
+# -- detach -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("detached", ["before the loss", "before the backward", "after"])
+@pytest.mark.parametrize("name", ZOO)
+def test_detach_leaves_what_was_returned_with_its_graph_in_both_ways(name, detached):
+    """The gradients of two chunks, each the last step's too."""
+    told = []
+    for run in WAYS.values():
+        lif = made(name, **({"init_hidden": True, "output": True} if name != "DeltaLeaky" else {}))
+        xs, grads = sequence(name, 6).requires_grad_(), []
+        torch.manual_seed(11)
+        for chunk in xs.split(3):
+            outs = tree_leaves(run(lif, chunk))
+            if detached == "before the loss":
+                snn.utils.detach(lif)
+            loss = sum((out * torch.linspace(-1, i, out.numel()).view_as(out)).sum() for i, out in enumerate(outs))
+            if detached == "before the backward":
+                snn.utils.detach(lif)
+            loss.backward()
+            if detached == "after":
+                snn.utils.detach(lif)
+            grads.append(xs.grad.clone())
+        told.append(grads)
+    assert told[0][0][2].any(), "the last step of a chunk has a gradient"
+    for got, wanted in zip(*told, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@on_both_backends
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "DeltaLeaky"])
+def test_detach_cuts_the_states_that_a_script_passes_by_hand(name, backend):
+    """Between chunks; the same gradients as by `detach` of each state."""
+    told = []
+    for by_library in (True, False):
+        lif, xs = made(name, learn=True), sequence(name, 6).requires_grad_()
+        states = ()
+        torch.manual_seed(11)
+        with snn.backend(backend):
+            for chunk in xs.split(3):
+                loss = 0.0
+                for x in chunk:
+                    outs = lif(x, *states)
+                    states = outs[len(outs) - len(lif._state_names()) :]  # the spikes are a recurrent neuron's first
+                    loss = loss + outs[0].sum() + states[-1].sum()
+                if by_library:
+                    snn.utils.detach(lif)
+                else:
+                    states = [state.detach() for state in states]
+                loss.backward()
+        told.append([xs.grad, *(p.grad for p in lif.parameters())])
+    for got, wanted in zip(*told, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_a_state_that_was_reset_since_is_not_taken_for_the_detached_one():
+    lif = snn.Leaky(0.5, learn_beta=True)
+    _, mem = lif(XS[0])
+    snn.utils.detach(lif)
+    lif.reset_mem()
+    assert torch.equal(lif(XS[0], mem)[1], 0.5 * mem + XS[0])
+    assert mem.requires_grad
+
+
+def test_detach_holds_no_state_that_the_script_has_dropped():
+    lif = bare()
+    _, mem = lif(XS[0])
+    node = weakref.ref(mem)
+    snn.utils.detach(lif)
+    del mem
+    gc.collect()
+    assert node() is None

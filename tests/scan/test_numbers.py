@@ -42,6 +42,7 @@ VALUES = (2, 1, 1.0, 0.5, 3.7, 25, 1e-3)
 
 def taken(lif, x):
     lif.zero_grad()
+    snn.utils.reset(lif)
     x = x.clone().requires_grad_()
     spk, mem = snn.unroll(lif, x)
     fired, last = lif(x[0])
@@ -67,6 +68,7 @@ def test_a_slope_that_is_annealed_compiles_nothing(name):
 def test_values_that_are_assigned_at_every_step_compile_nothing_and_are_not_kept():
     lif, twin = (snn.Leaky(beta=0.8, init_hidden=True, output=True) for _ in range(2))
     lif(X[0])
+    snn.utils.reset(lif)
     before = cache.compilations()
     for step in range(200):
         for each in (lif, twin):
@@ -83,7 +85,7 @@ def test_equations_that_differ_in_their_numbers_share_their_kernels():
     def neuron_with(gain, rest):
         @snn.cell
         def neuron(x, mem, *, beta=0.5):
-            mem = beta * mem + gain * x + ops.where(x > rest, gain, 0.0) + ops.full_like(x, rest) * 3
+            mem = beta * mem + gain * x + ops.full_like(x, rest) * 3 + ops.where(x > rest, x, gain)
             return ops.spike(mem - 1), mem
 
         return neuron()

@@ -1,0 +1,80 @@
+"""`import snntorch` made to mean spikeloom, for code of others that imports it by name."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType, TracebackType
+
+OURS, THEIRS = __name__.partition(".")[0], "snntorch"
+
+
+class _Alias(MetaPathFinder, Loader):
+    """Finds each module of ours under their name."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname.partition(".")[0] != THEIRS or importlib.util.find_spec(_ours(fullname)) is None:
+            return None
+        return ModuleSpec(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(_ours(spec.name))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state  # the import system has put the alias's there
+
+
+def _ours(fullname: str) -> str:
+    return OURS + fullname.removeprefix(THEIRS)
+
+
+_ALIAS = _Alias()
+
+
+class as_snntorch:  # noqa: N801
+    """Let ``import snntorch`` give spikeloom, with all its submodules, from now on or within a ``with`` block.
+
+    For packages that import snnTorch themselves, such as those that test ``isinstance(layer, snntorch.SpikingNeuron)``:
+    call it before they are imported. Both names then stand for the same modules and classes. At the end of a ``with``
+    block the name is free again; what was imported within keeps what it got.
+
+    Raises:
+        RuntimeError: if snnTorch itself has been imported in this process, whose classes others may hold already.
+
+        >>> import spikeloom as snn
+        >>> with snn.as_snntorch():
+        ...     import snntorch
+        ...     from snntorch import surrogate
+        >>> isinstance(snn.Leaky(beta=0.9), snntorch.SpikingNeuron), surrogate is snn.surrogate
+        (True, True)
+    """
+
+    def __init__(self) -> None:
+        present = sys.modules.get(THEIRS)
+        if present is not None and present is not sys.modules[OURS]:
+            raise RuntimeError(
+                "snnTorch itself has been imported in this process; call spikeloom.as_snntorch() before anything that "
+                "imports snntorch"
+            )
+        self._installed = _ALIAS not in sys.meta_path
+        if self._installed:
+            sys.meta_path.insert(0, _ALIAS)
+
+    def __enter__(self) -> None:
+        """Installed since the call."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._installed:  # an outer call still holds
+            return
+        sys.meta_path.remove(_ALIAS)
+        for name in [name for name in sys.modules if name.partition(".")[0] == THEIRS]:
+            del sys.modules[name]

@@ -1,0 +1,40 @@
+"""Random equations on every backend; `make fuzz` runs many more."""
+
+import importlib.util
+
+import pytest
+
+from .equations import difference, run, shrunk
+from .program import WORDS, drawn
+
+SEED = 31_000
+
+
+def test_equations_run_alike_in_the_source_of_their_kernels_and_in_the_loop():
+    assert not "\n\n".join(run(300, SEED))
+
+
+def test_equations_run_alike_in_compiled_kernels_and_in_the_loop():
+    assert not "\n\n".join(run(20, SEED, "numba"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+def test_equations_run_alike_on_triton_and_in_the_loop():
+    assert not "\n\n".join(run(60, SEED, "triton"))
+
+
+def test_every_word_is_drawn():
+    drawn_words = {line.word for seed in range(2_000) for line in drawn(seed).lines}
+    assert drawn_words == set(WORDS)
+
+
+def test_a_difference_is_found_and_shrunk_to_what_makes_it(monkeypatch):
+    from spikeloom.scan import emit_numba
+
+    broken = {**emit_numba.TEMPLATES, "maximum": "{0} if {0} > {1} else {1}"}  # forgets NaN
+    monkeypatch.setattr(emit_numba.Names, "templates", broken)
+    program = next(p for p in map(drawn, range(5_000)) if "maximum" in p.equation and difference(p, "source"))
+    small = shrunk(program, lambda p: bool(difference(p, "source")))
+    assert "maximum" in small.equation
+    assert len(small.lines) <= 3
+    assert (small.mode, small.steps, small.shape) == ("unroll", 1, (1, 3))

@@ -1,0 +1,72 @@
+"""`import snntorch` gives spikeloom where it is asked to, in a process of its own each, and never beside snnTorch."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPTS = {
+    "all modules": """
+        import spikeloom as snn
+        snn.as_snntorch()
+        import snntorch, snntorch.functional.loss, snntorch.spikegen
+        from snntorch import backprop, functional as SF, spikeplot, surrogate, utils
+        from snntorch.functional import quant
+        from snntorch.functional.probe import OutputMonitor
+        assert snntorch is snn and SF is snn.functional and surrogate is snn.surrogate and utils is snn.utils
+        assert isinstance(snn.Leaky(beta=0.9), snntorch.SpikingNeuron)
+        assert SF.loss is snntorch.functional.loss and OutputMonitor is SF.probe.OutputMonitor
+        assert (snn.__spec__.name, snn.functional.__spec__.name) == ("spikeloom", "spikeloom.functional")
+        import pickle, importlib
+        assert pickle.loads(pickle.dumps(snntorch.Leaky(beta=0.5))).beta == 0.5
+        try:
+            import snntorch.no_such_module
+        except ModuleNotFoundError:
+            pass
+        else:
+            raise AssertionError
+        """,
+    "undone": """
+        import sys, spikeloom as snn
+        with snn.as_snntorch():
+            import snntorch.functional
+            with snn.as_snntorch():
+                import snntorch.utils
+            import snntorch.spikegen
+        assert not [name for name in sys.modules if name.startswith("snntorch")]
+        assert snntorch.spikegen is snn.spikegen
+        try:
+            with snn.as_snntorch():
+                raise KeyError
+        except KeyError:
+            pass
+        assert len([f for f in sys.meta_path if "spikeloom" in type(f).__module__]) == 0
+        """,
+    "for good within a block": """
+        import sys, spikeloom as snn
+        snn.as_snntorch()
+        with snn.as_snntorch():
+            pass
+        import snntorch
+        assert snntorch is snn
+        """,
+    "not beside snnTorch": """
+        import sys, types, spikeloom as snn
+        sys.modules["snntorch"] = types.ModuleType("snntorch")
+        try:
+            snn.as_snntorch()
+        except RuntimeError as error:
+            assert "before anything that imports snntorch" in str(error)
+        else:
+            raise AssertionError
+        assert not [f for f in sys.meta_path if "spikeloom" in type(f).__module__]
+        """,
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_snntorch_stands_for_spikeloom(name):
+    lines = SCRIPTS[name].splitlines()
+    script = "\n".join(line[8:] for line in lines)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
