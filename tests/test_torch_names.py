@@ -78,6 +78,13 @@ def test_tangents_pass():
     assert not _torch.tangents_pass()
 
 
+def test_transformed():
+    assert not _torch.transformed()
+    assert inside(torch.func.grad, lambda x: _torch.transformed())
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.transformed()
+
+
 @pytest.mark.parametrize("retained", [False, True])
 def test_graph_task_and_keeps_graph(retained: bool):
     said = []
