@@ -82,7 +82,7 @@ def locks() -> dict[str, Any]:
     }
 
 
-NAMES = ("the cache", "numba's compiler", "numba's types", "llvm", "the recorder", "a context")
+NAMES = ("the cache", "numba's compiler", "numba's types", "llvm", "the recorder")
 
 
 @pytest.mark.parametrize("name", NAMES)
