@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_unflatten as tree_unflatten
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_c: Any = torch._C
 _autograd: Any = torch._C._autograd
 _functorch: Any = torch._C._functorch
 
@@ -79,6 +80,9 @@ saved_hooks: Callable[[], tuple[Callable[..., Any], Callable[..., Any]] | None] 
 )
 """The innermost pair of hooks on saved tensors, or None."""
 
+pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
+"""Take the innermost pair of hooks on saved tensors away."""
+
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
 
@@ -101,6 +105,11 @@ BatchNorm: type[nn.Module] = _BatchNorm
 """The base of torch's BatchNorm layers."""
 
 
+def hooks_on_all_modules() -> tuple[dict[int, Any], dict[int, Any]]:
+    """The hooks before, and after, the forward of every module of the process, by their keys."""
+    return _module._global_forward_pre_hooks, _module._global_forward_hooks
+
+
 def is_compiled(module: nn.Module) -> bool:
     """Whether a module is the result of `torch.compile(net)`, or `net.compile()` was called on it."""
     return "_orig_mod" in module._modules or module._compiled_call_impl is not None
@@ -116,6 +125,18 @@ def padding_of(convolution: nn.Module) -> tuple[int, ...]:
 
 without_torch_function: Callable[[], AbstractContextManager[Any]] = torch._C.DisableTorchFunction
 """A context in which `__torch_function__` of modes and subclasses is not called."""
+
+function_state: Callable[[], Any] = _c._get_torch_function_state
+"""Whether `__torch_function__` is called in this thread, for `set_function_state`."""
+
+set_function_state: Callable[[Any], None] = _c._set_torch_function_state
+"""Set it."""
+
+function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+"""How many modes of `__torch_function__` are entered in this thread."""
+
+pop_function_mode: Callable[[], Any] = torch._C._pop_torch_function_stack
+"""Take the innermost mode away."""
 
 
 is_traced: Callable[[], bool] = torch._C._is_tracing

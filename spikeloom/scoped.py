@@ -1,14 +1,11 @@
 """A value for the time of a `with` block, which also code under torch.compile can read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import Lock
 from typing import Generic, TypeVar
 
 import torch
-
-from .forks import in_child
 
 Value = TypeVar("Value")
 
@@ -30,12 +27,8 @@ class Scoped(Generic[Value]):
         self._outer = outer
         self._context = ContextVar(name, default=default)
         self._traced = default
-        self._open = 0
-        self._renew_lock()
-        in_child(self._renew_lock)
-
-    def _renew_lock(self) -> None:
-        self._lock = Lock()
+        self._blocks: set[object] = set()
+        self._open = 0  # the number of blocks, which torch.compile reads faster
 
     def get(self) -> Value:
         """The value in force."""
@@ -59,15 +52,26 @@ class Scoped(Generic[Value]):
             finally:
                 self._traced = before
             return
-        token = self._context.set(value)
-        self._count(1)
+        before, block = self._context.get(), object() if self._outer else None
         try:
+            if block is not None:
+                self._count(self._blocks.add, block)
+            self._context.set(value)
             yield
-        finally:
-            self._count(-1)
-            self._context.reset(token)
+            self._leave(block, value, before)
+        except BaseException:  # Ctrl-C may have come anywhere in these lines
+            self._leave(block, value, before)
+            raise
 
-    def _count(self, change: int) -> None:
-        if self._outer:
-            with self._lock:
-                self._open += change
+    def _leave(self, block: object, value: Value, before: Value) -> None:
+        if self._context.get() is value:  # not if Ctrl-C left this block and it is closed only now, within another
+            self._context.set(before)
+        if block is not None:
+            self._count(self._blocks.discard, block)
+
+    def _count(self, change: Callable[[object], None], block: object) -> None:
+        change(block)
+        while self._open != len(
+            self._blocks
+        ):  # without a lock, which Ctrl-C could leave locked; threads agree in the end
+            self._open = len(self._blocks)

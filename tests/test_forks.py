@@ -15,7 +15,7 @@ import torch
 
 import spikeloom as snn
 from spikeloom import forks, scoped
-from spikeloom.scan import cache, graphed, kernels, replay, select
+from spikeloom.scan import cache, graphed, kernels, replay
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
@@ -79,11 +79,10 @@ def locks() -> dict[str, Any]:
         "numba's types": registry.cpu_target.typing_context.callstack._lock,
         "llvm": llvmlite.binding.ffi.lib._lock,
         "the recorder": replay._recorder,
-        "a context": select._forced._lock,
     }
 
 
-NAMES = ("the cache", "numba's compiler", "numba's types", "llvm", "the recorder", "a context")
+NAMES = ("the cache", "numba's compiler", "numba's types", "llvm", "the recorder")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,7 +121,7 @@ def test_every_lock_of_the_package_is_in_one_of_these_tests():
     makers = ("Lock()", "RLock()", "Condition(", "Semaphore(", "from functools import cached_property", "Queue(")
     texts = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
     found = {name for name, text in texts.items() if any(maker in text for maker in makers)}
-    assert found == {"scan/cache.py", "scan/numba_module.py", "scan/replay.py", "scan/graphed.py", "scoped.py"}
+    assert found == {"scan/cache.py", "scan/numba_module.py", "scan/replay.py", "scan/graphed.py"}
 
 
 def test_who_forks_within_a_lock_leaves_it():

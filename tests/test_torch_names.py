@@ -109,6 +109,36 @@ def test_saved_hooks():
     assert _torch.saved_hooks_allowed()
 
 
+def test_pop_saved_hooks():
+    torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x).__enter__()
+    _torch.pop_saved_hooks()
+    assert _torch.saved_hooks() is None
+
+
+def test_hooks_on_all_modules():
+    before, after = _torch.hooks_on_all_modules()
+    with torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: None) as hook:
+        assert (hook.id in before, hook.id in after) == (True, False)
+    with torch.nn.modules.module.register_module_forward_hook(lambda *_: None) as hook:
+        assert (hook.id in before, hook.id in after) == (False, True)
+
+
+def test_function_state_and_set_function_state():
+    enabled = _torch.function_state()
+    with _torch.without_torch_function():
+        assert _torch.function_state() != enabled
+        _torch.set_function_state(enabled)
+        assert _torch.function_state() == enabled
+
+
+def test_function_modes_and_pop_function_mode():
+    mode = torch.overrides.TorchFunctionMode()
+    mode.__enter__()
+    assert _torch.function_modes() == 1
+    assert _torch.pop_function_mode() is mode
+    assert _torch.function_modes() == 0
+
+
 def test_is_view():
     x = torch.ones(2, requires_grad=True).clone()
     assert not _torch.is_view(x)

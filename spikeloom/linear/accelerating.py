@@ -21,6 +21,9 @@ ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ACCELERATED.items()}
 """Which class it was."""
 
+NOTES = ("path", "told", "strict")
+"""The attributes that an accelerated layer has besides those of the plain one."""
+
 
 def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.Module:
     """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
@@ -58,12 +61,22 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
         raise TypeError(f"accelerate got a {type(net).__name__}; pass a network, an nn.Module")
     neurons = [module for module in net.modules() if isinstance(module, SpikingNeuron)]
     inside = {part for neuron in neurons for part in neuron.modules()}
+    kinds = {*ACCELERATED, *PLAIN, *NORMS.values()}
+    chosen = [module for module in net.modules() if module not in inside and type(module) in kinds]
+    before = [(module, type(module), dict(vars(module))) for module in chosen]
     table = ACCELERATED if on else PLAIN
-    for module in net.modules():
-        if module not in inside and type(module) in {*ACCELERATED, *PLAIN, *NORMS.values()}:
+    try:
+        for module in chosen:
             module.__class__ = table.get(type(module), type(module))
-            for name in ("path", "told", "strict"):
-                module.__dict__.pop(name, None)
+            for name in NOTES:
+                vars(module).pop(name, None)
             if on and strict and isinstance(module, SkipsZeros):
-                module.__dict__["strict"] = True
+                vars(module)["strict"] = True
+    except BaseException:  # Ctrl-C, after which all layers are as they were
+        for module, kind, attributes in before:
+            module.__class__ = kind
+            for name in NOTES:
+                vars(module).pop(name, None)
+            vars(module).update(attributes)
+        raise
     return net

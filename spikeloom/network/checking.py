@@ -12,6 +12,8 @@ from .._torch import count_dispatch_modes, is_traced, transforms_active, tree_fl
 from .comparing import STEPS, CannotCompare, Comparison, Differs
 from .known import is_row_by_row
 from .request import Request
+from .running import Run, run
+from .snapshot import Snapshot
 
 ROW_BY_ROW = "its layers are known to treat each row of a batch by itself"
 
@@ -38,6 +40,12 @@ def checked(request: Request, check: bool | None) -> AbstractContextManager[None
 
 
 _NOTHING = nullcontext()
+
+
+def run_checked(request: Request, check: bool | None, before: Snapshot) -> Run:
+    """`run` within `checked`."""
+    with checked(request, check):
+        return run(request, before)
 
 
 @contextmanager

@@ -5,21 +5,21 @@ layers count there, the buffers that have changed, and where the random generato
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils.checkpoint import checkpoint
 
 from .._torch import tree_flatten, tree_map_only, tree_unflatten
 from ..layers import SEES_TIME
-from ..neurons import SpikingNeuron
-from ..neurons._listening import WantsStates, wants_states
 from ..neurons._misplaced import restarted
 from ..scan import heap
+from .containing import undone
 from .joining import Joined
 from .request import Request, runs_straight
 from .running import Run, run
@@ -62,21 +62,21 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
         raise
     start.seal()
     assert done is not None
-    return replace(done, outputs=joined.outputs())
+    return replace(done, outputs=joined.outputs(request.net))
 
 
 def _find_way(request: Request) -> None:
     """Find out beforehand whether a static input is to be repeated: every run of a chunk must go the same way."""
     if request.static and request.steps > 1 and not runs_straight(request.net):
-        before, drawn = Snapshot(request.names), RandomState()
-        before.lend_buffers()
-        before.deafen()
-        try:
+        before = Snapshot(request.names)
+
+        def work() -> None:
+            before.lend_buffers()
+            before.mute()
             with torch.no_grad():
                 run(replace(request, steps=2), Snapshot(request.names))
-        finally:
-            before.restore()
-            drawn.restore()
+
+        undone(work, before, RandomState())
 
 
 def _parts(request: Request, length: int) -> Iterator[Request]:
@@ -90,6 +90,11 @@ def _parts(request: Request, length: int) -> Iterator[Request]:
         yield replace(request, args=args, kwargs=kwargs, steps=steps)
 
 
+CHANGED = (
+    "{what} since the network was unrolled with checkpoint, whose backward runs it again; call backward() before that, "
+    "as before the step of the optimizer"
+)
+
 _PLACE = object()
 """Stands where a tensor stood, which only the graph is to hold."""
 
@@ -97,14 +102,17 @@ _PLACE = object()
 class _Start:
     """The network at the start of all chunks.
 
+    The graph of a chunk holds this, and the network holds the graph by the states of its neurons. So this does not
+    hold the network; the graph of the outputs does.
+
     Args:
         request: what is run.
         before: how the network is.
     """
 
     def __init__(self, request: Request, before: Snapshot):
-        self.modules, self.before, self.drawn = list(request.names), before, RandomState()
-        self.heard = [m for m in self.modules if isinstance(m, SpikingNeuron) and wants_states(m)]
+        self.net, self.before, self.drawn = ref(request.net), before, RandomState()
+        self._layers: list[Any] | None = None
         self._versions: list[tuple[Tensor, int]] = []
 
     def now_drawn(self) -> RandomState:
@@ -113,28 +121,35 @@ class _Start:
         return self.drawn
 
     def seal(self) -> None:
-        """From now on no parameter may be written to, until the last backward."""
-        parameters = [p for module in self.modules for p in module._parameters.values() if p is not None]
-        self._versions = [(p, p._version) for p in parameters]
+        """From now on no parameter or buffer may be written to, and no layer replaced, until the last backward."""
+        self._layers, self._versions = _layers(self._alive()), self.before.versions()
 
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """Within this context the network is as it was, on copies of its buffers, and nobody listens."""
-        if any(p._version != version for p, version in self._versions):
+    def unchanged(self) -> nn.Module:
+        """The network.
+
+        Raises:
+            RuntimeError: in a sentence, if it is not what was unrolled.
+        """
+        net = self._alive()
+        if self._layers is not None and _layers(net) != self._layers:
+            raise RuntimeError(CHANGED.format(what="a layer was replaced"))
+        if any(t._version != version for t, version in self._versions):
+            raise RuntimeError(CHANGED.format(what="a parameter or buffer was modified in place"))
+        return net
+
+    def _alive(self) -> nn.Module:
+        net = self.net()
+        if net is None:
             raise RuntimeError(
-                "a parameter was modified in place since the network was unrolled with checkpoint, whose backward runs "
-                "it again; call backward() before the step of the optimizer"
+                "the network that was unrolled with checkpoint is gone, and the backward runs it again; keep it until "
+                "after backward()"
             )
-        now, drawn = Snapshot(self.modules), RandomState()
-        try:
-            self.before.stand_in()
-            self.before.deafen()
-            for neuron in self.heard:
-                neuron._forward_hooks[-1] = WantsStates()
-            yield
-        finally:
-            now.restore()
-            drawn.restore()
+        return net
+
+
+def _layers(net: nn.Module) -> list[tuple["ref[nn.Module]", type]]:
+    # a lazy layer turns into another class in its first call
+    return [(ref(m), nn.Module if isinstance(m, LazyModuleMixin) else type(m)) for m in net.modules()]
 
 
 class _Chunk:
@@ -154,7 +169,8 @@ class _Chunk:
         leaves, self._form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
         self._tensors: list[Tensor] | None = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self._leaves = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self._part, self._context = replace(part, args=(), kwargs={}), copy_context()
+        self._sizes: dict[str, Any] = {"steps": part.steps, "batch": part.batch, "static": part.static}
+        self._context = copy_context()
         self._done: Run | None = None
         self._ran = False
 
@@ -163,8 +179,9 @@ class _Chunk:
         tensors, self._tensors = self._tensors, None
         assert tensors is not None
         if torch.is_grad_enabled():
-            with set_checkpoint_early_stop(False):  # which would raise an error through the forward
-                outputs = checkpoint(self._call, *tensors, use_reentrant=False, preserve_rng_state=False)
+            # stopped early, the second run would end by an error that goes through the forward
+            options: Any = {"use_reentrant": False, "preserve_rng_state": False, "early_stop": False}
+            outputs = checkpoint(self._call, *tensors, **options)
         else:
             outputs = self._call(*tensors)
         done, self._done = self._done, None
@@ -176,7 +193,8 @@ class _Chunk:
         """Its outputs; run for the first time, or again."""
         given = iter(tensors)
         args, kwargs, values = tree_unflatten([next(given) if x is _PLACE else x for x in self._leaves], self._form)
-        part = replace(self._part, args=args, kwargs=kwargs)
+        net = self._start.unchanged()
+        part = Request(net, args, kwargs, names={m: name for name, m in net.named_modules()}, **self._sizes)
         if self._ran:
             return self._context.copy().run(self._again, part, values)
         self._begin(values)
@@ -185,15 +203,23 @@ class _Chunk:
 
     def _begin(self, values: list[Any]) -> None:
         for (module, name), value in zip(self._names, values, strict=True):
-            vars(module)[name] = value
+            vars(module())[name] = value
 
     def _again(self, part: Request, values: list[Any]) -> Any:
-        with self._start.again():
+        """Run it as the network was, which stays as it is now."""
+
+        def work() -> Any:
+            self._start.before.stand_in()
+            self._start.before.mute()
             self._begin(values)
             for module, name, value in self._buffers:
-                module._buffers[name] = value.clone()
-            for module in self._part.names:
-                if isinstance(module, SEES_TIME):
-                    restarted(module)
+                vars(module())["_buffers"][name] = value.clone()
+            for layer in part.names:
+                if isinstance(layer, SEES_TIME):
+                    restarted(layer)
             self._drawn.restore()
             return run(part, Snapshot(part.names)).outputs
+
+        outputs = undone(work, Snapshot(part.names), RandomState())
+        self._start.seal()  # what the forward itself has written is none of the user's
+        return outputs

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 from .._torch import tree_leaves, tree_map_only
 from ..cells.firing import Model
 from ..neurons import SpikingNeuron, StateLeaky
-from .checking import checked
+from .checking import run_checked
+from .containing import undone
 from .explaining import aligned, share
 from .findings import Vitals, found
 from .request import Request, read
-from .running import run, unharmed
+from .running import unharmed
 from .snapshot import RandomState, Snapshot
 from .tapping import Recording, Tap
 
@@ -112,9 +114,10 @@ def diagnose(
     if not isinstance(net, nn.Module):
         raise TypeError(f"diagnose takes a network, an nn.Module; got {type(net).__name__}")
     before, drawn = Snapshot(net.modules()), RandomState()
-    before.lend_buffers()
-    before.deafen()
-    try:
+
+    def work() -> tuple[tuple[Vitals, ...], list[str]]:
+        before.lend_buffers()
+        before.mute()
         with Tap(net, inputs=True, graph=True) as tap, torch.inference_mode(False), torch.enable_grad():
             for module in net.modules():
                 if isinstance(module, SpikingNeuron):
@@ -122,12 +125,11 @@ def diagnose(
             if forward is None:
                 outputs = _unrolled(read(net, (x, *inputs), kwargs, steps))
             else:
-                args, kwargs = tree_map_only(Tensor, lambda t: _leaf(t).clone(), ((x, *inputs), kwargs))
-                outputs = forward(net, *args, **kwargs)
-            rows, unused = _examined(net, tap, _total(outputs, loss))
-    finally:
-        before.restore()
-        drawn.restore()
+                args, options = tree_map_only(Tensor, lambda t: _leaf(t).clone(), ((x, *inputs), kwargs))
+                outputs = forward(net, *args, **options)
+            return _examined(net, tap, _total(outputs, loss))
+
+    rows, unused = undone(work, before, drawn)
     return Diagnosis(rows, tuple(found(rows, unused)))
 
 
@@ -137,8 +139,7 @@ def _unrolled(request: Request) -> Any:
         raise ValueError(f"diagnose got {request.steps} steps of {request.batch} rows; it needs at least one of each")
     args, kwargs = request.mapped(lambda t: _leaf(t.expand(request.steps, *t.shape) if request.static else t))
     request = replace(request, args=args, kwargs=kwargs, static=False)
-    with unharmed(request) as now, checked(request, None):
-        done = run(request, now)
+    done = unharmed(request, partial(run_checked, request, None))
     done.time.counted.append(request.steps)
     return done.outputs
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from .._torch import tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._time import Time, Visit, current_time
-from .checking import ROW_BY_ROW, checked, why_not_compared
+from .checking import ROW_BY_ROW, run_checked, why_not_compared
+from .containing import undone
 from .request import Request, read
-from .running import run, unharmed
+from .running import Run, unharmed
 from .snapshot import RandomState, Snapshot
 
 HEADINGS = ("layer", "kind", "runs on", "density", "static", "why not faster")
@@ -130,16 +132,18 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     """
     request = read(net, (x, *inputs), kwargs, steps)
     before, drawn = Snapshot(request.names), RandomState()
-    before.lend_buffers()
     watch = _Watch(request)
-    hook = register_module_forward_hook(watch)
-    try:
-        with torch.no_grad(), on_trial(), unharmed(request) as now, checked(request, None):
-            done = run(request, now)
-    finally:
-        hook.remove()
-        before.restore()
-        drawn.restore()
+
+    def work() -> Run:
+        before.lend_buffers()
+        hook = register_module_forward_hook(watch)
+        try:
+            with torch.no_grad(), on_trial():
+                return unharmed(request, partial(run_checked, request, None))
+        finally:
+            hook.remove()
+
+    done = undone(work, before, drawn)
     rows, unchecked = tuple(watch.rows(done.time)), why_not_compared(request)
     return Explanation(rows, request.steps, request.batch, done.repeated, unchecked or "")
 

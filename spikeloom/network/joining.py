@@ -43,12 +43,12 @@ class Joined:
                 tickets.append(_Ticket.apply(leaf) if leaf.requires_grad else leaf.new_zeros(()).expand(leaf.shape))
         self._filled += steps
 
-    def outputs(self) -> Any:
-        """What one run over all steps would have returned."""
+    def outputs(self, net: Any) -> Any:
+        """What one run over all steps would have returned; its graph holds the network, which its backward runs."""
         assert self._form is not None
         return tree_unflatten(
             [
-                _Whole.apply([leaf], *tickets) if any(ticket.requires_grad for ticket in tickets) else leaf
+                _Whole.apply([leaf], net, *tickets) if any(ticket.requires_grad for ticket in tickets) else leaf
                 for leaf, tickets in zip(self._leaves, self._tickets, strict=True)
             ],
             self._form,
@@ -80,10 +80,11 @@ class _Whole(torch.autograd.Function):
     """The chunks as one tensor, which is already filled; each ticket gets its part of the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, whole: list[Tensor], *tickets: Tensor) -> Tensor:
+    def forward(ctx: Any, whole: list[Tensor], net: Any, *tickets: Tensor) -> Tensor:
+        ctx.net = net
         ctx.sizes = [len(ticket) for ticket in tickets]
         return whole[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *grad.split(ctx.sizes)
+        return None, None, *grad.split(ctx.sizes)

@@ -9,19 +9,21 @@ To pack and unpack takes as long as to read the values five times or so, which a
 `PLAIN` bytes of a run stay as they are.
 """
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
 from .._torch import saved_hooks, saved_hooks_allowed, transformed
 from ..neurons._time import Time
 from ..scan import arena, bits
 from ..scan.saved import Quiet
 from ..scan.select import numba_missing
+from .request import Request
 
 PLAIN = 32 << 20
 """Bytes of large tensors that a run keeps as they are, before it looks for spikes in what follows."""
@@ -32,18 +34,33 @@ CHANGED = (
 )
 
 
-def spikes_as_bits(time: Time, inputs: Iterable[Tensor]) -> AbstractContextManager[Any]:
-    """Within this context what autograd saves is kept so; nothing is changed where it saves nothing, or for another.
+def spikes_as_bits(time: Time, request: Request) -> AbstractContextManager[Any]:
+    """Within this context what autograd saves in the run is kept so.
 
-    Args:
-        time: the run.
-        inputs: tensors that someone else holds in any case.
+    Nothing is changed where autograd saves nothing, or hands it to another, or where the run is too small.
     """
-    free = saved_hooks_allowed() and saved_hooks() is None
-    if not torch.is_grad_enabled() or not free or transformed() or numba_missing():
+    if not torch.is_grad_enabled() or transformed() or not _may_pack(request) or numba_missing():
         return nullcontext()
-    held = frozenset(_memory(x) for x in inputs if type(x) is Tensor)
-    return torch.autograd.graph.saved_tensors_hooks(_Keep(time, held, PLAIN), _recalled)
+    if not saved_hooks_allowed() or saved_hooks() is not None:
+        return nullcontext()
+    held = frozenset(_memory(x) for x in request.tensors() if type(x) is Tensor)
+    return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(time), held, PLAIN), _recalled)
+
+
+def _may_pack(request: Request) -> bool:
+    """Whether layers on the CPU may save more than what stays as it is: an upper bound by the sizes of the weights."""
+    x = max(request.tensors(), key=Tensor.numel)
+    if not x.is_cpu or not x.numel():
+        return False
+    rows = request.steps * request.batch
+    values = area = x.numel() // (request.batch if request.static else rows)
+    for module in request.names:
+        for p in module._parameters.values():
+            if isinstance(p, UninitializedParameter):
+                return True
+            if p is not None and p.dim() > 1:
+                values += max(p.shape[:2]) * (area if p.dim() > 2 else 1)
+    return rows * values * x.element_size() > PLAIN
 
 
 @dataclass
@@ -51,17 +68,19 @@ class _Keep(Quiet):
     """What is kept of a saved tensor.
 
     Args:
-        time: the run.
+        time: the run. What autograd saves holds this hook, and the run holds the network, whose states hold what
+            autograd saves: so the hook must not hold the run.
         held: where tensors lie that someone else holds.
         plain: how many bytes may still be kept as they are.
     """
 
-    time: Time
+    time: "ref[Time]"
     held: frozenset[int]
     plain: int
 
     def __call__(self, x: Tensor) -> Any:
-        large = x.nbytes >= arena.SMALLEST and not self.time.at_work
+        time = self.time()
+        large = x.nbytes >= arena.SMALLEST and time is not None and not time.at_work
         if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in self.held:
             if x.nbytes <= self.plain:
                 self.plain -= x.nbytes

@@ -52,6 +52,8 @@ class Request:
 
     def tensors(self) -> list[Tensor]:
         """The tensors among the inputs."""
+        if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor):
+            return [self.args[0]]
         return [leaf for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Tensor)]
 
     def folded(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

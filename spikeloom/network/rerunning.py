@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from .._torch import graph_task
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
 from ..neurons._time import current_time, time_is
+from .snapshot import Snapshot
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
@@ -57,23 +59,33 @@ class _Run:
         time = current_time()
         if time is not None and time.origins is not None:
             raise RuntimeError("what is checkpointed cannot be followed to see which of its tensors are static")
-        self.states = [dict(vars(layer)) for layer in self.layers]
+        self.before = Snapshot(self.layers)
         self.time = None if time is None else replace(time, visits=dict(time.visits))
         yield
+        self.versions = self.before.versions()
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """Around the run within the backward."""
-        now = [dict(vars(layer)) for layer in self.layers]
-        self._put(self.states)
-        for layer in self.layers:
-            restarted(layer)
-        try:
-            with time_is(None if self.time is None else replace(self.time, visits=dict(self.time.visits))):
-                yield
-        finally:
-            self._put(now)
+        if any(t._version != version for t, version in self.versions):
+            raise RuntimeError(
+                "a parameter or buffer of a neuron was modified in place since the run that is checkpointed, which the "
+                "backward makes again; call backward() before that, as before the step of the optimizer"
+            )
+        now, backward = Snapshot(self.layers), graph_task()
 
-    def _put(self, states: list[dict[str, Any]]) -> None:
-        for layer, attributes in zip(self.layers, states, strict=True):
-            vars(layer).update(attributes)
+        def restore() -> None:
+            if graph_task() == backward:  # not where Ctrl-C left this context, which Python closes some time later
+                now.restore()
+
+        try:
+            try:
+                self.before.stand_in()
+                for layer in self.layers:
+                    restarted(layer)
+                with time_is(None if self.time is None else replace(self.time, visits=dict(self.time.visits))):
+                    yield
+            finally:
+                restore()
+        finally:
+            restore()  # again, for Ctrl-C may have come within the first

@@ -1,9 +1,8 @@
 """How a request is run: which way its static input goes, and how the network is left."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,12 +10,15 @@ from torch import Tensor, nn
 
 from .._torch import is_compiled, tree_map_only
 from ..layers import SEES_TIME
-from ..neurons._time import REWRITE, Time, marked, time_is
+from ..neurons._time import REWRITE, Time, mark, time_is
+from .containing import contained
 from .following import Following, NotStatic
 from .packing import spikes_as_bits
 from .request import Request, runs_straight
 from .results import unfolded
 from .snapshot import RandomState, Snapshot
+
+Result = TypeVar("Result")
 
 REPEATED: WeakKeyDictionary[nn.Module, dict[bool, str]] = WeakKeyDictionary()
 """Networks whose static input had to be repeated, why, by training mode: so that it is not found out at every call."""
@@ -53,21 +55,26 @@ def run_traced(request: Request) -> Any:
     return unfolded(outputs, time)
 
 
-@contextmanager
-def unharmed(request: Request) -> Iterator[Snapshot]:
-    """An error within this context leaves the network as it was, and says that the network was unrolled."""
-    with marked(module for module in request.names if isinstance(module, SEES_TIME)):
+def unharmed(request: Request, work: Callable[[Snapshot], Result]) -> Result:
+    """Return ``work(before)``; an error leaves the network as it was before, and says that the network was unrolled."""
+    layers = [module for module in request.names if isinstance(module, SEES_TIME)]
+    before = None
+    try:
+        mark(layers, unrolled=True)
         before = Snapshot(request.names)
-        try:
-            yield before
-        except BaseException as error:
+        result = contained(work, before)
+        mark(layers, unrolled=False)
+        return result
+    except BaseException as error:
+        if before is not None:
             before.restore()
-            rows = request.steps * request.batch
-            sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
-            error.add_note(f"(while the network was unrolled: {sizes})")
-            if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
-                error.add_note(f"(Has its forward a batch size or a loop over time written in? {REWRITE})")
-            raise
+        mark(layers, unrolled=False)
+        rows = request.steps * request.batch
+        sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
+        error.add_note(f"(while the network was unrolled: {sizes})")
+        if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
+            error.add_note(f"(Has its forward a batch size or a loop over time written in? {REWRITE})")
+        raise
 
 
 def run(request: Request, before: Snapshot) -> Run:
@@ -110,7 +117,7 @@ def _compiled(request: Request) -> str:
 
 def _once(request: Request, args: Any, kwargs: Any, straight: bool = False, repeated: str = "") -> Run:
     time = Time(request.steps, request.batch, straight, names=request.names)
-    with time_is(time), spikes_as_bits(time, request.tensors()):
+    with time_is(time), spikes_as_bits(time, request):
         outputs = request.net(*args, **kwargs)
     return Run(unfolded(outputs, time), time, repeated)
 
@@ -121,7 +128,7 @@ def _followed(request: Request, drawn: RandomState) -> Run | str:
     args, kwargs = request.mapped(following.static)
     time = Time(request.steps, request.batch, origins=following, names=request.names)
     try:
-        with time_is(time), spikes_as_bits(time, request.tensors()):
+        with time_is(time), spikes_as_bits(time, request):
             with following:
                 outputs = request.net(*args, **kwargs)
             done = Run(unfolded(outputs, time), time)

@@ -1,8 +1,10 @@
 """What a run may change, taken before it, so that it can be put back."""
 
 import random
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, cast
+from weakref import ref
 
 import numpy as np
 import torch
@@ -11,74 +13,90 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import tree_leaves
 from ..layers import SEES_TIME
-from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
 
-REGISTERED = ("_parameters", "_buffers", "_modules")
-"""The attributes in which nn.Module itself holds tensors."""
+HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""The attributes in which nn.Module itself holds tensors and hooks."""
 
-Named = list[tuple[nn.Module, str, Any]]
+Named = list[tuple["ref[nn.Module]", str, Any]]
 """Attributes, or buffers, with the module that has them and their name there."""
 
 
 class Snapshot:
     """The attributes of every module of a network, among them the states of its neurons, and the values of its buffers.
 
-    Attributes are taken by reference: a list that a forward appends to is not put back. Neither are the parameters.
+    Attributes are taken by reference: a list that a forward appends to is not put back. Neither are the values of
+    parameters, nor the modules within modules. It does not keep the modules alive.
     """
 
     def __init__(self, modules: Iterable[nn.Module]):
-        # a lazy module turns into another class in its first call; to put its attributes back would tear it
-        self._attributes = [(m, dict(vars(m))) for m in modules if not isinstance(m, LazyModuleMixin)]
-        self._registered = [(m, dict(m._buffers)) for m, _ in self._attributes]
-        self._values = [
-            (buffer, buffer.detach().clone())
-            for module, buffers in self._registered
-            for buffer in buffers.values()
-            if buffer is not None and not isinstance(module, SpikingNeuron)  # which writes to none of its buffers
-        ]
+        self._taken: list[tuple[ref[nn.Module], dict[str, Any], dict[str, dict[Any, Any]]]] = []
+        self._values: list[tuple[Tensor, Tensor]] = []
+        for module in modules:
+            if isinstance(module, LazyModuleMixin):
+                continue  # it turns into another class in its first call; to put its attributes back would tear it
+            attributes = dict(vars(module))
+            attributes.pop("_modules", None)
+            held = {n: d.copy() for n in HELD if (d := attributes.get(n)) and isinstance(d, dict)}
+            self._taken.append((ref(module), attributes, held))
+            if module._buffers and _may_write(module):
+                self._values += [(b, b.detach().clone()) for b in module._buffers.values() if b is not None]
 
     def restore(self) -> None:
         """Put everything back."""
-        self.restore_attributes()
-        for module, buffers in self._registered:
-            module._buffers.clear()
-            module._buffers.update(buffers)
+        self._put_back()
         with torch.no_grad():
             for buffer, value in self._values:
                 if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
                     buffer.copy_(value)
 
-    def restore_attributes(self) -> None:
-        """Put the attributes back, and the buffers as they are now."""
-        for module, attributes in self._attributes:
-            vars(module).clear()
-            vars(module).update(attributes)
+    def _put_back(self) -> None:
+        for module, attributes, held in self._living():
+            _become(vars(module), attributes)
+            for name in HELD:
+                own = attributes.get(name)
+                if isinstance(own, dict) and (own or name in held):
+                    _become(own, held.get(name, {}))
+
+    def _living(self) -> Iterator[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any]]]]:
+        for at, attributes, held in self._taken:
+            module = at()
+            if module is not None:
+                yield module, attributes, held
 
     def states(self) -> Named:
         """What layers that see time keep now: attributes that hold tensors, or are no longer what they were."""
         return [
-            (module, name, value)
-            for module, then in self._attributes
+            (ref(module), name, value)
+            for module, then, _ in self._living()
             if isinstance(module, SEES_TIME)
             for name, value in vars(module).items()
-            if name not in REGISTERED and (value is not then.get(name, self) or _holds_tensors(value))
+            if name not in HELD and (value is not then.get(name, self) or _holds_tensors(value)) and name != "_modules"
         ]
 
     def changed_buffers(self) -> Named:
         """Copies of the buffers that have another value by now."""
         then = {id(buffer): value for buffer, value in self._values}
-        return [
-            (module, name, buffer.detach().clone())
-            for module, buffers in self._registered
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-            and (buffer is not buffers.get(name) or (id(buffer) in then and not torch.equal(buffer, then[id(buffer)])))
-        ]
+        changed: Named = []
+        for module, _, held in self._living():
+            before = held.get("_buffers", {})
+            for name, buffer in module._buffers.items():
+                if buffer is None:
+                    continue
+                value = then.get(id(buffer), buffer)
+                if buffer is not before.get(name) or not torch.equal(buffer, value):
+                    changed.append((ref(module), name, buffer.detach().clone()))
+        return changed
 
     def written(self) -> bool:
         """Whether a buffer has another value since, as the running statistics of a BatchNorm have in training."""
         return any(not torch.equal(buffer, value) for buffer, value in self._values)
+
+    def versions(self) -> list[tuple[Tensor, int]]:
+        """Of the parameters and buffers of which there is no copy here."""
+        copied = {id(buffer) for buffer, _ in self._values}
+        tensors = [t for m, *_ in self._living() for t in (*m._parameters.values(), *m._buffers.values())]
+        return [(t, t._version) for t in tensors if t is not None and id(t) not in copied and not t.is_inference()]
 
     def lend_buffers(self) -> None:
         """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
@@ -87,21 +105,48 @@ class Snapshot:
 
     def stand_in(self) -> None:
         """Let the network be as it was, on copies of its buffers, until a later snapshot is restored."""
-        self.restore_attributes()
+        self._put_back()
         self._lend({id(buffer): value.clone() for buffer, value in self._values})
 
     def _lend(self, copies: dict[int, Tensor]) -> None:
-        for module, buffers in self._registered:
-            lent = {name: None if b is None else copies.get(id(b), b) for name, b in buffers.items()}
+        for module, *_ in self._living():
+            lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
             vars(module)["_buffers"] = type(module._buffers)(lent)
 
-    def deafen(self) -> None:
-        """Let nobody listen to the network until `restore` but who begins to after this."""
-        for module, attributes in self._attributes:
+    def mute(self) -> None:
+        """Until `restore` the hooks of taps and monitors hear nothing; the network runs as if they did."""
+        for module, *_ in self._living():
             for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
-                hooks = attributes[kind]
-                heard = {key: hook for key, hook in hooks.items() if not isinstance(hook, Listener)}
-                vars(module)[kind] = type(hooks)(heard)
+                hooks = vars(module)[kind]
+                quiet = {key: hook.muted() if isinstance(hook, Listener) else hook for key, hook in hooks.items()}
+                vars(module)[kind] = type(hooks)(quiet)
+
+
+def _become(held: dict[Any, Any], contents: Mapping[Any, Any]) -> None:
+    """Give a dict these contents; at no time does it lack any of them that it had."""
+    held.update(contents)
+    for key in held.keys() - contents.keys() - {"_modules"}:
+        del held[key]
+
+
+@cache
+def _of_torch(kind: Hashable) -> bool:
+    """Whether a class of modules is of torch.nn, or of this package."""
+    names: list[str] = [base.__module__ for base in getattr(kind, "__mro__", ())]
+    return next(name for name in names if not name.startswith("spikeloom.")).startswith("torch.nn.modules.")
+
+
+def _may_write(module: nn.Module) -> bool:
+    """Whether its forward may write to its buffers.
+
+    Layers of this package do not; those of torch.nn only where they keep running statistics, or by a hook such as that
+    of spectral_norm.
+    """
+    if not _of_torch(cast(Hashable, type(module))) or (module.training and vars(module).get("track_running_stats")):
+        return True
+    return not all(
+        isinstance(h, Listener) for h in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
 
 
 def _holds_tensors(value: Any) -> bool:

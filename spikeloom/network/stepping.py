@@ -1,12 +1,15 @@
 """Whether a network must go step by step to give the numbers of a loop over time."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from ..neurons._state import on_trial
-from .checking import checked
+from .checking import run_checked
+from .containing import undone
 from .request import read
-from .running import run, unharmed
+from .running import unharmed
 from .snapshot import RandomState, Snapshot
 
 
@@ -22,15 +25,16 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
         steps: T, if the input is the same at every step.
     """
     before, drawn = Snapshot(net.modules()), RandomState()
-    try:
+
+    def work() -> str:
         request = read(net, (x,), {}, steps)
-        with torch.no_grad(), on_trial(), unharmed(request) as now, checked(request, True):
-            run(request, now)
+        with torch.no_grad(), on_trial():
+            unharmed(request, partial(run_checked, request, True))
         if before.written():
             return "a layer writes to a buffer in its forward"
         return "" if drawn.same() else "a layer draws random numbers"
+
+    try:
+        return undone(work, before, drawn)
     except Exception as error:
         return str(error) or type(error).__name__
-    finally:
-        before.restore()
-        drawn.restore()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -90,13 +91,17 @@ class _Stream:
             request = read(self.net, chunk if isinstance(chunk, tuple) else (chunk,), self.kwargs, self.steps)
             if not request.steps:
                 raise ValueError("the chunk has no steps; pass chunks of one step or more")
-            outputs = perform(request, None if self.check and self.done else self.check, self.checkpoint)
+            check = None if self.check and self.done else self.check
+            after = partial(_cut, request.names) if self.detach else None
+            outputs = perform(request, check, self.checkpoint, after)
         except Exception as error:
             error.add_note(f"(in chunk {self.done + 1} of the stream)")
             raise
         self.done += 1
-        if self.detach:
-            for layer in request.names:
-                if isinstance(layer, SEES_TIME):
-                    layer.detach_mem()
         return outputs
+
+
+def _cut(layers: Iterable[nn.Module]) -> None:
+    for layer in layers:
+        if isinstance(layer, SEES_TIME):
+            layer.detach_mem()

@@ -6,6 +6,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
@@ -97,9 +98,18 @@ class Recording:
         torch.Size([3, 1, 2])
     """
 
+    _hook: RemovableHandle | None = None
+
     def __init__(self, path: str, kind: str, state_names: tuple[str, ...]):
         self.path, self.kind, self.state_names = path, kind, state_names
         self._log: Log[_Call] = Log()
+
+    def _close(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+
+    def __del__(self) -> None:
+        self._close()
 
     @property
     def steps(self) -> int:
@@ -207,10 +217,14 @@ class Tap(Mapping[str, Recording]):
         if not neurons:
             raise ValueError(f"tap found no spiking neurons in {type(net).__name__}")
         self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
-        self._hooks = [
-            neuron.register_forward_hook(_OfNeuron(self[path]._log, inputs, graph), with_kwargs=True)
-            for path, neuron in neurons.items()
-        ]
+        try:
+            for path, neuron in neurons.items():
+                recording = self[path]
+                hook = _OfNeuron(recording._log, inputs, graph)
+                recording._hook = neuron.register_forward_hook(hook, with_kwargs=True)
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
 
     def __getitem__(self, path: str) -> Recording:
         return self._recordings[path]
@@ -228,8 +242,8 @@ class Tap(Mapping[str, Recording]):
 
     def close(self) -> None:
         """Stop recording; what was recorded stays."""
-        for hook in self._hooks:
-            hook.remove()
+        for recording in self._recordings.values():
+            recording._close()
 
     def __enter__(self) -> Self:
         return self
@@ -242,7 +256,7 @@ class Tap(Mapping[str, Recording]):
 
 
 def tap(net: nn.Module, inputs: bool = False, graph: bool = False) -> Tap:
-    """Record what every neuron of a network does, until the `with` block or `close()` ends it.
+    """Record what every neuron of a network does, until the `with` block or `close()` ends it, or nobody holds it.
 
     A loop over steps and `spikeloom.unroll` give the same record: sequences, steps in the order in which they ran.
 
@@ -260,6 +274,7 @@ def tap(net: nn.Module, inputs: bool = False, graph: bool = False) -> Tap:
 
     While a network is tapped, `unroll` computes the states of every step also where a layer does not return them.
     Failed calls of `unroll`, and what `explain` runs, are not recorded. Copies of the network are not tapped.
+    A record grows with every step; `clear()` frees it. Spikes and states that are recorded stay in memory until then.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(

@@ -1,5 +1,6 @@
 """A network over all time at once: its forward is called a single time, with time folded into dimension 0."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from .checking import checked
 from .checkpointing import checked_length, run_in_chunks
 from .request import Request, read
 from .running import run, run_traced, unharmed
+from .snapshot import Snapshot
 
 
 def unroll(
@@ -69,14 +71,21 @@ def unroll(
     return perform(read(net, (x, *inputs), kwargs, steps), check, checkpoint)
 
 
-def perform(request: Request, check: bool | None, checkpoint: int | None) -> Any:
-    """Run what was asked, as `unroll` describes."""
+def perform(
+    request: Request, check: bool | None, checkpoint: int | None, after: Callable[[], None] | None = None
+) -> Any:
+    """Run what was asked, as `unroll` describes, and what comes `after` as a part of it."""
     if checkpoint is not None:
         checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
         return run_traced(request)
-    with unharmed(request) as before:
+
+    def work(before: Snapshot) -> Any:
         with checked(request, check):
             done = run(request, before) if checkpoint is None else run_in_chunks(request, before, checkpoint)
+        if after is not None:
+            after()
         done.count(request.steps)
-    return done.outputs
+        return done.outputs
+
+    return unharmed(request, work)

@@ -45,8 +45,7 @@ class Keeping(Values):
         return tuple(states)
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
-        for name, state in zip(self._state_names(), states, strict=True):
-            self.__dict__[name] = state
+        self.__dict__.update(zip(self._state_names(), states, strict=True))  # at once, also where Ctrl-C comes
 
     def _init_mem(self) -> None:
         """Called at the end of the constructor, for a subclass that adds states of its own."""

@@ -13,6 +13,10 @@ class Listener:
     def __call__(self, *args: Any) -> None:
         """Nothing is heard."""
 
+    def muted(self) -> "Listener":
+        """A hook that hears nothing, and of which a neuron knows what it knows of this one."""
+        return WantsStates() if self.wants_states else Listener()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Listener, ()
 

@@ -190,14 +190,10 @@ def time_of(neuron: Any) -> Time | None:
     return _time.outside() if neuron._unrolled_around else current_time()
 
 
-@contextmanager
-def marked(neurons: Iterable[Any]) -> Iterator[None]:
-    """Within this context the neurons know that what is compiled may be only a part of what is unrolled."""
-    attributes = [vars(neuron) for neuron in neurons]
-    for own in attributes:
-        own["_unrolled_around"] = True
-    try:
-        yield
-    finally:
-        for own in attributes:
-            own.pop("_unrolled_around", None)
+def mark(layers: Iterable[Any], unrolled: bool) -> None:
+    """Let the layers know that what is compiled may be only a part of what is unrolled; or that this is over."""
+    for layer in layers:
+        if unrolled:
+            vars(layer)["_unrolled_around"] = True
+        else:
+            vars(layer).pop("_unrolled_around", None)

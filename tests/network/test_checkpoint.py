@@ -1,6 +1,7 @@
 """unroll with checkpoint=K: in all a user can see it is unrolling chunk after chunk, and most often one unroll."""
 
 import copy
+import gc
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import checkpoint
 
 import spikeloom as snn
+from spikeloom import functional as sf
 from spikeloom.layers import SEES_TIME
 
+from ..neurons.zoo import made, sequence
 from .networks import Branches, Residual, exact, leaky, quarters
 
 STEPS, BATCH, WIDTH = 11, 3, 6
@@ -172,6 +176,109 @@ BETWEEN: dict[str, Callable[[nn.Module], Any]] = {
 @pytest.mark.parametrize("name", BETWEEN)
 def test_what_happens_to_the_network_before_the_backward_does_not_matter(name: str):
     assert_identical(gradients_after(BETWEEN[name]), gradients_after(lambda net: None))
+
+
+def one_layer(kind: str, **options: Any) -> tuple[nn.Module, Tensor]:
+    snn.utils.seed(1)
+    return nn.Sequential(made(kind, init_hidden=True, **options)), sequence(kind, 8).requires_grad_()
+
+
+def buffers_of_neurons() -> list[tuple[str, str]]:
+    return [
+        (kind, name)
+        for kind in ("Leaky", "RLeaky", "Lapicque", "SLSTM", "AdLIF")
+        for name, buffer in one_layer(kind)[0].named_buffers()
+        if buffer.is_floating_point()
+    ]
+
+
+@pytest.mark.parametrize(("kind", "name"), buffers_of_neurons(), ids=str)
+@pytest.mark.parametrize("way", ["checkpoint", "recomputing"])
+def test_a_buffer_that_is_written_before_the_backward_is_noticed(kind: str, name: str, way: str):
+    net, x = one_layer(kind)
+    if way == "checkpoint":
+        out = snn.unroll(net, x, checkpoint=3)
+    else:
+        again = snn.utils.recomputing(net)
+        out = checkpoint(snn.unroll, net, x, use_reentrant=False, context_fn=again)
+    net.get_buffer(name).fill_(0.75)
+    with pytest.raises(RuntimeError, match=r"buffer.* was modified in place"):
+        backward(net, out, x)
+
+
+REPLACED: dict[str, Callable[[nn.Module], Any]] = {
+    "threshold": lambda net: setattr(net[1], "threshold", torch.tensor(0.25)),
+    "a learned threshold": lambda net: setattr(net[1], "threshold", nn.Parameter(torch.tensor(0.25))),
+    "beta": lambda net: setattr(net[3], "beta", torch.tensor(0.25)),
+    "a learned beta": lambda net: setattr(net[1], "beta", nn.Parameter(torch.tensor(0.25))),
+    "a weight": lambda net: setattr(net[0], "weight", nn.Parameter(torch.zeros(5, WIDTH))),
+    "reset mechanism": lambda net: setattr(net[3], "reset_mechanism", "zero"),
+    "surrogate": lambda net: setattr(net[1], "spike_grad", snn.surrogate.fast_sigmoid()),
+    "mode": lambda net: net.eval(),
+    "a hook": lambda net: net[0].register_forward_hook(lambda module, args, out: out * 2),
+    "a statistic": lambda net: net[4].running_mean.fill_(3.0),
+    "output": lambda net: setattr(net[3], "output", True),
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_what_is_replaced_before_the_backward_is_not_used_by_it(name: str):
+    found = []
+    for change in (lambda net: None, REPLACED[name]):
+        layers = (nn.Linear(WIDTH, 5), leaky(learn_beta=True), nn.Linear(5, 4), leaky(), nn.BatchNorm1d(4), leaky())
+        net, x = exact(nn.Sequential(*layers)).train(), quarters(STEPS, BATCH, WIDTH).requires_grad_()
+        parameters = [*net.parameters()]
+        spk = snn.unroll(net, x, checkpoint=4)
+        change(net)
+        found.append(torch.autograd.grad(spk.square().sum(), [x, *parameters], allow_unused=True))
+    assert_identical(*found)
+
+
+@pytest.mark.parametrize("change", [snn.accelerate, lambda net: net.__setitem__(1, leaky())], ids=("class", "layer"))
+def test_a_layer_that_is_replaced_before_the_backward_is_noticed(change: Callable[[nn.Module], Any]):
+    net, x = two_layers()
+    spk, _ = snn.unroll(net, x, checkpoint=4)
+    change(net)
+    with pytest.raises(RuntimeError, match="a layer was replaced"):
+        spk.sum().backward()
+
+
+def test_the_outputs_hold_a_network_that_nobody_else_does():
+    x = quarters(STEPS, BATCH, WIDTH).requires_grad_()
+    spk, _ = snn.unroll(two_layers()[0], x, checkpoint=4)
+    gc.collect()
+    spk.sum().backward()
+    assert x.grad is not None
+
+
+def test_states_do_not_hold_the_network():
+    net, x = two_layers()
+    lif = net[1]
+    snn.unroll(net, x, checkpoint=4)
+    del net
+    gc.collect()
+    with pytest.raises(RuntimeError, match="the network that was unrolled with checkpoint is gone"):
+        lif.mem.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("kind", ["RLeaky", "RLeaky through Linear", "RSynaptic through Linear", "SLSTM"])
+@pytest.mark.parametrize("monitored", [nn.Linear, nn.Module], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    "monitor", [sf.OutputMonitor, sf.InputMonitor, sf.GradInputMonitor, sf.GradOutputMonitor, None]
+)
+def test_monitors_and_taps_hear_chunks_once_and_change_nothing(monitor: Any, monitored: type[nn.Module], kind: str):
+    found = []
+    for listens in (False, True):
+        net, x = one_layer(kind)
+        heard = (snn.tap(net) if monitor is None else monitor(net, monitored)) if listens else None
+        out = snn.unroll(net, x, checkpoint=3)
+        count = 0 if heard is None or monitor is None else len(heard)
+        found.append(backward(net, out, x))
+        if monitor in (sf.OutputMonitor, sf.InputMonitor) and listens:
+            assert heard is not None
+            assert len(heard) == count
+    torch.testing.assert_close(*found)
 
 
 def test_the_backward_leaves_the_network_as_it_finds_it():

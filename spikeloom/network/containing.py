@@ -1,0 +1,108 @@
+"""Work that leaves nothing behind when an error, or Ctrl-C at any line, ends it.
+
+Python raises KeyboardInterrupt between any two lines, also within the `finally` of a `with` block. So what torch holds
+for a thread or for the process is noted before, and put back by whoever is outermost; and context variables are set in
+a copy of the context, which ends in C with the call.
+"""
+
+from collections.abc import Callable
+from contextvars import copy_context
+from traceback import clear_frames
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from .._torch import (
+    function_modes,
+    function_state,
+    hooks_on_all_modules,
+    pop_function_mode,
+    pop_saved_hooks,
+    saved_hooks,
+    set_function_state,
+)
+
+Result = TypeVar("Result")
+
+DEVICES = ("cpu", "cuda")
+
+
+class Taken(Protocol):
+    """Something as it was at one time."""
+
+    def restore(self) -> None:
+        """Put it back. To do so twice, or again after it was interrupted, is right too."""
+
+
+class Settings:
+    """What torch holds for this thread that a run sets for a while: hooks and modes; and hooks on all modules."""
+
+    def __init__(self) -> None:
+        self._hooks = saved_hooks()
+        self._modes, self._functions = function_modes(), function_state()
+        self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
+        self._nested = _nested_autocast()
+        self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
+
+    def restore(self) -> None:
+        """Put everything back that is not as it was."""
+        while not _same(saved_hooks(), self._hooks):
+            pop_saved_hooks()
+        while function_modes() > self._modes:
+            pop_function_mode()
+        set_function_state(self._functions)
+        torch.set_grad_enabled(self._grad)
+        for device, on in zip(DEVICES, self._autocast, strict=True):
+            torch.set_autocast_enabled(device, on)
+        while _nested_autocast() > self._nested:
+            torch.autocast_decrement_nesting()
+        for hooks, before in zip(hooks_on_all_modules(), self._on_modules, strict=True):
+            for key in hooks.keys() - before:
+                if getattr(hooks[key], "__module__", "").startswith("spikeloom."):  # nobody else's
+                    hooks.pop(key, None)
+
+
+def _same(hooks: Any, others: Any) -> bool:
+    return hooks is None or (others is not None and hooks[0] is others[0] and hooks[1] is others[1])
+
+
+def _nested_autocast() -> int:
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return depth
+
+
+def contained(work: Callable[..., Result], *args: Any) -> Result:
+    """Return ``work(*args)``; where it raises, this thread has the settings of torch that it had before.
+
+    Context variables of the user's that it sets stay set where it returns.
+    """
+    before, context = Settings(), copy_context()
+    try:
+        result = context.run(work, *args)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            # Ctrl-C may have left context managers, torch's too, half entered; they end with the frames that hold them
+            clear_frames(error.__traceback__)
+        before.restore()
+        raise
+    for variable, value in context.items():
+        if variable.get(None) is not value:
+            variable.set(value)
+    return result
+
+
+def undone(work: Callable[[], Result], *taken: Taken) -> Result:
+    """Return ``work()``, and put back all that was taken, whether it returns or raises."""
+    try:
+        result = contained(work)
+        _restore(taken)
+        return result
+    except BaseException:  # also where Ctrl-C came while it was put back
+        _restore(taken)
+        raise
+
+
+def _restore(taken: tuple[Taken, ...]) -> None:
+    for each in taken:
+        each.restore()

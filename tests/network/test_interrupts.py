@@ -1,0 +1,163 @@
+"""Ctrl-C at any line, and at any moment: the process and the network stay usable.
+
+``INTERRUPTS=30000 pytest tests/network/test_interrupts.py`` raises at all lines, and sends so many signals.
+"""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+
+import spikeloom as snn
+
+from .interrupting import ACTIONS, Reference, assert_nothing_is_set, same, structure
+
+PACKAGE = Path(snn.__file__).parent
+INTERRUPTED = (
+    *("scoped.py", "network", "neurons/_time.py", "neurons/_keeping.py"),
+    *("linear/accelerating.py", "scan/select.py"),
+)
+MANY = int(os.environ.get("INTERRUPTS", "0"))
+EVERY = 1 if MANY else 9
+"""At which of the lines the suite raises; another action begins at another line."""
+
+Where = tuple[str, int]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def traced(run: Callable[[], Any], at: int = -1) -> list[Where]:
+    """Run it, and raise KeyboardInterrupt at that line of those that it goes through; return all lines so far."""
+    lines: list[Where] = []
+    known: dict[str, bool] = {}
+
+    def each_line(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line":
+            lines.append((frame.f_code.co_filename, frame.f_lineno))
+            if len(lines) - 1 == at:
+                raise KeyboardInterrupt
+        return each_line
+
+    def each_call(frame: FrameType, event: str, _: Any) -> Any:
+        name = frame.f_code.co_filename
+        if name not in known:
+            known[name] = any(name.startswith(str(PACKAGE / part)) for part in INTERRUPTED)
+        # Python prints what is raised in a __del__, and goes on
+        return each_line if known[name] and frame.f_code.co_name not in ("__del__", "_close") else None
+
+    before = sys.gettrace()
+    sys.settrace(each_call)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def places(lines: list[Where]) -> list[int]:
+    """The first and the last time that each line is reached."""
+    first: dict[Where, int] = {}
+    last: dict[Where, int] = {}
+    for i, line in enumerate(lines):
+        first.setdefault(line, i)
+        last[line] = i
+    return sorted({*first.values(), *last.values()})
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_interrupt_at_any_line_leaves_the_process_usable(name: str):
+    reference = Reference(ACTIONS[name])
+    run = reference.action.run
+    with reference.started() as (net, given):
+        lines = traced(lambda: run(net, given))
+    for at in places(lines)[[*ACTIONS].index(name) % EVERY :: EVERY]:
+        with reference.started() as (net, given):
+            try:
+                traced(lambda net=net, given=given: run(net, given), at)
+            except KeyboardInterrupt as error:
+                held = (
+                    None if name == "tap" else error
+                )  # a tap ends where nobody holds it; else a traceback may live on
+            reference_usable(reference, net, given, lines[at])
+            del held
+
+
+def reference_usable(reference: Reference, net: Any, given: Any, line: Where) -> None:
+    try:
+        reference.assert_usable(net, given)
+    except Exception as fault:
+        raise AssertionError(f"interrupted at {line}") from fault
+
+
+SIGNALLED = ("unroll", "unroll, static", "checkpoint", "checkpoint, backward", "stream", "explain", "steps")
+
+
+@pytest.mark.skipif(
+    not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread(),
+    reason="signals with a timer",
+)
+@pytest.mark.parametrize("name", SIGNALLED)
+def test_a_signal_at_any_moment_leaves_the_process_usable(name: str):
+    reference = Reference(ACTIONS[name])
+    chance, hits, tries = random.Random(0), 0, MANY // len(SIGNALLED) if MANY else 40
+    times = []
+    for _ in range(5):
+        with reference.started() as (net, given):
+            began = time.perf_counter()
+            reference.action.run(net, given)
+            times.append(time.perf_counter() - began)
+    longest = sorted(times)[1]
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for i in range(tries):
+            with reference.started() as (net, given):
+                held = None
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, longest))
+                    reference.action.run(net, given)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt as error:
+                    held, hits = error, hits + 1
+                assert_nothing_is_set()
+                assert structure(net) in (reference.structure, reference.structure_after)
+                if i % 10 == 0:
+                    reference.assert_usable(net, given)
+                del held
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert hits
+
+
+def test_states_of_a_neuron_change_all_at_once():
+    """Ctrl-C between two states of a step would leave one of this step and one of the step before."""
+    lif = snn.Synaptic(alpha=0.5, beta=0.5, init_hidden=True)
+    x = torch.ones(1, 2)
+    lif(x)
+    before = [lif.syn.clone(), lif.mem.clone()]
+    lines = traced(lambda: lif(x))
+    after = [lif.syn.clone(), lif.mem.clone()]
+    for at in range(len(lines)):
+        lif.syn, lif.mem = before
+        with pytest.raises(KeyboardInterrupt):
+            traced(lambda: lif(x), at)
+        assert same([lif.syn, lif.mem], before) or same([lif.syn, lif.mem], after)
