@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec as TreeSpec
 from torch.utils._pytree import tree_flatten as tree_flatten
 from torch.utils._pytree import tree_flatten_with_path as tree_flatten_with_path
@@ -89,6 +91,16 @@ any_global_hook: Callable[[], bool] = _module._has_any_global_hook
 """Whether a hook is registered for all modules."""
 
 
+FORWARD_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"),
+    "_forward_hooks_always_called",
+)
+"""The attributes in which a module holds the hooks of its forward: the hooks, and the marks of some of them."""
+
+BatchNorm: type[nn.Module] = _BatchNorm
+"""The base of torch's BatchNorm layers."""
+
+
 def is_compiled(module: nn.Module) -> bool:
     """Whether a module is the result of `torch.compile(net)`, or `net.compile()` was called on it."""
     return "_orig_mod" in module._modules or module._compiled_call_impl is not None
@@ -108,6 +120,23 @@ without_torch_function: Callable[[], AbstractContextManager[Any]] = torch._C.Dis
 
 is_traced: Callable[[], bool] = torch._C._is_tracing
 """Whether torch.jit.trace records now."""
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that sees the operations of this thread below autograd, without loading the compiler."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+count_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+"""How many modes see the operations of this thread below autograd."""
+
+
+def argument_names(operation: Any) -> list[str]:
+    """The names of the arguments of an operation that a TorchDispatchMode sees."""
+    return [argument.name for argument in operation._schema.arguments]
 
 
 def constant_for_compiler(function: Function) -> Function:

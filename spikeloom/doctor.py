@@ -15,7 +15,7 @@ import spikeloom as snn
 
 from .bench.machine import machine, version_of, versions
 from .bench.report import duration
-from .scan.cache import ENVIRONMENT, cache_dir, cache_size
+from .scan.cache import ENVIRONMENT, LIMIT, Untrusted, cache_dir, cache_limit, cache_size, usable
 from .scan.select import families
 
 REQUIRED = ("numpy", "numba")
@@ -30,7 +30,7 @@ SHAPE = (12, 3, 40)
 """[T, B, N] of the call that tries a backend."""
 
 ADVICE = (
-    "snn.unroll(net, x, steps=25, check=True) runs the first steps both ways and raises where they differ;",
+    "snn.unroll(net, x, steps=25, check=True) runs all steps both ways and raises where they differ;",
     "print(snn.explain(net, x, steps=25)) shows which backend runs each layer, and why not a faster one.",
 )
 
@@ -133,9 +133,15 @@ def tried(name: str, device: str) -> tuple[Tensor, Tensor]:
 def kernel_cache() -> list[str]:
     """Where compiled kernels are kept, and how much there is."""
     place = cache_dir()
-    obstacle = why_not_writable(place)
-    state = f" CANNOT BE WRITTEN ({obstacle}): every process compiles its kernels anew" if obstacle else ""
-    return [f"{'place':14}{place}{state}; set {ENVIRONMENT} to move it", f"{'holds':14}{contents()}"]
+    try:
+        state, limit = state_of(place), f"{cache_limit() / 1e6:.0f} MB, then what was used longest ago is deleted"
+    except ValueError as error:
+        state, limit = "", f"WRONG: {error}"
+    return [
+        f"{'place':14}{place}{state}; set {ENVIRONMENT} to move it",
+        f"{'holds':14}{contents()}",
+        f"{'limit':14}{limit}; set {LIMIT} to change it",
+    ]
 
 
 def contents() -> str:
@@ -147,11 +153,15 @@ def contents() -> str:
     return f"{kernels} kernels, {size / 1e6:.1f} MB; they may be deleted at any time"
 
 
-def why_not_writable(place: Path) -> str:
-    """What the system says to a new file there, or, before the folder is made, in the nearest one above; "" if none."""
+def state_of(place: Path) -> str:
+    """What keeps kernels from being stored there, or, before it is made, in the nearest folder above; "" if nothing."""
     folder = next(path for path in (place, *place.parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
+        if folder == place and not usable(place):
+            return " CAN ONLY BE READ: kernels that it does not hold are compiled anew in every process"
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 17))  # as large as a kernel: an empty file fits a full disk
     except OSError as error:
-        return error.strerror or str(error)
+        how = "IS NOT USED" if isinstance(error, Untrusted) else "CANNOT BE WRITTEN"
+        return f" {how} ({error.strerror or error}): every process compiles its kernels anew"
+    return ""

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from .forks import in_child
+
 Value = TypeVar("Value")
 
 
@@ -29,6 +31,10 @@ class Scoped(Generic[Value]):
         self._context = ContextVar(name, default=default)
         self._traced = default
         self._open = 0
+        self._renew_lock()
+        in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
         self._lock = Lock()
 
     def get(self) -> Value:

@@ -77,8 +77,7 @@ class _FireInTransforms(torch.autograd.Function):
 class Spike:
     """A spike function from its derivative: ``derivative(u, **constants)``.
 
-    It does not change: for other constants make another one. What the formula reads from its module is fixed when the
-    first spike function is made of it.
+    It does not change: for other constants make another one. What the formula reads from its module is fixed, too.
 
     Args:
         name: what the repr shows.
@@ -121,8 +120,7 @@ class Spike:
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name != "_formula"}
-        return kept | {"constants": dict(self.constants)}
+        return {n: v for n, v in self.__dict__.items() if n != "_formula"} | {"constants": dict(self.constants)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         formula, constants = fixed(state["derivative"]), MappingProxyType(state["constants"])

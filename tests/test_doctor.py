@@ -1,5 +1,6 @@
 """`python -m spikeloom doctor`: every section is printed, and what is broken is a sentence in it."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -89,6 +90,46 @@ def test_the_cache_cannot_be_written(report, monkeypatch, tmp_path):
     assert place.endswith("set SPIKELOOM_CACHE_DIR to move it")
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX rights")
+def test_others_can_write_to_the_cache(report, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPIKELOOM_CACHE_DIR", str(tmp_path / "kernels"))
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels").chmod(0o777)
+    place = line(report()["Kernel cache"], "place")
+    assert "IS NOT USED (other users can write to" in place
+    assert "every process compiles its kernels anew" in place
+
+
+def test_the_cache_can_only_be_read(report, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "usable", lambda place: False)
+    assert "CAN ONLY BE READ" in line(report()["Kernel cache"], "place")
+
+
+def test_the_disk_is_full(report, monkeypatch):
+    """An empty file still fits there."""
+
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", lambda dir: Full())
+    assert "CANNOT BE WRITTEN (No space left on device)" in line(report()["Kernel cache"], "place")
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [("", "512 MB"), ("20", "20 MB"), ("much", "WRONG: SPIKELOOM_CACHE_MB must")]
+)
+def test_the_limit_of_the_cache(report, monkeypatch, limit, told):
+    monkeypatch.setenv("SPIKELOOM_CACHE_MB", limit)
+    assert line(report()["Kernel cache"], "limit").split(None, 1)[1].startswith(told)
+
+
 def test_the_cache_changes_while_it_is_read(report, monkeypatch):
     def gone():
         raise FileNotFoundError("kernel_1.py")
@@ -107,4 +148,25 @@ def test_an_installation_of_numba_that_does_not_load(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "Numba needs NumPy 2.3 or less" in run.stdout
     assert "loop on cpu   works" in run.stdout
-    assert run.stdout.count("\n\n") == 5
+    assert (
+        run.stdout.count("numba cannot be imported (Numba needs NumPy 2.3 or less); pip install") == 2
+    )  # a warning, too
+
+
+def test_a_numba_that_does_not_load_is_reported_once(tmp_path):
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less')")
+    root = Path(__file__).parent.parent
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]), "PYTHONWARNINGS": "always"}
+    code = """
+import torch, spikeloom as snn
+for _ in range(3):
+    lif = snn.Leaky(beta=0.9)
+    print(snn.unroll(lif, torch.ones(3, 1, 2))[0].shape, lif(torch.ones(1, 2))[0].shape)
+print(snn.explain(lif, torch.ones(3, 1, 2)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("UserWarning") == 1
+    assert "numba cannot be imported (Numba needs NumPy 2.3 or less); pip install --upgrade numba" in run.stderr
+    assert "numba cannot be imported" in run.stdout

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "spikeloom"
 # The architecture: a file imports only what stands above it. Within a folder any order will do that has no cycle.
 ORDER = (
     "_torch.py",
+    "forks.py",
     "alias.py",
     "scoped.py",
     "fixed.py",

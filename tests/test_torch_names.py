@@ -78,6 +78,13 @@ def test_tangents_pass():
     assert not _torch.tangents_pass()
 
 
+def test_transformed():
+    assert not _torch.transformed()
+    assert inside(torch.func.grad, lambda x: _torch.transformed())
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.transformed()
+
+
 @pytest.mark.parametrize("retained", [False, True])
 def test_graph_task_and_keeps_graph(retained: bool):
     said = []
@@ -117,6 +124,19 @@ def test_any_global_hook():
     with nn.modules.module.register_module_forward_hook(lambda *_: None):
         assert _torch.any_global_hook()
     assert not _torch.any_global_hook()
+
+
+def test_forward_hooks():
+    layer = nn.Linear(1, 1)
+    assert not any(getattr(layer, name) for name in _torch.FORWARD_HOOKS)
+    layer.register_forward_hook(print, with_kwargs=True, always_call=True)
+    layer.register_forward_pre_hook(print, with_kwargs=True)
+    assert all(len(getattr(layer, name)) == 1 for name in _torch.FORWARD_HOOKS)
+
+
+def test_batch_norm():
+    assert isinstance(nn.BatchNorm2d(1), _torch.BatchNorm)
+    assert not isinstance(nn.InstanceNorm2d(1), _torch.BatchNorm)
 
 
 def test_is_compiled():
@@ -162,6 +182,22 @@ def test_is_traced():
     torch.jit.trace(function, torch.ones(1), check_trace=False)
     assert said == [True]
     assert not _torch.is_traced()
+
+
+def test_dispatch_modes():
+    seen = []
+
+    class Mode(_torch.DispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(_torch.argument_names(func))
+            return func(*args, **(kwargs or {}))
+
+    assert Mode.__torch_dispatch__.__name__ == "__torch_dispatch__"  # as written, not behind the compiler
+    assert not _torch.count_dispatch_modes()
+    with Mode():
+        assert _torch.count_dispatch_modes() == 1
+        torch.ones(1).neg()
+    assert seen[-1] == ["self"]
 
 
 def test_constant_for_compiler():

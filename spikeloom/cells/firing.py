@@ -12,9 +12,9 @@ A model may feed the spike of the step before back into its input, and names whi
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from .. import ops
+from ..forks import cached_property
 from ..ops import Value
 from .cell import Cell, initial_of, signature_of
 from .decay import DECAYS

@@ -259,11 +259,12 @@ class AttributeMonitor(BaseMonitor):
                 self.hooks.append(module.register_forward_hook(relay(self._hear_after, name)))
 
     def _hear_before(self, name: str, module: nn.Module, args: Any) -> None:
-        value = getattr(module, self.attribute_name)
         if current_time() is not None and self._is_state(module):
-            self._before[name] = value  # the rest of the sequence is known after the forward
+            self._before[name] = vars(module)[
+                self.attribute_name
+            ]  # the rest of the sequence is known after the forward
         else:
-            self._record(name, value, self.function_on_attribute, None)
+            self._record(name, getattr(module, self.attribute_name), self.function_on_attribute, None)
 
     def _hear_after(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         time = current_time()

@@ -119,7 +119,7 @@ class Delayed(OverTime):
     def reset_mem(self) -> None:
         """Forget all inputs, also those that are still under way."""
         restarted(self)
-        self.past = usable(self.past).new_zeros(0)
+        self.past = torch.zeros(0, dtype=self.past.dtype, device=self.past.device)
 
     def detach_mem(self) -> None:
         """Cut the last inputs from the graph that made them; those under way still arrive."""

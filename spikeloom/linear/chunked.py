@@ -6,7 +6,6 @@ their channels are not last. Those of a chunk are used again, and so is the memo
 """
 
 import math
-from functools import cache
 from typing import Any
 
 import torch
@@ -39,12 +38,6 @@ def convolution(
     return _Chunked.apply(x, weight, bias, patch, groups, windows)  # type: ignore[no-any-return]
 
 
-@cache
-def _let_blocks_be_kept() -> None:
-    """glibc keeps free blocks as large as the largest below 32 MiB that it has freed so far; at first, small ones."""
-    torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
-
-
 def _last(x: Tensor, weight: Tensor) -> bool:
     """Whether torch works with the channels last."""
     return lies_channels_last(x) or lies_channels_last(weight)
@@ -55,7 +48,6 @@ class _Chunked(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int, windows: Windows | None
     ) -> Tensor:
-        _let_blocks_be_kept()
         last, shape = _last(x, weight), patch.result(x, weight)
         each = x.element_size() * math.prod(shape[1:])
         images = max(1, CHUNK * torch.get_num_threads() // (each if last else max(x[0].nbytes, each)))

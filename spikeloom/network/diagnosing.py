@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._torch import tree_leaves, tree_map_only
 from ..cells.firing import Model
 from ..neurons import SpikingNeuron, StateLeaky
+from .checking import checked
 from .explaining import aligned, share
 from .findings import Vitals, found
 from .request import Request, read
@@ -136,7 +137,7 @@ def _unrolled(request: Request) -> Any:
         raise ValueError(f"diagnose got {request.steps} steps of {request.batch} rows; it needs at least one of each")
     args, kwargs = request.mapped(lambda t: _leaf(t.expand(request.steps, *t.shape) if request.static else t))
     request = replace(request, args=args, kwargs=kwargs, static=False)
-    with unharmed(request) as now:
+    with unharmed(request) as now, checked(request, None):
         done = run(request, now)
     done.time.counted.append(request.steps)
     return done.outputs

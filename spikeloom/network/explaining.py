@@ -12,6 +12,7 @@ from .._torch import tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._time import Time, Visit, current_time
+from .checking import ROW_BY_ROW, checked, why_not_compared
 from .request import Request, read
 from .running import run, unharmed
 from .snapshot import RandomState, Snapshot
@@ -51,18 +52,22 @@ class Explanation:
         steps: T.
         batch: B.
         repeated: why a static input was repeated over time; empty if it was not.
+        unchecked: why the network was not compared with its loop over steps; empty if it was.
     """
 
     rows: tuple[Row, ...]
     steps: int
     batch: int
     repeated: str = ""
+    unchecked: str = ""
 
     def __str__(self) -> str:
         lines = aligned([HEADINGS, *(_cells(row) for row in self.rows)])
         lines.insert(0, f"{self.steps} steps of {self.batch} rows")
         if self.repeated:
             lines.append(f"The input was repeated at every step: {self.repeated}.")
+        if self.unchecked not in ("", ROW_BY_ROW):
+            lines.append(f"Not compared with the loop over steps: {self.unchecked}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -93,8 +98,8 @@ def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[
 def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation:
     """Run a network once, as `spikeloom.unroll` would, and tell on what each of its layers ran.
 
-    The network stays as it is: states, statistics, gradients and random numbers. What `explain` cannot see is whether
-    a forward keeps something between steps, or mixes the rows of a batch; ``unroll(..., check=True)`` finds that.
+    The network stays as it is: states, statistics, gradients and random numbers. It is compared with its loop over
+    steps as by `spikeloom.unroll`, at the first call.
 
     Args:
         net: the network.
@@ -129,13 +134,14 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     watch = _Watch(request)
     hook = register_module_forward_hook(watch)
     try:
-        with torch.no_grad(), on_trial(), unharmed(request) as now:
+        with torch.no_grad(), on_trial(), unharmed(request) as now, checked(request, None):
             done = run(request, now)
     finally:
         hook.remove()
         before.restore()
         drawn.restore()
-    return Explanation(tuple(watch.rows(done.time)), request.steps, request.batch, done.repeated)
+    rows, unchecked = tuple(watch.rows(done.time)), why_not_compared(request)
+    return Explanation(rows, request.steps, request.batch, done.repeated, unchecked or "")
 
 
 @dataclass

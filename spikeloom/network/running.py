@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._torch import is_compiled, tree_map_only
 from ..layers import SEES_TIME
-from ..neurons._time import Time, marked, time_is
+from ..neurons._time import REWRITE, Time, marked, time_is
 from .following import Following, NotStatic
 from .packing import spikes_as_bits
 from .request import Request, runs_straight
@@ -65,6 +65,8 @@ def unharmed(request: Request) -> Iterator[Snapshot]:
             rows = request.steps * request.batch
             sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
             error.add_note(f"(while the network was unrolled: {sizes})")
+            if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
+                error.add_note(f"(Has its forward a batch size or a loop over time written in? {REWRITE})")
             raise
 
 

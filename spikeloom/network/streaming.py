@@ -16,7 +16,7 @@ def stream(
     chunks: Iterable[Any],
     *,
     steps: int | None = None,
-    check: bool = False,
+    check: bool | None = None,
     checkpoint: int | None = None,
     detach: bool = True,
     **kwargs: Any,
@@ -33,7 +33,7 @@ def stream(
             any t above zero; a tuple holds the inputs of the forward in order. Where B changes, the states that do
             not broadcast to it start afresh, with a warning.
         steps: as for `unroll`: each chunk is [B, ...] and stays the same for so many steps.
-        check: as for `unroll`, at the first chunk.
+        check: as for `unroll`; True compares all steps of the first chunk.
         checkpoint: as for `unroll`, within each chunk.
         detach: whether the states are cut from their graph after each chunk, so that gradients reach back to its
             beginning and no further. Without it the graphs of all chunks are one, and their memory adds up.
@@ -79,7 +79,7 @@ class _Stream:
 
     net: nn.Module
     steps: int | None
-    check: bool
+    check: bool | None
     checkpoint: int | None
     detach: bool
     kwargs: Mapping[str, Any]
@@ -90,7 +90,7 @@ class _Stream:
             request = read(self.net, chunk if isinstance(chunk, tuple) else (chunk,), self.kwargs, self.steps)
             if not request.steps:
                 raise ValueError("the chunk has no steps; pass chunks of one step or more")
-            outputs = perform(request, self.check and not self.done, self.checkpoint)
+            outputs = perform(request, None if self.check and self.done else self.check, self.checkpoint)
         except Exception as error:
             error.add_note(f"(in chunk {self.done + 1} of the stream)")
             raise

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .checking import checked
 from .checkpointing import checked_length, run_in_chunks
-from .comparing import Twins
 from .request import Request, read
 from .running import run, run_traced, unharmed
 
@@ -16,7 +16,7 @@ def unroll(
     x: Any,
     *inputs: Any,
     steps: int | None = None,
-    check: bool = False,
+    check: bool | None = None,
     checkpoint: int | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -34,9 +34,10 @@ def unroll(
             with `steps`; numbers and tensors of no dimension are the same at every step.
         steps: T, if the input is the same at every step. Such an input is not repeated in memory: what stands before
             the first neuron sees it once.
-        check: also run the first steps both ways, on copies in float64 and evaluation mode, and raise where they
-            differ. It finds what nothing else can: values that a forward keeps from step to step, and operations that
-            mix the rows of a batch.
+        check: whether the network is also run step by step, and an error raised where the two differ. It finds what
+            nothing else can: values that a forward keeps from step to step, and operations that mix the rows of a
+            batch. None: at the first call for a network, its mode and the kind of its inputs, over three steps; a
+            `Sequential` of known layers needs none. True: at this call, over all steps. False: never.
         checkpoint: K, to run in chunks of K steps through all layers and keep for the backward only what stands between
             two chunks; the backward runs each chunk again. Memory is that of K steps, the states of T / K, inputs and
             outputs, for a third more time. K near the square root of T is a good start.
@@ -50,7 +51,8 @@ def unroll(
             for check=True with a neuron that takes whole sequences alone.
         ValueError: for tensors that do not fit: a sequence without [T, B], an input of a neuron or an output of the
             network whose dimension 0 is not T*B.
-        RuntimeError: for a neuron that is called twice in one forward, or if the check finds a difference.
+        RuntimeError: for a neuron that is called twice in one forward, that is no module of the network, or whose state
+            is read or written while it is unrolled; if the check finds a difference.
         After an error the network has the states and statistics that it had before.
 
     BatchNorm in training sees T*B samples and updates its statistics once; Dropout draws for all steps at once. With
@@ -67,16 +69,14 @@ def unroll(
     return perform(read(net, (x, *inputs), kwargs, steps), check, checkpoint)
 
 
-def perform(request: Request, check: bool, checkpoint: int | None) -> Any:
+def perform(request: Request, check: bool | None, checkpoint: int | None) -> Any:
     """Run what was asked, as `unroll` describes."""
     if checkpoint is not None:
         checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
         return run_traced(request)
-    twins = Twins(request) if check else None
     with unharmed(request) as before:
-        done = run(request, before) if checkpoint is None else run_in_chunks(request, before, checkpoint)
-        if twins is not None:
-            twins.compare(done.repeated)
+        with checked(request, check):
+            done = run(request, before) if checkpoint is None else run_in_chunks(request, before, checkpoint)
         done.count(request.steps)
     return done.outputs

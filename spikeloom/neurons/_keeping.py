@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import is_traced
 from ._graph import Passage, carried
 from ._misplaced import refuse_misplaced, replicated, restarted, usable
 from ._state import deep_copied, moved, state_for
-from ._time import current_time
+from ._time import REWRITE, current_time
 from ._values import Values
 
 
@@ -52,8 +53,15 @@ class Keeping(Values):
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
+        time = current_time()
+        if time is not None:
+            cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
+            time.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
-        states = tuple(torch.full_like(usable(getattr(self, n)), self._starts_at(n)) for n in self._state_names())
+        names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
+        if is_traced():  # torch.jit.trace runs twice and compares: the second run must not meet states of the first
+            kept = [torch.zeros(0, dtype=state.dtype, device=state.device) for state in kept]
+        states = tuple([torch.full_like(s, self._starts_at(n)) for s, n in zip(kept, names, strict=True)])
         self._keep(states)
         return states[0] if len(states) == 1 else states
 

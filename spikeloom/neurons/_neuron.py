@@ -23,7 +23,7 @@ from ._overrides import WATCHED, Overridable
 from ._registry import INSTANCES, ClassWide, Registered
 from ._short_step import short_step
 from ._state import checked_input, checked_params, compute_dtype
-from ._time import Time, Visit, time_of
+from ._time import Time, Visit, current_time, guarded, time_of
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
@@ -76,6 +76,12 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
     _unrolled_around: bool = False  # see `time_of`
     _program: Program
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for model in (vars(cls).get("model"), vars(cls).get("one_to_one")):
+            for name in getattr(model, "states", ()):
+                type.__setattr__(cls, name, guarded(name))
 
     def __init__(
         self,
@@ -302,6 +308,10 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._state_names():
+            time = current_time()
+            if time is not None:
+                cure = "Assign it before unroll, or run the network step by step"
+                time.refuse_access(self, f"its {name} is assigned", cure)
             self.__dict__[name] = value  # a state is neither buffer nor parameter, whatever is assigned
             return
         super().__setattr__(name, self._assign(name, value) if name in WATCHED else value)

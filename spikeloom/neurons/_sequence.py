@@ -25,6 +25,7 @@ class Ran(NamedTuple):
 class WholeSequence(SpikingNeuron):
     """Base of the layers that run over [T, B, N] at once, in a plain call as in an unrolled network."""
 
+    _without_steps: ClassVar[bool] = True
     unbatched: ClassVar[bool] = False  # whether a plain call also takes [T, N]
     tells: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which stand last
     _stepwise = False

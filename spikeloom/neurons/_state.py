@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
-from .._torch import is_wrapped
+from .._torch import is_traced, is_wrapped
 from ..scan.emit_numba import HALVES
 from ..scan.select import seen_through
 from ..scoped import Scoped
@@ -115,8 +115,9 @@ def taken(value: Tensor) -> Tensor:
 
     Its backward needs what the call has seen, and DistributedDataParallel of torch 2.11 and before writes over buffers
     at each call. Under torch.compile nothing is copied: what the backward of a graph keeps is the compiler's choice.
+    Nor under torch.jit.trace, whose check runs without gradients and must record the same operations.
     """
-    differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
     return value.clone() if differentiated and not value.requires_grad else value
 
 

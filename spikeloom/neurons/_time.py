@@ -14,6 +14,16 @@ from torch import Tensor
 from ..scoped import Scoped
 from ._listening import wants_states
 
+REWRITE = (
+    "To move a network over from a loop with states by hand: make each neuron with init_hidden=True and call it with "
+    "its input alone; take the loop over time out of forward, and with it init_leaky() and the lists that are appended "
+    "to and stacked, because unroll makes the steps and calls forward once for all of them; let forward return what a "
+    "single step returns, (spk, mem) of a last neuron with output=True; and write x.flatten(1) for "
+    "x.view(batch_size, -1). Then call snn.unroll(net, x, steps=T), or snn.unroll(net, x) with x of [T, B, ...]. "
+    "Before and after are shown in docs/from-snntorch.md, 'From the tutorials' loop to unroll'"
+)
+"""What whoever brings a network with a loop of its own has to do, all of it."""
+
 
 @dataclass
 class Visit:
@@ -89,12 +99,26 @@ class Time:
     def admit(self, neuron: Any, given: Sequence[Any]) -> None:
         """Refuse what only a loop over time can do."""
         if any(state is not None for state in given):
-            raise TypeError(
-                f"{neuron._label()} is given its states by hand, which cannot be unrolled; "
-                "make it with init_hidden=True and call it with its input alone"
-            )
+            raise TypeError(f"{neuron._label()} is given its states by hand, which cannot be unrolled. {REWRITE}")
         if neuron in self.visits:
-            raise RuntimeError(f"{neuron._label()} is called twice in one forward; give each call a neuron of its own")
+            raise RuntimeError(
+                f"{neuron._label()} is called twice in one forward. If the forward has no loop over time, give each "
+                f"call a neuron of its own. {REWRITE}"
+            )
+        if neuron not in self.names:
+            raise RuntimeError(
+                f"a {type(neuron).__name__} runs in this network, and is none of its modules; hold it in an attribute "
+                "of a module, an nn.ModuleList or an nn.ModuleDict, not in a plain list or dict or outside of the "
+                "network, so that unroll, reset and detach find it"
+            )
+
+    def refuse_access(self, neuron: Any, what: str, cure: str) -> None:
+        """Refuse that the forward around a neuron reads or writes its state, of which there are T."""
+        if not self.at_work and neuron in self.names:
+            raise RuntimeError(
+                f"{neuron._label()}: {what} while the network is unrolled, where forward is called once for all steps "
+                f"and a neuron has no state of one step. {cure}"
+            )
 
     def note(self, neuron: Any, visit: Visit) -> None:
         """Note what a neuron has done."""
@@ -123,7 +147,7 @@ class Time:
         raise ValueError(
             f"{label} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps of "
             f"{self.batch} rows; dimension 0 must be {self.told_rows(x)}. Is a batch size written into "
-            "the network's forward? Use x.flatten(1) or x.view(x.size(0), -1)"
+            f"the network's forward? Use x.flatten(1) or x.view(x.size(0), -1). Has it a loop over time? {REWRITE}"
         )
 
     def fold(self, out: Tensor) -> Tensor:
@@ -138,6 +162,23 @@ _time: Scoped[Time | None] = Scoped("spikeloom_time", None)
 current_time = _time.get
 time_is = _time.set
 """Within this context neurons run over that time; None is step by step."""
+
+
+def guarded(name: str) -> property:
+    """A state as an attribute of a neuron's class: its values are the neuron's, and the forward around it cannot read
+    them while the network is unrolled."""
+
+    def value(neuron: Any) -> Any:
+        time = current_time()
+        if time is not None:
+            cure = f"Make it with output=True and use the {name} that it returns: spk, mem = lif(x)"
+            time.refuse_access(neuron, f"its {name} is read", cure)
+        try:
+            return neuron.__dict__[name]
+        except KeyError:
+            raise AttributeError(f"{type(neuron).__name__} has no {name}") from None
+
+    return property(value, doc=f"The state {name} after the last step.")
 
 
 def time_of(neuron: Any) -> Time | None:

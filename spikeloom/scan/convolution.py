@@ -132,10 +132,12 @@ def _convolve(
         first[: len(weight)] = bias
     frame = patch.framed(0, height) * patch.framed(1, width)
     more += patch.positions(1, width) * matrix.shape[-1]
-    room, scratch = _room(8 * (frame + 1) + x.element_size() * (2 * frame * channels + more) + 4 * frame * channels)
+    room, scratch, team = _room(
+        8 * (frame + 1) + x.element_size() * (2 * frame * channels + more) + 4 * frame * channels
+    )
     words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
     words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
-    _kernel("forward", word_of(x.dtype), pooling).run([*words, room, *rest])
+    _kernel("forward", word_of(x.dtype), pooling).run([*words, room, *rest], team)
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:
@@ -148,10 +150,10 @@ def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> 
     dx = torch.empty_like(like)
     last = _channels_last(grad)
     elements = patch.framed(0, height) * patch.framed(1, width) * channels + beyond + len(weight)
-    room, scratch = _room(elements * like.element_size() + 4 * len(weight))
+    room, scratch, team = _room(elements * like.element_size() + 4 * len(weight))
     words = _geometry(patch, dx, len(weight), 0)
     words += [t.data_ptr() for t in (last, matrix, dx, scratch)]
-    _kernel("input", word_of(like.dtype)).run([*words, room])
+    _kernel("input", word_of(like.dtype)).run([*words, room], team)
     return dx
 
 
@@ -164,11 +166,11 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     chunk = max(1, min(images, CHUNK_BYTES // (rows * columns * wide * x.element_size())))
     most = chunk * height * width + 1
     meeting = patch.meeting_rows(height), patch.meeting_columns(width)
-    room, scratch = _room(8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most)
+    room, scratch, team = _room(8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most)
     words = [images, rows * columns * count * channels, 0, channels, height, width, *x.stride(), *patch.kernel]
     words += [patch.stride[0], chunk, rows, columns, wide // whole_panels(1, x)]
     words += [t.data_ptr() for t in (*meeting, x, last, out, scratch)]
-    _kernel("weight", word_of(x.dtype)).run([*words, room])
+    _kernel("weight", word_of(x.dtype)).run([*words, room], team)
     return out[..., :count].permute(3, 2, 0, 1).contiguous()
 
 
@@ -188,7 +190,7 @@ def _channels_last(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).contiguous()
 
 
-def _room(size: int) -> tuple[int, Tensor]:
-    """Bytes of scratch memory per thread, a whole number of cache lines, and that of all threads."""
+def _room(size: int) -> tuple[int, Tensor, int]:
+    """Bytes of scratch memory per thread, a whole number of cache lines, that of all threads, and how many they are."""
     size = -(-size // LINE) * LINE
-    return size, threads.scratch(size)
+    return size, *threads.scratch(size)

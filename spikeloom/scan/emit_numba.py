@@ -18,10 +18,11 @@ other, as a matrix product or a convolution leaves them. A block then ends where
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import torch
 
+from ..forks import cached_property
 from .blocks import BLOCK, STRIP
 from .numba_module import lines, module_source
 from .program import Derivation
@@ -206,7 +207,7 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     Args:
         derivation: the program's graphs.
         variant: how it is run.
-        title: the module's first line.
+        title: see `module_source`.
         team, cached: see `module_source`.
     """
     inputs = len(derivation.trace.inputs)

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from threading import Lock
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..forks import in_child
 from .emit_numba import Variant
 from .kernels import Gradients, sum_to
 from .linear_maps import Map, as_rows
@@ -98,6 +100,15 @@ def _precision(device: str) -> tuple[Any, ...]:
     return torch.backends.cuda.matmul.fp32_precision, convolutions.fp32_precision, lowered
 
 
+_alive: "WeakSet[_Recording]" = WeakSet()
+
+
+@in_child
+def _renew_locks() -> None:
+    for recording in list(_alive):
+        recording.lock = Lock()
+
+
 class _Recording:
     """Steps over memory of their own, in runs that are recorded as they are needed; for one thread at a time.
 
@@ -110,6 +121,7 @@ class _Recording:
     def __init__(self, kind: Kind, extra: int = 0):
         variant, count, map = kind.variant, len(kind.variant.traced) - 1, kind.map
         self.lock, self.replays, self.map = Lock(), dict[int, Callable[[], None]](), map
+        _alive.add(self)
         self.zeros = partial(torch.zeros, dtype=kind.dtype, device=kind.device)
         self.sequence = lambda extra=0: self.zeros((LONGEST + extra, *kind.shape))
         states = [self.zeros(kind.shape) for _ in range(count)]

@@ -146,11 +146,12 @@ def _forward(
     for k, final in enumerate(finals):
         words += [final.data_ptr(), address(traces[k])]
     words += [p.data_ptr() for p in inputs]
-    block, strips = block_for(spk.nbytes), None
+    block, strips, team = block_for(spk.nbytes), None, None
     if stride == 0 and spk.nbytes >= STREAMED:
         block = BLOCK
-        strips = spk.new_empty(threads.team_size(spk.numel()) * len(streamed(variant)) * STRIP)
-    kernel(key, variant.forward).run([*words, block, address(strips)])
+        team = threads.team_size(spk.numel())
+        strips = spk.new_empty(team * len(streamed(variant)) * STRIP)
+    kernel(key, variant.forward).run([*words, block, address(strips)], team)
     return spk, finals, traces
 
 
@@ -227,9 +228,9 @@ def backward(
     totals = [like.new_zeros(shape) if kind.isupper() else None for kind in variant.params]
     words = [steps, shape.numel(), 0, *read(x), address(dx), *read(grad_spk)]
     room = room_for(steps, len(states), like.element_size()) if variant.again else 0
-    if room:
-        count = threads.team_size(steps * shape.numel())
-        traces = [arena.empty((count, steps, room), like) for _ in states]
+    team = threads.team_size(steps * shape.numel()) if room else None
+    if team:
+        traces = [arena.empty((team, steps, room), like) for _ in states]
     for initial, trace, carry in zip(states, traces, carries, strict=True):
         trace = zero if trace is None else trace if room else order.turned(trace).contiguous()
         olds = [initial.contiguous(), trace]
@@ -240,7 +241,7 @@ def backward(
     for p, kind, total in zip(params, variant.params, totals, strict=True):
         held.append(spread(order.spread(p, given), kind, shape))
         words += [held[-1].data_ptr(), address(total)]
-    kernel(key, variant).run([*words, room or block_for(steps * like.nbytes)])
+    kernel(key, variant).run([*words, room or block_for(steps * like.nbytes)], team)
     sums = [
         None if total is None else sum_to(order.back(total).contiguous(), p)
         for total, p in zip(totals, params, strict=True)

@@ -144,11 +144,12 @@ def _backward_operator(
     T, B, D, N = _sizes(v, k)
     dv, dk, dgate = v.new_empty(v.shape), k.new_zeros(k.shape), k.new_zeros(k.shape)
     held = [t.contiguous() for t in (v, k, gate)]
-    scratch, carry = v.new_empty(torch.get_num_threads() * (SPAN + 2) * N), v.new_zeros(B, D, N)
+    team = torch.get_num_threads()
+    scratch, carry = v.new_empty(team * (SPAN + 2) * N), v.new_zeros(B, D, N)
     grad, stride = rows(grad)
     words = [T, B * D * N, 0, B, D, N, *(t.data_ptr() for t in (*held, kept, scratch, grad)), stride]
     words += [t.data_ptr() for t in (carry, dv, dk, dgate, *params)]
-    _kernel(key, False, v.dtype).run(words)
+    _kernel(key, False, v.dtype).run(words, team)
     return [dv, dk, dgate]
 
 

@@ -24,9 +24,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     first = matrix.new_zeros(len(matrix) * matrix.shape[2])
     if bias is not None:
         first[:columns] = bias
-    out, room = x.new_empty((rows, columns)), threads.scratch(slim_height() * LINE)
+    out, (room, team) = x.new_empty((rows, columns)), threads.scratch(slim_height() * LINE)
     words = [rows, width * columns, 0, width, columns, x.data_ptr(), matrix.data_ptr(), first.data_ptr()]
-    _kernel("product", word_of(x.dtype)).run([*words, out.data_ptr(), room.data_ptr()])
+    _kernel("product", word_of(x.dtype)).run([*words, out.data_ptr(), room.data_ptr()], team)
     return out
 
 
@@ -34,9 +34,10 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight: [R, N] and [N, K] give [R, K]."""
     (rows, columns), width = grad.shape, weight.shape[1]
     matrix = packed(weight).panels
-    out, room = arena.empty((rows, width), grad), threads.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
+    room, team = threads.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
+    out = arena.empty((rows, width), grad)
     words = [rows, width * columns, 0, width, columns, grad.data_ptr(), matrix.data_ptr(), out.data_ptr()]
-    _kernel("input", word_of(grad.dtype)).run([*words, room.data_ptr()])
+    _kernel("input", word_of(grad.dtype)).run([*words, room.data_ptr()], team)
     return out
 
 
@@ -45,7 +46,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     (rows, columns), width = grad.shape, x.shape[1]
     panels = -(-width * x.element_size() // panel_bytes())
     out, bias = x.new_empty((columns, width)), x.new_zeros(columns)
-    room = threads.scratch(panel_bytes() * (2 * columns + SUMMED) + LINE)
+    room, team = threads.scratch(panel_bytes() * (2 * columns + SUMMED) + LINE)
     words = [panels, rows * columns * panel_bytes(), 0, rows, width, columns, grad.data_ptr(), x.data_ptr()]
-    _kernel("weight", word_of(x.dtype)).run([*words, out.data_ptr(), bias.data_ptr(), room.data_ptr()])
+    _kernel("weight", word_of(x.dtype)).run([*words, out.data_ptr(), bias.data_ptr(), room.data_ptr()], team)
     return out, bias

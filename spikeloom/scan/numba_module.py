@@ -1,8 +1,13 @@
 """What every kernel has around its loops: the imports, the arguments, a thread's share; and how it is compiled."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from textwrap import indent
+from threading import RLock
+from typing import Any
 
+from ..forks import in_child
 from . import cache, threads
 
 SOURCE = '''"""{title}"""
@@ -42,7 +47,7 @@ def module_source(
     """The source of a module with `kernel`.
 
     Args:
-        title: the module's first line.
+        title: the module's first line, in words of the package alone: it is a part of what is executed.
         dtype: "float32" or "float64".
         words: the names of its arguments, 64-bit words; the first three are "steps", "size" and "team".
         body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
@@ -65,6 +70,19 @@ def module_source(
         unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(words)], 1),
         body=body,
     )
+
+
+@in_child
+def _renew_locks_of_numba() -> None:
+    """Numba and LLVM hold locks of their own while they compile, which a thread of the parent may have done."""
+    modules: Any = sys.modules
+    for find in (
+        lambda: modules["numba.core.compiler_lock"].global_compiler_lock,
+        lambda: modules["numba.core.registry"].cpu_target.typing_context.callstack,
+        lambda: modules["llvmlite.binding.ffi"].lib._lock,
+    ):
+        with suppress(KeyError, AttributeError):  # not loaded, or a release that has another
+            find()._lock = RLock()
 
 
 def compiled(source: Callable[[bool, bool], str]) -> threads.Entry:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import ops
 from ..cells.cell import Cell
+from ..forks import cached_property
 from ..ops import Surrogate
 from ..surrogate import Spike, as_spike
 from .adjoint import adjoint

@@ -9,17 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_failed: list[str] = []
-"""Why torch could not record, once it could not."""
+from ..forks import in_child
+
+_failed: list[tuple[tuple[Any, ...], str]] = []
+"""What torch could not record, and why: the `_kind` of the tensors, and a sentence. Until `forget` is called."""
 
 _recorder = Lock()
 """A process records one graph at a time."""
 
 
+@in_child
+def _renew_lock() -> None:
+    global _recorder
+    _recorder = Lock()
+
+
+def _kind(x: Tensor) -> tuple[Any, ...]:
+    return x.shape, x.dtype, x.device
+
+
 def refusals(x: Tensor) -> list[str]:
-    """Why nothing is recorded for tensors on the device of that one, in sentences."""
-    if _failed:
-        return [f"torch could not record steps as a CUDA graph: {_failed[0]}"]
+    """Why nothing is recorded for tensors like that one, in sentences."""
+    if why := dict(_failed).get(_kind(x)):
+        retry = f"it is tried again for {list(x.shape)} after spikeloom.utils.free_memory()"
+        return [f"torch could not record steps as a CUDA graph: {why}; {retry}"]
     return ["a CUDA graph is being recorded around it, of which its steps become a part"] if captured(x) else []
 
 
@@ -47,10 +60,11 @@ def replayable(work: Callable[[], None], like: Tensor) -> Callable[[], None]:
         try:
             return record(work, like.device)
         except RuntimeError as error:
-            _failed.append(str(error).partition("\n")[0])
+            why = str(error).partition("\n")[0]
+            _failed.append((_kind(like), why))
     warnings.warn(
-        f"torch could not record the steps of a recurrent layer as a CUDA graph ({_failed[0]}): they are started one "
-        "by one, which gives the same results and takes longer",
+        f"torch could not record the steps of a recurrent layer of shape {list(like.shape)} as a CUDA graph ({why}): "
+        "they are started one by one, which gives the same results and takes longer",
         stacklevel=2,
     )
     return work
@@ -77,5 +91,7 @@ def _place(device: torch.device, stream: int) -> tuple[Any, torch.cuda.Stream]:
     return torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
 
-forget = _place.cache_clear
-"""To be called when no graph is left: what is recorded from now on has memory of its own."""
+def forget() -> None:
+    """Called when no graph is left: what is recorded from now on has memory of its own, and what failed is tried."""
+    _place.cache_clear()
+    _failed.clear()

@@ -1,6 +1,7 @@
 """Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -68,13 +69,16 @@ def _looped(call: Call, step: Step) -> Trajectory:
     return loop(step, call.x, call.steps, call.states, call.traced)
 
 
+BROKEN = "numba cannot be imported"
+
+
 def _why_no_numba() -> str:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return "NUMBA_DISABLE_JIT is set"
     try:
         import numba  # noqa: F401
     except Exception as error:  # a release that does not go with that of NumPy raises what it likes
-        return f"numba cannot be imported ({error}); pip install --upgrade numba"
+        return f"{BROKEN} ({error}); pip install --upgrade numba"
     return ""
 
 
@@ -87,6 +91,10 @@ def numba_missing() -> str:
     """Why Numba cannot compile in this process, or nothing."""
     if not _no_numba:
         _no_numba.append(_why_no_numba())
+        if BROKEN in _no_numba[0]:
+            warnings.warn(
+                f"{_no_numba[0]}. Until then neurons on the CPU run the plain loop, which is slow.", stacklevel=2
+            )
     return _no_numba[0]
 
 

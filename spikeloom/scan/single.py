@@ -5,13 +5,14 @@ has a time dimension, and what is the same at every step is worked out once (`Pl
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..forks import cached_property
 from ..ops import Surrogate
 from . import arena
 from .emit_numba import Variant, backward_words, own_words, word_of

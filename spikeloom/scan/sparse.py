@@ -133,10 +133,10 @@ def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
     if bias is not None:
         first[:columns] = bias
     out = arena.empty((rows, columns), panels)
-    spare = threads.scratch(panel_bytes())
+    spare, team = threads.scratch(panel_bytes())
     words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
     words += [out.data_ptr(), spare.data_ptr()]
-    _kernel("product_of_lists", word_of(panels.dtype)).run(words)
+    _kernel("product_of_lists", word_of(panels.dtype)).run(words, team)
     return out
 
 
@@ -159,14 +159,14 @@ def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
     values = torch.empty_like(x.values) if x.step else x.values
     turned = [ends.data_ptr(), to.data_ptr(), values.data_ptr()]
     _kernel("turned", kind).run([chunks, TURNED * columns, 0, rows, columns, *_addresses(x), *turned])
-    pair, count = 2 * panel_bytes(), torch.get_num_threads()
+    pair, team = 2 * panel_bytes(), torch.get_num_threads()
     pairs = -(-width * grad.element_size() // pair)
-    parts = count // math.gcd(pairs, count)  # of the columns, so that no thread has more to do than another
+    parts = team // math.gcd(pairs, team)  # of the columns, so that no thread has more to do than another
     room_size = (TURNED + -(-columns // parts)) * pair
-    room = threads.scratch(room_size)
+    room = torch.empty(team * room_size, dtype=torch.uint8, device="cpu")
     words = [pairs * parts, rows * columns, 0, parts, rows, columns, width, x.starts.data_ptr(), *turned, x.step]
     words += [grad.data_ptr(), out.data_ptr(), total.data_ptr(), room.data_ptr(), room_size]
-    _kernel("outer_of_lists", kind).run(words)
+    _kernel("outer_of_lists", kind).run(words, team)
 
 
 def column_sums(matrix: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ One or several threads give the same bits: elements are independent, and sums ov
 """
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..forks import in_child
+
 SERIAL_BELOW = 200_000
 """Element-steps (T * M) up to which the calling thread works alone.
 
@@ -28,14 +29,11 @@ Two threads win from 60,000 if they are awake, from 200,000 if they sleep; the t
 _forked = False
 
 
+@in_child
 def _note_fork() -> None:
     # an OpenMP team does not survive a fork: its child would wait for threads that are not there
     global _forked
     _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 @cache
@@ -54,9 +52,9 @@ def address_of(symbol: str) -> int:
     return ctypes.cast(getattr(openmp(), symbol), ctypes.c_void_p).value or 0
 
 
-def team_size(work: int) -> int:
-    """How many threads are to share `work` element-steps."""
-    return 1 if _forked or work <= SERIAL_BELOW else torch.get_num_threads()
+def team_size(work: int, team: int | None = None) -> int:
+    """How many threads are to share `work` element-steps: of `team`, or of torch's at this moment."""
+    return 1 if _forked or work <= SERIAL_BELOW else team or torch.get_num_threads()
 
 
 @cache
@@ -70,9 +68,10 @@ def _packer(count: int) -> Callable[..., bytes]:
     return Struct(f"{count}q").pack
 
 
-def scratch(size: int) -> Tensor:
-    """Memory for a kernel to work in, so many bytes for each thread."""
-    return torch.empty(torch.get_num_threads() * size, dtype=torch.uint8, device="cpu")
+def scratch(size: int) -> tuple[Tensor, int]:
+    """Memory for a kernel to work in, so many bytes for each thread, and the team, for `run`: so many threads."""
+    team = torch.get_num_threads()
+    return torch.empty(team * size, dtype=torch.uint8, device="cpu"), team
 
 
 class Entry:
@@ -88,9 +87,14 @@ class Entry:
         extra = () if team else (ctypes.c_int64, ctypes.c_int64)
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
 
-    def run(self, words: Sequence[int]) -> None:
-        """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M; words[2], the team, is 0."""
-        threads = team_size(words[0] * words[1])
+    def run(self, words: Sequence[int], team: int | None = None) -> None:
+        """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M; words[2], the team, is 0.
+
+        Args:
+            team: for how many threads there is scratch memory. Who counts them again may find others: another thread
+                of Python has called `torch.set_num_threads`.
+        """
+        threads = team_size(words[0] * words[1], team)
         if threads > 1 and self.team:
             words = (*words[:2], 1, *words[3:])
         packed = _packer(len(words))(*words)

@@ -88,19 +88,19 @@ def _sums(x: Tensor, decay: Tensor, K: int, backwards: bool = False, grad: Tenso
     kind = "u" if decay.numel() == 1 else "v"
     each, (x, stride) = spread(decay, kind, shape), rows(x)
     out = arena.empty((steps, *shape), x) if grad is None else x.new_zeros(shape)
-    block = block_of(K)
-    scratch = x.new_empty(torch.get_num_threads() * scratch_rows(K) * block)
+    block, team = block_of(K), torch.get_num_threads()
+    scratch = x.new_empty(team * scratch_rows(K) * block)
     words = [steps, shape.numel(), 0, K, block, each.data_ptr(), scratch.data_ptr()]
     last = (steps - 1) * x.element_size() if backwards else 0
     turned = -1 if backwards else 1
     words += [x.data_ptr() + last * stride, turned * stride]
     if grad is None:
         words += [out.data_ptr() + last * shape.numel(), turned * shape.numel()]
-        _kernel(WINDOW, x.dtype, kind).run(words)
+        _kernel(WINDOW, x.dtype, kind).run(words, team)
         return out
     grad, stride = rows(grad)
     words += [grad.data_ptr(), stride, out.data_ptr()]
-    _kernel(WINDOW_GRADIENT, x.dtype, kind).run(words)
+    _kernel(WINDOW_GRADIENT, x.dtype, kind).run(words, team)
     return sum_to(out, decay)
 
 

@@ -29,6 +29,7 @@ class Encoder(nn.Module):
 
     function: ClassVar[Callable[..., Tensor]]
     _names: tuple[str, ...] = ()
+    _without_steps: ClassVar[bool] = True
 
     def _keep(self, given: Mapping[str, Any]) -> None:
         """Keep the arguments of a constructor."""
@@ -139,6 +140,7 @@ class RateConv(Encoder):
     """
 
     function = staticmethod(rate_conv)
+    _without_steps = False
 
     def __init__(self, *, generator: torch.Generator | None = None):
         self._keep(locals())

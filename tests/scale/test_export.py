@@ -53,7 +53,7 @@ def made(name: str, hidden: bool, surrogate_disable: bool) -> tuple[Loop, list[T
 
 
 def traced(loop: nn.Module, x: Tensor) -> nn.Module:
-    return torch.jit.trace(loop, x, check_trace=False)
+    return torch.jit.trace(loop, x)
 
 
 def exported(loop: nn.Module, x: Tensor) -> nn.Module:

@@ -181,6 +181,34 @@ def test_what_torch_cannot_record_is_run_as_it_is_and_told_once(monkeypatch):
     assert_same(got, outcome("loop", case, DEVICE), exact_states=True)
 
 
+def test_what_cannot_be_recorded_for_one_shape_is_recorded_for_others(monkeypatch):
+    """As where the memory of a large one runs out."""
+    recorded = []
+
+    def record(work, device):
+        shape = work.func.__self__.states[0].shape
+        if shape == (5, 7):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        recorded.append(shape)
+        return work
+
+    monkeypatch.setattr(replay, "recordable", lambda like: not replay.refusals(like))
+    monkeypatch.setattr(replay, "record", record)
+    layer = layer_of(Case()).to(DEVICE)
+    with torch.no_grad(), snn.backend("triton"), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for rows in (5, 3, 5):
+            snn.utils.reset(layer)
+            snn.unroll(layer, torch.rand(4, rows, 7, device=DEVICE))
+    assert [str(warning.message).count("out of memory") for warning in told] == [1]
+    assert recorded == [(3, 7)]
+    refused = [backend_of(layer, torch.zeros(2, rows, 7, device=DEVICE)).backend for rows in (5, 3)]
+    assert refused == ["triton, step by step", "triton, recorded"]
+    snn.utils.free_memory()
+    monkeypatch.setattr(replay, "record", lambda work, device: work)
+    assert backend_of(layer, torch.zeros(2, 5, 7, device=DEVICE)).backend == "triton, recorded"
+
+
 class Graph:
     """In place of torch's: notes what is done, and fails to end a recording if it is told to."""
 

@@ -1,13 +1,18 @@
 """One thread, two threads, another library's threads, a forked child: always the same bits."""
 
+import itertools
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from spikeloom.scan import kernels, threads
+import spikeloom as snn
+from spikeloom.scan import convolution, kernels, narrow, sparse, threads
 
 from ..cases import CELLS
 from ..oracle import Outcome
@@ -113,3 +118,84 @@ def test_a_forked_child_computes_the_same_though_its_parent_used_threads(thread_
         assert torch.equal(torch.from_numpy(got), expected)
     child.join(10)
     assert child.exitcode == 0
+
+
+COUNTED = ["threads.py", "sparse.py", "window.py", "matrix.py"]
+"""Files that may ask torch for its number of threads: to size scratch memory, and then to run with as many."""
+
+
+def test_the_number_of_threads_is_asked_for_in_few_places():
+    folder = Path(threads.__file__).parent
+    asking = [path.name for path in folder.glob("*.py") if "torch.get_num_threads" in path.read_text()]
+    assert sorted(asking) == sorted(COUNTED)
+
+
+def scratch_of_every_kind() -> list[Callable[[], Sequence[Tensor]]]:
+    """Calls of all kernels that have scratch memory, large enough for several threads; each gives its results."""
+    g = torch.Generator().manual_seed(0)
+    dense, weight = torch.rand(3000, 300, generator=g), torch.rand(90, 300, generator=g)
+    spikes = (dense > 0.9).float()
+    lists = sparse.listed(sparse.marked(spikes))
+    few = torch.rand(8, 300, generator=g)
+    images, kernel = (torch.rand(24, 16, 16, 16, generator=g) > 0.9).float(), torch.rand(64, 16, 3, 3, generator=g)
+    patch = convolution.Patch((3, 3), (1, 1), (1, 1), (0, 0))
+    back = torch.rand(convolution.Patch.result(patch, images, kernel), generator=g)
+    leaky, x = snn.Leaky(0.9, learn_beta=True), torch.rand(1, 5, 20_003, generator=g)
+    windowed = snn.StateLeaky(0.9, channels=64, kernel_truncation_steps=5, learn_beta=True)
+    grads = torch.rand(3000, 90, generator=g), torch.rand(3000, 8, generator=g)
+    matrix = snn.AssociativeLeaky(in_dim=16, d_value=16, d_key=16, num_spiking_neurons=256)
+    series = torch.rand(40, 300, 64, generator=g), torch.rand(40, 16, 16, generator=g)
+
+    def static() -> Sequence[Tensor]:
+        snn.utils.reset(leaky)
+        held = x.clone().requires_grad_()
+        with snn.backend("numba"):
+            spk, mem = snn.unroll(leaky, held[0], steps=60)
+        return spk, mem, *torch.autograd.grad(mem.sum(), [held, leaky.beta])
+
+    def whole(neuron: nn.Module, given: Tensor) -> Sequence[Tensor]:
+        with snn.backend("numba"):
+            out = neuron(given)
+        out = out if isinstance(out, tuple) else (out,)
+        loss = sum(o.sum() for o in out)
+        return *out, *torch.autograd.grad(loss, [p for p in neuron.parameters() if p.requires_grad], allow_unused=True)
+
+    return [
+        static,
+        lambda: whole(windowed, series[0]),
+        lambda: whole(matrix, series[1]),
+        lambda: [sparse.product(lists, sparse.packed(weight.t()), None)],
+        lambda: sparse.outer((lists, grads[0])),
+        lambda: [narrow.product(dense, few, None), narrow.input_gradient(grads[1], few)],
+        lambda: narrow.weight_gradient(grads[1], dense),
+        lambda: [
+            convolution.convolution(images, kernel, None, patch),
+            convolution.weight_gradient(images, back, patch),
+        ],
+        lambda: [convolution.input_gradient(back, kernel, images, patch)],
+    ]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_scratch_memory_is_for_the_threads_that_use_it(number, thread_count, monkeypatch):
+    """Another thread of Python calls `torch.set_num_threads` between any two looks at it."""
+    thread_count(2)
+    call = scratch_of_every_kind()[number]
+    monkeypatch.setattr(threads, "SERIAL_BELOW", 0)
+    torch.manual_seed(0)
+    wanted = call()
+    real, asked, teams = torch.get_num_threads, itertools.count(), []
+    run = threads.Entry.run
+
+    def noted(entry, words, team=None):
+        teams.append(team)
+        return run(entry, words, team)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: (1, 8, 2, 5)[next(asked) % 4])
+    monkeypatch.setattr(threads.Entry, "run", noted)
+    for _ in range(4):
+        for ours, theirs in zip(call(), wanted, strict=True):
+            if ours is not None:
+                torch.testing.assert_close(ours, theirs)
+    assert any(teams), "no kernel was told for how many threads there is memory"
+    assert real() == 2

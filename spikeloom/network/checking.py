@@ -1,0 +1,136 @@
+"""When is a network compared with its loop over steps? At the first run of its kind, and whenever that is asked for."""
+
+from collections.abc import Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import count_dispatch_modes, is_traced, transforms_active, tree_flatten
+from .comparing import STEPS, CannotCompare, Comparison, Differs
+from .known import is_row_by_row
+from .request import Request
+
+ROW_BY_ROW = "its layers are known to treat each row of a batch by itself"
+
+COMPARED: WeakKeyDictionary[nn.Module, dict[Hashable, str]] = WeakKeyDictionary()
+"""Networks, by the kinds of runs that need no further comparison: why there was none, or nothing if there was."""
+
+MOST = 64
+"""How many kinds of runs of one network are compared, for those whose inputs have another size at every call."""
+
+
+def checked(request: Request, check: bool | None) -> AbstractContextManager[None]:
+    """Around a run of the whole request; afterwards the network is compared with its loop over steps, if that is due.
+
+    Args:
+        request: what is run.
+        check: None at the first run of its kind, over the first steps; True always and over all steps; False never.
+
+    Raises:
+        RuntimeError: if the network differs; naming the module. With check=True also if it cannot be compared.
+        TypeError: for check=True with a neuron that takes whole sequences alone.
+    """
+    comparison = _due(request, check)
+    return _NOTHING if comparison is None else _compared(comparison, request, check)
+
+
+_NOTHING = nullcontext()
+
+
+@contextmanager
+def _compared(comparison: Comparison, request: Request, check: bool | None) -> Iterator[None]:
+    try:
+        with comparison.watching():
+            yield
+        why = _why_not_compared(comparison, check)
+    except BaseException:
+        comparison.undo()
+        raise
+    _remember(request, why)
+
+
+def _why_not_compared(comparison: Comparison, check: bool | None) -> str:
+    """Compare; returns why that was not possible, or nothing."""
+    try:
+        comparison.compare()
+    except Differs:
+        raise
+    except CannotCompare as error:
+        if check:
+            raise RuntimeError(
+                f"unroll(..., check=True) cannot compare this network with its steps: {error}"
+            ) from error
+        return str(error)
+    except Exception as error:  # a tensor that cannot be cloned or compared must not stop a run that has succeeded
+        if check:
+            raise
+        return f"the comparison raised {type(error).__name__}: {error}"
+    return ""
+
+
+def _due(request: Request, check: bool | None) -> Comparison | None:
+    if check is False or request.steps < 2 or not request.batch:
+        return None  # nothing is kept from step to step, and dimension 0 is that of a single step
+    if check is None:
+        known = COMPARED.get(request.net)
+        if known is not None and (len(known) >= MOST or _kind(request) in known):
+            return None
+        if is_row_by_row(request.net):
+            _remember(request, ROW_BY_ROW)
+            return None
+    whole = _without_steps(request)
+    if whole:
+        if check:
+            raise TypeError(f"check=True compares with single steps, which {whole}")
+        _remember(request, f"it is compared with single steps, which {whole}")
+        return None
+    if not _can_be_compared_now(request):
+        return None
+    return Comparison(request, request.steps if check else STEPS)
+
+
+def why_not_compared(request: Request) -> str | None:
+    """Why a run of this kind was not compared with its steps; empty if it was, None if it was not yet due."""
+    return COMPARED.get(request.net, {}).get(_kind(request))
+
+
+def _remember(request: Request, why: str) -> None:
+    COMPARED.setdefault(request.net, {})[_kind(request)] = why
+
+
+def _kind(request: Request) -> Hashable:
+    """What a comparison holds for: the modules, their modes, and what the inputs are like."""
+    modules = tuple([(name, type(m), m.training) for m, name in request.names.items()])
+    lead = 1 if request.static else 2
+    if len(request.args) == 1 and not request.kwargs:
+        x = request.args[0]
+        if isinstance(x, Tensor):
+            return request.static, x.dtype, x.shape[lead:], modules
+    leaves, form = tree_flatten((request.args, dict(request.kwargs)))
+    return request.static, str(form), tuple([_kind_of(leaf, lead) for leaf in leaves]), modules
+
+
+def _kind_of(leaf: Any, lead: int) -> Hashable:
+    if isinstance(leaf, Tensor):
+        return leaf.dtype, leaf.shape[lead:]
+    return leaf if isinstance(leaf, (bool, str)) else id(type(leaf))
+
+
+def _without_steps(request: Request) -> str:
+    for module, name in request.names.items():
+        if getattr(module, "_without_steps", False):
+            return (
+                f"{name or 'the network'!r} ({type(module).__name__}) does not have: it takes whole sequences alone. "
+                "Leave check out, or check the network without it"
+            )
+    return ""
+
+
+def _can_be_compared_now(request: Request) -> bool:
+    """Whether there are values to compare, and nobody who counts or records operations."""
+    plain = all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in request.tensors())
+    capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return plain and not (capturing or is_traced() or transforms_active() or count_dispatch_modes())

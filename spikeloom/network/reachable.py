@@ -1,0 +1,157 @@
+"""Everything that a forward can write to, so that a network can be run once more and be left as it was.
+
+Nothing is deep-copied: modules, locks and open files are not written to by value. What is copied are attributes, lists,
+dicts, sets and tensors, wherever they hang on the network, and the state of its own random generators.
+"""
+
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
+"""Packages whose objects are not looked into: a forward has no business to write to them."""
+
+MOST = 20_000
+"""How many objects are looked into. A network that holds a whole dataset has more."""
+
+Saved = list[tuple[Any, Any]]
+"""Containers with a shallow copy of each."""
+
+
+class Reachable:
+    """What hangs on some modules, as it is now.
+
+    Args:
+        modules: of the network; those that stand in plain lists or objects are found as well.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]):
+        self.modules: list[nn.Module] = []
+        self._saved: Saved = []
+        self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
+        todo: list[Any] = list(modules)
+        seen: set[int] = set()
+        while todo and len(seen) < MOST:
+            obj = todo.pop()
+            if id(obj) in seen:
+                continue
+            seen.add(id(obj))
+            if isinstance(obj, nn.Module):
+                self.modules.append(obj)
+            todo.extend(self._visit(obj))
+
+    def _visit(self, obj: Any) -> Iterable[Any]:
+        """Save one object; returns what hangs on it."""
+        if isinstance(obj, Tensor):
+            if not isinstance(obj, nn.Parameter) and not is_lazy(obj):
+                self._tensors[id(obj)] = obj, obj.detach().clone()
+            return ()
+        if isinstance(obj, torch.Generator):
+            self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
+        elif isinstance(obj, random.Random):
+            self._generators.append((obj.setstate, obj.getstate(), obj.getstate))
+        elif isinstance(obj, np.random.Generator):
+            bits = obj.bit_generator
+            self._generators.append((lambda s: setattr(bits, "state", s), bits.state, lambda: bits.state))
+        elif isinstance(obj, (list, dict, set, deque)):
+            return self._save(obj)
+        elif isinstance(obj, tuple):
+            return obj
+        elif _has_attributes(obj):
+            return self._save(vars(obj))
+        return ()
+
+    def _save(self, holder: Any) -> Iterable[Any]:
+        saved = _copied(holder)
+        self._saved.append((holder, saved))
+        return list(saved.values()) if isinstance(saved, dict) else list(saved)
+
+    def now(self) -> Callable[[], None]:
+        """Take what the containers hold by now, and where the generators stand; returns what puts that back."""
+        containers = [(holder, _copied(holder)) for holder, _ in self._saved]
+        generators = [(setter, getter()) for setter, _, getter in self._generators]
+
+        def put_back() -> None:
+            put(containers)
+            for setter, state in generators:
+                setter(state)
+
+        return put_back
+
+    def begin(self) -> None:
+        """Let everything be as it was, on copies of the tensors."""
+        self._copies: dict[int, Tensor] = {}
+        put([(holder, self._on_copies(saved)) for holder, saved in self._saved])
+        for setter, state, _ in self._generators:
+            setter(state)
+
+    def restore(self) -> None:
+        """Put back what the containers held, and the values of the tensors that were written to."""
+        put(self._saved)
+        for setter, state, _ in self._generators:
+            setter(state)
+        with torch.no_grad():
+            for tensor, values in self._tensors.values():
+                if not torch.equal(tensor, values):
+                    tensor.copy_(values)
+
+    def drawn(self) -> tuple[bool, bool]:
+        """Whether generators that hang on the network were drawn from: one of torch's, one of another library."""
+        moved = [(state, getter()) for _, state, getter in self._generators]
+        torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
+        return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
+
+    def renew(self, buffers: Iterable[dict[str, Any]]) -> None:
+        """Let some dicts be as they were, on new copies of their tensors."""
+        which = set(map(id, buffers))
+        self._copies = {}
+        put([(holder, self._on_copies(saved)) for holder, saved in self._saved if id(holder) in which])
+
+    def _on_copies(self, saved: Any) -> Any:
+        if isinstance(saved, dict):
+            return {key: self._on_copy(value) for key, value in saved.items()}
+        return saved if isinstance(saved, set) else [self._on_copy(value) for value in saved]
+
+    def _on_copy(self, value: Any) -> Any:
+        if id(value) not in self._tensors or not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._copies:
+            self._copies[id(value)] = self._tensors[id(value)][1].clone()
+        return self._copies[id(value)]
+
+
+def put(saved: Saved) -> None:
+    """Put back what containers held."""
+    for holder, values in saved:
+        if isinstance(holder, list):
+            holder[:] = values
+        elif isinstance(holder, dict):
+            holder.update(values)
+            for key in [key for key in holder if key not in values]:
+                del holder[key]
+        elif isinstance(holder, set):
+            holder.intersection_update(values)
+            holder.update(values)
+        else:
+            holder.clear()
+            holder.extend(values)
+
+
+def _copied(holder: Any) -> Any:
+    return dict(holder) if isinstance(holder, dict) else set(holder) if isinstance(holder, set) else list(holder)
+
+
+def _has_attributes(obj: Any) -> bool:
+    if isinstance(obj, (nn.Module, SimpleNamespace)):
+        return True
+    kind = type(obj)
+    return kind.__module__.partition(".")[0] not in FOREIGN and isinstance(getattr(obj, "__dict__", None), dict)

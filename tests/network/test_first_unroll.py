@@ -1,0 +1,248 @@
+"""The first unroll of a network checks itself: what would be wrong raises and is named, what is right passes."""
+
+import copy
+import gc
+import random
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import spikeloom as snn
+from spikeloom.network.known import is_row_by_row
+
+from .networks import leaky
+from .right_and_wrong import (
+    BATCH,
+    RIGHT,
+    STEPS,
+    WIDTH,
+    WRONG,
+    Net,
+    Residual,
+    data,
+    feedback_in_an_object,
+    loop,
+    unrolled,
+    wide,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("case", WRONG)
+def test_a_network_that_would_be_wrong_raises_at_its_first_unroll(case, static):
+    torch.manual_seed(0)
+    make, sentence = WRONG[case]
+    net, again = make(), make()
+    again.load_state_dict(net.state_dict())
+    if static:  # what works on a single static input, as a mean over its rows, is right
+        try:
+            wanted = loop(again, static)
+            wanted = wanted[:, 0] if wanted.dim() == 4 else wanted
+            snn.utils.reset(again)
+            again = make()
+            again.load_state_dict(net.state_dict())
+            if torch.allclose(unrolled(again, static, check=False), wanted, atol=1e-4):
+                return
+        except (RuntimeError, ValueError):
+            pass
+    for _ in range(2):  # it goes on raising
+        with pytest.raises((RuntimeError, ValueError), match=sentence):
+            unrolled(net, static)
+
+
+@pytest.mark.parametrize("check", [None, True])
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("case", RIGHT)
+def test_a_network_that_is_right_passes(case, static, check):
+    torch.manual_seed(0)
+    net = RIGHT[case]()
+    x, steps = data(static), STEPS if static else None
+    snn.unroll(net, x, steps=steps, check=check)
+    snn.utils.reset(net)
+    assert not snn.explain(net, x, steps=steps).unchecked
+
+
+# -- what the comparison leaves ----------------------------------------------------------------------------------------
+
+
+class Everything(nn.Module):
+    """Draws, counts, appends, prints into a list, normalises, writes to tensors in place and keeps states."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.lif = nn.BatchNorm1d(WIDTH), nn.Dropout(), wide()
+        self.log, self.store, self.trace = [], SimpleNamespace(seen={}), torch.zeros(WIDTH)
+        self.generator, self.numbers, self.python = torch.Generator(), np.random.default_rng(0), random.Random(0)
+
+    def forward(self, x):
+        self.log.append(len(x))
+        self.store.seen[len(self.log)] = tuple(x.shape)
+        self.trace.add_(1)
+        noise = torch.rand(x.shape, generator=self.generator)
+        return self.lif(self.drop(self.norm(x + noise)))
+
+
+def everything(net):
+    generators = net.generator.get_state().tolist(), str(net.numbers.bit_generator.state), net.python.getstate()
+    kept = net.log, net.store.seen, net.trace.tolist(), net.norm.running_mean.tolist(), net.lif.mem.tolist()
+    drawn = torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
+    return copy.deepcopy((generators, kept, drawn, net.norm.num_batches_tracked.item()))
+
+
+@pytest.mark.parametrize("check", [None, True])
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("checkpoint", [None, 3])
+def test_the_comparison_leaves_what_the_run_alone_would_leave(checkpoint, static, check):
+    ends = []
+    for how in (False, check):
+        torch.manual_seed(0)
+        net = Everything()
+        out = unrolled(net, static, check=how, checkpoint=checkpoint)
+        ends.append((out.tolist(), everything(net)))
+    assert ends[0] == ends[1]
+    assert all(m.training for m in net.modules())
+
+
+def test_a_difference_leaves_the_network_as_it_was():
+    net = Net(feedback_in_an_object, store=SimpleNamespace(last=0.0))
+    net.list, mem = [1], net.lif.mem
+    with pytest.raises(RuntimeError):
+        unrolled(net)
+    assert net.store.last == 0.0
+    assert net.lif.mem is mem
+
+
+def test_hooks_taps_and_monitors_hear_the_run_alone():
+    net = RIGHT["residual"]()
+    heard = []
+    net.body[0].register_forward_hook(lambda module, args, out: heard.append(len(out)))
+    net.body[0].register_forward_pre_hook(lambda module, args: heard.append(len(args[0])))
+    with snn.tap(net) as tap:
+        unrolled(net)
+    assert heard == [STEPS * BATCH] * 2
+    assert tap["body.1"].spk.shape == (STEPS, BATCH, WIDTH)
+
+
+def test_nothing_of_the_comparison_stays_in_memory():
+    net = RIGHT["residual"]()
+    made = weakref.WeakSet()
+    hook = net.body[1].register_forward_hook(lambda module, args, out: made.add(out))
+    with torch.no_grad():
+        unrolled(net)
+    hook.remove()
+    gc.collect()
+    assert not list(made)
+    network = weakref.ref(net)
+    del net
+    gc.collect()
+    assert network() is None
+
+
+def test_later_calls_are_not_compared_and_calls_of_another_kind_are():
+    net = RIGHT["residual"]()
+    calls = []
+    net.forward = lambda x: (calls.append(len(x)), Residual.forward(net, x))[1]
+    unrolled(net)
+    assert calls == [35, 5, 5, 5, 15]
+    for change, compared in (
+        (lambda: None, False), (net.eval, True), (net.train, False), (net.double, True), (net.float, False)
+    ):  # fmt: skip
+        change()
+        snn.utils.reset(net)
+        calls.clear()
+        snn.unroll(net, data().to(net.body[0].weight.dtype))
+        assert (len(calls) > 1) == compared
+    calls.clear()
+    snn.utils.reset(net)
+    snn.unroll(net, data()[:, :3])  # another batch size
+    snn.utils.reset(net)
+    snn.unroll(net, data()[:4])  # and another number of steps
+    assert len(calls) == 2
+    net.body.append(nn.Identity())
+    snn.utils.reset(net)
+    unrolled(net)
+    assert len(calls) > 3
+
+
+def test_check_true_compares_all_steps_and_check_false_none():
+    def late(self, x):
+        self.count += 1
+        return self.spikes(x) * (1 if self.count < 5 else 2)
+
+    net = Net(late)
+    assert unrolled(net).shape == (STEPS, BATCH, WIDTH)
+    with pytest.raises(RuntimeError, match="first at step"):
+        unrolled(Net(late), check=True)
+    wrong = WRONG["counter"][0]()
+    assert unrolled(wrong, check=False).shape == (STEPS, BATCH, WIDTH)
+
+
+def test_plain_sequentials_of_known_layers_are_not_compared():
+    calls = []
+
+    class Counting(nn.Sequential):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    layers = [nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.MaxPool1d(2), nn.Flatten(), nn.Dropout(), nn.Linear(4, 3)]
+    plain = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Sequential(*layers), leaky(output=True))
+    assert is_row_by_row(plain)
+    for layer in (Counting(nn.Linear(6, 6)), nn.Flatten(0), nn.Softmax(-1), nn.LSTM(6, 6), nn.MultiheadAttention(6, 2)):
+        assert not is_row_by_row(nn.Sequential(layer, leaky()))
+    unrolled(Counting(nn.Linear(6, 6), leaky()))
+    assert len(calls) > 1
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda net, x: next(snn.stream(net, x.split(4))),
+        lambda net, x: snn.unroll(net, x, checkpoint=3),
+        lambda net, x: snn.explain(net, x),
+        lambda net, x: snn.utils.summary(net, x),
+        lambda net, x: snn.diagnose(net, x),
+    ],
+    ids=["stream", "checkpoint", "explain", "summary", "diagnose"],
+)
+def test_whatever_unrolls_compares(run):
+    with pytest.raises(RuntimeError, match=r"'head' .* another input"):
+        run(WRONG["mean over rows"][0](), data())
+
+
+def test_backprop_runs_by_steps_what_cannot_be_unrolled():
+    seen = []
+    net = Net(lambda s, x: (seen.append(len(x)), s.head(s.spikes(x) - x.mean(0)))[1])
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    snn.backprop.BPTT(net, [(data(), torch.zeros(BATCH))], optimizer, lambda spk, target: spk.square().mean())
+    assert seen[-STEPS:] == [BATCH] * STEPS
+
+
+def test_explain_says_why_there_was_no_comparison():
+    class Drawing(Net):
+        def forward(self, x):
+            return self.spikes(x + float(np.random.rand()))
+
+    net = Drawing(None)
+    assert "random numbers outside of torch" in str(snn.explain(net, data()))
+    assert not snn.explain(RIGHT["residual"](), data()).unchecked
+
+
+def test_a_difference_by_rounding_is_none():
+    """A step function of the user's own right behind a product: some rows flip, step by step or unrolled."""
+
+    class Rounded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif, self.calls = nn.Linear(WIDTH, WIDTH), wide(), 0
+
+        def forward(self, x):
+            current = self.fc(x)
+            current = current + 1e-7 * (-1) ** (len(x) % 2) * current  # as another order of a sum would
+            return self.lif((1e4 * current).frac().round())
+
+    unrolled(Rounded())
