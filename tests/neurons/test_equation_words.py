@@ -98,13 +98,44 @@ def outcome(word, backend, dtype, step_by_step, **options):
 
 @pytest.mark.parametrize("word", WORDS, ids=lambda word: word.__name__)
 def test_a_word_is_the_same_on_tensors_and_in_kernels(word):
-    for dtype in (torch.float32, torch.float64):
-        per_neuron = {"p": torch.tensor([0.3, -0.4, 0.5, 0.0]), "q": torch.tensor([0.4, 0.4, 0.2, -0.5])}
-        for values in ({}, per_neuron):
-            options = values | {"learn": ("p", "q")}
-            for steps in (True, False):
-                got, wanted = (outcome(word, name, dtype, steps, **options) for name in ("numba", "loop"))
-                assert_same(got, wanted, exact_states=True)
+    per_neuron = {"p": torch.tensor([0.3, -0.4, 0.5, 0.0]), "q": torch.tensor([0.4, 0.4, 0.2, -0.5])}
+    for dtype, steps, values in ((torch.float32, True, {}), (torch.float64, False, per_neuron)):
+        options = values | {"learn": ("p", "q")}
+        got, wanted = (outcome(word, name, dtype, steps, **options) for name in ("numba", "loop"))
+        assert_same(got, wanted, exact_states=True)
+
+
+@snn.cell
+def Waiting(x, mem, wait, *, beta=0.9):
+    mem = ops.where(wait == 0, beta * mem + x, 0.0)
+    spk = ops.spike(mem - 1)
+    return spk, mem, ops.where(ops.detach(spk) > 0, ops.full_like(x, 2), ops.maximum(wait - 1, 0 * wait))
+
+
+@snn.cell
+def Flagged(x, mem, *, flag=-1.0, beta=0.9):
+    mem = ops.where(flag > 0, beta * mem + x, x)
+    return ops.spike(mem - 1), mem
+
+
+@snn.cell
+def Held(x, mem, *, low=-0.5, high=0.5, beta=0.9):
+    mem = ops.clamp(beta * mem + x, low, high)
+    return ops.spike(mem), mem
+
+
+@pytest.mark.parametrize("backend", ["numba", "loop"])
+def test_a_refractory_time_a_flag_and_learned_bounds(backend):
+    torch.manual_seed(0)
+    x = 2 * torch.rand(6, 1, 3)
+    with snn.backend(backend):
+        assert snn.unroll(Waiting(), x)[0].sum() == 6
+        assert snn.unroll(Flagged(), x)[0].sum() == 7
+        flags = Flagged(flag=torch.tensor([1e9, -1e9, 0.0]))
+        assert snn.unroll(flags, x)[0].sum() == 10
+        lif = Held(learn=("low", "high"))
+        snn.unroll(lif, x)[1].sum().backward()
+    torch.testing.assert_close(torch.stack([lif.low.grad, lif.high.grad]), torch.tensor([0.0, 16.9]))
 
 
 def refused(word):
