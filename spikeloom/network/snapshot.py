@@ -83,7 +83,7 @@ class Snapshot:
             for name, buffer in module._buffers.items():
                 if buffer is None:
                     continue
-                value = then.get(id(buffer), buffer)
+                value: Tensor = then.get(id(buffer), buffer)
                 if buffer is not before.get(name) or not torch.equal(buffer, value):
                     changed.append((ref(module), name, buffer.detach().clone()))
         return changed
