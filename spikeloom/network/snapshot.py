@@ -83,8 +83,8 @@ class Snapshot:
             for name, buffer in module._buffers.items():
                 if buffer is None:
                     continue
-                value: Tensor = then.get(id(buffer), buffer)
-                if buffer is not before.get(name) or not torch.equal(buffer, value):
+                same = torch.equal(buffer, then.get(id(buffer), buffer))
+                if buffer is not before.get(name) or not same:
                     changed.append((ref(module), name, buffer.detach().clone()))
         return changed
 
