@@ -16,26 +16,8 @@ from ..forks import cached_property
 from ..ops import Surrogate
 from ..surrogate import Spike, as_spike
 from .adjoint import adjoint
+from .compared import OPERATORS, difference
 from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
-
-OPERATORS: Mapping[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "neg": lambda a: -a,
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
-    "not": lambda a: ~a,
-    "count": lambda a: a,  # torch counts a condition beside a value by itself
-}
 
 
 @dataclass(frozen=True)
@@ -190,7 +172,9 @@ class Program:
 
     def _made_numbers(self, like: Tensor) -> tuple[Tensor, ...]:
         numbers = [self._numbers[place] for place in self.structure.places]
-        return tuple([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])
+        # in float64 first: torch.full refuses a number beyond float32, which beside a tensor is infinite
+        exact = [torch.full((), number, dtype=torch.float64, device="cpu") for number in numbers]
+        return tuple([number.to(like.device, like.dtype) for number in exact])
 
     def constants(self, dtype: torch.dtype, numbers: tuple[float, ...]) -> "Constants":
         """The hoisted values on the CPU where the parameters are these numbers, of which none is learned."""
@@ -230,7 +214,8 @@ CONSTANTS = 64
 def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
     """Why a cell cannot be traced, if it cannot; and its numbers."""
     try:
-        return "", tuple(trace(cell).graph.numbers)
+        step = trace(cell)
+        return difference(cell, step), tuple(step.graph.numbers)
     except Untraceable as why:
         return str(why), ()
 
