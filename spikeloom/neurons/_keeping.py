@@ -79,7 +79,7 @@ class Keeping(Values):
 
     def _cut_before(self) -> None:
         if self._before is not None:
-            self.__dict__["_before"] = usable(self._before).detach()
+            self.__dict__["_before"] = None if is_traced() else usable(self._before).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
