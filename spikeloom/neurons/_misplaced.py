@@ -51,7 +51,8 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] = (), begun: bool = 
 
 def may_be_misplaced(layer: Layer) -> bool:
     """Whether `refuse_misplaced` has to look at what the layer keeps, wrappers apart."""
-    return graph_task() != -1 or IS_REPLICA in layer.__dict__
+    task, own = graph_task(), layer.__dict__
+    return (task != -1 and own.get("_restarted") != task) or IS_REPLICA in own
 
 
 def restarted(layer: Layer) -> None:
