@@ -478,3 +478,12 @@ def test_steps_with_passed_states_are_recomputed_by_torch(kind: str):
         loss.backward()
         gradients.append((x.grad, *[p.grad for p in lif.parameters()]))
     torch.testing.assert_close(*gradients, equal_nan=True)
+
+
+def test_a_step_without_states_is_not_recomputed_from_those_of_a_later_step():
+    lif, x = made("Leaky"), sequence("Leaky", 4).requires_grad_()
+    spk, mem = checkpoint(lif, x[0], use_reentrant=False)
+    for x_t in x[1:]:
+        spk, mem = checkpoint(lif, x_t, mem, use_reentrant=False)
+    with pytest.raises(RuntimeError, match="is run again within a backward"):
+        (spk.sum() + mem.sum()).backward()
