@@ -16,26 +16,8 @@ from ..forks import cached_property
 from ..ops import Surrogate
 from ..surrogate import Spike, as_spike
 from .adjoint import adjoint
+from .compared import OPERATORS, difference
 from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
-
-OPERATORS: Mapping[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "neg": lambda a: -a,
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
-    "not": lambda a: ~a,
-    "count": lambda a: a,  # torch counts a condition beside a value by itself
-}
 
 
 @dataclass(frozen=True)
@@ -154,7 +136,7 @@ class Program:
         self._constants: dict[tuple[Any, ...], Constants] = {}
         self._recipe: list[tuple[Callable[..., Any], list[tuple[float | None, int | None]]]] = [
             (
-                surrogate if op == "spike" else OPERATORS.get(op) or getattr(ops, op),
+                surrogate if op == "spike" else OPERATORS.get(op) or _on_tensors(op, places),
                 [(self._number(arg), at) for arg, at in zip(args, places, strict=True)],
             )
             for op, args, places in self.structure.recipe
@@ -190,7 +172,9 @@ class Program:
 
     def _made_numbers(self, like: Tensor) -> tuple[Tensor, ...]:
         numbers = [self._numbers[place] for place in self.structure.places]
-        return tuple([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])
+        # in float64 first: torch.full refuses a number beyond float32, which beside a tensor is infinite
+        exact = [torch.full((), number, dtype=torch.float64, device="cpu") for number in numbers]
+        return tuple([number.to(like.device, like.dtype) for number in exact])
 
     def constants(self, dtype: torch.dtype, numbers: tuple[float, ...]) -> "Constants":
         """The hoisted values on the CPU where the parameters are these numbers, of which none is learned."""
@@ -222,6 +206,15 @@ class Program:
         return guarded if self._guarded else step
 
 
+def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
+    """A word of `ops` on tensors and numbers: torch's own function, where that takes numbers in the same places."""
+    own = ops.TENSOR_FUNCTIONS.get(op)
+    numbers = [place is None for place in places]
+    takes = numbers[1:] == [True, True] if op == "clamp" else not any(numbers)
+    word: Callable[..., Tensor] = getattr(ops, op)
+    return own if own is not None and takes else word
+
+
 CONSTANTS = 64
 """How many sets of parameters a program keeps its constants for, as of a threshold that is assigned at every step."""
 
@@ -230,7 +223,8 @@ CONSTANTS = 64
 def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
     """Why a cell cannot be traced, if it cannot; and its numbers."""
     try:
-        return "", tuple(trace(cell).graph.numbers)
+        step = trace(cell)
+        return difference(cell, step), tuple(step.graph.numbers)
     except Untraceable as why:
         return str(why), ()
 

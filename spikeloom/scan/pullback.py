@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from .compared import OPERATORS
 from .emit_numba import Variant
 from .kernels import Gradients
-from .program import OPERATORS, program_of
+from .program import program_of
 from .saved import TWICE
 from .trace import Symbol, needed
 

@@ -113,6 +113,9 @@ def _kernel_refusals(call: Any) -> list[str]:
         why.append(f"it computes in float32 and float64, got {call.x.dtype}")
     if seen_through():
         why.append(seen_through())
+    kind = type(call.x)
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__ and not torch.compiler.is_compiling():
+        why.append(f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory")
     if torch.compiler.is_exporting() and getattr(call, "steps", 0) is None:  # for those who read the program elsewhere
         why.append("torch.export records the operations of a step, not a kernel")
     return why

@@ -16,7 +16,9 @@ from typing import Any
 from ..cells.cell import Cell
 from ..surrogate import Spike
 
-OWN_FILES = ("spikeloom/ops.py", "spikeloom/cells/cell.py", "spikeloom/scan/trace.py")
+OWN_FILES = tuple(
+    f"spikeloom/{name}.py" for name in ("ops", "cells/cell", "scan/compared", "scan/program", "scan/trace")
+)
 
 LOGICAL = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not"})
 """The operations whose result is a condition, a bool tensor in torch."""
@@ -330,7 +332,7 @@ def _traced(cell: Cell) -> Trace:
             _check_result(name, result)
         graph.close()
     except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
-        raise Untraceable(f"{cell.name} cannot be traced: {error}{_line_of(error)}") from error
+        raise Untraceable(f"{cell.name} cannot be traced: {error}{line_of(error)}") from error
     return Trace(graph, inputs, states, params, results[0], results[1:])
 
 
@@ -346,9 +348,13 @@ def _check_result(name: str, result: Symbol) -> None:
         )
 
 
-def _line_of(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """The line of a user's at which an error was raised, in brackets."""
     frames = traceback.extract_tb(error.__traceback__)
-    outside = [f for f in frames if not f.filename.replace("\\", "/").endswith(OWN_FILES)]
+    names = [f.filename.replace("\\", "/") for f in frames]
+    outside = [
+        f for f, name in zip(frames, names, strict=True) if not name.endswith(OWN_FILES) and "/torch/" not in name
+    ]
     return f" ({outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line})" if outside else ""
 
 
