@@ -53,7 +53,8 @@ class Gated(ClearedByEquation, SpikingNeuron):
         return MemFeedback(self.map, self._weight_of_mem().to(dtype))
 
     def _like_a_state(self, x: Tensor) -> Tensor:
-        return self._of_input(x).chunk(self.model.inputs, self.map.axis)[0]
+        with torch.no_grad():  # only its shape is read; a recomputed step need not ask, and must save the same tensors
+            return self._of_input(x).chunk(self.model.inputs, self.map.axis)[0]
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]

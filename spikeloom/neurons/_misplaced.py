@@ -17,12 +17,12 @@ Layer = Any
 """A layer that keeps states: a `SpikingNeuron` or an `OverTime`, which are built upon this file."""
 
 
-def refuse_misplaced(layer: Layer, states: Sequence[Tensor] = (), begun: bool = False) -> None:
+def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun: bool = False) -> None:
     """Raise if the layer must not start from these states, which it keeps.
 
     Args:
         layer: about to run.
-        states: those that it starts from and was not given.
+        states: those that it starts from and was not given; empty if it was given all, None if it has none.
         begun: whether it keeps something else that says that it has run before.
 
     Raises:
@@ -33,14 +33,15 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] = (), begun: bool = 
     task = graph_task()  # -1 outside of a backward
     own = layer.__dict__
     if task != -1 and own.get("_restarted") != task:
-        if begun or any(state.numel() for state in states):
+        if begun or any(state.numel() for state in states or ()):
             raise RuntimeError(
                 f"{layer._label()} is run again within a backward, as torch.utils.checkpoint does, and would start "
                 "from where the first run ended. Give checkpoint context_fn=spikeloom.utils.recomputing(net), or reset "
                 "the neurons within what is checkpointed"
             )
-        own["_restarted"] = task
-    if any(map(escaped, states)):
+        if states is None or states:  # states that are passed say nothing about the next call, which may be given none
+            own["_restarted"] = task
+    if any(map(escaped, states or ())):
         raise RuntimeError(
             f"{layer._label()} keeps a state from within torch.func.vmap, which is over; "
             "call spikeloom.utils.reset(net) before the next run"
@@ -51,7 +52,8 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] = (), begun: bool = 
 
 def may_be_misplaced(layer: Layer) -> bool:
     """Whether `refuse_misplaced` has to look at what the layer keeps, wrappers apart."""
-    return graph_task() != -1 or IS_REPLICA in layer.__dict__
+    task, own = graph_task(), layer.__dict__
+    return (task != -1 and own.get("_restarted") != task) or IS_REPLICA in own
 
 
 def restarted(layer: Layer) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..cells.firing import Model
 from ..scan.program import Program
 from ..scan.select import kernel_at_hand, kernel_step
-from ._misplaced import may_be_misplaced
+from ._misplaced import may_be_misplaced, refuse_misplaced
 from ._state import checked_params, fits
 
 Neuron = Any
@@ -35,7 +35,7 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
         return None
     if neuron._passage is not None or neuron._cut is not None:
         return None
-    if not kernel_at_hand(program, x) or may_be_misplaced(neuron):
+    if not kernel_at_hand(program, x):
         return None
     names, dtype = neuron._state_names(), x.dtype
     shape = neuron._shape_of_states(x)
@@ -46,6 +46,8 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
     x = neuron._drive_step(x, states)
     if x.dtype is not dtype:  # autocast
         return None
+    if may_be_misplaced(neuron):  # not left to the long way: a recomputed step must save what the first one has saved
+        refuse_misplaced(neuron, [own[name] for name, state in zip(names, given, strict=True) if state is None])
     through_layer = neuron._through_layer
     olds = states[1:] if through_layer else states
     outs = kernel_step(program, type(neuron).__name__, x, olds, _hoisted(neuron, olds[-1]))
