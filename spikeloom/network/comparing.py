@@ -59,6 +59,7 @@ class Comparison:
         self.before = Reachable(request.names)
         self._changing: set[int] = set()
         self._noisy: Steps | None = None
+        self._repeats = True
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -211,17 +212,27 @@ class Comparison:
                 hook.remove()
 
     def _is_rounding(self, note: Note, found: Difference, steps: Steps) -> bool:
-        """Whether noise as large as rounding makes differences as large in the loop over steps itself."""
+        """Whether noise as large as rounding makes differences as large in the loop over steps itself.
+
+        Not if the loop gives other values also without noise: then the network keeps something that is not put back.
+        """
         if found.count is None:
             return False
         if self._noisy is None:
-            self._noisy = self._step_by_step(self.request.layers(), NoChance(), steps)
-        moved = 0
-        for clean, noisy in zip(steps, self._noisy, strict=True):
-            if note.key in noisy:
-                pairs = zip(noisy[note.key].tensors, clean[note.key].tensors, strict=False)
-                moved += sum(count_unlike(a, b) or 0 for a, b in pairs)
-        return found.count <= 16 * moved
+            layers = self.request.layers()
+            again = self._step_by_step(layers, NoChance())
+            self._repeats = all(
+                was.keys() == now.keys() and not _moved(was, now, *was) for was, now in zip(steps, again, strict=True)
+            )
+            self._noisy = self._step_by_step(layers, NoChance(), steps)
+        moved = sum(_moved(clean, noisy, note.key) for clean, noisy in zip(steps, self._noisy, strict=True))
+        return self._repeats and found.count <= 16 * moved
+
+
+def _moved(clean: Mapping[Key, Note], noisy: Mapping[Key, Note], *keys: Key) -> int:
+    """How many numbers differ between two runs of a step."""
+    pairs = [pair for key in keys if key in noisy for pair in zip(noisy[key].tensors, clean[key].tensors, strict=False)]
+    return sum(count_unlike(a, b) or 0 for a, b in pairs)
 
 
 class _Watched:

@@ -167,7 +167,7 @@ BETWEEN: dict[str, Callable[[nn.Module], Any]] = {
     "reset": snn.utils.reset,
     "detach": snn.utils.detach,
     "evaluation": lambda net: net.eval(),
-    "another run": lambda net: snn.unroll(net, quarters(5, BATCH + 1, WIDTH)),
+    "another run": lambda net: (snn.utils.reset(net), snn.unroll(net, quarters(5, BATCH + 1, WIDTH))),
     "another threshold": lambda net: setattr(net[1], "threshold", torch.tensor(0.25)),
     "another reset": lambda net: setattr(net[1], "reset_mechanism", "zero"),
 }

@@ -104,7 +104,18 @@ def reference_usable(reference: Reference, net: Any, given: Any, line: Where) ->
         raise AssertionError(f"interrupted at {line}") from fault
 
 
-SIGNALLED = ("unroll", "unroll, static", "checkpoint", "checkpoint, backward", "stream", "explain", "steps")
+SIGNALLED = (
+    "unroll",
+    "unroll, random",
+    "unroll, compared before",
+    "unroll, static",
+    "checkpoint",
+    "checkpoint, backward",
+    "stream",
+    "explain",
+    "diagnose",
+    "steps",
+)
 
 
 @pytest.mark.skipif(
