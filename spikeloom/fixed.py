@@ -21,14 +21,6 @@ def fixed(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function in which global and enclosing names have the values that they had at the first call of `fixed`.
 
     The same holds for the functions of the user's that it calls, and for what it reads from modules and objects.
-
-        >>> gain = 2.0
-        >>> def scaled(x):
-        ...     return gain * x
-        >>> once = fixed(scaled)
-        >>> gain = 3.0
-        >>> once(1.0), scaled(1.0)
-        (2.0, 3.0)
     """
     if type(function) is partial:
         return partial(fixed(function.func), *function.args, **function.keywords)

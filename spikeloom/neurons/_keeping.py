@@ -23,7 +23,7 @@ def by_reset_mem(self: Any) -> Any:
 class Keeping(Values):
     """Keeps the states of a layer, whose names its values know. They are neither buffers nor parameters."""
 
-    _before: Tensor | None = None  # the membrane before the last step, from which `reset` follows
+    _before: Tensor | None = None  # the membrane before the last step, with its graph, from which `reset` follows
     _reset: Tensor | None = None  # what a subclass with its own forward says that R was
     _passage: Passage | None = None
     _cut: weakref.ref[Tensor] | None = None  # the membrane that the last step returned before `detach_mem`
@@ -62,6 +62,7 @@ class Keeping(Values):
             kept = [torch.zeros(0, dtype=state.dtype, device=state.device) for state in kept]
         states = tuple([torch.full_like(s, self._starts_at(n)) for s, n in zip(kept, names, strict=True)])
         self._keep(states)
+        self._cut_before()
         return states[0] if len(states) == 1 else states
 
     def detach_mem(self) -> None:
@@ -74,6 +75,11 @@ class Keeping(Values):
         if states and not torch.compiler.is_compiling():
             self.__dict__["_cut"] = weakref.ref(states[-1])
         self._keep(tuple(state.detach() for state in states))
+        self._cut_before()
+
+    def _cut_before(self) -> None:
+        if self._before is not None:
+            self.__dict__["_before"] = usable(self._before).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training

@@ -244,7 +244,7 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
         if not isinstance(self.model, Model):
             own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
         elif steps is None or steps == 1:
-            own["_before"], own["_reset"] = states[-1].detach(), None
+            own["_before"], own["_reset"] = states[-1], None
         elif steps > 1:
             # cloned: a view would keep the whole sequence in memory
             own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
@@ -261,7 +261,7 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
         after a sequence of which the membranes were not asked for."""
         if self._reset is not None or self._before is None:
             return self._reset
-        return self.mem_reset(self._before)
+        return self.mem_reset(self._before.detach())
 
     @reset.setter
     def reset(self, fired: Tensor | None) -> None:  # for a subclass whose own forward keeps it

@@ -53,7 +53,7 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
         outs = (outs[0], *outs)
     for name, state in zip(names, outs[1:], strict=True):
         own[name] = state
-    own["_before"], own["_reset"] = states[-1].detach() if isinstance(neuron.model, Model) else None, None
+    own["_before"], own["_reset"] = states[-1] if isinstance(neuron.model, Model) else None, None
     told: tuple[Tensor, ...] = neuron._outs(outs)
     return told
 

@@ -154,7 +154,7 @@ class Program:
         self._constants: dict[tuple[Any, ...], Constants] = {}
         self._recipe: list[tuple[Callable[..., Any], list[tuple[float | None, int | None]]]] = [
             (
-                surrogate if op == "spike" else OPERATORS.get(op) or getattr(ops, op),
+                surrogate if op == "spike" else OPERATORS.get(op) or _on_tensors(op, places),
                 [(self._number(arg), at) for arg, at in zip(args, places, strict=True)],
             )
             for op, args, places in self.structure.recipe
@@ -220,6 +220,15 @@ class Program:
                 return self.cell(x.clone(), *[state.clone() for state in states], **own)
 
         return guarded if self._guarded else step
+
+
+def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
+    """A word of `ops` on tensors and numbers: torch's own function, where that takes numbers in the same places."""
+    own = ops.TENSOR_FUNCTIONS.get(op)
+    numbers = [place is None for place in places]
+    takes = numbers[1:] == [True, True] if op == "clamp" else not any(numbers)
+    word: Callable[..., Tensor] = getattr(ops, op)
+    return own if own is not None and takes else word
 
 
 CONSTANTS = 64
