@@ -28,7 +28,7 @@ from .differences import CURES, Difference, Key, Note, Steps, count_unlike, diff
 from .known import CALLED
 from .reachable import Reachable
 from .request import Request
-from .running import run
+from .running import REPEATED, run
 from .snapshot import RandomState, Snapshot
 
 STEPS = 3
@@ -87,12 +87,17 @@ class Comparison:
             CannotCompare: if the network does not run step by step, or in no reproducible way.
         """
         drawn, put_back = RandomState(), self.before.now()
+        net = self.request.net
+        repeated = dict(REPEATED.get(net, {}))
         try:
             with torch.no_grad(), on_trial(), _eager():
                 self._compare(drawn)
         finally:
             put_back()
             drawn.restore()
+            REPEATED.pop(net, None)
+            if repeated:
+                REPEATED[net] = repeated
 
     def _compare(self, drawn: RandomState) -> None:
         layers = self.request.layers()

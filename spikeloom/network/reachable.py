@@ -37,6 +37,7 @@ class Reachable:
         self.modules: list[nn.Module] = []
         self._saved: Saved = []
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lazy: list[Tensor] = []
         self._arrays: list[tuple[Any, Any]] = []
         self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
         todo: list[Any] = list(modules)
@@ -53,7 +54,9 @@ class Reachable:
     def _visit(self, obj: Any) -> Iterable[Any]:
         """Save one object; returns what hangs on it."""
         if isinstance(obj, Tensor):
-            if not isinstance(obj, nn.Parameter) and not is_lazy(obj):
+            if is_lazy(obj):
+                self._lazy.append(obj)
+            elif not isinstance(obj, nn.Parameter):
                 self._tensors[id(obj)] = obj, obj.detach().clone()
             return ()
         if isinstance(obj, torch.Generator):
@@ -83,10 +86,14 @@ class Reachable:
         containers = [(holder, _copied(holder)) for holder, _ in self._saved]
         arrays = [(array, array.copy()) for array, _ in self._arrays]
         generators = [(setter, getter()) for setter, _, getter in self._generators]
+        made = [(t, t.detach().clone()) for t in self._lazy if not is_lazy(t) and not isinstance(t, nn.Parameter)]
 
         def put_back() -> None:
             put(containers)
             _fill(arrays)
+            with torch.no_grad():
+                for t, values in made:
+                    t.copy_(values)
             for setter, state in generators:
                 setter(state)
 
