@@ -122,6 +122,7 @@ SIGNALLED = (
     not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread(),
     reason="signals with a timer",
 )
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # within a weakref's callback it is lost
 @pytest.mark.parametrize("name", SIGNALLED)
 def test_a_signal_at_any_moment_leaves_the_process_usable(name: str):
     reference = Reference(ACTIONS[name])
