@@ -5,6 +5,7 @@ offers its subclasses under private names (`_parameters`, `_forward_hooks`, `_ap
 tests/test_house.py lists those names.
 """
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -150,9 +151,32 @@ class DispatchMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False
 
+    def __enter__(self) -> "DispatchMode":
+        _c._push_on_torch_dispatch_stack(self)  # in one step, between whose lines no KeyboardInterrupt can come
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pop_dispatch_mode()
+
 
 count_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 """How many modes see the operations of this thread below autograd."""
+
+pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, None)
+"""Take the innermost of them away."""
+
+
+def compiler_stance() -> Any:
+    """What `torch.compiler.set_stance` has set; None as long as the compiler is not loaded."""
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    return None if compiler is None else vars(compiler).get("_stance")
+
+
+def set_compiler_stance(stance: Any) -> None:
+    """Set it; None is the default stance."""
+    compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
+    if compiler is not None:
+        compiler._stance = compiler.DynamoStance() if stance is None else stance
 
 
 def argument_names(operation: Any) -> list[str]:

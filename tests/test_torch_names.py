@@ -228,6 +228,24 @@ def test_dispatch_modes():
         assert _torch.count_dispatch_modes() == 1
         torch.ones(1).neg()
     assert seen[-1] == ["self"]
+    assert not _torch.count_dispatch_modes()
+    mode = Mode().__enter__()
+    assert _torch.pop_dispatch_mode() is mode
+    assert not _torch.count_dispatch_modes()
+
+
+def test_compiler_stance():
+    import torch._dynamo
+
+    before = _torch.compiler_stance()
+    assert before.stance == "default"
+    with torch.compiler.set_stance("force_eager"):
+        assert _torch.compiler_stance().stance == "force_eager"
+        _torch.set_compiler_stance(before)
+        assert _torch.compiler_stance() is before
+        _torch.set_compiler_stance(None)
+        assert _torch.compiler_stance() == before
+    _torch.set_compiler_stance(before)
 
 
 def test_constant_for_compiler():

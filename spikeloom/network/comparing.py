@@ -28,7 +28,7 @@ from .differences import CURES, Difference, Key, Note, Steps, count_unlike, diff
 from .known import CALLED
 from .reachable import Reachable
 from .request import Request
-from .running import run
+from .running import REPEATED, run
 from .snapshot import RandomState, Snapshot
 
 STEPS = 3
@@ -59,6 +59,7 @@ class Comparison:
         self.before = Reachable(request.names)
         self._changing: set[int] = set()
         self._noisy: Steps | None = None
+        self._repeats = True
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -86,12 +87,17 @@ class Comparison:
             CannotCompare: if the network does not run step by step, or in no reproducible way.
         """
         drawn, put_back = RandomState(), self.before.now()
+        net = self.request.net
+        repeated = dict(REPEATED.get(net, {}))
         try:
             with torch.no_grad(), on_trial(), _eager():
                 self._compare(drawn)
         finally:
             put_back()
             drawn.restore()
+            REPEATED.pop(net, None)
+            if repeated:
+                REPEATED[net] = repeated
 
     def _compare(self, drawn: RandomState) -> None:
         layers = self.request.layers()
@@ -211,17 +217,27 @@ class Comparison:
                 hook.remove()
 
     def _is_rounding(self, note: Note, found: Difference, steps: Steps) -> bool:
-        """Whether noise as large as rounding makes differences as large in the loop over steps itself."""
+        """Whether noise as large as rounding makes differences as large in the loop over steps itself.
+
+        Not if the loop gives other values also without noise: then the network keeps something that is not put back.
+        """
         if found.count is None:
             return False
         if self._noisy is None:
-            self._noisy = self._step_by_step(self.request.layers(), NoChance(), steps)
-        moved = 0
-        for clean, noisy in zip(steps, self._noisy, strict=True):
-            if note.key in noisy:
-                pairs = zip(noisy[note.key].tensors, clean[note.key].tensors, strict=False)
-                moved += sum(count_unlike(a, b) or 0 for a, b in pairs)
-        return found.count <= 16 * moved
+            layers = self.request.layers()
+            again = self._step_by_step(layers, NoChance())
+            self._repeats = all(
+                was.keys() == now.keys() and not _moved(was, now, *was) for was, now in zip(steps, again, strict=True)
+            )
+            self._noisy = self._step_by_step(layers, NoChance(), steps)
+        moved = sum(_moved(clean, noisy, note.key) for clean, noisy in zip(steps, self._noisy, strict=True))
+        return self._repeats and found.count <= 16 * moved
+
+
+def _moved(clean: Mapping[Key, Note], noisy: Mapping[Key, Note], *keys: Key) -> int:
+    """How many numbers differ between two runs of a step."""
+    pairs = [pair for key in keys if key in noisy for pair in zip(noisy[key].tensors, clean[key].tensors, strict=False)]
+    return sum(count_unlike(a, b) or 0 for a, b in pairs)
 
 
 class _Watched:

@@ -13,12 +13,16 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from .._torch import (
+    compiler_stance,
+    count_dispatch_modes,
     function_modes,
     function_state,
     hooks_on_all_modules,
+    pop_dispatch_mode,
     pop_function_mode,
     pop_saved_hooks,
     saved_hooks,
+    set_compiler_stance,
     set_function_state,
 )
 
@@ -40,6 +44,7 @@ class Settings:
     def __init__(self) -> None:
         self._hooks = saved_hooks()
         self._modes, self._functions = function_modes(), function_state()
+        self._dispatch, self._stance = count_dispatch_modes(), compiler_stance()
         self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
         self._nested = _nested_autocast()
         self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
@@ -50,6 +55,10 @@ class Settings:
             pop_saved_hooks()
         while function_modes() > self._modes:
             pop_function_mode()
+        while count_dispatch_modes() > self._dispatch:
+            pop_dispatch_mode()
+        if compiler_stance() is not self._stance:
+            set_compiler_stance(self._stance)
         set_function_state(self._functions)
         torch.set_grad_enabled(self._grad)
         for device, on in zip(DEVICES, self._autocast, strict=True):

@@ -1,7 +1,7 @@
 """Everything that a forward can write to, so that a network can be run once more and be left as it was.
 
 Nothing is deep-copied: modules, locks and open files are not written to by value. What is copied are attributes, lists,
-dicts, sets and tensors, wherever they hang on the network, and the state of its own random generators.
+dicts, sets, arrays and tensors, wherever they hang on the network, and the state of its own random generators.
 """
 
 import random
@@ -37,6 +37,8 @@ class Reachable:
         self.modules: list[nn.Module] = []
         self._saved: Saved = []
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lazy: list[Tensor] = []
+        self._arrays: list[tuple[Any, Any]] = []
         self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
         todo: list[Any] = list(modules)
         seen: set[int] = set()
@@ -52,7 +54,9 @@ class Reachable:
     def _visit(self, obj: Any) -> Iterable[Any]:
         """Save one object; returns what hangs on it."""
         if isinstance(obj, Tensor):
-            if not isinstance(obj, nn.Parameter) and not is_lazy(obj):
+            if is_lazy(obj):
+                self._lazy.append(obj)
+            elif not isinstance(obj, nn.Parameter):
                 self._tensors[id(obj)] = obj, obj.detach().clone()
             return ()
         if isinstance(obj, torch.Generator):
@@ -62,6 +66,8 @@ class Reachable:
         elif isinstance(obj, np.random.Generator):
             bits = obj.bit_generator
             self._generators.append((lambda s: setattr(bits, "state", s), bits.state, lambda: bits.state))
+        elif isinstance(obj, np.ndarray) and obj.dtype != object and obj.flags.writeable:
+            self._arrays.append((obj, obj.copy()))
         elif isinstance(obj, (list, dict, set, deque)):
             return self._save(obj)
         elif isinstance(obj, tuple):
@@ -78,10 +84,16 @@ class Reachable:
     def now(self) -> Callable[[], None]:
         """Take what the containers hold by now, and where the generators stand; returns what puts that back."""
         containers = [(holder, _copied(holder)) for holder, _ in self._saved]
+        arrays = [(array, array.copy()) for array, _ in self._arrays]
         generators = [(setter, getter()) for setter, _, getter in self._generators]
+        made = [(t, t.detach().clone()) for t in self._lazy if not is_lazy(t) and not isinstance(t, nn.Parameter)]
 
         def put_back() -> None:
             put(containers)
+            _fill(arrays)
+            with torch.no_grad():
+                for t, values in made:
+                    t.copy_(values)
             for setter, state in generators:
                 setter(state)
 
@@ -91,12 +103,14 @@ class Reachable:
         """Let everything be as it was, on copies of the tensors."""
         self._copies: dict[int, Tensor] = {}
         put([(holder, self._on_copies(saved)) for holder, saved in self._saved])
+        _fill(self._arrays)
         for setter, state, _ in self._generators:
             setter(state)
 
     def restore(self) -> None:
         """Put back what the containers held, and the values of the tensors that were written to."""
         put(self._saved)
+        _fill(self._arrays)
         for setter, state, _ in self._generators:
             setter(state)
         with torch.no_grad():
@@ -144,6 +158,11 @@ def put(saved: Saved) -> None:
         else:
             holder.clear()
             holder.extend(values)
+
+
+def _fill(arrays: Iterable[tuple[Any, Any]]) -> None:
+    for array, values in arrays:
+        array[...] = values
 
 
 def _copied(holder: Any) -> Any:

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import is_compiled, tree_map_only
 from ..layers import SEES_TIME
@@ -85,7 +86,7 @@ def run(request: Request, before: Snapshot) -> Run:
         return _once(request, *request.folded())
     if runs_straight(request.net):
         return _once(request, *request.mapped(lambda t: t), straight=True)
-    why = REPEATED.get(request.net, {}).get(request.net.training, "") or _compiled(request)
+    why = REPEATED.get(request.net, {}).get(request.net.training, "") or _cannot_follow(request)
     if why or request.steps < 2:
         return _once(request, *request.folded(), repeated=why)
     drawn = RandomState()
@@ -109,10 +110,11 @@ def _not_at_all(request: Request, before: Snapshot) -> Run:
     return replace(one, outputs=tree_map_only(Tensor, lambda t: t.new_empty((0, *t.shape[1:])), one.outputs))
 
 
-def _compiled(request: Request) -> str:
-    """Compiled code shows nothing of what it does."""
-    compiled = any(map(is_compiled, request.names))
-    return "a part of the network is compiled by itself" if compiled else ""
+def _cannot_follow(request: Request) -> str:
+    """Compiled code shows nothing of what it does; and to stop a lazy module halfway would leave garbage in it."""
+    if any(isinstance(module, LazyModuleMixin) for module in request.names):
+        return "a lazy module makes its parameters in this call"
+    return "a part of the network is compiled by itself" if any(map(is_compiled, request.names)) else ""
 
 
 def _once(request: Request, args: Any, kwargs: Any, straight: bool = False, repeated: str = "") -> Run:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch._dynamo  # the comparison changes what the compiler does, where it is loaded
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import spikeloom as snn
-from spikeloom import ops
+from spikeloom import _torch, ops
 from spikeloom.neurons._time import current_time
 from spikeloom.scan.select import forced
 
@@ -43,6 +44,35 @@ def layers() -> nn.Module:
     torch.manual_seed(0)
     hidden = nn.Sequential(nn.Linear(WIDTH, 4), snn.Leaky(beta=0.5, init_hidden=True))
     return nn.Sequential(hidden, nn.Linear(4, 3), snn.Leaky(beta=0.9, init_hidden=True))
+
+
+class Drawing(nn.Module):
+    """Its comparison turns chance off; it counts, and a hook changes what a layer returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.drop = nn.Linear(WIDTH, 4), nn.Dropout()
+        self.lif = snn.Leaky(beta=0.5, init_hidden=True)
+        self.seen: list[int] = []
+        self.fc.register_forward_hook(_doubled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        return self.lif(self.drop(self.fc(x)))
+
+
+def _doubled(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+    return 2 * out
+
+
+def drawing() -> nn.Module:
+    torch.manual_seed(0)
+    return Drawing()
+
+
+def compared(net: nn.Module) -> None:
+    """Run it once, so that later runs are not compared with its steps."""
+    snn.unroll(net, series())
 
 
 def series() -> Tensor:
@@ -103,6 +133,8 @@ class Action:
 
 ACTIONS: dict[str, Action] = {
     "unroll": Action(lambda net, _: snn.unroll(net, series())),
+    "unroll, random": Action(lambda net, _: snn.unroll(net, series()), drawing),
+    "unroll, compared before": Action(lambda net, _: snn.unroll(net, series()), prepare=compared),
     "unroll, static": Action(lambda net, _: snn.unroll(net, series()[0], steps=STEPS)),
     "unroll, straight": Action(lambda net, _: snn.unroll(net, series()[0], steps=STEPS), layers),
     "unroll, by the loop": Action(lambda net, _: on_the_loop(net), layers),
@@ -136,6 +168,8 @@ def assert_nothing_is_set() -> None:
     assert ops._surrogate.get() is ops.heaviside
     assert torch._C._autograd._top_saved_tensors_default_hooks(False) is None
     assert torch._C._len_torch_function_stack() == 0
+    assert torch._C._len_torch_dispatch_stack() == 0
+    assert _torch.compiler_stance().stance == "default"
     assert torch._C._is_torch_function_enabled()
     assert torch.is_grad_enabled()
     assert not torch.is_autocast_enabled("cpu")

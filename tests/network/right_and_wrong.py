@@ -1,5 +1,6 @@
 """Networks that unroll would change, with what is said of them, and networks that it runs right."""
 
+import itertools
 import logging
 import threading
 import warnings
@@ -88,6 +89,21 @@ def counter(self, x):
     return self.head(self.spikes(x) * self.count)
 
 
+def array_counter(self, x):
+    self.array += 1
+    return self.head(self.spikes(x) * float(self.array[0]))
+
+
+def iterated(self, x):
+    return self.head(self.spikes(x) * next(self.values))
+
+
+def hebbian(self, x):
+    out = self.head(self.spikes(x))
+    self.head.weight.data.add_(0.1)
+    return out
+
+
 def adaptive(self, x):
     spk = self.spikes(x)
     self.lif.threshold = self.lif.threshold + 0.1 * spk.mean()
@@ -157,6 +173,9 @@ WRONG = {
         lambda: Net(lambda s, x: s.head(s.lif(s.fc(x)).flip(0)), lif=leaky(threshold=9.0)), "'head' .* another input",
     ),
     "feeds back spikes that come late": (lambda: Net(feedback, lif=leaky(threshold=9.0, beta=0.99)), "'fc' .* another"),
+    "counter in an array": (lambda: Net(array_counter, array=np.ones(1)), "'head' .* another input"),
+    "iterator that goes on": (lambda: Net(iterated, values=itertools.count(1)), "'head' .* another input"),
+    "weights written in the forward": (lambda: Net(hebbian), "the network .* other values|'head' .* other values"),
     "hook that mixes rows": (lambda: hooked(lambda m, args, out: out - out.mean(0)), "'0' .* other values"),
 }  # fmt: skip
 

@@ -246,3 +246,26 @@ def test_a_difference_by_rounding_is_none():
             return self.lif((1e4 * current).frac().round())
 
     unrolled(Rounded())
+
+
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.norm, self.lif = nn.LazyLinear(5), nn.LazyBatchNorm1d(), wide()
+
+    def forward(self, x):
+        return self.lif(self.norm(self.fc(x)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+def test_lazy_modules_get_the_parameters_and_statistics_of_the_run_alone(static, training):
+    ends = []
+    for check in (False, None):
+        torch.manual_seed(0)
+        net = Lazy().train(training)
+        out = unrolled(net, static, check=check)
+        again = snn.unroll(net, data(static), steps=STEPS if static else None, check=False)
+        ends.append([out, again, *net.state_dict().values()])
+    assert all(map(torch.equal, *ends))
+    assert ends[0][2:][1].abs().max() < 1  # the bias was drawn

@@ -104,13 +104,25 @@ def reference_usable(reference: Reference, net: Any, given: Any, line: Where) ->
         raise AssertionError(f"interrupted at {line}") from fault
 
 
-SIGNALLED = ("unroll", "unroll, static", "checkpoint", "checkpoint, backward", "stream", "explain", "steps")
+SIGNALLED = (
+    "unroll",
+    "unroll, random",
+    "unroll, compared before",
+    "unroll, static",
+    "checkpoint",
+    "checkpoint, backward",
+    "stream",
+    "explain",
+    "diagnose",
+    "steps",
+)
 
 
 @pytest.mark.skipif(
     not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread(),
     reason="signals with a timer",
 )
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # within a weakref's callback it is lost
 @pytest.mark.parametrize("name", SIGNALLED)
 def test_a_signal_at_any_moment_leaves_the_process_usable(name: str):
     reference = Reference(ACTIONS[name])

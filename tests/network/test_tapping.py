@@ -227,6 +227,7 @@ def test_refusals_say_what_to_do():
         with pytest.raises(RuntimeError, match="has not run since"):
             _ = record["0"].spk
         net(torch.rand(3, 6))
+        snn.utils.reset(net)
         net(torch.rand(2, 6))
     with pytest.raises(RuntimeError, match=r"call clear\(\) between batches"):
         _ = record["0"].mem
