@@ -123,8 +123,8 @@ class Spike:
         return {n: v for n, v in self.__dict__.items() if n != "_formula"} | {"constants": dict(self.constants)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        formula, constants = fixed(state["derivative"]), MappingProxyType(state["constants"])
-        self.__dict__.update(state, constants=constants, _formula=formula)
+        formula = partial(fixed(state["derivative"]), **state["constants"])
+        self.__dict__.update(state, constants=MappingProxyType(state["constants"]), _formula=formula)
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
         """Spikes of u: 1 where u > 0, else 0."""
@@ -134,7 +134,7 @@ class Spike:
 
     def slope_at(self, u: ops.Value) -> ops.Value:
         """dH/du at u, on tensors and on symbols."""
-        return self._formula(u, **self.constants)
+        return self._formula(u)
 
     def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """The gradient for u, given the gradient for the spikes."""

@@ -306,6 +306,7 @@ def test_refusals_say_what_to_do():
         learner.step()
     learner.reset()
     for rows in (3, 2):
+        neuron.reset_mem()
         neuron(synapse(spikes(rows, 6)))
     with pytest.raises(RuntimeError, match=r"call step\(\) and reset\(\) before the batch changes"):
         learner.step()
