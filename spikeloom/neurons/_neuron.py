@@ -222,6 +222,7 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
             layer=self._label(),
             feedback=self._feedback(),
             mem_feedback=self._mem_feedback(dtype),
+            numbers=self._numbers,
         )
         machine, refusals = choose(call)
         run = machine.run(call)

@@ -1,6 +1,6 @@
 """What is to be run, and which kernel that asks for: who wants gradients, and what has to be kept for them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,7 @@ class Call:
         feedback: what the spikes of the step before, which are then the first state, add to the input.
         mem_feedback: what the membrane of the step before, the last state, adds to the inputs. x then holds the inputs
             one after the other along the axis of its map.
+        numbers: gives the parameters as numbers, or None where one is learned, has dimensions, or is not on the CPU.
     """
 
     program: Program
@@ -42,10 +43,13 @@ class Call:
     layer: str = "the neuron"
     feedback: Feedback | None = None
     mem_feedback: MemFeedback | None = None
+    numbers: Callable[[], tuple[float, ...] | None] = lambda: None
 
     def hoisted(self) -> tuple[Tensor, ...]:
         """What the kernels take as parameters, see `Program.hoist`."""
-        return self.program.hoist(self.params, self.states[0])
+        like = self.states[0]
+        numbers = self.numbers() if like.is_cpu and not torch.compiler.is_compiling() else None
+        return self.program.hoist(self.params, like) if numbers is None else self.program.constants(like.dtype, numbers)
 
 
 def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:

@@ -1,6 +1,7 @@
 """A program: all that the engine derives from a cell and its spike function before any backend is chosen."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -173,8 +174,8 @@ class Program:
     def _made_numbers(self, like: Tensor) -> tuple[Tensor, ...]:
         numbers = [self._numbers[place] for place in self.structure.places]
         # in float64 first: torch.full refuses a number beyond float32, which beside a tensor is infinite
-        exact = [torch.full((), number, dtype=torch.float64, device="cpu") for number in numbers]
-        return tuple([number.to(like.device, like.dtype) for number in exact])
+        made = [torch.full((), rounded(n, like.dtype), dtype=like.dtype, device=like.device) for n in numbers]
+        return tuple(made)
 
     def constants(self, dtype: torch.dtype, numbers: tuple[float, ...]) -> "Constants":
         """The hoisted values on the CPU where the parameters are these numbers, of which none is learned."""
@@ -204,6 +205,15 @@ class Program:
                 return self.cell(x.clone(), *[state.clone() for state in states], **own)
 
         return guarded if self._guarded else step
+
+
+def rounded(number: float, dtype: torch.dtype) -> float:
+    """A number that `torch.full` takes for a dtype: beyond its range infinity, as a conversion from float64 gives."""
+    most = torch.finfo(dtype).max
+    if not math.isfinite(number) or abs(number) <= most:
+        return number
+    beyond = most * (1 + torch.finfo(dtype).eps / 4)  # half a unit in the last place above
+    return math.copysign(math.inf if abs(number) >= beyond else most, number)
 
 
 def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:

@@ -52,7 +52,9 @@ def test_large_sequences_of_a_static_input_are_written_so(steps, static, streams
     """That of 9 steps is as large as the limit."""
     words: list[list[int]] = []
     run_of = threads.Entry.run
-    monkeypatch.setattr(threads.Entry, "run", lambda self, given: words.append(list(given)) or run_of(self, given))
+    monkeypatch.setattr(
+        threads.Entry, "run", lambda self, given, *team: words.append(list(given)) or run_of(self, given, *team)
+    )
     monkeypatch.setattr(kernels, "STREAMED", 9 * 64 * 4)
     snn.unroll(NEURONS["spikes alone"](), torch.rand((64,) if static else (steps, 64)), steps=steps if static else None)
     assert [given[-1] != 0 for given in words] == [streams]
