@@ -51,7 +51,7 @@ def test_each_thread_makes_them_in_a_room_of_its_own(small, monkeypatch):
     """Fresh memory is full of NaN here, and so stays a room in which nobody has been."""
     empty, made = arena.empty, []
     monkeypatch.setattr(arena, "empty", lambda shape, like: made.append(empty(shape, like)) or made[-1])
-    monkeypatch.setattr(threads, "team_size", lambda work: 2)
+    monkeypatch.setattr(threads, "team_size", lambda work, team=None: 2)
     outcome("numba", Job(CELLS["leaky subtract delayed"], 7, (201,), static=True, traced=False, outputs=("spk",)))
     (rooms,) = [memory for memory in made if memory.shape == (2, 7, 64)]
     assert not rooms.isnan().flatten(1).all(1).any()
