@@ -1,11 +1,13 @@
 """Which backend runs, and in which words the others refuse."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import spikeloom as snn
 from spikeloom.scan import select
@@ -66,9 +68,11 @@ def test_numba_that_is_missing_or_broken_is_refused_in_a_sentence(call, monkeypa
     else:
         monkeypatch.delitem(sys.modules, "numba", raising=False)
         monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    machine, reasons = select.choose(call)
+    with pytest.warns(UserWarning, match=words):
+        machine, reasons = select.choose(call)
     assert machine.name == "loop"
     assert words in reasons[0]
+    select.choose(call)  # without a second warning
 
 
 def test_functional_transforms_run_on_the_loop(call):
@@ -127,11 +131,14 @@ def test_torch_jit_trace_records_the_equation_and_no_kernel(name):
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, on the first tangent
 def test_a_tangent_is_never_lost_without_a_word(name):
-    """Spike functions have none; a kernel would give zero for it."""
-    with torch.autograd.forward_ad.dual_level():
-        x = torch.autograd.forward_ad.make_dual(torch.rand(3, 2, 4), torch.ones(3, 2, 4))
-        with pytest.raises(NotImplementedError, match="jvp"):
-            STEPS[name](x)
+    """A kernel would give zero for it: so the equation runs, and the spikes pass it on by their surrogate."""
+    x, tangents = torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0)), []
+    for context in (nullcontext(), snn.backend("loop")):
+        with context, forward_ad.dual_level():
+            out = STEPS[name](forward_ad.make_dual(x, torch.ones(3, 2, 4)))
+            tangents.append(forward_ad.unpack_dual(out).tangent)
+    assert tangents[0].abs().min() > 0
+    assert torch.equal(*tangents)
 
 
 def test_a_kernel_runs_on_the_cpu_whatever_the_default_device_is():
