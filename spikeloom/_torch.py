@@ -6,8 +6,8 @@ tests/test_house.py lists those names.
 """
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -142,6 +142,17 @@ pop_function_mode: Callable[[], Any] = torch._C._pop_torch_function_stack
 
 is_traced: Callable[[], bool] = torch._C._is_tracing
 """Whether torch.jit.trace records now."""
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Within this context torch.jit.trace does not record."""
+    recording = _c._get_tracing_state()
+    _c._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        _c._set_tracing_state(recording)
 
 
 class DispatchMode(TorchDispatchMode):

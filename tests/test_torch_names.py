@@ -214,6 +214,19 @@ def test_is_traced():
     assert not _torch.is_traced()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_untraced():
+    def function(x):
+        with _torch.untraced():
+            assert not _torch.is_traced()
+            torch.ones(3) * 2
+        assert _torch.is_traced()
+        return x + 1
+
+    traced = torch.jit.trace(function, torch.ones(1), check_trace=False)
+    assert "mul" not in str(traced.graph)
+
+
 def test_dispatch_modes():
     seen = []
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .. import ops
+from .._torch import untraced
 from ..cells.cell import Cell
 from .trace import Symbol, Trace, line_of, needed
 
@@ -41,7 +42,7 @@ def difference(cell: Cell, step: Trace) -> str:
     """How a cell on tensors differs from its graph, in a sentence; nothing if they agree."""
     draw, leaves = Random(0), (*step.inputs, *step.states)  # torch refuses to draw within vmap
     made: Mapping[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-    with torch.inference_mode(False), torch.no_grad(), ops.spiking_with(ops.heaviside):
+    with untraced(), torch.inference_mode(False), torch.no_grad(), ops.spiking_with(ops.heaviside):
         known: dict[Symbol, Any] = {
             leaf: torch.tensor([draw.gauss(0, 2) for _ in range(VALUES)], **made) for leaf in leaves
         }
