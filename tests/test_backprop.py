@@ -142,7 +142,7 @@ STEPPED = {
     "batch norm without statistics": (lambda: with_layer(nn.BatchNorm1d(8, track_running_stats=False)), "mix the rows"),
     "dropout": (lambda: with_layer(nn.Dropout(0.3)), "random numbers"),
     "feedback": (Feedback, "keeps between steps"),
-    "states by hand": (ByHand, "given its states by hand"),
+    "states by hand": (ByHand, "its mem is read while the network is unrolled"),
 }
 
 
@@ -170,7 +170,7 @@ def test_a_network_that_unrolls_to_something_else_goes_step_by_step(name, time_v
 def test_a_plain_network_is_unrolled_once_per_chunk(time_var, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        backprop, "unroll", lambda net, x, steps: asked.append(steps) or snn.unroll(net, x, steps=steps)
+        backprop, "unroll", lambda net, x, steps, check: asked.append(steps) or snn.unroll(net, x, steps=steps)
     )
     options = {} if time_var else {"num_steps": T, "time_var": False}
     net = network()

@@ -118,5 +118,5 @@ def test_what_cannot_be_unrolled_is_refused_in_its_sentence():
         def forward(self, x):
             return self.lif(x, self.lif.mem)
 
-    with pytest.raises(TypeError, match="'lif' \\(Leaky\\) is given its states by hand"):
+    with pytest.raises(RuntimeError, match="'lif' \\(Leaky\\): its mem is read while the network is unrolled"):
         utils.summary(ByHand(), torch.rand(5, 2, 4))

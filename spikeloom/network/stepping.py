@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..neurons._state import on_trial
 from .checking import run_checked
 from .containing import undone
+from .differences import differs_by_design
 from .request import read
 from .running import unharmed
 from .snapshot import RandomState, Snapshot
@@ -32,6 +33,8 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
             unharmed(request, partial(run_checked, request, True))
         if before.written():
             return "a layer writes to a buffer in its forward"
+        if any(map(differs_by_design, request.layers())):
+            return "a BatchNorm over the statistics of a batch would mix the rows of all steps"
         return "" if drawn.same() else "a layer draws random numbers"
 
     try:

@@ -155,7 +155,10 @@ class SConv2dLSTM(Gated):
         """Spikes of the pooled membrane, [B, out_channels, H, W]."""
         pooling = max_pool2d if self.max_pool else avg_pool2d
         size = self.max_pool or self.avg_pool
-        return self.fire(pooling(mem, size) if size else mem)
+        if not size:
+            return self.fire(mem)
+        # a copy: pooling saves its input, and whoever gets the membrane may write into it before the backward
+        return self.fire(pooling(mem.clone() if mem.requires_grad and torch.is_grad_enabled() else mem, size))
 
     # no reset depends on pooled spikes, so that they wait for all membranes
 

@@ -115,6 +115,7 @@ def utils(snn: ModuleType) -> Any:
 
 
 def kept_alive(snn: ModuleType) -> int:
+    gc.collect()
     before = len(snn.SpikingNeuron.instances)
     for _ in range(3):
         snn.Leaky(0.5)
