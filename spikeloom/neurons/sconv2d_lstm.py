@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d
 
+from .._torch import is_traced
 from ..cells.lstm import CONV_LSTM
 from ..scan.linear_maps import ConvMap
 from ..scan.loop import Trajectory
@@ -158,7 +159,8 @@ class SConv2dLSTM(Gated):
         if not size:
             return self.fire(mem)
         # a copy: pooling saves its input, and whoever gets the membrane may write into it before the backward
-        return self.fire(pooling(mem.clone() if mem.requires_grad and torch.is_grad_enabled() else mem, size))
+        saved = mem.requires_grad and torch.is_grad_enabled() and not is_traced()
+        return self.fire(pooling(mem.clone() if saved else mem, size))
 
     # no reset depends on pooled spikes, so that they wait for all membranes
 
