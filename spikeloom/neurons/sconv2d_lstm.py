@@ -156,17 +156,17 @@ class SConv2dLSTM(Gated):
         """Spikes of the pooled membrane, [B, out_channels, H, W]."""
         pooling = max_pool2d if self.max_pool else avg_pool2d
         size = self.max_pool or self.avg_pool
-        if not size:
-            return self.fire(mem)
-        # a copy: pooling saves its input, and whoever gets the membrane may write into it before the backward
-        saved = mem.requires_grad and torch.is_grad_enabled() and not is_traced()
-        return self.fire(pooling(mem.clone() if saved else mem, size))
+        return self.fire(pooling(mem, size) if size else mem)
 
     # no reset depends on pooled spikes, so that they wait for all membranes
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         spk, syn, mem = super()._step(input_, given)
-        return (self._pooled(mem).to(spk.dtype) if self._reads_mems else spk, syn, mem)
+        if not self._reads_mems:
+            return spk, syn, mem
+        # a copy: pooling saves its input, and whoever gets the membrane may write into it before the backward
+        saved = mem.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
+        return self._pooled(mem.clone() if saved else mem).to(spk.dtype), syn, mem
 
     def _scan(
         self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]

@@ -72,10 +72,8 @@ def _refusals(call: MatrixCall) -> list[str]:
 
 def _numbers(call: MatrixCall) -> list[Tensor]:
     """The values beside the gate, in the order of the kernel."""
-    derivation = call.program.derivation
-    assert derivation is not None
     values = call.program.hoist({**call.params, "gate": call.gate}, call.v)
-    return [value for value, node in zip(values, derivation.hoisted, strict=True) if node.value != "gate"]
+    return [value for value, name in zip(values, call.program.structure.as_given, strict=True) if name != "gate"]
 
 
 def _run_numba(call: MatrixCall) -> Tensor:
