@@ -32,7 +32,7 @@ fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz
 
 bench: $(VENV)/.demo
-	$(BIN)/python -m spikeloom bench
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

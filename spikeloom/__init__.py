@@ -6,6 +6,7 @@ from typing import Any
 from . import layers as layers
 from . import surrogate as surrogate
 from .alias import as_snntorch as as_snntorch
+from .engine.run.backends import backend as backend
 from .layers import BatchNormTT1d as BatchNormTT1d
 from .layers import BatchNormTT2d as BatchNormTT2d
 from .layers import DelayedLinear as DelayedLinear
@@ -48,7 +49,6 @@ from .neurons import StateLeaky as StateLeaky
 from .neurons import Synaptic as Synaptic
 from .neurons import cell as cell
 from .neurons import charge as charge
-from .scan.select import backend as backend
 
 __version__ = "0.1.0"
 

@@ -1,13 +1,11 @@
-"""`python -m spikeloom demo | bench | doctor`."""
+"""`python -m spikeloom demo | doctor`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .bench import command
-from .bench.result import CannotRun
-from .demo import demo
+from .demo import CannotRun, demo
 from .doctor import doctor
 
 
@@ -24,11 +22,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the digits (default: 0)")
     sub.add_argument("--epochs", type=int, default=15, help=argparse.SUPPRESS)
     sub.set_defaults(run=lambda arguments: demo(arguments.out, arguments.epochs, arguments.seed))
-
-    text = "measure speed on this machine; what disagrees with its reference is not timed"
-    sub = commands.add_parser("bench", help=text, description=text)
-    command.add_arguments(sub)
-    sub.set_defaults(run=command.bench)
 
     text = "show versions, devices, backends and the kernel cache, and try each backend"
     sub = commands.add_parser("doctor", help=text, description=text)

@@ -14,10 +14,6 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 
-from .bench.report import duration
-from .bench.result import CannotRun
-from .bench.runner import Outcome, in_turn
-
 STEPS = 25
 BATCH = 64
 HIDDEN = 256
@@ -28,6 +24,11 @@ COMPARED = 15
 """Batches that are timed each way."""
 PICTURED = 20
 """The test digit in the picture: one that people can read too."""
+
+
+class CannotRun(Exception):
+    """The demo was asked for what it cannot do here; the message says what is wrong and what to do."""
+
 
 NEEDED: Mapping[str, str] = {"sklearn": "scikit-learn", "matplotlib": "Matplotlib", "tqdm": "tqdm"}
 
@@ -168,23 +169,27 @@ def speed(net: nn.Module, digits: Digits) -> str:
     """The same training batch by `unroll` and by the loop over steps, in turn, on copies of the network."""
     x, labels = digits.train[:BATCH], digits.train_labels[:BATCH]
 
-    def batch(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[], Outcome]:
+    def batch(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[], None]:
         copied = copy.deepcopy(net)
         optimizer = torch.optim.Adam(copied.parameters(), lr=RATE)
 
-        def run() -> Outcome:
+        def run() -> None:
             update(optimizer, loss_of(forward(copied, x), labels))
-            return {}
 
         return run
 
     runs = {"unroll": batch(unrolled), "loop": batch(stepped)}
-    in_turn(runs, range(2))  # warm-up
-    took = {name: statistics.median(samples) for name, samples in in_turn(runs, range(COMPARED)).items()}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(2 + COMPARED):  # in turn; the first two warm up
+        for name, run in runs.items():
+            begun = time.perf_counter()
+            run()
+            samples[name].append(time.perf_counter() - begun)
+    took = {name: 1e3 * statistics.median(seconds[2:]) for name, seconds in samples.items()}
     return (
         f"one training batch of {BATCH} digits, the same both ways (medians of {COMPARED}, timed in turn):\n"
-        f"  snn.unroll       {duration(took['unroll']):>8}   {took['loop'] / took['unroll']:.1f}x as fast\n"
-        f"  loop over steps  {duration(took['loop']):>8}"
+        f"  snn.unroll       {took['unroll']:>6.1f} ms   {took['loop'] / took['unroll']:.1f}x as fast\n"
+        f"  loop over steps  {took['loop']:>6.1f} ms"
     )
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .bench.machine import machine, version_of, versions
-from .bench.report import duration
-from .scan.cache import ENVIRONMENT, LIMIT, Untrusted, cache_dir, cache_limit, cache_size, usable
-from .scan.select import families
+from .engine.jit.kernel_cache import ENVIRONMENT, LIMIT, Untrusted, cache_dir, cache_limit, cache_size, usable
+from .engine.run.backends import families
+from .machine import machine, version_of, versions
 
 REQUIRED = ("numpy", "numba")
 OPTIONAL = {
@@ -24,7 +23,7 @@ OPTIONAL = {
     "matplotlib": "pictures; pip install 'spikeloom[plot]'",
     "triton": "kernels for GPUs; comes with torch for CUDA and ROCm on Linux",
     "tqdm": "progress bars; pip install 'spikeloom[demo]'",
-    "snntorch": "beside which the bench measures; pip install snntorch==1.0.0",
+    "snntorch": "beside which the benchmarks measure; pip install snntorch==1.0.0",
 }
 SHAPE = (12, 3, 40)
 """[T, B, N] of the call that tries a backend."""
@@ -101,7 +100,7 @@ def tell(name: str, device: str) -> str:
         reason, refused = str(error), "was asked for and cannot run" in str(error)
         return f"not here: {reason.partition(': ')[2]}" if refused else f"FAILS: {type(error).__name__}: {reason}"
     agrees = "" if name == "loop" else ", agrees with the loop"
-    return f"works: Leaky over {list(SHAPE)}, forward and backward{agrees}; first call {duration(seconds)}"
+    return f"works: Leaky over {list(SHAPE)}, forward and backward{agrees}; first call {seconds:.2f} s"
 
 
 def compare_with_loop(name: str, device: str) -> float:

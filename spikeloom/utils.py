@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from .engine.gpu import cuda_graphs
+from .engine.jit import buffer_pool, heap
 from .layers import SEES_TIME
 from .network import Summary as Summary
 from .network import recomputing as recomputing
 from .network import summary as summary
-from .scan import arena, graphed, heap
 from .spikegen._inputs import whole
 
 
@@ -78,8 +79,8 @@ def free_memory() -> None:
         >>> import spikeloom as snn
         >>> snn.utils.free_memory()
     """
-    arena.release()
-    graphed.release()
+    buffer_pool.release()
+    cuda_graphs.release()
     heap.trim()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from spikeloom import doctor
 from spikeloom.__main__ import main
-from spikeloom.scan import select
+from spikeloom.engine.run import backends
 
 SECTIONS = ["Versions", "Machine", "Backends, fastest first", "Kernel cache"]
 
@@ -61,7 +61,7 @@ def test_a_sound_installation(report):
 def test_numba_is_missing(report, monkeypatch):
     versions = {name: v for name, v in doctor.versions().items() if name != "numba"}
     monkeypatch.setattr(doctor, "versions", lambda: versions)
-    monkeypatch.setattr(select, "numba_missing", lambda: "numba is not installed (pip install numba)")
+    monkeypatch.setattr(backends, "numba_missing", lambda: "numba is not installed (pip install numba)")
     sections = report()
     assert "not installed, but required: pip install numba" in line(sections["Versions"], "numba")
     trial = line(sections["Backends, fastest first"], "numba on cpu")

@@ -15,7 +15,9 @@ import torch
 
 import spikeloom as snn
 from spikeloom import forks, scoped
-from spikeloom.scan import cache, graphed, kernels, replay
+from spikeloom.engine.cpu import launch
+from spikeloom.engine.gpu import cuda_graphs, replay
+from spikeloom.engine.jit import kernel_cache
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
@@ -74,7 +76,7 @@ def locks() -> dict[str, Any]:
     from numba.core.compiler_lock import global_compiler_lock
 
     return {
-        "the cache": cache._lock,
+        "the cache": kernel_cache._lock,
         "numba's compiler": global_compiler_lock,
         "numba's types": registry.cpu_target.typing_context.callstack._lock,
         "llvm": llvmlite.binding.ffi.lib._lock,
@@ -88,16 +90,16 @@ NAMES = ("the cache", "numba's compiler", "numba's types", "llvm", "the recorder
 @pytest.mark.parametrize("name", NAMES)
 def test_a_child_compiles_while_a_thread_of_its_parent_holds(name, monkeypatch, tmp_path):
     train()  # numba is loaded
-    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(kernel_cache.ENVIRONMENT, str(tmp_path))
 
     def work() -> None:
-        kernels._kernels.clear()
+        launch._kernels.clear()
         train()
-        assert cache.cache_size()[0] == 2
+        assert kernel_cache.cache_size()[0] == 2
 
     with held(locks()[name]):
         assert status_of_child(work) == 0
-    kernels._kernels.clear()
+    launch._kernels.clear()
     train()  # and so does the parent, which has its own lock still
 
 
@@ -109,9 +111,9 @@ def test_each_lock_is_free_in_the_child(name):
 
 
 def test_a_lock_of_a_recording_is_free_in_the_child():
-    recording = graphed._Recording.__new__(graphed._Recording)
+    recording = cuda_graphs._Recording.__new__(cuda_graphs._Recording)
     recording.lock = threading.Lock()
-    graphed._alive.add(recording)
+    cuda_graphs._alive.add(recording)
     with held(recording.lock):
         assert status_of_child(lambda: recording.lock.__enter__(), 10) == 0
 
@@ -121,7 +123,12 @@ def test_every_lock_of_the_package_is_in_one_of_these_tests():
     makers = ("Lock()", "RLock()", "Condition(", "Semaphore(", "from functools import cached_property", "Queue(")
     texts = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
     found = {name for name, text in texts.items() if any(maker in text for maker in makers)}
-    assert found == {"scan/cache.py", "scan/numba_module.py", "scan/replay.py", "scan/graphed.py"}
+    assert found == {
+        "engine/jit/kernel_cache.py",
+        "engine/jit/numba_jit.py",
+        "engine/gpu/replay.py",
+        "engine/gpu/cuda_graphs.py",
+    }
 
 
 def test_who_forks_within_a_lock_leaves_it():
@@ -132,24 +139,24 @@ def test_who_forks_within_a_lock_leaves_it():
         with context.set(2):
             assert context.get() == 2
 
-    with cache._lock, replay._recorder, context.set(1):
+    with kernel_cache._lock, replay._recorder, context.set(1):
         child = os.fork()
         if not child:
             signal.alarm(30)
     if not child:
         work()
-        with cache._lock, replay._recorder:
+        with kernel_cache._lock, replay._recorder:
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 
 
 def test_children_forked_while_threads_compile(monkeypatch, tmp_path):
     """At moments that nobody chooses. LLVM's own state is then what it is: the child loads what is on disk."""
-    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(kernel_cache.ENVIRONMENT, str(tmp_path))
     train()
 
     def work() -> None:
-        kernels._kernels.clear()
+        launch._kernels.clear()
         train()
 
     stop = threading.Event()
@@ -158,7 +165,7 @@ def test_children_forked_while_threads_compile(monkeypatch, tmp_path):
         numbers = itertools.count()
         while not stop.is_set():
             source = f"VALUE = {next(numbers)}\n"
-            cache.load(lambda cached, source=source: source)
+            kernel_cache.load(lambda cached, source=source: source)
 
     thread = threading.Thread(target=compile_again)
     thread.start()

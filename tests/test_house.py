@@ -29,7 +29,7 @@ ORDER = (
     "ops.py",
     "surrogate.py",
     "cells/",
-    "scan/",
+    "engine/",
     "neurons/",
     "linear/",
     "layers/",
@@ -46,12 +46,12 @@ ORDER = (
     "export_nir.py",
     "import_nir.py",
     "__init__.py",
-    "bench/",
+    "machine.py",
     "demo.py",
     "doctor.py",
     "__main__.py",
 )
-COMMAND_LINE = ("bench/", "demo.py", "doctor.py", "__main__.py")
+COMMAND_LINE = ("demo.py", "doctor.py", "__main__.py")
 OPTIONAL = (
     *("numba", "llvmlite", "triton", "matplotlib", "pandas", "nir", "nirtorch", "sklearn", "scipy", "tqdm", "snntorch"),
     "torch._dynamo",  # optional for us, and takes longer to load than all of the package
@@ -59,7 +59,7 @@ OPTIONAL = (
 LONGEST = 400
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py"))
+WRITTEN = [*SOURCES, *sorted(path for folder in ("benchmarks", "tests") for path in (ROOT / folder).rglob("*.py"))]
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 
 
@@ -106,15 +106,16 @@ def imports_of(path: Path) -> set[Path]:
 IMPORTS = {path: imports_of(path) for path in SOURCES}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=named)
-def test_file_imports_only_what_stands_above_it(path: Path):
-    assert place(path) in ORDER, f"{named(path)} has no place in the architecture; give {place(path)!r} one in ORDER"
+def test_files_import_only_what_stands_above_them():
+    homeless = [named(path) for path in SOURCES if place(path) not in ORDER]
+    assert not homeless, "give these a place in ORDER"
     upward = [
-        named(other)
-        for other in IMPORTS[path]
-        if place(other) != place(path) and ORDER.index(place(other)) > ORDER.index(place(path))
+        f"{named(path)} imports {named(other)}"
+        for path in SOURCES
+        for other in sorted(IMPORTS[path])
+        if ORDER.index(place(other)) > ORDER.index(place(path))
     ]
-    assert not upward, f"{named(path)} imports {upward}, which stand below it"
+    assert not upward
 
 
 def test_no_import_cycle():
@@ -131,18 +132,18 @@ def test_the_import_reader_sees_what_python_sees():
     assert PACKAGE / "neurons" / "__init__.py" in IMPORTS[PACKAGE / "__init__.py"]
 
 
-@pytest.mark.parametrize("path", SOURCES + TESTS, ids=named)
-def test_file_is_short(path: Path):
-    lines = len(path.read_text().splitlines())
-    assert lines <= LONGEST, f"{named(path)} has {lines} lines; split it"
+def test_files_are_short():
+    lengths = {named(path): len(path.read_text().splitlines()) for path in WRITTEN}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}, "split these"
 
 
-@pytest.mark.parametrize("path", SOURCES + TESTS, ids=named)
-def test_file_says_what_it_is_and_leaves_nothing_to_do(path: Path):
-    text = path.read_text()
-    assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{named(path)} has no docstring"
-    left = re.findall(r"\bT[O]DO\b|\bFIX[M]E\b", text)
-    assert not left, f"{named(path)} holds {left}"
+def test_files_say_what_they_are():
+    texts = {named(path): path.read_text() for path in WRITTEN}
+    assert [name for name, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
+
+
+def test_files_leave_nothing_to_do():
+    assert [named(path) for path in WRITTEN if re.search(r"\bT[O]DO\b|\bFIX[M]E\b", path.read_text())] == []
 
 
 OFFERED_TO_SUBCLASSES = {
@@ -184,27 +185,39 @@ def defined_names(tree: ast.AST) -> Iterator[str]:
 OWN = {name for path in SOURCES for name in defined_names(ast.parse(path.read_text()))}
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if named(p) != "_torch.py"], ids=named)
-def test_private_names_of_torch_stand_in_one_file(path: Path):
-    found = {name for node in ast.walk(ast.parse(path.read_text())) for name in private_names(node)}
-    foreign = sorted(found - OWN - OFFERED_TO_SUBCLASSES)
-    assert not foreign, f"{named(path)} uses {foreign}: give them a public name in spikeloom/_torch.py"
+def test_private_names_of_torch_stand_in_one_file():
+    """Each has a public name in spikeloom/_torch.py."""
+    found = {}
+    for path in SOURCES:
+        names = {name for node in ast.walk(ast.parse(path.read_text())) for name in private_names(node)}
+        foreign = sorted(names - OWN - OFFERED_TO_SUBCLASSES)
+        if foreign and named(path) != "_torch.py":
+            found[named(path)] = foreign
+    assert found == {}
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if place(p) not in COMMAND_LINE], ids=named)
-def test_library_does_not_print(path: Path):
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
-    assert not lines, f"{named(path)} prints in lines {lines}"
+def test_the_library_does_not_print():
+    printing = [
+        f"{named(path)}:{node.lineno}"
+        for path in SOURCES
+        if place(path) not in COMMAND_LINE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printing == []
 
 
-@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
-def test_no_submodule_bears_the_name_of_something_public(folder: Path):
+def test_no_submodule_bears_the_name_of_something_public():
     """Loading a submodule binds its name in the package, and would replace a function of that name."""
-    package = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
-    children = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
-    for name in children - {"__init__", "__main__"}:
-        assert isinstance(getattr(package, name, package), ModuleType), f"{package.__name__}.{name} is two things"
+    twice = []
+    for folder in PACKAGES:
+        package = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
+        children = {path.stem for path in folder.glob("*.py")}
+        children |= {path.parent.name for path in folder.glob("*/__init__.py")}
+        for name in children - {"__init__", "__main__"}:
+            if not isinstance(getattr(package, name, package), ModuleType):
+                twice.append(f"{package.__name__}.{name}")
+    assert twice == []
 
 
 def test_import_loads_nothing_optional():
@@ -240,10 +253,8 @@ PUBLIC = (
 )
 
 
-@pytest.mark.parametrize("module", PUBLIC, ids=str)
-def test_public_names_are_documented(module: ModuleType):
-    bare = [name for name, thing in public_names(module) if not inspect.getdoc(thing)]
-    assert not bare, f"no docstring: {bare}"
+def test_public_names_are_documented():
+    assert [name for module in PUBLIC for name, thing in public_names(module) if not inspect.getdoc(thing)] == []
 
 
 def test_no_public_name_is_missed_by_static_tools():

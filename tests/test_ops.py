@@ -7,7 +7,7 @@ import torch
 
 from spikeloom import ops, surrogate
 from spikeloom.cells.cell import cell_from
-from spikeloom.scan.trace import Graph, trace
+from spikeloom.engine.graph.trace import Graph, trace
 
 U = torch.tensor([-torch.inf, -2.5, -1.0, -0.0, 0.0, 0.3, 1.0, 7.0, torch.inf, torch.nan], dtype=torch.float64)
 V = U.flip(0)

@@ -10,8 +10,8 @@ from torch import nn
 
 import spikeloom as snn
 import spikeloom.linear
+from spikeloom.engine.jit import buffer_pool
 from spikeloom.linear import spike_linear
-from spikeloom.scan import arena
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -83,8 +83,8 @@ def test_other_names_of_the_package_are_set_as_ever(monkeypatch):
 
 
 def test_unused_blocks_are_kept_up_to_what_is_set(monkeypatch):
-    arena.release()
-    monkeypatch.setattr("spikeloom.scan.arena.KEPT", 0)
-    del_me = arena.empty((1 << 19,), torch.zeros(1))
+    buffer_pool.release()
+    monkeypatch.setattr("spikeloom.engine.jit.buffer_pool.KEPT", 0)
+    del_me = buffer_pool.empty((1 << 19,), torch.zeros(1))
     del del_me
-    assert not arena._unused
+    assert not buffer_pool._unused

@@ -12,7 +12,7 @@ import torch
 from spikeloom import ops, surrogate
 from spikeloom.cells.firing import Frame
 from spikeloom.cells.leaky import LEAKY
-from spikeloom.scan.program import Program
+from spikeloom.engine.graph.program import Program
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FORMULAS = {

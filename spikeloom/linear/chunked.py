@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..scan import arena
-from ..scan.convolution import Patch, lies_channels_last
-from ..scan.emit_pooling import Windows
-from ..scan.pooling import pool, pooled_gradient, room_for
-from ..scan.saved import saved_by
+from ..engine.jit import buffer_pool
+from ..engine.saved_tensors import saved_by
+from ..engine.sparse.conv import Patch, lies_channels_last
+from ..engine.sparse.pooling import pool, pooled_gradient, room_for
+from ..engine.sparse.pooling_source import Windows
 from .skipping import of_plain
 
 LARGE = 32 << 20
@@ -60,7 +60,7 @@ class _Chunked(torch.autograd.Function):
             return torch.conv2d(part, weight, bias, *how, groups)
 
         if windows is None:
-            out = arena.images(shape, x, last)
+            out = buffer_pool.images(shape, x, last)
             for part, to in zip(x.split(images), out.split(images), strict=True):
                 to.copy_(convolve(part))
             ctx.save_for_backward(x, weight)
@@ -86,7 +86,7 @@ class _Chunked(torch.autograd.Function):
 
         if ctx.images == len(x):
             return *gradients(slice(None)), None, None, None
-        dx = arena.images(x.shape, x, channels_last=False) if wanted[0] else None
+        dx = buffer_pool.images(x.shape, x, channels_last=False) if wanted[0] else None
         sums: list[Any] = [0 if asked else None for asked in wanted[1:]]
         for first in range(0, len(x), ctx.images):
             rows = slice(first, first + ctx.images)

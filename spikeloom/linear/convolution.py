@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import padding_of
-from ..scan import convolution as kernels
-from ..scan import sparse
-from ..scan.emit_pooling import Windows
-from ..scan.pooling import pooled_gradient
-from ..scan.saved import saved_by
+from ..engine.saved_tensors import saved_by
+from ..engine.sparse import conv as kernels
+from ..engine.sparse import csr
+from ..engine.sparse.pooling import pooled_gradient
+from ..engine.sparse.pooling_source import Windows
 from . import chunked
 from .pooling import WITH_CONVOLUTION, Pool
 from .skipping import SkipsZeros, kernels_can, of_plain
@@ -57,7 +57,7 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         if self.groups != 1 or not large or not self._readable(x, weight):
             return False
         _, _, rows, columns = _patch(self).result(x, weight)
-        return len(x) * rows * columns * weight.numel() >= LEAST_WORK and sparse.finite(weight)
+        return len(x) * rows * columns * weight.numel() >= LEAST_WORK and csr.finite(weight)
 
     def _frame(self) -> tuple[int, ...]:
         """How many rows of padding are on the left, the right, above and below."""
@@ -148,7 +148,7 @@ class _SpikeConvolution(torch.autograd.Function):
         total = kernels.over_pixels(grad)  # pooling spreads each gradient over a window: the sum is the same
         if places:
             grad = pooled_gradient(grad, places[0], ctx.patch.result(x, weight), ctx.windows, channels_last=True)
-        finite = sparse.finite(total)
+        finite = csr.finite(total)
         sparse_x = wants_x and finite and density(grad) < DENSE_INPUT_ABOVE
         sparse_weight = wants_weight and finite and density(x) < DENSE_WEIGHT_ABOVE
         dx, dweight = _dense(ctx.patch, grad, x, weight, wants_x and not sparse_x, wants_weight and not sparse_weight)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from ..scan.emit_numba import FLOATS
-from ..scan.kernels import plain
-from ..scan.select import forced, numba_missing, seen_through
+from ..engine.cpu.launch import plain
+from ..engine.cpu.source import FLOATS
+from ..engine.run.backends import forced, numba_missing, seen_through
 
 Result = TypeVar("Result")
 Backward = Callable[[Any, Tensor], tuple[Tensor | None, ...]]

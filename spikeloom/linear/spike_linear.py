@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..scan import narrow, sparse
-from ..scan.kernels import sum_to
-from ..scan.saved import saved_by
-from ..scan.tiling import LINE
+from ..engine.cpu.launch import sum_to
+from ..engine.jit.tiling import LINE
+from ..engine.saved_tensors import saved_by
+from ..engine.sparse import csr, narrow
 from .skipping import SkipsZeros, kernels_can, of_plain
 
 DENSE_ABOVE = 0.27
@@ -63,7 +63,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         lists = _lists(x, self.out_features)
         if lists is None:
             return None
-        matrix = sparse.packed(weight.detach().t())
+        matrix = csr.packed(weight.detach().t())
         return _SpikeProduct.apply(x, weight, bias, lists, matrix) if matrix.finite else None
 
     def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -74,14 +74,14 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         return nn.functional.linear(x, weight, bias)
 
 
-def _lists(x: Tensor, outputs: int) -> sparse.Lists | None:
+def _lists(x: Tensor, outputs: int) -> csr.Lists | None:
     """What is not zero in x, if that is little enough for a product with that many outputs."""
     rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
     limit = DENSE_ABOVE - LISTING / outputs
     if limit <= 0:
         return None
-    marks = sparse.marked(rows)
-    return sparse.listed(marks) if int(marks.counts.sum()) < limit * rows.numel() else None
+    marks = csr.marked(rows)
+    return csr.listed(marks) if int(marks.counts.sum()) < limit * rows.numel() else None
 
 
 class _SpikeProduct(torch.autograd.Function):
@@ -89,12 +89,12 @@ class _SpikeProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: sparse.Lists, matrix: sparse.Packed
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.Lists, matrix: csr.Packed
     ) -> Tensor:
         ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
         kept = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
         ctx.save_for_backward(weight if x.requires_grad else None, *kept)
-        return sparse.product(lists, matrix, bias).view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
+        return csr.product(lists, matrix, bias).view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
 
     @staticmethod
     @of_plain
@@ -105,7 +105,7 @@ class _SpikeProduct(torch.autograd.Function):
         dx = _input_gradient(grad, rows, weight) if wants_x else None
         if not wants_weight:
             return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
-        dweight, total = _weight_gradient(sparse.Lists(ctx.shape, *kept), rows)
+        dweight, total = _weight_gradient(csr.Lists(ctx.shape, *kept), rows)
         return dx, dweight, total if wants_bias else None, None, None
 
 
@@ -135,13 +135,13 @@ class _NarrowProduct(torch.autograd.Function):
 def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight. The gradient too may be mostly zero, as behind a surrogate that ends near the threshold."""
     lists = _lists(rows, weight.shape[1])
-    matrix = None if lists is None else sparse.packed(weight)
+    matrix = None if lists is None else csr.packed(weight)
     if lists is None or matrix is None or not matrix.finite:
         return grad @ weight
-    return sparse.product(lists, matrix, None).view(*grad.shape[:-1], -1)
+    return csr.product(lists, matrix, None).view(*grad.shape[:-1], -1)
 
 
-def _weight_gradient(lists: sparse.Lists, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _weight_gradient(lists: csr.Lists, grad: Tensor) -> tuple[Tensor, Tensor]:
     """grad.T @ x, and the sum of the rows of grad; a zero of x times what is not finite is NaN."""
-    product, total = sparse.outer((lists, grad))
-    return product if sparse.finite(total) else grad.t() @ lists.dense(), total
+    product, total = csr.outer((lists, grad))
+    return product if csr.finite(total) else grad.t() @ lists.dense(), total

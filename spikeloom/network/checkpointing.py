@@ -16,9 +16,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.checkpoint import checkpoint
 
 from .._torch import tree_flatten, tree_map_only, tree_unflatten
+from ..engine.jit import heap
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
-from ..scan import heap
 from .containing import undone
 from .joining import Joined
 from .request import Request, runs_straight

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from .._torch import saved_hooks, saved_hooks_allowed, transformed
+from ..engine.jit import buffer_pool
+from ..engine.run.backends import numba_missing
+from ..engine.saved_tensors import Quiet
+from ..engine.sparse import bitpack
 from ..neurons._time import Time
-from ..scan import arena, bits
-from ..scan.saved import Quiet
-from ..scan.select import numba_missing
 from .request import Request
 
 PLAIN = 32 << 20
@@ -80,18 +81,18 @@ class _Keep(Quiet):
 
     def __call__(self, x: Tensor) -> Any:
         time = self.time()
-        large = x.nbytes >= arena.SMALLEST and time is not None and not time.at_work
+        large = x.nbytes >= buffer_pool.SMALLEST and time is not None and not time.at_work
         if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in self.held:
             if x.nbytes <= self.plain:
                 self.plain -= x.nbytes
-            elif (packed := bits.packed(x)) is not None:
+            elif (packed := bitpack.packed(x)) is not None:
                 return packed
         return x.detach(), x._version  # with its graph it would hold itself
 
 
 def _recalled(kept: Any) -> Tensor:
-    if isinstance(kept, bits.Bits):
-        return bits.unpacked(kept)
+    if isinstance(kept, bitpack.Bits):
+        return bitpack.unpacked(kept)
     x: Tensor
     x, version = kept
     if x._version != version:  # which torch does not compare where it hands over what it saves

@@ -9,8 +9,8 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.cell import signature_of
 from ..cells.firing import AnyModel, Frame, Model, Whole
+from ..engine.graph.program import program_for
 from ..fixed import fixed
-from ..scan.program import program_for
 from ._methods import HOOKS
 from ._neuron import DEFAULTS, SpikingNeuron
 from ._registry import Registered

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..cells.firing import Model
-from ..scan.linear_maps import Map, MemFeedback
-from ..scan.loop import Trajectory
+from ..engine.feedback import Map, MemFeedback
+from ..engine.run.reference import Trajectory
 from ._dynamics import ClearedByEquation
 from ._neuron import SpikingNeuron
 from ._state import compute_dtype

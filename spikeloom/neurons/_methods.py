@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .._torch import tree_map
 from ..cells.firing import IMMEDIATE, Model
-from ..scan.call import Call
-from ..scan.select import choose, forced
+from ..engine.run.backends import choose, forced
+from ..engine.run.call import Call
 from ._dynamics import Dynamics, as_tuple
 from ._graph import Passage
 from ._listening import wants_states

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from .._torch import is_traced, is_wrapped
-from ..scan.emit_numba import HALVES
-from ..scan.select import seen_through
+from ..engine.cpu.source import HALVES
+from ..engine.run.backends import seen_through
 from ..scoped import Scoped
 
 Layer = Any

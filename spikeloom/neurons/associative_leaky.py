@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from ..cells.associative import ASSOCIATIVE
 from ..cells.firing import FRAME_PARAMS
-from ..scan.matrix import MATRICES, MatrixCall, by_steps
-from ..scan.select import choose
+from ..engine.run.backends import choose
+from ..engine.run.matrix import MATRICES, MatrixCall, by_steps
 from ._methods import no_kernel
 from ._sequence import Ran, WholeSequence
 from ._state import compute_dtype

@@ -9,8 +9,8 @@ from torch.nn.functional import linear
 
 from ..cells.firing import FRAME_PARAMS, Whole
 from ..cells.leaky_parallel import JOINT_PARALLEL, LEAKY_PARALLEL
-from ..scan.linear_maps import LinearMap, MemFeedback
-from ..scan.select import choose
+from ..engine.feedback import LinearMap, MemFeedback
+from ..engine.run.backends import choose
 from ._neuron import SpikeGrad
 from ._sequence import Ran, WholeSequence
 from ._state import checked_value, taken

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ..cells.lstm import LSTM
-from ..scan.linear_maps import LinearMap
-from ..scan.loop import Trajectory
+from ..engine.feedback import LinearMap
+from ..engine.run.reference import Trajectory
 from ._gated import Gated
 from ._keeping import by_reset_mem
 from ._neuron import SpikeGrad

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikeloom as snn
 from spikeloom import ops, surrogate
-from spikeloom.scan import kernels, single
+from spikeloom.engine.cpu import launch, single_step
 
 from ..oracle import TOLERANCE
 from .interpreted import Interpreted
@@ -178,9 +178,9 @@ def backend_of(name: str) -> Iterator[None]:
             yield
         return
     with (
-        patch.object(kernels, "compiled", Interpreted),
-        patch.object(kernels, "_kernels", {}),
-        patch.object(single, "plan_of", single.Plan),
+        patch.object(launch, "compiled", Interpreted),
+        patch.object(launch, "_kernels", {}),
+        patch.object(single_step, "plan_of", single_step.Plan),
         snn.backend("numba"),
     ):
         yield

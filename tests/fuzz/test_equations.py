@@ -29,10 +29,10 @@ def test_every_word_is_drawn():
 
 
 def test_a_difference_is_found_and_shrunk_to_what_makes_it(monkeypatch):
-    from spikeloom.scan import emit_numba
+    from spikeloom.engine.cpu import source
 
-    broken = {**emit_numba.TEMPLATES, "maximum": "{0} if {0} > {1} else {1}"}  # forgets NaN
-    monkeypatch.setattr(emit_numba.Names, "templates", broken)
+    broken = {**source.TEMPLATES, "maximum": "{0} if {0} > {1} else {1}"}  # forgets NaN
+    monkeypatch.setattr(source.Names, "templates", broken)
     program = next(p for p in map(drawn, range(5_000)) if "maximum" in p.equation and difference(p, "source"))
     small = shrunk(program, lambda p: bool(difference(p, "source")))
     assert "maximum" in small.equation

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 import spikeloom as snn
+from spikeloom.engine.sparse import csr
 from spikeloom.linear import DENSE_ABOVE, SpikeLinear, spike_linear
-from spikeloom.scan import sparse
 
 from ..oracle import assert_close
 
@@ -123,8 +123,8 @@ def test_a_gradient_that_is_mostly_zero_is_multiplied_by_its_lists(monkeypatch: 
     layer, x = layer_of(70, True), spikes(300, 70, density=0.05)
     pull = spikes(300, 33, density=0.05, kind="signed")
     wanted, products = run(layer, x, pull), []
-    product = sparse.product
-    monkeypatch.setattr(sparse, "product", lambda *args: products.append(args[0].shape) or product(*args))
+    product = csr.product
+    monkeypatch.setattr(csr, "product", lambda *args: products.append(args[0].shape) or product(*args))
     for ours, theirs in zip(run(snn.accelerate(layer), x, pull), wanted, strict=True):
         assert torch.equal(ours, theirs)
     assert products == [(300, 70), (300, 33)]

@@ -7,15 +7,16 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.engine.jit import openmp
+from spikeloom.engine.sparse import narrow
 from spikeloom.linear import spike_linear
-from spikeloom.scan import narrow, threads
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """No input too small, and threads for the least of work."""
     monkeypatch.setattr(spike_linear, "NARROW_FROM", 0)
-    monkeypatch.setattr(threads, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
 
 
 def dyadic(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.engine.jit import buffer_pool
 from spikeloom.linear import chunked, folding
 from spikeloom.linear.pooling import WITH_CONVOLUTION
-from spikeloom.scan import arena
 
 from ..oracle import assert_close
 from .test_accelerate import spikes
@@ -184,7 +184,7 @@ def test_nan_and_infinity_flow_as_through_both_layers(where: str, bad: float) ->
 
 def test_the_result_of_the_convolution_is_not_kept_nor_made_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
-    images = arena.images
+    images = buffer_pool.images
 
     def noting(made: list[Any], shape: Any, *args: Any, **how: Any) -> Tensor:
         made.append(shape)
@@ -192,7 +192,7 @@ def test_the_result_of_the_convolution_is_not_kept_nor_made_as_a_whole(monkeypat
 
     for density in (0.1, 0.9):
         x, net, made = spikes(8, 4, 10, 8, density=density), snn.accelerate(network({}, nn.MaxPool2d(2))), []
-        monkeypatch.setattr(arena, "images", partial(noting, made))
+        monkeypatch.setattr(buffer_pool, "images", partial(noting, made))
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
             net(x)
         assert kept == [x.numel(), 20 * 4 * 9, 8 * 20 * 4 * 3]

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 import spikeloom as snn
 from spikeloom import _torch, ops
+from spikeloom.engine.run.backends import forced
 from spikeloom.neurons._time import current_time
-from spikeloom.scan.select import forced
 
 STEPS, BATCH, WIDTH = 6, 2, 5
 

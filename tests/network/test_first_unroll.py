@@ -15,7 +15,7 @@ import spikeloom as snn
 from spikeloom.network.known import is_row_by_row
 
 from .networks import leaky
-from .right_and_wrong import (
+from .right_and_wrong import (  # fmt: skip
     BATCH,
     RIGHT,
     STEPS,
@@ -28,7 +28,7 @@ from .right_and_wrong import (
     loop,
     unrolled,
     wide,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])

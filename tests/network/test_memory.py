@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.engine.jit import buffer_pool
+from spikeloom.engine.sparse import bitpack
 from spikeloom.network import packing
-from spikeloom.scan import arena, bits
 
 from .networks import leaky
 
@@ -28,14 +29,14 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
     """The shapes of what is kept as bits, from the first byte on."""
     monkeypatch.setattr(packing, "PLAIN", 0)
     seen: list[torch.Size] = []
-    pack = bits.packed
+    pack = bitpack.packed
 
-    def watched(x: Tensor) -> bits.Bits | None:
+    def watched(x: Tensor) -> bitpack.Bits | None:
         kept = pack(x)
         seen.extend([] if kept is None else [x.shape])
         return kept
 
-    monkeypatch.setattr(bits, "packed", watched)
+    monkeypatch.setattr(bitpack, "packed", watched)
     return seen
 
 
@@ -84,9 +85,9 @@ def test_what_a_neuron_saves_for_itself_is_kept_as_it_is(packs: list[torch.Size]
 def test_bits_give_the_same_tensor_back(shape: tuple[int, ...], dtype: torch.dtype):
     spk = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.3).to(dtype)
     for x in [spk, spk.contiguous(memory_format=torch.channels_last)] if spk.dim() == 4 else [spk]:
-        kept = bits.packed(x)
+        kept = bitpack.packed(x)
         assert kept is not None
-        again = bits.unpacked(kept)
+        again = bitpack.unpacked(kept)
         assert torch.equal(again, x)
         assert again.stride() == x.stride()
 
@@ -96,14 +97,14 @@ def test_bits_give_the_same_tensor_back(shape: tuple[int, ...], dtype: torch.dty
 def test_other_values_are_left_alone(place: int, value: float):
     x = torch.zeros(400_000)
     x[place] = value
-    assert bits.packed(x) is None
+    assert bitpack.packed(x) is None
 
 
 def test_layouts_with_gaps_are_left_alone():
     x = torch.zeros(100, 100)
-    assert bits.packed(x.t()) is None
-    assert bits.packed(x[:, :50]) is None
-    assert bits.packed(x.half()) is None
+    assert bitpack.packed(x.t()) is None
+    assert bitpack.packed(x[:, :50]) is None
+    assert bitpack.packed(x.half()) is None
 
 
 def test_graded_spikes_are_kept_as_they_are(packs: list[torch.Size]):
@@ -154,20 +155,20 @@ def test_saved_outputs_do_not_hold_themselves():
 def lent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes of large results that exist at a time, noted whenever one is made or dies."""
     noted = [0]
-    empty, give_back = arena.empty, arena._give_back
+    empty, give_back = buffer_pool.empty, buffer_pool._give_back
 
     def made(shape: tuple[int, ...], like: Tensor) -> Tensor:
         result = empty(shape, like)
-        noted.append(noted[-1] + (result.nbytes if result.nbytes >= arena.SMALLEST else 0))
+        noted.append(noted[-1] + (result.nbytes if result.nbytes >= buffer_pool.SMALLEST else 0))
         return result
 
-    def died(block: arena.Block) -> None:
+    def died(block: buffer_pool.Block) -> None:
         noted.append(noted[-1] - len(block))
         give_back(block)
 
     gc.collect()
-    monkeypatch.setattr(arena, "empty", made)
-    monkeypatch.setattr(arena, "_give_back", died)
+    monkeypatch.setattr(buffer_pool, "empty", made)
+    monkeypatch.setattr(buffer_pool, "_give_back", died)
     return noted
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import spikeloom as snn
 from spikeloom import ops
-from spikeloom.scan import cache
+from spikeloom.engine.jit import kernel_cache
 
 from ..oracle import assert_close
 
@@ -123,9 +123,9 @@ def test_it_learns_by_gradient_descent():
 
 def test_neurons_of_equal_equations_share_their_kernels():
     Adaptive()(XS[0])
-    before = cache.compilations()
+    before = kernel_cache.compilations()
     Adaptive(beta=0.3)(XS[1])
-    assert cache.compilations() == before
+    assert kernel_cache.compilations() == before
 
 
 @pytest.mark.parametrize("decay", ["sigmoid", "tau"])

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, cross_entropy, max_pool2d
 
 import spikeloom as snn
+from spikeloom.engine.jit import openmp
 from spikeloom.neurons._gated import Gated
-from spikeloom.scan import threads
 
 from ..oracle import Outcome, assert_close, assert_same
 from .running import WAYS, at_once, by_steps, in_both_ways, on_both_backends, unchanged
@@ -194,7 +194,7 @@ def outcome(lif: Gated, xs: Tensor, way: str) -> Outcome:
 )
 def test_blocks_that_end_with_their_rows(monkeypatch, make, shape, work):
     """More elements than a block has, in rows that are no multiple of a vector's length."""
-    monkeypatch.setattr(threads, "SERIAL_BELOW", work)
+    monkeypatch.setattr(openmp, "SERIAL_BELOW", work)
     xs = drawn(3, *shape, dtype=torch.float64)
     with snn.backend("loop"):
         wanted = outcome(make().double(), xs, "at once")

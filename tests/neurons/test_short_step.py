@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import spikeloom as snn
+from spikeloom.engine.run import backends
+from spikeloom.engine.run.call import Call
 from spikeloom.neurons import _neuron
 from spikeloom.neurons._methods import by_methods, why_by_methods
-from spikeloom.scan import select
-from spikeloom.scan.call import Call
 
 X = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) * 1.5
 
@@ -144,11 +144,11 @@ def test_a_kernel_is_at_hand_where_the_ladder_ends_at_one(backend, x, spike_grad
     call = Call(program, x, None, (x,), {})
     with snn.backend(backend) if backend else torch.enable_grad():
         try:
-            wanted = select.choose(call)[0].name == "numba"
+            wanted = backends.choose(call)[0].name == "numba"
         except RuntimeError:
             wanted = False
         # an input of half precision is not common: it goes the long way to its kernel
-        assert select.kernel_at_hand(program, x) is (wanted and x.dtype is not torch.half)
+        assert backends.kernel_at_hand(program, x) is (wanted and x.dtype is not torch.half)
 
 
 class Leaking(snn.Leaky):

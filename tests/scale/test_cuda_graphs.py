@@ -10,7 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
-from spikeloom.scan import graphed, replay, triton_kernels, triton_module, triton_recurrent
+from spikeloom.engine.gpu import cuda_graphs, replay
+from spikeloom.engine.gpu import launch as gpu_launch
+from spikeloom.engine.gpu import recurrent as gpu_recurrent
+from spikeloom.engine.jit import triton_jit
 
 from ..network.networks import quarters, twins
 from ..oracle import assert_close
@@ -85,10 +88,10 @@ RUNS = [
 @pytest.mark.parametrize(("network", "backend", "unrolled"), RUNS)
 def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monkeypatch):
     """On a device without values, where the kernels are not launched and all around them is as it is on a GPU."""
-    for module in (triton_kernels, triton_recurrent):
+    for module in (gpu_launch, gpu_recurrent):
         monkeypatch.setattr(module, "run", lambda *given: None)
-    monkeypatch.setattr(triton_module, "refusals", lambda *given: [])
-    monkeypatch.setattr(triton_recurrent, "WIDEST", 4 if "wide" in network else 8)
+    monkeypatch.setattr(triton_jit, "refusals", lambda *given: [])
+    monkeypatch.setattr(gpu_recurrent, "WIDEST", 4 if "wide" in network else 8)
     monkeypatch.setattr(replay, "captured", lambda x: "within" in network)
     net = Whole(NETWORKS[network](), unrolled).to("meta")
     x = torch.empty(6, 2, 5, device="meta", requires_grad=True)
@@ -96,13 +99,13 @@ def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monk
         outs = [out for out in net(x) if out.requires_grad]
         total = torch.stack([out.sum() for out in outs]).sum()
         torch.autograd.grad(total, [x, *(p for p in net.parameters() if p.requires_grad)])
-    graphed.release()
+    cuda_graphs.release()
 
 
 @pytest.mark.parametrize("widest", [8, 4], ids=["one kernel", "steps"])
 def test_a_recorded_run_gives_for_each_input_what_a_plain_one_gives(widest, monkeypatch):
     """Recorded where there is a GPU."""
-    monkeypatch.setattr(triton_recurrent, "WIDEST", widest)
+    monkeypatch.setattr(gpu_recurrent, "WIDEST", widest)
     net, twin = twins(lambda: Whole(recurrent()))
     net, twin = net.to(DEVICE), twin.to(DEVICE)
     first, second = (quarters(6, 2, 5, seed=seed).to(DEVICE) for seed in range(2))

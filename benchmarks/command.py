@@ -1,0 +1,162 @@
+"""`python -m benchmarks`: runs cases, prints their tables, stores the samples, draws sweeps, fills in a page."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from . import CASES, ON_GPU, SUITE
+from .device import DEVICES, on
+from .memory import peaks
+from .on_jax import SPYX
+from .page import fill
+from .plots import check_matplotlib, plot
+from .report import heading, table
+from .result import CannotRun, Record, Result, Shape, store
+from .runner import BUDGET, Case, run_case
+
+STORED = Path("docs/benchmarks")
+"""Where the runs of the pages are kept."""
+
+SWEPT = ("SpikingJelly", SPYX)
+"""The further libraries that are swept: those that step in Python as snnTorch does have lines beside its own."""
+
+POINT = 1.0
+"""Seconds that the timed rounds of one point of a sweep may take."""
+
+
+def shape(text: str) -> Shape:
+    """The sizes in "500,16,512"."""
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a shape; write sizes with commas, as in 500,16,512"
+        ) from None
+
+
+def rounds(text: str) -> int:
+    """A number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds; give 1 or more")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    standard = ", ".join(name for name, case in CASES.items() if case.standard)
+    suite = ", ".join(case.name for case in SUITE)
+    add = parser.add_argument
+    add("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
+    add("--all", action="store_true", help="every case, which takes some minutes")
+    add("--peers", action="store_true", help="SpikingJelly, Norse, Sinabs and spyx too, where they are installed")
+    add("--sweep", action="store_true", help="along T, N and density too, where the case has such an axis")
+    add("--memory", action="store_true", help="the peak of memory too, in processes of their own (Linux)")
+    add("--suite", action="store_true", help=f"all of that, for the cases of the page of benchmarks: {suite}")
+    add("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes instead of the case's own")
+    gpu = ", ".join(case.name for case in ON_GPU)
+    add("--device", choices=DEVICES, default="cpu", help=f"where it runs (default: cpu); on a GPU: {gpu}")
+    add("--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)")
+    out = Path("spikeloom-bench.json")
+    add("--out", type=Path, default=out, metavar="FILE.json", help=f"every sample (default: {out})")
+    add("--store", type=Path, metavar="DIR", help="every sample, in a file for each case; pictures of sweeps beside it")
+    add("--plot", type=Path, metavar="DIR_OR_FILE", help="a picture of each case's sweeps: CASE.svg, or this file")
+    add(
+        "--page",
+        type=Path,
+        nargs="+",
+        metavar="FILE.md",
+        help=f"fill in pages from {STORED} or --store; alone, run nothing",
+    )
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Run what was asked for; 1 if a contestant disagreed with its reference."""
+    if arguments.page and not (arguments.case or arguments.suite or arguments.all):
+        return fill_in(arguments)
+    arguments.sweep |= arguments.suite or bool(arguments.plot)
+    arguments.peers |= arguments.suite
+    arguments.memory |= arguments.suite
+    chosen = chosen_cases(arguments)
+    check_places(arguments, chosen)
+    print(heading())
+    results = []
+    for case in chosen:
+        found = []
+        for result in results_of(case, arguments):
+            print(f"\n{table(result)}", flush=True)
+            found.append(result)
+        keep(case, found, arguments)
+        results += found
+    fill_in(arguments)
+    store(Record(results), arguments.out)
+    print(f"\nevery sample is in {arguments.out}")
+    return int(any(result.disagreeing for result in results))
+
+
+def fill_in(arguments: argparse.Namespace) -> int:
+    """Fill in the pages that were named."""
+    for page in arguments.page or ():
+        page.write_text(fill(page, arguments.store or STORED))
+    return 0
+
+
+def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
+    """The cases that were asked for."""
+    known = list(CASES) if arguments.device == "cpu" else [case.name for case in ON_GPU]
+    if arguments.case:
+        if strange := [name for name in arguments.case if name not in known]:
+            raise CannotRun(f"--device {arguments.device} got the case {strange[0]}; give one of {', '.join(known)}")
+        return [CASES[name] for name in arguments.case]
+    if arguments.suite:
+        return [case for case in SUITE if case.name in known]
+    if arguments.device != "cpu":
+        return list(ON_GPU)
+    return [case for case in CASES.values() if case.standard or arguments.all]
+
+
+def check_places(arguments: argparse.Namespace, chosen: list[Case]) -> None:
+    """Refuse a device that is not there and what could not be written, before anything is measured."""
+    with on(arguments.device):
+        pass
+    if not arguments.out.resolve().parent.is_dir():
+        raise CannotRun(f"--out got {arguments.out}; give the path of a file in a folder that exists")
+    if arguments.store and not arguments.store.is_dir():
+        raise CannotRun(f"--store got {arguments.store}; give the path of a folder that exists")
+    if arguments.plot or (arguments.store and arguments.sweep):
+        check_matplotlib()
+    if not (place := arguments.plot):
+        return
+    swept = [case.name for case in chosen if case.sweeps]
+    if not swept:
+        raise CannotRun(f"--plot got cases without a sweep; of {', '.join(c.name for c in SUITE if c.sweeps)} give one")
+    if not place.is_dir() and (len(swept) > 1 or not place.resolve().parent.is_dir() or not place.suffix):
+        raise CannotRun(f"--plot got {place} for {', '.join(swept)}; give a folder that exists, or a file for one case")
+
+
+def results_of(case: Case, arguments: argparse.Namespace) -> Iterator[Result]:
+    """The case at all its shapes; with its memory at the first, and along its sweeps, if that was asked for."""
+    shapes, measure = arguments.shape or case.shapes, partial(run_case, case, device=arguments.device)
+    for number, sizes in enumerate(shapes):
+        budget = BUDGET / len(shapes)
+        result = measure(sizes, arguments.repeats, budget, peers=case.peers if arguments.peers else ())
+        if arguments.memory and case.memory and number == 0 and arguments.device == "cpu":
+            result = replace(result, memory=peaks(case, result))
+        yield result
+    for axis, points in case.sweeps.items() if arguments.sweep else ():
+        for sizes in points:
+            result = measure(sizes, arguments.repeats, POINT, peers=SWEPT if arguments.peers else ())
+            yield replace(result, swept=axis, remarks="", notes={})
+
+
+def keep(case: Case, results: list[Result], arguments: argparse.Namespace) -> None:
+    """Store and draw the results of one case where that was asked for."""
+    swept = any(result.swept for result in results)
+    if folder := arguments.store:
+        name = case.name if arguments.device == "cpu" else f"{case.name}-{arguments.device}"
+        store(Record(results), folder / f"{name}.json")
+        if swept:
+            plot(results, folder / f"{name}.svg")
+    if swept and (place := arguments.plot):
+        plot(results, place / f"{case.name}.svg" if place.is_dir() else place)

@@ -1,0 +1,1 @@
+"""The scan over time as Numba kernels."""

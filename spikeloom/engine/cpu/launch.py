@@ -1,0 +1,328 @@
+"""Running a program's fused kernels on the CPU: tensors in, tensors out, nothing differentiable here (see `op`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..graph.program import program_of
+from ..jit import buffer_pool, openmp
+from ..jit.blocks import BLOCK, STRIP, block_for, room_for
+from ..jit.numba_jit import compiled
+from .recurrent_source import emit_recurrent
+from .source import Variant, emit, own_words, streamed
+
+_kernels: dict[tuple[str, str, bool], openmp.Entry] = {}
+
+
+def kernel(key: str, variant: Variant, recurrent: bool = False) -> openmp.Entry:
+    """A kernel of a program, compiled at first use and kept for the life of the process; see `emit_recurrent`."""
+    entry = _kernels.get((key, variant.code, recurrent))
+    if entry is None:
+        derivation, title = program_of(key).derivation, f"A scan, {variant.code}."
+        source = partial(emit_recurrent if recurrent else emit, derivation, variant, title)
+        entry = _kernels[key, variant.code, recurrent] = compiled(source)
+    return entry
+
+
+def plain(x: Tensor) -> Tensor:
+    """x as it lies in memory: of a mirrored view, as `z.conj().imag` is, torch keeps the sign where no kernel looks."""
+    return x.resolve_neg() if x.is_neg() else x
+
+
+def rows(x: Tensor) -> tuple[Tensor, int]:
+    """A sequence [T, *S] whose rows are contiguous, and its time stride in elements, 0 if all rows are the same."""
+    x = plain(x)
+    steps, stride = x.shape[0], x.stride(0)
+    if x.is_contiguous():
+        return x, stride if steps > 1 else 0
+    if steps == 1 or stride == 0:
+        return x[0].contiguous(), 0
+    if x[0].is_contiguous():
+        return x, stride
+    x = x.contiguous()
+    return x, x.stride(0)
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order the dimensions of a row [B, *N] lie in memory, as after a convolution with its channels last.
+
+    The elements of a scan know nothing of each other, so a kernel takes them in any order that all its tensors share.
+
+    Args:
+        dims: of a row, the outermost first; empty if they lie in their own order, or not without gaps.
+    """
+
+    dims: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(x: Tensor) -> "Order":
+        """That of a sequence [T, B, *N]. B stays in front, so that T and B can be folded without a copy."""
+        if x.dim() < 4 or x.is_contiguous() or x[0].is_contiguous():
+            return Order()
+        dims = (0, *sorted(range(1, x.dim() - 1), key=lambda dim: -x.stride(dim + 1)))
+        return Order(dims) if x[0].permute(dims).is_contiguous() else Order()
+
+    def turned(self, t: Tensor) -> Tensor:
+        """A row or sequence with its dimensions in that order."""
+        return self._permuted(t, self.dims)
+
+    def back(self, t: Tensor) -> Tensor:
+        """The same the other way."""
+        return self._permuted(t, [self.dims.index(dim) for dim in range(len(self.dims))])
+
+    def _permuted(self, t: Tensor, dims: Sequence[int]) -> Tensor:
+        lead = t.dim() - len(dims)
+        return t.permute(*range(lead), *(lead + dim for dim in dims)) if dims else t
+
+    def spread(self, param: Tensor, shape: torch.Size) -> Tensor:
+        """A hoisted value, one number or broadcast over rows [B, *N], likewise."""
+        return self.turned(param.expand(shape)) if self.dims and param.numel() > 1 else param
+
+
+def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
+    """A hoisted value as the kernel reads it: one number, or one per element, or per element and step."""
+    return param if kind in "uU" else param.contiguous() if kind in "tT" else param.expand(shape).contiguous()
+
+
+STREAMED = 12 << 20
+"""Bytes of a sequence from which the forward of a static input writes it past the caches: what is smaller is there
+still when it is read."""
+
+Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]
+"""Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None where the variant does not keep one.
+
+A state that is the spikes themselves is the same tensor.
+"""
+
+
+def forward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor,
+    states: Sequence[Tensor],
+    params: Sequence[Tensor],
+    spare: bool = False,
+) -> Outputs:
+    """Run the scan. Sequences lie in memory as the input does.
+
+    Args:
+        spare: whether nobody sees the sequences of states, so that `backward` may write over them.
+    """
+    order, shape = Order.of(x), x.shape[1:]
+    turned = [order.spread(p, shape) for p in params]
+    spk, finals, traces = _forward(key, code, steps, order.turned(x), [order.turned(s) for s in states], turned, spare)
+    if not order.dims:
+        return spk, finals, traces
+    back = order.back(spk).detach()  # detached: no view, but an output, and so are the others
+    told = [None if trace is None else back if trace is spk else order.back(trace).detach() for trace in traces]
+    return back, [order.back(final).detach() for final in finals], told
+
+
+def _forward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor,
+    states: Sequence[Tensor],
+    params: Sequence[Tensor],
+    spare: bool,
+) -> Outputs:
+    variant, shape = Variant.parse(code), x.shape[1:]
+    x, stride = rows(x)
+    spk = buffer_pool.empty((steps, *shape), x)
+    finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
+    extra = int(spare and _may_write_over(variant, spk))
+    kept = [buffer_pool.empty((steps + extra, *shape), spk) for _ in range(variant.traced.count("1"))]
+    stored = [whole[:steps].detach() if extra else whole for whole in kept]  # detached: no view, but an output
+    traces = all_traces(variant.traced, spk, stored)
+    inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
+    words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
+    for k, final in enumerate(finals):
+        words += [final.data_ptr(), address(traces[k])]
+    words += [p.data_ptr() for p in inputs]
+    block, strips, team = block_for(spk.nbytes), None, None
+    if stride == 0 and spk.nbytes >= STREAMED:
+        block = BLOCK
+        team = openmp.team_size(spk.numel())
+        strips = spk.new_empty(team * len(streamed(variant)) * STRIP)
+    kernel(key, variant.forward).run([*words, block, address(strips)], team)
+    return spk, finals, traces
+
+
+def all_traces(traced: str, spk: Tensor, stored: Sequence[Tensor]) -> list[Tensor | None]:
+    """A sequence for each state (see `Variant.traced`): one of those stored, the spikes, or None."""
+    left = list(stored)
+    return [None if letter in "0r" else spk if letter == "s" else left.pop(0) for letter in traced]
+
+
+def by_themselves(outs: Outputs) -> list[Tensor]:
+    """The sequences of states that are none of the other results."""
+    return [trace for trace in outs[2] if trace is not None and trace is not outs[0]]
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor lies; 0 if there is none."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the input (None if not wanted), the initial states and the parameters (None if not wanted)."""
+
+    x: Tensor | None
+    states: list[Tensor]
+    params: list[Tensor | None]
+
+
+def backward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor | None,
+    states: Sequence[Tensor],
+    traces: Sequence[Tensor | None],
+    params: Sequence[Tensor],
+    grad_spk: Tensor | None,
+    grad_finals: Sequence[Tensor | None],
+    grad_traces: Sequence[Tensor | None],
+    spare: bool = False,
+) -> Gradients:
+    """Run the adjoint scan; a gradient that is None is zero.
+
+    Args:
+        x: the input, if the adjoint reads it.
+        states: before the first step, [*S].
+        traces: after every step, [T, *S]; None where the adjoint does not read one.
+        spare: whether this is the last use of the traces of a forward that was told the same.
+    """
+    variant = Variant.parse(code)
+    order = next((Order.of(t) for t in (*traces, x if variant.again else None) if t is not None), Order())
+    given, states = states[0].shape, [order.turned(state) for state in states]
+    like = states[0]
+    shape = like.shape
+    zero = like.new_zeros(shape)
+    held: list[Tensor] = [zero]  # what the kernel reads must outlive the call
+
+    def read(sequence: Tensor | None) -> list[int]:
+        row, stride = rows(order.turned(sequence)) if sequence is not None else (zero, 0)
+        held.append(row)
+        return [row.data_ptr(), stride]
+
+    dx = None
+    trace = None if traces[-1] is None else order.turned(traces[-1])
+    if spare and trace is not None and _may_write_over(variant, trace):
+        dx = trace.as_strided(trace.shape, trace.stride(), trace.storage_offset() + shape.numel())
+    elif variant.grad == "each":
+        dx = buffer_pool.empty((steps, *shape), like)
+    elif variant.grad == "sum":
+        dx = like.new_zeros((1, *shape))
+    carries = [
+        zero.clone() if g is None else order.turned(g).clone(memory_format=torch.contiguous_format) for g in grad_finals
+    ]
+    totals = [like.new_zeros(shape) if kind.isupper() else None for kind in variant.params]
+    words = [steps, shape.numel(), 0, *read(x), address(dx), *read(grad_spk)]
+    room = room_for(steps, len(states), like.element_size()) if variant.again else 0
+    team = openmp.team_size(steps * shape.numel()) if room else None
+    if team:
+        traces = [buffer_pool.empty((team, steps, room), like) for _ in states]
+    for initial, trace, carry in zip(states, traces, carries, strict=True):
+        trace = zero if trace is None else trace if room else order.turned(trace).contiguous()
+        olds = [initial.contiguous(), trace]
+        held += olds
+        words += [*map(address, olds), carry.data_ptr()]
+    for g in grad_traces:
+        words += read(g)
+    for p, kind, total in zip(params, variant.params, totals, strict=True):
+        held.append(spread(order.spread(p, given), kind, shape))
+        words += [held[-1].data_ptr(), address(total)]
+    kernel(key, variant).run([*words, room or block_for(steps * like.nbytes)], team)
+    sums = [
+        None if total is None else sum_to(order.back(total).contiguous(), p)
+        for total, p in zip(totals, params, strict=True)
+    ]
+    return Gradients(None if dx is None else order.back(dx), [order.back(carry) for carry in carries], sums)
+
+
+class OneStep:
+    """A kernel of one step, which reads and writes rows that are there.
+
+    Args:
+        key, variant: of the kernel: forward, whose states have the letter n, or backward, whose states have another.
+        like: a state, [*S], contiguous as all rows.
+        params: the program's hoisted values.
+        width: how many elements lie between two inputs of one, if there are several.
+    """
+
+    def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
+        derivation = program_of(key).derivation
+        self.entry, self.size = kernel(key, variant), like.numel()
+        self.held = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
+        self.params = [p.data_ptr() for p in self.held]
+        self.last = [width] if len(derivation.trace.inputs) > 1 else [BLOCK] * len(own_words(variant))
+
+    def forward(self, x: Tensor, spk: Tensor, olds: Sequence[Tensor], news: Sequence[Tensor]) -> None:
+        """Write the spikes and the new states."""
+        words = [1, self.size, 0, x.data_ptr(), 0, spk.data_ptr()]
+        for old, new in zip(olds, news, strict=True):
+            words += (old.data_ptr(), new.data_ptr())
+        self.entry.run([*words, *self.params, *self.last])
+
+    def backward(
+        self,
+        x: Tensor,
+        dx: Tensor,
+        olds: Sequence[Tensor],
+        news: Sequence[Tensor],
+        carries: Sequence[Tensor],
+        pulls: Sequence[Tensor],
+        totals: Sequence[Tensor | None],
+    ) -> None:
+        """Write the gradient of the input, put those of the old states in the place of those of the new ones, and add
+        to those of the parameters.
+
+        Args:
+            carries: of the states.
+            pulls: the gradients that come to the spikes, and to the new states besides.
+            totals: of the parameters, None where none is wanted.
+        """
+        grad_spk, *more = (pull.data_ptr() for pull in pulls)
+        words = [1, self.size, 0, x.data_ptr(), 0, dx.data_ptr(), grad_spk, 0]
+        for old, new, carry in zip(olds, news, carries, strict=True):
+            words += (old.data_ptr(), new.data_ptr(), carry.data_ptr())
+        for grad in more:
+            words += (grad, 0)
+        for param, total in zip(self.params, totals, strict=True):
+            words += (param, address(total))
+        self.entry.run([*words, *self.last])
+
+
+def _may_write_over(variant: Variant, trace: Tensor) -> bool:
+    """Whether the gradient of the input takes the memory of the last state's trace: then it lies there one row later.
+
+    The adjoint goes backwards, and is done with row t + 1 when it writes row t. In the very same row it would read what
+    it writes, which keeps the compiler from using vectors.
+    """
+    aligned = trace.nbytes % (64 * max(len(trace), 1)) == 0  # as fresh memory is, for products that read it
+    return variant.grad == "each" and variant.traced.endswith("1") and trace.nbytes >= buffer_pool.SMALLEST and aligned
+
+
+SUMMED_BY_ONE = 1 << 15
+"""Elements up to which torch sums with one thread, and so always in one order."""
+
+
+def sum_to(total: Tensor, param: Tensor) -> Tensor:
+    """Sum over what the parameter was broadcast over; on the CPU in an order that does not depend on the threads."""
+    if not total.is_cpu:
+        return total.sum_to_size(param.shape).to(param.device)
+    if not param.dim() and total.numel() <= SUMMED_BY_ONE:
+        return total.sum()
+    lead = total.dim() - param.dim()
+    axes = (*range(lead), *(lead + i for i, size in enumerate(param.shape) if size == 1))
+    summed = np.sum(total.numpy(), axis=axes) if axes else total.numpy()
+    return torch.from_numpy(np.asarray(summed)).reshape(param.shape)

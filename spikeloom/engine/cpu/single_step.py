@@ -1,0 +1,259 @@
+"""One step in eager mode: the kernels of a scan over T = 1, called with as little around them as can be.
+
+A step of a small layer takes a few microseconds, and everything in Python around it several times that. So nothing here
+has a time dimension, and what is the same at every step is worked out once (`Plan`, `Constants`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...forks import cached_property
+from ...ops import Surrogate
+from ..graph.program import Constants, Derivation, program_of
+from ..graph.pullback import PullBack, add, summed
+from ..jit import buffer_pool
+from ..jit.openmp import Entry
+from ..saved_tensors import batched, unpacked
+from .launch import address, kernel, plain, spread, sum_to
+from .source import Variant, backward_words, own_words, word_of
+
+
+class Plan:
+    """What every step of a program in one variant has in common.
+
+    A plan follows from words alone, never from a layer, so that there is nothing to forget when a layer changes.
+
+    Args:
+        key: of the program.
+        dtype: of all tensors.
+        kinds, grad: of the variant, see `Variant`.
+
+    Attributes:
+        inputs: how many x holds, and whether several, see `emit_numba`.
+        learnable: how many of the parameters may be learned; the numbers of the program stand behind them.
+        told: from the outputs of a step to its results: a state that is the spikes is the same tensor.
+        copies: the states that the backward reads, as words of a forward; the last new state always, for its shape.
+            They are copies, so that whoever gets the outputs may write into them.
+        saves_input: whether it also reads the input; where that holds several, always, for its shape.
+        words: of a backward, without any address; T is 1.
+        read_at, carries_at: where the addresses of these tensors and of the gradients of the outputs stand among them,
+            and those of the gradients of the states.
+        params_at, totals_at: where those of the parameters stand, and of their gradients.
+    """
+
+    def __init__(self, key: str, dtype: torch.dtype, kinds: str, grad: str):
+        structure = program_of(key)
+        derivation = structure.derivation
+        step, self.learnable = derivation.trace, len(kinds) - len(structure.places)
+        self.key, self.variant = key, Variant(word_of(dtype), kinds, "n" * len(step.states), grad)
+        self.count, self.kinds, self.grad = len(step.states), kinds, grad
+        self.alike = not kinds.strip("uU")  # each parameter is one number
+        self.inputs = len(step.inputs)
+        self.several = self.inputs > 1
+        places = [0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)]
+        self.told: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = itemgetter(0, *places)
+        traced = self._letters(derivation) if grad else self.variant.traced
+        forward = Variant(self.variant.dtype, kinds.lower(), traced, "")
+        self.copies = own_words(forward)
+        self.saves_input = self.several or not set(step.inputs).isdisjoint(derivation.pulled(kinds, grad))
+        self.forward = kernel(key, forward)
+        self._lay_out(len(step.states), len(step.inputs))
+
+    def _letters(self, derivation: Derivation) -> str:
+        """`Variant.traced` of a forward with a backward."""
+        step, read = derivation.trace, set(derivation.pulled(self.kinds, self.grad))
+        needed = {step.new_states[-1], *(read & set(step.new_states)) - set(step.states)}
+        pairs = zip(step.states, step.new_states, strict=True)
+        return "".join("nowb"[(old in read) + 2 * (new in needed)] for old, new in pairs)
+
+    def _lay_out(self, states: int, inputs: int) -> None:
+        """Where the arguments of the backward stand among its words."""
+        names, each = backward_words(states, len(self.kinds), inputs), range(states)
+        saved = [copy.replace("old", "initial").replace("new", "trace") for copy in self.copies]
+        read = [*(["x"] if self.saves_input else []), *saved, "grad0", *(f"grad{k + 1}" for k in each)]
+        self.words = [int(name == "steps") for name in names]
+        self.read_at, self.carries_at = [names.index(n) for n in read], [names.index(f"carry{k}") for k in each]
+        end = len(names) - self.several
+        first = end - 2 * len(self.kinds)
+        self.params_at, self.totals_at = slice(first, end, 2), slice(first + 1, end, 2)
+
+    @cached_property
+    def backward(self) -> Entry:
+        """The kernel of the gradients, compiled when one is first asked for."""
+        return kernel(self.key, self.variant)
+
+    def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
+        """The parameters as the kernel reads them."""
+        if self.alike:
+            return params
+        return [spread(p, kind, shape) for p, kind in zip(params, self.kinds, strict=True)]
+
+
+plan_of = cache(Plan)
+DX = backward_words(1, 0).index("dx")
+
+
+def step(
+    plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], surrogate: Surrogate
+) -> tuple[Tensor, ...]:
+    """One step of a program: spikes and new states, [*S]. The arguments are those of `op.scan`."""
+    if not plan.grad:
+        return plan.told(_forward(plan, x, states, params))
+    # constants do not pass through autograd, nor are they saved
+    if type(params) is Constants:
+        return plan.told(_apply(plan, layer, surrogate, params, x, *states))
+    learnable = params[: plan.learnable]
+    return plan.told(_apply(plan, layer, surrogate, params[plan.learnable :], x, *states, *learnable))
+
+
+class _Step(torch.autograd.Function):
+    """Its outputs are the spikes, the states and the copies of states that it saves: as outputs these have gradients,
+    which a second derivative needs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, plan: Plan, layer: str, surrogate: Surrogate, constants: tuple[Tensor, ...], x: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        states, params = rest[: plan.count], rest[plan.count :]
+        outs = _forward(plan, x, states, (*params, *constants) if params else constants)
+        copied = outs[plan.count + 1 :]
+        ctx.save_for_backward(*((x, *copied) if plan.saves_input else copied), *params)
+        ctx.call, ctx.layer = (plan, constants, surrogate), layer
+        ctx.set_materialize_grads(False)
+        return outs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (plan, params, surrogate), saved = ctx.call, unpacked(ctx)
+        end, extra = plan.saves_input + len(plan.copies), 0
+        if len(saved) > end:
+            saved, params, extra = saved[:end], (*saved[end:], *params), len(params)
+        grads, to_copies = grads[: plan.count + 1], grads[plan.count + 1 :]
+        found: tuple[Tensor | None, ...] = ()
+        if not torch.is_grad_enabled() and not [g for g in to_copies if g is not None]:
+            try:
+                found = _backward(plan, saved, params, grads)
+            except RuntimeError:  # a batch of gradients has no address
+                if not batched(grads):
+                    raise
+        found = found or _backward_by_torch(plan, surrogate, saved, params, grads, to_copies)
+        return (None, None, None, None, *found[: len(found) - extra])
+
+
+_apply = super(torch.autograd.Function, _Step).apply
+"""Past `Function.apply`, which would look at every argument in Python for what is left of a torch.func transform."""
+
+
+def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The spikes, the new states, and the copies of states."""
+    x, olds = plain(x).contiguous(), [state.contiguous() for state in states]
+    like = olds[-1]
+    empty = _maker(like)
+    spk = empty(like)
+    words, outs = [1, like.numel(), 0, x.data_ptr(), 0, spk.data_ptr()], [spk]
+    for old in olds:
+        new = empty(like)
+        words += (old.data_ptr(), new.data_ptr())
+        outs.append(new)
+    if type(params) is Constants:
+        words += params.addresses
+    else:
+        inputs = plan.spread(params, like.shape)
+        words += [p.data_ptr() for p in inputs]
+    if plan.several:
+        words.append(_width(x, like))
+    for _ in plan.copies:
+        copy = empty(like)
+        words.append(copy.data_ptr())
+        outs.append(copy)
+    plan.forward.run(words)
+    return tuple(outs)
+
+
+def _backward(
+    plan: Plan, kept: Sequence[Tensor], params: tuple[Tensor, ...], grads: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of the input, the states and the parameters; one that comes as None is zero.
+
+    Args:
+        kept: the input, if it is saved, and the copies.
+    """
+    like, words = kept[-1], plan.words.copy()
+    if plan.saves_input:
+        kept = (plain(kept[0]).contiguous(), *kept[1:])
+    empty = _maker(like)
+    words[1] = like.numel()
+    # what the kernel reads must outlive the call
+    held = [*kept]
+    for g in grads:
+        if g is None:
+            g = torch.zeros_like(like)
+        elif g.is_neg() or not g.is_contiguous():
+            g = plain(g).contiguous()
+        held.append(g)
+    for at, tensor in zip(plan.read_at, held, strict=True):
+        words[at] = tensor.data_ptr()
+    dx = None
+    if plan.grad == "each":
+        dx = empty(held[0] if plan.several else like)
+        words[DX] = dx.data_ptr()
+    if plan.several:
+        words[-1] = _width(held[0], like)
+    carries = []
+    for at in plan.carries_at:
+        carry = empty(like)
+        words[at] = carry.data_ptr()
+        carries.append(carry)
+    if type(params) is Constants:
+        words[plan.params_at] = params.addresses
+        plan.backward.run(words)
+        return (dx, *carries)
+    inputs = plan.spread(params, like.shape)
+    words[plan.params_at] = [p.data_ptr() for p in inputs]
+    totals = [empty(like) if kind.isupper() else None for kind in plan.kinds]
+    words[plan.totals_at] = [address(total) for total in totals]
+    plan.backward.run(words)
+    return (dx, *carries, *[None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)])
+
+
+def _backward_by_torch(
+    plan: Plan,
+    surrogate: Surrogate,
+    saved: Sequence[Tensor],
+    params: tuple[Tensor, ...],
+    grads: Sequence[Tensor | None],
+    to_copies: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The same by operations of torch, and with the gradients of the copies."""
+    like, x = saved[-1], saved[0] if plan.saves_input else None
+    copied, more = (dict(zip(plan.copies, t, strict=True)) for t in (saved[plan.saves_input :], to_copies))
+    olds, news = ([copied.get(f"{which}{k}") for k in range(plan.count)] for which in ("old", "new"))
+    axis = _axis(x, like) if plan.several and x is not None else 0
+    inputs = [None] if x is None else x.chunk(plan.inputs, axis)
+    cotangents = [grads[0], *(add(g, more.get(f"new{k}")) for k, g in enumerate(grads[1:]))]
+    if all(g is None for g in cotangents):  # the gradients are those of old states alone
+        cotangents[0] = torch.zeros_like(like)
+    dxs, carries, totals = PullBack(plan.key, plan.variant, surrogate)(inputs, olds, news, params, cotangents)
+    dx = None if plan.grad == "none" else torch.cat(dxs, axis) if plan.several else dxs[0]
+    carried = [add(carry, more.get(f"old{k}")) for k, carry in enumerate(carries)]
+    return (dx, *carried, *(() if type(params) is Constants else summed(totals, params, plan.kinds)))
+
+
+def _axis(x: Tensor, mem: Tensor) -> int:
+    """The dimension in which x holds several inputs."""
+    return next((i for i, size in enumerate(mem.shape) if x.shape[i] != size), 0)
+
+
+def _width(x: Tensor, mem: Tensor) -> int:
+    """How many elements lie between two inputs of one."""
+    return mem.shape[_axis(x, mem) :].numel()
+
+
+def _maker(like: Tensor) -> Callable[[Tensor], Tensor]:
+    """What makes uninitialised memory in the shape of a contiguous tensor, for tensors as large as this one."""
+    return torch.empty_like if like.nbytes < buffer_pool.SMALLEST else buffer_pool.empty_like

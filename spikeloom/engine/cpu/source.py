@@ -1,0 +1,400 @@
+"""Kernel source for Numba, from the graph of one step.
+
+The scan runs over M = B * prod(N) independent elements for T steps. A kernel gets one address, that of its arguments,
+64-bit words in the order of `forward_words` and `backward_words`. It takes its share of the elements, cuts it into
+blocks whose state stays in the first-level cache, and runs each block over all time: the inner loop, over the elements
+of a block, is what the compiler vectorises. Every operation stands in the source as it stands in the cell.
+
+Memory per element and step, in words of the dtype:
+forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
+backward: 1 read (gradient of the spikes), 1 read per saved state, 1 written (gradient of the input).
+Where the input is constant in time, states need not be saved: a block of the backward runs the forward again, and keeps
+them in the second-level cache.
+What is constant in time (a static input, the gradient of a sum) is one row, read with time stride 0.
+
+Several inputs lie in one tensor, [B, inputs * width], where width is prod(N): for each row of the batch one after the
+other, as a matrix product or a convolution leaves them. A block then ends where its row does.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from ...forks import cached_property
+from ..graph.program import Derivation
+from ..graph.trace import Symbol, needed
+from ..jit.blocks import BLOCK, STRIP
+from ..jit.numba_jit import lines, module_source
+
+RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
+"""A value held above the lower bound of a clamp."""
+
+TEMPLATES: Mapping[str, str] = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "div": "{} / {}",
+    "neg": "-{}",
+    "lt": "{} < {}",
+    "le": "{} <= {}",
+    "gt": "{} > {}",
+    "ge": "{} >= {}",
+    "eq": "{} == {}",
+    "ne": "{} != {}",
+    "and": "{} & {}",
+    "or": "{} | {}",
+    "xor": "{} != {}",
+    "not": "not {}",
+    "exp": "exp({})",
+    "log": "math.log({})",
+    "sqrt": "math.sqrt({})",
+    "abs": "abs({})",
+    "tanh": "tanh({})",
+    "sigmoid": "R(1) / (R(1) + exp(-{}))",
+    "sin": "math.sin({})",
+    "cos": "math.cos({})",
+    # comparisons are false for NaN, so each branch is chosen such that NaN comes through
+    "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
+    "maximum": "{0} if {0} > {1} or {0} != {0} else {1}",
+    "clamp": f"{RAISED} if {RAISED} <= {{2}} or {RAISED} != {RAISED} else {{2}}",
+    "where": "{1} if {0} else {2}",
+    "spike": "R(1) if {} > R(0) else R(0)",
+    "detach": "{}",
+    "full": "{}",
+    "count": "R(1) if {} else R(0)",
+}
+
+
+FLOATS = (torch.float32, torch.float64)
+"""What the kernels compute in."""
+
+HALVES = (torch.float16, torch.bfloat16)
+"""What Triton's kernels read and write besides."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a program, beyond its equation.
+
+    Args:
+        dtype: of the input and the spikes: "float32", "float64", or, on Triton, "float16" and "bfloat16", beside which
+            states are float32.
+        params: a letter per hoisted value: u one number, v one per element, t one per element and step, on Triton;
+            capital if its gradient is wanted.
+        traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
+            c if it is kept at one step in `emit_triton.SPAN`, and the others are rebuilt from the input, on Triton;
+            n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
+            Then nothing is carried to its gradient, nor added to those of the parameters. The forward of such a step
+            has o, w or b if it also copies the old state, the new one or both for the backward (see `own_words`);
+            r for all of them if none is kept, and the backward makes them again from a static input, on Numba.
+        grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
+            "back": that of a recurrent neuron, see `emit_recurrent`.
+        machine: whose kernel: "numba", "triton" on a GPU, or "interpreter", Triton's, on the CPU.
+    """
+
+    dtype: str
+    params: str
+    traced: str
+    grad: str
+    machine: str = "numba"
+
+    @property  # not kept: torch.compile traces this, and cannot enter the lock of a cached property
+    def code(self) -> str:
+        """The variant as one word, for keys."""
+        machine = "" if self.machine == "numba" else f"-{self.machine}"
+        return f"{self.dtype}-{self.params}-{self.traced}-{self.grad or 'forward'}{machine}"
+
+    @property
+    def computed(self) -> str:
+        """The dtype of states, parameters and arithmetic."""
+        return self.dtype if self.dtype == "float64" else "float32"
+
+    @cached_property
+    def forward(self) -> "Variant":
+        """The same without what matters to the backward alone, so that training and inference share a kernel."""
+        return Variant(self.dtype, self.params.lower(), self.traced.replace("r", "0"), "", self.machine)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one step alone."""
+        return not {"n", "o", "w", "b"}.isdisjoint(self.traced)
+
+    @property
+    def again(self) -> bool:
+        """Whether the backward makes the states again."""
+        return "r" in self.traced and self.grad != ""
+
+    @staticmethod
+    @cache
+    def parse(code: str) -> "Variant":
+        """The variant of that word."""
+        dtype, params, traced, grad, *machine = code.split("-")
+        return Variant(dtype, params, traced, "" if grad == "forward" else grad, *machine)
+
+
+def traced_in(code: str) -> str:
+    """`Variant.traced` of a code; torch.compile can trace this, and not `parse`, which keeps what it has found."""
+    return code.split("-")[2]
+
+
+WORDS = {dtype: str(dtype).removeprefix("torch.") for dtype in (*FLOATS, *HALVES)}
+
+
+def word_of(dtype: torch.dtype) -> str:
+    """How kernels name a dtype."""
+    return WORDS[dtype]
+
+
+def forward_words(states: int, params: int, inputs: int = 1) -> list[str]:
+    """The arguments of a forward kernel, in order, before `own_words`."""
+    return [
+        *("steps", "size", "team", "x", "x_stride", "spk"),
+        *(f"{kind}{k}" for k in range(states) for kind in ("state", "trace")),
+        *(f"param{k}" for k in range(params)),
+        *(["width"] if inputs > 1 else []),
+    ]
+
+
+def backward_words(states: int, params: int, inputs: int = 1) -> list[str]:
+    """The arguments of a backward kernel, in order, before `own_words`."""
+    return [
+        *("steps", "size", "team", "x", "x_stride", "dx", "grad0", "grad0_stride"),
+        *(f"{kind}{k}" for k in range(states) for kind in ("initial", "trace", "carry")),
+        *(word for k in range(states) for word in (f"grad{k + 1}", f"grad{k + 1}_stride")),
+        *(f"{kind}{k}" for k in range(params) for kind in ("param", "total")),
+        *(["width"] if inputs > 1 else []),
+    ]
+
+
+def own_words(variant: Variant, inputs: int = 1) -> list[str]:
+    """The last arguments of a kernel. Of one step alone: where the copies of old states and of new ones go, which its
+    backward reads, so that whoever gets the states may write into them. Of several steps and one input: how many
+    elements a block has; and where the memory is by way of which the forward writes past the caches (see `_to_strips`),
+    or 0."""
+    if variant.alone:
+        letters = [*enumerate(variant.traced)]
+        return [*(f"old{k}" for k, one in letters if one in "ob"), *(f"new{k}" for k, one in letters if one in "wb")]
+    return [] if inputs > 1 else ["block"] if variant.grad else ["block", "strips"]
+
+
+BODY = """{uniforms}
+    part = (size + threads * 16 - 1) // (threads * 16) * 16
+    low = me * part
+    end = min(low + part, size)
+    while low < end:
+        high = min(low + {block}, end)
+{row}
+{again}
+        for {time}:
+{rows}
+            for m in range(low, high):
+{body}
+{streamed}
+        low = high
+{settled}
+"""
+
+
+ROW = ("row = low // width", "high = min(high, (row + 1) * width)")
+"""What several inputs add to it."""
+
+
+def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
+    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
+
+    Args:
+        derivation: the program's graphs.
+        variant: how it is run.
+        title: see `module_source`.
+        team, cached: see `module_source`.
+    """
+    inputs = len(derivation.trace.inputs)
+    count = len(derivation.trace.states), len(variant.params), inputs
+    words, own = backward_words(*count) if variant.grad else forward_words(*count), own_words(variant, inputs)
+    part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
+    names = streamed(variant) if "strips" in own else []
+    rows, source = lines([*part.rows, *_to_strips(names)], 3), lines(part.body, 4)
+    row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
+    again = lines(_again(derivation, variant), 2) if variant.again else ""
+    body = BODY.format(
+        block="block" if "block" in own else BLOCK,
+        row=row,
+        uniforms=uniforms,
+        again=again,
+        time=part.time,
+        rows=rows,
+        body=source,
+        streamed=lines(_from_strips(names), 3),
+        settled="    settled()" if names else "",
+    )
+    return module_source(
+        title, variant.dtype, [*words, *own], body, team, cached, FLOW.format(variant.dtype) if names else ""
+    )
+
+
+FLOW = "from spikeloom.engine.jit.streaming_store import flow_{} as flow, settled\n"
+
+
+def streamed(variant: Variant) -> list[str]:
+    """The sequences that a forward writes, and may write past the caches."""
+    return ["spk", *(f"trace{k}" for k, letter in enumerate(variant.traced) if letter == "1")]
+
+
+def _to_strips(names: Sequence[str]) -> list[str]:
+    """Where `strips` is the address of memory for the threads, a row of a block goes there, and `_from_strips` lets it
+    flow to its place: past the caches, which pays where nothing else comes through them, as with a static input."""
+    strips = [f"strips + SIZE * ((me * {len(names)} + {k}) * {STRIP} - low)" for k in range(len(names))]
+    own = [f"    {name}_t = {strip}" for name, strip in zip(names, strips, strict=True)]
+    return [*(f"{name}_row = {name}_t" for name in names), *(["if strips != 0:", *own] if names else [])]
+
+
+def _from_strips(names: Sequence[str]) -> list[str]:
+    flows = [f"    flow({name}_t + SIZE * low, high - low, {name}_row + SIZE * low)" for name in names]
+    return ["if strips != 0:", *flows] if names else []
+
+
+@dataclass(frozen=True)
+class Part:
+    """Lines of a kernel: what is loaded once, the loop over time, what is done at each step and for each element."""
+
+    uniforms: list[str]
+    time: str
+    rows: list[str]
+    body: list[str]
+
+
+class Names:
+    """What each node is called in the source."""
+
+    templates = TEMPLATES
+    condition = "({} != R(0))"  # a hoisted condition comes as a number
+
+    def __init__(self, derivation: Derivation, recalled: bool):
+        step = derivation.trace
+        self.names: dict[Symbol, str] = {x: f"x{k or ''}_m" for k, x in enumerate(step.inputs)}
+        if recalled:
+            self.names.update({n: f"new{k}_m" for k, n in enumerate(step.new_states)})
+        self.names.update({s: f"state{k}_m" for k, s in enumerate(step.states)})
+        self.names.update({g: f"grad{k}_m" for k, g in enumerate(derivation.cotangents)})
+        hoisted = enumerate(derivation.hoisted)
+        self.names.update({h: (self.condition if h.logical else "{}").format(f"param{k}_m") for k, h in hoisted})
+
+    def __call__(self, node: Symbol | None) -> str:
+        if node is None or node.op == "const":
+            return self.number(0 if node is None else node.value)
+        return self.names.get(node, f"v{node.index}")
+
+    def number(self, value: float) -> str:
+        """A number of the kernel's dtype."""
+        return f"R({value!r})"
+
+    def assign(self, nodes: Iterable[Symbol]) -> list[str]:
+        return [f"{self(node)} = {self.expression(node)}" for node in nodes if node.args and node not in self.names]
+
+    def expression(self, node: Symbol) -> str:
+        """The operation of a node, as source."""
+        return self.templates[node.op].format(*map(self, node.args))
+
+
+def _uniforms(variant: Variant) -> list[str]:
+    return [f"param{k}_m = load(param{k}, 0)" for k, kind in enumerate(variant.params) if kind in "uU"]
+
+
+def _per_element(variant: Variant) -> list[str]:
+    return [f"param{k}_m = load(param{k}, m)" for k, kind in enumerate(variant.params) if kind in "vV"]
+
+
+def _places(derivation: Derivation) -> list[str]:
+    """Where each input of element m lies, and its gradient."""
+    count = len(derivation.trace.inputs)
+    return ["m"] if count == 1 else [f"m + width * ({count - 1} * row + {k})" for k in range(count)]
+
+
+def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
+    """The forward of a step; `fed` is what comes to the input, as source."""
+    states = range(len(derivation.trace.states))
+    name = Names(derivation, recalled=False)
+    spk, *new = derivation.forward
+    rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
+    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
+    body = [f"{name(x)} = load(x_t, {place}){fed}" for x, place in inputs]
+    body += [*(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
+    body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
+    body.append(f"store(spk_t, m, {name(spk)})")
+    body += [f"store(state{k}, m, {name(new[k])})" for k in states if not variant.alone]
+    kept = [k for k in states if variant.alone or variant.traced[k] == "1"]
+    rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
+    body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
+    values = {f"old{k}": f"state{k}_m" for k in states} | {f"new{k}": name(new[k]) for k in states}
+    body += [f"store({copy}, m, {values[copy]})" for copy in (own_words(variant) if variant.alone else ())]
+    return Part(_uniforms(variant), "t in range(steps)", rows, body)
+
+
+def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
+    """The backward of a step; `fed` is what comes to the gradient of the spikes, as source."""
+    step = derivation.trace
+    states = range(len(step.states))
+    name = Names(derivation, recalled=True)
+    dxs, carries, totals = derivation.gradients
+    places = _places(derivation)
+    nodes = derivation.pulled(variant.params, variant.grad)
+    reads = set(nodes)
+
+    kept, width = ("again", "block") if variant.again else ("trace", "size")
+
+    rows, body = [], []
+    if not reads.isdisjoint(step.inputs):
+        rows.append("x_t = x + SIZE * t * x_stride")
+    body += [f"{name(x)} = load(x_t, {place})" for x, place in zip(step.inputs, places, strict=True) if x in reads]
+    for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
+        if old in reads:
+            rows.append(f"state{k}_t = {kept}{k} + SIZE * (t - 1) * {width} if t > 0 else initial{k}")
+            body.append(f"state{k}_m = load(state{k}_t, m)")
+        if new in reads and new not in frozenset(step.states):
+            rows.append(f"new{k}_t = {kept}{k} + SIZE * t * {width}")
+            body.append(f"new{k}_m = load(new{k}_t, m)")
+    for k, g in enumerate(derivation.cotangents):
+        if g in reads:
+            rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad{k}_stride")
+            carried = fed if k == 0 else "" if variant.alone else f" + load(carry{k - 1}, m)"
+            body.append(f"grad{k}_m = load(grad{k}_t, m){carried}")
+    body += _per_element(variant) + name.assign(nodes)
+    if variant.grad == "back":
+        rows.append("dx_t = dx + SIZE * t * dx_stride")
+        body += [f"store(dx_t, m, {name(dxs[0])})", f"store(summed, m, load(summed, m) + {name(dxs[0])})"]
+    elif variant.grad != "none":
+        rows.append(f"dx_t = dx + SIZE * t * size * {len(dxs)}" if variant.grad == "each" else "dx_t = dx")
+        for place, dx in zip(places, dxs, strict=True):
+            before = f"load(dx_t, {place}) + " if variant.grad == "sum" else ""
+            body.append(f"store(dx_t, {place}, {before}{name(dx)})")
+    body += [f"store(carry{k}, m, {name(carries[k])})" for k in states]
+    body += [
+        f"store(total{k}, m, {'' if variant.alone else f'load(total{k}, m) + '}{name(g)})"
+        for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
+        if kind.isupper() and (variant.alone or g is not None)
+    ]
+    return Part(_uniforms(variant), "t in range(steps - 1, -1, -1)", rows or ["pass"], body)
+
+
+def _again(derivation: Derivation, variant: Variant) -> list[str]:
+    """The forward of a block once more, its states to the block's own memory: `trace` holds that of all threads, rows
+    of `block` elements for each step of each thread."""
+    name, states = Names(derivation, recalled=False), range(len(derivation.trace.states))
+    _, *new = derivation.forward
+    rows = ["x_t = x + SIZE * t * x_stride"]
+    rows += [f"state{k}_t = again{k} + SIZE * (t - 1) * block if t > 0 else initial{k}" for k in states]
+    rows += [f"new{k}_t = again{k} + SIZE * t * block" for k in states]
+    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
+    body = [f"{name(x)} = load(x_t, {place})" for x, place in inputs]
+    body += [*(f"state{k}_m = load(state{k}_t, m)" for k in states), *_per_element(variant)]
+    body += name.assign(needed(new, frozenset(derivation.hoisted)))
+    body += [f"store(new{k}_t, m, {name(new[k])})" for k in states]
+    return [
+        *(f"again{k} = trace{k} + SIZE * (me * steps * block - low)" for k in states),
+        "for t in range(steps):",
+        *(f"    {row}" for row in rows),
+        "    for m in range(low, high):",
+        *(f"        {line}" for line in body),
+    ]

@@ -1,0 +1,1 @@
+"""The scan over time as Triton kernels. No device has run them yet."""

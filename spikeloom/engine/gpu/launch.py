@@ -1,0 +1,154 @@
+"""Running a program's fused kernels on a GPU: the twin of `kernels`, of the same arguments and results."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cpu.launch import Gradients, Outputs, all_traces, plain, rows, spread, sum_to
+from ..cpu.source import Variant
+from ..graph.program import program_of
+from ..jit.triton_jit import BLOCK_BYTES, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
+from .parallel_source import emit_triton_parallel
+from .source import SPAN, emit_triton
+
+
+def kernel(key: str, code: str, steps: int, size: int) -> Launch:
+    """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
+    if steps >= STEPS and size <= FEW and program_of(key).any_order:
+        return _kernel_in_parallel(key, code) or _kernel(key, code)
+    return _kernel(key, code)
+
+
+@cache
+def _kernel_in_parallel(key: str, code: str) -> Launch | None:
+    title = f"A scan in parallel over time, {code}."
+    source = emit_triton_parallel(program_of(key).derivation, Variant.parse(code), title)
+    return None if source is None else Launch(source, COLUMNS, TIME=STEPS)
+
+
+@cache
+def _kernel(key: str, code: str) -> Launch:
+    """Compiled at first use and kept for the life of the process."""
+    variant, title = Variant.parse(code), f"A scan, {code}."
+    return Launch(emit_triton(program_of(key).derivation, variant, title), block_of(variant))
+
+
+def block_of(variant: Variant) -> int:
+    """Elements of a program of the grid."""
+    size = SPAN_BYTES if variant.grad and "c" in variant.traced else BLOCK_BYTES
+    dtype: torch.dtype = getattr(torch, variant.computed if variant.grad else variant.dtype)
+    return size // dtype.itemsize
+
+
+def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
+    """Run the scan; see `kernels.forward`."""
+    variant, shape = Variant.parse(code), x.shape[1:]
+    x, stride = rows(x)
+    spk = x.new_empty((steps, *shape))
+    finals = [_empty(s) for s in states]
+    lengths = {"1": steps, "c": max(steps - 1, 0) // SPAN}
+    stored = [states[0].new_empty((lengths[letter], *shape)) for letter in variant.traced if letter in lengths]
+    traces = all_traces(variant.traced, spk, stored)
+    given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
+    given |= named("initial", [s.contiguous() for s in states])
+    given |= named("final", finals) | named("trace", traces) | params_by_name(params, variant, x, shape)
+    run(kernel(key, variant.forward.code, steps, shape.numel()), given, x, shape.numel())
+    return spk, finals, traces
+
+
+def backward(
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor | None,
+    states: Sequence[Tensor],
+    traces: Sequence[Tensor | None],
+    params: Sequence[Tensor],
+    grad_spk: Tensor | None,
+    grad_finals: Sequence[Tensor | None],
+    grad_traces: Sequence[Tensor | None],
+) -> Gradients:
+    """Run the adjoint scan; see `kernels.backward`."""
+    variant, like = Variant.parse(code), states[0]
+    shape = like.shape
+    zero = like.new_zeros(shape)
+    length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
+    dx = next((like.new_empty((n, *shape), dtype=getattr(torch, variant.dtype)) for n in length), None)
+    carries = [_empty(s) for s in states]
+    totals = [
+        None if kind.islower() else like.new_empty((steps, *shape)) if kind == "T" else _empty(like)
+        for kind in variant.params
+    ]
+    given = {"steps": steps, "size": shape.numel(), "dx": dx}
+    given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces)
+    given |= named("grad_final", [zero if g is None else plain(g).contiguous() for g in grad_finals])
+    given |= named("carry", carries) | named("total", totals) | params_by_name(params, variant, like, shape)
+    sequences = {"x": x, **named("grad", (grad_spk, *grad_traces))}
+    for name, sequence in sequences.items():
+        given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
+    run(kernel(key, code, steps, shape.numel()), given, like, shape.numel())
+    sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
+    return Gradients(dx, carries, sums)
+
+
+class OneStep:
+    """A kernel of one step, on rows that are there; see `kernels.OneStep`."""
+
+    def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
+        self.launch, self.like = kernel(key, variant.code, 1, like.numel()), like
+        strides = dict.fromkeys(("x_stride", *(f"grad{k}_stride" for k in range(1 + len(variant.traced)))), 0)
+        self.given = {"steps": 1, "size": like.numel(), "width": width, **strides}
+        self.given |= params_by_name(params, variant, like, like.shape)
+
+    def _run(self, given: dict[str, Any]) -> None:
+        run(self.launch, self.given | given, self.like, self.like.numel())
+
+    def forward(self, x: Tensor, spk: Tensor, olds: Sequence[Tensor], news: Sequence[Tensor]) -> None:
+        """Write the spikes and the new states."""
+        self._run({"x": x, "spk": spk} | named("initial", olds) | named("final", news))
+
+    def backward(
+        self,
+        x: Tensor,
+        dx: Tensor,
+        olds: Sequence[Tensor],
+        news: Sequence[Tensor],
+        carries: Sequence[Tensor],
+        pulls: Sequence[Tensor],
+        totals: Sequence[Tensor | None],
+    ) -> None:
+        """Run the adjoint step."""
+        more = [None if total is None else torch.empty_like(total) for total in totals]
+        given = {"x": x, "dx": dx} | named("initial", olds) | named("trace", news) | named("grad", pulls)
+        self._run(given | named("grad_final", carries) | named("carry", carries) | named("total", more))
+        for total, addend in zip(totals, more, strict=True):
+            if total is not None and addend is not None:
+                total += addend
+
+
+def _empty(like: Tensor) -> Tensor:
+    """Contiguous memory of that shape."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+def named(kind: str, tensors: Sequence[Tensor | None]) -> dict[str, Any]:
+    """A kernel's arguments of one kind, by name."""
+    return {f"{kind}{k}": tensor for k, tensor in enumerate(tensors)}
+
+
+def params_by_name(params: Sequence[Tensor], variant: Variant, x: Tensor, shape: torch.Size) -> dict[str, Any]:
+    """The hoisted values as a kernel reads them, on the device of x: a single number may have stayed on the CPU."""
+    pairs = zip(params, variant.params, strict=True)
+    return named("param", [spread(p, kind, shape).to(x.device) for p, kind in pairs])
+
+
+def run(launch: Launch, given: dict[str, Any], x: Tensor, size: int) -> None:
+    """Run a kernel over so many elements, or rows, on the device of x."""
+    # Triton launches on the current device, which need not be that of the tensors
+    on: AbstractContextManager[Any] = torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    with on:
+        launch.run(size, given)

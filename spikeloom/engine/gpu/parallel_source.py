@@ -1,0 +1,150 @@
+"""Kernel source for Triton that takes many steps at once, for recurrences whose steps can be joined (see `affine`).
+
+A program of the grid takes BLOCK of the M = B * prod(N) elements through all time, TIME steps at once: each step is a
+slope and a rest, an associative scan joins them to what stands before each step, and from there the step itself is that
+of every kernel, for all TIME of them. What stands after the last goes on to the next TIME steps. The backward does the
+same from the last step to the first. The memory that is read and written is that of `emit_triton`, and so are the
+arguments.
+"""
+
+from collections.abc import Collection
+
+from ..cpu.source import Variant
+from ..graph.affine import Affine, recurrence
+from ..graph.program import Derivation
+from ..graph.trace import Symbol, needed
+from ..jit.numba_jit import lines
+from .source import results, stored, sums
+from .step_source import Lines, TritonNames, helpers, integers, varying
+
+SOURCE = '''"""{title}"""
+import triton
+import triton.language as tl
+
+{helpers}
+@triton.jit
+def joined(slope, rest, slope_before, rest_before, next_slope, next_rest, next_slope_before, next_rest_before):
+    """Some steps and the next ones: how a value goes through all of them, and through all but the last."""
+    return (
+        next_slope * slope,
+        next_slope * rest + next_rest,
+        next_slope_before * slope,
+        next_slope_before * rest + next_rest_before,
+    )
+
+
+@triton.jit(do_not_specialize={integers})
+def kernel({arguments}, TIME: tl.constexpr, BLOCK: tl.constexpr):
+    m = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = m < size
+    one, zero = tl.full([TIME, BLOCK], 1.0, {dtype}), tl.zeros([TIME, BLOCK], {dtype})
+{before}
+    for first in range(0, steps, TIME):
+        count = first + tl.arange(0, TIME).to(tl.int64)[:, None]
+        t = {t}
+        live = (count < steps) & inside
+        last = count + 1 == tl.minimum(first + TIME, steps)
+{body}
+{after}
+'''
+
+SUMMED = "tl.sum({}_m, axis=0, keep_dims=True)"
+"""A sum over time that is held step by step, for what threads add up between them makes them wait for each other."""
+
+
+def emit_triton_parallel(derivation: Derivation, variant: Variant, title: str) -> str | None:
+    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
+
+    None where it would not be right: for an equation, or a variant whose backward rebuilds states step by step.
+    """
+    found = recurrence(derivation, backward=bool(variant.grad))
+    if found is None or "c" in variant.traced:
+        return None
+    part = (_backward if variant.grad else _forward)(derivation, variant, found)
+    return SOURCE.format(
+        title=title,
+        helpers=helpers(part.body, variant),
+        integers=integers(part.arguments),
+        arguments=", ".join(part.arguments),
+        dtype=f"tl.{variant.computed}",
+        before=lines(part.before, 1),
+        t="steps - 1 - count" if variant.grad else "count",
+        body=lines(part.body, 2),
+        after=lines(part.after, 1),
+    )
+
+
+def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
+    name, part, known = TritonNames(derivation, variant, recalled=False), Lines(), frozenset(derivation.hoisted)
+    spk, new = derivation.forward
+    part.constants(variant)
+    part.held("state0", "initial0")
+    part.body.append(f"x_m = tl.load({_row(part, 'x', 'x_stride')}, mask=live).to({name.dtype})")
+    _varying(part, variant)
+    done = _joined(part, name, step, known, "state0_m", name(step.rest))
+    part.body += name.assign(node for node in needed(derivation.forward, known) if node not in done)
+    part.body.append(f"tl.store({_row(part, 'spk', 'size')}, {name(spk)}, mask=live)")
+    if variant.traced == "1":
+        part.body.append(f"tl.store({_row(part, 'trace0', 'size')}, {name(new)}, mask=live)")
+    part.body.append(f"state0_m = {_last(name(new))}")
+    part.result("final0", "state0_m")
+    return part
+
+
+def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
+    (old,), (new,), (x,) = derivation.trace.states, derivation.trace.new_states, derivation.trace.inputs
+    _, (carry,), _ = derivation.gradients
+    name, part = TritonNames(derivation, variant, recalled=True), results(derivation, variant, "zero", SUMMED)
+    nodes = derivation.pulled(variant.params, variant.grad)
+    if x in nodes:
+        part.body.append(f"x_m = tl.load({_row(part, 'x', 'x_stride')}, mask=live).to({name.dtype})")
+    if old in nodes:
+        part.held("initial0", "initial0")
+        place = f"{_row(part, 'trace0', 'size')} - size"
+        part.body.append(f"state0_m = tl.load({place}, mask=live & (t > 0), other=initial0_m)")
+    if new in nodes and new is not old:
+        part.body.append(f"new0_m = tl.load({_row(part, 'trace0', 'size')}, mask=live)")
+    for k, g in enumerate(derivation.cotangents):
+        if g in nodes:
+            place = _row(part, f"grad{k}", f"grad{k}_stride")
+            part.body.append(f"grad{k}_m = tl.load({place}, mask=live).to({name.dtype})")
+    _varying(part, variant)
+    rest = f"{name(step.slope)} * grad1_m + {name(step.rest)}"  # of what comes from the next step alone
+    done = _joined(part, name, step, derivation.recalled, "carry0_m", rest)
+    part.body.append("grad1_m += carry0_m")
+    part.body += name.assign(node for node in nodes if node not in done)
+    for sequence, (value,) in stored(derivation, variant).items():
+        part.body.append(f"tl.store({_row(part, sequence, 'size')}, {name(value)}, mask=live)")
+    for total, addend in sums(derivation, variant).items():
+        if addend is not None:
+            part.body.append(f"{total}_m += tl.where(live, {name(addend)}, zero)")
+    part.body.append(f"carry0_m = {_last(name(carry))}")
+    return part
+
+
+def _joined(
+    part: Lines, name: TritonNames, step: Affine, known: frozenset[Symbol], value: str, rest: str
+) -> Collection[Symbol]:
+    """From the value before the first of TIME steps to that before each of them; and what was computed for it."""
+    nodes = needed([node for node in step if node is not None], known)
+    part.body += name.assign(nodes)
+    given = f"tl.where(live, {name(step.slope)}, one), tl.where(live, {rest}, zero), one, zero"
+    part.body.append(f"_, _, slope, rest = tl.associative_scan(({given}), 0, joined)")
+    part.body.append(f"{value} = slope * {value} + rest")
+    return nodes
+
+
+def _varying(part: Lines, variant: Variant) -> None:
+    """The parameters that are read at each step."""
+    part.body += [f"{param}_m = tl.load({_row(part, param, 'size')}, mask=live)" for param in varying(variant)]
+
+
+def _row(part: Lines, sequence: str, stride: str) -> str:
+    """The addresses of the rows of a sequence."""
+    part.arguments += [name for name in (sequence, stride) if name not in part.arguments]
+    return f"{sequence} + m + t * {stride}"
+
+
+def _last(value: str) -> str:
+    """What a value is in the last of the steps."""
+    return f"tl.sum(tl.where(last, {value}, zero), axis=0, keep_dims=True)"

@@ -1,0 +1,199 @@
+"""What the source of every Triton kernel is made of: the operations of a step, and lines around them.
+
+Every operation stands in the source as in the cell; divisions and roots are those that round as torch's do, but for
+divisions of which nothing comes but gradients, and the launch forbids fusing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from ..cpu.source import TEMPLATES, Names, Variant
+from ..graph.program import Derivation
+from ..graph.trace import NUMBERS, Symbol, needed
+
+AHEAD, AHEAD_BACKWARDS = 4, 2
+"""How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice
+has been measured on a GPU."""
+
+TANH = '''
+@triton.jit
+def tanh(u):
+    """-expm1(y) / (2 + expm1(y)) with y = -2|u|; expm1 as Kahan has it, whose errors of exp and log cancel near 0."""
+    y = tl.abs(u) * -2.0
+    e = tl.exp(y)
+    small = (e < 1.0) & (y > -1.0)
+    quotient = {quotient}
+    less_one = tl.where(small, quotient, tl.where(e == 1.0, y, e - 1.0))
+    size = {ratio}
+    return tl.where(u < 0.0, size, size * -1.0)
+
+'''
+
+RAISED = "tl.where(({0} >= {1}) | ({0} != {0}), {0}, {1})"
+
+OWN: Mapping[str, str] = {
+    "neg": "{} * -1.0",  # the minus of some releases of Triton is 0 - u, which loses the sign of zero
+    "exp": "tl.exp({})",
+    "log": "tl.log({})",
+    "sqrt": "tl.sqrt({})",
+    "abs": "tl.abs({})",
+    "tanh": "tanh({})",
+    "sin": "tl.sin({})",
+    "cos": "tl.cos({})",
+    "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
+    "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
+    "clamp": f"tl.where(({RAISED} <= {{2}}) | ({RAISED} != {RAISED}), {RAISED}, {{2}})",
+    "not": "{} == 0",
+    "full": "tl.broadcast_to({}, m.shape)",
+    "where": "tl.where({0}, {1}, {2})",
+}
+
+
+class TritonNames(Names):
+    """What each node is called, and how its operation is written; in step `at` of a span, if that is given."""
+
+    condition = "({} != 0.0)"
+
+    def __init__(self, derivation: Derivation, variant: Variant, recalled: bool, at: int | None = None):
+        super().__init__(derivation, recalled)
+        if at is not None:  # a step of several, each of whose states has a name
+            step = derivation.trace
+            self.names |= {step.inputs[0]: f"x_{at}"}
+            self.names |= {new: f"state{k}_{at + 1}" for k, new in enumerate(step.new_states) if recalled}
+            self.names |= {old: f"state{k}_{at}" for k, old in enumerate(step.states)}
+        self.dtype, self.on_gpu = f"tl.{variant.computed}", variant.machine == "triton"
+        self.exact = frozenset(needed(derivation.forward)) if recalled else None
+        self.one, zero = self.number(1), self.number(0)
+        own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
+        own["count"] = f"tl.where({{}}, {self.one}, {zero})"
+        if variant.computed == "float32":  # whose plain division and root are approximate
+            own |= {"div": "tl.div_rn({}, {})", "sqrt": "tl.sqrt_rn({})"}
+        own["sigmoid"] = own["div"].format(self.one, f"({self.one} + tl.exp({{}} * -1.0))")
+        self.templates = own
+
+    def number(self, value: float) -> str:
+        told = repr(float(value))
+        return f"tl.full((), {told if told[-1].isdigit() else f'float({told!r})'}, {self.dtype})"
+
+    def expression(self, node: Symbol) -> str:
+        if node.op == "div" and node.args[1].op in NUMBERS and self.on_gpu:
+            # tensor / number is tensor * (1 / number) in torch on a GPU, and rounds differently from a division
+            reciprocal = self.templates["div"].format(self.one, self(node.args[1]))
+            return f"{self(node.args[0])} * {reciprocal}"
+        if node.op == "div" and self.exact is not None and node not in self.exact:
+            return TEMPLATES["div"].format(*map(self, node.args))  # of a gradient: to rounding, and without branches
+        if node.op in ("minimum", "maximum", "clamp"):  # the interpreter cannot broadcast the conditions in them
+            return self.templates[node.op].format(*map(self.block, node.args))
+        return super().expression(node)
+
+    def block(self, node: Symbol | None) -> str:
+        """A value for each element of a block, for what a loop carries may not change its shape."""
+        return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, m.shape)"
+
+
+@dataclass
+class Lines:
+    """A kernel as it is written: its loop over time, its arguments, and the lines before, in and after the loop."""
+
+    time: str = "t in range(steps)"
+    arguments: list[str] = field(default_factory=lambda: ["steps", "size"])
+    before: list[str] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
+    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not m
+
+    def constants(self, variant: Variant) -> None:
+        """The parameters that are the same at every step, read once."""
+        for k, kind in enumerate(variant.params):
+            if kind in "tT":
+                continue
+            self.arguments.append(f"param{k}")
+            # one number too is a value per element, for the interpreter cannot broadcast conditions
+            value = (
+                f"tl.broadcast_to(tl.load(param{k}), m.shape)"
+                if kind in "uU"
+                else f"tl.load(param{k} + m, mask=inside)"
+            )
+            self.before.append(f"param{k}_m = {value}")
+
+    def held(self, name: str, argument: str) -> None:
+        """A value per element that stays in a register."""
+        self.arguments.append(argument)
+        self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
+
+    def inputs(self, count: int) -> None:
+        """Where the first of several inputs lies, of a single step, and its gradient: see `emit_numba`."""
+        if count > 1:
+            self.arguments.append("width")
+            self.before.append(f"first = m + m // width * width * {count - 1}")
+            self.places |= dict.fromkeys(("x", "dx"), "first")
+
+    def pointer(self, name: str, stride: str, backwards: bool) -> str:
+        """A pointer into a sequence, which moves by a row at each step."""
+        self.arguments += [name] if stride == "size" else [name, stride]
+        start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
+        self.before.append(f"{name}_t = {name} + {self.places.get(name, 'm')}{start}")
+        self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
+        return f"{name}_t"
+
+    def ahead(
+        self, value: str, sequence: str, stride: str, dtype: str, first: str = "", later: int = 0, other: str = ""
+    ) -> None:
+        """What each step reads of a sequence, asked for some steps before, and held in registers until then.
+
+        Else it would be asked for after what the step before writes, which might be to the same memory for all that the
+        compiler knows; and where few elements keep a device busy, each step would wait for its memory.
+
+        Args:
+            value: its name, in that dtype.
+            first: the row of the first step, if rows are taken backwards.
+            later: so many of the last steps read nothing, but `other`.
+        """
+        self.arguments += [name for name in (sequence, stride) if name not in self.arguments]
+        start, sign = (f" + ({first}).to(tl.int64) * {stride}", "-") if first else ("", "+")
+        place, other = f"{sequence}_t", other and f", other={other}"
+        waiting = [f"{sequence}_{k}" for k in range(AHEAD_BACKWARDS if first else AHEAD)]
+        self.before.append(f"{place} = {sequence} + m{start}")
+        for k, ahead in enumerate(waiting):
+            self.before.append(f"{ahead} = tl.load({place}, mask={k + later} < left{other})")
+            self.before.append(f"{place} {sign}= {stride}")
+        self.body.append(f"{value} = {waiting[0]}.to({dtype})")
+        self.body += [f"{ahead} = {following}" for ahead, following in pairwise(waiting)]
+        self.body.append(f"{waiting[-1]} = tl.load({place}, mask=t + {len(waiting) + later} < left{other})")
+        self.body.append(f"{place} {sign}= {stride}")
+
+    def stored(self, name: str, value: str) -> None:
+        """What a pointer writes at each step."""
+        self.body.append(f"tl.store({name}_t, {value}, mask=inside)")
+
+    def result(self, argument: str, value: str) -> None:
+        """What is written once, after the last step."""
+        self.arguments.append(argument)
+        self.after.append(f"tl.store({argument} + m, {value}, mask=inside)")
+
+    def carried(self, values: Mapping[str, str], live: str = "") -> None:
+        """What a step leaves to the next, by name, where it is live; at once, for one may become another."""
+        new = [f"tl.where({live}, {value}, {name})" if live else value for name, value in values.items()]
+        if new:
+            self.body.append(f"{', '.join(values)} = {', '.join(new)}")
+
+
+def varying(variant: Variant) -> list[str]:
+    """The names of the parameters that are read at each step."""
+    return [f"param{k}" for k, kind in enumerate(variant.params) if kind in "tT"]
+
+
+def helpers(body: Sequence[str], variant: Variant) -> str:
+    """The functions that those lines call."""
+    if not any(" tanh(" in line for line in body):
+        return ""
+    div = "tl.div_rn({}, {})" if variant.computed == "float32" else "({}) / ({})"
+    quotient = div.format("(e - 1.0) * y", "tl.where(small, tl.log(e), y)")
+    return TANH.format(quotient=quotient, ratio=div.format("less_one", "less_one + 2.0"))
+
+
+def integers(arguments: Sequence[str]) -> list[str]:
+    """Those of the arguments of which nothing is compiled in. Of the others Triton looks whether 16 divides them."""
+    return [a for a in arguments if a in ("steps", "rows")]

@@ -1,0 +1,1 @@
+"""An equation as a graph, its gradient, and the program that kernels are generated from."""

@@ -1,0 +1,369 @@
+"""A program: all that the engine derives from a cell and its spike function before any backend is chosen."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from ... import ops
+from ...cells.cell import Cell
+from ...forks import cached_property
+from ...ops import Surrogate
+from ...surrogate import Spike, as_spike
+from .adjoint import adjoint
+from .compare import OPERATORS, difference
+from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """The graph of a step split in three: what torch computes once, the forward of a step, the backward of a step.
+
+    Args:
+        hoisted: nodes made of parameters alone, which torch computes, with its own autograd, before the scan; then the
+            numbers that a kernel takes as arguments.
+        forward: the spikes, then the new states.
+        backward: the gradients of each input, of each state and of each hoisted node; None where there is none.
+        cotangents: of the spikes, then of each new state.
+        trace: the traced step.
+    """
+
+    trace: Trace
+    hoisted: tuple[Symbol, ...]
+    forward: tuple[Symbol, ...]
+    cotangents: tuple[Symbol, ...]
+    backward: tuple[Symbol | None, ...]
+
+    @cached_property
+    def recalled(self) -> frozenset[Symbol]:
+        """What the backward of a step loads instead of computing: leaves, hoisted values and the saved new states."""
+        leaves = (*self.trace.inputs, *self.trace.states, *self.hoisted, *self.cotangents)
+        return frozenset((*leaves, *self.trace.new_states))
+
+    @cached_property
+    def needs_input(self) -> bool:
+        """Whether the backward reads x, which then has to be saved."""
+        nodes = needed([g for g in self.backward if g is not None], self.recalled)
+        return not set(self.trace.inputs).isdisjoint(nodes)
+
+    @cached_property
+    def every_state(self) -> str:
+        """A letter per state, as `emit_numba.Variant.traced` has it where all are kept."""
+        return "".join("s" if new is self.trace.spk else "1" for new in self.trace.new_states)
+
+    @cached_property
+    def gradients(self) -> tuple[tuple[Symbol | None, ...], ...]:
+        """The backward in its three parts: of the inputs, of the states, of the hoisted values."""
+        first, second = len(self.trace.inputs), len(self.trace.inputs) + len(self.trace.states)
+        return self.backward[:first], self.backward[first:second], self.backward[second:]
+
+    def pulled(self, params: str, grad: str) -> dict[Symbol, None]:
+        """The nodes of the backward in one variant (see `emit_numba.Variant`): what it loads and what it computes."""
+        dxs, carries, totals = self.gradients
+        learned = [g for g, kind in zip(totals, params, strict=True) if kind.isupper()]
+        results = [*(dxs if grad != "none" else ()), *carries, *learned]
+        return needed([g for g in results if g is not None], self.recalled)
+
+    def read_states(self, params: str, grad: str) -> str:
+        """The same where those are kept that the backward reads."""
+        nodes, olds = set(self.pulled(params, grad)), frozenset(self.trace.states)
+        pairs = zip(self.every_state, self.trace.states, self.trace.new_states, strict=True)
+        return "".join(
+            letter if old in nodes or (new in nodes and new not in olds) else "0" for letter, old, new in pairs
+        )
+
+    def __str__(self) -> str:
+        results = [None if g is None else g.index for g in (*self.hoisted, *self.forward, *self.backward)]
+        return "\n".join((str(self.trace.graph), str(results), str([s.index for s in self.trace.new_states])))
+
+
+class Structure:
+    """What the programs share that differ in their numbers alone: the graph, and the kernels, by its key.
+
+    Args:
+        derivation: the graph, whose numbers are places.
+        any_order: see `Cell`.
+    """
+
+    def __init__(self, derivation: Derivation, any_order: bool):
+        self.derivation, self.any_order = derivation, any_order
+        self.key = hashlib.sha256(f"{any_order}\n{derivation}".encode()).hexdigest()[:16]
+        self.every_state = derivation.every_state
+        # the hoisted values as a straight line: the parameters, then operations on numbers and on values before
+        order = [node for node in needed(derivation.hoisted) if node.op not in NUMBERS]
+        order.sort(key=lambda node: node.op != "param")
+        position = {node: i for i, node in enumerate(order)}
+        self.reads = tuple(node.value for node in order if node.op == "param")
+        self.recipe = [(node.op, node.args, [position.get(a) for a in node.args]) for node in order[len(self.reads) :]]
+        self.results = [
+            (position[node], node.logical or node.op == "count") for node in derivation.hoisted if node.op != "number"
+        ]
+        self.places = [node.value for node in derivation.hoisted if node.op == "number"]
+        # which hoisted value is a parameter as it came; apart from the nodes, of which torch.compile asks the type
+        self.as_given = tuple(node.value if node.op == "param" else "" for node in derivation.hoisted)
+
+
+class Program:
+    """A cell with its spike function, traced and differentiated if that is possible.
+
+    Programs are made by `program_for`, which returns the same one for equal cells and spikes.
+    """
+
+    def __init__(self, cell: Cell, surrogate: Surrogate):
+        self.cell, self.surrogate = cell, surrogate
+        self.derivation: Derivation | None = None
+        self.key = self.every_state = ""
+        self.untraceable, numbers = _equation(cell)
+        self._guarded = self.untraceable != ""
+        spike = as_spike(surrogate)
+        if spike is None:
+            self.untraceable = f"the spike function {surrogate!r} can only be called; use one of spikeloom.surrogate"
+        if self.untraceable or spike is None:
+            return
+        try:
+            slope = _Slope.of(spike)
+            self.structure = _structure(cell, slope)
+        except Untraceable as why:
+            self.untraceable = str(why)
+            return
+        self.derivation, self.key = self.structure.derivation, self.structure.key
+        self.every_state = self.structure.every_state
+        self._numbers = (*numbers, *slope.numbers)
+        self._tensors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+        self._constants: dict[tuple[Any, ...], Constants] = {}
+        self._recipe: list[tuple[Callable[..., Any], list[tuple[float | None, int | None]]]] = [
+            (
+                surrogate if op == "spike" else OPERATORS.get(op) or _on_tensors(op, places),
+                [(self._number(arg), at) for arg, at in zip(args, places, strict=True)],
+            )
+            for op, args, places in self.structure.recipe
+        ]
+
+    def _number(self, node: Symbol) -> float | None:
+        return self._numbers[node.value] if node.op == "number" else node.value if node.op == "const" else None
+
+    def hoist(self, params: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
+        """The values that do not change over time: those made of the parameters, differentiable, then the numbers.
+
+        Args:
+            params: by name.
+            like: a state, for the dtype and device of the numbers.
+        """
+        values: list[Any] = [params[name] for name in self.structure.reads]
+        for operator, arguments in self._recipe:
+            values.append(operator(*[number if at is None else values[at] for number, at in arguments]))
+        made = [values[i].to(like.dtype) if logical else values[i] for i, logical in self.structure.results]
+        return (*made, *self._number_tensors(like)) if self.structure.places else tuple(made)
+
+    def _number_tensors(self, like: Tensor) -> tuple[Tensor, ...]:
+        """The numbers that a kernel takes as arguments."""
+        if torch.compiler.is_compiling():  # then nothing may stay that belongs to the graph
+            return self._made_numbers(like)
+        found = self._tensors.get((like.dtype, like.device))
+        if found is None:
+            with torch.inference_mode(False):
+                found = self._made_numbers(like)
+            if all(type(number) is Tensor for number in found):
+                self._tensors[like.dtype, like.device] = found
+        return found
+
+    def _made_numbers(self, like: Tensor) -> tuple[Tensor, ...]:
+        numbers = [self._numbers[place] for place in self.structure.places]
+        # in float64 first: torch.full refuses a number beyond float32, which beside a tensor is infinite
+        made = [torch.full((), rounded(n, like.dtype), dtype=like.dtype, device=like.device) for n in numbers]
+        return tuple(made)
+
+    def constants(self, dtype: torch.dtype, numbers: tuple[float, ...]) -> "Constants":
+        """The hoisted values on the CPU where the parameters are these numbers, of which none is learned."""
+        negative = tuple([str(number)[0] == "-" for number in numbers]) if 0.0 in numbers else ()  # -0.0 == 0.0
+        key = (dtype, numbers, negative)
+        found = self._constants.get(key)
+        if found is None:
+            if len(self._constants) >= CONSTANTS:
+                self._constants.clear()
+            with torch.inference_mode(False), torch.no_grad():
+                given = [torch.tensor(number, dtype=dtype, device="cpu") for number in numbers]
+                like = torch.empty(0, dtype=dtype, device="cpu")
+                params = dict(zip(self.cell.params, given, strict=True))
+                found = self._constants[key] = Constants.of(self.hoist(params, like))
+        return found
+
+    def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+        """One step of the reference: the cell on tensors. An equation that was not traced may change its copies."""
+
+        def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+            with ops.spiking_with(self.surrogate):
+                return self.cell(x, *states, **params)
+
+        def guarded(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+            own = {name: param.clone() for name, param in params.items()}
+            with ops.spiking_with(self.surrogate):
+                return self.cell(x.clone(), *[state.clone() for state in states], **own)
+
+        return guarded if self._guarded else step
+
+
+def rounded(number: float, dtype: torch.dtype) -> float:
+    """A number that `torch.full` takes for a dtype: beyond its range infinity, as a conversion from float64 gives."""
+    most = torch.finfo(dtype).max
+    if not math.isfinite(number) or abs(number) <= most:
+        return number
+    beyond = most * (1 + torch.finfo(dtype).eps / 4)  # half a unit in the last place above
+    return math.copysign(math.inf if abs(number) >= beyond else most, number)
+
+
+def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
+    """A word of `ops` on tensors and numbers: torch's own function, where that takes numbers in the same places."""
+    own = ops.TENSOR_FUNCTIONS.get(op)
+    numbers = [place is None for place in places]
+    takes = numbers[1:] == [True, True] if op == "clamp" else not any(numbers)
+    word: Callable[..., Tensor] = getattr(ops, op)
+    return own if own is not None and takes else word
+
+
+CONSTANTS = 64
+"""How many sets of parameters a program keeps its constants for, as of a threshold that is assigned at every step."""
+
+
+@lru_cache(maxsize=512)
+def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
+    """Why a cell cannot be traced, if it cannot; and its numbers."""
+    try:
+        step = trace(cell)
+        return difference(cell, step), tuple(step.graph.numbers)
+    except Untraceable as why:
+        return str(why), ()
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """The derivative of a spike function; equal for those that differ in their numbers alone.
+
+    Args:
+        told: its graph as text.
+        spike: the function.
+        numbers: of the graph, by place.
+    """
+
+    told: str
+    spike: Spike = field(compare=False)
+    numbers: tuple[float, ...] = field(compare=False)
+
+    @staticmethod
+    def of(spike: Spike) -> "_Slope":
+        told = [_traced_slope(spike) for _ in range(2)]
+        if repr(told[0]) != repr(told[1]):
+            raise Untraceable(f"the derivative of {spike!r} computes something else when it is called again")
+        return _Slope(told[0][0], spike, told[0][1])
+
+
+def _traced_slope(spike: Spike) -> tuple[str, tuple[float, ...]]:
+    graph = Graph()
+    try:
+        slope = graph.slope(spike, graph.leaf("x", 0), 0)
+    except Exception as error:  # a user's formula that does not take symbols
+        raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
+    return f"{graph}\n{None if slope is None else slope.index}", tuple(graph.numbers)
+
+
+@lru_cache(maxsize=512)
+def _structure(cell: Cell, slope: _Slope) -> Structure:
+    """That of a cell with a spike function, one for all programs of the same key as long as one of them lives."""
+    made = Structure(_derive(trace(cell), slope.spike), cell.any_order)
+    return _by_key.setdefault(made.key, made)
+
+
+def _derive(step: Trace, spike: Spike) -> Derivation:
+    forward = (step.spk, *step.new_states)
+    everything = needed(forward)
+    inner = [a for node in everything if node.varying for a in node.args]
+    outer = [*inner, *forward]
+    hoisted = tuple(sorted({n for n in outer if not n.varying and n.op not in NUMBERS}, key=lambda n: n.index))
+    cotangents = tuple(step.graph.leaf("cotangent", i) for i in range(len(forward)))
+    leaves = (*step.inputs, *step.states, *hoisted)
+    pairs: Sequence[tuple[Symbol, Symbol]] = list(zip(forward, cotangents, strict=True))
+    backward = adjoint(step.graph, pairs, leaves, spike)
+    results = [*forward, *[g for g in backward if g is not None]]
+    numbers = tuple(node for node in needed(results, frozenset(hoisted)) if node.op == "number")
+    return Derivation(step, (*hoisted, *numbers), forward, cotangents, (*backward, *[None] * len(numbers)))
+
+
+def program_for(cell: Cell, surrogate: Surrogate) -> Program:
+    """The program of a cell and a spike function, shared by all networks that use both.
+
+    A callable of the user's is not kept: it may be a method, and would hold its network in memory.
+    """
+    return Program(cell, surrogate) if as_spike(surrogate) is None else _shared_program(cell, surrogate)
+
+
+_shared_program = lru_cache(maxsize=512)(Program)
+
+_by_key: WeakValueDictionary[str, Structure] = WeakValueDictionary()
+
+
+def program_of(key: str) -> Structure:
+    """The structure of that key, by which the torch operator knows it, for that takes tensors and words alone."""
+    if key not in _by_key:
+        raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
+    return _by_key[key]
+
+
+@cache
+def read_states(key: str, params: str, grad: str) -> str:
+    """`Derivation.read_states` of a program."""
+    return program_of(key).derivation.read_states(params, grad)
+
+
+class Constants(tuple[Tensor, ...]):
+    """The hoisted values of a program whose parameters are numbers, one number each; nobody else may change them.
+
+    Attributes:
+        addresses: where they lie.
+        kinds: their letters in a `Variant`.
+    """
+
+    addresses: tuple[int, ...]
+    kinds: str
+
+    @staticmethod
+    def of(values: Iterable[Tensor]) -> "Constants":
+        """These values, which from now on nobody else may change."""
+        made = Constants(values)
+        made.addresses, made.kinds = tuple(value.data_ptr() for value in made), "u" * len(made)
+        return made
+
+
+def reads_input(key: str) -> bool:
+    """Whether the backward of a program reads its input, which then has to be saved."""
+    return program_of(key).derivation.needs_input
+
+
+ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
+
+
+@cache
+def runs_quickly(key: str) -> bool:
+    """Whether a step takes less time than memory does: it has no elementary functions."""
+    return ELEMENTARY.isdisjoint(_operations(key))
+
+
+WRITTEN_OUT = ELEMENTARY - {"exp", "sigmoid"}
+"""Those that a GPU has no instruction for, so that its compiler writes them out wherever they stand."""
+
+
+@cache
+def compiles_quickly(key: str) -> bool:
+    """Whether a step is so short on a GPU that a kernel can hold it many times over."""
+    return WRITTEN_OUT.isdisjoint(_operations(key))
+
+
+def _operations(key: str) -> set[str]:
+    """Those of a step of a program that kernels run."""
+    derivation = program_of(key).derivation
+    return {node.op for node in needed(derivation.forward, frozenset(derivation.hoisted))}

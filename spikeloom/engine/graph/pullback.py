@@ -1,0 +1,158 @@
+"""The backward of a scan by torch's own operations, for what no kernel can do: be differentiated itself, or run over a
+batch of gradients.
+
+It evaluates the graph from which the backward kernels are made, on the tensors that the forward has saved. They are
+connected to what they were computed from, so that torch differentiates the result like any other code.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ... import ops
+from ..cpu.launch import Gradients
+from ..cpu.source import Variant
+from ..saved_tensors import TWICE
+from .compare import OPERATORS
+from .program import program_of
+from .trace import Symbol, needed
+
+Some = Sequence[Tensor | None]
+
+
+class PullBack:
+    """The backward of a program in one variant.
+
+    Args:
+        key: of the program.
+        variant: which gradients are wanted.
+        surrogate: the program's spike function.
+    """
+
+    def __init__(self, key: str, variant: Variant, surrogate: ops.Surrogate):
+        self.derivation, self.dtype = program_of(key).derivation, variant.computed
+        self.step = self.derivation.trace
+        self.functions: Mapping[str, Callable[..., Tensor]] = {
+            **{name: getattr(ops, name) for name in ops.TENSOR_FUNCTIONS},
+            **OPERATORS,
+            "spike": surrogate,
+            "full": lambda value: value,
+            "full_like": lambda u, value: torch.zeros_like(u) + value,
+        }
+        dxs, carries, totals = self.derivation.gradients
+        self.wanted = (
+            [dx if variant.grad != "none" else None for dx in dxs],
+            list(carries),
+            [total if kind.isupper() else None for total, kind in zip(totals, variant.params, strict=True)],
+        )
+
+    def __call__(
+        self, inputs: Some, states: Some, new_states: Some, params: Sequence[Tensor], cotangents: Some
+    ) -> tuple[list[Tensor], ...]:
+        """The gradients of the inputs, the states before the step and the hoisted values, each [*S].
+
+        Args:
+            inputs, states, new_states: what the backward reads of them, [*S]; None for the others.
+            params: the hoisted values.
+            cotangents: of the spikes and of each new state, [*S]; None is zero, but not for all.
+        """
+        dtype = getattr(torch, self.dtype)
+        zero = torch.zeros_like(next(g for g in cotangents if g is not None), dtype=dtype)
+        known: dict[Symbol, Tensor] = {}
+        # in this order: a new state that is an old one counts as that, as in `emit_numba`
+        for symbols, tensors in (
+            (self.step.new_states, new_states),
+            (self.step.inputs, inputs),
+            (self.step.states, states),
+            (self.derivation.hoisted, params),
+            (self.derivation.cotangents, [zero if g is None else g for g in cotangents]),
+        ):
+            pairs = zip(symbols, tensors, strict=True)
+            known |= {symbol: _value(symbol, tensor.to(dtype)) for symbol, tensor in pairs if tensor is not None}
+        results = [g for part in self.wanted for g in part if g is not None]
+        self._evaluate(results, self.derivation.recalled, known, zero)
+        return tuple([zero if g is None else known[g].expand(zero.shape) for g in part] for part in self.wanted)
+
+    def forward(self, inputs: Sequence[Tensor], states: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
+        """The new states of one step."""
+        known = dict(zip(self.step.inputs, inputs, strict=True))
+        known |= dict(zip(self.step.states, states, strict=True))
+        known |= {h: _value(h, param) for h, param in zip(self.derivation.hoisted, params, strict=True)}
+        self._evaluate(self.step.new_states, frozenset(self.derivation.hoisted), known, states[-1])
+        return [known[new].expand(states[-1].shape) for new in self.step.new_states]
+
+    def _evaluate(
+        self, results: Sequence[Symbol], given: frozenset[Symbol], known: dict[Symbol, Tensor], like: Tensor
+    ) -> None:
+        """Add the results to what is known, and all between."""
+        for node in needed(results, given):
+            if node.op == "const":  # of the dtype in which a kernel has it
+                known[node] = torch.full((), node.value, dtype=like.dtype, device=like.device)
+            elif node not in known:
+                known[node] = self.functions[node.op](*[known[arg] for arg in node.args])
+
+
+def _value(symbol: Symbol, tensor: Tensor) -> Tensor:
+    """The value of a leaf: a condition comes as a number."""
+    return tensor != 0 if symbol.logical else tensor
+
+
+def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The sum of two gradients, of which None is zero."""
+    return second if first is None else first if second is None else first + second
+
+
+def summed(totals: Some, params: Sequence[Tensor], kinds: str) -> list[Tensor | None]:
+    """The gradients of the hoisted values, summed over what these were broadcast over; None where none is wanted."""
+    each = zip(totals, params, kinds, strict=True)
+    return [g.sum_to_size(p.shape) if g is not None and kind.isupper() else None for g, p, kind in each]
+
+
+def backward(
+    surrogate: ops.Surrogate,
+    key: str,
+    code: str,
+    steps: int,
+    x: Tensor | None,
+    states: Sequence[Tensor],
+    traces: Some,
+    params: Sequence[Tensor],
+    grad_spk: Tensor | None,
+    grad_finals: Some,
+    grad_traces: Some,
+) -> Gradients:
+    """What `kernels.backward` gives, from the spike function and the same arguments."""
+    variant, like = Variant.parse(code), states[-1]
+    if not steps or not {"t", "T"}.isdisjoint(variant.params):
+        raise RuntimeError(TWICE)
+    pull = PullBack(key, variant, surrogate)
+    inputs = None if x is None else x.to(like.dtype).expand(steps, *like.shape).unbind()
+    rows: list[Sequence[Tensor] | None] = [None if trace is None else trace.unbind() for trace in traces]
+    if not {"r", "c"}.isdisjoint(variant.traced):  # not every state is saved, but the input is
+        assert inputs is not None
+        every = [[*states]]
+        for x_t in inputs:
+            every.append(pull.forward([x_t], every[-1], params))
+        rows = [*zip(*every[1:], strict=True)]
+    pulled = [None if g is None else g.unbind() for g in (grad_spk, *grad_traces)]
+    carries: Some = grad_finals
+    totals: Some = [None for _ in params]
+    dxs: list[Tensor] = []
+    for t in reversed(range(steps)):
+        spk, *news = (None if g is None else g[t] for g in pulled)
+        cotangents = [spk, *map(add, news, carries)]
+        if all(g is None for g in cotangents):
+            cotangents = [torch.zeros_like(like), *cotangents[1:]]
+        olds = states if t == 0 else [None if row is None else row[t - 1] for row in rows]
+        given = [None] if inputs is None else [inputs[t]]
+        news = [None if row is None else row[t] for row in rows]
+        (dx_t,), states_t, more = pull(given, olds, news, params, cotangents)
+        carries, totals = states_t, [*map(add, totals, more)]
+        dxs.append(dx_t)
+    dx = None
+    if variant.grad == "each":
+        dx = torch.stack(dxs[::-1])
+    elif variant.grad == "sum":
+        dx = torch.stack(dxs).sum(0, keepdim=True)
+    return Gradients(dx, states_t, summed(totals, params, variant.params))

@@ -1,0 +1,373 @@
+"""The tracer: a cell called with symbols yields the graph of its operations, in their order.
+
+Nodes are shared where the same operation meets the same arguments; nothing is reassociated or simplified, so that a
+kernel made from the graph rounds as the cell does on tensors.
+
+A symbol means what a tensor means in the same place. What torch does otherwise with numbers, conditions and tensors is
+either followed here or refused: nothing may be compiled into something else.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from ...cells.cell import Cell
+from ...surrogate import Spike
+
+OWN_FILES = tuple(
+    f"spikeloom/{name}.py" for name in ("ops", "cells/cell", "scan/compared", "scan/program", "scan/trace")
+)
+
+LOGICAL = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not"})
+"""The operations whose result is a condition, a bool tensor in torch."""
+
+CONNECTIVES: Mapping[str, str] = {"and": "&", "or": "|", "xor": "^", "not": "~"}
+"""Those that take conditions alone, and their signs."""
+
+OF_CONDITIONS: Mapping[str, str] = {"add": "or", "mul": "and", "ne": "xor"}
+"""What torch makes of other operations on two conditions."""
+
+NUMBERS = ("const", "number")
+"""The leaves that are numbers: written into a kernel, or an argument of it."""
+
+COUNTING = frozenset({"add", "mul", "div", "where", "lt", "le", "gt", "ge", "eq", "ne"})
+"""The operations in which a condition beside a value is the number 0 or 1 of the value's dtype, in torch."""
+
+
+class Untraceable(Exception):
+    """A cell does something that symbols cannot record; the message says what and where."""
+
+
+class Symbol:
+    """A value in the graph of a cell."""
+
+    __slots__ = ("args", "graph", "index", "logical", "op", "value", "varying")
+
+    __hash__ = object.__hash__  # that of a tensor: by identity, though == compares values
+    __array_ufunc__ = None  # a NumPy number beside a symbol leaves the operation to the symbol
+
+    def __init__(self, graph: "Graph", op: str, args: tuple["Symbol", ...], value: Any, index: int):
+        self.graph, self.op, self.args, self.value, self.index = graph, op, args, value, index
+        # varying: has the shape of the input, unlike what is made of parameters and numbers alone
+        self.varying: bool = op in ("x", "state", "cotangent", "full") or any(a.varying for a in args)
+        self.logical: bool = op in LOGICAL
+
+    def record(self, op: str, *args: Any) -> "Symbol":
+        return self.graph.node(op, *args)
+
+    def constant(self, value: float) -> "Symbol":
+        return self.graph.leaf("const", float(value))
+
+    def full_like(self, value: Any) -> "Symbol":
+        """A number in the shape of this value."""
+        if isinstance(value, Symbol) or not isinstance(value, (int, float)):
+            raise Untraceable("ops.full_like takes a number; write 0 * u + value for another value")
+        if self.logical:
+            raise Untraceable("ops.full_like got a condition, which has no dtype of numbers; give it a value")
+        return self.record("full", value) if self.varying else self.record("full_like", self, value)
+
+    def __add__(self, other: Any) -> "Symbol":
+        return self.record("add", self, other)
+
+    def __radd__(self, other: Any) -> "Symbol":
+        return self.record("add", other, self)
+
+    def __sub__(self, other: Any) -> "Symbol":
+        return self.record("sub", self, other)
+
+    def __rsub__(self, other: Any) -> "Symbol":
+        return self.record("sub", other, self)
+
+    def __mul__(self, other: Any) -> "Symbol":
+        return self.record("mul", self, other)
+
+    def __rmul__(self, other: Any) -> "Symbol":
+        return self.record("mul", other, self)
+
+    def __truediv__(self, other: Any) -> "Symbol":
+        return self.record("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> "Symbol":
+        # number / tensor is reciprocal * number in torch, and rounds differently from a division
+        return self.record("mul", self.record("div", self.constant(1.0), self), other)
+
+    def __pow__(self, exponent: Any) -> "Symbol":
+        if isinstance(exponent, Symbol) or exponent not in (2, 3):
+            raise Untraceable(
+                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt, or ops.exp and ops.log"
+            )
+        square = self * self
+        return square if exponent == 2 else square * self
+
+    def __neg__(self) -> "Symbol":
+        return self.record("neg", self)
+
+    def __pos__(self) -> "Symbol":
+        return self
+
+    def __abs__(self) -> "Symbol":
+        return self.record("abs", self)
+
+    def __lt__(self, other: Any) -> "Symbol":
+        return self.record("lt", self, other)
+
+    def __le__(self, other: Any) -> "Symbol":
+        return self.record("le", self, other)
+
+    def __gt__(self, other: Any) -> "Symbol":
+        return self.record("gt", self, other)
+
+    def __ge__(self, other: Any) -> "Symbol":
+        return self.record("ge", self, other)
+
+    def __eq__(self, other: Any) -> "Symbol":  # type: ignore[override]
+        return self.record("eq", self, other)
+
+    def __ne__(self, other: Any) -> "Symbol":  # type: ignore[override]
+        return self.record("ne", self, other)
+
+    def __and__(self, other: Any) -> "Symbol":
+        return self.record("and", self, other)
+
+    def __or__(self, other: Any) -> "Symbol":
+        return self.record("or", self, other)
+
+    def __xor__(self, other: Any) -> "Symbol":
+        return self.record("xor", self, other)
+
+    def __invert__(self) -> "Symbol":
+        return self.record("not", self)
+
+    def __bool__(self) -> bool:
+        raise Untraceable("a Python branch depends on the data; use ops.where")
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise Untraceable("isinstance asks for the type of a value, which is a tensor only while no kernel is made")
+
+    def __getattr__(self, name: str) -> Any:
+        raise Untraceable(f".{name} is not in the vocabulary; use arithmetic and spikeloom.ops")
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise Untraceable(f"torch.{getattr(func, '__name__', func)} is not in the vocabulary; use spikeloom.ops")
+
+
+def _refuse(methods: Mapping[str, str], why: str) -> None:
+    """Give symbols methods that raise. Python would otherwise fall back to another operation, or to one of objects."""
+    for name, told in methods.items():
+
+        def refused(self: Symbol, *_: Any, why: str = why.format(told)) -> Any:
+            raise Untraceable(why)
+
+        setattr(Symbol, f"__{name}__", refused)
+
+
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**", "matmul": "@"}
+_BITS = {"and": "&", "or": "|", "xor": "^", "lshift": "<<", "rshift": ">>"}
+_refuse(
+    {f"i{name}": sign for name, sign in (_SIGNS | _BITS).items()},
+    "{0}= changes a tensor in place, and with it what others hold; write a = a {0} b",
+)
+_refuse(
+    {f"{side}{name}": _SIGNS[name] for name in ("floordiv", "mod", "matmul") for side in ("", "r")}
+    | {"rpow": "** of a number", "divmod": "divmod", "lshift": "<<", "rshift": ">>", "round": "round"}
+    | {"trunc": "math.trunc", "floor": "math.floor", "ceil": "math.ceil"},
+    "{} is not in the vocabulary; use arithmetic and spikeloom.ops",
+)
+_refuse(
+    {"float": "float or a function of math", "int": "int", "complex": "complex", "index": "an index or a range"},
+    "{} wants a number, and this value is one only at run time; use arithmetic and spikeloom.ops",
+)
+_refuse(
+    {"len": "len", "iter": "a loop or unpacking", "getitem": "an index", "setitem": "an assignment to elements"},
+    "{} wants the elements of a tensor, and an equation has one element alone; use ops.where",
+)
+
+
+class Graph:
+    """A growing list of nodes, arguments before their users.
+
+    The numbers of an equation and of a spike function are leaves of which the graph knows the place alone, so that one
+    kernel serves all values. Integers, 0.0 and 1.0 of an equation are written into it, for compilers make use of them;
+    so is what the rules of differentiation add.
+
+    Attributes:
+        numbers: the values, by place.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Symbol] = []
+        self.numbers: list[float] = []
+        self._known: dict[tuple[Any, ...], Symbol] = {}
+        self._place: Callable[[float], int | None] = self._in_an_equation
+
+    def leaf(self, op: str, value: Any = None) -> Symbol:
+        """An input of the graph: x, state, param, cotangent or const."""
+        return self._shared(op, (), value)
+
+    def node(self, op: str, *args: Any) -> Symbol:
+        """The operation on symbols and numbers."""
+        lifted = tuple(self._lift(a) for a in args)
+        if any(a.logical for a in lifted) or op in CONNECTIVES or op == "where":
+            return self._of_conditions(op, lifted)
+        return self._shared(op, lifted, None)
+
+    def _in_an_equation(self, value: float) -> int | None:
+        """The place of a number of the cell: one for equal ones."""
+        if isinstance(value, int) or repr(value) in ("0.0", "1.0"):
+            return None
+        known = [repr(number) for number in self.numbers]
+        if repr(value) not in known:
+            self.numbers.append(value)
+            return len(known)
+        return known.index(repr(value))
+
+    def close(self) -> None:
+        """The equation is complete: numbers that come now are written into the kernel."""
+        self._place = lambda value: None
+
+    def slope(self, spike: Spike, u: Symbol, first: int) -> "Symbol | None":
+        """The derivative of a spike function at u, None if it is zero; its numbers have places from `first` on, one for
+        each that the formula meets, so that no two fall together where they are equal."""
+        places = count(first)
+
+        def place(value: float) -> int:
+            at = next(places)
+            self.numbers[at : at + 1] = [value]
+            return at
+
+        self._place = place
+        try:
+            slope = spike.slope_at(u)
+            return None if type(slope) is not Symbol and slope == 0 else self._lift(slope)
+        finally:
+            self.close()
+
+    def _of_conditions(self, op: str, args: tuple[Symbol, ...]) -> Symbol:
+        """An operation that takes conditions, or may not: as torch has it, or refused."""
+        logical = [a.logical for a in args]
+        if op == "detach":
+            return args[0]
+        if op in CONNECTIVES and all(logical):
+            return self._shared(op, args, None)
+        if op in CONNECTIVES:
+            raise Untraceable(f"{CONNECTIVES[op]} takes conditions, such as u > 0; compare the values first")
+        if op == "where":
+            if not logical[0]:
+                raise Untraceable("ops.where takes a condition first, such as u > 0; compare the value with a number")
+            values = args[1:]
+            return self._shared(op, (args[0], *self._counted(op, values)) if any(logical[1:]) else args, None)
+        if all(logical) and len(args) == 2:
+            if op in OF_CONDITIONS:
+                return self._shared(OF_CONDITIONS[op], args, None)
+            if op == "eq":
+                return self._shared("not", (self._shared("xor", args, None),), None)
+        return self._shared(op, self._counted(op, args), None)
+
+    def _counted(self, op: str, args: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
+        """Conditions beside values as the numbers 0 and 1."""
+        if op not in COUNTING or all(a.logical or a.op in NUMBERS for a in args):
+            raise Untraceable(
+                f"{op} meets a condition, whose numbers torch has in another dtype, if at all; "
+                "write ops.where(condition, ops.full_like(u, 1), 0.0) for the number"
+            )
+        return tuple(self._shared("count", (a,), None) if a.logical else a for a in args)
+
+    def _lift(self, value: Any) -> Symbol:
+        if type(value) is Symbol:
+            return value
+        if isinstance(value, (int, float)) and (float(value) == value or value != value):
+            place = self._place(value)
+            return self.leaf("const", float(value)) if place is None else self.leaf("number", place)
+        shape = getattr(value, "shape", None)  # of a tensor, whose values would fill the screen
+        told = repr(value) if shape is None else f"of shape {tuple(shape)}"
+        raise Untraceable(f"a {type(value).__name__} {told} enters the equation; pass it as a parameter")
+
+    def __str__(self) -> str:
+        return "\n".join(f"{n.index} {n.op} {[a.index for a in n.args]} {n.value!r}" for n in self.nodes)
+
+    def _shared(self, op: str, args: tuple[Symbol, ...], value: Any) -> Symbol:
+        key = (op, tuple(a.index for a in args), repr(value))
+        if key not in self._known:
+            self._known[key] = Symbol(self, op, args, value, len(self.nodes))
+            self.nodes.append(self._known[key])
+        return self._known[key]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One step of a cell: its leaves and its results in one graph."""
+
+    graph: Graph
+    inputs: tuple[Symbol, ...]
+    states: tuple[Symbol, ...]
+    params: Mapping[str, Symbol]
+    spk: Symbol
+    new_states: tuple[Symbol, ...]
+
+
+def trace(cell: Cell) -> Trace:
+    """Call the cell with symbols; raises `Untraceable` with the line at fault."""
+    step, again = _traced(cell), _traced(cell)
+    if (str(step.graph), repr(step.graph.numbers)) != (str(again.graph), repr(again.graph.numbers)):
+        raise Untraceable(
+            f"{cell.name} cannot be traced: it computes something else when it is called again; it must not draw "
+            "random numbers, count its calls or the like"
+        )
+    return step
+
+
+def _traced(cell: Cell) -> Trace:
+    graph = Graph()
+    inputs = tuple(graph.leaf("x", k) for k in range(cell.inputs))
+    states = tuple(graph.leaf("state", name) for name in cell.states)
+    params = {name: graph.leaf("param", name) for name in cell.params}
+    x = inputs[0] if cell.inputs == 1 else inputs
+    try:
+        results = tuple(graph._lift(result) for result in cell(x, *states, **params))
+        for name, result in zip(("spikes", *cell.states), results, strict=True):
+            _check_result(name, result)
+        graph.close()
+    except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
+        raise Untraceable(f"{cell.name} cannot be traced: {error}{line_of(error)}") from error
+    return Trace(graph, inputs, states, params, results[0], results[1:])
+
+
+def _check_result(name: str, result: Symbol) -> None:
+    if result.logical:
+        raise Untraceable(
+            f"its {name} is a condition; return numbers, ops.where(condition, ops.full_like(x, 1), 0.0) or ops.spike"
+        )
+    if not result.varying:
+        raise Untraceable(
+            f"its {name} depends neither on x nor on a state, and so has another shape; write ops.full_like(x, number) "
+            "for a number, and 0 * x + value for a parameter"
+        )
+
+
+def line_of(error: Exception) -> str:
+    """The line of a user's at which an error was raised, in brackets."""
+    frames = traceback.extract_tb(error.__traceback__)
+    names = [f.filename.replace("\\", "/") for f in frames]
+    outside = [
+        f for f, name in zip(frames, names, strict=True) if not name.endswith(OWN_FILES) and "/torch/" not in name
+    ]
+    return f" ({outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line})" if outside else ""
+
+
+def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) -> dict[Symbol, None]:
+    """The nodes that the outputs depend on, in order, stopping at the given ones (which are included).
+
+    The keys of a dictionary: `in` a list would compare symbols, and so record that.
+    """
+    found: set[Symbol] = set()
+    pending = list(outputs)
+    while pending:
+        node = pending.pop()
+        if node not in found:
+            found.add(node)
+            pending.extend(() if node in given else node.args)
+    return dict.fromkeys(sorted(found, key=lambda node: node.index))

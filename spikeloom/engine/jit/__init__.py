@@ -1,0 +1,1 @@
+"""From source to a callable: compilers, the kernel cache, threads and buffers."""

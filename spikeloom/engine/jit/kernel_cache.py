@@ -1,0 +1,376 @@
+"""Kernels on disk: generated sources, with Numba's machine code beside them, under names made of their content.
+
+What is executed is the source that this process has generated, never the text of a file. Machine code is loaded from a
+directory that only this user, or root, can write; its index is a pickle, and the seal beside it finds damage, not an
+attack.
+
+Safe when several processes start at once (one compiles a kernel, who wants the same waits and loads it), when files are
+damaged or deleted (they are written again), and when nothing can be written, for want of rights or of space (kernels
+are then compiled in memory, with one warning).
+"""
+
+import contextlib
+import errno
+import hashlib
+import linecache
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from ...forks import in_child
+
+ENVIRONMENT = "SPIKELOOM_CACHE_DIR"
+
+LIMIT = "SPIKELOOM_CACHE_MB"
+"""The variable that bounds the files of all kernels, in megabytes; `DEFAULT_LIMIT` without it."""
+
+DEFAULT_LIMIT = 512
+
+NUMBA, TRITON = "spikeloom_kernel_", "spikeloom_triton_"
+"""How the names of modules begin, which are those of their files."""
+
+_lock = threading.RLock()
+_compilations = 0
+_warned: set[Path] = set()
+_left: dict[Path, int] = {}
+"""How many bytes this process may still write to a directory before it looks at the size of all files."""
+
+
+@in_child
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+def compilations() -> int:
+    """How many kernels this process has compiled, those found on disk not counted."""
+    return _compilations
+
+
+def made_ready() -> int:
+    """How many kernels this process has compiled, or found compiled on disk: of Triton's, one for each kind of argument
+    that it has compiled them for."""
+    modules = list(sys.modules.items())
+    by_numba = sum(name.startswith(NUMBA) for name, _ in modules)
+    by_triton = [getattr(module, "kernel", None) for name, module in modules if name.startswith(TRITON)]
+    ways = [known for kernel in by_triton for known, *_ in getattr(kernel, "device_caches", {}).values()]
+    return by_numba + sum(map(len, ways))
+
+
+def cache_dir() -> Path:
+    """Where kernels are kept: $SPIKELOOM_CACHE_DIR, else spikeloom/ in the user's cache directory."""
+    if chosen := os.environ.get(ENVIRONMENT):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "spikeloom"
+
+
+def cache_limit() -> int:
+    """How many bytes the files of all kernels may take: $SPIKELOOM_CACHE_MB megabytes, 512 without it.
+
+    Raises:
+        ValueError: if the variable is no number from 0 on.
+    """
+    given = os.environ.get(LIMIT) or str(DEFAULT_LIMIT)
+    with contextlib.suppress(ValueError, OverflowError):
+        if (limit := int(float(given) * 1e6)) >= 0:
+            return limit
+    raise ValueError(f"{LIMIT} must be a number of megabytes from 0 on, got {given!r}")
+
+
+def cache_size() -> tuple[int, int]:
+    """How many kernels are kept, and how many bytes all their files take."""
+    kernels = _kernels(cache_dir())
+    return len(kernels), sum(size for _, size in kernels.values())
+
+
+CALLED = ("jit", "sparse")
+"""The rooms of the engine that kernels import from."""
+
+
+@cache
+def _version() -> str:
+    """What changes the machine code besides the source: the files that kernels are made of."""
+    import numba
+
+    here = Path(__file__).parents[1]
+    parts = [file.read_bytes() for room in CALLED for file in sorted((here / room).glob("*.py"))]
+    return hashlib.sha256(b"".join(parts) + numba.__version__.encode()).hexdigest()
+
+
+def load(make_source: Callable[[bool], str]) -> types.ModuleType:
+    """The module of a generated source, compiled, from disk if it is there.
+
+    Args:
+        make_source: gives the source; its argument says whether the machine code is to be kept on disk.
+    """
+    global _compilations
+    source = make_source(True)
+    name = NUMBA + hashlib.sha256((source + _version()).encode()).hexdigest()[:24]
+    directory = cache_dir()
+    with _lock:
+        for last in (False, True):
+            try:
+                return _from_disk(directory / f"{name}.py", source)
+            except OSError as why:
+                deleted = isinstance(why, FileNotFoundError) and not last  # meanwhile, by somebody else: made again
+                if not deleted:
+                    _warn(directory, why)
+                    break
+        module = _executed(name, f"<{name}>", make_source(False))
+        _compilations += 1
+        return module
+
+
+def load_source(source: str) -> types.ModuleType:
+    """The module of a generated source for Triton, which reads it by `inspect` and keeps the machine code itself."""
+    name = TRITON + hashlib.sha256(source.encode()).hexdigest()[:24]
+    filename = f"<{name}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    return _executed(name, filename, source)
+
+
+def _from_disk(path: Path, source: str) -> types.ModuleType:
+    """A kernel from disk, compiled and written there if need be.
+
+    Raises:
+        OSError: if the directory cannot be used, or nothing can be written there and the kernel is not there.
+    """
+    global _compilations
+    if not usable(path.parent):
+        if not _sound(path, source):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return _read_only(path, source)
+    with _one_process(path):
+        if not _sound(path, source):
+            _discard(path)
+            _write(path, source)
+        before = _machine_code(path)
+        try:
+            module = _executed(path.stem, path, source)
+        except OSError:
+            raise
+        except Exception:  # a file that Numba cannot read may raise anything; made afresh, a true fault raises again
+            _discard(path)
+            _write(path, source)
+            before, module = [], _executed(path.stem, path, source)
+        if _machine_code(path) == before and before:
+            with contextlib.suppress(OSError):
+                os.utime(_seal(path))  # by which `_shrink` knows when it was used
+            return module
+        _compilations += 1
+        try:
+            _stored(path)
+        except OSError as why:  # it is compiled all the same
+            _warn(path.parent, why)
+    _shrink(path)
+    return module
+
+
+def _stored(path: Path) -> None:
+    """Seal a kernel that Numba has stored, and take the rights from others that the umask gave them."""
+    for place in (path.parent, path.parent / "__pycache__"):  # made by Numba if they were deleted meanwhile
+        if place.stat().st_mode & OTHERS_WRITE:
+            place.chmod(0o700)
+    for file in _machine_code(path):
+        file.chmod(0o600)
+    _write(_seal(path), _digest(path))
+
+
+def _executed(name: str, filename: str | Path, source: str) -> types.ModuleType:
+    """The module of that source, which is our own; whoever inspects it finds its text under that name of a file."""
+    module = types.ModuleType(name)
+    module.__file__ = str(filename)
+    sys.modules[name] = module  # Numba's stored machine code asks for its module by name
+    try:
+        exec(compile(source, module.__file__, "exec"), module.__dict__)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _read_only(path: Path, source: str) -> types.ModuleType:
+    """The module of a kernel that is there, from a copy: Numba reads nothing where it cannot write."""
+    with tempfile.TemporaryDirectory(prefix="spikeloom-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        (folder / "__pycache__").mkdir()
+        for file in (path, *_machine_code(path)):
+            shutil.copy2(file, folder / file.relative_to(path.parent))  # the time too, which Numba compares
+        return _executed(path.stem, folder / path.name, source)
+
+
+def _warn(directory: Path, why: OSError) -> None:
+    """Warn, once for a directory, that kernels are compiled in memory."""
+    if directory in _warned:
+        return
+    _warned.add(directory)
+    refused = "is not used" if isinstance(why, Untrusted) else "cannot be written"
+    warnings.warn(
+        f"the kernel cache {directory} {refused} ({why.strerror or why}); kernels are compiled anew in every process. "
+        f"Set {ENVIRONMENT} to a directory of your own that can be written.",
+        stacklevel=2,
+    )
+
+
+# -- the directory ----------------------------------------------------------------------------------------------------
+
+
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Untrusted(PermissionError):
+    """Somebody else could have written what lies in the cache directory."""
+
+
+def usable(directory: Path) -> bool:
+    """Whether kernels can be written to a directory, which is made if need be; if not, they can be read.
+
+    Raises:
+        Untrusted: if it is another user's, or others can write to it.
+        OSError: if it cannot be made.
+    """
+    places = (directory, directory / "__pycache__")
+    for place in places:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for status in (place.lstat(), place.stat()):  # a link, too
+            _trust(place, status)
+    return all(os.access(place, os.W_OK | os.X_OK) for place in places)
+
+
+def _trust(place: Path, status: os.stat_result) -> None:
+    """Raise if somebody else than this user and root can write to a place."""
+    if not hasattr(os, "geteuid"):
+        return
+    if status.st_uid not in (os.geteuid(), 0):
+        raise Untrusted(errno.EPERM, f"{place} belongs to another user")
+    if not stat.S_ISLNK(status.st_mode) and status.st_mode & OTHERS_WRITE:
+        raise Untrusted(errno.EPERM, f"other users can write to {place}: delete it, or move it and chmod go-w")
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _seal(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _machine_code(path: Path) -> list[Path]:
+    """Numba's files of a kernel (an index and the code)."""
+    return sorted(path.parent.joinpath("__pycache__").glob(f"{path.stem}.*.nb?"))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(b"".join(f.read_bytes() for f in (path, *_machine_code(path)))).hexdigest()
+
+
+def _sound(path: Path, source: str) -> bool:
+    """Whether all files of a kernel are as they were written: damaged machine code would crash, or be wrong."""
+    try:
+        for file in (path, _seal(path), *_machine_code(path)):
+            status = file.lstat()
+            _trust(file, status)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+        return path.read_bytes() == source.encode() and _seal(path).read_text() == _digest(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _discard(path: Path) -> None:
+    for folder in (path.parent, path.parent / "__pycache__"):
+        for file in folder.glob(f"{path.stem}.*"):
+            file.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write so that no reader ever sees half a file, and nobody else reads it."""
+    draft = path.with_suffix(f".{os.getpid()}.draft")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _one_process(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a kernel's lock, where the system has file locks; without them, equal files are written twice.
+
+    It is one byte of a file of the directory, so that others can be compiled meanwhile.
+
+    Raises:
+        BlockingIOError: if another process holds it and this one is not to wait.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(os.open(path.with_name(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, int(path.stem[-7:], 16))
+        except OSError as error:
+            if not wait and error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(error.errno, error.strerror) from error
+            # else a file system without locks
+        yield  # closing the file gives the lock back; a child forked meanwhile does not have it
+
+
+# -- the size ---------------------------------------------------------------------------------------------------------
+
+
+def _kernels(directory: Path) -> dict[str, tuple[float, int]]:
+    """The kernels in a directory, by name: when each was used last, and the bytes of its files."""
+    found: dict[str, tuple[float, int]] = {}
+    for folder in (directory, directory / "__pycache__"):
+        with contextlib.suppress(OSError):  # others delete meanwhile
+            for name, status in _statuses(os.scandir(folder)):
+                used, size = found.get(name, (0.0, 0))
+                found[name] = max(used, status.st_mtime), size + status.st_size
+    return found
+
+
+def _statuses(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, os.stat_result]]:
+    for entry in entries:
+        name = entry.name.partition(".")[0]
+        if name.startswith((NUMBA, TRITON)):
+            with contextlib.suppress(OSError):
+                yield name, entry.stat(follow_symlinks=False)
+
+
+def _shrink(written: Path) -> None:
+    """Delete the kernels that were not used for the longest, until all files are within the limit.
+
+    The size of all is looked at when a kernel was written, unless what this process has seen and written since then
+    cannot have gone beyond the limit.
+    """
+    directory = written.parent
+    sizes = (file.stat().st_size for file in (written, _seal(written), *_machine_code(written)))
+    with contextlib.suppress(OSError):
+        _left[directory] = _left.get(directory, 0) - sum(sizes)
+    if _left.get(directory, 0) > 0:
+        return
+    kernels = _kernels(directory)
+    total, limit = sum(size for _, size in kernels.values()), cache_limit()
+    for name, (_, size) in sorted(kernels.items(), key=lambda kernel: kernel[1]):
+        if total > limit and name != written.stem:
+            path = directory / f"{name}.py"
+            with contextlib.suppress(OSError), _one_process(path, wait=False):  # not one that somebody loads
+                _discard(path)
+                total -= size
+    _left[directory] = limit - total

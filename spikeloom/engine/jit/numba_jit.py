@@ -1,0 +1,96 @@
+"""What every kernel has around its loops: the imports, the arguments, a thread's share; and how it is compiled."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from textwrap import indent
+from threading import RLock
+from typing import Any
+
+from ...forks import in_child
+from . import kernel_cache, openmp
+
+SOURCE = '''"""{title}"""
+import math
+from math import inf, nan
+
+import numpy as np
+from numba import cfunc, types
+from spikeloom.engine.jit.intrinsics import load_{dtype} as load, store_{dtype} as store, word
+{imports}
+R = np.{dtype}
+SIZE = {size}
+
+
+@cfunc(types.void(types.int64{extra_types}), nopython=True, error_model="numpy", cache={cached})
+def kernel(words{extra}):
+{share}
+{unpack}
+{body}
+'''
+
+ELEMENTARY = "from spikeloom.engine.jit.vector_math import exp_{dtype} as exp, tanh_{dtype} as tanh\n"
+
+TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
+    if word(words, 2) != 0:
+        me, threads = types.int64(thread_number()), types.int64(team_size())"""
+
+
+def lines(source: Iterable[str], depth: int) -> str:
+    """Lines of source at an indentation."""
+    return indent("\n".join(source), "    " * depth)
+
+
+def module_source(
+    title: str, dtype: str, words: Sequence[str], body: str, team: bool, cached: bool, imports: str = ""
+) -> str:
+    """The source of a module with `kernel`.
+
+    Args:
+        title: the module's first line, in words of the package alone: it is a part of what is executed.
+        dtype: "float32" or "float64".
+        words: the names of its arguments, 64-bit words; the first three are "steps", "size" and "team".
+        body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
+        team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
+        cached: whether Numba keeps the machine code beside the source.
+        imports: further lines of import.
+    """
+    own = "from spikeloom.engine.jit.team import team_size, thread_number\n" if team else ""
+    if "exp(" in body or "tanh(" in body:
+        own += ELEMENTARY.format(dtype=dtype)
+    return SOURCE.format(
+        title=title,
+        dtype=dtype,
+        size=4 if dtype == "float32" else 8,
+        imports=imports + own,
+        cached=cached,
+        extra="" if team else ", me, threads",
+        extra_types="" if team else ", types.int64, types.int64",
+        share=TEAM_SHARE if team else "    # the caller says which share this is",
+        unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(words)], 1),
+        body=body,
+    )
+
+
+@in_child
+def _renew_locks_of_numba() -> None:
+    """Numba and LLVM hold locks of their own while they compile, which a thread of the parent may have done."""
+    modules: Any = sys.modules
+    for find in (
+        lambda: modules["numba.core.compiler_lock"].global_compiler_lock,
+        lambda: modules["numba.core.registry"].cpu_target.typing_context.callstack,
+        lambda: modules["llvmlite.binding.ffi"].lib._lock,
+    ):
+        with suppress(KeyError, AttributeError):  # not loaded, or a release that has another
+            find()._lock = RLock()
+
+
+def compiled(source: Callable[[bool, bool], str]) -> openmp.Entry:
+    """The kernel of a module, from disk if it is there.
+
+    Args:
+        source: from `team` and `cached` to the source, see `module_source`.
+    """
+    team = openmp.openmp() is not None
+    module = kernel_cache.load(lambda cached: source(team, cached))
+    return openmp.Entry(module.kernel, team)

@@ -1,0 +1,96 @@
+"""Where Triton's kernels can run, and how their source becomes something to call."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._torch import constant_for_compiler
+from . import kernel_cache
+
+BLOCK_BYTES = 2048
+"""Of a sequence, for each program of the grid: 512 floats, sixteen bytes for each thread of its four warps, which are
+read and written at once. Not tuned: no choice has been measured on a GPU."""
+
+SPAN_BYTES = 1024
+"""Of a state, where a program holds those of several steps at once. With twice as many, compiled for sm_90, registers
+ran out: in float64 for half of the neurons, in float32 for all that were tried."""
+
+STEPS, COLUMNS = 64, 16
+"""Steps and elements that a program of the grid takes at once where steps can be joined: eight for each thread. With
+sixteen, compiled for sm_80, registers ran out in float64. Not tuned."""
+
+FEW = 65536
+"""Up to so many elements they are: with 512 for each program, 128 programs would be at work, about one for
+each processor of a large device. A plain choice: where the one way becomes faster than the other has not been
+measured."""
+
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+"""How a kernel is compiled. With a product and a sum fused, spikes would not be those of the loop."""
+
+_missing: list[str] = []
+"""Filled at first use. Not a cached function: torch.compile would trace into it."""
+
+
+@constant_for_compiler
+def missing() -> str:
+    """Why Triton cannot be imported in this process, or nothing."""
+    if not _missing:
+        try:
+            import triton  # noqa: F401
+        except Exception as error:  # a release that does not go with torch's raises what it likes
+            _missing.append(f"triton cannot be imported ({error}); it comes with torch for CUDA and ROCm on Linux")
+        else:
+            _missing.append("")
+    return _missing[0]
+
+
+@constant_for_compiler
+def interpreting() -> bool:
+    """Whether Triton interprets its kernels in this process, on the CPU, instead of compiling them."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+def refusals(device: torch.device, forced: bool) -> list[str]:
+    """Why no Triton kernel runs on a device, in sentences.
+
+    Args:
+        device: of the input.
+        forced: whether the user asked for Triton by name: only then are kernels interpreted on the CPU.
+    """
+    why = [missing()] if missing() else []
+    if device.type == "cpu" and not forced:
+        why.append("it needs a tensor on a GPU, got one on cpu")
+    elif device.type == "cpu" and not interpreting():
+        why.append("on the CPU its kernels can only be interpreted: set TRITON_INTERPRET=1 before Python starts")
+    elif device.type not in ("cpu", "cuda"):  # ROCm calls itself cuda
+        why.append(f"its kernels run on CUDA and ROCm devices, got a tensor on {device}")
+    return why
+
+
+def machine_on(x: Tensor) -> str:
+    """`Variant.machine` of a Triton kernel for that input."""
+    return "interpreter" if x.is_cpu else "triton"
+
+
+class Launch:
+    """A kernel, ready to be run; Triton compiles it at the first run.
+
+    Args:
+        source: of its module, see `emit_triton`.
+        block: elements of a program of the grid.
+        constants: what else is compiled in, by name.
+    """
+
+    def __init__(self, source: str, block: int, **constants: int):
+        self.function: Any = kernel_cache.load_source(source).kernel
+        self.constants = {"BLOCK": block, **constants}
+
+    def run(self, size: int, given: Mapping[str, Any]) -> None:
+        """Run over `size` elements, with those of the arguments that the kernel takes, by name."""
+        arguments = [given[name] for name in self.function.arg_names if name not in self.constants]
+        grid = (-(-size // self.constants["BLOCK"]),)
+        if size:
+            self.function[grid](*arguments, **self.constants, **OPTIONS)

@@ -1,0 +1,373 @@
+"""Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..._torch import constant_for_compiler, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
+from ...scoped import Scoped
+from ..cpu import recurrent, single_step
+from ..cpu.launch import plain
+from ..cpu.source import FLOATS, HALVES, Variant, word_of
+from ..feedback import MemFeedback
+from ..gpu import recurrent as gpu_recurrent
+from ..gpu import replay
+from ..graph.program import Constants, Program
+from ..jit import triton_jit
+from . import autograd, stepwise
+from .call import Call, recurrent_plan, step_letters, variant_of
+from .reference import Step, Trajectory, driven_back, fed_back, loop
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A machine: its name, why it would not run a call, and how it runs one.
+
+    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`. What
+    follows a comma in its name is a variety of one backend. Where it is of no `concern` to a call, it is passed over
+    without a word, unless it is forced.
+    """
+
+    name: str
+    refusals: Callable[[Any], list[str]]
+    run: Callable[[Any], Any]
+    concern: Callable[[Any], bool] = lambda call: True
+
+    @property
+    def family(self) -> str:
+        """The name by which it is asked for."""
+        return self.name.partition(",")[0]
+
+
+def _widened(run: Callable[[Call], Trajectory]) -> Callable[[Call], Trajectory]:
+    """The same for what computes in the dtype that it reads."""
+    return lambda call: run(_wide(call))
+
+
+def _wide(call: Call) -> Call:
+    """The call with its input in the dtype of the states."""
+    dtype = call.states[0].dtype
+    return call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype))
+
+
+def _run_loop(call: Call) -> Trajectory:
+    return _looped(call, call.program.step(call.params))
+
+
+def _looped(call: Call, step: Step) -> Trajectory:
+    """The call step by step, by that step."""
+    if call.feedback is not None:
+        step = fed_back(step, call.feedback)
+    if call.mem_feedback is not None:
+        step = driven_back(step, call.mem_feedback, partial(call.mem_feedback.split, count=call.program.cell.inputs))
+    if call.steps is None:
+        spk, *states = step(call.x, *call.states)
+        return Trajectory(spk, (), tuple(states))
+    return loop(step, call.x, call.steps, call.states, call.traced)
+
+
+BROKEN = "numba cannot be imported"
+
+
+def _why_no_numba() -> str:
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return "NUMBA_DISABLE_JIT is set"
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # a release that does not go with that of NumPy raises what it likes
+        return f"{BROKEN} ({error}); pip install --upgrade numba"
+    return ""
+
+
+_no_numba: list[str] = []
+"""Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
+
+
+@constant_for_compiler
+def numba_missing() -> str:
+    """Why Numba cannot compile in this process, or nothing."""
+    if not _no_numba:
+        _no_numba.append(_why_no_numba())
+        if BROKEN in _no_numba[0]:
+            warnings.warn(
+                f"{_no_numba[0]}. Until then neurons on the CPU run the plain loop, which is slow.", stacklevel=2
+            )
+    return _no_numba[0]
+
+
+def numba_refusals(call: Any) -> list[str]:
+    """Why no kernel runs a call that has a `program` and an input `x`."""
+    why = [reason for reason in (call.program.untraceable, numba_missing()) if reason]
+    if call.x.device.type != "cpu":
+        why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
+    return why + _kernel_refusals(call)
+
+
+def _kernel_refusals(call: Any) -> list[str]:
+    """What no kernel of either machine takes."""
+    why = []
+    if call.x.dtype not in (*FLOATS, *HALVES):
+        why.append(f"it computes in float32 and float64, got {call.x.dtype}")
+    if seen_through():
+        why.append(seen_through())
+    kind = type(call.x)
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__ and not torch.compiler.is_compiling():
+        why.append(f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory")
+    if torch.compiler.is_exporting() and getattr(call, "steps", 0) is None:  # for those who read the program elsewhere
+        why.append("torch.export records the operations of a step, not a kernel")
+    return why
+
+
+def seen_through() -> str:
+    """Why torch has to see each operation of what runs now, or nothing: a kernel would be left out without a word."""
+    if transforms_active():
+        return "torch.func transforms see through the equation only, not through a kernel"
+    if torch.compiler.is_compiling():
+        return ""
+    if tangents_pass():
+        return "tangents of forward-mode differentiation pass through the equation only, not through a kernel"
+    if is_traced():
+        return "torch.jit.trace records the operations of the equation only, not a kernel"
+    return ""
+
+
+def _step_refusals(call: Call) -> list[str]:
+    return numba_refusals(call) + _unseen_product(call)
+
+
+def _unseen_product(call: Call) -> list[str]:
+    if call.mem_feedback is None or not torch.compiler.is_compiling():
+        return []
+    return ["torch.compile cannot see a product between two kernels, and traces the plain loop"]
+
+
+COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by step"
+
+
+def _fused_refusals(call: Call) -> list[str]:
+    return _step_refusals(call) or _feedback_refusals(call)
+
+
+def _feedback_refusals(call: Call) -> list[str]:
+    """Why no scan over all steps does what brings the spikes back between them."""
+    if call.feedback is None or call.steps is None:
+        return []
+    if torch.compiler.is_compiling():
+        return [COMPILED_RECURRENCE]
+    return recurrent.refusals(call.feedback, call.states[0])
+
+
+def triton_refusals(call: Any) -> list[str]:
+    """The same of Triton's kernels."""
+    why = [call.program.untraceable] if call.program.untraceable else []
+    return why + triton_jit.refusals(call.x.device, _forced.get() == "triton") + _kernel_refusals(call)
+
+
+def _triton_step_refusals(call: Call) -> list[str]:
+    return triton_refusals(call) + _unseen_product(call)
+
+
+def _triton_fused_refusals(call: Call) -> list[str]:
+    if call.mem_feedback is not None:
+        return ["the membrane comes back through a layer of weights, step by step"]
+    why = _triton_step_refusals(call) or _feedback_refusals(call)
+    if why or call.feedback is None or call.steps is None:
+        return why
+    return gpu_recurrent.refusals(call.states[0])
+
+
+def _triton_recorded_refusals(call: Call) -> list[str]:
+    if call.steps is None:
+        return ["a single step is not recorded"]
+    return _triton_step_refusals(call) or _feedback_refusals(call) or replay.refusals(call.states[0])
+
+
+def run_triton(call: Call) -> Trajectory:
+    """The call by Triton's kernels, which do not refuse it."""
+    if call.steps is None:
+        return _run_triton_steps(call)
+    if call.feedback is not None:
+        return _run_recurrent(call, call.feedback.layer)
+    return _scanned(call, call.hoisted(), triton_jit.machine_on(call.x))
+
+
+def _run_triton_steps(call: Call) -> Trajectory:
+    params, machine = call.hoisted(), triton_jit.machine_on(call.x)
+    if call.mem_feedback is not None:
+        return _run_driven(_wide(call), call.mem_feedback, params, machine)
+
+    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return _scan_step(call.program, call.layer, x, states, params, machine)
+
+    return _looped(call, step)
+
+
+def _run_numba(call: Call) -> Trajectory:
+    if call.feedback is not None:
+        return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
+    params, feedback = call.hoisted(), call.mem_feedback
+    if call.steps is None:
+        x = call.x if feedback is None else call.x + feedback(call.states[-1])
+        spk, *states = _one_step(call, params, x, *call.states)
+        return Trajectory(spk, (), tuple(states))
+    if feedback is not None:
+        return _run_driven(call, feedback, params, "numba")
+    return _scanned(call, params, "numba")
+
+
+def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory:
+    """The whole scan by one kernel of that machine (see `Variant`)."""
+    code = variant_of(call, params, machine).code
+    spare = machine == "numba" and not call.traced
+    program = call.program
+    spk, finals, traces = autograd.scan(
+        program.key, code, call.layer, call.steps, call.x, call.states, params, program.surrogate, spare
+    )
+    asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
+    return Trajectory(spk, asked, tuple(finals))
+
+
+def _run_steps(call: Call) -> Trajectory:
+    return _looped(call, partial(_one_step, call, call.hoisted()))
+
+
+def _run_recorded(call: Call) -> Trajectory:
+    if call.mem_feedback is not None:
+        params, machine = call.hoisted(), triton_jit.machine_on(call.x)
+        return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
+    assert call.feedback is not None
+    return _run_recurrent(call, call.feedback.layer, partial(gpu_recurrent.scan, recorded=True))
+
+
+def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = gpu_recurrent.scan) -> Trajectory:
+    assert isinstance(layer, nn.Linear)
+    params, on_triton = call.hoisted(), not call.x.is_cpu or _forced.get() == "triton"
+    plan = recurrent_plan(call, layer, params, triton_jit.machine_on(call.x) if on_triton else "numba")
+    scan = on_gpu if on_triton else recurrent.scan
+    spk, finals, traces = scan(plan, call.x, layer, call.states, params)
+    return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
+
+
+def _run_driven(
+    call: Call, feedback: MemFeedback, params: tuple[Tensor, ...], machine: str, recorded: bool = False
+) -> Trajectory:
+    key, variant = call.program.key, variant_of(call, params, machine)
+    return stepwise.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback, recorded)
+
+
+def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling():  # which needs the operator
+        return _scan_step(call.program, call.layer, x, states, params, "numba")
+    unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
+    return kernel_step(call.program, call.layer, x, unwrapped, params)
+
+
+def kernel_step(
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """One step by the kernel, differentiable: the spikes and the new states.
+
+    `params` are the hoisted values, and if anything is differentiated, nobody changes those that are not learned.
+    """
+    if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
+        # as on the short way, so that a step run again within a backward saves what its first run has saved
+        params = Constants.of(plain(p.detach()) for p in params)
+    kinds, grad = step_letters(x, states, params)
+    plan = single_step.plan_of(program.key, x.dtype, kinds, grad)
+    return single_step.step(plan, layer, x, states, params, program.surrogate)
+
+
+def _scan_step(
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], machine: str
+) -> tuple[Tensor, ...]:
+    """The same as a scan over one step."""
+    kinds, grad = step_letters(x, states, params)
+    # what the backward reads is a trace, since whoever gets the new states may write into them
+    code = Variant(word_of(x.dtype), kinds, "01"[grad != ""] * len(states), grad, machine).code
+    spk, finals, _ = autograd.scan(program.key, code, layer, None, x, states, params, program.surrogate)
+    return (spk, *finals)
+
+
+def kernel_at_hand(program: Program, x: Tensor) -> bool:
+    """Whether a kernel runs a step of the program on x: `choose` without its reasons, outside of torch.compile."""
+    return (
+        _forced.get() in (None, "numba")
+        and x.is_cpu
+        and x.dtype in FLOATS
+        and program.key != ""
+        and not seen_through()
+        and not numba_missing()
+    )
+
+
+def off_the_cpu(call: Any) -> bool:
+    """Whether a call is of concern to a machine beside the CPU."""
+    return not call.x.is_cpu
+
+
+LADDER: tuple[Backend, ...] = (
+    Backend("numba", _fused_refusals, _widened(_run_numba)),
+    Backend("numba, step by step", _step_refusals, _widened(_run_steps)),
+    Backend("triton", _triton_fused_refusals, run_triton, off_the_cpu),
+    Backend("triton, recorded", _triton_recorded_refusals, _run_recorded, off_the_cpu),
+    Backend("triton, step by step", _triton_step_refusals, _run_triton_steps, off_the_cpu),
+    Backend("loop", lambda call: [], _widened(_run_loop)),
+)
+"""Fastest first; the last always accepts."""
+
+_forced: Scoped[str | None] = Scoped("spikeloom_backend", None, outer=True)
+
+
+forced = _forced.get
+"""The name of the backend that is asked for; None if there is none."""
+
+
+def families() -> list[str]:
+    """The names of backends, fastest first."""
+    return [*dict.fromkeys(b.family for b in LADDER)]
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Within this context every neuron runs on the named backend, or raises with that backend's reasons.
+
+    Args:
+        name: "loop", the plain PyTorch loop, "numba", the fused kernels of the CPU, or "triton", those of the GPU,
+            which are also interpreted on the CPU, slowly, for tests, where the environment has TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: if there is no such backend.
+
+    The backward pass always takes the backend of its forward.
+
+        >>> import torch, spikeloom as snn
+        >>> with snn.backend("loop"):
+        ...     spk, mem = snn.Leaky(beta=0.9)(torch.ones(2, 3))
+    """
+    known = families()
+    if name not in known:
+        raise ValueError(f"there is no backend {name!r}; choose one of {', '.join(known)}")
+    with _forced.set(name):
+        yield
+
+
+def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list[str]]:
+    """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
+    forced = _forced.get()
+    reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
+    for machine in ladder:
+        if not machine.concern(call) if forced is None else forced != machine.family:
+            continue
+        why = machine.refusals(call)
+        if not why:
+            return machine, [*reasons]
+        reasons |= dict.fromkeys(f"{machine.family}: {reason}" for reason in why)
+    told = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
+    raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {told}")

@@ -1,0 +1,1 @@
+"""Spikes times weights: products, convolutions and pooling that skip zeros."""

@@ -1,1 +1,0 @@
-"""The engine: from one equation to a scan over time, on whichever machine is there."""

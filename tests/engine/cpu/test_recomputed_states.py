@@ -1,0 +1,94 @@
+"""Of a static input no states are kept: the backward makes them again, block by block, and gives the same gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import spikeloom as snn
+from spikeloom.engine.jit import blocks, buffer_pool, openmp
+from spikeloom.engine.run import call
+
+from ...cases import CELLS
+from ...oracle import assert_same
+from ..running import Job, away_from_thresholds, call_of, leaves, outcome
+
+ORDINARY = ["leaky subtract delayed", "leaky zero immediate", "two states", "to rest"]
+ONCE = ["alpha subtract delayed", "resonate_and_fire"]  # whose elementary functions are of parameters alone
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 64 elements, and no sequence too small."""
+    monkeypatch.setattr(call, "SMALLEST", 0)
+    monkeypatch.setattr(call, "LEAST_ROOM", 0)
+    monkeypatch.setattr(blocks, "BLOCK", 32)
+
+
+def variant(job: Job) -> str:
+    """What the kernel keeps."""
+    given = call_of(job, leaves(job))
+    return call.variant_of(given, given.hoisted()).traced
+
+
+@pytest.mark.parametrize("cell", ONCE)
+def test_functions_that_are_taken_once_make_no_step_slow(cell, small):
+    assert set(variant(Job(CELLS[cell], 7, (2, 5), static=True, traced=False))) == {"r"}
+
+
+@pytest.mark.parametrize("learned", ["all", "input", "parameters"])
+@pytest.mark.parametrize("cell", ORDINARY)
+def test_the_gradients_are_those_of_the_loop(cell, learned, small, monkeypatch):
+    """Several blocks, the last not full, shared by threads."""
+    monkeypatch.setattr("spikeloom.engine.jit.openmp.SERIAL_BELOW", 0)
+    learn = {"all": None, "input": ("x",), "parameters": tuple(CELLS[cell].params)}[learned]
+    job = Job(CELLS[cell], 7, (3, 67), static=True, traced=False, learn=learn, outputs=("spk", "finals"))
+    job = away_from_thresholds(job)
+    assert set(variant(job)) == {"r"}
+    assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
+
+
+def test_each_thread_makes_them_in_a_room_of_its_own(small, monkeypatch):
+    """Fresh memory is full of NaN here, and so stays a room in which nobody has been."""
+    empty, made = buffer_pool.empty, []
+    monkeypatch.setattr(buffer_pool, "empty", lambda shape, like: made.append(empty(shape, like)) or made[-1])
+    monkeypatch.setattr(openmp, "team_size", lambda work, team=None: 2)
+    outcome("numba", Job(CELLS["leaky subtract delayed"], 7, (201,), static=True, traced=False, outputs=("spk",)))
+    (rooms,) = [memory for memory in made if memory.shape == (2, 7, 64)]
+    assert not rooms.isnan().flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"static": False}, {"traced": True}, {"learn": ()}, {"case": CELLS["exponential"]}],
+    ids=lambda o: next(iter(o)),
+)
+def test_states_are_made_again_only_where_that_is_faster(other, small):
+    job = Job(CELLS["leaky subtract delayed"], 7, (2, 5), static=True, traced=False)
+    assert variant(job) == "r"
+    assert "r" not in variant(replace(job, **other))
+
+
+def test_small_sequences_and_long_ones_are_kept():
+    most = blocks.ROOM // (4 * call.LEAST_ROOM)
+    for steps, width, again in ((100, 4096, True), (100, 512, False), (most, 4096, True), (most + 8, 4096, False)):
+        job = Job(CELLS["leaky subtract delayed"], steps, (1, width), static=True, traced=False)
+        assert ("r" in variant(job)) == again, (steps, width)
+
+
+def test_a_network_keeps_no_trace_of_its_static_layer():
+    """Channels last, as a convolution leaves them; nothing that is saved has a row for each step."""
+    lif = snn.Leaky(beta=0.9, init_hidden=True)
+    x = torch.rand(2, 16, 40, 40).contiguous(memory_format=torch.channels_last).requires_grad_()
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        spk = snn.unroll(lif, x, steps=10)
+    assert max(t.numel() for t in saved) == x.numel()
+    weight = torch.rand_like(spk)
+    (ours,) = torch.autograd.grad(spk, x, weight)
+    snn.utils.reset(lif)
+    with snn.backend("loop"):
+        theirs = torch.autograd.grad(snn.unroll(lif, x, steps=10), x, weight)[0]
+    assert spk.nbytes > buffer_pool.SMALLEST
+    assert ours.stride() == x.stride()
+    torch.testing.assert_close(ours, theirs)

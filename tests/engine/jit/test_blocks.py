@@ -1,0 +1,61 @@
+"""How a scan is cut into blocks, and whether it writes past the caches, changes no bit."""
+
+import pytest
+import torch
+
+import spikeloom as snn
+from spikeloom.engine.cpu import launch
+from spikeloom.engine.jit import openmp
+
+NEURONS = {
+    "spikes alone": lambda: snn.Leaky(beta=0.9, init_hidden=True),
+    "and a trace": lambda: snn.Leaky(beta=0.9, init_hidden=True, output=True),
+    "and two": lambda: snn.Synaptic(alpha=0.8, beta=0.9, init_hidden=True, output=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads for the least of work."""
+    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
+
+
+def run(neuron: str, x: torch.Tensor, steps: int | None) -> list[torch.Tensor]:
+    """The outputs and the gradient of the input."""
+    x = x.clone().requires_grad_()
+    outs = snn.unroll(NEURONS[neuron](), x, steps=steps)
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    sum(out.sum() for out in outs).backward()
+    return [*outs, x.grad]
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 32), (3, 67), (1, 5), (3, 1500)], ids=str)
+def test_what_is_written_past_the_caches_is_the_same(neuron, dtype, shape, monkeypatch):
+    """Rows that begin with a line of the cache, rows that do not, none that fills one, and more than a block."""
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    wanted = run(neuron, x, 9)
+    monkeypatch.setattr(launch, "STREAMED", 0)
+    assert all(map(torch.equal, run(neuron, x, 9), wanted))
+
+
+@pytest.mark.parametrize("block", [16, 48, 1 << 20])
+def test_blocks_of_any_length_give_the_same(block, monkeypatch):
+    x = torch.rand(9, 3, 67, generator=torch.Generator().manual_seed(1))
+    wanted = run("and two", x, None)
+    monkeypatch.setattr(launch, "block_for", lambda sequence: block)
+    assert all(map(torch.equal, run("and two", x, None), wanted))
+
+
+@pytest.mark.parametrize(("steps", "static", "streams"), [(9, True, True), (8, True, False), (9, False, False)])
+def test_large_sequences_of_a_static_input_are_written_so(steps, static, streams, monkeypatch):
+    """That of 9 steps is as large as the limit."""
+    words: list[list[int]] = []
+    run_of = openmp.Entry.run
+    monkeypatch.setattr(
+        openmp.Entry, "run", lambda self, given, *team: words.append(list(given)) or run_of(self, given, *team)
+    )
+    monkeypatch.setattr(launch, "STREAMED", 9 * 64 * 4)
+    snn.unroll(NEURONS["spikes alone"](), torch.rand((64,) if static else (steps, 64)), steps=steps if static else None)
+    assert [given[-1] != 0 for given in words] == [streams]
