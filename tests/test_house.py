@@ -29,7 +29,15 @@ ORDER = (
     "ops.py",
     "surrogate.py",
     "cells/",
-    "engine/",
+    "engine/saved_tensors.py",
+    "engine/graph/",
+    "engine/feedback.py",
+    "engine/jit/",
+    "engine/sparse/",
+    "engine/cpu/",
+    "engine/gpu/",
+    "engine/run/",
+    "engine/__init__.py",
     "neurons/",
     "linear/",
     "layers/",
@@ -70,6 +78,8 @@ def named(path: Path) -> str:
 def place(path: Path) -> str:
     """The entry of ORDER that a file belongs to."""
     first, *rest = path.relative_to(PACKAGE).parts
+    if first == "engine":  # its rooms have an order of their own
+        return f"engine/{rest[0]}/" if len(rest) > 1 else f"engine/{rest[0]}"
     return f"{first}/" if rest else first
 
 

@@ -1,13 +1,26 @@
-"""The products by which a membrane comes back into a neuron's inputs: linear maps, and what their gradients are."""
+"""What comes back into a neuron's input: its spikes through a layer, or its membrane through a linear map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, linear
 from torch.nn.grad import conv2d_weight
+
+
+@dataclass  # not frozen: torch.compile of some releases cannot make one that is
+class Feedback:
+    """A layer through which the spikes of a step come back into the input of the next."""
+
+    layer: nn.Module
+
+    def __call__(self, spk: Tensor) -> Tensor:
+        """What the spikes add to the input, [B, *N], in their dtype."""
+        weight = next(self.layer.parameters(), spk)
+        fed: Tensor = self.layer(spk.to(weight.dtype))
+        return fed.to(spk.dtype)
 
 
 class Map(Protocol):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from ..engine.cpu.launch import plain
-from ..engine.cpu.source import FLOATS
+from ..engine.graph.variant import FLOATS
+from ..engine.jit.layout import plain
 from ..engine.run.backends import forced, numba_missing, seen_through
 
 Result = TypeVar("Result")

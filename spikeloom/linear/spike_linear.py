@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.cpu.launch import sum_to
+from ..engine.jit.layout import sum_to
 from ..engine.jit.tiling import LINE
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr, narrow

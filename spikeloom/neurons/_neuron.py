@@ -10,11 +10,11 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.decay import DECAYS
 from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
-from ..engine.feedback import MemFeedback
+from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph.program import Program, program_for
 from ..engine.run.backends import choose
 from ..engine.run.call import Call
-from ..engine.run.reference import Feedback, Trajectory
+from ..engine.run.reference import Trajectory
 from ._graph import Passage
 from ._keeping import Keeping
 from ._listening import wants_states

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..cells.firing import Model
-from ..engine.run.reference import Feedback
+from ..engine.feedback import Feedback
 from ._lif import LIF
 from ._time import current_time, time_is
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from .._torch import is_traced, is_wrapped
-from ..engine.cpu.source import HALVES
+from ..engine.graph.variant import HALVES
 from ..engine.run.backends import seen_through
 from ..scoped import Scoped
 

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..graph.program import program_of
+from ..graph.variant import Gradients, Variant
 from ..jit import buffer_pool, openmp
 from ..jit.blocks import BLOCK, STRIP, block_for, room_for
+from ..jit.layout import address, rows, spread, sum_to
 from ..jit.numba_jit import compiled
 from .recurrent_source import emit_recurrent
-from .source import Variant, emit, own_words, streamed
+from .source import emit, own_words, streamed
 
 _kernels: dict[tuple[str, str, bool], openmp.Entry] = {}
 
@@ -26,25 +27,6 @@ def kernel(key: str, variant: Variant, recurrent: bool = False) -> openmp.Entry:
         source = partial(emit_recurrent if recurrent else emit, derivation, variant, title)
         entry = _kernels[key, variant.code, recurrent] = compiled(source)
     return entry
-
-
-def plain(x: Tensor) -> Tensor:
-    """x as it lies in memory: of a mirrored view, as `z.conj().imag` is, torch keeps the sign where no kernel looks."""
-    return x.resolve_neg() if x.is_neg() else x
-
-
-def rows(x: Tensor) -> tuple[Tensor, int]:
-    """A sequence [T, *S] whose rows are contiguous, and its time stride in elements, 0 if all rows are the same."""
-    x = plain(x)
-    steps, stride = x.shape[0], x.stride(0)
-    if x.is_contiguous():
-        return x, stride if steps > 1 else 0
-    if steps == 1 or stride == 0:
-        return x[0].contiguous(), 0
-    if x[0].is_contiguous():
-        return x, stride
-    x = x.contiguous()
-    return x, x.stride(0)
 
 
 @dataclass(frozen=True)
@@ -82,11 +64,6 @@ class Order:
     def spread(self, param: Tensor, shape: torch.Size) -> Tensor:
         """A hoisted value, one number or broadcast over rows [B, *N], likewise."""
         return self.turned(param.expand(shape)) if self.dims and param.numel() > 1 else param
-
-
-def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
-    """A hoisted value as the kernel reads it: one number, or one per element, or per element and step."""
-    return param if kind in "uU" else param.contiguous() if kind in "tT" else param.expand(shape).contiguous()
 
 
 STREAMED = 12 << 20
@@ -164,20 +141,6 @@ def all_traces(traced: str, spk: Tensor, stored: Sequence[Tensor]) -> list[Tenso
 def by_themselves(outs: Outputs) -> list[Tensor]:
     """The sequences of states that are none of the other results."""
     return [trace for trace in outs[2] if trace is not None and trace is not outs[0]]
-
-
-def address(tensor: Tensor | None) -> int:
-    """Where a tensor lies; 0 if there is none."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Gradients of the input (None if not wanted), the initial states and the parameters (None if not wanted)."""
-
-    x: Tensor | None
-    states: list[Tensor]
-    params: list[Tensor | None]
 
 
 def backward(
@@ -310,19 +273,3 @@ def _may_write_over(variant: Variant, trace: Tensor) -> bool:
     """
     aligned = trace.nbytes % (64 * max(len(trace), 1)) == 0  # as fresh memory is, for products that read it
     return variant.grad == "each" and variant.traced.endswith("1") and trace.nbytes >= buffer_pool.SMALLEST and aligned
-
-
-SUMMED_BY_ONE = 1 << 15
-"""Elements up to which torch sums with one thread, and so always in one order."""
-
-
-def sum_to(total: Tensor, param: Tensor) -> Tensor:
-    """Sum over what the parameter was broadcast over; on the CPU in an order that does not depend on the threads."""
-    if not total.is_cpu:
-        return total.sum_to_size(param.shape).to(param.device)
-    if not param.dim() and total.numel() <= SUMMED_BY_ONE:
-        return total.sum()
-    lead = total.dim() - param.dim()
-    axes = (*range(lead), *(lead + i for i, size in enumerate(param.shape) if size == 1))
-    summed = np.sum(total.numpy(), axis=axes) if axes else total.numpy()
-    return torch.from_numpy(np.asarray(summed)).reshape(param.shape)

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..feedback import Feedback
+from ..graph.variant import Variant
 from ..jit import buffer_pool
-from ..run.reference import Feedback
+from ..jit.layout import address, rows, spread, sum_to
 from ..saved_tensors import saved_by
 from ..sparse import csr
-from .launch import address, kernel, rows, spread, sum_to
-from .source import Variant
+from .launch import kernel
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -6,10 +6,11 @@ the recurrent weights. The step itself is `emit_numba`'s, with the product as a 
 """
 
 from ..graph.program import Derivation
+from ..graph.variant import Variant
 from ..jit.numba_jit import lines, module_source
 from ..jit.tiling import ROWS
 from ..sparse.csr_source import importing
-from .source import Variant, backward_part, backward_words, forward_part, forward_words
+from .source import backward_part, backward_words, forward_part, forward_words
 
 WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "room"]
 FORWARD = [*WEIGHTS, "bias", "fed", "initial_spk", "current"]

@@ -16,11 +16,13 @@ from ...forks import cached_property
 from ...ops import Surrogate
 from ..graph.program import Constants, Derivation, program_of
 from ..graph.pullback import PullBack, add, summed
+from ..graph.variant import Variant, dtype_name
 from ..jit import buffer_pool
+from ..jit.layout import address, plain, spread, sum_to
 from ..jit.openmp import Entry
 from ..saved_tensors import batched, unpacked
-from .launch import address, kernel, plain, spread, sum_to
-from .source import Variant, backward_words, own_words, word_of
+from .launch import kernel
+from .source import backward_words, own_words
 
 
 class Plan:
@@ -50,7 +52,7 @@ class Plan:
         structure = program_of(key)
         derivation = structure.derivation
         step, self.learnable = derivation.trace, len(kinds) - len(structure.places)
-        self.key, self.variant = key, Variant(word_of(dtype), kinds, "n" * len(step.states), grad)
+        self.key, self.variant = key, Variant(dtype_name(dtype), kinds, "n" * len(step.states), grad)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
         self.alike = not kinds.strip("uU")  # each parameter is one number
         self.inputs = len(step.inputs)

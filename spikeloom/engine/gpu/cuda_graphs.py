@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...forks import in_child
-from ..cpu.launch import Gradients, sum_to
-from ..cpu.source import Variant
 from ..feedback import Map, as_rows
+from ..graph.variant import Gradients, Variant
+from ..jit.layout import sum_to
 from .launch import OneStep
 from .replay import captured, forget, replayable
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cpu.launch import Gradients, Outputs, all_traces, plain, rows, spread, sum_to
-from ..cpu.source import Variant
+from ..cpu.launch import Outputs, all_traces
 from ..graph.program import program_of
+from ..graph.variant import Gradients, Variant
+from ..jit.layout import plain, rows, spread, sum_to
 from ..jit.triton_jit import BLOCK_BYTES, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
 from .parallel_source import emit_triton_parallel
 from .source import SPAN, emit_triton

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..cpu.launch import Gradients, rows, sum_to
 from ..cpu.recurrent import Outs, Plan, placed
-from ..cpu.source import Variant
 from ..graph.program import program_of
+from ..graph.variant import Gradients, Variant
+from ..jit.layout import rows, sum_to
 from ..jit.triton_jit import Launch
 from ..saved_tensors import saved_by
 from . import cuda_graphs

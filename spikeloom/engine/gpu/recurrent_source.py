@@ -8,9 +8,9 @@ that stays in the cache, as the matrix does.
 
 from dataclasses import dataclass, field
 
-from ..cpu.source import Variant
 from ..graph.program import Derivation
 from ..graph.trace import needed
+from ..graph.variant import Variant
 from ..jit.numba_jit import lines
 from .step_source import TritonNames, helpers, integers
 

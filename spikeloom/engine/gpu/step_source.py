@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from ..cpu.source import TEMPLATES, Names, Variant
+from ..cpu.source import TEMPLATES, Names
 from ..graph.program import Derivation
 from ..graph.trace import NUMBERS, Symbol, needed
+from ..graph.variant import Variant
 
 AHEAD, AHEAD_BACKWARDS = 4, 2
 """How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice

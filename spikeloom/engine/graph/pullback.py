@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ..cpu.launch import Gradients
-from ..cpu.source import Variant
 from ..saved_tensors import TWICE
 from .compare import OPERATORS
 from .program import program_of
 from .trace import Symbol, needed
+from .variant import Gradients, Variant
 
 Some = Sequence[Tensor | None]
 

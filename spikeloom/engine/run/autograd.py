@@ -14,10 +14,10 @@ from torch import Tensor
 from ..._torch import keeps_graph
 from ...ops import Surrogate
 from ..cpu import launch
-from ..cpu.source import Variant, traced_in
 from ..gpu import launch as gpu_launch
 from ..graph import pullback
 from ..graph.program import reads_input
+from ..graph.variant import Variant, traced_in
 from ..saved_tensors import SPENT, batched, saved_by, unpacked, unseen
 
 

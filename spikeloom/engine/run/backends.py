@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from ..._torch import constant_for_compiler, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
 from ...scoped import Scoped
 from ..cpu import recurrent, single_step
-from ..cpu.launch import plain
-from ..cpu.source import FLOATS, HALVES, Variant, word_of
 from ..feedback import MemFeedback
 from ..gpu import recurrent as gpu_recurrent
 from ..gpu import replay
 from ..graph.program import Constants, Program
+from ..graph.variant import FLOATS, HALVES, Variant, dtype_name
 from ..jit import triton_jit
+from ..jit.layout import plain
 from . import autograd, stepwise
 from .call import Call, recurrent_plan, step_letters, variant_of
 from .reference import Step, Trajectory, driven_back, fed_back, loop
@@ -290,7 +290,7 @@ def _scan_step(
     """The same as a scan over one step."""
     kinds, grad = step_letters(x, states, params)
     # what the backward reads is a trace, since whoever gets the new states may write into them
-    code = Variant(word_of(x.dtype), kinds, "01"[grad != ""] * len(states), grad, machine).code
+    code = Variant(dtype_name(x.dtype), kinds, "01"[grad != ""] * len(states), grad, machine).code
     spk, finals, _ = autograd.scan(program.key, code, layer, None, x, states, params, program.surrogate)
     return (spk, *finals)
 

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ..cpu import recurrent
-from ..cpu.source import HALVES, Variant, word_of
-from ..feedback import MemFeedback
+from ..feedback import Feedback, MemFeedback
 from ..graph.program import Constants, Program, compiles_quickly, read_states, reads_input, runs_quickly
+from ..graph.variant import HALVES, Variant, dtype_name
 from ..jit.blocks import room_for
 from ..jit.buffer_pool import SMALLEST
-from .reference import Feedback
 
 
 @dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
@@ -55,7 +54,7 @@ class Call:
 def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
     weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
-    dtype, learning = word_of(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
+    dtype, learning = dtype_name(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
     kinds = _kinds(params, learning, call.states[0].dim())
     grad = _input_gradient(call) if learning else ""
     return Variant(dtype, kinds, _kept_states(call, kinds, grad, machine), grad, machine)
@@ -63,7 +62,7 @@ def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -
 
 def recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], machine: str) -> recurrent.Plan:
     """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
-    key, dtype = call.program.key, word_of(call.states[0].dtype)
+    key, dtype = call.program.key, dtype_name(call.states[0].dtype)
     learning = _learning((call.x, *call.states, *params, *layer.parameters()))
     kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
     if call.traced:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cpu.launch import rows
 from ..cpu.matrix_source import SPAN, emit_matrix
 from ..graph.program import Program, program_of
 from ..jit import buffer_pool, openmp
+from ..jit.layout import rows
 from ..jit.numba_jit import compiled
 from ..saved_tensors import saved_by
 from .backends import Backend, numba_refusals, off_the_cpu, run_triton, triton_refusals

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..feedback import Feedback
 
 Step = Callable[..., tuple[Tensor, ...]]
 """One time step: (x [*S], *states [*S]) -> (spk [*S], *states)."""
@@ -24,19 +26,6 @@ class Trajectory:
     spk: Tensor
     traces: tuple[Tensor, ...]
     finals: tuple[Tensor, ...]
-
-
-@dataclass  # not frozen: torch.compile of some releases cannot make one that is
-class Feedback:
-    """A layer through which the spikes of a step come back into the input of the next."""
-
-    layer: nn.Module
-
-    def __call__(self, spk: Tensor) -> Tensor:
-        """What the spikes add to the input, [B, *N], in their dtype."""
-        weight = next(self.layer.parameters(), spk)
-        fed: Tensor = self.layer(spk.to(weight.dtype))
-        return fed.to(spk.dtype)
 
 
 def fed_back(step: Step, feedback: Feedback) -> Step:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cpu.launch import rows, spread, sum_to
 from ..cpu.window_source import WINDOW, WINDOW_GRADIENT, block_of, emit_window, scratch_rows
 from ..graph.program import Program
 from ..jit import buffer_pool, openmp
+from ..jit.layout import rows, spread, sum_to
 from ..jit.numba_jit import compiled
 from ..saved_tensors import saved_by
 from .backends import Backend, numba_refusals

@@ -6,7 +6,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..cpu.source import word_of
+from ..graph.variant import dtype_name
 from ..jit import buffer_pool, openmp
 from ..jit.numba_jit import compiled, module_source
 
@@ -105,4 +105,4 @@ def _source(dtype: torch.dtype, body: str, team: bool, cached: bool) -> str:
     lines = (SHARE + body).format(words=64 // per_word, per_word=per_word, width=WIDTH, some=some, value=value)
     title = "Zeros and ones to bits." if body is PACK else "Bits to zeros and ones."
     imports = "from spikeloom.engine.jit.intrinsics import store_word\n"
-    return module_source(title, word_of(dtype), WORDS, lines, team, cached, imports)
+    return module_source(title, dtype_name(dtype), WORDS, lines, team, cached, imports)

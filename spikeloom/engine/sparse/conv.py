@@ -12,7 +12,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..cpu.source import word_of
+from ..graph.variant import dtype_name
 from ..jit import buffer_pool, openmp
 from ..jit.numba_jit import compiled
 from ..jit.tiling import LINE
@@ -108,7 +108,7 @@ def convolved_and_pooled(
     shape = patch.result(x, weight)
     last = lies_channels_last(x) or lies_channels_last(weight)
     out, places = room_for(windows.result(shape), x, windows, last, places_last=True)
-    pooling = Pooling(windows, channels_last=True, dtype=word_of(x.dtype))
+    pooling = Pooling(windows, channels_last=True, dtype=dtype_name(x.dtype))
     values = math.prod(shape[1:]) + math.prod(out.shape[1:])
     _convolve(x, weight, bias, patch, out, values, pooling, [*out.shape[2:], places.data_ptr()])
     return out, places
@@ -137,7 +137,7 @@ def _convolve(
     )
     words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
     words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
-    _kernel("forward", word_of(x.dtype), pooling).run([*words, room, *rest], team)
+    _kernel("forward", dtype_name(x.dtype), pooling).run([*words, room, *rest], team)
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:
@@ -153,7 +153,7 @@ def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> 
     room, scratch, team = _room(elements * like.element_size() + 4 * len(weight))
     words = _geometry(patch, dx, len(weight), 0)
     words += [t.data_ptr() for t in (last, matrix, dx, scratch)]
-    _kernel("input", word_of(like.dtype)).run([*words, room], team)
+    _kernel("input", dtype_name(like.dtype)).run([*words, room], team)
     return dx
 
 
@@ -170,7 +170,7 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     words = [images, rows * columns * count * channels, 0, channels, height, width, *x.stride(), *patch.kernel]
     words += [patch.stride[0], chunk, rows, columns, wide // whole_panels(1, x)]
     words += [t.data_ptr() for t in (*meeting, x, last, out, scratch)]
-    _kernel("weight", word_of(x.dtype)).run([*words, room], team)
+    _kernel("weight", dtype_name(x.dtype)).run([*words, room], team)
     return out[..., :count].permute(3, 2, 0, 1).contiguous()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cpu.source import word_of
+from ..graph.variant import dtype_name
 from ..jit import buffer_pool, openmp
 from ..jit.numba_jit import compiled
 from ..jit.tiling import TURNED, panel_bytes
@@ -47,7 +47,7 @@ def packed(matrix: Tensor, width: int = 0) -> Packed:
     panels = matrix.new_empty((-(-columns // panel), rows, panel))
     found = torch.zeros(1, dtype=torch.int64, device="cpu")
     words = [len(panels), rows * panel, 0, rows, columns, panel, matrix.data_ptr(), *matrix.stride(), panels.data_ptr()]
-    _kernel("pack", word_of(matrix.dtype)).run([*words, found.data_ptr()])
+    _kernel("pack", dtype_name(matrix.dtype)).run([*words, found.data_ptr()])
     return Packed(panels, columns, finite=not found.item())
 
 
@@ -108,7 +108,7 @@ def marked(x: Tensor) -> Marks:
     (rows, width), found = x.shape, torch.zeros(1, dtype=torch.int64, device="cpu")
     counts, marks = (torch.empty(shape, dtype=torch.int64, device="cpu") for shape in (rows, (rows, -(-width // 64))))
     words = [rows, width, 0, width, x.data_ptr(), counts.data_ptr(), marks.data_ptr(), found.data_ptr()]
-    _kernel("mark", word_of(x.dtype)).run(words)
+    _kernel("mark", dtype_name(x.dtype)).run(words)
     return Marks(x, counts, marks, alike=not found.item())
 
 
@@ -122,7 +122,7 @@ def listed(marks: Marks) -> Lists:
     values = x.new_ones(1).expand(many) if marks.alike else x.new_empty(many)
     lists = Lists((rows, width), starts, index, values)
     words = [rows, width, 0, width, x.data_ptr(), marks.words.data_ptr(), *_addresses(lists)]
-    _kernel("list", word_of(x.dtype)).run(words)
+    _kernel("list", dtype_name(x.dtype)).run(words)
     return lists
 
 
@@ -136,7 +136,7 @@ def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
     spare, team = openmp.scratch(panel_bytes())
     words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
     words += [out.data_ptr(), spare.data_ptr()]
-    _kernel("product_of_lists", word_of(panels.dtype)).run(words, team)
+    _kernel("product_of_lists", dtype_name(panels.dtype)).run(words, team)
     return out
 
 
@@ -153,7 +153,7 @@ def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
-    (rows, columns), width, kind = x.shape, grad.shape[1], word_of(grad.dtype)
+    (rows, columns), width, kind = x.shape, grad.shape[1], dtype_name(grad.dtype)
     chunks = -(-rows // TURNED)
     ends, to = torch.empty(chunks * (columns + 1), dtype=torch.int64, device="cpu"), torch.empty_like(x.index)
     values = torch.empty_like(x.values) if x.step else x.values
@@ -173,7 +173,7 @@ def column_sums(matrix: Tensor) -> Tensor:
     """The sum over the rows of a matrix [R, N], added up in their order for any number of threads."""
     (rows, columns), out = matrix.shape, matrix.new_zeros(matrix.shape[1])
     words = [columns, rows, 0, rows, matrix.data_ptr(), columns, out.data_ptr()]
-    _kernel("column_sums", word_of(matrix.dtype)).run(words)
+    _kernel("column_sums", dtype_name(matrix.dtype)).run(words)
     return out
 
 

@@ -4,7 +4,7 @@ from functools import cache, partial
 
 from torch import Tensor
 
-from ..cpu.source import word_of
+from ..graph.variant import dtype_name
 from ..jit import buffer_pool, openmp
 from ..jit.numba_jit import compiled
 from ..jit.tiling import HEIGHT, LINE, panel_bytes, slim_height
@@ -26,7 +26,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         first[:columns] = bias
     out, (room, team) = x.new_empty((rows, columns)), openmp.scratch(slim_height() * LINE)
     words = [rows, width * columns, 0, width, columns, x.data_ptr(), matrix.data_ptr(), first.data_ptr()]
-    _kernel("product", word_of(x.dtype)).run([*words, out.data_ptr(), room.data_ptr()], team)
+    _kernel("product", dtype_name(x.dtype)).run([*words, out.data_ptr(), room.data_ptr()], team)
     return out
 
 
@@ -37,7 +37,7 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     room, team = openmp.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
     out = buffer_pool.empty((rows, width), grad)
     words = [rows, width * columns, 0, width, columns, grad.data_ptr(), matrix.data_ptr(), out.data_ptr()]
-    _kernel("input", word_of(grad.dtype)).run([*words, room.data_ptr()], team)
+    _kernel("input", dtype_name(grad.dtype)).run([*words, room.data_ptr()], team)
     return out
 
 
@@ -48,5 +48,5 @@ def weight_gradient(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     out, bias = x.new_empty((columns, width)), x.new_zeros(columns)
     room, team = openmp.scratch(panel_bytes() * (2 * columns + SUMMED) + LINE)
     words = [panels, rows * columns * panel_bytes(), 0, rows, width, columns, grad.data_ptr(), x.data_ptr()]
-    _kernel("weight", word_of(x.dtype)).run([*words, out.data_ptr(), bias.data_ptr(), room.data_ptr()], team)
+    _kernel("weight", dtype_name(x.dtype)).run([*words, out.data_ptr(), bias.data_ptr(), room.data_ptr()], team)
     return out, bias

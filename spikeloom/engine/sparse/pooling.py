@@ -6,7 +6,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..cpu.source import word_of
+from ..graph.variant import dtype_name
 from ..jit import buffer_pool, openmp
 from ..jit.numba_jit import compiled
 from .pooling_source import Pooling, Windows, emit_pooling
@@ -66,7 +66,7 @@ def _run(windows: Windows, channels_last: bool, backward: bool, x: Tensor, out: 
         images, channels = images * channels, 1
     sizes = [images, x.numel() // max(1, images), 0, height, width, channels, *out.shape[2:]]
     addresses = [t.data_ptr() for t in (x, out, *([places] if windows.kind == "maximum" else []))]
-    _kernel(Pooling(windows, channels_last, word_of(x.dtype)), backward).run([*sizes, *addresses])
+    _kernel(Pooling(windows, channels_last, dtype_name(x.dtype)), backward).run([*sizes, *addresses])
 
 
 def _laid(x: Tensor, channels_last: bool) -> Tensor:

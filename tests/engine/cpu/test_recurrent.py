@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import spikeloom as snn
 from spikeloom import surrogate
 from spikeloom.engine.cpu import recurrent
+from spikeloom.engine.feedback import Feedback
 from spikeloom.engine.jit import buffer_pool, openmp
-from spikeloom.engine.run.reference import Feedback
 from spikeloom.engine.sparse import csr
 
 from ...oracle import Outcome, assert_close, assert_same

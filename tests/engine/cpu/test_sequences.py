@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spikeloom.engine.cpu.launch import rows
 from spikeloom.engine.jit import buffer_pool, kernel_cache
+from spikeloom.engine.jit.layout import rows
 
 from ...cases import CELLS
 from ...oracle import assert_close
