@@ -16,9 +16,8 @@ from typing import Any
 from ...cells.cell import Cell
 from ...surrogate import Spike
 
-OWN_FILES = tuple(
-    f"spikeloom/{name}.py" for name in ("ops", "cells/cell", "scan/compared", "scan/program", "scan/trace")
-)
+OWN_FILES = tuple(f"spikeloom/{place}" for place in ("ops.py", "cells/cell.py"))
+GRAPH = "spikeloom/engine/graph/"
 
 LOGICAL = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not"})
 """The operations whose result is a condition, a bool tensor in torch."""
@@ -353,7 +352,7 @@ def line_of(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     names = [f.filename.replace("\\", "/") for f in frames]
     outside = [
-        f for f, name in zip(frames, names, strict=True) if not name.endswith(OWN_FILES) and "/torch/" not in name
+        f for f, name in zip(frames, names, strict=True) if not name.endswith(OWN_FILES) and GRAPH not in name and "/torch/" not in name
     ]
     return f" ({outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line})" if outside else ""
 
