@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import pooling as kernels
-from ..engine.sparse.pooling_source import Pair, Windows
+from ..engine.sparse.pooling import Pair, Windows
 from .skipping import Accelerated, kernels_can, of_plain
 
 LEAST_VALUES = 1 << 16

@@ -1,31 +1,31 @@
 """Running a program's fused kernels on the CPU: tensors in, tensors out, nothing differentiable here (see `op`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..graph.program import program_of
+from ..graph.program import Derivation, program_of
 from ..graph.variant import Gradients, Variant
 from ..jit import buffer_pool, openmp
 from ..jit.blocks import BLOCK, STRIP, block_for, room_for
 from ..jit.layout import address, rows, spread, sum_to
 from ..jit.numba_jit import compiled
-from .recurrent_source import emit_recurrent
 from .source import emit, own_words, streamed
 
-_kernels: dict[tuple[str, str, bool], openmp.Entry] = {}
+Emitter = Callable[[Derivation, Variant, str, bool, bool], str]
+
+_kernels: dict[tuple[str, str, Emitter], openmp.Entry] = {}
 
 
-def kernel(key: str, variant: Variant, recurrent: bool = False) -> openmp.Entry:
-    """A kernel of a program, compiled at first use and kept for the life of the process; see `emit_recurrent`."""
-    entry = _kernels.get((key, variant.code, recurrent))
+def kernel(key: str, variant: Variant, emitter: Emitter = emit) -> openmp.Entry:
+    """A kernel of a program, compiled at first use and kept for the life of the process."""
+    entry = _kernels.get((key, variant.code, emitter))
     if entry is None:
-        derivation, title = program_of(key).derivation, f"A scan, {variant.code}."
-        source = partial(emit_recurrent if recurrent else emit, derivation, variant, title)
-        entry = _kernels[key, variant.code, recurrent] = compiled(source)
+        source = partial(emitter, program_of(key).derivation, variant, f"A scan, {variant.code}.")
+        entry = _kernels[key, variant.code, emitter] = compiled(source)
     return entry
 
 

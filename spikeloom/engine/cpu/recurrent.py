@@ -6,6 +6,10 @@ With W the weight and b the bias of the recurrent layer, and a cell that charges
 
 and backwards, with dc[t] the gradient of c[t]: the spikes of step t get W.T @ dc[t+1] besides their own gradient,
 dx[t] = dc[t], db = sum of dc, dW = sum over t of the outer product of dc[t] and spk[t-1].
+
+Batch rows do not know of each other, so threads take rows. Up to `ROWS` of them go through all time together; between
+two steps their spikes, or in the backward the gradients of their currents, are multiplied by the recurrent weights. The
+step itself is that of `source`, with the product as a part of its input.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +20,73 @@ import torch
 from torch import Tensor, nn
 
 from ..feedback import Feedback
+from ..graph.program import Derivation
 from ..graph.variant import Variant
 from ..jit import buffer_pool
 from ..jit.layout import address, rows, spread, sum_to
+from ..jit.numba_jit import lines, module_source
+from ..jit.tiling import ROWS
 from ..saved_tensors import saved_by
 from ..sparse import csr
+from ..sparse.csr import importing
 from .launch import kernel
+from .source import backward_part, backward_words, forward_part, forward_words
+
+WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "room"]
+FORWARD = [*WEIGHTS, "bias", "fed", "initial_spk", "current"]
+BACKWARD = [*WEIGHTS, "dx_stride", "summed", "back"]
+"""The arguments of a recurrent kernel beyond those of `cpu.source`, which come first.
+
+The layer is rows x width neurons; a row of a packed matrix, of `bias`, `fed` and `back` is wide >= width elements.
+"""
+
+BLOCKS = """{uniforms}
+    part = (rows + threads - 1) // threads
+    low = me * part
+    end = min(low + part, rows)
+    while low < end:
+        count = min({count}, end - low)
+        first, block, mine = SIZE * low * width, SIZE * low * wide, room + 16 * low * (width + 1)
+        for {time}:
+{rows}
+{work}
+        low += count"""
+
+FORWARD_WORK = """            last = spk + SIZE * (t - 1) * size if t > 0 else initial_spk
+            for r in range(low, low + count):
+                for n in range(wide):
+                    store(fed, r * wide + n, load(bias, n))
+            product(last + first, width, matrix, panels, fed + block, count, mine, skip)
+            for r in range(low, low + count):
+                fed_r = fed + SIZE * r * (wide - width)
+                for m in range(r * width, (r + 1) * width):
+{body}"""
+
+BACKWARD_WORK = """            for r in range(low, low + count):
+                back_r = back + SIZE * r * (wide - width)
+                for m in range(r * width, (r + 1) * width):
+{body}
+            for n in range(low * wide, (low + count) * wide):
+                store(back, n, R(0))
+            product(dx_t + first, width, matrix, panels, back + block, count, mine, skip)"""
+
+
+def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
+    """The source of a recurrent scan's kernel, forward or, if the variant has a gradient, backward."""
+    count = len(derivation.trace.states), len(variant.params)
+    if variant.grad:
+        part = backward_part(derivation, variant, fed=" + load(back_r, m)")
+        words, work = [*backward_words(*count), *BACKWARD], BACKWARD_WORK
+    else:
+        part = forward_part(derivation, variant, fed=" + load(fed_r, m)")
+        words, work = [*forward_words(*count), *FORWARD], FORWARD_WORK
+        if variant.traced[-1] == "1":
+            part.rows.append("current_t = current + SIZE * t * size")
+            part.body.append("store(current_t, m, x_m)")
+    uniforms, rows, source = lines(part.uniforms, 1), lines(part.rows, 3), work.format(body=lines(part.body, 5))
+    body = BLOCKS.format(uniforms=uniforms, count=ROWS, time=part.time, rows=rows, work=source)
+    return module_source(title, variant.dtype, words, body, team, cached, importing(variant.dtype, "product"))
+
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -150,7 +215,7 @@ def _forward(
         words += (final.data_ptr(), address(trace))
     words += [p.data_ptr() for p in inputs]
     words += (*weights, biases.data_ptr(), fed.data_ptr(), first.data_ptr(), address(current))
-    kernel(plan.key, variant.forward, recurrent=True).run(words)
+    kernel(plan.key, variant.forward, emit_recurrent).run(words)
     del held
     last = spk[-1].clone() if plan.steps else first
     return spk, [last, *finals], [trace for trace in traces if trace is not None], current
@@ -203,7 +268,7 @@ def _backward(
         held.append(spread(p, kind, like.shape))
         words += (held[-1].data_ptr(), address(total))
     words += (*weights, like.numel() if every else 0, summed.data_ptr(), back.data_ptr())
-    kernel(plan.key, variant, recurrent=True).run(words)
+    kernel(plan.key, variant, emit_recurrent).run(words)
     to_spk = back[:, :width].reshape(like.shape)
     sums = [None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)]
     return _Gradients(currents, summed, [to_spk, *carries], sums)

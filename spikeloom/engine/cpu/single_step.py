@@ -36,7 +36,7 @@ class Plan:
         kinds, grad: of the variant, see `Variant`.
 
     Attributes:
-        inputs: how many x holds, and whether several, see `emit_numba`.
+        inputs: how many x holds, and whether several, see `cpu.source`.
         learnable: how many of the parameters may be learned; the numbers of the program stand behind them.
         told: from the outputs of a step to its results: a state that is the spikes is the same tensor.
         copies: the states that the backward reads, as words of a forward; the last new state always, for its shape.

@@ -3,7 +3,7 @@
 A program of the grid takes BLOCK of the M = B * prod(N) elements through all time, TIME steps at once: each step is a
 slope and a rest, an associative scan joins them to what stands before each step, and from there the step itself is that
 of every kernel, for all TIME of them. What stands after the last goes on to the next TIME steps. The backward does the
-same from the last step to the first. The memory that is read and written is that of `emit_triton`, and so are the
+same from the last step to the first. The memory that is read and written is that of `source`, and so are the
 arguments.
 """
 

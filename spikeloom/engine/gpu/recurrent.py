@@ -1,6 +1,13 @@
-"""The recurrent scan on a GPU: one kernel forward and one backward, the twin of `recurrent`."""
+"""The recurrent scan on a GPU: one kernel forward and one backward. `cpu/recurrent.py` has the equations.
+
+A program of the grid takes BLOCK rows of the batch through all time: rows do not know of each other, so no program
+waits for another. Between two steps it multiplies what the step before has left, spikes or, in the backward, gradients
+of the currents, by the matrix, tile by tile; the step itself is that of every kernel. The states of a row lie in memory
+that stays in the cache, as the matrix does.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -8,14 +15,156 @@ import torch
 from torch import Tensor, nn
 
 from ..cpu.recurrent import Outs, Plan, placed
-from ..graph.program import program_of
+from ..graph.program import Derivation, program_of
+from ..graph.trace import needed
 from ..graph.variant import Gradients, Variant
 from ..jit.layout import rows, sum_to
+from ..jit.numba_jit import lines
 from ..jit.triton_jit import Launch
 from ..saved_tensors import saved_by
 from . import cuda_graphs
 from .launch import named, params_by_name, run
-from .recurrent_source import emit_triton_recurrent
+from .step_source import TritonNames, helpers, integers
+
+SOURCE = '''"""{title}"""
+import triton
+import triton.language as tl
+
+{helpers}
+@triton.jit(do_not_specialize={integers})
+def kernel({arguments}, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+{before}
+    for t in range(steps):
+        for low in range(0, width, {columns}):
+            n = low + tl.arange(0, {columns})[None, :]
+            m = row * width + n
+            inside = (row < rows) & (n < width)
+            left = tl.where(inside, steps, 0)
+            fed = tl.zeros([BLOCK, {columns}], {dtype})
+            for first in range(0, {reach}, {depth}):
+                deep = first + tl.arange(0, {depth})
+                across, down = deep[None, :], deep[:, None]
+                earlier = tl.load(last + row * width + across, mask=(row < rows) & (across < width), other=0.0)
+                weight = tl.load(matrix + down * width + n, mask=(down < width) & (n < width), other=0.0)
+                fed = tl.dot(earlier, weight, fed, input_precision="ieee", out_dtype={dtype})
+{body}
+        tl.debug_barrier()
+{moves}
+'''
+
+COLUMNS, DEPTH = 32, 32
+"""The tile of the matrix that a product takes at once. Not tuned: no choice has been measured on a GPU."""
+
+
+@dataclass
+class Tile:
+    """A kernel as it is written: its arguments, the lines before the loops, for each tile, and between two steps."""
+
+    arguments: list[str] = field(default_factory=lambda: ["steps", "size", "rows", "width", "matrix", "last"])
+    before: list[str] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)
+
+    def constants(self, variant: Variant) -> None:
+        """The parameters: one number, or one per element."""
+        for k, kind in enumerate(variant.params):
+            self.arguments.append(f"param{k}")
+            if kind in "uU":
+                self.before.append(f"param{k}_m = tl.load(param{k})")
+            else:
+                self.read(f"param{k}_m", f"param{k}")
+
+    def read(self, name: str, place: str) -> None:
+        """An element's value at that address."""
+        self.body.append(f"{name} = tl.load({place} + m, mask=inside)")
+
+    def write(self, place: str, value: str) -> None:
+        """The same into memory."""
+        self.body.append(f"tl.store({place} + m, {value}, mask=inside)")
+
+    def sequence(self, name: str, stride: str, backwards: bool) -> str:
+        """A pointer to a step's row of a sequence, which moves by a row between two steps."""
+        self.arguments += [name] if stride == "size" else [name, stride]
+        start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
+        self.before.append(f"{name}_t = {name}{start}")
+        self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
+        return f"{name}_t"
+
+
+def emit_triton_recurrent(derivation: Derivation, variant: Variant, title: str) -> str:
+    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward."""
+    part = (_backward_tile if variant.grad else _forward_tile)(derivation, variant)
+    return SOURCE.format(
+        title=title,
+        helpers=helpers(part.body, variant),
+        integers=integers(part.arguments),
+        arguments=", ".join(part.arguments),
+        before=lines(part.before, 1),
+        body=lines(part.body, 3),
+        moves=lines(part.moves, 2),
+        reach="width * (t > 0)" if variant.grad else "width",  # nothing comes back to the last step
+        columns=COLUMNS,
+        depth=DEPTH,
+        dtype=f"tl.{variant.computed}",
+    )
+
+
+def _forward_tile(derivation: Derivation, variant: Variant) -> Tile:
+    name, part = TritonNames(derivation, variant, recalled=False), Tile()
+    spk, *new = derivation.forward
+    part.constants(variant)
+    part.arguments.append("bias")
+    part.read("x_m", part.sequence("x", "x_stride", backwards=False))
+    part.body.append(f"x_m = x_m.to({name.dtype}) + (fed + tl.load(bias + n, mask=n < width))")
+    for k in range(len(new)):
+        part.arguments.append(f"final{k}")
+        part.read(f"state{k}_m", f"final{k}")
+    part.body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
+    for k, value in enumerate(new):
+        part.write(f"final{k}", name(value))
+        if variant.traced[k] == "1":
+            part.write(part.sequence(f"trace{k}", "size", backwards=False), name(value))
+    if variant.traced[-1] == "1":
+        part.write(part.sequence("current", "size", backwards=False), "x_m")
+    part.moves.append("last = spk_t")
+    part.write(part.sequence("spk", "size", backwards=False), name(spk))
+    return part
+
+
+def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
+    step = derivation.trace
+    name, part = TritonNames(derivation, variant, recalled=True), Tile()
+    (dx,), carries, totals = derivation.gradients
+    nodes = derivation.pulled(variant.params, variant.grad)
+    part.constants(variant)
+    if step.inputs[0] in nodes:
+        part.read("x_m", part.sequence("current", "size", backwards=True))
+    for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
+        if old in nodes or (new in nodes and new not in frozenset(step.states)):
+            place = part.sequence(f"trace{k}", "size", backwards=True)
+            part.read(f"new{k}_m", place)
+        if old in nodes:
+            part.arguments.append(f"initial{k}")
+            part.read(f"initial{k}_m", f"initial{k}")
+            part.body.append(f"state{k}_m = tl.load({place} - size + m, mask=t + 1 < left, other=initial{k}_m)")
+    for k, g in enumerate(derivation.cotangents):
+        if k:
+            part.arguments.append(f"carry{k - 1}")
+        if g in nodes:
+            part.read(f"grad{k}_m", part.sequence(f"grad{k}", f"grad{k}_stride", backwards=True))
+            part.body.append(f"grad{k}_m += " + (f"tl.load(carry{k - 1} + m, mask=inside)" if k else "fed"))
+    part.body += name.assign(nodes)
+    for k, g_old in enumerate(carries):
+        part.write(f"carry{k}", name(g_old))
+    for k, (total, kind) in enumerate(zip(totals, variant.params, strict=True)):
+        if kind.isupper() and total is not None:
+            part.arguments.append(f"total{k}")
+            part.write(f"total{k}", f"tl.load(total{k} + m, mask=inside) + {name(total)}")
+    part.moves.append("last = dx_t")
+    part.write(part.sequence("dx", "size", backwards=True), name(dx))
+    return part
+
 
 ROWS = 16
 """Of the batch, for each program of the grid: the fewest that a product of tiles takes."""

@@ -125,7 +125,7 @@ class Lines:
         self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
 
     def inputs(self, count: int) -> None:
-        """Where the first of several inputs lies, of a single step, and its gradient: see `emit_numba`."""
+        """Where the first of several inputs lies, of a single step, and its gradient: see `cpu.source`."""
         if count > 1:
             self.arguments.append("width")
             self.before.append(f"first = m + m // width * width * {count - 1}")

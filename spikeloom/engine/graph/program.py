@@ -54,7 +54,7 @@ class Derivation:
 
     @cached_property
     def every_state(self) -> str:
-        """A letter per state, as `emit_numba.Variant.traced` has it where all are kept."""
+        """A letter per state, as `Variant.traced` has it where all are kept."""
         return "".join("s" if new is self.trace.spk else "1" for new in self.trace.new_states)
 
     @cached_property
@@ -64,7 +64,7 @@ class Derivation:
         return self.backward[:first], self.backward[first:second], self.backward[second:]
 
     def pulled(self, params: str, grad: str) -> dict[Symbol, None]:
-        """The nodes of the backward in one variant (see `emit_numba.Variant`): what it loads and what it computes."""
+        """The nodes of the backward in one variant (see `Variant`): what it loads and what it computes."""
         dxs, carries, totals = self.gradients
         learned = [g for g, kind in zip(totals, params, strict=True) if kind.isupper()]
         results = [*(dxs if grad != "none" else ()), *carries, *learned]

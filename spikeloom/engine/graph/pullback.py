@@ -59,7 +59,7 @@ class PullBack:
         dtype = getattr(torch, self.dtype)
         zero = torch.zeros_like(next(g for g in cotangents if g is not None), dtype=dtype)
         known: dict[Symbol, Tensor] = {}
-        # in this order: a new state that is an old one counts as that, as in `emit_numba`
+        # in this order: a new state that is an old one counts as that, as in `cpu.source`
         for symbols, tensors in (
             (self.step.new_states, new_states),
             (self.step.inputs, inputs),

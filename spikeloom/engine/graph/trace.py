@@ -352,7 +352,9 @@ def line_of(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     names = [f.filename.replace("\\", "/") for f in frames]
     outside = [
-        f for f, name in zip(frames, names, strict=True) if not name.endswith(OWN_FILES) and GRAPH not in name and "/torch/" not in name
+        f
+        for f, name in zip(frames, names, strict=True)
+        if not name.endswith(OWN_FILES) and GRAPH not in name and "/torch/" not in name
     ]
     return f" ({outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line})" if outside else ""
 

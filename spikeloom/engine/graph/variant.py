@@ -32,7 +32,7 @@ class Variant:
         params: a letter per hoisted value: u one number, v one per element, t one per element and step, on Triton;
             capital if its gradient is wanted.
         traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
-            c if it is kept at one step in `emit_triton.SPAN`, and the others are rebuilt from the input, on Triton;
+            c if it is kept at one step in `gpu.source.SPAN`, and the others are rebuilt from the input, on Triton;
             n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
             Then nothing is carried to its gradient, nor added to those of the parameters. The forward of such a step
             has o, w or b if it also copies the old state, the new one or both for the backward (see `own_words`);

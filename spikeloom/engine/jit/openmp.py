@@ -88,7 +88,7 @@ class Entry:
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
 
     def run(self, words: Sequence[int], team: int | None = None) -> None:
-        """Run with these arguments (see `emit_numba`): words[0] is T, words[1] is M; words[2], the team, is 0.
+        """Run with these arguments (see `cpu.source`): words[0] is T, words[1] is M; words[2], the team, is 0.
 
         Args:
             team: for how many threads there is scratch memory. Who counts them again may find others: another thread

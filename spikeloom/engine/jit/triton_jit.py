@@ -79,7 +79,7 @@ class Launch:
     """A kernel, ready to be run; Triton compiles it at the first run.
 
     Args:
-        source: of its module, see `emit_triton`.
+        source: of its module, see `gpu.source`.
         block: elements of a program of the grid.
         constants: what else is compiled in, by name.
     """

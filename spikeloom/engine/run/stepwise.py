@@ -2,7 +2,7 @@
 
 The product stands in the loop over time, which is Python's here: at each step the product, by torch, and one kernel for
 all that is elementwise. The backward goes the same way back. What can wait till the end is done there at once over all
-time: the gradient of the weight is one product. On a GPU the steps may be recorded (see `graphed`).
+time: the gradient of the weight is one product. On a GPU the steps may be recorded (see `cuda_graphs`).
 """
 
 from collections.abc import Sequence

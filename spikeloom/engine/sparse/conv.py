@@ -18,8 +18,7 @@ from ..jit.numba_jit import compiled
 from ..jit.tiling import LINE
 from .conv_source import emit_convolution
 from .csr import column_sums, packed, whole_panels
-from .pooling import room_for
-from .pooling_source import Pair, Pooling, Windows
+from .pooling import Pair, Pooling, Windows, room_for
 
 CHUNK_BYTES = 1 << 18
 """Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""

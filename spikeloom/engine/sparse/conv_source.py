@@ -7,8 +7,8 @@ band is a part of a matrix product (`tiles`), of which only the rows that belong
 
 from ..jit.numba_jit import lines, module_source
 from ..jit.tiling import HEIGHT, panel_bytes
-from .csr_source import importing
-from .pooling_source import Pooling, result_lines
+from .csr import importing
+from .pooling import Pooling, result_lines
 
 SPARSE_BELOW = 0.4
 """Share of nonzero values of an image below which adding up rows wins; above, the tile is dense. Both give the same

@@ -1,4 +1,8 @@
-"""Products with few outputs, as many as a line of the cache holds at most, and their gradients, on the CPU."""
+"""Products with few outputs, as many as a line of the cache holds at most, and their gradients, on the CPU.
+
+What they cost is the memory they read; torch's own products take up to three times as long there. Threads share rows,
+or columns of the weight's gradient, so each sum has one order for any number of them (see `tiles`).
+"""
 
 from functools import cache, partial
 
@@ -6,10 +10,119 @@ from torch import Tensor
 
 from ..graph.variant import dtype_name
 from ..jit import buffer_pool, openmp
-from ..jit.numba_jit import compiled
+from ..jit.numba_jit import compiled, module_source
 from ..jit.tiling import HEIGHT, LINE, panel_bytes, slim_height
-from .csr import packed
-from .narrow_source import SUMMED, emit_narrow
+from .csr import SHARE, packed
+
+SUMMED = 256
+"""Rows of which the weight's gradient is one sum; these sums are then added up. One sum over all rows would lose its
+digits."""
+
+PRODUCT = (
+    ["rows", "size", "team", "width", "columns", "x", "matrix", "bias", "out", "room"],
+    """{share}
+    panel = {line} // SIZE
+    sums = room + me * {slim_height} * {line}
+    for r in range(low, high, {slim_height}):
+        many = min({slim_height}, high - r)
+        for p in range((columns + panel - 1) // panel):
+            values, block, count = x + SIZE * r * width, matrix + {line} * p * width, min(panel, columns - p * panel)
+            for i in range(many):
+                copy(bias + {line} * p, panel, sums + {line} * i)
+            if many == {slim_height}:
+                slim(values, width, 1, 0, width, block, panel, 0, sums, panel)
+            else:
+                for i in range(many):
+                    thin(values + SIZE * i * width, width, 1, 0, width, block, panel, 0, sums + {line} * i, panel)
+            for i in range(many):
+                copy(sums + {line} * i, count, out + SIZE * ((r + i) * columns + p * panel))""",
+)
+
+INPUT = (
+    ["rows", "size", "team", "width", "columns", "grad", "matrix", "out", "room"],
+    """{share}
+    panel = {panel} // SIZE
+    wide = (width + panel - 1) // panel * panel
+    apart = wide + {line} // SIZE  # rows a multiple of 4 KiB apart would look alike to the processor
+    sums = room + SIZE * me * {height} * apart
+    for r in range(low, high, {height}):
+        many = min({height}, high - r)
+        for i in range(many * apart):
+            store(sums, i, R(0))
+        for p in range(wide // panel):
+            values, block, to = grad + SIZE * r * columns, matrix + {panel} * p * columns, sums + {panel} * p
+            if many == {height}:
+                tall(values, columns, 1, 0, columns, block, panel, 0, to, apart)
+            else:
+                for i in range(many):
+                    flat(values + SIZE * i * columns, 0, 1, 0, columns, block, panel, 0, to + SIZE * i * apart, 0)
+        for i in range(many):
+            flow(sums + SIZE * i * apart, width, out + SIZE * (r + i) * width)
+    settled()""",
+)
+
+WEIGHT = (
+    ["panels", "size", "team", "rows", "width", "columns", "grad", "x", "out", "bias", "room"],
+    """{share}
+    panel = {panel} // SIZE
+    sums = room + me * ({panel} * (2 * columns + {summed}) + {line})
+    total = sums + {panel} * columns
+    part = total + {panel} * columns
+    own = part + {panel} * {summed}
+    for p in range(low, high):
+        count = min(panel, width - p * panel)
+        for i in range(panel * columns):
+            store(total, i, R(0))
+        if count < panel:
+            for i in range(panel * {summed}):
+                store(part, i, R(0))
+        for first in range(0, rows, {summed}):
+            many = min({summed}, rows - first)
+            values, stride = x + SIZE * (first * width + p * panel), width
+            if count < panel:  # a panel that is not whole would read what lies behind the matrix
+                block(values, width, many, count, panel, part)
+                values, stride = part, panel
+            for i in range(panel * columns):
+                store(sums, i, R(0))
+            for k in range(0, columns, {height}):
+                grads, to = grad + SIZE * (first * columns + k), sums + {panel} * k
+                if k + {height} <= columns:
+                    tall(grads, 1, columns, 0, many, values, stride, 0, to, panel)
+                else:
+                    for i in range(columns - k):
+                        flat(grads + SIZE * i, 1, columns, 0, many, values, stride, 0, to + {panel} * i, panel)
+            add_up(sums, 1, panel * columns, panel * columns, total)
+            if p == 0:
+                copy(grad + SIZE * first * columns, columns, own)
+                add_up(grad + SIZE * (first + 1) * columns, many - 1, columns, columns, own)
+                add_up(own, 1, columns, columns, bias)
+        for k in range(columns):
+            copy(total + {panel} * k, count, out + SIZE * (k * width + p * panel))""",
+)
+
+KERNELS = {"product": PRODUCT, "input": INPUT, "weight": WEIGHT}
+"""The arguments and the lines of each: the first argument is what the threads share out, `size` what one costs."""
+
+TALL, FLAT, COPY = ("sparse.tiles", "tall"), ("sparse.tiles", "flat"), ("sparse.gemm", "copy")
+ROUTINES = {
+    "product": (("sparse.tiles", "slim"), ("sparse.tiles", "thin"), COPY),
+    "input": (TALL, FLAT, ("jit.streaming_store", "flow")),
+    "weight": (TALL, FLAT, COPY, ("sparse.gemm", "block"), ("sparse.gemm", "add_up")),
+}
+"""What a kernel calls, and where that stands."""
+
+
+def emit_narrow(kind: str, dtype: str, team: bool, cached: bool) -> str:
+    """The source of one of KERNELS."""
+    words, work = KERNELS[kind]
+    sizes = {"line": LINE, "slim_height": slim_height(), "height": HEIGHT, "panel": panel_bytes(), "summed": SUMMED}
+    body = work.format(share=SHARE.format(what=words[0]), **sizes)
+    imports = "".join(
+        f"from spikeloom.engine.{file} import {name}_{dtype} as {name}\n" for file, name in ROUTINES[kind]
+    )
+    if "settled" in work:
+        imports += "from spikeloom.engine.jit.streaming_store import settled\n"
+    return module_source(f"{kind} with few outputs, {dtype}", dtype, words, body, team, cached, imports)
 
 
 @cache

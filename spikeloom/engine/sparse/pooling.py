@@ -1,6 +1,13 @@
-"""Pooling of images on the CPU: the kernels, run. Images are [N, C, H, W]; results lie in memory as they do."""
+"""Pooling of images [N, C, H, W] on the CPU, whose windows lie within the image, and the gradient of the input.
+
+An image lies with its pixels, or with its channels, next to each other in memory. Planes of one channel are the first
+kind, whatever they belong to. Either way a line of neighboring results takes each value of its windows from a line in
+memory, which the compiler makes vector instructions of; so windows and strides are written into the source. Results lie
+in memory as images do.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -8,8 +15,134 @@ from torch import Tensor
 
 from ..graph.variant import dtype_name
 from ..jit import buffer_pool, openmp
-from ..jit.numba_jit import compiled
-from .pooling_source import Pooling, Windows, emit_pooling
+from ..jit.numba_jit import compiled, lines, module_source
+
+WORDS = ["images", "size", "team", "height", "width", "channels", "out_height", "out_width"]
+"""Arguments of all: `size` is what an image costs. With pixels next to each other `channels` is 1."""
+
+ARGUMENTS = {"maximum": ("x", "out", "places"), "average": ("x", "out")}
+"""Those of each kind beyond: where the input lies, the result, and, in bytes, which of its window each value is. In
+the backward they are the gradients."""
+
+BODY = """    part = (images + threads - 1) // threads
+    for n in range(me * part, min(me * part + part, images)):
+        image = x + SIZE * n * height * width * channels
+{start}
+        for i in range(out_height):
+            for j in range({outer}):
+                window = image + SIZE * (i * {down} * width + j * {across}) * channels
+                first = ((n * out_height + i) * {outer} + j) * {inner}
+                for m in range({inner}):
+                    at = m * {step}
+{body}"""
+
+ZERO = """        for m in range(height * width * channels):
+            store(image, m, R(0))"""
+
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What is pooled, within the image.
+
+    Args:
+        kind: "maximum" or "average".
+        size: rows and columns of a window.
+        stride: from a window to the next, down and across.
+    """
+
+    kind: str
+    size: Pair
+    stride: Pair
+
+    def result(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
+        """The shape of the result, for that of the images."""
+        images, channels, *size = shape
+        rows, columns = ((n - w) // s + 1 for n, w, s in zip(size, self.size, self.stride, strict=True))
+        return images, channels, rows, columns
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What a kernel is made for.
+
+    Args:
+        windows: what it pools.
+        channels_last: whether the channels are next to each other in memory; else the pixels are.
+        dtype: "float32" or "float64".
+    """
+
+    windows: Windows
+    channels_last: bool
+    dtype: str
+
+    def taps(self, width: str = "width", channels: str = "channels") -> list[str]:
+        """Where the values of a window lie, row by row, in an image of that width."""
+        rows, columns = self.windows.size
+        return [f"at + ({a} * {width} + {b}) * {channels}" for a in range(rows) for b in range(columns)]
+
+
+def emit_pooling(pooling: Pooling, backward: bool, team: bool, cached: bool) -> str:
+    """The source of the kernel of the result, or of that of the gradient of the input."""
+    body = GRADIENTS[pooling.windows.kind](pooling) if backward else result_lines(pooling, pooling.taps())
+    down, across = pooling.windows.stride
+    outer, inner, step = ("out_width", "channels", 1) if pooling.channels_last else (1, "out_width", across)
+    start = ZERO if backward else ""
+    source = BODY.format(
+        start=start, outer=outer, inner=inner, step=step, down=down, across=across, body=lines(body, 5)
+    )
+    imports = "from spikeloom.engine.jit.intrinsics import byte, store_byte\n"
+    title = f"{'gradient of the ' if backward else ''}{pooling.windows.kind} of windows, {pooling.dtype}"
+    words = [*WORDS, *ARGUMENTS[pooling.windows.kind]]
+    return module_source(title, pooling.dtype, words, source, team, cached, imports)
+
+
+def result_lines(pooling: Pooling, taps: list[str], out: str = "out") -> list[str]:
+    """Lines that write one result, and its place, from the values of its window."""
+    return (_maximum if pooling.windows.kind == "maximum" else _average)(taps, out)
+
+
+def _maximum(taps: list[str], out: str) -> list[str]:
+    """The first of the largest values, or the last NaN, as torch takes them."""
+    first, *others = taps
+    body = [f"best, place = load(window, {first}), R(0)"]
+    for k, tap in enumerate(others, 1):
+        body += [
+            f"value = load(window, {tap})",
+            "taken = value > best or value != value",
+            f"best, place = value if taken else best, R({k}) if taken else place",
+        ]
+    return [*body, f"store({out}, first + m, best)", "store_byte(places, first + m, np.uint8(place))"]
+
+
+def _average(taps: list[str], out: str) -> list[str]:
+    body = [f"total = load(window, {taps[0]})", *(f"total += load(window, {tap})" for tap in taps[1:])]
+    return [*body, f"store({out}, first + m, total / R({len(taps)}))"]
+
+
+def _to_the_maximum(pooling: Pooling) -> list[str]:
+    values = [f"grad if place == R({k}) else R(0)" for k in range(len(pooling.taps()))]
+    return ["grad, place = load(out, first + m), R(byte(places, first + m))", *_spread(pooling, values)]
+
+
+def _to_all(pooling: Pooling) -> list[str]:
+    taps = pooling.taps()
+    return [f"grad = load(out, first + m) / R({len(taps)})", *_spread(pooling, ["grad"] * len(taps))]
+
+
+def _spread(pooling: Pooling, values: list[str]) -> list[str]:
+    """Lines that give each value of a window its gradient; added up where windows overlap."""
+    windows = pooling.windows
+    apart = all(stride >= size for stride, size in zip(windows.stride, windows.size, strict=True))
+    before = "{value}" if apart else "load(window, {tap}) + ({value})"
+    pairs = zip(pooling.taps(), values, strict=True)
+    return [f"store(window, {tap}, {before.format(tap=tap, value=value)})" for tap, value in pairs]
+
+
+GRADIENTS = {"maximum": _to_the_maximum, "average": _to_all}
+"""Lines for the gradient of one result, by kind."""
 
 
 @cache

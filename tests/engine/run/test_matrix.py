@@ -11,12 +11,11 @@ import spikeloom as snn
 from spikeloom import surrogate
 from spikeloom.cells import ASSOCIATIVE
 from spikeloom.cells.firing import Frame
-from spikeloom.engine.cpu.matrix_source import SPAN
 from spikeloom.engine.graph.program import program_for
 from spikeloom.engine.jit import openmp
 from spikeloom.engine.run import matrix
 from spikeloom.engine.run.backends import choose
-from spikeloom.engine.run.matrix import MATRICES, MatrixCall
+from spikeloom.engine.run.matrix import MATRICES, SPAN, MatrixCall
 
 from ...cases import SPIKES
 from ...oracle import Outcome, assert_same
