@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 import spikeloom as snn
-from spikeloom.engine.jit import openmp
 
 from .leaky import BETA, current
 from .runner import Case, Outcome, Run
@@ -28,14 +27,12 @@ def shared_from(work: int, pause: float = 0.0) -> Callable[[Tensor], Run]:
         def run() -> Outcome:
             snn.utils.reset(lif)
             time.sleep(pause)
-            usual, openmp.SERIAL_BELOW = openmp.SERIAL_BELOW, work
-            begun = time.perf_counter()
-            try:
+            with snn.tuning(serial_below=work):
+                begun = time.perf_counter()
                 spk, _ = snn.unroll(lif, x)
                 (grad,) = torch.autograd.grad(spk, x, ones)
-            finally:
-                openmp.SERIAL_BELOW = usual
-            seconds = torch.tensor(time.perf_counter() - begun, dtype=torch.float64)
+                ended = time.perf_counter()
+            seconds = torch.tensor(ended - begun, dtype=torch.float64)
             return {"spikes": spk.detach(), "input gradients": grad, "seconds": seconds}
 
         return run

@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+from contextlib import ExitStack
 
 import pytest
 
@@ -29,6 +30,8 @@ torch.exp(torch.zeros(1, dtype=torch.float64))
 settings.register_profile("spikeloom", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("spikeloom")
 
+import spikeloom as snn  # noqa: E402  after what it reads from the environment
+
 gc.disable()  # while tests are collected: they all stay
 
 
@@ -51,6 +54,13 @@ def nan_in_fresh_memory():
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture
+def tuned():
+    """Sets tuned limits for the rest of a test, as in `tuned(serial_below=0)`."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(snn.tuning(**changes))
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ ORDER = (
     "ops.py",
     "surrogate.py",
     "cells/",
+    "engine/tuning.py",
     "engine/saved_tensors.py",
     "engine/graph/",
     "engine/feedback.py",

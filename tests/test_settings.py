@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,8 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-import spikeloom.linear
+from spikeloom.engine import tuning
 from spikeloom.engine.jit import buffer_pool
-from spikeloom.linear import spike_linear
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -26,20 +26,47 @@ def resolved(dotted: str) -> object:
     return getattr(importlib.import_module(module), name)
 
 
-def test_the_pages_name_constants():
-    assert "spikeloom.linear.DENSE_ABOVE" in DOTTED
-    assert "spikeloom.linear.NARROW_FROM" in DOTTED
+def test_constants_of_the_pages_exist():
+    assert [dotted for dotted in DOTTED if not isinstance(resolved(dotted), (int, float))] == []
 
 
-@pytest.mark.parametrize("dotted", DOTTED)
-def test_a_constant_of_the_pages_exists(dotted):
-    assert isinstance(resolved(dotted), (int, float))
+def test_limits_of_the_pages_exist():
+    named = set(re.findall(r"tuning\(([a-z_]+)=", TEXT))
+    assert {"linear_dense_above"} <= named <= set(vars(tuning.limits))
 
 
-@pytest.mark.parametrize("name", ["DENSE_ABOVE", "DENSE_WEIGHT_ABOVE", "DENSE_INPUT_ABOVE"])
-def test_so_do_those_of_convolutions(name):
-    assert f"`{name}`" in TEXT
-    assert resolved(f"spikeloom.linear.convolution.{name}") > 0
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"serial_over": 1}, TypeError, "serial_over=1, which is no limit; the limits are serial_below"),
+        ({"serial_below": "many"}, TypeError, "serial_below='many'; give a number"),
+        ({"serial_below": True}, TypeError, "give a number"),
+        ({"serial_below": -1}, ValueError, "serial_below=-1; give a number from 0 on"),
+        ({"serial_below": float("nan")}, ValueError, "give a number from 0 on"),
+    ],
+)
+def test_what_is_no_limit_is_refused_and_changes_nothing(changes, error, words):
+    before = tuning.limits
+    with pytest.raises(error, match=re.escape(words)), snn.tuning(pool_from=1, **changes):
+        pass
+    assert tuning.limits is before
+
+
+def test_limits_hold_for_a_block_also_if_it_fails():
+    before = tuning.limits
+    with suppress(KeyError), snn.tuning(serial_below=7), snn.tuning(pool_from=8):
+        assert (tuning.limits.serial_below, tuning.limits.pool_from) == (7, 8)
+        raise KeyError
+    assert tuning.limits is before
+
+
+def test_limits_come_from_the_environment():
+    found = tuning._from_environment(" serial_below=0, linear_dense_above=0.5 ,")
+    assert (found.serial_below, found.linear_dense_above) == (0, 0.5)
+    assert tuning._from_environment("") == tuning.Tuning()
+    for text, words in (("serial_below", "write limits as in"), ("nothing=1", "which is no limit")):
+        with pytest.raises((TypeError, ValueError), match=words):
+            tuning._from_environment(text)
 
 
 def path_of(layer: nn.Module, x: torch.Tensor) -> str:
@@ -50,41 +77,32 @@ def path_of(layer: nn.Module, x: torch.Tensor) -> str:
     return path
 
 
-def test_products_are_dense_from_the_density_that_is_set(monkeypatch):
+def test_products_are_dense_from_the_density_that_is_set():
     x = (torch.rand(1000, 300) > 0.95).float()
     layer = nn.Linear(300, 256)
     assert path_of(layer, x) == "sparse"
-    monkeypatch.setattr(spikeloom.linear, "DENSE_ABOVE", 0)
-    assert path_of(layer, x) == "dense"
-    assert spike_linear.DENSE_ABOVE == spikeloom.linear.DENSE_ABOVE == 0
-    monkeypatch.undo()
-    assert spikeloom.linear.DENSE_ABOVE == spike_linear.DENSE_ABOVE > 0
-    monkeypatch.setattr(spikeloom.linear, "LISTING", 1000)
-    assert path_of(layer, x) == "dense"
+    for change in ({"linear_dense_above": 0}, {"linear_listing": 1000}):
+        with snn.tuning(**change):
+            assert path_of(layer, x) == "dense"
 
 
-def test_few_outputs_are_multiplied_from_the_size_that_is_set(monkeypatch):
+def test_few_outputs_are_multiplied_from_the_size_that_is_set(tuned):
     x, layer = torch.rand(2000, 600), nn.Linear(600, 4)
     assert path_of(layer, x) == "narrow"
-    monkeypatch.setattr(spikeloom.linear, "NARROW_FROM", x.nbytes + 1)
+    tuned(narrow_from=x.nbytes + 1)
     assert path_of(layer, x) == "dense"
 
 
-def test_convolutions_are_dense_from_the_density_that_is_set(monkeypatch):
+def test_convolutions_are_dense_from_the_density_that_is_set(tuned):
     x, layer = (torch.rand(64, 32, 12, 12) > 0.97).float(), nn.Conv2d(32, 64, 5)
     assert path_of(layer, x) == "sparse"
-    monkeypatch.setattr("spikeloom.linear.convolution.DENSE_ABOVE", 0)
+    tuned(conv_dense_above=0)
     assert path_of(layer, x) == "dense"
 
 
-def test_other_names_of_the_package_are_set_as_ever(monkeypatch):
-    monkeypatch.setattr(spikeloom.linear, "of_this_test", 1, raising=False)
-    assert spikeloom.linear.of_this_test == 1
-
-
-def test_unused_blocks_are_kept_up_to_what_is_set(monkeypatch):
+def test_unused_blocks_are_kept_up_to_what_is_set(tuned):
     buffer_pool.release()
-    monkeypatch.setattr("spikeloom.engine.jit.buffer_pool.KEPT", 0)
+    tuned(pool_most=0)
     del_me = buffer_pool.empty((1 << 19,), torch.zeros(1))
     del del_me
     assert not buffer_pool._unused

@@ -11,23 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine import tuning
 from ..engine.jit import buffer_pool
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse.conv import Patch, lies_channels_last
 from ..engine.sparse.pooling import Windows, pool, pooled_gradient, room_for
 from .skipping import of_plain
 
-LARGE = 32 << 20
-"""Bytes of images from which on they go in chunks: what glibc keeps at most."""
-
-CHUNK = 2 << 20
-"""Bytes of a chunk, of its images or its result, for each thread."""
-
 
 def pays(x: Tensor, weight: Tensor, patch: Patch) -> bool:
     """Whether the result is that large, or the images are which torch brings into its order."""
     values = math.prod(patch.result(x, weight))
-    return x.element_size() * (values if _last(x, weight) else max(values, x.numel())) > LARGE
+    return x.element_size() * (values if _last(x, weight) else max(values, x.numel())) > tuning.limits.chunk_images_from
 
 
 def convolution(
@@ -49,7 +44,9 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         last, shape = _last(x, weight), patch.result(x, weight)
         each = x.element_size() * math.prod(shape[1:])
-        images = max(1, CHUNK * torch.get_num_threads() // (each if last else max(x[0].nbytes, each)))
+        images = max(
+            1, tuning.limits.chunk_bytes * torch.get_num_threads() // (each if last else max(x[0].nbytes, each))
+        )
         how = patch.stride, patch.padding, patch.dilation
         ctx.images = len(x) if last else images  # then torch's backward brings nothing into order
         ctx.how = [len(weight)], *how, False, (0, 0), groups

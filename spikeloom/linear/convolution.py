@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import padding_of
+from ..engine import tuning
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import conv as kernels
 from ..engine.sparse import csr
@@ -15,29 +16,6 @@ from ..engine.sparse.pooling import Windows, pooled_gradient
 from . import chunked
 from .pooling import WITH_CONVOLUTION, Pool
 from .skipping import SkipsZeros, kernels_can, of_plain
-
-DENSE_ABOVE = 0.2
-"""Share of nonzero inputs from which torch's convolution is taken (the measurements are in docs/linear.md). Set to 0,
-it is always taken."""
-
-DENSE_WEIGHT_ABOVE = 0.15
-"""Share of nonzero inputs from which torch computes the gradient of the weight."""
-
-DENSE_INPUT_ABOVE = 0.3
-"""Share of nonzero gradients of the result from which torch computes the gradient of the input. Behind max pooling of
-2 x 2 a quarter is nonzero."""
-
-LEAST_WORK = 1 << 27
-"""Multiplications of the dense convolution below which it is taken: calling kernels takes as long as they save."""
-
-LEAST_CHANNELS = 64
-"""Channels of the result below which torch's convolution is taken: the rows that kernels add up would be too short."""
-
-LEAST_INPUTS = 256
-"""Inputs of each result below which torch's convolution is taken: the results take longer to write than to compute."""
-
-SAMPLED = 16
-"""Images in which active inputs are counted, spread evenly over all."""
 
 
 class SpikeConv2d(SkipsZeros, nn.Conv2d):
@@ -52,11 +30,14 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     """
 
     def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
-        large = self.out_channels >= LEAST_CHANNELS and weight.numel() >= LEAST_INPUTS * self.out_channels
+        large = (
+            self.out_channels >= tuning.limits.conv_least_channels
+            and weight.numel() >= tuning.limits.conv_least_inputs * self.out_channels
+        )
         if self.groups != 1 or not large or not self._readable(x, weight):
             return False
         _, _, rows, columns = _patch(self).result(x, weight)
-        return len(x) * rows * columns * weight.numel() >= LEAST_WORK and csr.finite(weight)
+        return len(x) * rows * columns * weight.numel() >= tuning.limits.conv_least_work and csr.finite(weight)
 
     def _frame(self) -> tuple[int, ...]:
         """How many rows of padding are on the left, the right, above and below."""
@@ -66,7 +47,7 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         return left, left, top, top
 
     def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None, pool: Pool | None = None) -> Tensor | None:
-        if density(x) >= DENSE_ABOVE:
+        if density(x) >= tuning.limits.conv_dense_above:
             return None
         patch = _patch(self)
         run = partial(_SpikeConvolution.apply, x, weight, bias, patch)
@@ -86,7 +67,9 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     def pools_with(self, x: Tensor, pool: Pool) -> bool:
         """Whether `product` pools each part of its result at once."""
         weight = self.weight
-        parts = (self._can_skip(x, weight) and density(x) < DENSE_ABOVE) or self._in_chunks(x, weight)
+        parts = (self._can_skip(x, weight) and density(x) < tuning.limits.conv_dense_above) or self._in_chunks(
+            x, weight
+        )
         return parts and pool.windows(_patch(self).result(x, weight)) is not None
 
     def _readable(self, x: Tensor, weight: Tensor) -> bool:
@@ -108,7 +91,7 @@ def _patch(layer: SpikeConv2d) -> kernels.Patch:
 
 def density(images: Tensor) -> float:
     """The share of nonzero values, of some images."""
-    some = images[:: max(1, len(images) // SAMPLED)]
+    some = images[:: max(1, len(images) // tuning.limits.conv_sampled)]
     return float(torch.count_nonzero(some)) / some.numel()
 
 
@@ -148,8 +131,8 @@ class _SpikeConvolution(torch.autograd.Function):
         if places:
             grad = pooled_gradient(grad, places[0], ctx.patch.result(x, weight), ctx.windows, channels_last=True)
         finite = csr.finite(total)
-        sparse_x = wants_x and finite and density(grad) < DENSE_INPUT_ABOVE
-        sparse_weight = wants_weight and finite and density(x) < DENSE_WEIGHT_ABOVE
+        sparse_x = wants_x and finite and density(grad) < tuning.limits.conv_dense_input_above
+        sparse_weight = wants_weight and finite and density(x) < tuning.limits.conv_dense_weight_above
         dx, dweight = _dense(ctx.patch, grad, x, weight, wants_x and not sparse_x, wants_weight and not sparse_weight)
         if sparse_x:
             dx = kernels.input_gradient(grad, weight, x, ctx.patch)

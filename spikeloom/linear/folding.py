@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import any_global_hook
+from ..engine import tuning
 from .convolution import SpikeConv2d
 from .pooling import WITH_CONVOLUTION, Pool, SpikeAvgPool2d, SpikeMaxPool2d
 from .skipping import SkipsZeros, goes_with, kernels_can, seen_as_one
@@ -28,15 +29,6 @@ NORMS: dict[type[nn.Module], type[nn.Module]] = {SpikeLinear: nn.BatchNorm1d, Sp
 
 POOLS = SpikeMaxPool2d, SpikeAvgPool2d
 """Which pooling a convolution does."""
-
-LEAST_PIXELS = 1 << 12
-"""Values of the images below which nobody looks for pooling: a step of a loop would take longer, and for nothing."""
-
-LEAST_VALUES = 1 << 18
-"""Values of the result below which a norm runs by itself: it is over before the weight is scaled."""
-
-LEAST_SHARE = 2
-"""How many times the values of the weight it must have as well."""
 
 
 class SpikeSequential(nn.Sequential):
@@ -88,7 +80,7 @@ def _norm(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Norm | None
 
 def _pool(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Pool | None:
     """The pooling that a convolution may do."""
-    if type(layer) is not SpikeConv2d or type(x) is not Tensor or x.numel() < LEAST_PIXELS:
+    if type(layer) is not SpikeConv2d or type(x) is not Tensor or x.numel() < tuning.limits.fold_least_pixels:
         return None
     pool = next(iter(behind), None)
     if not isinstance(pool, Pool) or type(pool) not in POOLS:
@@ -108,7 +100,8 @@ def _fits(layer: SkipsZeros, norm: Norm, x: Any) -> bool:
         and all(part is None or goes_with(part, x) for part in parts)
         and x.dim() == layer.weight.dim()  # a norm takes the channels of a Linear's [N, T, C] for [N, C, L]
         and len(layer.weight) == norm.num_features
-        and len(x) * norm.num_features * x.shape[2:].numel() >= max(LEAST_VALUES, LEAST_SHARE * layer.weight.numel())
+        and len(x) * norm.num_features * x.shape[2:].numel()
+        >= max(tuning.limits.fold_least_values, tuning.limits.fold_least_share * layer.weight.numel())
     )
 
 

@@ -7,17 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine import tuning
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import pooling as kernels
 from ..engine.sparse.pooling import Pair, Windows
 from .skipping import Accelerated, kernels_can, of_plain
-
-LEAST_VALUES = 1 << 16
-"""Values of the input below which torch's pooling is taken: it is over before a kernel is called."""
-
-LARGEST_WINDOW = 64
-"""Values of a window above which torch's pooling is taken: the kernels name each."""
-
 
 WITH_CONVOLUTION = "numba, with the convolution"
 
@@ -42,12 +36,16 @@ class Pool(Accelerated):
 
     def windows(self, shape: Sequence[int]) -> Windows | None:
         """What kernels would pool in images of that shape; None if it is torch's."""
-        if len(shape) != 4 or math.prod(shape) < LEAST_VALUES or _pair(self.padding) != (0, 0):
+        if len(shape) != 4 or math.prod(shape) < tuning.limits.pooling_least_values or _pair(self.padding) != (0, 0):
             return None
         (rows, columns), stride = _pair(self.kernel_size), _pair(self.stride)
         left = [shape[2] - rows, shape[3] - columns]
         beyond = self.ceil_mode and any(more % step for more, step in zip(left, stride, strict=True))
-        fits = 0 < rows * columns <= LARGEST_WINDOW and min(*left, *(s - 1 for s in stride)) >= 0 and not beyond
+        fits = (
+            0 < rows * columns <= tuning.limits.pooling_largest_window
+            and min(*left, *(s - 1 for s in stride)) >= 0
+            and not beyond
+        )
         return Windows(self.kind, (rows, columns), stride) if fits else None
 
 

@@ -6,29 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine import tuning
 from ..engine.jit.layout import sum_to
 from ..engine.jit.tiling import LINE
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr, narrow
 from .skipping import SkipsZeros, kernels_can, of_plain
-
-DENSE_ABOVE = 0.27
-"""Share of nonzero inputs from which the dense product is taken (the measurements are in docs/linear.md). Set to 0, it
-is always taken."""
-
-LISTING = 5
-"""How many outputs cost as much as looking whether an input is zero: `DENSE_ABOVE` sinks by this over the outputs."""
-
-LEAST_WORK = 1 << 26
-"""Multiplications of the dense product below which it is taken: at 390 GFLOP/s it is over in 0.4 ms, which is what
-calling four kernels, forward and backward, costs beyond their work."""
-
-LEAST_ROWS = 512
-"""Rows below which the dense product is taken: packing the weight would cost more than zeros save."""
-
-NARROW_FROM = 4 << 20
-"""Bytes of the input from which few outputs have a product of their own. What fits the second-level cache, torch reads
-as fast."""
 
 
 class SpikeLinear(SkipsZeros, nn.Linear):
@@ -41,7 +24,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         """Whether the product is one of few outputs, from 2 to what fills a line of the cache, and worth a kernel."""
         return (
             type(x) is Tensor
-            and x.nbytes >= NARROW_FROM
+            and x.nbytes >= tuning.limits.narrow_from
             and 1 < len(weight) <= LINE // x.element_size()
             and x.dim() > 0
             and x.shape[-1] == weight.shape[1]
@@ -52,8 +35,8 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         # sizes first: they are read sooner than the rest, which tells where a small product has taken as long
         return (
             type(x) is Tensor
-            and x.numel() * self.out_features >= LEAST_WORK
-            and x.numel() >= LEAST_ROWS * self.in_features
+            and x.numel() * self.out_features >= tuning.limits.linear_least_work
+            and x.numel() >= tuning.limits.linear_least_rows * self.in_features
             and x.dim() > 0
             and x.shape[-1] == weight.shape[1]
             and kernels_can(x, weight)
@@ -77,7 +60,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
 def _lists(x: Tensor, outputs: int) -> csr.Lists | None:
     """What is not zero in x, if that is little enough for a product with that many outputs."""
     rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
-    limit = DENSE_ABOVE - LISTING / outputs
+    limit = tuning.limits.linear_dense_above - tuning.limits.linear_listing / outputs
     if limit <= 0:
         return None
     marks = csr.marked(rows)

@@ -19,15 +19,12 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from .._torch import saved_hooks, saved_hooks_allowed, transformed
-from ..engine.jit import buffer_pool
+from ..engine import tuning
 from ..engine.run.backends import numba_missing
 from ..engine.saved_tensors import Quiet
 from ..engine.sparse import bitpack
 from ..neurons._time import Time
 from .request import Request
-
-PLAIN = 32 << 20
-"""Bytes of large tensors that a run keeps as they are, before it looks for spikes in what follows."""
 
 CHANGED = (
     "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of shape "
@@ -45,7 +42,7 @@ def spikes_as_bits(time: Time, request: Request) -> AbstractContextManager[Any]:
     if not saved_hooks_allowed() or saved_hooks() is not None:
         return nullcontext()
     held = frozenset(_memory(x) for x in request.tensors() if type(x) is Tensor)
-    return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(time), held, PLAIN), _recalled)
+    return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(time), held, tuning.limits.pack_after), _recalled)
 
 
 def _may_pack(request: Request) -> bool:
@@ -61,7 +58,7 @@ def _may_pack(request: Request) -> bool:
                 return True
             if p is not None and p.dim() > 1:
                 values += max(p.shape[:2]) * (area if p.dim() > 2 else 1)
-    return rows * values * x.element_size() > PLAIN
+    return rows * values * x.element_size() > tuning.limits.pack_after
 
 
 @dataclass
@@ -81,7 +78,7 @@ class _Keep(Quiet):
 
     def __call__(self, x: Tensor) -> Any:
         time = self.time()
-        large = x.nbytes >= buffer_pool.SMALLEST and time is not None and not time.at_work
+        large = x.nbytes >= tuning.limits.pool_from and time is not None and not time.at_work
         if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in self.held:
             if x.nbytes <= self.plain:
                 self.plain -= x.nbytes

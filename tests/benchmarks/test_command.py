@@ -18,7 +18,7 @@ from benchmarks.page import told
 from benchmarks.result import Result, load, store
 from benchmarks.start import OURS, START, calls, in_fresh_process
 from benchmarks.threads import THREADS
-from spikeloom.engine.jit import openmp
+from spikeloom.engine import tuning
 
 
 @pytest.fixture(autouse=True)
@@ -99,9 +99,9 @@ def test_without_snntorch_the_others_are_timed(monkeypatch, capsys):
 
 
 def test_threads_leave_the_limit_as_it_was(capsys):
-    before = openmp.SERIAL_BELOW
+    before = tuning.limits.serial_below
     assert main(["--case", "threads", "--shape", "10,20", "--repeats", "1"]) == 0
-    assert before == openmp.SERIAL_BELOW
+    assert before == tuning.limits.serial_below
     assert "this / one thread" in capsys.readouterr().out
     assert max(t * m for t, m in THREADS.shapes) == 10_000_000
 

@@ -16,14 +16,20 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 from spikeloom.functional.quant import state_quant
-from spikeloom.linear import convolution, folding, pooling, spike_linear
 
 WAYS = ("unroll", "unroll, checkpoint", "stream", "stream, accelerated", "unroll, accelerated", "steps, accelerated")
 LIMITS = {
-    spike_linear: ("LEAST_WORK", "LEAST_ROWS", "NARROW_FROM", "LISTING"),
-    convolution: ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"),
-    pooling: ("LEAST_VALUES",),
-    folding: ("LEAST_PIXELS", "LEAST_VALUES", "LEAST_SHARE"),
+    "linear_least_work": 0,
+    "linear_least_rows": 0,
+    "linear_listing": 0,
+    "narrow_from": 0,
+    "conv_least_work": 0,
+    "conv_least_channels": 0,
+    "conv_least_inputs": 0,
+    "pooling_least_values": 0,
+    "fold_least_pixels": 0,
+    "fold_least_values": 0,
+    "fold_least_share": 0,
 }
 NEURONS: dict[str, dict[str, Any]] = {
     "Leaky": {"beta": 0.8},
@@ -217,14 +223,8 @@ def outcome(spec: Spec, way: str) -> dict[str, Tensor]:
 @contextmanager
 def sparse_from_the_first_value() -> Iterator[None]:
     """Accelerated layers run by kernels however small they are."""
-    before = [(module, name, getattr(module, name)) for module, names in LIMITS.items() for name in names]
-    try:
-        for module, name, _ in before:
-            setattr(module, name, 0)
+    with snn.tuning(**LIMITS):
         yield
-    finally:
-        for module, name, value in before:
-            setattr(module, name, value)
 
 
 def _found(net: nn.Module, x: Tensor, spec: Spec, way: str) -> dict[str, Tensor]:

@@ -2,14 +2,11 @@
 
 import pytest
 
-from spikeloom.linear import convolution, pooling, spike_linear
+LINEAR = {"linear_least_work": 0, "linear_least_rows": 0, "linear_listing": 0}
+CONVOLUTION = {"conv_least_work": 0, "conv_least_channels": 0, "conv_least_inputs": 0}
 
 
 @pytest.fixture
-def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def every_size(tuned) -> None:
     """Small layers too go through the kernels."""
-    for name in ("LEAST_WORK", "LEAST_ROWS", "LISTING"):
-        monkeypatch.setattr(spike_linear, name, 0)
-    for name in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
-        monkeypatch.setattr(convolution, name, 0)
-    monkeypatch.setattr(pooling, "LEAST_VALUES", 0)
+    tuned(**LINEAR, **CONVOLUTION, pooling_least_values=0)

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 import spikeloom as snn
+from spikeloom.engine import tuning
 from spikeloom.engine.sparse import csr
-from spikeloom.linear import DENSE_ABOVE, SpikeLinear, spike_linear
+from spikeloom.linear import SpikeLinear
 
 from ..oracle import assert_close
 
 
 @pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def any_size(tuned) -> None:
     """Small layers too go through the kernels."""
-    monkeypatch.setattr(spike_linear, "LEAST_WORK", 0)
-    monkeypatch.setattr(spike_linear, "LEAST_ROWS", 0)
-    monkeypatch.setattr(spike_linear, "LISTING", 0)
+    tuned(linear_least_work=0)
+    tuned(linear_least_rows=0)
+    tuned(linear_listing=0)
 
 
 def layer_of(width: int, bias: bool, dtype: torch.dtype = torch.float32) -> nn.Linear:
@@ -77,8 +78,9 @@ def test_nan_and_infinity_flow_as_in_the_dense_product(where: str, bad: float) -
         assert torch.equal(ours.isfinite(), theirs.isfinite())
 
 
-@pytest.mark.parametrize(("density", "path"), [(0.5 * DENSE_ABOVE, "sparse"), (2 * DENSE_ABOVE, "dense")])
-def test_the_density_decides_and_explain_tells(density: float, path: str) -> None:
+@pytest.mark.parametrize(("share", "path"), [(0.5, "sparse"), (2, "dense")])
+def test_the_density_decides_and_explain_tells(share: float, path: str) -> None:
+    density = share * tuning.limits.linear_dense_above
     net = snn.accelerate(nn.Sequential(layer_of(70, True), snn.Leaky(beta=0.5, init_hidden=True)))
     assert snn.explain(net, spikes(20, 8, 70, density=density)).rows[0].backend == path
     assert net[0].path == ""  # explaining changes nothing
@@ -91,19 +93,18 @@ def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> 
     assert layer.path == "dense"
     with pytest.raises(RuntimeError):
         layer(x[:, :3])
-    for limit in ("LEAST_WORK", "LEAST_ROWS"):
+    for limit in ("linear_least_work", "linear_least_rows"):
         layer(x)
         assert layer.path == "sparse"
-        with monkeypatch.context() as patch:
-            patch.setattr(spike_linear, limit, 1 << 40)
+        with snn.tuning(**{limit: 1 << 40}):
             layer(x)
         assert layer.path == "dense"
 
 
-def test_few_outputs_are_dense_for_listing_the_inputs_would_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_outputs_are_dense_for_listing_the_inputs_would_cost_more(tuned) -> None:
     layer, x = snn.accelerate(layer_of(70, True)), spikes(9, 70, density=0.05)  # of 33 outputs
     for listing, path in [(5, "sparse"), (9, "dense")]:
-        monkeypatch.setattr(spike_linear, "LISTING", listing)
+        tuned(linear_listing=listing)
         layer(x)
         assert layer.path == path
 

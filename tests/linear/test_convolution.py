@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.engine import tuning
 from spikeloom.linear import SpikeConv2d, chunked, convolution
 
 from ..oracle import assert_close
+from .conftest import CONVOLUTION
 from .test_accelerate import spikes
 
 
 @pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def any_size(tuned) -> None:
     """Small layers too go through the kernels."""
-    for name in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
-        monkeypatch.setattr(convolution, name, 0)
+    tuned(**CONVOLUTION)
 
 
 def layer_of(inputs: int, outputs: int, kernel: Any, dtype: torch.dtype = torch.float32, **how: Any) -> nn.Conv2d:
@@ -66,10 +67,9 @@ HOW: dict[str, tuple[tuple[int, ...], Any, dict[str, Any]]] = {  # the input's s
     ("dtype", "kind"), [(torch.float32, "0/1"), (torch.float32, "signed"), (torch.float64, "graded")]
 )
 def test_output_and_gradients_are_those_of_the_dense_convolution(
-    name: str, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch
+    name: str, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch, tuned
 ) -> None:
-    for limit in ("DENSE_ABOVE", "DENSE_WEIGHT_ABOVE", "DENSE_INPUT_ABOVE"):
-        monkeypatch.setattr(convolution, limit, 2)
+    tuned(conv_dense_above=2, conv_dense_weight_above=2, conv_dense_input_above=2)
     monkeypatch.setattr(convolution, "_dense", lambda *_: (None, None))  # no gradient is torch's
     shape, kernel, how = HOW[name]
     layer = layer_of(shape[1], how.get("outputs", 7), kernel, dtype, **{k: v for k, v in how.items() if k != "outputs"})
@@ -77,8 +77,8 @@ def test_output_and_gradients_are_those_of_the_dense_convolution(
     assert layer.path == "sparse"
 
 
-def test_an_image_with_few_zeros_is_convolved_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "DENSE_ABOVE", 2)
+def test_an_image_with_few_zeros_is_convolved_as_well(tuned) -> None:
+    tuned(conv_dense_above=2)
     x = spikes(3, 4, 9, 9, density=0.1)
     x[1] = spikes(4, 9, 9, density=0.9, kind="signed")
     layer = layer_of(4, 70, 3)
@@ -105,13 +105,13 @@ def test_any_memory_order_will_do(density: float) -> None:
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def parts(monkeypatch: pytest.MonkeyPatch, tuned) -> list[int]:
     """How many images each of torch's convolutions gets, where large ones go in chunks of three."""
     made: list[int] = []
     convolve = torch.conv2d
     monkeypatch.setattr(torch, "conv2d", lambda x, *args: made.append(len(x)) or convolve(x, *args))
-    monkeypatch.setattr(chunked, "LARGE", 0)
-    monkeypatch.setattr(chunked, "CHUNK", 3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
+    tuned(chunk_images_from=0)
+    tuned(chunk_bytes=3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
     return made
 
 
@@ -138,7 +138,7 @@ def test_chunks_give_the_gradients_that_are_wanted_and_theirs(wanted: tuple[int,
     assert set(parts) == {1}  # of 8 bytes a value, twice as large
 
 
-def test_what_is_not_large_or_strict_goes_as_a_whole(parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_large_or_strict_goes_as_a_whole(parts: list[int], tuned) -> None:
     x = spikes(8, 4, 9, 8, density=0.9)
     few, many = layer_of(4, 2, 3), layer_of(4, 20, 3)
     snn.accelerate(many, strict=True)(x)
@@ -148,11 +148,11 @@ def test_what_is_not_large_or_strict_goes_as_a_whole(parts: list[int], monkeypat
         (torch.contiguous_format, few, True), (torch.contiguous_format, many, True),
         (torch.channels_last, few, False), (torch.channels_last, many, True),
     ]:  # fmt: skip
-        monkeypatch.setattr(chunked, "LARGE", x.nbytes - 1)
+        tuned(chunk_images_from=x.nbytes - 1)
         snn.accelerate(layer)(x.contiguous(memory_format=layout))
         assert bool(parts) == chunks
         parts.clear()
-        monkeypatch.setattr(chunked, "LARGE", 1 << 40)
+        tuned(chunk_images_from=1 << 40)
         layer(x)
         assert not parts
 
@@ -202,19 +202,21 @@ def test_nan_and_infinity_flow_as_in_the_dense_convolution(where: str, bad: floa
 @pytest.mark.parametrize(("density", "path"), [(0.5, "sparse"), (2, "dense")])
 def test_the_density_decides_and_explain_tells(density: float, path: str) -> None:
     net = snn.accelerate(nn.Sequential(layer_of(4, 20, 3), nn.MaxPool2d(2), snn.Leaky(beta=0.5, init_hidden=True)))
-    x = spikes(10, 4, 4, 9, 8, density=density * convolution.DENSE_ABOVE)
+    x = spikes(10, 4, 4, 9, 8, density=density * tuning.limits.conv_dense_above)
     assert snn.explain(net, x).rows[0].backend == path
     assert net[0].path == ""  # explaining changes nothing
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [("DENSE_WEIGHT_ABOVE", "weight"), ("DENSE_INPUT_ABOVE", "input")])
-def test_each_gradient_is_dense_above_its_limit(limit: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "wanted"), [("conv_dense_weight_above", "weight"), ("conv_dense_input_above", "input")]
+)
+def test_each_gradient_is_dense_above_its_limit(limit, wanted, monkeypatch: pytest.MonkeyPatch, tuned) -> None:
     asked: list[tuple[bool, bool]] = []
     dense = convolution._dense
     monkeypatch.setattr(convolution, "_dense", lambda *args: asked.append(args[-2:]) or dense(*args))
     x = spikes(6, 4, 9, 8, density=0.1)
     run(snn.accelerate(layer_of(4, 20, 3)), x, 0.2)
-    monkeypatch.setattr(convolution, limit, 0.01)
+    tuned(**{f"conv_dense_{wanted}_above": 0.01})
     compare(layer_of(4, 20, 3), x, 0.2)
     assert asked == [(False, False), (wanted == "input", wanted == "weight")]
 
@@ -243,11 +245,10 @@ def test_what_kernels_cannot_do_is_torchs(monkeypatch: pytest.MonkeyPatch) -> No
             layer(wrong)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
-    for limit in ("LEAST_WORK", "LEAST_CHANNELS", "LEAST_INPUTS"):
+    for limit in CONVOLUTION:
         layer(x)
         assert layer.path == "sparse"
-        with monkeypatch.context() as patch:
-            patch.setattr(convolution, limit, 1 << 40)
+        with snn.tuning(**{limit: 1 << 40}):
             layer(x)
         assert layer.path == "dense"
 

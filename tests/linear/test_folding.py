@@ -10,17 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import SpikeSequential, folding
+from spikeloom.linear import SpikeSequential
 
 from ..oracle import assert_close
 from .test_accelerate import spikes
 
 
 @pytest.fixture(autouse=True)
-def any_norm(every_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def any_norm(every_size: None, tuned) -> None:
     """Norms of small layers become parts of them."""
-    for name in ("LEAST_VALUES", "LEAST_SHARE"):
-        monkeypatch.setattr(folding, name, 0)
+    tuned(fold_least_values=0, fold_least_share=0)
 
 
 @pytest.fixture
@@ -147,15 +146,14 @@ def test_a_norm_runs_by_itself(why: str, alone: list[int]) -> None:
     assert (net[1].path, alone) == ("torch", [6])
 
 
-def test_so_it_does_where_kernels_cannot(alone: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_it_does_where_kernels_cannot(alone: list[int]) -> None:
     net, x = snn.accelerate(network("Conv2d")), images("Conv2d")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         net(x)
     with snn.backend("loop"):
         net(x)
-    for name in ("LEAST_VALUES", "LEAST_SHARE"):
-        with monkeypatch.context() as patch:
-            patch.setattr(folding, name, 1 << 40)
+    for name in ("fold_least_values", "fold_least_share"):
+        with snn.tuning(**{name: 1 << 40}):
             net(x)
     assert alone == [6] * 4
     net(x)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import chunked, spike_linear
 
 from ..oracle import assert_close
 from .test_accelerate import spikes
@@ -31,9 +30,9 @@ def mirrored(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_read_with_their_sign(case: str, every_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "LARGE", 0)
-    monkeypatch.setattr(spike_linear, "NARROW_FROM", 0)
+def test_gradients_are_read_with_their_sign(case: str, every_size: None, tuned) -> None:
+    tuned(chunk_images_from=0)
+    tuned(narrow_from=0)
     layer, x, share = CASES[case]
     layer, x = snn.accelerate(copy.deepcopy(layer)), x.clone(memory_format=torch.preserve_format).requires_grad_()
     out = layer(x)

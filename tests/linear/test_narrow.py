@@ -7,16 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.engine.jit import openmp
 from spikeloom.engine.sparse import narrow
-from spikeloom.linear import spike_linear
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(tuned) -> None:
     """No input too small, and threads for the least of work."""
-    monkeypatch.setattr(spike_linear, "NARROW_FROM", 0)
-    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
+    tuned(narrow_from=0)
+    tuned(serial_below=0)
 
 
 def dyadic(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -77,16 +75,14 @@ def test_nan_and_infinity_flow_as_in_torchs_product(where: str, bad: float) -> N
 @pytest.mark.parametrize(
     "other",
     {
-        "one output": lambda patch: nn.Linear(70, 1),
-        "more than a line of the cache": lambda patch: nn.Linear(70, 17),
-        "a small input": lambda patch: patch.setattr(spike_linear, "NARROW_FROM", 1 << 20) or nn.Linear(70, 8),
+        "one output": lambda tuned: nn.Linear(70, 1),
+        "more than a line of the cache": lambda tuned: nn.Linear(70, 17),
+        "a small input": lambda tuned: tuned(narrow_from=1 << 20) and nn.Linear(70, 8),
     }.items(),
     ids=lambda other: other[0],
 )
-def test_where_it_does_not_pay_the_product_is_torchs(
-    other: tuple[str, Callable[[pytest.MonkeyPatch], nn.Linear]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layer = snn.accelerate(other[1](monkeypatch))
+def test_where_it_does_not_pay_the_product_is_torchs(other: tuple[str, Callable[..., nn.Linear]], tuned) -> None:
+    layer = snn.accelerate(other[1](tuned))
     layer(torch.ones(20, 70))
     assert layer.path == "dense"
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import spikeloom as snn
 from spikeloom.engine.jit import buffer_pool
-from spikeloom.linear import chunked, folding
 from spikeloom.linear.pooling import WITH_CONVOLUTION
 
 from ..oracle import assert_close
@@ -21,13 +20,13 @@ KINDS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
 @pytest.fixture(autouse=True)
-def small_parts(every_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_parts(every_size: None, tuned) -> None:
     """Small layers are joined, and go in parts of one to three images."""
-    monkeypatch.setattr(chunked, "LARGE", 0)
-    monkeypatch.setattr(folding, "LEAST_VALUES", 0)
-    monkeypatch.setattr(folding, "LEAST_SHARE", 0)
-    monkeypatch.setattr(folding, "LEAST_PIXELS", 0)
-    monkeypatch.setattr(chunked, "CHUNK", 3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
+    tuned(chunk_images_from=0)
+    tuned(fold_least_values=0)
+    tuned(fold_least_share=0)
+    tuned(fold_least_pixels=0)
+    tuned(chunk_bytes=3 * 4 * 20 * 9 * 8 // torch.get_num_threads())
 
 
 def network(
@@ -135,13 +134,11 @@ def test_it_runs_by_itself(why: str, density: float) -> None:
     assert torch.equal(got, snn.accelerate(net, False)(x))
 
 
-def test_so_it_does_where_it_is_not_faster_and_indices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_it_does_where_it_is_not_faster_and_indices_are_refused() -> None:
     x = spikes(6, 4, 9, 8, density=0.9)
-    with monkeypatch.context() as patch:
-        patch.setattr(chunked, "LARGE", 1 << 40)
+    with snn.tuning(chunk_images_from=1 << 40):
         compare(network({}, nn.MaxPool2d(2)), x, joined=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(folding, "LEAST_PIXELS", x.numel() + 1)
+    with snn.tuning(fold_least_pixels=x.numel() + 1):
         compare(network({}, nn.MaxPool2d(2)), x, joined=False)
     net = snn.accelerate(network({}, nn.MaxPool2d(2, return_indices=True)))
     assert net(x)[1].dtype == torch.int64
@@ -229,11 +226,11 @@ def test_what_kernels_cannot_differentiate_falls_back_or_is_refused(density: flo
     torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="eager")(x), net(x))
 
 
-@pytest.mark.parametrize("density", [0.1, 0.9])
-def test_the_threads_do_not_change_a_bit(density: float) -> None:
+def test_the_threads_do_not_change_a_bit() -> None:
+    """Of a convolution by kernels; torch's own may differ by its number of threads."""
     net, x, found = (
         snn.accelerate(nn.Sequential(nn.Conv2d(4, 20, 3), nn.MaxPool2d(2))),
-        spikes(9, 4, 9, 8, density=density),
+        spikes(9, 4, 9, 8, density=0.1),
         [],
     )
     before = torch.get_num_threads()

@@ -15,9 +15,9 @@ from .test_accelerate import spikes
 
 
 @pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def any_size(tuned) -> None:
     """Small images too go through the kernels."""
-    monkeypatch.setattr(pooling, "LEAST_VALUES", 0)
+    tuned(pooling_least_values=0)
 
 
 KINDS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
@@ -101,7 +101,7 @@ def test_the_rest_is_torchs(other: str) -> None:
     compare(KINDS[kind](**options), images(2, 3, 12, 12), "torch")
 
 
-def test_so_are_indices_images_without_a_batch_and_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_are_indices_images_without_a_batch_and_errors(tuned) -> None:
     x = images(2, 3, 6, 6)
     out, places = snn.accelerate(nn.MaxPool2d(2, return_indices=True))(x)
     assert (out.shape, places.dtype) == ((2, 3, 3, 3), torch.int64)
@@ -112,7 +112,7 @@ def test_so_are_indices_images_without_a_batch_and_errors(monkeypatch: pytest.Mo
     with snn.backend("loop"):
         layer(x)
     assert layer.path == "torch"
-    monkeypatch.setattr(pooling, "LEAST_VALUES", x.numel() + 1)
+    tuned(pooling_least_values=x.numel() + 1)
     layer(x)
     assert layer.path == "torch"
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.engine import tuning
 from spikeloom.engine.jit import buffer_pool
 from spikeloom.engine.sparse import bitpack
-from spikeloom.network import packing
 
 from .networks import leaky
 
@@ -25,9 +25,9 @@ def net_and_input() -> tuple[nn.Sequential, Tensor]:
 
 
 @pytest.fixture
-def packs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
+def packs(monkeypatch: pytest.MonkeyPatch, tuned) -> Iterator[list[torch.Size]]:
     """The shapes of what is kept as bits, from the first byte on."""
-    monkeypatch.setattr(packing, "PLAIN", 0)
+    tuned(pack_after=0)
     seen: list[torch.Size] = []
     pack = bitpack.packed
 
@@ -51,19 +51,19 @@ def test_spikes_are_freed_and_kept_as_bits(packs: list[torch.Size]):
     out.sum().backward()
 
 
-def test_the_first_bytes_of_a_run_stay_as_they_are(packs: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
+def test_the_first_bytes_of_a_run_stay_as_they_are(packs: list[torch.Size], tuned):
     net, x = net_and_input()
     for room, packed in ((0.9, 2), (1.9, 1), (2, 0)):
-        monkeypatch.setattr(packing, "PLAIN", int(room * x.nbytes))
+        tuned(pack_after=int(room * x.nbytes))
         packs.clear()
         snn.unroll(net, x)
         assert len(packs) == packed, room
 
 
-def test_gradients_are_the_same_bits(monkeypatch: pytest.MonkeyPatch, packs: list[torch.Size]):
+def test_gradients_are_the_same_bits(tuned, packs: list[torch.Size]):
     found = []
     for smallest in (1 << 20, 1 << 60):
-        monkeypatch.setattr(packing.arena, "SMALLEST", smallest)
+        tuned(pool_from=smallest)
         net, x = net_and_input()
         out = snn.unroll(net, x.requires_grad_())
         out.square().sum().backward(retain_graph=True)
@@ -159,7 +159,7 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def made(shape: tuple[int, ...], like: Tensor) -> Tensor:
         result = empty(shape, like)
-        noted.append(noted[-1] + (result.nbytes if result.nbytes >= buffer_pool.SMALLEST else 0))
+        noted.append(noted[-1] + (result.nbytes if result.nbytes >= tuning.limits.pool_from else 0))
         return result
 
     def died(block: buffer_pool.Block) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, cross_entropy, max_pool2d
 
 import spikeloom as snn
-from spikeloom.engine.jit import openmp
 from spikeloom.neurons._gated import Gated
 
 from ..oracle import Outcome, assert_close, assert_same
@@ -192,9 +191,9 @@ def outcome(lif: Gated, xs: Tensor, way: str) -> Outcome:
     [(lambda: slstm(7, 301), (20, 7)), (lambda: sconv(2, 5), (3, 2, 31, 33))],
     ids=["rows of 301", "rows of 5115"],
 )
-def test_blocks_that_end_with_their_rows(monkeypatch, make, shape, work):
+def test_blocks_that_end_with_their_rows(tuned, make, shape, work):
     """More elements than a block has, in rows that are no multiple of a vector's length."""
-    monkeypatch.setattr(openmp, "SERIAL_BELOW", work)
+    tuned(serial_below=work)
     xs = drawn(3, *shape, dtype=torch.float64)
     with snn.backend("loop"):
         wanted = outcome(make().double(), xs, "at once")

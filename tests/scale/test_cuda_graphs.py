@@ -86,12 +86,12 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("network", "backend", "unrolled"), RUNS)
-def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monkeypatch):
+def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monkeypatch, tuned):
     """On a device without values, where the kernels are not launched and all around them is as it is on a GPU."""
     for module in (gpu_launch, gpu_recurrent):
         monkeypatch.setattr(module, "run", lambda *given: None)
     monkeypatch.setattr(triton_jit, "refusals", lambda *given: [])
-    monkeypatch.setattr(gpu_recurrent, "WIDEST", 4 if "wide" in network else 8)
+    tuned(gpu_recurrent_most=4 if "wide" in network else 8)
     monkeypatch.setattr(replay, "captured", lambda x: "within" in network)
     net = Whole(NETWORKS[network](), unrolled).to("meta")
     x = torch.empty(6, 2, 5, device="meta", requires_grad=True)
@@ -103,9 +103,9 @@ def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monk
 
 
 @pytest.mark.parametrize("widest", [8, 4], ids=["one kernel", "steps"])
-def test_a_recorded_run_gives_for_each_input_what_a_plain_one_gives(widest, monkeypatch):
+def test_a_recorded_run_gives_for_each_input_what_a_plain_one_gives(widest, tuned):
     """Recorded where there is a GPU."""
-    monkeypatch.setattr(gpu_recurrent, "WIDEST", widest)
+    tuned(gpu_recurrent_most=widest)
     net, twin = twins(lambda: Whole(recurrent()))
     net, twin = net.to(DEVICE), twin.to(DEVICE)
     first, second = (quarters(6, 2, 5, seed=seed).to(DEVICE) for seed in range(2))

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .. import tuning
 from ..graph.program import Derivation, program_of
 from ..graph.variant import Gradients, Variant
 from ..jit import buffer_pool, openmp
@@ -66,10 +67,6 @@ class Order:
         return self.turned(param.expand(shape)) if self.dims and param.numel() > 1 else param
 
 
-STREAMED = 12 << 20
-"""Bytes of a sequence from which the forward of a static input writes it past the caches: what is smaller is there
-still when it is read."""
-
 Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]
 """Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None where the variant does not keep one.
 
@@ -124,7 +121,7 @@ def _forward(
         words += [final.data_ptr(), address(traces[k])]
     words += [p.data_ptr() for p in inputs]
     block, strips, team = block_for(spk.nbytes), None, None
-    if stride == 0 and spk.nbytes >= STREAMED:
+    if stride == 0 and spk.nbytes >= tuning.limits.stream_stores_from:
         block = BLOCK
         team = openmp.team_size(spk.numel())
         strips = spk.new_empty(team * len(streamed(variant)) * STRIP)
@@ -272,4 +269,6 @@ def _may_write_over(variant: Variant, trace: Tensor) -> bool:
     it writes, which keeps the compiler from using vectors.
     """
     aligned = trace.nbytes % (64 * max(len(trace), 1)) == 0  # as fresh memory is, for products that read it
-    return variant.grad == "each" and variant.traced.endswith("1") and trace.nbytes >= buffer_pool.SMALLEST and aligned
+    return (
+        variant.grad == "each" and variant.traced.endswith("1") and trace.nbytes >= tuning.limits.pool_from and aligned
+    )

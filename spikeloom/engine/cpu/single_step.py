@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...forks import cached_property
 from ...ops import Surrogate
+from .. import tuning
 from ..graph.program import Constants, Derivation, program_of
 from ..graph.pullback import PullBack, add, summed
 from ..graph.variant import Variant, dtype_name
@@ -258,4 +259,4 @@ def _width(x: Tensor, mem: Tensor) -> int:
 
 def _maker(like: Tensor) -> Callable[[Tensor], Tensor]:
     """What makes uninitialised memory in the shape of a contiguous tensor, for tensors as large as this one."""
-    return torch.empty_like if like.nbytes < buffer_pool.SMALLEST else buffer_pool.empty_like
+    return torch.empty_like if like.nbytes < tuning.limits.pool_from else buffer_pool.empty_like

@@ -22,14 +22,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...forks import in_child
+from .. import tuning
 from ..feedback import Map, as_rows
 from ..graph.variant import Gradients, Variant
 from ..jit.layout import sum_to
 from .launch import OneStep
 from .replay import captured, forget, replayable
-
-LONGEST = 32
-"""Steps of a graph, a power of two. A plain choice: what it takes to start one is then shared by a hundred kernels."""
 
 KEPT = 8
 """Recordings, forward or backward, whose memory is kept; of more, the one that was not used for the longest goes."""
@@ -123,12 +121,12 @@ class _Recording:
         self.lock, self.replays, self.map = Lock(), dict[int, Callable[[], None]](), map
         _alive.add(self)
         self.zeros = partial(torch.zeros, dtype=kind.dtype, device=kind.device)
-        self.sequence = lambda extra=0: self.zeros((LONGEST + extra, *kind.shape))
+        self.sequence = lambda extra=0: self.zeros((tuning.limits.graph_steps + extra, *kind.shape))
         states = [self.zeros(kind.shape) for _ in range(count)]
         self.states = [states[-1] if map else self.zeros(kind.shape), *states]
         *kept, full = (digit == "1" for digit in variant.traced)
         self.kept = [self.sequence(extra) if there else None for there in kept]
-        self.kept.append(self.zeros((LONGEST, *kind.row)) if full else None)
+        self.kept.append(self.zeros((tuning.limits.graph_steps, *kind.row)) if full else None)
         self.weight = self.zeros(kind.weight)
         # one per element is spread here, and not again at every step
         self.params = [
@@ -145,7 +143,7 @@ class _Recording:
 
     def runs(self, steps: int) -> list[slice]:
         """A sequence as runs that can be replayed: of LONGEST steps, then of half as many, and so on."""
-        at, length, found = 0, LONGEST, list[slice]()
+        at, length, found = 0, tuning.limits.graph_steps, list[slice]()
         while at < steps:
             while length > steps - at:
                 length //= 2
@@ -194,7 +192,7 @@ def _part(sequences: Sequence[Tensor | None], steps: slice) -> list[Tensor | Non
 class _Forward(_Recording):
     def __init__(self, kind: Kind):
         super().__init__(kind)
-        self.x, self.spk = self.zeros((LONGEST, *kind.row)), self.sequence()
+        self.x, self.spk = self.zeros((tuning.limits.graph_steps, *kind.row)), self.sequence()
         self.bias = self.zeros(kind.weight[:1]) if kind.given[0] else None
         # of what is not kept a row for the step before, and one for this one
         shapes = [kind.shape] * (len(self.kept) - 1) + [kind.row]
@@ -259,7 +257,7 @@ class _Backward(_Recording):
     def __init__(self, kind: Kind):
         super().__init__(kind, extra=1)  # the state before the first step of a run, too
         self.pulls = [self.sequence() if there else None for there in kind.given]
-        self.dx, self.zero = self.zeros((LONGEST, *kind.row)), self.zeros(kind.shape)
+        self.dx, self.zero = self.zeros((tuning.limits.graph_steps, *kind.row)), self.zeros(kind.shape)
         self.totals = [self.zeros(kind.shape) if letter.isupper() else None for letter in kind.variant.params]
 
     def _rows(self, sequences: Sequence[Tensor | None], t: int) -> list[Tensor]:

@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import tuning
 from ..cpu.launch import Outputs, all_traces
 from ..graph.program import program_of
 from ..graph.variant import Gradients, Variant
 from ..jit.layout import plain, rows, spread, sum_to
-from ..jit.triton_jit import BLOCK_BYTES, COLUMNS, FEW, SPAN_BYTES, STEPS, Launch
+from ..jit.triton_jit import BLOCK_BYTES, COLUMNS, SPAN_BYTES, STEPS, Launch
 from .parallel_source import emit_triton_parallel
 from .source import SPAN, emit_triton
 
 
 def kernel(key: str, code: str, steps: int, size: int) -> Launch:
     """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
-    if steps >= STEPS and size <= FEW and program_of(key).any_order:
+    if steps >= STEPS and size <= tuning.limits.gpu_parallel_most and program_of(key).any_order:
         return _kernel_in_parallel(key, code) or _kernel(key, code)
     return _kernel(key, code)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import tuning
 from ..cpu.recurrent import Outs, Plan, placed
 from ..graph.program import Derivation, program_of
 from ..graph.trace import needed
@@ -169,16 +170,13 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
 ROWS = 16
 """Of the batch, for each program of the grid: the fewest that a product of tiles takes."""
 
-WIDEST = 1024
-"""So many neurons at most: a program reads all of the matrix at every step, 4 MB then. Where the limit should be has
-not been measured."""
-
 
 def refusals(spk: Tensor) -> list[str]:
     """Why the kernel does not take a layer of such spikes, [*S]."""
-    if (width := spk.shape[-1]) <= WIDEST:
+    width, most = spk.shape[-1], tuning.limits.gpu_recurrent_most
+    if width <= most:
         return []
-    return [f"the recurrent kernel takes up to {WIDEST} neurons, whose weights stay in the cache, got {width}"]
+    return [f"the recurrent kernel takes up to {most} neurons, whose weights stay in the cache, got {width}"]
 
 
 @cache

@@ -16,6 +16,7 @@ from ...cells.cell import Cell
 from ...forks import cached_property
 from ...ops import Surrogate
 from ...surrogate import Spike, as_spike
+from .. import tuning
 from .adjoint import adjoint
 from .compare import OPERATORS, difference
 from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
@@ -185,7 +186,7 @@ class Program:
         key = (dtype, numbers, negative)
         found = self._constants.get(key)
         if found is None:
-            if len(self._constants) >= CONSTANTS:
+            if len(self._constants) >= tuning.limits.constants_most:
                 self._constants.clear()
             with torch.inference_mode(False), torch.no_grad():
                 given = [torch.tensor(number, dtype=dtype, device="cpu") for number in numbers]
@@ -225,10 +226,6 @@ def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
     takes = numbers[1:] == [True, True] if op == "clamp" else not any(numbers)
     word: Callable[..., Tensor] = getattr(ops, op)
     return own if own is not None and takes else word
-
-
-CONSTANTS = 64
-"""How many sets of parameters a program keeps its constants for, as of a threshold that is assigned at every step."""
 
 
 @lru_cache(maxsize=512)

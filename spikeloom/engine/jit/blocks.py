@@ -1,5 +1,7 @@
 """How the elements of a scan on the CPU are cut into blocks, each of which is run over all time."""
 
+from .. import tuning
+
 BLOCK = 2048
 """Elements of a block: three to four rows of 8 KB fit the first-level cache."""
 
@@ -8,8 +10,6 @@ LONG_BLOCK = 16384
 processor sees long runs of addresses, and reads ahead (Leaky at [25, 64, 1000]: 0.86 ns an element for both scans, with
 short blocks 0.99)."""
 
-LONG_FROM = 2 << 20
-"""Bytes of a sequence from which they do."""
 
 STRIP = BLOCK + 16
 """Elements from one strip to the next: what is a multiple of 4 KB apart would look alike to the processor."""
@@ -20,7 +20,7 @@ ROOM = 512 << 10
 
 def block_for(sequence: int) -> int:
     """How many elements a block has, where a sequence takes so many bytes."""
-    return LONG_BLOCK if sequence >= LONG_FROM else BLOCK
+    return LONG_BLOCK if sequence >= tuning.limits.long_blocks_from else BLOCK
 
 
 def room_for(steps: int, states: int, size: int) -> int:

@@ -20,14 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SMALLEST = 1 << 20
-"""Bytes from which a block is worth keeping; below, the C library's own reuse is as good."""
-
-KEPT = 1 << 30
-"""Bytes of unused blocks that are kept at most; the oldest go first."""
-
-SPARE = 256 << 20
-"""Bytes of unused blocks that are kept when a new block is made, since none of them fits."""
+from .. import tuning
 
 Block = Any  # an array of bytes; numpy's types would say no more
 
@@ -37,11 +30,11 @@ _unused: dict[int, Block] = {}  # by address, oldest first; each operation on it
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """Uninitialised memory, as `torch.empty` gives it: no view, so that who gets it may write to it in place."""
     size = math.prod(shape) * like.element_size()
-    if size < SMALLEST or not like.is_cpu:  # a GPU's memory is used again by torch
+    if size < tuning.limits.pool_from or not like.is_cpu:  # a GPU's memory is used again by torch
         return torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
     block = _take(size)
     if block is None:
-        release(SPARE)
+        release(tuning.limits.pool_spare)
         block = _fresh(size)
     lent = block[:]
     # torch holds this very array for as long as any tensor lives on its memory
@@ -84,7 +77,7 @@ def _take(size: int) -> Block | None:
 
 def _give_back(block: Block) -> None:
     _unused[block.ctypes.data] = block
-    release(KEPT)
+    release(tuning.limits.pool_most)
 
 
 def _fresh(size: int) -> Block:

@@ -11,8 +11,7 @@ from functools import cache
 from time import perf_counter
 from typing import Any
 
-SHARE = 20
-"""Giving back takes at most one part in so many of the time where it is done now and then."""
+from .. import tuning
 
 _next = 0.0  # by the clock of perf_counter
 
@@ -39,4 +38,4 @@ def trim_now_and_then() -> None:
     if begin >= _next:
         trim()
         end = perf_counter()
-        _next = end + SHARE * (end - begin)
+        _next = end + tuning.limits.trim_share * (end - begin)

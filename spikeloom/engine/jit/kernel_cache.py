@@ -26,13 +26,13 @@ from functools import cache
 from pathlib import Path
 
 from ...forks import in_child
+from .. import tuning
 
 ENVIRONMENT = "SPIKELOOM_CACHE_DIR"
 
 LIMIT = "SPIKELOOM_CACHE_MB"
 """The variable that bounds the files of all kernels, in megabytes; `DEFAULT_LIMIT` without it."""
 
-DEFAULT_LIMIT = 512
 
 NUMBA, TRITON = "spikeloom_kernel_", "spikeloom_triton_"
 """How the names of modules begin, which are those of their files."""
@@ -84,7 +84,7 @@ def cache_limit() -> int:
     Raises:
         ValueError: if the variable is no number from 0 on.
     """
-    given = os.environ.get(LIMIT) or str(DEFAULT_LIMIT)
+    given = os.environ.get(LIMIT) or str(tuning.limits.cache_megabytes)
     with contextlib.suppress(ValueError, OverflowError):
         if (limit := int(float(given) * 1e6)) >= 0:
             return limit

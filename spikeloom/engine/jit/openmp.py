@@ -19,12 +19,7 @@ import torch
 from torch import Tensor
 
 from ...forks import in_child
-
-SERIAL_BELOW = 200_000
-"""Element-steps (T * M) up to which the calling thread works alone.
-
-Two threads win from 60,000 if they are awake, from 200,000 if they sleep; the table is in docs/engine.md.
-"""
+from .. import tuning
 
 _forked = False
 
@@ -54,7 +49,7 @@ def address_of(symbol: str) -> int:
 
 def team_size(work: int, team: int | None = None) -> int:
     """How many threads are to share `work` element-steps: of `team`, or of torch's at this moment."""
-    return 1 if _forked or work <= SERIAL_BELOW else team or torch.get_num_threads()
+    return 1 if _forked or work <= tuning.limits.serial_below else team or torch.get_num_threads()
 
 
 @cache

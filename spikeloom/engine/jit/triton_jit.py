@@ -22,10 +22,6 @@ STEPS, COLUMNS = 64, 16
 """Steps and elements that a program of the grid takes at once where steps can be joined: eight for each thread. With
 sixteen, compiled for sm_80, registers ran out in float64. Not tuned."""
 
-FEW = 65536
-"""Up to so many elements they are: with 512 for each program, 128 programs would be at work, about one for
-each processor of a large device. A plain choice: where the one way becomes faster than the other has not been
-measured."""
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """How a kernel is compiled. With a product and a sum fused, spikes would not be those of the loop."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .. import tuning
 from ..cpu import recurrent
 from ..feedback import Feedback, MemFeedback
 from ..graph.program import Constants, Program, compiles_quickly, read_states, reads_input, runs_quickly
 from ..graph.variant import HALVES, Variant, dtype_name
 from ..jit.blocks import room_for
-from ..jit.buffer_pool import SMALLEST
 
 
 @dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
@@ -127,16 +127,11 @@ def _rebuilt(program: Program) -> bool:
     return not program.cell.any_order and compiles_quickly(program.key)
 
 
-LEAST_ROOM = 256
-"""Elements of a block for each state, below which a trace that is written and read costs less than states that are made
-again (the measurements are in docs/engine.md)."""
-
-
 def _made_again(call: Call, kept: str) -> bool:
     """Whether the backward makes the states again: those of a static input, where that is faster than a large trace."""
     if call.mem_feedback is not None or call.steps is None or len(call.x) == call.steps:
         return False
     states, each = len(kept), call.x.element_size()
     saved = (states - kept.count("0")) * call.steps * call.x.nbytes
-    roomy = room_for(call.steps, states, each) >= LEAST_ROOM * states
-    return saved >= SMALLEST and roomy and runs_quickly(call.program.key)
+    roomy = room_for(call.steps, states, each) >= tuning.limits.recompute_room * states
+    return saved >= tuning.limits.pool_from and roomy and runs_quickly(call.program.key)

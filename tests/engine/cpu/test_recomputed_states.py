@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import spikeloom as snn
+from spikeloom.engine import tuning
 from spikeloom.engine.jit import blocks, buffer_pool, openmp
 from spikeloom.engine.run import call
 
@@ -18,10 +19,9 @@ ONCE = ["alpha subtract delayed", "resonate_and_fire"]  # whose elementary funct
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, tuned) -> None:
     """Blocks of 64 elements, and no sequence too small."""
-    monkeypatch.setattr(call, "SMALLEST", 0)
-    monkeypatch.setattr(call, "LEAST_ROOM", 0)
+    tuned(pool_from=0, recompute_room=0)
     monkeypatch.setattr(blocks, "BLOCK", 32)
 
 
@@ -38,9 +38,9 @@ def test_functions_that_are_taken_once_make_no_step_slow(cell, small):
 
 @pytest.mark.parametrize("learned", ["all", "input", "parameters"])
 @pytest.mark.parametrize("cell", ORDINARY)
-def test_the_gradients_are_those_of_the_loop(cell, learned, small, monkeypatch):
+def test_the_gradients_are_those_of_the_loop(cell, learned, small, tuned):
     """Several blocks, the last not full, shared by threads."""
-    monkeypatch.setattr("spikeloom.engine.jit.openmp.SERIAL_BELOW", 0)
+    tuned(serial_below=0)
     learn = {"all": None, "input": ("x",), "parameters": tuple(CELLS[cell].params)}[learned]
     job = Job(CELLS[cell], 7, (3, 67), static=True, traced=False, learn=learn, outputs=("spk", "finals"))
     job = away_from_thresholds(job)
@@ -70,7 +70,7 @@ def test_states_are_made_again_only_where_that_is_faster(other, small):
 
 
 def test_small_sequences_and_long_ones_are_kept():
-    most = blocks.ROOM // (4 * call.LEAST_ROOM)
+    most = blocks.ROOM // (4 * tuning.limits.recompute_room)
     for steps, width, again in ((100, 4096, True), (100, 512, False), (most, 4096, True), (most + 8, 4096, False)):
         job = Job(CELLS["leaky subtract delayed"], steps, (1, width), static=True, traced=False)
         assert ("r" in variant(job)) == again, (steps, width)
@@ -89,6 +89,6 @@ def test_a_network_keeps_no_trace_of_its_static_layer():
     snn.utils.reset(lif)
     with snn.backend("loop"):
         theirs = torch.autograd.grad(snn.unroll(lif, x, steps=10), x, weight)[0]
-    assert spk.nbytes > buffer_pool.SMALLEST
+    assert spk.nbytes > tuning.limits.pool_from
     assert ours.stride() == x.stride()
     torch.testing.assert_close(ours, theirs)

@@ -15,7 +15,7 @@ import spikeloom as snn
 from spikeloom import surrogate
 from spikeloom.engine.cpu import recurrent
 from spikeloom.engine.feedback import Feedback
-from spikeloom.engine.jit import buffer_pool, openmp
+from spikeloom.engine.jit import buffer_pool
 from spikeloom.engine.sparse import csr
 
 from ...oracle import Outcome, assert_close, assert_same
@@ -178,9 +178,9 @@ def test_chunks_with_continued_state_are_the_whole(kind: str) -> None:
 
 
 @contextmanager
-def torch_threads(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def torch_threads(count: int, tuned) -> Iterator[None]:
     before = torch.get_num_threads()
-    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
+    tuned(serial_below=0)
     torch.set_num_threads(count)
     try:
         yield

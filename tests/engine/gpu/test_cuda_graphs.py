@@ -9,7 +9,6 @@ from torch import nn
 
 import spikeloom as snn
 from spikeloom.engine.gpu import cuda_graphs, replay
-from spikeloom.engine.gpu import recurrent as gpu_recurrent
 
 from ...network.networks import quarters, twins
 from ...oracle import assert_close, assert_same
@@ -21,10 +20,10 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(autouse=True)
-def recording(monkeypatch, quiet):
+def recording(monkeypatch, quiet, tuned):
     """Every width is too wide, and seven steps are runs of four, two and one."""
-    monkeypatch.setattr(gpu_recurrent, "WIDEST", 0)
-    monkeypatch.setattr(cuda_graphs, "LONGEST", 4)
+    tuned(gpu_recurrent_most=0)
+    tuned(graph_steps=4)
     monkeypatch.setattr(replay, "_failed", [])
     cuda_graphs.release()
     yield

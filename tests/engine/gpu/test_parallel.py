@@ -166,8 +166,8 @@ def test_steps_are_joined_in_any_order():
 @pytest.mark.parametrize(
     ("steps", "few", "wanted"), [(4, 8, "parallel"), (3, 8, "step by step"), (4, 7, "step by step")]
 )
-def test_long_sequences_of_few_elements_are_taken_so(steps, few, wanted, launched, monkeypatch):
-    monkeypatch.setattr(gpu_launch, "FEW", few)
+def test_long_sequences_of_few_elements_are_taken_so(steps, few, wanted, launched, tuned):
+    tuned(gpu_parallel_most=few)
     with snn.backend("triton"):
         snn.StateLeaky(beta=0.8, channels=4).to(DEVICE)(torch.zeros(steps, 2, 4, device=DEVICE))
     assert launched == [wanted]

@@ -7,7 +7,6 @@ import torch
 
 import spikeloom as snn
 from spikeloom import surrogate
-from spikeloom.engine.gpu import recurrent as gpu_recurrent
 
 from ...oracle import assert_close, assert_same
 from ..cpu.test_recurrent import KINDS, RESETS, Case, closest, layer_of, outcome, run, tensors_of
@@ -85,8 +84,8 @@ def test_half_precision_is_read_as_it_is():
         assert_close(ours, theirs, "a result", exact=ours.dtype == torch.float32 and ours.dim() == 3)
 
 
-def test_too_many_neurons_go_another_way_and_are_told(monkeypatch):
-    monkeypatch.setattr(gpu_recurrent, "WIDEST", 6)
+def test_too_many_neurons_go_another_way_and_are_told(tuned):
+    tuned(gpu_recurrent_most=6)
     with snn.backend("triton"):
         told = str(snn.explain(layer_of(Case()), torch.zeros(2, 5, 7)))
     assert "triton, recorded" in told

@@ -25,9 +25,9 @@ RESETS = ("none", "subtract", "zero")
 
 
 @pytest.fixture(params=["recorded", "step by step"])
-def way(request, monkeypatch):
+def way(request, monkeypatch, tuned):
     """Steps that are recorded, where there is a GPU, in runs of four, two and one; or the part of a graph of others."""
-    monkeypatch.setattr(cuda_graphs, "LONGEST", 4)
+    tuned(graph_steps=4)
     monkeypatch.setattr(replay, "captured", lambda x: request.param == "step by step")
     cuda_graphs.release()
     yield request.param

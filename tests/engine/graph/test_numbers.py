@@ -7,6 +7,7 @@ import torch
 
 import spikeloom as snn
 from spikeloom import ops, surrogate
+from spikeloom.engine import tuning
 from spikeloom.engine.graph import program
 from spikeloom.engine.jit import kernel_cache
 
@@ -79,7 +80,7 @@ def test_values_that_are_assigned_at_every_step_compile_nothing_and_are_not_kept
         for ours, theirs in zip(lif(X[step % 7]), wanted, strict=True):
             assert torch.equal(ours, theirs)
     assert kernel_cache.compilations() == before
-    assert len(lif._program._constants) <= program.CONSTANTS
+    assert len(lif._program._constants) <= tuning.limits.constants_most
 
 
 def test_equations_that_differ_in_their_numbers_share_their_kernels():

@@ -15,9 +15,9 @@ NEURONS = {
 
 
 @pytest.fixture(autouse=True)
-def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def shared(tuned) -> None:
     """Threads for the least of work."""
-    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
+    tuned(serial_below=0)
 
 
 def run(neuron: str, x: torch.Tensor, steps: int | None) -> list[torch.Tensor]:
@@ -32,11 +32,11 @@ def run(neuron: str, x: torch.Tensor, steps: int | None) -> list[torch.Tensor]:
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(2, 32), (3, 67), (1, 5), (3, 1500)], ids=str)
-def test_what_is_written_past_the_caches_is_the_same(neuron, dtype, shape, monkeypatch):
+def test_what_is_written_past_the_caches_is_the_same(neuron, dtype, shape, tuned):
     """Rows that begin with a line of the cache, rows that do not, none that fills one, and more than a block."""
     x = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
     wanted = run(neuron, x, 9)
-    monkeypatch.setattr(launch, "STREAMED", 0)
+    tuned(stream_stores_from=0)
     assert all(map(torch.equal, run(neuron, x, 9), wanted))
 
 
@@ -49,13 +49,13 @@ def test_blocks_of_any_length_give_the_same(block, monkeypatch):
 
 
 @pytest.mark.parametrize(("steps", "static", "streams"), [(9, True, True), (8, True, False), (9, False, False)])
-def test_large_sequences_of_a_static_input_are_written_so(steps, static, streams, monkeypatch):
+def test_large_sequences_of_a_static_input_are_written_so(steps, static, streams, monkeypatch, tuned):
     """That of 9 steps is as large as the limit."""
     words: list[list[int]] = []
     run_of = openmp.Entry.run
     monkeypatch.setattr(
         openmp.Entry, "run", lambda self, given, *team: words.append(list(given)) or run_of(self, given, *team)
     )
-    monkeypatch.setattr(launch, "STREAMED", 9 * 64 * 4)
+    tuned(stream_stores_from=9 * 64 * 4)
     snn.unroll(NEURONS["spikes alone"](), torch.rand((64,) if static else (steps, 64)), steps=steps if static else None)
     assert [given[-1] != 0 for given in words] == [streams]

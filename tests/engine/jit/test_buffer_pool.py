@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import spikeloom as snn
+from spikeloom.engine import tuning
 from spikeloom.engine.jit import buffer_pool
 
-LARGE = (buffer_pool.SMALLEST // 4,)
+LARGE = (tuning.limits.pool_from // 4,)
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +72,8 @@ def test_only_a_block_of_the_same_size_fits():
     assert take((LARGE[0] // 2,), torch.float64).data_ptr() == address
 
 
-def test_no_more_is_kept_than_agreed_and_the_oldest_goes_first(monkeypatch):
-    monkeypatch.setattr(buffer_pool, "KEPT", 3 * buffer_pool.SMALLEST)
+def test_no_more_is_kept_than_agreed_and_the_oldest_goes_first(tuned):
+    tuned(pool_most=3 * tuning.limits.pool_from)
     blocks = [take() for _ in range(5)]
     addresses = [b.data_ptr() for b in blocks]
     while blocks:
@@ -109,12 +110,12 @@ def test_the_caller_may_resize_pickle_and_share_it(tmp_path):
     assert memory.share_memory_().is_shared()
 
 
-def test_results_of_ever_new_sizes_do_not_pile_up(monkeypatch):
+def test_results_of_ever_new_sizes_do_not_pile_up(tuned):
     """All blocks together are what was in use at once, and the spare ones."""
-    monkeypatch.setattr(buffer_pool, "SPARE", 3 * buffer_pool.SMALLEST)
+    tuned(pool_spare=3 * tuning.limits.pool_from)
     for extra in range(20):
         take((LARGE[0] + 16 * extra,))
-        assert sum(map(len, buffer_pool._unused.values())) < 5 * buffer_pool.SMALLEST
+        assert sum(map(len, buffer_pool._unused.values())) < 5 * tuning.limits.pool_from
     assert len(buffer_pool._unused) > 1
 
 
@@ -147,5 +148,5 @@ def test_a_forked_child_writes_to_memory_of_its_own():
 def test_fresh_bytes_are_filled_as_torch_fills_them():
     like = torch.empty(0, dtype=torch.uint8)
     assert torch.equal(
-        buffer_pool.empty((buffer_pool.SMALLEST,), like), torch.empty(buffer_pool.SMALLEST, dtype=torch.uint8)
+        buffer_pool.empty((tuning.limits.pool_from,), like), torch.empty(tuning.limits.pool_from, dtype=torch.uint8)
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from spikeloom.engine import tuning
 from spikeloom.engine.jit import heap
 
 
@@ -44,4 +45,4 @@ def test_trimming_takes_a_small_share_of_the_time(monkeypatch):
     while now[0] < 100:
         heap.trim_now_and_then()
         now[0] += 0.25
-    assert len(trims) == pytest.approx(100 / (0.5 * (1 + heap.SHARE)), abs=1)
+    assert len(trims) == pytest.approx(100 / (0.5 * (1 + tuning.limits.trim_share)), abs=1)

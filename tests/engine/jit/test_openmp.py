@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.engine import tuning
 from spikeloom.engine.cpu import launch
 from spikeloom.engine.jit import openmp
 from spikeloom.engine.sparse import conv, csr, narrow
@@ -52,7 +53,7 @@ def test_one_two_and_five_threads_give_the_same_bits(cell, thread_count):
 def test_the_work_of_this_module_is_shared_among_threads(thread_count):
     thread_count(2)
     assert openmp.team_size(20 * 5 * 4099) == 2
-    assert openmp.team_size(openmp.SERIAL_BELOW) == 1
+    assert openmp.team_size(tuning.limits.serial_below) == 1
 
 
 def test_without_an_openmp_runtime_a_pool_gives_the_same_bits(thread_count, monkeypatch):
@@ -179,11 +180,11 @@ def scratch_of_every_kind() -> list[Callable[[], Sequence[Tensor]]]:
 
 
 @pytest.mark.parametrize("number", range(9))
-def test_scratch_memory_is_for_the_threads_that_use_it(number, thread_count, monkeypatch):
+def test_scratch_memory_is_for_the_threads_that_use_it(number, thread_count, monkeypatch, tuned):
     """Another thread of Python calls `torch.set_num_threads` between any two looks at it."""
     thread_count(2)
     call = scratch_of_every_kind()[number]
-    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
+    tuned(serial_below=0)
     torch.manual_seed(0)
     wanted = call()
     real, asked, teams = torch.get_num_threads, itertools.count(), []

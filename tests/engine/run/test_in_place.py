@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.engine.jit import buffer_pool
+from spikeloom.engine import tuning
 
-LARGE = buffer_pool.SMALLEST // 4  # values of float32
+LARGE = tuning.limits.pool_from // 4  # values of float32
 
 
 def over_time(net: nn.Module, *shape: int) -> Callable[[], Tensor]:

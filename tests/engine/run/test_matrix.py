@@ -12,7 +12,6 @@ from spikeloom import surrogate
 from spikeloom.cells import ASSOCIATIVE
 from spikeloom.cells.firing import Frame
 from spikeloom.engine.graph.program import program_for
-from spikeloom.engine.jit import openmp
 from spikeloom.engine.run import matrix
 from spikeloom.engine.run.backends import choose
 from spikeloom.engine.run.matrix import MATRICES, SPAN, MatrixCall
@@ -86,10 +85,10 @@ def test_the_spikes_are_those_of_the_equation(backend):
             assert float(spk[t, b, i, j]) == 1.5 * (S > 0.4)
 
 
-def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch, tuned):
     call = call_of((40, 5, 3, 20), torch.float32)
     alone = outcome("numba", call)
-    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
+    tuned(serial_below=0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     together = outcome("numba", call)
     assert torch.equal(alone.spikes["spk"], together.spikes["spk"])

@@ -9,7 +9,6 @@ from spikeloom import surrogate
 from spikeloom.cells import STATE_LEAKY
 from spikeloom.cells.firing import Frame
 from spikeloom.engine.graph.program import program_for
-from spikeloom.engine.jit import openmp
 from spikeloom.engine.run import window
 from spikeloom.engine.run.backends import choose
 from spikeloom.engine.run.window import WINDOWS, WindowCall
@@ -95,10 +94,10 @@ def test_what_is_no_number_leaves_with_its_window(bad, backend):
     assert spoilt.sum() == 7
 
 
-def test_any_number_of_threads_and_of_elements_gives_the_same_bits(monkeypatch):
+def test_any_number_of_threads_and_of_elements_gives_the_same_bits(monkeypatch, tuned):
     x, decay = torch.randn(30, 2, 5001), torch.rand(5001)
     alone = outcome("numba", x, decay, 11)
-    monkeypatch.setattr(openmp, "SERIAL_BELOW", 0)
+    tuned(serial_below=0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     together = outcome("numba", x, decay, 11)
     assert torch.equal(alone.states["mem"], together.states["mem"])
