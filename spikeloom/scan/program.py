@@ -105,7 +105,7 @@ class Structure:
             (position[node], node.logical or node.op == "count") for node in derivation.hoisted if node.op != "number"
         ]
         self.places = [node.value for node in derivation.hoisted if node.op == "number"]
-        # which hoisted value is which parameter as it came; kept apart for torch.compile, which looks into a node's type
+        # which hoisted value is which parameter as it came; apart, for torch.compile looks into a node's type
         self.as_given = tuple(node.value if node.op == "param" else "" for node in derivation.hoisted)
 
 
@@ -233,7 +233,9 @@ CONSTANTS = 64
 
 @lru_cache(maxsize=512)
 def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
-    """Why a cell cannot be traced, if it cannot; and its numbers."""
+    """Why a cell is not to be traced, if it is not; and its numbers."""
+    if cell.loop:
+        return f"{cell.name} was made with loop=True, and runs as it is", ()
     try:
         step = trace(cell)
         return difference(cell, step), tuple(step.graph.numbers)
