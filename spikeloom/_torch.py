@@ -173,6 +173,16 @@ class DispatchMode(TorchDispatchMode):
 count_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 """How many modes see the operations of this thread below autograd."""
 
+fake_mode: Callable[[], Any] = partial(_c._get_dispatch_mode, _c._TorchDispatchModeKey.FAKE)
+"""The FakeTensorMode that is entered in this thread, or None."""
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether a tensor was made in a FakeTensorMode."""
+    module = sys.modules.get("torch._subclasses.fake_tensor")
+    return module is not None and isinstance(tensor, module.FakeTensor)
+
+
 pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, None)
 """Take the innermost of them away."""
 

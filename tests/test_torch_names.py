@@ -47,6 +47,22 @@ def test_is_batch_of_gradients():
     assert not _torch.is_batch_of_gradients(torch.ones(1))
 
 
+def test_fake_mode():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    assert _torch.fake_mode() is None
+    with FakeTensorMode() as mode:
+        assert _torch.fake_mode() is mode
+
+
+def test_is_fake():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        fake = torch.ones(1)
+    assert [_torch.is_fake(fake), _torch.is_fake(torch.ones(1))] == [True, False]
+
+
 def test_is_batched():
     assert not _torch.is_batched(torch.ones(1))
     assert inside(torch.vmap, _torch.is_batched)

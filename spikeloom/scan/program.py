@@ -191,7 +191,9 @@ class Program:
                 given = [torch.tensor(number, dtype=dtype, device="cpu") for number in numbers]
                 like = torch.empty(0, dtype=dtype, device="cpu")
                 params = dict(zip(self.cell.params, given, strict=True))
-                found = self._constants[key] = Constants.of(self.hoist(params, like))
+                found = Constants.of(self.hoist(params, like))
+            if all(type(value) is Tensor for value in found):
+                self._constants[key] = found
         return found
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
