@@ -105,7 +105,7 @@ class Structure:
             (position[node], node.logical or node.op == "count") for node in derivation.hoisted if node.op != "number"
         ]
         self.places = [node.value for node in derivation.hoisted if node.op == "number"]
-        # which hoisted value is which parameter as it came; apart, for torch.compile looks into a node's type
+        # which hoisted value is a parameter as it came; apart from the nodes, of which torch.compile asks the type
         self.as_given = tuple(node.value if node.op == "param" else "" for node in derivation.hoisted)
 
 
