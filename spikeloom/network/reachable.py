@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from .._torch import is_wrapped
+
 FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
 """Packages whose objects are not looked into: a forward has no business to write to them."""
 
@@ -56,7 +58,7 @@ class Reachable:
         if isinstance(obj, Tensor):
             if is_lazy(obj):
                 self._lazy.append(obj)
-            elif type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter):
+            elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
                 self._tensors[id(obj)] = obj, _like(obj)
             return ()
         if isinstance(obj, torch.Generator):
