@@ -70,7 +70,6 @@ LACKS = {
 MORE = {
     "SLSTM": {"reset_mechanism": ["subtract", "zero", "none"], "inhibition": [False, True]},
     "SConv2dLSTM": {"reset_mechanism": ["subtract", "zero", "none"], "learn_threshold": [False, True]},
-    "NoisyLeaky": {"learn_beta": [False, True]},
     "LeakyParallel": {"weight_hh_enable": [False, True], "learn_beta": [False, True]},
     "StateLeaky": {"kernel_truncation_steps": [None, 2], "exact": [False, True], "learn_beta": [False, True]},
 }
@@ -145,8 +144,7 @@ def _neuron(draw: random.Random, images: bool) -> Part:
         ]
     )
     options = dict(NEURONS[kind])
-    for name, values in MORE.get(kind, {}).items():
-        options[name] = draw.choice(values)
+    options |= {name: draw.choice(values) for name, values in MORE.get(kind, {}).items()}
     if kind in COMMON:
         for name, values in {
             "reset_mechanism": ["subtract", "zero", "none"],
@@ -210,8 +208,7 @@ def _layers(parts: tuple[Part, ...], images: bool) -> Iterator[nn.Module]:
             options = dict(part.options)
             if options.get("state_quant"):
                 options["state_quant"] = state_quant(6)
-            hidden = {} if part.kind in WHOLE else {"init_hidden": True}
-            neuron = getattr(snn, part.kind)(**options, **hidden)
+            neuron = getattr(snn, part.kind)(**options, **({} if part.kind in WHOLE else {"init_hidden": True}))
             if part.kind in ("DeltaLeaky", "StateLeaky"):
                 neuron = nn.Sequential(neuron, First())
             yield nn.Sequential(Stronger(), neuron) if part.kind == "Izhikevich" else neuron
