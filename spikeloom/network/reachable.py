@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from .._torch import is_wrapped
+
 FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
 """Packages whose objects are not looked into: a forward has no business to write to them."""
 
@@ -56,8 +58,8 @@ class Reachable:
         if isinstance(obj, Tensor):
             if is_lazy(obj):
                 self._lazy.append(obj)
-            elif not isinstance(obj, nn.Parameter):
-                self._tensors[id(obj)] = obj, obj.detach().clone()
+            elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
+                self._tensors[id(obj)] = obj, _like(obj)
             return ()
         if isinstance(obj, torch.Generator):
             self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
@@ -139,8 +141,14 @@ class Reachable:
         if id(value) not in self._tensors or not isinstance(value, Tensor):
             return value
         if id(value) not in self._copies:
-            self._copies[id(value)] = self._tensors[id(value)][1].clone()
+            self._copies[id(value)] = _like(self._tensors[id(value)][1])
         return self._copies[id(value)]
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """A copy, of a parameter as a parameter: a forward may clip its weights."""
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, tensor.requires_grad) if type(tensor) is nn.Parameter else copy
 
 
 def put(saved: Saved) -> None:
