@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from spikeloom.engine.jit.kernel_cache import cache_dir
+from spikeloom.engine.jit import cache_dir
 
 from .result import Result, Shape
 from .runner import Case, Prepare

@@ -6,7 +6,7 @@ from typing import Any
 from . import layers as layers
 from . import surrogate as surrogate
 from .alias import as_snntorch as as_snntorch
-from .engine.run.backends import backend as backend
+from .engine.run import backend as backend
 from .engine.tuning import tuning as tuning
 from .layers import BatchNormTT1d as BatchNormTT1d
 from .layers import BatchNormTT2d as BatchNormTT2d

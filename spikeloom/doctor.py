@@ -13,8 +13,8 @@ from torch import Tensor
 
 import spikeloom as snn
 
-from .engine.jit.kernel_cache import ENVIRONMENT, LIMIT, Untrusted, cache_dir, cache_limit, cache_size, usable
-from .engine.run.backends import families
+from .engine.jit import ENVIRONMENT, LIMIT, Untrusted, cache_dir, cache_limit, cache_size, usable
+from .engine.run import families
 from .machine import machine, version_of, versions
 
 REQUIRED = ("numpy", "numba")

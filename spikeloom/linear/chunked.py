@@ -14,8 +14,7 @@ from torch import Tensor
 from ..engine import tuning
 from ..engine.jit import buffer_pool
 from ..engine.saved_tensors import saved_by
-from ..engine.sparse.conv import Patch, lies_channels_last
-from ..engine.sparse.pooling import Windows, pool, pooled_gradient, room_for
+from ..engine.sparse import Patch, Windows, lies_channels_last, pool, pooled_gradient, room_for
 from .skipping import of_plain
 
 

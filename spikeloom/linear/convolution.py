@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from .._torch import padding_of
 from ..engine import tuning
 from ..engine.saved_tensors import saved_by
+from ..engine.sparse import Windows, csr, pooled_gradient
 from ..engine.sparse import conv as kernels
-from ..engine.sparse import csr
-from ..engine.sparse.pooling import Windows, pooled_gradient
 from . import chunked
 from .pooling import WITH_CONVOLUTION, Pool
 from .skipping import SkipsZeros, kernels_can, of_plain

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..engine import tuning
 from ..engine.saved_tensors import saved_by
+from ..engine.sparse import Pair, Windows
 from ..engine.sparse import pooling as kernels
-from ..engine.sparse.pooling import Pair, Windows
 from .skipping import Accelerated, kernels_can, of_plain
 
 WITH_CONVOLUTION = "numba, with the convolution"

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from ..engine.graph.variant import FLOATS
-from ..engine.jit.layout import plain
-from ..engine.run.backends import forced, numba_missing, seen_through
+from ..engine.graph import FLOATS
+from ..engine.jit import plain
+from ..engine.run import forced, numba_missing, seen_through
 
 Result = TypeVar("Result")
 Backward = Callable[[Any, Tensor], tuple[Tensor | None, ...]]

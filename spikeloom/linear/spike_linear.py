@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine import tuning
-from ..engine.jit.layout import sum_to
-from ..engine.jit.tiling import LINE
+from ..engine.jit import LINE, sum_to
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr, narrow
 from .skipping import SkipsZeros, kernels_can, of_plain

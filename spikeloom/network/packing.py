@@ -20,7 +20,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from .._torch import saved_hooks, saved_hooks_allowed, transformed
 from ..engine import tuning
-from ..engine.run.backends import numba_missing
+from ..engine.run import numba_missing
 from ..engine.saved_tensors import Quiet
 from ..engine.sparse import bitpack
 from ..neurons._time import Time

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import surrogate
 from ..cells.cell import signature_of
 from ..cells.firing import AnyModel, Frame, Model, Whole
-from ..engine.graph.program import program_for
+from ..engine.graph import program_for
 from ..fixed import fixed
 from ._methods import HOOKS
 from ._neuron import DEFAULTS, SpikingNeuron

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..cells.firing import Model
 from ..engine.feedback import Map, MemFeedback
-from ..engine.run.reference import Trajectory
+from ..engine.run import Trajectory
 from ._dynamics import ClearedByEquation
 from ._neuron import SpikingNeuron
 from ._state import compute_dtype

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from .._torch import tree_map
 from ..cells.firing import IMMEDIATE, Model
-from ..engine.run.backends import choose, forced
-from ..engine.run.call import Call
+from ..engine.run import Call, choose, forced
 from ._dynamics import Dynamics, as_tuple
 from ._graph import Passage
 from ._listening import wants_states

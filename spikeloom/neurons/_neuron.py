@@ -11,10 +11,8 @@ from .. import surrogate
 from ..cells.decay import DECAYS
 from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
 from ..engine.feedback import Feedback, MemFeedback
-from ..engine.graph.program import Program, program_for
-from ..engine.run.backends import choose
-from ..engine.run.call import Call
-from ..engine.run.reference import Trajectory
+from ..engine.graph import Program, program_for
+from ..engine.run import Call, Trajectory, choose
 from ._graph import Passage
 from ._keeping import Keeping
 from ._listening import wants_states

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import surrogate
-from ..engine.graph.program import program_for
-from ..engine.run.call import Call
+from ..engine.graph import program_for
+from ..engine.run import Call
 from ._neuron import SpikingNeuron
 from ._state import checked_input, checked_params, compute_dtype
 from ._time import Visit, time_of

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..cells.firing import Model
-from ..engine.graph.program import Constants, Program
-from ..engine.run.backends import kernel_at_hand, kernel_step
+from ..engine.graph import Constants, Program
+from ..engine.run import kernel_at_hand, kernel_step
 from ._misplaced import may_be_misplaced, refuse_misplaced
 from ._state import checked_params, fits
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from .._torch import is_fake, is_traced, is_wrapped
-from ..engine.graph.variant import HALVES
-from ..engine.run.backends import seen_through
+from ..engine.graph import HALVES
+from ..engine.run import seen_through
 from ..scoped import Scoped
 
 Layer = Any

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from ..cells.associative import ASSOCIATIVE
 from ..cells.firing import FRAME_PARAMS
-from ..engine.run.backends import choose
-from ..engine.run.matrix import MATRICES, MatrixCall, by_steps
+from ..engine.run import MATRICES, MatrixCall, by_steps, choose
 from ._methods import no_kernel
 from ._sequence import Ran, WholeSequence
 from ._state import compute_dtype

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 from ..cells.firing import FRAME_PARAMS, Whole
 from ..cells.leaky_parallel import JOINT_PARALLEL, LEAKY_PARALLEL
 from ..engine.feedback import LinearMap, MemFeedback
-from ..engine.run.backends import choose
+from ..engine.run import choose
 from ._neuron import SpikeGrad
 from ._sequence import Ran, WholeSequence
 from ._state import checked_value, taken

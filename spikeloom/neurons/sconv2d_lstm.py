@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, conv2d, max_pool2d
 from .._torch import is_traced
 from ..cells.lstm import CONV_LSTM
 from ..engine.feedback import ConvMap
-from ..engine.run.reference import Trajectory
+from ..engine.run import Trajectory
 from ._gated import Gated
 from ._keeping import by_reset_mem
 from ._neuron import SpikeGrad

@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from ..cells.lstm import LSTM
 from ..engine.feedback import LinearMap
-from ..engine.run.reference import Trajectory
+from ..engine.run import Trajectory
 from ._gated import Gated
 from ._keeping import by_reset_mem
 from ._neuron import SpikeGrad

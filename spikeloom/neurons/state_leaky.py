@@ -8,9 +8,7 @@ from torch import Tensor
 
 from ..cells.firing import Whole
 from ..cells.state_leaky import DECAY_OF, STATE_LEAKY, STATE_LEAKY_EXACT
-from ..engine.run.backends import choose
-from ..engine.run.call import Call
-from ..engine.run.window import WINDOWS, WindowCall
+from ..engine.run import WINDOWS, Call, WindowCall, choose
 from ._lif import LIF
 from ._methods import no_kernel
 from ._neuron import SpikeGrad

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import tuning
-from ..graph.program import Derivation, program_of
-from ..graph.variant import Gradients, Variant
-from ..jit import buffer_pool, openmp
-from ..jit.blocks import BLOCK, STRIP, block_for, room_for
-from ..jit.layout import address, rows, spread, sum_to
-from ..jit.numba_jit import compiled
+from ..graph import Derivation, Gradients, Variant, program_of
+from ..jit import BLOCK, STRIP, address, block_for, buffer_pool, compiled, openmp, room_for, rows, spread, sum_to
 from .source import emit, own_words, streamed
 
 Emitter = Callable[[Derivation, Variant, str, bool, bool], str]

@@ -20,15 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ..feedback import Feedback
-from ..graph.program import Derivation
-from ..graph.variant import Variant
-from ..jit import buffer_pool
-from ..jit.layout import address, rows, spread, sum_to
-from ..jit.numba_jit import lines, module_source
-from ..jit.tiling import ROWS
+from ..graph import Derivation, Variant
+from ..jit import ROWS, address, buffer_pool, lines, module_source, rows, spread, sum_to
 from ..saved_tensors import saved_by
-from ..sparse import csr
-from ..sparse.csr import importing
+from ..sparse import csr, importing
 from .launch import kernel
 from .source import backward_part, backward_words, forward_part, forward_words
 

@@ -15,12 +15,8 @@ from torch import Tensor
 from ...forks import cached_property
 from ...ops import Surrogate
 from .. import tuning
-from ..graph.program import Constants, Derivation, program_of
-from ..graph.pullback import PullBack, add, summed
-from ..graph.variant import Variant, dtype_name
-from ..jit import buffer_pool
-from ..jit.layout import address, plain, spread, sum_to
-from ..jit.openmp import Entry
+from ..graph import Constants, Derivation, PullBack, Variant, add, dtype_name, program_of, summed
+from ..jit import Entry, address, buffer_pool, plain, spread, sum_to
 from ..saved_tensors import batched, unpacked
 from .launch import kernel
 from .source import backward_words, own_words

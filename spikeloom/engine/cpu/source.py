@@ -19,11 +19,8 @@ other, as a matrix product or a convolution leaves them. A block then ends where
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..graph.program import Derivation
-from ..graph.trace import Symbol, needed
-from ..graph.variant import Variant
-from ..jit.blocks import BLOCK, STRIP
-from ..jit.numba_jit import lines, module_source
+from ..graph import Derivation, Symbol, Variant, needed
+from ..jit import BLOCK, STRIP, lines, module_source
 
 RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
 """A value held above the lower bound of a clamp."""

@@ -24,8 +24,8 @@ from torch.nn import functional
 from ...forks import in_child
 from .. import tuning
 from ..feedback import Map, as_rows
-from ..graph.variant import Gradients, Variant
-from ..jit.layout import sum_to
+from ..graph import Gradients, Variant
+from ..jit import sum_to
 from .launch import OneStep
 from .replay import captured, forget, replayable
 

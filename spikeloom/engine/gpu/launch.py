@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import tuning
-from ..cpu.launch import Outputs, all_traces
-from ..graph.program import program_of
-from ..graph.variant import Gradients, Variant
-from ..jit.layout import plain, rows, spread, sum_to
-from ..jit.triton_jit import BLOCK_BYTES, COLUMNS, SPAN_BYTES, STEPS, Launch
+from ..cpu import Outputs, all_traces
+from ..graph import Gradients, Variant, program_of
+from ..jit import BLOCK_BYTES, COLUMNS, SPAN_BYTES, STEPS, Launch, plain, rows, spread, sum_to
 from .parallel_source import emit_triton_parallel
 from .source import SPAN, emit_triton
 

@@ -9,11 +9,8 @@ arguments.
 
 from collections.abc import Collection
 
-from ..graph.affine import Affine, recurrence
-from ..graph.program import Derivation
-from ..graph.trace import Symbol, needed
-from ..graph.variant import Variant
-from ..jit.numba_jit import lines
+from ..graph import Affine, Derivation, Symbol, Variant, needed, recurrence
+from ..jit import lines
 from .source import results, stored, sums
 from .step_source import Lines, TritonNames, helpers, integers, varying
 

@@ -15,13 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import tuning
-from ..cpu.recurrent import Outs, Plan, placed
-from ..graph.program import Derivation, program_of
-from ..graph.trace import needed
-from ..graph.variant import Gradients, Variant
-from ..jit.layout import rows, sum_to
-from ..jit.numba_jit import lines
-from ..jit.triton_jit import Launch
+from ..cpu import Outs, Plan, placed
+from ..graph import Derivation, Gradients, Variant, needed, program_of
+from ..jit import Launch, lines, rows, sum_to
 from ..saved_tensors import saved_by
 from . import cuda_graphs
 from .launch import named, params_by_name, run

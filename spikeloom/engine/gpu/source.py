@@ -15,10 +15,8 @@ In half precision the input, the spikes and their gradients are words of two byt
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..graph.program import Derivation
-from ..graph.trace import Symbol, needed
-from ..graph.variant import Variant
-from ..jit.numba_jit import lines
+from ..graph import Derivation, Symbol, Variant, needed
+from ..jit import lines
 from .step_source import Lines, TritonNames, helpers, integers, varying
 
 SPAN = 8

@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from ..cpu.source import TEMPLATES, Names
-from ..graph.program import Derivation
-from ..graph.trace import NUMBERS, Symbol, needed
-from ..graph.variant import Variant
+from ..cpu import TEMPLATES, Names
+from ..graph import NUMBERS, Derivation, Symbol, Variant, needed
 
 AHEAD, AHEAD_BACKWARDS = 4, 2
 """How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice

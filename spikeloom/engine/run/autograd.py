@@ -15,9 +15,7 @@ from ..._torch import keeps_graph
 from ...ops import Surrogate
 from ..cpu import launch
 from ..gpu import launch as gpu_launch
-from ..graph import pullback
-from ..graph.program import reads_input
-from ..graph.variant import Variant, traced_in
+from ..graph import Variant, pullback, reads_input, traced_in
 from ..saved_tensors import SPENT, batched, saved_by, unpacked, unseen
 
 

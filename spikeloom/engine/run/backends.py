@@ -17,10 +17,8 @@ from ..cpu import recurrent, single_step
 from ..feedback import MemFeedback
 from ..gpu import recurrent as gpu_recurrent
 from ..gpu import replay
-from ..graph.program import Constants, Program
-from ..graph.variant import FLOATS, HALVES, Variant, dtype_name
-from ..jit import triton_jit
-from ..jit.layout import plain
+from ..graph import FLOATS, HALVES, Constants, Program, Variant, dtype_name
+from ..jit import plain, triton_jit
 from . import autograd, stepwise
 from .call import Call, recurrent_plan, step_letters, variant_of
 from .reference import Step, Trajectory, driven_back, fed_back, loop

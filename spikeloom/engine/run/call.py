@@ -9,9 +9,18 @@ from torch import Tensor, nn
 from .. import tuning
 from ..cpu import recurrent
 from ..feedback import Feedback, MemFeedback
-from ..graph.program import Constants, Program, compiles_quickly, read_states, reads_input, runs_quickly
-from ..graph.variant import HALVES, Variant, dtype_name
-from ..jit.blocks import room_for
+from ..graph import (
+    HALVES,
+    Constants,
+    Program,
+    Variant,
+    compiles_quickly,
+    dtype_name,
+    read_states,
+    reads_input,
+    runs_quickly,
+)
+from ..jit import room_for
 
 
 @dataclass  # not frozen: made at every step, and freezing costs as much as all else about it

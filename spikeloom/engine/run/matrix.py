@@ -15,12 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cpu.source import Names
-from ..graph.program import Derivation, Program, program_of
-from ..graph.trace import needed
-from ..jit import buffer_pool, openmp
-from ..jit.layout import rows
-from ..jit.numba_jit import compiled, lines, module_source
+from ..cpu import Names
+from ..graph import Derivation, Program, needed, program_of
+from ..jit import buffer_pool, compiled, lines, module_source, openmp, rows
 from ..saved_tensors import saved_by
 from .backends import Backend, numba_refusals, off_the_cpu, run_triton, triton_refusals
 from .call import Call

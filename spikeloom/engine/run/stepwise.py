@@ -16,9 +16,8 @@ from ..cpu import launch
 from ..feedback import Map, MemFeedback, weight_gradient
 from ..gpu import cuda_graphs
 from ..gpu import launch as gpu_launch
-from ..graph.variant import Variant
-from ..jit import buffer_pool
-from ..jit.layout import rows, sum_to
+from ..graph import Variant
+from ..jit import buffer_pool, rows, sum_to
 from ..saved_tensors import saved_by
 from .reference import Trajectory
 

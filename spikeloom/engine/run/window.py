@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..graph.program import Program
-from ..jit import buffer_pool, openmp
-from ..jit.layout import rows, spread, sum_to
-from ..jit.numba_jit import compiled, module_source
+from ..graph import Program
+from ..jit import buffer_pool, compiled, module_source, openmp, rows, spread, sum_to
 from ..saved_tensors import saved_by
 from .backends import Backend, numba_refusals
 

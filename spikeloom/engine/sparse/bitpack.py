@@ -6,9 +6,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..graph.variant import dtype_name
-from ..jit import buffer_pool, openmp
-from ..jit.numba_jit import compiled, module_source
+from ..graph import dtype_name
+from ..jit import buffer_pool, compiled, module_source, openmp
 
 ONES = {torch.float32: 0x3F800000, torch.float64: 0x3FF0000000000000}
 """The bits of 1.0; those of 0.0 are all zero."""

@@ -12,10 +12,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..graph.variant import dtype_name
-from ..jit import buffer_pool, openmp
-from ..jit.numba_jit import compiled
-from ..jit.tiling import LINE
+from ..graph import dtype_name
+from ..jit import LINE, buffer_pool, compiled, openmp
 from .conv_source import emit_convolution
 from .csr import column_sums, packed, whole_panels
 from .pooling import Pair, Pooling, Windows, room_for

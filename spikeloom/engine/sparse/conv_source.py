@@ -5,8 +5,7 @@ an image lies with its channels last: one per row of the patch, or, where it is 
 band is a part of a matrix product (`tiles`), of which only the rows that belong to nonzero values are added up.
 """
 
-from ..jit.numba_jit import lines, module_source
-from ..jit.tiling import HEIGHT, panel_bytes
+from ..jit import HEIGHT, lines, module_source, panel_bytes
 from .csr import importing
 from .pooling import Pooling, result_lines
 

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph.variant import dtype_name
-from ..jit import buffer_pool, openmp
-from ..jit.numba_jit import compiled, module_source
-from ..jit.tiling import CHUNK, TURNED, panel_bytes
+from ..graph import dtype_name
+from ..jit import CHUNK, TURNED, buffer_pool, compiled, module_source, openmp, panel_bytes
 
 FLUSHED = 16
 """Of so many blocks of `TURNED` rows the outer product is one sum; these sums are then added up. One sum over all rows

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from ..jit import intrinsics
-from ..jit.tiling import HEIGHT, panel_bytes
+from ..jit import HEIGHT, intrinsics, panel_bytes
 from . import tiles
 
 SPARSE_BELOW = 0.4

@@ -8,10 +8,8 @@ from functools import cache, partial
 
 from torch import Tensor
 
-from ..graph.variant import dtype_name
-from ..jit import buffer_pool, openmp
-from ..jit.numba_jit import compiled, module_source
-from ..jit.tiling import HEIGHT, LINE, panel_bytes, slim_height
+from ..graph import dtype_name
+from ..jit import HEIGHT, LINE, buffer_pool, compiled, module_source, openmp, panel_bytes, slim_height
 from .csr import SHARE, packed
 
 SUMMED = 256

@@ -13,9 +13,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..graph.variant import dtype_name
-from ..jit import buffer_pool, openmp
-from ..jit.numba_jit import compiled, lines, module_source
+from ..graph import dtype_name
+from ..jit import buffer_pool, compiled, lines, module_source, openmp
 
 WORDS = ["images", "size", "team", "height", "width", "channels", "out_height", "out_width"]
 """Arguments of all: `size` is what an image costs. With pixels next to each other `channels` is 1."""

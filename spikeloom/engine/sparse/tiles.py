@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit.tiling import HEIGHT, LINE, panel_bytes, slim_height
+from ..jit import HEIGHT, LINE, panel_bytes, slim_height
 
 _WORDS = {types.float32: (ir.FloatType(), 4, "f32"), types.float64: (ir.DoubleType(), 8, "f64")}
 
