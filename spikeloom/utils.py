@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .engine.gpu import cuda_graphs
-from .engine.jit import buffer_pool, heap
+from .engine.jit import buffer_pool
 from .layers import SEES_TIME
 from .network import Summary as Summary
 from .network import recomputing as recomputing
@@ -81,7 +81,7 @@ def free_memory() -> None:
     """
     buffer_pool.release()
     cuda_graphs.release()
-    heap.trim()
+    buffer_pool.trim()
 
 
 # -- chance -----------------------------------------------------------------------------------------------------------

@@ -117,6 +117,15 @@ def imports_of(path: Path) -> set[Path]:
 IMPORTS = {path: imports_of(path) for path in SOURCES}
 
 
+def imported_from(path: Path) -> set[Path]:
+    """The files that stand behind `from` in a file: `from .engine import jit` is from a folder, not from `jit`."""
+    here = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
+    nodes = [node for node in running(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    up = [".".join(here[: len(here) - node.level + 1]) if node.level else "" for node in nodes]
+    names = [".".join(filter(None, (base, node.module))) for base, node in zip(up, nodes, strict=True)]
+    return {file for name in names if (file := file_of(name)) is not None}
+
+
 def test_files_import_only_what_stands_above_them():
     homeless = [named(path) for path in SOURCES if place(path) not in ORDER]
     assert not homeless, "give these a place in ORDER"
@@ -127,6 +136,23 @@ def test_files_import_only_what_stands_above_them():
         if ORDER.index(place(other)) > ORDER.index(place(path))
     ]
     assert not upward
+
+
+ROOMS = tuple(f"engine/{room}" for room in ("graph", "jit", "sparse", "cpu", "gpu", "run")) + ("linear", "network")
+"""Folders of which outsiders know the `__init__` alone."""
+
+ROUTINES = {path for path in SOURCES if re.search(r"^(import|from) (numba|llvmlite)", path.read_text(), re.M)}
+"""What kernels call: a facade cannot import it, since it loads Numba."""
+
+
+def test_outsiders_import_a_room_by_its_facade():
+    around = [
+        f"{named(path)} imports from {named(file)}"
+        for path in SOURCES
+        for file in sorted(imported_from(path) - ROUTINES)
+        if named(file.parent) in ROOMS and path.parent != file.parent and file.name != "__init__.py"
+    ]
+    assert around == []
 
 
 def test_no_import_cycle():

@@ -9,5 +9,7 @@ from .stepping import why_by_steps as why_by_steps
 from .streaming import stream as stream
 from .summarising import Summary as Summary
 from .summarising import summary as summary
+from .tapping import Log as Log
 from .tapping import tap as tap
+from .tapping import with_time as with_time
 from .unrolling import unroll as unroll

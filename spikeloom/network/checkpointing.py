@@ -16,7 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.checkpoint import checkpoint
 
 from .._torch import tree_flatten, tree_map_only, tree_unflatten
-from ..engine.jit import heap
+from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
 from .containing import undone
@@ -55,7 +55,7 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
             joined.add(done.outputs, part.steps)
             done.count(part.steps)
             counted.append(done.time.counted)
-            heap.trim_now_and_then()
+            buffer_pool.trim_now_and_then()
     except BaseException:
         for one in counted:
             one.clear()

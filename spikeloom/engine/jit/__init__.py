@@ -1,13 +1,19 @@
 """From source to a callable: compilers, the kernel cache, threads and buffers."""
 
 from . import buffer_pool as buffer_pool
-from . import heap as heap
 from . import openmp as openmp
 from . import triton_jit as triton_jit
-from .blocks import BLOCK as BLOCK
-from .blocks import STRIP as STRIP
-from .blocks import block_for as block_for
-from .blocks import room_for as room_for
+from .blocking import BLOCK as BLOCK
+from .blocking import CHUNK as CHUNK
+from .blocking import HEIGHT as HEIGHT
+from .blocking import LINE as LINE
+from .blocking import ROWS as ROWS
+from .blocking import STRIP as STRIP
+from .blocking import TURNED as TURNED
+from .blocking import block_for as block_for
+from .blocking import panel_bytes as panel_bytes
+from .blocking import room_for as room_for
+from .blocking import slim_height as slim_height
 from .kernel_cache import ENVIRONMENT as ENVIRONMENT
 from .kernel_cache import LIMIT as LIMIT
 from .kernel_cache import Untrusted as Untrusted
@@ -24,13 +30,6 @@ from .numba_jit import compiled as compiled
 from .numba_jit import lines as lines
 from .numba_jit import module_source as module_source
 from .openmp import Entry as Entry
-from .tiling import CHUNK as CHUNK
-from .tiling import HEIGHT as HEIGHT
-from .tiling import LINE as LINE
-from .tiling import ROWS as ROWS
-from .tiling import TURNED as TURNED
-from .tiling import panel_bytes as panel_bytes
-from .tiling import slim_height as slim_height
 from .triton_jit import BLOCK_BYTES as BLOCK_BYTES
 from .triton_jit import COLUMNS as COLUMNS
 from .triton_jit import SPAN_BYTES as SPAN_BYTES

@@ -5,15 +5,23 @@ The system hands out fresh memory page by page, and that takes longer than the k
 large result is kept when the last tensor on it dies, and given to the next result of the same size.
 
 What is kept is memory that was needed at one time: while results of ever new sizes are made, blocks that fit none of
-them are given up, so that all blocks together never exceed what was in use at once by more than `SPARE`.
+them are given up, so that all blocks together never exceed what was in use at once by more than `pool_spare`.
+
+`trim` has the C library give back the free pages of its own heap. glibc does not fill a hole again by an aligned
+request of the same size once anything small lies beside it. So a heap in which small things outlive large ones, as the nodes of
+a graph outlive what layers compute, grows with every large one: unrolling a network in chunks took 172 MB at 69 MB of
+tensors, and 90 MB with this.
 """
 
+import ctypes
 import math
 import mmap
 import sys
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -93,3 +101,31 @@ def _fresh(size: int) -> Block:
         with suppress(OSError):  # a kernel built without them
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype=np.uint8)
+
+
+_next = 0.0  # by the clock of perf_counter
+
+
+def trim() -> None:
+    """Give free pages of the heap back to the system; elsewhere than in glibc, nothing happens."""
+    malloc_trim = _malloc_trim()
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim if sys.platform == "linux" else None
+    except (OSError, AttributeError):
+        return None
+
+
+def trim_now_and_then() -> None:
+    """Trim, unless the last time is too close for how long it took."""
+    global _next
+    begin = perf_counter()
+    if begin >= _next:
+        trim()
+        end = perf_counter()
+        _next = end + tuning.limits.trim_share * (end - begin)

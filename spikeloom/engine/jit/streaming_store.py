@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from . import intrinsics
-from .tiling import LINE
+from .blocking import LINE
 
 
 def _line(element: Any, size: int) -> Any:

@@ -7,7 +7,7 @@ import torch
 
 import spikeloom as snn
 from spikeloom.engine import tuning
-from spikeloom.engine.jit import blocks, buffer_pool, openmp
+from spikeloom.engine.jit import blocking, buffer_pool, openmp
 from spikeloom.engine.run import call
 
 from ...cases import CELLS
@@ -22,7 +22,7 @@ ONCE = ["alpha subtract delayed", "resonate_and_fire"]  # whose elementary funct
 def small(monkeypatch: pytest.MonkeyPatch, tuned) -> None:
     """Blocks of 64 elements, and no sequence too small."""
     tuned(pool_from=0, recompute_room=0)
-    monkeypatch.setattr(blocks, "BLOCK", 32)
+    monkeypatch.setattr(blocking, "BLOCK", 32)
 
 
 def variant(job: Job) -> str:
@@ -70,7 +70,7 @@ def test_states_are_made_again_only_where_that_is_faster(other, small):
 
 
 def test_small_sequences_and_long_ones_are_kept():
-    most = blocks.ROOM // (4 * tuning.limits.recompute_room)
+    most = blocking.ROOM // (4 * tuning.limits.recompute_room)
     for steps, width, again in ((100, 4096, True), (100, 512, False), (most, 4096, True), (most + 8, 4096, False)):
         job = Job(CELLS["leaky subtract delayed"], steps, (1, width), static=True, traced=False)
         assert ("r" in variant(job)) == again, (steps, width)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeloom.engine.jit.tiling import TURNED
+from spikeloom.engine.jit.blocking import TURNED
 from spikeloom.engine.sparse import csr
 
 

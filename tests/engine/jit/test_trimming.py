@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from spikeloom.engine import tuning
-from spikeloom.engine.jit import heap
+from spikeloom.engine.jit import buffer_pool
 
 
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.skipif(sys.platform != "linux" or heap._malloc_trim() is None, reason="needs glibc")
+@pytest.mark.skipif(sys.platform != "linux" or buffer_pool._malloc_trim() is None, reason="needs glibc")
 def test_holes_between_what_lives_are_given_back():
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
@@ -26,7 +26,7 @@ def test_holes_between_what_lives_are_given_back():
     before = resident()
     for block in blocks[::2]:
         libc.free(block)
-    heap.trim()
+    buffer_pool.trim()
     assert before - resident() > 0.8 * size * count / 2
     for block in blocks[1::2]:
         libc.free(block)
@@ -39,10 +39,10 @@ def test_trimming_takes_a_small_share_of_the_time(monkeypatch):
         trims.append(now[0])
         now[0] += 0.5
 
-    monkeypatch.setattr(heap, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(heap, "trim", trim)
-    monkeypatch.setattr(heap, "_next", 0.0)
+    monkeypatch.setattr(buffer_pool, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(buffer_pool, "trim", trim)
+    monkeypatch.setattr(buffer_pool, "_next", 0.0)
     while now[0] < 100:
-        heap.trim_now_and_then()
+        buffer_pool.trim_now_and_then()
         now[0] += 0.25
     assert len(trims) == pytest.approx(100 / (0.5 * (1 + tuning.limits.trim_share)), abs=1)
