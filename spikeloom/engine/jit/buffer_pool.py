@@ -8,9 +8,9 @@ What is kept is memory that was needed at one time: while results of ever new si
 them are given up, so that all blocks together never exceed what was in use at once by more than `pool_spare`.
 
 `trim` has the C library give back the free pages of its own heap. glibc does not fill a hole again by an aligned
-request of the same size once anything small lies beside it. So a heap in which small things outlive large ones, as the nodes of
-a graph outlive what layers compute, grows with every large one: unrolling a network in chunks took 172 MB at 69 MB of
-tensors, and 90 MB with this.
+request of the same size once anything small lies beside it. So a heap in which small things outlive large ones, as the
+nodes of a graph outlive what layers compute, grows with every large one: unrolling a network in chunks took 172 MB at
+69 MB of tensors, and 90 MB with this.
 """
 
 import ctypes
