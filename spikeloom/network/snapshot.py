@@ -171,9 +171,12 @@ class RandomState:
 
     def same(self) -> bool:
         """Whether nothing was drawn since."""
+        return self.same_in_torch() and self.same_outside_torch()
+
+    def same_in_torch(self) -> bool:
+        """Whether torch's generators still stand where they stood."""
         cuda = torch.cuda.get_rng_state_all() if self._cuda else []
-        here = all(map(torch.equal, [torch.get_rng_state(), *cuda], [self._torch, *self._cuda]))
-        return here and self.same_outside_torch()
+        return all(map(torch.equal, [torch.get_rng_state(), *cuda], [self._torch, *self._cuda]))
 
     def same_outside_torch(self) -> bool:
         """Whether NumPy's and Python's generators still stand where they stood."""
