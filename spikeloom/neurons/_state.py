@@ -172,7 +172,7 @@ def fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
         and state.shape == shape
         and state.dtype is dtype
         and state.is_cpu
-        and not state.is_inference()
+        and (not state.is_inference() or torch.is_inference_mode_enabled())
         and not state.is_neg()
         and not is_wrapped(state)
     )

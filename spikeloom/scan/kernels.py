@@ -13,7 +13,7 @@ from .blocks import BLOCK, STRIP, block_for, room_for
 from .emit_numba import Variant, emit, own_words, streamed
 from .emit_recurrent import emit_recurrent
 from .numba_module import compiled
-from .program import program_of
+from .program import Constants, program_of
 
 _kernels: dict[tuple[str, str, bool], threads.Entry] = {}
 
@@ -115,10 +115,10 @@ def forward(
         spare: whether nobody sees the sequences of states, so that `backward` may write over them.
     """
     order, shape = Order.of(x), x.shape[1:]
+    if not order.dims:
+        return _forward(key, code, steps, x, states, params, spare)
     turned = [order.spread(p, shape) for p in params]
     spk, finals, traces = _forward(key, code, steps, order.turned(x), [order.turned(s) for s in states], turned, spare)
-    if not order.dims:
-        return spk, finals, traces
     back = order.back(spk).detach()  # detached: no view, but an output, and so are the others
     told = [None if trace is None else back if trace is spk else order.back(trace).detach() for trace in traces]
     return back, [order.back(final).detach() for final in finals], told
@@ -141,11 +141,14 @@ def _forward(
     kept = [arena.empty((steps + extra, *shape), spk) for _ in range(variant.traced.count("1"))]
     stored = [whole[:steps].detach() if extra else whole for whole in kept]  # detached: no view, but an output
     traces = all_traces(variant.traced, spk, stored)
-    inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
     words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
     for k, final in enumerate(finals):
         words += [final.data_ptr(), address(traces[k])]
-    words += [p.data_ptr() for p in inputs]
+    if type(params) is Constants:
+        words += params.addresses
+    else:
+        params = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
+        words += [p.data_ptr() for p in params]
     block, strips, team = block_for(spk.nbytes), None, None
     if stride == 0 and spk.nbytes >= STREAMED:
         block = BLOCK

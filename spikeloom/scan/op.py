@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import keeps_graph
+from .._torch import keeps_graph, unwrapped_if_dead
 from ..ops import Surrogate
 from . import kernels, pullback, triton_kernels
 from .emit_numba import Variant, traced_in
@@ -57,7 +57,8 @@ def scan(
     if not Variant.parse(code).grad:
         outs: kernels.Outputs = _machine(code).forward(key, code, steps, x, states, params)
         return outs
-    spk, *rest = _Scan.apply(key, code, layer, steps, n, surrogate, spare, x, *states, *params)
+    tensors = [unwrapped_if_dead(t) for t in (x, *states, *params)]  # of what a transform has left
+    spk, *rest = _apply(key, code, layer, steps, n, surrogate, spare, *tensors)
     return spk, rest[:n], kernels.all_traces(traced_in(code), spk, rest[n:])
 
 
@@ -136,6 +137,10 @@ class _Scan(torch.autograd.Function):
             ctx.spent = bool(spare)
             g = _machine(ctx.call[1]).backward(*arguments, **spare)
         return (None, None, None, None, None, None, None, g.x, *g.states, *g.params)
+
+
+_apply = super(torch.autograd.Function, _Scan).apply
+"""Past `Function.apply`, which would look at every argument in Python for what is left of a torch.func transform."""
 
 
 # -- while torch compiles ---------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ WRONG = {
     "counter in an array": (lambda: Net(array_counter, array=np.ones(1)), "'head' .* another input"),
     "iterator that goes on": (lambda: Net(iterated, values=itertools.count(1)), "'head' .* another input"),
     "weights written in the forward": (lambda: Net(hebbian), "the network .* other values|'head' .* other values"),
-    "writes to its input": (lambda: Net(lambda s, x: s.spikes(x.add_(x.mean(0)))), "(fc|network) .* another input"),
+    "writes to its input": (lambda: Net(lambda s, x: s.spikes(x.add_(x.mean(0)))), "(fc|network).* another input"),
     "hook that mixes rows": (lambda: hooked(lambda m, args, out: out - out.mean(0)), "'1' .* another input .* hook"),
 }  # fmt: skip
 
