@@ -155,7 +155,7 @@ class Reachable:
 
 
 def put(holder: Any, values: Any) -> None:
-    """Put back what a container held."""
+    """Put back what a container held; at no time does a dict lack any of it."""
     if isinstance(holder, dict):
         holder.update(values)
         if len(holder) != len(values):
