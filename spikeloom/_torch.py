@@ -48,11 +48,14 @@ is_batch_of_gradients: Callable[[Tensor], bool] = _functorch.is_legacy_batchedte
 unwrapped_if_dead: Callable[[Tensor], Tensor] = _functorch.unwrap_if_dead
 """The tensor inside the wrapper of a torch.func.grad that is over; any other tensor itself."""
 
-transform_level: Callable[[], int | None] = _functorch.maybe_current_level
-"""How many transforms are nested now; None outside of all."""
 
-level_of: Callable[[Tensor], int] = _functorch.maybe_get_level
-"""The level of the transform that made a wrapper; -1 for a plain tensor."""
+def of_running_vmap(tensor: Tensor) -> bool:
+    """Whether the wrapper of a torch.func.vmap is of one that runs now, as far as its level and size show."""
+    for one in _functorch.get_interpreter_stack() or ():
+        if one.key() == _functorch.TransformType.Vmap and one.level() == _functorch.maybe_get_level(tensor):
+            size = _functorch.get_unwrapped(tensor).shape[_functorch.maybe_get_bdim(tensor)]
+            return bool(size == _functorch.CVmapInterpreterPtr(one).batchSize())
+    return False
 
 
 def tangents_pass() -> bool:
@@ -172,6 +175,16 @@ class DispatchMode(TorchDispatchMode):
 
 count_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 """How many modes see the operations of this thread below autograd."""
+
+fake_mode: Callable[[], Any] = partial(_c._get_dispatch_mode, _c._TorchDispatchModeKey.FAKE)
+"""The FakeTensorMode that is entered in this thread, or None."""
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether a tensor was made in a FakeTensorMode."""
+    module = sys.modules.get("torch._subclasses.fake_tensor")
+    return module is not None and isinstance(tensor, module.FakeTensor)
+
 
 pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, None)
 """Take the innermost of them away."""

@@ -47,6 +47,22 @@ def test_is_batch_of_gradients():
     assert not _torch.is_batch_of_gradients(torch.ones(1))
 
 
+def test_fake_mode():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    assert _torch.fake_mode() is None
+    with FakeTensorMode() as mode:
+        assert _torch.fake_mode() is mode
+
+
+def test_is_fake():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        fake = torch.ones(1)
+    assert [_torch.is_fake(fake), _torch.is_fake(torch.ones(1))] == [True, False]
+
+
 def test_is_batched():
     assert not _torch.is_batched(torch.ones(1))
     assert inside(torch.vmap, _torch.is_batched)
@@ -61,14 +77,12 @@ def test_unwrapped_if_dead():
     assert _torch.is_batched(_torch.unwrapped_if_dead(left(torch.vmap)))
 
 
-def test_transform_level():
-    assert _torch.transform_level() is None
-    assert inside(torch.vmap, lambda x: _torch.transform_level()) == 1
-
-
-def test_level_of():
-    assert _torch.level_of(torch.ones(1)) == -1
-    assert inside(torch.vmap, _torch.level_of) == 1
+def test_of_running_vmap():
+    assert inside(torch.vmap, _torch.of_running_vmap)
+    of_two = left(torch.vmap)
+    assert not _torch.of_running_vmap(of_two)
+    assert not inside(torch.func.grad, lambda x: _torch.of_running_vmap(of_two))
+    assert not inside(lambda f: lambda x: torch.vmap(f)(torch.ones(3)), lambda x: _torch.of_running_vmap(of_two))
 
 
 def test_tangents_pass():

@@ -21,6 +21,7 @@ class Cell:
 
     Args:
         any_order: whether its sums over time may be taken in any order, so that it agrees with the loop to rounding.
+        loop: whether its equation is to run as it is, through the plain loop, also where it could be traced.
     """
 
     name: str
@@ -29,14 +30,26 @@ class Cell:
     params: tuple[str, ...]
     inputs: int = 1
     any_order: bool = False
+    loop: bool = False
 
     def __call__(self, x: Value, *states: Value, **params: Value) -> tuple[Value, ...]:
         """One step: the spikes, then the new states in order."""
-        out = self.equation(x, *states, **params)
-        if not isinstance(out, tuple) or len(out) != 1 + len(self.states):
-            got = f"{len(out)} values" if isinstance(out, tuple) else f"one {type(out).__name__}"
-            raise TypeError(f"{self.name} returned {got}; return ({', '.join(('spk', *self.states))})")
-        return out
+        return returned(self.name, self.equation(x, *states, **params), ("spk", *self.states))
+
+
+def returned(name: str, out: Any, names: tuple[str, ...]) -> tuple[Value, ...]:
+    """What an equation has returned, if it is one value for each of these names.
+
+    Raises:
+        TypeError: in a sentence, if it is not.
+    """
+    kind = type(out)  # isinstance would ask a symbol for its class, which it refuses to tell
+    if issubclass(kind, tuple) and len(out) == len(names):
+        return tuple(out)
+    single = f"a {kind.__name__}" if kind in (list, dict, type(None)) else "one value"
+    got = f"{len(out)} values" if issubclass(kind, tuple) else f"{single}, which is no tuple"
+    wanted = ", ".join(names) + ("," if len(names) == 1 else "")
+    raise TypeError(f"{name} returned {got}; return ({wanted})")
 
 
 def signature_of(equation: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

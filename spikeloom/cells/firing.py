@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .. import ops
 from ..forks import cached_property
 from ..ops import Value
-from .cell import Cell, initial_of, signature_of
+from .cell import Cell, initial_of, returned, signature_of
 from .decay import DECAYS
 
 States = tuple[Value, ...]
@@ -78,6 +78,7 @@ class Model:
         decays: the parameters that are decays per step, which the frame holds between 0 and 1 (see `DECAYS`).
         recurrent: whether the neuron's own spike of the step before, a first state `spk`, comes back as V * spk.
         inputs: how many values x holds; of several, the charge gets a tuple.
+        loop: see `Cell`.
     """
 
     charge: Charge
@@ -85,6 +86,7 @@ class Model:
     decays: tuple[str, ...] = ()
     recurrent: bool = False
     inputs: int = 1
+    loop: bool = False
 
     @cached_property
     def states(self) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ class Model:
         """The charge with its parameters: ``(x, *states) -> new states``."""
         own = {name: p[name] for name in self.charge_params}
         own |= {name: DECAYS[decay].bounded(p[name]) for name in self.decays}
-        return lambda x, *states: self.charge(x, *states, **own)
+        return lambda x, *states: returned(self.charge.__name__, self.charge(x, *states, **own), self.charged)
 
     def rule(self, reset: str) -> Rule:
         """How a reset of that name acts."""
@@ -136,7 +138,7 @@ class Model:
         timing = "delayed" if frame.delayed else "immediate"
         marks = (*(["recurrent"] if self.recurrent else []), *([frame.decay] if self.decays else []))
         name = "/".join((self.charge.__name__, *marks, frame.reset, timing))
-        return Cell(name, _Equation(self, frame), self.states, self.params, self.inputs)
+        return Cell(name, _Equation(self, frame), self.states, self.params, self.inputs, loop=self.loop)
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,13 @@ class Whole:
         equation: that of one step.
         decays: see `Model`.
         any_order: see `Cell`; for neurons that have no step form.
+        loop: see `Cell`.
     """
 
     equation: Callable[..., States]
     decays: tuple[str, ...] = ()
     any_order: bool = False
+    loop: bool = False
 
     @cached_property
     def states(self) -> tuple[str, ...]:
@@ -181,7 +185,8 @@ class Whole:
     def cell(self, frame: Frame) -> Cell:
         """The equation as a cell."""
         name = "/".join((self.equation.__name__, *([frame.decay] if self.decays else [])))
-        return Cell(name, _WholeEquation(self, frame.decay), self.states, self.params, any_order=self.any_order)
+        equation = _WholeEquation(self, frame.decay)
+        return Cell(name, equation, self.states, self.params, any_order=self.any_order, loop=self.loop)
 
 
 @dataclass(frozen=True)

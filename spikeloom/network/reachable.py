@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from .._torch import is_wrapped
+
 FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
 """Packages whose objects are not looked into: a forward has no business to write to them."""
 
@@ -64,8 +66,8 @@ class Reachable:
         if isinstance(obj, Tensor):
             if is_lazy(obj):
                 self._lazy.append(obj)
-            elif not isinstance(obj, nn.Parameter):
-                self._tensors[id(obj)] = obj, obj.detach().clone()
+            elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
+                self._tensors[id(obj)] = obj, _like(obj)
         elif isinstance(obj, torch.Generator):
             self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
         elif isinstance(obj, random.Random):
@@ -122,7 +124,7 @@ class Reachable:
             tensor = id(saved[key])
             if tensor in self._tensors:
                 if tensor not in copies:
-                    copies[tensor] = self._tensors[tensor][1].clone()
+                    copies[tensor] = _like(self._tensors[tensor][1])
                 lent[key] = copies[tensor]
         return lent
 
@@ -152,6 +154,12 @@ class Reachable:
         moved = [(state, getter()) for _, state, getter in self._generators]
         torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
         return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """A copy, of a parameter as a parameter: a forward may clip its weights."""
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, tensor.requires_grad) if type(tensor) is nn.Parameter else copy
 
 
 def put(holder: Any, values: Any) -> None:

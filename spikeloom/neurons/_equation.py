@@ -146,7 +146,7 @@ def cell(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop
         >>> snn.unroll(lif, torch.full((4, 1, 2), 0.75)).sum(0)
         tensor([[2., 1.]], grad_fn=<SumBackward1>)
     """
-    return _decorated(lambda function: Whole(function, decays), equation, loop)
+    return _decorated(lambda function: Whole(function, decays, loop=loop), equation, loop)
 
 
 @overload
@@ -177,7 +177,7 @@ def charge(equation: Equation | None = None, *, decays: tuple[str, ...] = (), lo
         >>> spk.shape
         torch.Size([20, 4, 8])
     """
-    return _decorated(lambda function: Model(function, decays=decays), equation, loop)
+    return _decorated(lambda function: Model(function, decays=decays, loop=loop), equation, loop)
 
 
 def _decorated(model_of: Callable[[Equation], AnyModel], equation: Equation | None, loop: bool) -> Any:

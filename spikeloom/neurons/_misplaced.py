@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import IS_REPLICA, graph_task, is_batched, is_wrapped, level_of, transform_level, unwrapped_if_dead
+from .._torch import IS_REPLICA, graph_task, is_batched, is_wrapped, of_running_vmap, unwrapped_if_dead
 
 Layer = Any
 """A layer that keeps states: a `SpikingNeuron` or an `OverTime`, which are built upon this file."""
@@ -92,5 +92,4 @@ def escaped(state: Tensor) -> bool:
     if torch.compiler.is_compiling() or not is_wrapped(state):
         return False
     inner = unwrapped_if_dead(state)  # what torch.func.grad leaves is used as what it wraps
-    now = transform_level() or 0
-    return is_batched(inner) and level_of(inner) > now
+    return is_batched(inner) and not of_running_vmap(inner)

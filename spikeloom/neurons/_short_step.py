@@ -9,13 +9,16 @@ up. Each look is at what is there now; nothing is remembered from step to step, 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..cells.firing import Model
-from ..scan.program import Program
+from ..scan.program import Constants, Program
 from ..scan.select import kernel_at_hand, kernel_step
 from ._misplaced import may_be_misplaced, refuse_misplaced
 from ._state import checked_params, fits
+
+PLAIN = (Tensor, nn.Parameter)
+"""Tensors whose numbers are in memory."""
 
 Neuron = Any
 """A `SpikingNeuron`, which is built upon this file and can therefore not be imported here."""
@@ -50,7 +53,10 @@ def short_step(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> t
         refuse_misplaced(neuron, [own[name] for name, state in zip(names, given, strict=True) if state is None])
     through_layer = neuron._through_layer
     olds = states[1:] if through_layer else states
-    outs = kernel_step(program, type(neuron).__name__, x, olds, _hoisted(neuron, olds[-1]))
+    hoisted = _hoisted(neuron, olds[-1])
+    if type(hoisted) is not Constants and False in [type(v) in PLAIN for v in hoisted]:
+        return None
+    outs = kernel_step(program, type(neuron).__name__, x, olds, hoisted)
     if through_layer:
         outs = (outs[0], *outs)
     for name, state in zip(names, outs[1:], strict=True):

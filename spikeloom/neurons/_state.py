@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
-from .._torch import is_traced, is_wrapped
+from .._torch import is_fake, is_traced, is_wrapped
 from ..scan.emit_numba import HALVES
 from ..scan.select import seen_through
 from ..scoped import Scoped
@@ -62,7 +62,7 @@ def state_for(
         name: of the state.
         state: what was passed, or what the layer has kept.
         start: what the state starts from.
-        kept: whether the layer has kept it; then one that is on the meta device is none.
+        kept: whether the layer has kept it; then one that is on the meta device, or fake, is none for a real input.
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{layer._label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
@@ -70,7 +70,8 @@ def state_for(
     if not (same or _broadcasts(state.shape, x.shape)) or (not state.numel() and (kept or not same)):
         _say_dropped(x, layer, name, state, start)
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
-    if kept and state.is_meta != x.is_meta:
+    fakes = not torch.compiler.is_compiling() and is_fake(state) != is_fake(x)
+    if kept and (fakes or state.is_meta != x.is_meta):
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
     if state.device != x.device:
         raise ValueError(
@@ -98,9 +99,8 @@ def _say_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float
     """Warn if values are lost, for the first time of a layer; not where tensors have no values to look at."""
     if torch.compiler.is_compiling() or seen_through() or _trial.get() or layer in _warned:
         return
-    if state.is_meta or type(state) not in (Tensor, torch.nn.Parameter):
-        return
-    if ((state != start) & (state != 0)).any():
+    lost = ((state != start) & (state != 0)).any()
+    if type(lost) is Tensor and not lost.is_meta and lost:  # a fake tensor has no value
         warnings.warn(
             f"{layer._label()} starts from {name} = {start:g}: the {name} before, of shape {tuple(state.shape)}, does "
             f"not broadcast to {tuple(x.shape)} and is dropped. Call spikeloom.utils.reset(net) before data of another "

@@ -79,7 +79,7 @@ class Values(nn.Module):
         buffers, numbers = self._buffers, []
         for _, kept in self._sources:
             value = buffers.get(kept)
-            if value is None or value.dim() or value.requires_grad or not value.is_cpu:
+            if type(value) is not Tensor or value.dim() or value.requires_grad or not value.is_cpu:
                 return None
             numbers.append(value.item())
         return tuple(numbers)

@@ -1,19 +1,21 @@
-"""A cell on tensors against its graph: an equation of the user's may notice which of the two it computes.
+"""A user's equation on tensors against its graph: it may notice which of the two it computes.
 
 The tracer calls an equation with symbols. An equation that catches the refusal of a symbol, or looks at the type or the
 text of a value, records other operations than it runs on tensors. And torch refuses some numbers that a graph takes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import ops
 from .._torch import untraced
 from ..cells.cell import Cell
-from .trace import Symbol, Trace, line_of, needed
+from ..surrogate import Spike
+from .trace import NUMBERS, Graph, Symbol, Trace, line_of, needed
 
 OPERATORS: Mapping[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
@@ -37,6 +39,11 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
 VALUES = 64
 """How many values of each input and state are compared."""
 
+OTHERWISE = (
+    "it computes something else on tensors than on the tracer's symbols; it must not catch errors, nor depend on the "
+    "type or the text of a value"
+)
+
 
 def difference(cell: Cell, step: Trace) -> str:
     """How a cell on tensors differs from its graph, in a sentence; nothing if they agree."""
@@ -53,20 +60,41 @@ def difference(cell: Cell, step: Trace) -> str:
             wanted = cell(x[0] if cell.inputs == 1 else tuple(x), *states, **params)
         except Exception as error:  # whatever an equation of the user's raises
             return f"{cell.name} can be traced, but does not run on tensors: {error}{line_of(error)}"
-        for node in needed((step.spk, *step.new_states), frozenset(known)):
-            if node.op in ("const", "number"):
-                known[node] = node.value if node.op == "const" else step.graph.numbers[node.value]
-            elif node.op == "full":
-                known[node] = torch.full((VALUES,), known[node.args[0]], **made)
-            elif node not in known:
-                function = OPERATORS.get(node.op) or getattr(ops, node.op)
-                known[node] = function(*[known[arg] for arg in node.args])
-        pairs = [(known[node], value) for node, value in zip((step.spk, *step.new_states), wanted, strict=True)]
-        if any(type(value) is not torch.Tensor for _, value in pairs):  # fake tensors, which have no values
+        found = _on_tensors(step.graph, (step.spk, *step.new_states), known)
+        pairs = list(zip(found, wanted, strict=True))
+        if _agree(pairs):
             return ""
-        if all(torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True) for ours, theirs in pairs):
-            return ""
-    return (
-        f"{cell.name} cannot be traced: it computes something else on tensors than on the tracer's symbols; it must "
-        "not catch errors, nor depend on the type or the text of a value"
-    )
+    return f"{cell.name} cannot be traced: {OTHERWISE}"
+
+
+def slope_difference(spike: Spike, graph: Graph, u: Symbol, slope: Symbol | None) -> str:
+    """How the derivative of a spike function on tensors differs from its graph; nothing if they agree."""
+    draw = Random(0)
+    with untraced(), torch.inference_mode(False), torch.no_grad():
+        values = torch.tensor([draw.gauss(0, 1) for _ in range(VALUES)], dtype=torch.float32, device="cpu")
+        try:
+            wanted = values * spike.slope_at(values)
+        except Exception as error:  # whatever a formula of the user's raises
+            return f"it does not run on tensors: {error}{line_of(error)}"
+        found = 0.0 if slope is None else _on_tensors(graph, (slope,), {u: values})[0]
+        return "" if _agree([(values * found, wanted)]) else OTHERWISE
+
+
+def _on_tensors(graph: Graph, results: Sequence[Symbol], known: dict[Symbol, Any]) -> list[Any]:
+    """What torch's own operations make of a graph, of which some values are known."""
+    for node in needed(results, frozenset(known)):
+        if node.op in NUMBERS:
+            known[node] = node.value if node.op == "const" else graph.numbers[node.value]
+        elif node.op == "full":
+            known[node] = torch.full((VALUES,), known[node.args[0]], dtype=torch.float32, device="cpu")
+        elif node not in known:
+            function = OPERATORS.get(node.op) or getattr(ops, node.op)
+            known[node] = function(*[known[arg] for arg in node.args])
+    return [known[node] for node in results]
+
+
+def _agree(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether values are the same, as far as they are known: fake tensors have none."""
+    if any(type(value) is not Tensor for _, value in pairs):
+        return True
+    return all(torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True) for ours, theirs in pairs)

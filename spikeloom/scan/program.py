@@ -17,7 +17,7 @@ from ..forks import cached_property
 from ..ops import Surrogate
 from ..surrogate import Spike, as_spike
 from .adjoint import adjoint
-from .compared import OPERATORS, difference
+from .compared import OPERATORS, difference, slope_difference
 from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
 
 
@@ -134,7 +134,7 @@ class Program:
             return
         self.derivation, self.key = self.structure.derivation, self.structure.key
         self.every_state = self.structure.every_state
-        self._numbers = (*numbers, *slope.numbers)
+        self._numbers = (*numbers, *slope.traced[0].numbers)
         self._tensors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
         self._constants: dict[tuple[Any, ...], Constants] = {}
         self._recipe: list[tuple[Callable[..., Any], list[tuple[float | None, int | None]]]] = [
@@ -191,7 +191,9 @@ class Program:
                 given = [torch.tensor(number, dtype=dtype, device="cpu") for number in numbers]
                 like = torch.empty(0, dtype=dtype, device="cpu")
                 params = dict(zip(self.cell.params, given, strict=True))
-                found = self._constants[key] = Constants.of(self.hoist(params, like))
+                found = Constants.of(self.hoist(params, like))
+            if all(type(value) is Tensor for value in found):
+                self._constants[key] = found
         return found
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
@@ -233,7 +235,9 @@ CONSTANTS = 64
 
 @lru_cache(maxsize=512)
 def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
-    """Why a cell cannot be traced, if it cannot; and its numbers."""
+    """Why a cell is not to be traced, if it is not; and its numbers."""
+    if cell.loop:
+        return f"{cell.name} was made with loop=True, and runs as it is", ()
     try:
         step = trace(cell)
         return difference(cell, step), tuple(step.graph.numbers)
@@ -243,38 +247,44 @@ def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class _Slope:
-    """The derivative of a spike function; equal for those that differ in their numbers alone.
+    """The derivative of a spike function; equal for those of a formula that differ in their numbers alone.
 
     Args:
         told: its graph as text.
+        formula: the function of the user's.
         spike: the function.
-        numbers: of the graph, by place.
+        traced: its graph, with the argument and the result.
     """
 
     told: str
+    formula: Callable[..., Any]
     spike: Spike = field(compare=False)
-    numbers: tuple[float, ...] = field(compare=False)
+    traced: tuple[Graph, Symbol, Symbol | None] = field(compare=False)
 
     @staticmethod
     def of(spike: Spike) -> "_Slope":
-        told = [_traced_slope(spike) for _ in range(2)]
-        if repr(told[0]) != repr(told[1]):
+        (graph, u, slope), (again, *_) = _traced_slope(spike), _traced_slope(spike)
+        if (str(graph), repr(graph.numbers)) != (str(again), repr(again.numbers)):
             raise Untraceable(f"the derivative of {spike!r} computes something else when it is called again")
-        return _Slope(told[0][0], spike, told[0][1])
+        told = f"{graph}\n{None if slope is None else slope.index}"
+        return _Slope(told, spike.derivative, spike, (graph, u, slope))
 
 
-def _traced_slope(spike: Spike) -> tuple[str, tuple[float, ...]]:
+def _traced_slope(spike: Spike) -> tuple[Graph, Symbol, Symbol | None]:
     graph = Graph()
+    u = graph.leaf("x", 0)
     try:
-        slope = graph.slope(spike, graph.leaf("x", 0), 0)
+        return graph, u, graph.slope(spike, u, 0)
     except Exception as error:  # a user's formula that does not take symbols
         raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
-    return f"{graph}\n{None if slope is None else slope.index}", tuple(graph.numbers)
 
 
 @lru_cache(maxsize=512)
 def _structure(cell: Cell, slope: _Slope) -> Structure:
     """That of a cell with a spike function, one for all programs of the same key as long as one of them lives."""
+    why = slope_difference(slope.spike, *slope.traced)
+    if why:
+        raise Untraceable(f"the derivative of {slope.spike!r} cannot be traced: {why}")
     made = Structure(_derive(trace(cell), slope.spike), cell.any_order)
     return _by_key.setdefault(made.key, made)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import constant_for_compiler, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
+from .._torch import constant_for_compiler, fake_mode, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
 from ..scoped import Scoped
 from . import driven, op, recurrent, replay, single, triton_module, triton_recurrent
 from .call import Call, recurrent_plan, step_letters, variant_of
@@ -113,9 +113,10 @@ def _kernel_refusals(call: Any) -> list[str]:
         why.append(f"it computes in float32 and float64, got {call.x.dtype}")
     if seen_through():
         why.append(seen_through())
-    kind = type(call.x)
-    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__ and not torch.compiler.is_compiling():
-        why.append(f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory")
+    tensors = (call.x, *getattr(call, "states", ()), *getattr(call, "params", {}).values())
+    for kind in () if torch.compiler.is_compiling() else {type(t) for t in tensors}:
+        if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+            why.append(f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory")
     if torch.compiler.is_exporting() and getattr(call, "steps", 0) is None:  # for those who read the program elsewhere
         why.append("torch.export records the operations of a step, not a kernel")
     return why
@@ -131,6 +132,8 @@ def seen_through() -> str:
         return "tangents of forward-mode differentiation pass through the equation only, not through a kernel"
     if is_traced():
         return "torch.jit.trace records the operations of the equation only, not a kernel"
+    if fake_mode() is not None:
+        return "what is computed in a FakeTensorMode has no numbers in memory"
     return ""
 
 

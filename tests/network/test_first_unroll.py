@@ -122,6 +122,47 @@ def test_a_difference_leaves_the_network_as_it_was():
     assert net.lif.mem is mem
 
 
+def clipped(self, x):
+    self.fc.weight.data.clamp_(-0.2, 0.2)
+    return self.head(self.spikes(x))
+
+
+def normed(self, x):
+    with torch.no_grad():
+        self.fc.weight.div_(self.fc.weight.norm(dim=1, keepdim=True))
+    return self.head(self.spikes(x))
+
+
+def counted(self, x):
+    self.runs.data.add_(1)
+    return self.head(self.spikes(x))
+
+
+@pytest.mark.parametrize("check", [None, True])
+@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
+@pytest.mark.parametrize("forward", [clipped, normed, counted])
+def test_parameters_that_a_forward_writes_to_are_those_of_the_run_alone(forward, static, check):
+    ends = []
+    for how in (False, check):
+        torch.manual_seed(0)
+        net = Net(forward, runs=nn.Parameter(torch.zeros(()), requires_grad=False))
+        weight = net.fc.weight
+        out = unrolled(net, static, check=how)
+        out.sum().backward()
+        assert net.fc.weight is weight
+        ends.append([out, *net.parameters(), net.fc.weight.grad, net.head.weight.grad])
+    assert all(map(torch.equal, *ends))
+
+
+@pytest.mark.parametrize("check", [None, True])
+def test_a_difference_leaves_the_parameters_as_they_were(check):
+    net = WRONG["weights written in the forward"][0]()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(RuntimeError):
+        unrolled(net, check=check)
+    assert all(map(torch.equal, net.state_dict().values(), before.values()))
+
+
 def test_hooks_taps_and_monitors_hear_the_run_alone():
     net = RIGHT["residual"]()
     heard = []

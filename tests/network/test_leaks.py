@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 import spikeloom as snn
@@ -136,3 +137,15 @@ def test_spikes_that_a_tap_has_recorded_go_with_it():
         del record, spk
     gc.collect()
     assert [t() for t in seen] == [None] * 6
+
+
+def test_a_network_within_a_checkpoint_of_torch_is_freed_after_a_reset():
+    alive: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+    for _ in range(5):
+        net = network().eval()
+        alive.add(net)
+        torch.utils.checkpoint.checkpoint(snn.unroll, net, series(), use_reentrant=False)
+        snn.utils.reset(net)
+        del net
+    gc.collect()
+    assert not len(alive)

@@ -174,6 +174,18 @@ def with_too_few_results(x, mem, other):
     return ops.spike(mem - 1), mem
 
 
+def with_one_result(x, mem):
+    return ops.spike(mem + x - 1)
+
+
+def with_a_list(x, mem):
+    return [ops.spike(mem + x - 1), mem]
+
+
+def without_a_return(x, mem):
+    mem = mem + x
+
+
 def without_states(x, *, beta=0.9):
     return ops.spike(x)
 
@@ -192,6 +204,9 @@ REFUSED = {
     with_a_tensor_from_outside: r"a Tensor of shape \(12, 3, 4\) enters the equation; pass it as a parameter.*x \* XS",
     with_a_method: r"\.clamp is not in the vocabulary.*\.clamp\(0, 1\)",
     with_too_few_results: r"returned 2 values; return \(spk, mem, other\)",
+    with_one_result: r"returned one value, which is no tuple; return \(spk, mem\)",
+    with_a_list: r"returned a list, which is no tuple; return \(spk, mem\)",
+    without_a_return: r"returned a NoneType, which is no tuple; return \(spk, mem\)",
     without_states: r"is not a neuron's equation; write it as \(x, state, ..., \*, parameter, ...\)",
     with_a_taken_name: r"calls a value reset, which every layer has already",
     with_an_option_for_a_name: r"calls a value learn, which every layer has already",
@@ -210,6 +225,46 @@ def test_the_same_runs_through_the_loop_when_asked_to(equation):
     xs = XS[:, :1, :1]  # one neuron: a Python branch can decide about it
     assert snn.unroll(lif, xs).shape == xs.shape
     assert snn.explain(lif, xs).rows[0].backend == "loop"
+
+
+@pytest.mark.parametrize("equation", [with_one_result, with_a_list, without_a_return], ids=lambda e: e.__name__)
+def test_what_the_loop_gets_back_is_checked_as_well(equation):
+    with pytest.raises(TypeError, match=REFUSED[equation]):
+        snn.cell(loop=True)(equation)()(XS[0])
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_charge_of_one_state_returns_a_tuple(loop):
+    """A tensor of one row would unpack into a membrane without the dimension of the batch."""
+    with pytest.raises(TypeError, match=r"one value, which is no tuple; return \(mem,\)"):
+        snn.charge(loop=loop)(lambda x, mem, *, beta=0.9: beta * mem + x)()(XS[0, :1])
+
+
+SCALE = 1.0
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("make", ["cell", "charge"])
+def test_what_asks_for_the_loop_runs_it_and_reads_its_globals_live(make, hidden, monkeypatch):
+    @snn.cell(loop=True)
+    def scaled(x, mem, *, beta=0.5):
+        mem = beta * mem + SCALE * x
+        return ops.spike(mem - 9), mem
+
+    @snn.charge(loop=True)
+    def charged(x, mem, *, beta=0.5):
+        return (beta * mem + SCALE * x,)
+
+    lif = {"cell": scaled, "charge": charged}[make](init_hidden=hidden, output=True)
+    x = torch.full((1, 1, 1), 0.25)
+    told = snn.explain(lif, x)
+    assert (told.rows[0].backend, "made with loop=True" in str(told)) == ("loop", True)
+    for scale in (1.0, 2.0):
+        monkeypatch.setitem(globals(), "SCALE", scale)
+        snn.utils.reset(lif)
+        assert snn.unroll(lif, x)[1].item() == 0.25 * scale
+        snn.utils.reset(lif)
+        assert lif(x[0])[1].item() == 0.25 * scale
 
 
 def test_a_decay_must_be_a_parameter():

@@ -1,10 +1,12 @@
 """Equations that are other operations on tensors than on symbols are refused when they are decorated."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import spikeloom as snn
-from spikeloom import ops
+from spikeloom import ops, surrogate
 
 
 def catching(x, mem, *, beta=0.9):
@@ -65,6 +67,49 @@ def test_what_tensors_refuse_is_refused_with_its_line(equation):
 def test_a_plain_loop_may_look_at_types():
     lif = snn.cell(loop=True)(of_a_type)()
     assert snn.unroll(lif, torch.ones(1, 1, 1))[1].item() == 2
+
+
+def slope_of_a_type(u, height):
+    return height * u if type(u) is torch.Tensor else height
+
+
+def slope_catching(u, height):
+    try:
+        return height * u.clamp(0, 1)
+    except Exception:
+        return height
+
+
+def slope_of_the_text(u, height):
+    return 0.0 if "tensor" in repr(u) else height
+
+
+def slope_on_symbols_alone(u, height):
+    return height * u.record("abs", u)
+
+
+def call(formula, u):
+    return surrogate.Spike("mine", formula, {"height": 2.0})(u)
+
+
+@pytest.mark.parametrize("formula", [slope_of_a_type, slope_catching, slope_of_the_text])
+def test_another_formula_on_tensors_runs_through_the_loop(formula):
+    grads, x = [], torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    for spike_grad in (surrogate.Spike("mine", formula, {"height": 2.0}), partial(call, formula)):
+        lif = snn.Leaky(beta=0.9, spike_grad=spike_grad)
+        leaf = (2 * x).requires_grad_()
+        snn.unroll(lif, leaf)[0].sum().backward()
+        grads.append(leaf.grad)
+    assert torch.equal(*grads)
+    told = str(snn.explain(snn.Leaky(beta=0.9, spike_grad=surrogate.Spike("mine", formula, {"height": 1.0})), x))
+    assert "it computes something else on tensors" in told
+
+
+def test_a_formula_that_does_not_run_on_tensors_says_so():
+    lif = snn.Leaky(beta=0.9, spike_grad=surrogate.Spike("mine", slope_on_symbols_alone, {"height": 2.0}))
+    assert "does not run on tensors: 'Tensor' object has no attribute 'record'" in str(
+        snn.explain(lif, torch.rand(2, 1, 3))
+    )
 
 
 def test_decoration_draws_no_random_numbers():

@@ -121,6 +121,29 @@ def test_second_derivatives_are_those_of_the_loop(name, run):
         )
 
 
+AFTER_VMAP = {
+    "a step": lambda neuron, xs: neuron(xs[0]),
+    "a run": lambda neuron, xs: snn.unroll(neuron, xs),
+    "grad": lambda neuron, xs: grad(lambda x: tree_leaves(neuron(x))[0].sum())(xs[0]),
+    "jvp": lambda neuron, xs: jvp(lambda x: tree_leaves(neuron(x))[0], (xs[0],), (xs[0],)),
+    "a vmap over less": lambda neuron, xs: vmap(neuron)(xs[:1]),
+    "a vmap within grad": lambda neuron, xs: grad(lambda x: tree_leaves(vmap(neuron)(x))[0].sum())(xs),
+}
+
+
+@pytest.mark.parametrize("then", AFTER_VMAP)
+@pytest.mark.parametrize("name", ["Leaky", "Synaptic", "RLeaky through Linear", "SLSTM", "Izhikevich"])
+def test_states_of_a_vmap_that_is_over_are_refused_until_a_reset(name, then):
+    neuron, xs = given(name)
+    vmap(neuron)(xs)
+    with pytest.raises(RuntimeError, match=r"keeps a state from within torch\.func\.vmap, which is over; call"):
+        AFTER_VMAP[then](neuron, xs)
+    snn.utils.reset(neuron)
+    got = tree_leaves(AFTER_VMAP[then](neuron, xs))[0]
+    wanted = tree_leaves(AFTER_VMAP[then](given(name)[0].train(), xs))[0]
+    assert got.shape == wanted.shape
+
+
 def test_the_first_backward_may_follow_the_second():
     """The graph of a differentiated backward goes on reading what the forward has saved."""
     xs = torch.rand(40, 16, 512, requires_grad=True)
