@@ -7,10 +7,11 @@ given, unrolled, the very inputs that it got step by step: a difference by round
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from math import isfinite
+from functools import cache, partial
+from operator import itemgetter
 from typing import Any
 from zlib import crc32
 
@@ -64,7 +65,8 @@ class Comparison:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Around the run: which hooks change what a module gets or returns? The comparison calls no other."""
-        watched = [(hooks, dict(hooks)) for m in self.request.names for hooks in (getattr(m, n) for n in CALLED)]
+        called = [hooks for m in self.request.names for name in CALLED if (hooks := getattr(m, name))]
+        watched = [(hooks, dict(hooks)) for hooks in called]
         for hooks, own in watched:
             for key, hook in own.items():
                 if not isinstance(hook, Listener):
@@ -112,7 +114,7 @@ class Comparison:
         by_own, elsewhere = self.before.drawn()
         if elsewhere or not drawn.same_outside_torch():
             raise CannotCompare("its forward draws random numbers outside of torch, so that no two runs are the same")
-        random = by_own or not drawn.same()
+        random = by_own or not drawn.same_in_torch()
         if not random and not self._differs(few, steps):
             return  # as nearly all networks do; the rest finds which module it is, and takes longer
         steps = self._step_by_step(layers, NoChance())
@@ -132,89 +134,55 @@ class Comparison:
         """What the modules saw and returned at each step; with noise as large as rounding, if `clean` is given."""
         steps: Steps = []
         self._begin()
+        own, kwargs = self.request.mapped(torch.clone)  # which a forward may write to
+        request = replace(self.request, args=own, kwargs=kwargs)
+        watch = _Watch(layers, self.request.names, _driven(steps) if clean is None else _noise(clean, steps))
         for step in range(self.request.steps):
-            self._renew()
-            args, kwargs = self.request.at(step)
-            mend = _driven(step) if clean is None else _noise(clean[step])
-            with self._noting(layers, mend) as notes, chance:
-                self.request.net(*args, **kwargs)
-            steps.append({note.key: note for note in (*notes, *self._states(None))})
+            if step:
+                self._renew()
+            args, kwargs = request.at(step)
+            with chance:
+                request.net(*args, **kwargs)
+            steps.append({note.key: note for note in watch.taken()})
+        steps[-1].update({note.key: note for note in self._states(None)})
         return steps
 
     def _unrolled(self, layers: set[nn.Module], steps: Steps, chance: AbstractContextManager[Any]) -> list[Note]:
         """What the modules saw and returned unrolled, in the order in which they did."""
         self._begin()
+        watch = _Watch(layers, self.request.names, _given(steps, self.request))
         try:
-            with self._noting(layers, _given(steps, self.request)) as notes, chance:
+            with chance:
                 time = run(self.request, Snapshot(self.request.names)).time
         except Exception as error:
             raise Differs(
                 f"unrolled over {self.request.steps} steps the network raises {type(error).__name__}: {error} Step by "
                 f"step it does not; look in the forward for {CURES}"
             ) from error
-        return [note for note in (*notes, *self._states(time)) if note.time is time]
+        return [note for note in (*watch.taken(), *self._states(time)) if note.time is time]
 
     def _states(self, time: Time | None) -> Iterator[Note]:
         """What the neurons keep: it shows what their spikes do not yet show."""
         for module, name in self.request.names.items():
             if isinstance(module, SpikingNeuron):
-                states = tuple(vars(module)[state].detach().clone() for state in module._state_names())
-                yield Note((name, "state", 0), module, time, states, (False,) * len(states))
+                states = tuple(vars(module)[state].detach() for state in module._state_names())
+                yield Note((name, "state", 0), module, time, states, (True,) * len(states))
 
     def _begin(self) -> None:
         """Let the network be as it was before the run, without the hooks that change nothing."""
         self.before.begin()
         for module in self.before.modules:
-            for name in FORWARD_HOOKS:
-                hooks = vars(module)[name]
-                vars(module)[name] = type(hooks)((k, v) for k, v in hooks.items() if self._matters(name, k, v))
-            for name in ("_backward_hooks", "_backward_pre_hooks"):
-                vars(module)[name] = type(vars(module)[name])()
+            own = vars(module)
+            for name in (*FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks"):
+                if hooks := own[name]:
+                    own[name] = type(hooks)((k, v) for k, v in hooks.items() if self._matters(name, k, v))
 
     def _matters(self, name: str, key: int, hook: Any) -> bool:
-        return name not in CALLED or id(hook) in self._changing
+        return "backward" not in name and (name not in CALLED or id(hook) in self._changing)
 
     def _renew(self) -> None:
         """What torch's own layers count (statistics, the vectors of a spectral norm) is written once unrolled."""
-        self.before.renew(m._buffers for m in self.before.modules if type(m).__module__.startswith("torch."))
-
-    @contextmanager
-    def _noting(self, layers: set[nn.Module], mend: "Mend") -> Iterator[list[Note]]:
-        """Note what goes in and out of layers, and change it on the way as `mend` says."""
-        notes: list[Note] = []
-        calls: dict[tuple[nn.Module, int], int] = {}
-
-        def note(module: nn.Module, way: str, tree: Any) -> Any:
-            time = current_time()
-            with nullcontext() if time is None else time.aside():
-                call = calls.get((module, id(time)), 0)
-                leaves, form = tree_flatten(tree)
-                tensors = tuple(leaf for leaf in leaves if _counts(leaf))
-                static = tuple(time is not None and time.is_static(t) for t in tensors)
-                key = self.request.names[module], way, call
-                notes.append(Note(key, module, time, tuple(t.detach().clone() for t in tensors), static))
-                if way == "output":
-                    calls[module, id(time)] = call + 1
-                mended = mend(notes[-1], tensors)
-                if mended is None:
-                    return None
-                notes[-1] = replace(notes[-1], given=tuple(mended))
-                rest = iter(mended)
-                return tree_unflatten([next(rest) if _counts(leaf) else leaf for leaf in leaves], form)
-
-        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            return note(module, "input", (args, kwargs))
-
-        def after(module: nn.Module, args: Any, output: Any) -> Any:
-            return note(module, "output", output)
-
-        hooks = [m.register_forward_pre_hook(before, with_kwargs=True) for m in layers]
-        hooks += [m.register_forward_hook(after) for m in layers]
-        try:
-            yield notes
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self.before.begin([m._buffers for m in self.before.modules if type(m).__module__.startswith("torch.")])
 
     def _is_rounding(self, note: Note, found: Difference, steps: Steps) -> bool:
         """Whether noise as large as rounding makes differences as large in the loop over steps itself.
@@ -237,7 +205,55 @@ class Comparison:
 def _moved(clean: Mapping[Key, Note], noisy: Mapping[Key, Note], *keys: Key) -> int:
     """How many numbers differ between two runs of a step."""
     pairs = [pair for key in keys if key in noisy for pair in zip(noisy[key].tensors, clean[key].tensors, strict=False)]
-    return sum(count_unlike(a, b) or 0 for a, b in pairs)
+    return sum(sum(count_unlike(a[None], b[None])) for a, b in pairs if a.shape == b.shape and a.dtype is b.dtype)
+
+
+class _Watch:
+    """Notes what goes in and out of layers, and changes it on the way, until the layers are put back.
+
+    It stands in the place of their forwards: nearer than any hook, and sooner called.
+
+    Args:
+        layers: which.
+        names: the paths of modules.
+        mend: what is changed.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], names: Mapping[nn.Module, str], mend: "Mend"):
+        self._mend, self._notes = mend, list[Note]()
+        self._calls: dict[tuple[nn.Module, int], int] = {}
+        for module in layers:
+            vars(module)["forward"] = partial(self._call, module, names.get(module, ""), module.forward)
+
+    def taken(self) -> list[Note]:
+        """What was noted since this was last asked."""
+        taken, self._notes, self._calls = self._notes, [], {}
+        return taken
+
+    def _call(self, module: nn.Module, path: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        time = current_time()
+        call = self._calls.get((module, id(time)), 0)
+        if kwargs:
+            args, kwargs = self._note((path, "input", call), module, time, (args, kwargs))
+        else:
+            args = self._note((path, "input", call), module, time, args)
+        self._calls[module, id(time)] = call + 1
+        return self._note((path, "output", call), module, time, forward(*args, **kwargs))
+
+    def _note(self, key: Key, module: nn.Module, time: Time | None, tree: Any) -> Any:
+        with nullcontext() if time is None else time.aside():
+            leaves, rebuilt = _flat(tree)
+            tensors = tuple([leaf for leaf in leaves if _counts(leaf)])
+            static = tuple([time is not None and time.is_static(t) for t in tensors])
+            note = Note(key, module, time, tuple([t.detach().clone() for t in tensors]), static)
+            self._notes.append(note)
+            mended = self._mend(note, tensors)
+            if mended is None:
+                return tree
+            if time is None:
+                note.given = tuple([t.clone() for t in mended])
+            rest = iter(mended)
+            return rebuilt([next(rest) if _counts(leaf) else leaf for leaf in leaves])
 
 
 class _Watched:
@@ -264,8 +280,16 @@ Mend = Callable[[Note, tuple[Tensor, ...]], "list[Tensor] | None"]
 """Takes a note and the tensors themselves; returns others in their place, or nothing."""
 
 
-def _driven(step: int) -> Mend:
+def _driven(steps: Steps) -> Mend:
     """Step by step: every neuron gets currents that make it fire, and returns made-up spikes."""
+
+    currents: dict[Any, Tensor] = {}
+
+    def current(neuron: SpikingNeuron, path: str, like: Tensor) -> Tensor:
+        threshold = getattr(neuron, "threshold", None)
+        if not isinstance(threshold, Tensor) or not threshold.numel():
+            threshold = torch.ones(())
+        return 3 * threshold.abs().max().nan_to_num(0.0, 0.0, 0.0) * _pattern(like, path, 0)
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         neuron, (path, way, _) = note.module, note.key
@@ -273,20 +297,30 @@ def _driven(step: int) -> Mend:
             return None
         first, *rest = tensors
         if way == "output":
-            return [_pattern(first, path, step), *rest]
-        threshold = getattr(neuron, "threshold", None)
-        drive = float(threshold.abs().max()) if isinstance(threshold, Tensor) and threshold.numel() else 1.0
-        return [first + 3 * drive * _pattern(first, path, 0) if isfinite(drive) else first, *rest]
+            return [_pattern(first, path, len(steps)), *rest]
+        at = note.key, first.shape, first.dtype
+        if at not in currents:
+            currents[at] = current(neuron, path, first)
+        return [first + currents[at], *rest]
 
     return mend
 
 
 def _pattern(like: Tensor, path: str, step: int) -> Tensor:
     """Zeros, and ones at two of five places, which differ from row to row and from step to step."""
-    places = (
-        torch.arange(like.numel(), device=like.device).view(like.shape) + like.numel() * step + crc32(path.encode())
-    )
-    return (((places * 2654435761) % 2**32 >> 16) % 5 < 2).to(like.dtype)
+    start, size = crc32(f"{step} {path}".encode()) % PERIOD, like.numel()
+    ones = _ones() if size <= PERIOD else _ones().repeat(1 + size // PERIOD)
+    return ones[start : start + size].view(like.shape).to(like, copy=True)
+
+
+PERIOD = 65521
+"""Places after which made-up spikes come again. A prime number, so that rows of nearly all sizes differ."""
+
+
+@cache
+def _ones() -> Tensor:
+    places = torch.arange(2 * PERIOD, device="cpu") % PERIOD
+    return ((places * 2654435761) % 2**32 >> 16) % 5 < 2
 
 
 def _given(steps: Steps, request: Request) -> Mend:
@@ -313,11 +347,11 @@ def _given(steps: Steps, request: Request) -> Mend:
     return mend
 
 
-def _noise(clean: Mapping[Key, Note]) -> Mend:
+def _noise(clean: Steps, steps: Steps) -> Mend:
     """Step by step: every layer returns a little more or less, and every neuron gets and returns what it did before."""
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
-        was = clean.get(note.key)
+        was = clean[len(steps)].get(note.key)
         if was is None or len(was.tensors) != len(tensors):
             return None
         given = was.given or was.tensors
@@ -336,6 +370,16 @@ def _shaken(t: Tensor) -> Tensor:
         return t
     wave = torch.arange(t.numel(), device=t.device, dtype=torch.float32).cos().view(t.shape)
     return t + (16 * precision(t) * t.abs().max() * wave).to(t.dtype)
+
+
+def _flat(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The leaves of nested containers, and what makes such containers of others; `tree_flatten` takes 20 us."""
+    if isinstance(tree, Tensor):
+        return [tree], itemgetter(0)
+    if type(tree) is tuple and all(isinstance(leaf, Tensor) for leaf in tree):
+        return list(tree), tuple
+    leaves, form = tree_flatten(tree)
+    return leaves, lambda others: tree_unflatten(others, form)
 
 
 def _counts(leaf: Any) -> bool:

@@ -19,7 +19,7 @@ Key = tuple[str, str, int]
 """The path of a module, "input" or "output", and which of its calls within a step."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Note:
     """The tensors that went into a module, or came out; static ones are [B, ...] at every step.
 
@@ -62,62 +62,54 @@ def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
     if way == "output" and differs_by_design(note.module):
         return None
     label = f"{path!r} ({type(note.module).__name__})" if path else f"the network ({type(note.module).__name__})"
-    if way == "state":  # unrolled, that of the last step is known
-        pairs = zip(note.tensors, steps[-1][note.key].tensors, strict=True)
-        counts = [count_unlike(got, wanted) for got, wanted in pairs]
-        if not any(count != 0 for count in counts):
-            return None
-        told = _sentence(label, way, len(steps) - 1)
-        return Difference(told, None if None in counts else sum(count or 0 for count in counts))
-    count, first = 0, None
-    for step, stepped in enumerate(steps):
+    first = len(steps) - 1 if way == "state" else 0  # of states, that of the last step is known
+    for step, stepped in enumerate(steps[first:], first):
         if note.key not in stepped:
             told = f"{label} is called unrolled, and not at step {step}; look in the forward for {CURES}"
             return Difference(told, None)
-        wanted = stepped[note.key].tensors
-        if len(wanted) != len(note.tensors):
+        if len(stepped[note.key].tensors) != len(note.tensors):
             return Difference(_sentence(label, way, step), None)
-        for t, static, w in zip(note.tensors, note.static, wanted, strict=True):
-            got = _at(t, static, step, request)
-            unlike = 0 if got is None else count_unlike(got, w)
-            if unlike is None:
+    total, found = 0, None
+    for i, (t, static) in enumerate(zip(note.tensors, note.static, strict=True)):
+        if not static and len(t) != request.steps * request.batch:
+            continue  # dimension 0 is not time and batch, as inside an attention
+        wanted = [stepped[note.key].tensors[i] for stepped in steps[first:]]
+        shape = t.shape if static else (request.batch, *t.shape[1:])
+        for step, w in enumerate(wanted, first):
+            if w.shape != shape or w.dtype != t.dtype:
                 return Difference(_sentence(label, way, step), None)
-            first = step if unlike and first is None else first
-            count += unlike
-    return None if first is None else Difference(_sentence(label, way, first), count)
+        got = t.expand(len(wanted), *shape) if static else t.view(len(wanted), *shape)
+        for step, count in enumerate(count_unlike(got, torch.stack(wanted)), first):
+            if count and (found is None or step < found):
+                found = step
+            total += count
+    return None if found is None else Difference(_sentence(label, way, found), total)
 
 
 def _sentence(label: str, way: str, step: int) -> str:
     told, where = {
-        "input": ("gets another input", "the forward around it"),
+        "input": ("gets another input", "the forward around it, or a hook,"),
         "output": ("returns other values for the same input", "its forward"),
         "state": ("has another state after the same input", "the forward around it"),
     }[way]
     return f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}"
 
 
-def _at(t: Tensor, static: bool, step: int, request: Request) -> Tensor | None:
-    """One step of a tensor of the unrolled run; None if dimension 0 is not time and batch, as inside an attention."""
-    if static:
-        return t
-    if len(t) != request.steps * request.batch:
-        return None
-    return t.view(request.steps, request.batch, *t.shape[1:])[step]
-
-
-def count_unlike(got: Tensor, wanted: Tensor) -> int | None:
-    """How many numbers differ by more than rounding; None for another shape or dtype."""
-    if got.shape != wanted.shape or got.dtype != wanted.dtype:
-        return None
-    if not got.dtype.is_floating_point:
-        return int((got != wanted).sum())
+def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:
+    """How many numbers differ by more than rounding, at each step, of tensors [T, ...] of one shape and dtype."""
     if torch.equal(got, wanted):
-        return 0
-    close = precision(got)
-    relative = min(1000 * close, close**0.5)
-    finite = wanted.nan_to_num(0.0, 0.0, 0.0).abs()
-    absolute = float(finite.max()) * relative / 8 if finite.numel() else 0.0
-    return int((~torch.isclose(got, wanted, relative, absolute, equal_nan=True)).sum())
+        return [0] * len(got)
+    if not got.dtype.is_floating_point:
+        same = got == wanted
+    else:
+        close = precision(got)
+        relative = min(1000 * close, close**0.5)
+        finite = wanted.nan_to_num(0.0, 0.0, 0.0).abs()
+        largest = finite.flatten(1).amax(1).view(-1, *[1] * (got.dim() - 1))
+        same = (got - wanted).abs() <= relative * (finite + largest / 8)
+        same |= (got == wanted) | (got.isnan() & wanted.isnan())
+    counts: list[int] = (~same).flatten(1).sum(1).tolist()
+    return counts
 
 
 def precision(t: Tensor) -> float:

@@ -24,8 +24,8 @@ FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
 MOST = 20_000
 """How many objects are looked into. A network that holds a whole dataset has more."""
 
-Saved = list[tuple[Any, Any]]
-"""Containers with a shallow copy of each."""
+ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size))
+"""Types of values on which nothing hangs."""
 
 
 class Reachable:
@@ -37,31 +37,38 @@ class Reachable:
 
     def __init__(self, modules: Iterable[nn.Module]):
         self.modules: list[nn.Module] = []
-        self._saved: Saved = []
+        self._saved: list[tuple[Any, Any, list[Any]]] = []  # containers, a copy of each, the keys of tensors
+        self._empty: list[Any] = []  # containers that are empty, as most of a module are
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
         self._lazy: list[Tensor] = []
         self._arrays: list[tuple[Any, Any]] = []
         self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
         todo: list[Any] = list(modules)
         seen: set[int] = set()
-        while todo and len(seen) < MOST:
-            obj = todo.pop()
+        for obj in todo:  # which grows; the modules come first
             if id(obj) in seen:
                 continue
             seen.add(id(obj))
             if isinstance(obj, nn.Module):
                 self.modules.append(obj)
-            todo.extend(self._visit(obj))
+            if len(todo) < MOST:
+                todo.extend(self._visit(obj))
 
     def _visit(self, obj: Any) -> Iterable[Any]:
         """Save one object; returns what hangs on it."""
+        if isinstance(obj, (list, dict, set, deque)):
+            if obj:
+                return self._save(obj)
+            self._empty.append(obj)
+            return ()
+        if isinstance(obj, tuple):
+            return obj
         if isinstance(obj, Tensor):
             if is_lazy(obj):
                 self._lazy.append(obj)
             elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
                 self._tensors[id(obj)] = obj, _like(obj)
-            return ()
-        if isinstance(obj, torch.Generator):
+        elif isinstance(obj, torch.Generator):
             self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
         elif isinstance(obj, random.Random):
             self._generators.append((obj.setstate, obj.getstate(), obj.getstate))
@@ -70,28 +77,28 @@ class Reachable:
             self._generators.append((lambda s: setattr(bits, "state", s), bits.state, lambda: bits.state))
         elif isinstance(obj, np.ndarray) and obj.dtype != object and obj.flags.writeable:
             self._arrays.append((obj, obj.copy()))
-        elif isinstance(obj, (list, dict, set, deque)):
-            return self._save(obj)
-        elif isinstance(obj, tuple):
-            return obj
         elif _has_attributes(obj):
             return self._save(vars(obj))
         return ()
 
     def _save(self, holder: Any) -> Iterable[Any]:
         saved = _copied(holder)
-        self._saved.append((holder, saved))
-        return list(saved.values()) if isinstance(saved, dict) else list(saved)
+        items = [*(saved.items() if isinstance(saved, dict) else () if isinstance(saved, set) else enumerate(saved))]
+        self._saved.append((holder, saved, [key for key, value in items if isinstance(value, Tensor)]))
+        return [v for v in (saved if isinstance(saved, set) else [v for _, v in items]) if type(v) not in ATOMS]
 
     def now(self) -> Callable[[], None]:
         """Take what the containers hold by now, and where the generators stand; returns what puts that back."""
-        containers = [(holder, _copied(holder)) for holder, _ in self._saved]
+        containers = [(holder, _copied(holder)) for holder, *_ in self._saved]
+        containers += [(holder, _copied(holder)) for holder in self._empty if holder]
         arrays = [(array, array.copy()) for array, _ in self._arrays]
         generators = [(setter, getter()) for setter, _, getter in self._generators]
         made = [(t, t.detach().clone()) for t in self._lazy if not is_lazy(t) and not isinstance(t, nn.Parameter)]
 
         def put_back() -> None:
-            put(containers)
+            self._clear()
+            for holder, values in containers:
+                put(holder, values)
             _fill(arrays)
             with torch.no_grad():
                 for t, values in made:
@@ -101,20 +108,42 @@ class Reachable:
 
         return put_back
 
-    def begin(self) -> None:
-        """Let everything be as it was, on copies of the tensors."""
-        self._copies: dict[int, Tensor] = {}
-        put([(holder, self._on_copies(saved)) for holder, saved in self._saved])
+    def begin(self, only: Iterable[Any] | None = None) -> None:
+        """Let everything, or some containers only, be as it was, on copies of the tensors."""
+        which, copies = None if only is None else set(map(id, only)), dict[int, Tensor]()
+        for holder, saved, keys in self._saved:
+            if which is None or id(holder) in which:
+                put(holder, self._on_copies(saved, keys, copies) if keys else saved)
+        if which is None:
+            self._clear()
+            self._rewind()
+
+    def _on_copies(self, saved: Any, keys: Iterable[Any], copies: dict[int, Tensor]) -> Any:
+        lent = _copied(saved)
+        for key in keys:
+            tensor = id(saved[key])
+            if tensor in self._tensors:
+                if tensor not in copies:
+                    copies[tensor] = _like(self._tensors[tensor][1])
+                lent[key] = copies[tensor]
+        return lent
+
+    def _clear(self) -> None:
+        for holder in self._empty:
+            if holder:
+                holder.clear()
+
+    def _rewind(self) -> None:
         _fill(self._arrays)
         for setter, state, _ in self._generators:
             setter(state)
 
     def restore(self) -> None:
         """Put back what the containers held, and the values of the tensors that were written to."""
-        put(self._saved)
-        _fill(self._arrays)
-        for setter, state, _ in self._generators:
-            setter(state)
+        for holder, saved, _ in self._saved:
+            put(holder, saved)
+        self._clear()
+        self._rewind()
         with torch.no_grad():
             for tensor, values in self._tensors.values():
                 if not torch.equal(tensor, values):
@@ -126,24 +155,6 @@ class Reachable:
         torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
         return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
 
-    def renew(self, buffers: Iterable[dict[str, Any]]) -> None:
-        """Let some dicts be as they were, on new copies of their tensors."""
-        which = set(map(id, buffers))
-        self._copies = {}
-        put([(holder, self._on_copies(saved)) for holder, saved in self._saved if id(holder) in which])
-
-    def _on_copies(self, saved: Any) -> Any:
-        if isinstance(saved, dict):
-            return {key: self._on_copy(value) for key, value in saved.items()}
-        return saved if isinstance(saved, set) else [self._on_copy(value) for value in saved]
-
-    def _on_copy(self, value: Any) -> Any:
-        if id(value) not in self._tensors or not isinstance(value, Tensor):
-            return value
-        if id(value) not in self._copies:
-            self._copies[id(value)] = _like(self._tensors[id(value)][1])
-        return self._copies[id(value)]
-
 
 def _like(tensor: Tensor) -> Tensor:
     """A copy, of a parameter as a parameter: a forward may clip its weights."""
@@ -151,21 +162,21 @@ def _like(tensor: Tensor) -> Tensor:
     return nn.Parameter(copy, tensor.requires_grad) if type(tensor) is nn.Parameter else copy
 
 
-def put(saved: Saved) -> None:
-    """Put back what containers held."""
-    for holder, values in saved:
-        if isinstance(holder, list):
-            holder[:] = values
-        elif isinstance(holder, dict):
-            holder.update(values)
-            for key in [key for key in holder if key not in values]:
+def put(holder: Any, values: Any) -> None:
+    """Put back what a container held; at no time does a dict lack any of it."""
+    if isinstance(holder, dict):
+        holder.update(values)
+        if len(holder) != len(values):
+            for key in holder.keys() - values.keys():
                 del holder[key]
-        elif isinstance(holder, set):
-            holder.intersection_update(values)
-            holder.update(values)
-        else:
-            holder.clear()
-            holder.extend(values)
+    elif isinstance(holder, list):
+        holder[:] = values
+    elif isinstance(holder, set):
+        holder.intersection_update(values)
+        holder.update(values)
+    else:
+        holder.clear()
+        holder.extend(values)
 
 
 def _fill(arrays: Iterable[tuple[Any, Any]]) -> None:

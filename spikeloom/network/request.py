@@ -105,7 +105,7 @@ def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, .
     first: tuple[int, ...] = ()
     inputs = {f"input {i}" if i else "the input": arg for i, arg in enumerate(args)} | dict(kwargs)
     for name, arg in inputs.items():
-        for t in tree_leaves(arg):
+        for t in [arg] if isinstance(arg, Tensor) else tree_leaves(arg):
             if not isinstance(t, Tensor) or (first and not t.dim()):
                 continue
             if t.dim() < lead:

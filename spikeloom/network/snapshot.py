@@ -1,7 +1,7 @@
 """What a run may change, taken before it, so that it can be put back."""
 
 import random
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
 from typing import Any, cast
 from weakref import ref
@@ -14,6 +14,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from .._torch import tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._listening import Listener
+from .reachable import put
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The attributes in which nn.Module itself holds tensors and hooks."""
@@ -52,11 +53,11 @@ class Snapshot:
 
     def _put_back(self) -> None:
         for module, attributes, held in self._living():
-            _become(vars(module), attributes)
+            put(vars(module), {**attributes, "_modules": module._modules})
             for name in HELD:
                 own = attributes.get(name)
                 if isinstance(own, dict) and (own or name in held):
-                    _become(own, held.get(name, {}))
+                    put(own, held.get(name, {}))
 
     def _living(self) -> Iterator[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any]]]]:
         for at, attributes, held in self._taken:
@@ -122,13 +123,6 @@ class Snapshot:
                 vars(module)[kind] = type(hooks)(quiet)
 
 
-def _become(held: dict[Any, Any], contents: Mapping[Any, Any]) -> None:
-    """Give a dict these contents; at no time does it lack any of them that it had."""
-    held.update(contents)
-    for key in held.keys() - contents.keys() - {"_modules"}:
-        del held[key]
-
-
 @cache
 def _of_torch(kind: Hashable) -> bool:
     """Whether a class of modules is of torch.nn, or of this package."""
@@ -171,9 +165,12 @@ class RandomState:
 
     def same(self) -> bool:
         """Whether nothing was drawn since."""
+        return self.same_in_torch() and self.same_outside_torch()
+
+    def same_in_torch(self) -> bool:
+        """Whether torch's generators still stand where they stood."""
         cuda = torch.cuda.get_rng_state_all() if self._cuda else []
-        here = all(map(torch.equal, [torch.get_rng_state(), *cuda], [self._torch, *self._cuda]))
-        return here and self.same_outside_torch()
+        return all(map(torch.equal, [torch.get_rng_state(), *cuda], [self._torch, *self._cuda]))
 
     def same_outside_torch(self) -> bool:
         """Whether NumPy's and Python's generators still stand where they stood."""

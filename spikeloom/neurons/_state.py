@@ -110,15 +110,19 @@ def _say_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float
         _warned.add(layer)
 
 
-def taken(value: Tensor) -> Tensor:
-    """A value as a call takes it: of one that is not learned a copy, where the call may be differentiated.
+def copies_values() -> bool:
+    """Whether a call takes copies of the values that are not learned: where it may be differentiated.
 
     Its backward needs what the call has seen, and DistributedDataParallel of torch 2.11 and before writes over buffers
     at each call. Under torch.compile nothing is copied: what the backward of a graph keeps is the compiler's choice.
     Nor under torch.jit.trace, whose check runs without gradients and must record the same operations.
     """
-    differentiated = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
-    return value.clone() if differentiated and not value.requires_grad else value
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
+
+
+def taken(value: Tensor) -> Tensor:
+    """A value as a call takes it."""
+    return value.clone() if not value.requires_grad and copies_values() else value
 
 
 def checked_params(
@@ -172,7 +176,7 @@ def fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
         and state.shape == shape
         and state.dtype is dtype
         and state.is_cpu
-        and not state.is_inference()
+        and (not state.is_inference() or torch.is_inference_mode_enabled())
         and not state.is_neg()
         and not is_wrapped(state)
     )

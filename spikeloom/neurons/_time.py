@@ -6,7 +6,7 @@ where nothing has depended on time yet. A neuron unfolds its input, runs all T s
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -122,7 +122,9 @@ class Time:
 
     def note(self, neuron: Any, visit: Visit) -> None:
         """Note what a neuron has done."""
-        self.visits[neuron] = visit if wants_states(neuron) else replace(visit, spk=None, states=())
+        if not wants_states(neuron):
+            visit.spk, visit.states = None, ()
+        self.visits[neuron] = visit
 
     def is_static(self, x: Tensor) -> bool:
         """Whether x is the same at every step, [B, ...]."""

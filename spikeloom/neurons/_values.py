@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..cells.decay import DECAYS
 from ..cells.firing import AnyModel
-from ._state import checked_value, taken
+from ._state import checked_value, copies_values
 
 
 def is_ours(thing: Any) -> bool:
@@ -59,7 +59,8 @@ class Values(nn.Module):
             self.register_buffer(kept, tensor)
 
     def _values(self, copied: bool = True) -> dict[str, Tensor]:
-        """What the equation takes, as it stands now; see `taken` for what is copied."""
+        """What the equation takes, as it stands now; see `copies_values` for what is copied."""
+        copied = copied and copies_values()
         buffers, parameters = self._buffers, self._parameters
         values = {}
         for name, kept in self._sources:
@@ -70,7 +71,7 @@ class Values(nn.Module):
                 value = getattr(self, kept or name)
             if not isinstance(value, Tensor):  # a number is a plain attribute
                 value = torch.tensor(value, dtype=torch.float64, device="cpu")
-            values[name] = taken(value) if copied else value
+            values[name] = value.clone() if copied and not value.requires_grad else value
         return values
 
     def _numbers(self) -> tuple[float, ...] | None:

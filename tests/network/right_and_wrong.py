@@ -150,7 +150,7 @@ WRONG = {
     ),
     "feedback in a buffer": (lambda: nn.Sequential(Trace(), leaky()), "'0' .Trace"),
     "counter": (lambda: Net(counter), "'head' .* another input"),
-    "threshold that adapts": (lambda: Net(adaptive), "'lif' .* other values"),
+    "threshold that adapts": (lambda: Net(adaptive), "'lif' .* (other values|another state)"),
     "mean over rows": (lambda: Net(lambda s, x: s.head(s.spikes(x) - x.mean(0))), "'head' .* another input"),
     "norm by hand": (lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), OwnNorm(), leaky()), "'1' .OwnNorm"),
     "softmax over rows": (lambda: nn.Sequential(leaky(), nn.Softmax(0)), "'1' .Softmax"),
@@ -176,7 +176,8 @@ WRONG = {
     "counter in an array": (lambda: Net(array_counter, array=np.ones(1)), "'head' .* another input"),
     "iterator that goes on": (lambda: Net(iterated, values=itertools.count(1)), "'head' .* another input"),
     "weights written in the forward": (lambda: Net(hebbian), "the network .* other values|'head' .* other values"),
-    "hook that mixes rows": (lambda: hooked(lambda m, args, out: out - out.mean(0)), "'0' .* other values"),
+    "writes to its input": (lambda: Net(lambda s, x: s.spikes(x.add_(x.mean(0)))), "(fc|network).* another input"),
+    "hook that mixes rows": (lambda: hooked(lambda m, args, out: out - out.mean(0)), "'1' .* another input .* hook"),
 }  # fmt: skip
 
 
@@ -326,6 +327,8 @@ RIGHT = {
         lstm=nn.LSTM(1, 3, num_layers=2, dropout=0.2, batch_first=True),
     ),
     "counts its calls": lambda: Scheduled(None),
+    "writes to its spikes": lambda: Net(lambda s, x: s.head(s.spikes(x).mul_(2))),
+    "writes to its currents": lambda: Net(lambda s, x: s.head(s.lif(s.fc(x).clamp_(0).mul_(2)))),
     "a recurrent neuron": lambda: Residual(
         lambda: nn.Sequential(nn.Linear(6, 6), snn.RLeaky(beta=0.9, linear_features=6, init_hidden=True))
     ),

@@ -66,6 +66,12 @@ def test_a_network_that_is_right_passes(case, static, check):
     assert not snn.explain(net, x, steps=steps).unchecked
 
 
+@pytest.mark.parametrize("check", [None, True])
+def test_a_forward_may_write_to_its_input(check):
+    net = Net(lambda s, x: s.head(s.spikes(x.mul_(2))))
+    assert unrolled(net, check=check).shape == (STEPS, BATCH, WIDTH)
+
+
 # -- what the comparison leaves ----------------------------------------------------------------------------------------
 
 
@@ -233,6 +239,8 @@ def test_plain_sequentials_of_known_layers_are_not_compared():
     layers = [nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.MaxPool1d(2), nn.Flatten(), nn.Dropout(), nn.Linear(4, 3)]
     plain = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Sequential(*layers), leaky(output=True))
     assert is_row_by_row(plain)
+    assert is_row_by_row(nn.Sequential(nn.Mish(), snn.SLSTM(6, 6, threshold=0.01, init_hidden=True)))
+    assert not is_row_by_row(Residual(lambda: plain))  # whose own forward may do anything
     for layer in (Counting(nn.Linear(6, 6)), nn.Flatten(0), nn.Softmax(-1), nn.LSTM(6, 6), nn.MultiheadAttention(6, 2)):
         assert not is_row_by_row(nn.Sequential(layer, leaky()))
     unrolled(Counting(nn.Linear(6, 6), leaky()))

@@ -99,6 +99,15 @@ def test_a_change_between_two_steps_is_seen_by_the_next(change, monkeypatch):
     assert all(torch.equal(*pair) for pair in zip(short, outs(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["Leaky", "two states", "learned"])
+def test_a_step_from_states_made_in_inference_mode_takes_the_short_way_there(name, monkeypatch):
+    neuron = NEURONS[name]()
+    with torch.inference_mode():
+        _, *states = neuron(X[0])
+        monkeypatch.setattr(type(neuron), "_scan", None)
+        neuron(X[1], *states)
+
+
 def test_steps_in_inference_mode_leave_nothing_that_training_cannot_use():
     lif = snn.Leaky(0.625, init_hidden=True)
     with torch.inference_mode():

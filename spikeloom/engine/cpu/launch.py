@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import tuning
-from ..graph import Derivation, Gradients, Variant, program_of
+from ..graph import Constants, Derivation, Gradients, Variant, program_of
 from ..jit import BLOCK, STRIP, address, block_for, buffer_pool, compiled, openmp, room_for, rows, spread, sum_to
 from .source import emit, own_words, streamed
 
@@ -85,10 +85,10 @@ def forward(
         spare: whether nobody sees the sequences of states, so that `backward` may write over them.
     """
     order, shape = Order.of(x), x.shape[1:]
+    if not order.dims:
+        return _forward(key, code, steps, x, states, params, spare)
     turned = [order.spread(p, shape) for p in params]
     spk, finals, traces = _forward(key, code, steps, order.turned(x), [order.turned(s) for s in states], turned, spare)
-    if not order.dims:
-        return spk, finals, traces
     back = order.back(spk).detach()  # detached: no view, but an output, and so are the others
     told = [None if trace is None else back if trace is spk else order.back(trace).detach() for trace in traces]
     return back, [order.back(final).detach() for final in finals], told
@@ -111,11 +111,14 @@ def _forward(
     kept = [buffer_pool.empty((steps + extra, *shape), spk) for _ in range(variant.traced.count("1"))]
     stored = [whole[:steps].detach() if extra else whole for whole in kept]  # detached: no view, but an output
     traces = all_traces(variant.traced, spk, stored)
-    inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
     words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
     for k, final in enumerate(finals):
         words += [final.data_ptr(), address(traces[k])]
-    words += [p.data_ptr() for p in inputs]
+    if type(params) is Constants:
+        words += params.addresses
+    else:
+        params = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
+        words += [p.data_ptr() for p in params]
     block, strips, team = block_for(spk.nbytes), None, None
     if stride == 0 and spk.nbytes >= tuning.limits.stream_stores_from:
         block = BLOCK

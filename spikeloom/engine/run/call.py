@@ -92,7 +92,7 @@ def step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
             grad = "each"
         elif True in [t.requires_grad for t in (*states, *params)]:
             grad = "none"
-    return params.kinds if type(params) is Constants else _kinds(params, grad != ""), grad
+    return _kinds(params, grad != ""), grad
 
 
 def _learning(tensors: Iterable[Tensor]) -> bool:
@@ -101,6 +101,8 @@ def _learning(tensors: Iterable[Tensor]) -> bool:
 
 def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> str:
     """The letters of `Variant.params`, where a step has so many dimensions, if one is to be told from a sequence."""
+    if type(params) is Constants:
+        return params.kinds
     return "".join(
         [
             ("uU" if p.numel() == 1 else "tT" if 0 < dims < p.dim() else "vV")[learning and p.requires_grad]
