@@ -5,21 +5,21 @@ from typing import Any
 
 from . import layers as layers
 from . import surrogate as surrogate
+from .accelerated import accelerate as accelerate
 from .alias import as_snntorch as as_snntorch
 from .engine.run import backend as backend
 from .engine.tuning import tuning as tuning
+from .inspect import Diagnosis as Diagnosis
+from .inspect import Explanation as Explanation
+from .inspect import diagnose as diagnose
+from .inspect import explain as explain
+from .inspect import tap as tap
 from .layers import BatchNormTT1d as BatchNormTT1d
 from .layers import BatchNormTT2d as BatchNormTT2d
 from .layers import DelayedLinear as DelayedLinear
 from .layers import GradedSpikes as GradedSpikes
 from .layers import SynapticDelay as SynapticDelay
-from .linear import accelerate as accelerate
-from .network import Diagnosis as Diagnosis
-from .network import Explanation as Explanation
-from .network import diagnose as diagnose
-from .network import explain as explain
 from .network import stream as stream
-from .network import tap as tap
 from .network import unroll as unroll
 from .neurons import ALIF as ALIF
 from .neurons import EIF as EIF

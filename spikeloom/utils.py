@@ -11,10 +11,10 @@ from torch import nn
 
 from .engine.gpu import cuda_graphs
 from .engine.jit import buffer_pool
+from .inspect import Summary as Summary
+from .inspect import summary as summary
 from .layers import SEES_TIME
-from .network import Summary as Summary
 from .network import recomputing as recomputing
-from .network import summary as summary
 from .spikegen._inputs import whole
 
 

@@ -40,11 +40,12 @@ ORDER = (
     "engine/run/",
     "engine/__init__.py",
     "neurons/",
-    "linear/",
+    "accelerated/",
     "layers/",
     "_neurons/",
     "_layers/",
     "network/",
+    "inspect/",
     "spikegen/",
     "functional/",
     "metrics/",
@@ -138,7 +139,12 @@ def test_files_import_only_what_stands_above_them():
     assert not upward
 
 
-ROOMS = (*(f"engine/{room}" for room in ("graph", "jit", "sparse", "cpu", "gpu", "run")), "linear", "network")
+ROOMS = (
+    *(f"engine/{room}" for room in ("graph", "jit", "sparse", "cpu", "gpu", "run")),
+    "accelerated",
+    "network",
+    "inspect",
+)
 """Folders of which outsiders know the `__init__` alone."""
 
 ROUTINES = {path for path in SOURCES if re.search(r"^(import|from) (numba|llvmlite)", path.read_text(), re.M)}

@@ -20,7 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..network import Log, with_time
+from ..inspect import Log, with_time
 from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
 from ..neurons._time import Time, current_time

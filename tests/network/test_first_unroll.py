@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom.network.known import is_row_by_row
+from spikeloom.network._known import is_row_by_row
 
 from .networks import leaky
-from .right_and_wrong import (  # fmt: skip
+from .right_and_wrong import (
     BATCH,
     RIGHT,
     STEPS,

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checking import checked
-from .checkpointing import checked_length, run_in_chunks
-from .request import Request, read
-from .running import run, run_traced, unharmed
-from .snapshot import Snapshot
+from ._check import checked
+from ._checkpoint import checked_length, run_in_chunks
+from ._request import Request, read
+from ._run import run, run_traced, unharmed
+from ._snapshot import Snapshot
 
 
 def unroll(

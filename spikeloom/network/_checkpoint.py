@@ -19,11 +19,11 @@ from .._torch import tree_flatten, tree_map_only, tree_unflatten
 from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
-from .containing import undone
-from .joining import Joined
-from .request import Request, runs_straight
-from .running import Run, run
-from .snapshot import RandomState, Snapshot
+from ._interrupts import undone
+from ._join import Joined
+from ._request import Request, runs_straight
+from ._run import Run, run
+from ._snapshot import RandomState, Snapshot
 
 
 def checked_length(length: Any) -> None:

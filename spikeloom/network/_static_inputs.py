@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._torch import without_torch_function
-from .snapshot import torch_random
+from ._snapshot import torch_random
 
 
 class NotStatic(BaseException):

@@ -12,12 +12,12 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from .._torch import is_compiled, tree_map_only
 from ..layers import SEES_TIME
 from ..neurons._time import REWRITE, Time, mark, time_is
-from .containing import contained
-from .following import Following, NotStatic
-from .packing import spikes_as_bits
-from .request import Request, runs_straight
-from .results import unfolded
-from .snapshot import RandomState, Snapshot
+from ._interrupts import contained
+from ._request import Request, runs_straight
+from ._results import unfolded
+from ._saved_bits import spikes_as_bits
+from ._snapshot import RandomState, Snapshot
+from ._static_inputs import Following, NotStatic
 
 Result = TypeVar("Result")
 

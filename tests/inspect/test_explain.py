@@ -9,7 +9,7 @@ from torch import nn
 
 import spikeloom as snn
 
-from .networks import NETWORKS, Residual, leaky
+from ..network.networks import NETWORKS, Residual, leaky
 
 
 def test_rows_name_every_layer_in_the_order_of_the_forward():

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..neurons import SpikingNeuron
-from .explaining import Row, aligned, explain, share
+from ._explain import Row, aligned, explain, share
 
 HEADINGS = ("layer", "kind", "output", "neurons", "states", "parameters", "firing rate", "runs on")
 NUMBERS = (HEADINGS.index("neurons"), HEADINGS.index("parameters"), HEADINGS.index("firing rate"))

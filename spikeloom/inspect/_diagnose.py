@@ -10,15 +10,11 @@ from torch import Tensor, nn
 
 from .._torch import tree_leaves, tree_map_only
 from ..cells.firing import Model
+from ..network import RandomState, Request, Snapshot, read, run_checked, undone, unharmed
 from ..neurons import SpikingNeuron, StateLeaky
-from .checking import run_checked
-from .containing import undone
-from .explaining import aligned, share
-from .findings import Vitals, found
-from .request import Request, read
-from .running import unharmed
-from .snapshot import RandomState, Snapshot
-from .tapping import Recording, Tap
+from ._explain import aligned, share
+from ._findings import Vitals, found
+from ._tap import Recording, Tap
 
 OFTEN = 0.9
 """A neuron that fires at more than this share of all steps is saturated."""
@@ -59,7 +55,7 @@ class Diagnosis:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        from .diagnosis_figure import drawn
+        from ._diagnosis_figure import drawn
 
         return drawn(self.rows)
 

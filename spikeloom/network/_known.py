@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from ..accelerated import PLAIN
 from ..layers import SEES_TIME
-from ..linear import PLAIN
 from ..neurons._equation import EquationNeuron
 from ..neurons._listening import Listener
 

@@ -11,13 +11,20 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from .._torch import tree_leaves
 from ..layers import SEES_TIME
+from ..network import (
+    ROW_BY_ROW,
+    RandomState,
+    Request,
+    Run,
+    Snapshot,
+    read,
+    run_checked,
+    undone,
+    unharmed,
+    why_not_compared,
+)
 from ..neurons._state import on_trial
 from ..neurons._time import Time, Visit, current_time
-from .checking import ROW_BY_ROW, run_checked, why_not_compared
-from .containing import undone
-from .request import Request, read
-from .running import Run, unharmed
-from .snapshot import RandomState, Snapshot
 
 HEADINGS = ("layer", "kind", "runs on", "density", "static", "why not faster")
 

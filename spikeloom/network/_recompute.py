@@ -11,7 +11,7 @@ from .._torch import graph_task
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
 from ..neurons._time import current_time, time_is
-from .snapshot import Snapshot
+from ._snapshot import Snapshot
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 import spikeloom as snn
+from spikeloom.accelerated import SpikeLinear
 from spikeloom.engine import tuning
 from spikeloom.engine.sparse import csr
-from spikeloom.linear import SpikeLinear
 
 from ..oracle import assert_close
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.accelerated import SpikeConv2d, chunked, convolution
 from spikeloom.engine import tuning
-from spikeloom.linear import SpikeConv2d, chunked, convolution
 
 from ..oracle import assert_close
 from .conftest import CONVOLUTION

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers import SEES_TIME
-from .request import read
-from .unrolling import perform
+from ._request import read
+from ._unroll import perform
 
 
 def stream(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import SpikeSequential
+from spikeloom.accelerated import SpikeSequential
 
 from ..oracle import assert_close
 from .test_accelerate import spikes

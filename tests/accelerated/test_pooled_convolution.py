@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.accelerated.pooling import WITH_CONVOLUTION
 from spikeloom.engine.jit import buffer_pool
-from spikeloom.linear.pooling import WITH_CONVOLUTION
 
 from ..oracle import assert_close
 from .test_accelerate import spikes

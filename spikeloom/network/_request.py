@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._torch import tree_leaves, tree_map_only
+from ..accelerated import PLAIN
 from ..layers import SEES_TIME
-from ..linear import PLAIN
 from ..neurons import SpikingNeuron
 from ..neurons._time import current_time
 

@@ -9,7 +9,7 @@ from torch import nn
 import spikeloom as snn
 from spikeloom import utils
 
-from .network.networks import NETWORKS, leaky
+from ..network.networks import NETWORKS, leaky
 
 
 def images() -> nn.Sequential:

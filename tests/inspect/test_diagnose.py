@@ -12,9 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import spikeloom as snn
 
+from ..network.networks import NETWORKS, stepped
 from ..neurons.sequences import LAYERS, B, N, T, drawn, every_layer
 from ..neurons.zoo import ZOO, made, sequence
-from .networks import NETWORKS, stepped
 
 PLACES = (1, 3, 5)
 

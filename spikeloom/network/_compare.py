@@ -24,13 +24,13 @@ from ..neurons import SpikingNeuron
 from ..neurons._listening import Listener
 from ..neurons._state import on_trial
 from ..neurons._time import Time, current_time
-from .chance import NoChance
-from .differences import CURES, Difference, Key, Note, Steps, count_unlike, difference, differs_by_design, precision
-from .known import CALLED
-from .reachable import Reachable
-from .request import Request
-from .running import REPEATED, run
-from .snapshot import RandomState, Snapshot
+from ._differences import CURES, Difference, Key, Note, Steps, count_unlike, difference, differs_by_design, precision
+from ._known import CALLED
+from ._randomness import NoChance
+from ._reachable import Reachable
+from ._request import Request
+from ._run import REPEATED, run
+from ._snapshot import RandomState, Snapshot
 
 STEPS = 3
 """How many steps the first call compares. What a forward keeps between steps shows at the second or third."""

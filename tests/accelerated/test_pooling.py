@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.linear import SpikeAvgPool2d, SpikeMaxPool2d, pooling
+from spikeloom.accelerated import SpikeAvgPool2d, SpikeMaxPool2d, pooling
 
 from .test_accelerate import spikes
 

@@ -9,10 +9,10 @@ from torch import nn
 
 import spikeloom as snn
 
+from ..network.networks import NETWORKS, exact, leaky, quarters, stepped
 from ..neurons.sequences import LAYERS, B, N, T, drawn, every_layer
 from ..neurons.zoo import ZOO, made, sequence
 from ..oracle import assert_close
-from .networks import NETWORKS, exact, leaky, quarters, stepped
 
 SPIKING = [name for name in NETWORKS if name != "no neurons"]
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ..neurons._state import on_trial
-from .checking import run_checked
-from .containing import undone
-from .differences import differs_by_design
-from .request import read
-from .running import unharmed
-from .snapshot import RandomState, Snapshot
+from ._check import run_checked
+from ._differences import differs_by_design
+from ._interrupts import undone
+from ._request import read
+from ._run import unharmed
+from ._snapshot import RandomState, Snapshot
 
 
 def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:

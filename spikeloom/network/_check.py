@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import count_dispatch_modes, is_traced, transforms_active, tree_flatten
-from .comparing import STEPS, CannotCompare, Comparison, Differs
-from .known import is_row_by_row
-from .request import Request
-from .running import Run, run
-from .snapshot import Snapshot
+from ._compare import STEPS, CannotCompare, Comparison, Differs
+from ._known import is_row_by_row
+from ._request import Request
+from ._run import Run, run
+from ._snapshot import Snapshot
 
 ROW_BY_ROW = "its layers are known to treat each row of a batch by itself"
 

@@ -24,7 +24,7 @@ from ..engine.run import numba_missing
 from ..engine.saved_tensors import Quiet
 from ..engine.sparse import bitpack
 from ..neurons._time import Time
-from .request import Request
+from ._request import Request
 
 CHANGED = (
     "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of shape "

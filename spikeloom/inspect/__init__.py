@@ -1,0 +1,11 @@
+"""Look at a network: what it runs on, what it consists of, what its neurons do, and why it does not learn."""
+
+from ._diagnose import Diagnosis as Diagnosis
+from ._diagnose import diagnose as diagnose
+from ._explain import Explanation as Explanation
+from ._explain import explain as explain
+from ._summary import Summary as Summary
+from ._summary import summary as summary
+from ._tap import Log as Log
+from ._tap import tap as tap
+from ._tap import with_time as with_time
