@@ -53,6 +53,10 @@ from .neurons import charge as charge
 
 __version__ = "0.1.0"
 
+for _public in list(globals().values()):  # pickles hold the path of a class, which stays when its file moves
+    if isinstance(_public, type) and _public.__module__.startswith(f"{__name__}."):
+        _public.__module__ = __name__
+
 _LAZY_MODULES = {"_layers", "_neurons", "backprop", "distributed", "functional", "spikegen", "spikeplot", "utils"}
 
 

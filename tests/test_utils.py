@@ -1,5 +1,6 @@
 """What is written by hand around every network: seeds and parts of datasets. Reset and detach are in tests/neurons."""
 
+import pickle
 import random
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import spikeloom as snn
 from spikeloom import utils
 
 # -- seed --------------------------------------------------------------------------------------------------------------
@@ -156,3 +158,11 @@ def test_a_dataset_of_another_kind_is_told_what_to_do_instead():
     for part in (lambda: utils.data_subset(other, 2), lambda: utils.valid_split(other, other, 0.5)):
         with pytest.raises(AttributeError, match=r"TensorDataset has no .data and .targets; .*random_split"):
             part()
+
+
+def test_pickles_name_public_classes_by_the_package():
+    """A file of the package may move, and old pickles still load."""
+    public = {name: thing for name, thing in vars(snn).items() if isinstance(thing, type)}
+    elsewhere = [name for name, thing in public.items() if thing.__module__ != "spikeloom"]
+    assert elsewhere == []
+    assert b"neurons" not in pickle.dumps(snn.Leaky)

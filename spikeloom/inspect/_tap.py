@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
-from ..neurons._listening import Listener
+from ..neurons._hooks import Listener
 from ..neurons._sequence import WholeSequence
 from ..neurons._time import Counted, Time, time_of
 

@@ -5,7 +5,8 @@ from torch import nn
 from ..accelerated import PLAIN
 from ..layers import SEES_TIME
 from ..neurons._equation import EquationNeuron
-from ..neurons._listening import Listener
+from ..neurons._hooks import Listener
+from ..neurons._values import is_ours
 
 ROW_BY_ROW = (
     *(nn.Linear, nn.Identity, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -34,8 +35,8 @@ def is_row_by_row(net: nn.Module) -> bool:
         return False
     kind: type[nn.Module] = PLAIN.get(type(net), type(net))
     if isinstance(net, SEES_TIME) or getattr(net, "_without_steps", False):
-        parts = all(_ours(child) or is_row_by_row(child) for child in net.children())
-        return parts and (_ours(net) or type(net).forward is EquationNeuron.forward)
+        parts = all(is_ours(type(child)) or is_row_by_row(child) for child in net.children())
+        return parts and (is_ours(type(net)) or type(net).forward is EquationNeuron.forward)
     if kind is nn.Sequential:
         return all(map(is_row_by_row, net.children()))
     if isinstance(net, nn.Flatten) and kind is nn.Flatten:
@@ -43,7 +44,3 @@ def is_row_by_row(net: nn.Module) -> bool:
     if isinstance(net, nn.Unflatten) and kind is nn.Unflatten:
         return isinstance(net.dim, int) and net.dim >= 1
     return kind in ROW_BY_ROW
-
-
-def _ours(module: nn.Module) -> bool:
-    return type(module).__module__.startswith(__name__.partition(".")[0] + ".")

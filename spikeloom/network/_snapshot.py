@@ -13,7 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import tree_leaves
 from ..layers import SEES_TIME
-from ..neurons._listening import Listener
+from ..neurons._hooks import Listener
 from ._reachable import put
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

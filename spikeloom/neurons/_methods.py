@@ -17,7 +17,7 @@ from ..cells.firing import IMMEDIATE, Model
 from ..engine.run import Call, choose, forced
 from ._dynamics import Dynamics, as_tuple
 from ._graph import Passage
-from ._listening import wants_states
+from ._hooks import wants_states
 from ._misplaced import may_be_misplaced
 from ._state import checked_input, compute_dtype, fits, taken
 from ._time import Time, Visit, time_is, time_of

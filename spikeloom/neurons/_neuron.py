@@ -14,8 +14,8 @@ from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph import Program, program_for
 from ..engine.run import Call, Trajectory, choose
 from ._graph import Passage
+from ._hooks import wants_states
 from ._keeping import Keeping
-from ._listening import wants_states
 from ._methods import by_methods, step_by_methods, steps_by_methods, unrolled_by_methods
 from ._overrides import WATCHED, Overridable
 from ._registry import INSTANCES, ClassWide, Registered

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..scoped import Scoped
-from ._listening import wants_states
+from ._hooks import wants_states
 
 REWRITE = (
     "To move a network over from a loop with states by hand: make each neuron with init_hidden=True and call it with "

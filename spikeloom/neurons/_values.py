@@ -14,7 +14,7 @@ from ._state import checked_value, copies_values
 
 def is_ours(thing: Any) -> bool:
     """Whether a class, function or method is one of the library's."""
-    return (getattr(thing, "__module__", None) or "").startswith(__name__.partition(".")[0] + ".")
+    return (getattr(thing, "__module__", None) or "").partition(".")[0] == __name__.partition(".")[0]
 
 
 class Values(nn.Module):

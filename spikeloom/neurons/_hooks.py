@@ -1,4 +1,4 @@
-"""Hooks that listen to a module, of which a neuron knows whether they want to hear its states at every step."""
+"""Hooks of a module, of which a neuron knows whether they want its states at every step."""
 
 from typing import Any, ClassVar
 
