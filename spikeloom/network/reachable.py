@@ -39,6 +39,7 @@ class Reachable:
         self.modules: list[nn.Module] = []
         self._saved: Saved = []
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._versions: dict[int, int] = {}
         self._lazy: list[Tensor] = []
         self._arrays: list[tuple[Any, Any]] = []
         self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
@@ -60,6 +61,7 @@ class Reachable:
                 self._lazy.append(obj)
             elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
                 self._tensors[id(obj)] = obj, _like(obj)
+                self._versions[id(obj)] = _version(obj)
             return ()
         if isinstance(obj, torch.Generator):
             self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
@@ -109,6 +111,13 @@ class Reachable:
         for setter, state, _ in self._generators:
             setter(state)
 
+    def forget_unwritten(self) -> None:
+        """Let `begin` make no copies of parameters that nobody has written to since: they may be large."""
+        for key, (tensor, values) in [*self._tensors.items()]:
+            same = isinstance(tensor, nn.Parameter) and _version(tensor) == self._versions[key]
+            if same and torch.equal(tensor, values):
+                del self._tensors[key]
+
     def restore(self) -> None:
         """Put back what the containers held, and the values of the tensors that were written to."""
         put(self._saved)
@@ -143,6 +152,10 @@ class Reachable:
         if id(value) not in self._copies:
             self._copies[id(value)] = _like(self._tensors[id(value)][1])
         return self._copies[id(value)]
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _like(tensor: Tensor) -> Tensor:
