@@ -89,6 +89,7 @@ class Comparison:
             CannotCompare: if the network does not run step by step, or in no reproducible way.
         """
         drawn, put_back = RandomState(), self.before.now()
+        self.before.forget_unwritten()
         net = self.request.net
         repeated = dict(REPEATED.get(net, {}))
         try:

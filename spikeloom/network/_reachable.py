@@ -40,6 +40,7 @@ class Reachable:
         self._saved: list[tuple[Any, Any, list[Any]]] = []  # containers, a copy of each, the keys of tensors
         self._empty: list[Any] = []  # containers that are empty, as most of a module are
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._versions: dict[int, int] = {}
         self._lazy: list[Tensor] = []
         self._arrays: list[tuple[Any, Any]] = []
         self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
@@ -68,6 +69,7 @@ class Reachable:
                 self._lazy.append(obj)
             elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
                 self._tensors[id(obj)] = obj, _like(obj)
+                self._versions[id(obj)] = _version(obj)
         elif isinstance(obj, torch.Generator):
             self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
         elif isinstance(obj, random.Random):
@@ -138,6 +140,13 @@ class Reachable:
         for setter, state, _ in self._generators:
             setter(state)
 
+    def forget_unwritten(self) -> None:
+        """Let `begin` make no copies of parameters that nobody has written to since: they may be large."""
+        for key, (tensor, values) in [*self._tensors.items()]:
+            same = isinstance(tensor, nn.Parameter) and _version(tensor) == self._versions[key]
+            if same and torch.equal(tensor, values):
+                del self._tensors[key]
+
     def restore(self) -> None:
         """Put back what the containers held, and the values of the tensors that were written to."""
         for holder, saved, _ in self._saved:
@@ -154,6 +163,10 @@ class Reachable:
         moved = [(state, getter()) for _, state, getter in self._generators]
         torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
         return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _like(tensor: Tensor) -> Tensor:
