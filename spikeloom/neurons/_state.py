@@ -97,7 +97,7 @@ on_trial = partial(_trial.set, True)
 
 def _say_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float) -> None:
     """Warn if values are lost, for the first time of a layer; not where tensors have no values to look at."""
-    if torch.compiler.is_compiling() or seen_through() or _trial.get() or layer in _warned:
+    if torch.compiler.is_compiling() or not state.numel() or seen_through() or _trial.get() or layer in _warned:
         return
     lost = ((state != start) & (state != 0)).any()
     if type(lost) is Tensor and not lost.is_meta and lost:  # a fake tensor has no value
