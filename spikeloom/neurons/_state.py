@@ -70,8 +70,8 @@ def state_for(
     if not (same or _broadcasts(state.shape, x.shape)) or (not state.numel() and (kept or not same)):
         _say_dropped(x, layer, name, state, start)
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
-    fakes = not torch.compiler.is_compiling() and is_fake(state) != is_fake(x)
-    if kept and (fakes or state.is_meta != x.is_meta):
+    other = type(state) is not type(x) and not torch.compiler.is_compiling()
+    if kept and ((other and is_fake(state) != is_fake(x)) or state.is_meta != x.is_meta):
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
     if state.device != x.device:
         raise ValueError(
