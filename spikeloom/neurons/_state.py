@@ -70,8 +70,8 @@ def state_for(
     if not (same or _broadcasts(state.shape, x.shape)) or (not state.numel() and (kept or not same)):
         _say_dropped(x, layer, name, state, start)
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
-    fakes = not torch.compiler.is_compiling() and is_fake(state) != is_fake(x)
-    if kept and (fakes or state.is_meta != x.is_meta):
+    other = type(state) is not type(x) and not torch.compiler.is_compiling()
+    if kept and ((other and is_fake(state) != is_fake(x)) or state.is_meta != x.is_meta):
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
     if state.device != x.device:
         raise ValueError(
@@ -97,7 +97,7 @@ on_trial = partial(_trial.set, True)
 
 def _say_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float) -> None:
     """Warn if values are lost, for the first time of a layer; not where tensors have no values to look at."""
-    if torch.compiler.is_compiling() or seen_through() or _trial.get() or layer in _warned:
+    if torch.compiler.is_compiling() or not state.numel() or seen_through() or _trial.get() or layer in _warned:
         return
     lost = ((state != start) & (state != 0)).any()
     if type(lost) is Tensor and not lost.is_meta and lost:  # a fake tensor has no value
