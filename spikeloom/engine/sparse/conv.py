@@ -16,7 +16,7 @@ from ..graph import dtype_name
 from ..jit import LINE, buffer_pool, compiled, openmp
 from .conv_source import emit_convolution
 from .csr import column_sums, packed, whole_panels
-from .pooling import Pair, Pooling, Windows, room_for
+from .pooling import Pair, Pooling, Windows, empty_results, lies_channels_last
 
 CHUNK_BYTES = 1 << 18
 """Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
@@ -104,7 +104,7 @@ def convolved_and_pooled(
     """
     shape = patch.result(x, weight)
     last = lies_channels_last(x) or lies_channels_last(weight)
-    out, places = room_for(windows.result(shape), x, windows, last, places_last=True)
+    out, places = empty_results(windows.result(shape), x, windows, last, places_last=True)
     pooling = Pooling(windows, channels_last=True, dtype=dtype_name(x.dtype))
     values = math.prod(shape[1:]) + math.prod(out.shape[1:])
     _convolve(x, weight, bias, patch, out, values, pooling, [*out.shape[2:], places.data_ptr()])
@@ -169,12 +169,6 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     words += [t.data_ptr() for t in (*meeting, x, last, out, scratch)]
     _kernel("weight", dtype_name(x.dtype)).run([*words, room], team)
     return out[..., :count].permute(3, 2, 0, 1).contiguous()
-
-
-def lies_channels_last(images: Tensor) -> bool:
-    """Whether the channels are last in memory; one channel by itself lies as its stride says."""
-    pixels = images.shape[2:].numel()
-    return images.stride(1) == 1 < pixels and images.is_contiguous(memory_format=torch.channels_last)
 
 
 def over_pixels(images: Tensor) -> Tensor:

@@ -5,13 +5,9 @@ an image lies with its channels last: one per row of the patch, or, where it is 
 band is a part of a matrix product (`tiles`), of which only the rows that belong to nonzero values are added up.
 """
 
-from ..jit import HEIGHT, lines, module_source, panel_bytes
+from ..jit import HEIGHT, SPARSE_BELOW, lines, module_source, panel_bytes
 from .csr import importing
 from .pooling import Pooling, result_lines
-
-SPARSE_BELOW = 0.4
-"""Share of nonzero values of an image below which adding up rows wins; above, the tile is dense. Both give the same
-bits."""
 
 SHAPE = ["images", "size", "team", "channels", "height", "width", "top", "left", "down", "across"]
 STRIDES = ["image_step", "channel_step", "row_step", "pixel_step"]

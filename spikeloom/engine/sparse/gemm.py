@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from ..jit import HEIGHT, intrinsics, panel_bytes
+from ..jit import HEIGHT, SPARSE_BELOW, intrinsics, panel_bytes
 from . import tiles
-
-SPARSE_BELOW = 0.4
-"""Share of nonzero values below which adding up rows wins: a row alone takes 2.0 times its part of a dense tile."""
 
 
 def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
