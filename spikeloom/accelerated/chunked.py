@@ -6,6 +6,7 @@ their channels are not last. Those of a chunk are used again, and so is the memo
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from ..engine.sparse import Patch, lies_channels_last
 from .plan import of_plain
 
 
-def pays(x: Tensor, weight: Tensor, patch: Patch) -> bool:
-    """Whether the result is that large, or the images are which torch brings into its order."""
-    values = math.prod(patch.result(x, weight))
-    return x.element_size() * (values if _last(x, weight) else max(values, x.numel())) > tuning.limits.chunk_images_from
+def pays(x: Tensor, weight: Tensor, result: Sequence[int]) -> bool:
+    """Whether a result of that shape is large, or the images are which torch brings into its order."""
+    values, least = math.prod(result), tuning.limits.chunk_images_from // x.element_size()
+    return values > least or (x.numel() > least and not _last(x, weight))
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, groups: int) -> Tensor:

@@ -12,7 +12,7 @@ from ..engine.saved_tensors import saved_by
 from ..engine.sparse import Windows, csr, pooled_gradient
 from ..engine.sparse import conv as kernels
 from . import chunked
-from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, untouched
+from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, report, untouched
 from .pooling import Pool
 
 
@@ -33,14 +33,17 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
             return Plan("dense", reason)
         patch = self._patch()
         result = patch.result(x, weight)
+        if min(result) < 1:
+            return Plan("dense", "the result has no values")
         reason = next(self._refusals(x, weight, result), "")
         if reason:
-            return Plan("dense", reason, (patch,) if chunked.pays(x, weight, patch) else ())
+            return Plan("dense", reason, (patch,) if chunked.pays(x, weight, result) else ())
         if isinstance(following, Pool) and untouched(following) and not any(following.refusals(result)):
             return Plan("sparse", found=(patch,), windows=following.windows())
         return Plan("sparse", found=(patch,))
 
-    def _by_plan(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
+        report(self, plan)
         if plan.route == "sparse":
             out: Tensor = _SpikeConvolution.apply(x, weight, bias, *plan.found, plan.windows)
         elif plan.found:
@@ -50,15 +53,13 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         return out
 
     def _unreadable(self, x: Tensor, weight: Tensor) -> Iterator[str]:
-        """Why these are no images and weight that `Patch` tells of."""
+        """Why a `Patch` cannot describe these images and this weight."""
         yield from kernel_refusals(x, weight)
         if x.dim() != 4 or (x.shape[1], *self.kernel_size) != (self.groups * weight.shape[1], *weight.shape[2:]):
             yield "kernels take batches of images, with the channels of the weight"
         left, right, top, bottom = self._frame()
         if self.padding_mode != "zeros" or (left, top) != (right, bottom):
             yield "its padding is not of zeros, or unequal"
-        if min(self._patch().result(x, weight)) < 1:
-            yield "the result has no values"
 
     def _refusals(self, x: Tensor, weight: Tensor, result: Sequence[int]) -> Iterator[str]:
         """Why kernels do not skip the zeros of images that they can read, for the shape of the result."""

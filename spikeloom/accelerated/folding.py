@@ -31,7 +31,7 @@ NORMS: dict[type[nn.Module], type[nn.Module]] = {SpikeLinear: nn.BatchNorm1d, Sp
 class SpikeSequential(nn.Sequential):
     """An nn.Sequential that runs what follows a product as a part of it, as `accelerate` makes it.
 
-    Not constructed by itself. That is pooling behind a convolution, as `SpikeConv2d` tells, and a norm in evaluation.
+    Not constructed by itself. That is pooling behind a convolution, as in `SpikeConv2d`, and a norm in evaluation.
     A norm runs by itself in training or without running statistics, for small results, and where the kernels of the
     product would not do; both do where they or the product have hooks.
     """
@@ -54,14 +54,15 @@ def _product(layer: Any, behind: deque[Any], x: Any) -> Any:
     reason = "" if norm is None else next(_norm_refusals(layer, norm, x), "")
     if norm is not None:
         report(norm, Plan("torch", reason) if reason else Plan("folded"))
-    if reason or layer.strict or not untouched(layer):
+    following: Any = next(islice(behind, norm is not None, None), None)
+    hooked = any_global_hook()  # which is to see all layers, one after the other; that of `explain` sees reports too
+    if reason or layer.strict or not untouched(layer) or (hooked and not isinstance(following, Pool)):
         return layer(x)
     weight, bias = (layer.weight, layer.bias) if norm is None else folded(layer, norm)
-    following: Any = next(islice(behind, norm is not None, None), None)
     plan = seen_as_one(type(layer).plan, layer, x, weight, following)
     if plan.windows is not None:
         report(following, Plan(WITH_CONVOLUTION))
-    if any_global_hook():  # which is to see all layers, one after the other; that of `explain` sees the reports too
+    if hooked:
         return layer(x)
     for _ in range((norm is not None) + (plan.windows is not None)):
         behind.popleft()

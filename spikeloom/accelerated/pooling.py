@@ -33,7 +33,8 @@ class Pool(Accelerated):
 
     def plan(self, x: Tensor) -> Plan:
         """How these images are pooled."""
-        reason = next(kernel_refusals(x), "") or next(self.refusals(x.shape), "")
+        reason = next(self.refusals(x.shape), "") if isinstance(x, Tensor) else ""
+        reason = reason or next(kernel_refusals(x), "")
         return Plan("torch", reason) if reason else Plan("numba", windows=self.windows())
 
     def windows(self) -> Windows:
@@ -42,10 +43,10 @@ class Pool(Accelerated):
 
     def refusals(self, shape: Sequence[int]) -> Iterator[str]:
         """Why kernels do not pool images of that shape."""
-        if len(shape) != 4:
-            yield "kernels pool batches of images"
         if math.prod(shape) < tuning.limits.pooling_least_values:
             yield "it has fewer values than pooling_least_values"
+        if len(shape) != 4:
+            yield "kernels pool batches of images"
         if _pair(self.padding) != (0, 0):
             yield "it has padding"
         size, stride = _pair(self.kernel_size), _pair(self.stride)
@@ -59,7 +60,7 @@ class Pool(Accelerated):
 class SpikeMaxPool2d(Pool, nn.MaxPool2d):
     """An nn.MaxPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
 
-    Results and gradients are torch's, bit for bit. For its backward it saves a byte for each result, which tells whose
+    Results and gradients are torch's, bit for bit. For its backward it saves a byte for each result, which says whose
     value that is, where torch saves eight, and the input. Padding, dilation, `return_indices`, windows that extend
     beyond the image and images without a batch are torch's.
     """

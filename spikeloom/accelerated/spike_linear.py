@@ -11,7 +11,7 @@ from ..engine import tuning
 from ..engine.jit import LINE, sum_to
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr, narrow
-from .plan import Plan, SkipsZeros, kernel_refusals, of_plain
+from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, report
 
 
 class SpikeLinear(SkipsZeros, nn.Linear):
@@ -41,7 +41,8 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         if not x.dim() or x.shape[-1] != weight.shape[1]:
             yield "the sizes of input and weight differ"
 
-    def _by_plan(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
+        report(self, plan)
         if plan.route == "sparse":
             out: Tensor = _SpikeProduct.apply(x, weight, bias, *plan.found)
         elif plan.route == "narrow":
@@ -74,27 +75,27 @@ def _lists(x: Tensor, outputs: int) -> csr.Lists | None:
 
 
 class _SpikeProduct(torch.autograd.Function):
-    """x @ weight.T + bias; of x only its lists are kept."""
+    """x @ weight.T + bias; of x only its lists are saved."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.Lists, matrix: csr.Packed
     ) -> Tensor:
         ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
-        kept = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
-        ctx.save_for_backward(weight if x.requires_grad else None, *kept)
+        saved = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
+        ctx.save_for_backward(weight if x.requires_grad else None, *saved)
         return csr.product(lists, matrix, bias).view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
 
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *kept = saved_by(ctx, grad)
+        weight, *saved = saved_by(ctx, grad)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         dx = _input_gradient(grad, rows, weight) if wants_x else None
         if not wants_weight:
             return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
-        dweight, total = _weight_gradient(csr.Lists(ctx.shape, *kept), rows)
+        dweight, total = _weight_gradient(csr.Lists(ctx.shape, *saved), rows)
         return dx, dweight, total if wants_bias else None, None, None
 
 

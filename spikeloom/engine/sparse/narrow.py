@@ -17,10 +17,10 @@ SUMMED = 256
 digits."""
 
 PRODUCT = (
-    ["rows", "size", "team", "width", "columns", "x", "matrix", "bias", "out", "room"],
+    ["rows", "size", "team", "width", "columns", "x", "matrix", "bias", "out", "scratch"],
     """{share}
     panel = {line} // SIZE
-    sums = room + me * {slim_height} * {line}
+    sums = scratch + me * {slim_height} * {line}
     for r in range(low, high, {slim_height}):
         many = min({slim_height}, high - r)
         for p in range((columns + panel - 1) // panel):
@@ -37,12 +37,12 @@ PRODUCT = (
 )
 
 INPUT = (
-    ["rows", "size", "team", "width", "columns", "grad", "matrix", "out", "room"],
+    ["rows", "size", "team", "width", "columns", "grad", "matrix", "out", "scratch"],
     """{share}
     panel = {panel} // SIZE
     wide = (width + panel - 1) // panel * panel
     apart = wide + {line} // SIZE  # rows a multiple of 4 KiB apart would look alike to the processor
-    sums = room + SIZE * me * {height} * apart
+    sums = scratch + SIZE * me * {height} * apart
     for r in range(low, high, {height}):
         many = min({height}, high - r)
         for i in range(many * apart):
@@ -60,10 +60,10 @@ INPUT = (
 )
 
 WEIGHT = (
-    ["panels", "size", "team", "rows", "width", "columns", "grad", "x", "out", "bias", "room"],
+    ["panels", "size", "team", "rows", "width", "columns", "grad", "x", "out", "bias", "scratch"],
     """{share}
     panel = {panel} // SIZE
-    sums = room + me * ({panel} * (2 * columns + {summed}) + {line})
+    sums = scratch + me * ({panel} * (2 * columns + {summed}) + {line})
     total = sums + {panel} * columns
     part = total + {panel} * columns
     own = part + {panel} * {summed}
@@ -124,7 +124,7 @@ def emit_narrow(kind: str, dtype: str, team: bool, cached: bool) -> str:
 
 
 @cache
-def _kernel(kind: str, dtype: str) -> openmp.Entry:
+def _narrow_kernel(kind: str, dtype: str) -> openmp.Entry:
     return compiled(partial(emit_narrow, kind, dtype))
 
 
@@ -135,9 +135,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     first = matrix.new_zeros(len(matrix) * matrix.shape[2])
     if bias is not None:
         first[:columns] = bias
-    out, (room, team) = x.new_empty((rows, columns)), openmp.scratch(slim_height() * LINE)
+    out, (scratch, team) = x.new_empty((rows, columns)), openmp.scratch(slim_height() * LINE)
     words = [rows, width * columns, 0, width, columns, x.data_ptr(), matrix.data_ptr(), first.data_ptr()]
-    _kernel("product", dtype_name(x.dtype)).run([*words, out.data_ptr(), room.data_ptr()], team)
+    _narrow_kernel("product", dtype_name(x.dtype)).run([*words, out.data_ptr(), scratch.data_ptr()], team)
     return out
 
 
@@ -145,10 +145,10 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight: [R, N] and [N, K] give [R, K]."""
     (rows, columns), width = grad.shape, weight.shape[1]
     matrix = packed(weight).panels
-    room, team = openmp.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
+    scratch, team = openmp.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
     out = buffer_pool.empty((rows, width), grad)
     words = [rows, width * columns, 0, width, columns, grad.data_ptr(), matrix.data_ptr(), out.data_ptr()]
-    _kernel("input", dtype_name(grad.dtype)).run([*words, room.data_ptr()], team)
+    _narrow_kernel("input", dtype_name(grad.dtype)).run([*words, scratch.data_ptr()], team)
     return out
 
 
@@ -157,7 +157,9 @@ def weight_gradient(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     (rows, columns), width = grad.shape, x.shape[1]
     panels = -(-width * x.element_size() // panel_bytes())
     out, bias = x.new_empty((columns, width)), x.new_zeros(columns)
-    room, team = openmp.scratch(panel_bytes() * (2 * columns + SUMMED) + LINE)
+    scratch, team = openmp.scratch(panel_bytes() * (2 * columns + SUMMED) + LINE)
     words = [panels, rows * columns * panel_bytes(), 0, rows, width, columns, grad.data_ptr(), x.data_ptr()]
-    _kernel("weight", dtype_name(x.dtype)).run([*words, out.data_ptr(), bias.data_ptr(), room.data_ptr()], team)
+    _narrow_kernel("weight", dtype_name(x.dtype)).run(
+        [*words, out.data_ptr(), bias.data_ptr(), scratch.data_ptr()], team
+    )
     return out, bias
