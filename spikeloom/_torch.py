@@ -73,9 +73,6 @@ def transformed() -> bool:
 graph_task: Callable[[], int] = torch._C._current_graph_task_id
 """The number of the backward that runs in this thread; -1 outside of a backward."""
 
-keeps_graph: Callable[[], bool] = _autograd._get_current_graph_task_keep_graph
-"""Whether the backward that runs in this thread was asked to retain its graph; True outside of a backward."""
-
 saved_hooks_allowed: Callable[[], bool] = _autograd._saved_tensors_hooks_is_enabled
 """Whether hooks on saved tensors may be set: not within `torch.autograd.graph.disable_saved_tensors_hooks`."""
 

@@ -6,16 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import is_batch_of_gradients, saved_hooks, transforms_active
+from .._torch import is_batch_of_gradients, transforms_active
 
 STALE = (
     "{layer} got a gradient for a state whose graph is already freed: the state was carried over from before the last "
     "backward. Call spikeloom.utils.reset(net) between independent batches, or spikeloom.utils.detach(net) to keep the "
     "values without their history."
-)
-SPENT = (
-    "{layer} got a gradient a second time: a backward that has failed has written over what the forward had saved. "
-    "Run the forward again."
 )
 TWICE = (
     "the fused kernels have no second derivative; compute it with the plain loop: "
@@ -60,13 +56,3 @@ def saved_by(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
     if batched(grads):
         raise RuntimeError(BATCHED)
     return saved
-
-
-class Quiet:
-    """Base of what stands as a hook on what autograd saves and shows it to nobody."""
-
-
-def unseen() -> bool:
-    """Whether nobody but autograd sees what is saved now."""
-    hooks = saved_hooks()
-    return hooks is None or isinstance(hooks[0], Quiet)

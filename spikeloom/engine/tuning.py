@@ -56,7 +56,7 @@ class Tuning:
 
     recompute_room: int = 256
     """Elements of a block for each state, from which the states of a static input are recomputed in the backward; with
-    fewer a saved sequence costs less (the measurements are in docs/engine.md)."""
+    fewer a saved sequence costs less."""
 
     # -- layers that skip zeros ---------------------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ from torch.nn.parameter import UninitializedParameter
 from .._torch import saved_hooks, saved_hooks_allowed, transformed
 from ..engine import tuning
 from ..engine.run import numba_missing
-from ..engine.saved_tensors import Quiet
 from ..engine.sparse import bitpack
 from ..neurons._time import Time
 from ._request import Request
@@ -62,7 +61,7 @@ def _may_pack(request: Request) -> bool:
 
 
 @dataclass
-class _Keep(Quiet):
+class _Keep:
     """What is kept of a saved tensor.
 
     Args:

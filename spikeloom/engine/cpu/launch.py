@@ -77,18 +77,13 @@ def forward(
     x: Tensor,
     states: Sequence[Tensor],
     params: Sequence[Tensor],
-    spare: bool = False,
 ) -> Outputs:
-    """Run the scan. Sequences lie in memory as the input does.
-
-    Args:
-        spare: whether nobody sees the sequences of states, so that `backward` may write over them.
-    """
+    """Run the scan. Sequences lie in memory as the input does."""
     order, shape = Order.of(x), x.shape[1:]
     if not order.dims:
-        return _forward(key, code, steps, x, states, params, spare)
+        return _forward(key, code, steps, x, states, params)
     turned = [order.spread(p, shape) for p in params]
-    spk, finals, traces = _forward(key, code, steps, order.turned(x), [order.turned(s) for s in states], turned, spare)
+    spk, finals, traces = _forward(key, code, steps, order.turned(x), [order.turned(s) for s in states], turned)
     back = order.back(spk).detach()  # detached: no view, but an output, and so are the others
     told = [None if trace is None else back if trace is spk else order.back(trace).detach() for trace in traces]
     return back, [order.back(final).detach() for final in finals], told
@@ -101,15 +96,12 @@ def _forward(
     x: Tensor,
     states: Sequence[Tensor],
     params: Sequence[Tensor],
-    spare: bool,
 ) -> Outputs:
     variant, shape = Variant.parse(code), x.shape[1:]
     x, stride = rows(x)
     spk = buffer_pool.empty((steps, *shape), x)
     finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    extra = int(spare and _may_write_over(variant, spk))
-    kept = [buffer_pool.empty((steps + extra, *shape), spk) for _ in range(variant.traced.count("1"))]
-    stored = [whole[:steps].detach() if extra else whole for whole in kept]  # detached: no view, but an output
+    stored = [buffer_pool.empty((steps, *shape), spk) for _ in range(variant.traced.count("1"))]
     traces = all_traces(variant.traced, spk, stored)
     words = [steps, shape.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
     for k, final in enumerate(finals):
@@ -150,7 +142,6 @@ def backward(
     grad_spk: Tensor | None,
     grad_finals: Sequence[Tensor | None],
     grad_traces: Sequence[Tensor | None],
-    spare: bool = False,
 ) -> Gradients:
     """Run the adjoint scan; a gradient that is None is zero.
 
@@ -158,7 +149,6 @@ def backward(
         x: the input, if the adjoint reads it.
         states: before the first step, [*S].
         traces: after every step, [T, *S]; None where the adjoint does not read one.
-        spare: whether this is the last use of the traces of a forward that was told the same.
     """
     variant = Variant.parse(code)
     order = next((Order.of(t) for t in (*traces, x if variant.again else None) if t is not None), Order())
@@ -174,10 +164,7 @@ def backward(
         return [row.data_ptr(), stride]
 
     dx = None
-    trace = None if traces[-1] is None else order.turned(traces[-1])
-    if spare and trace is not None and _may_write_over(variant, trace):
-        dx = trace.as_strided(trace.shape, trace.stride(), trace.storage_offset() + shape.numel())
-    elif variant.grad == "each":
+    if variant.grad == "each":
         dx = buffer_pool.empty((steps, *shape), like)
     elif variant.grad == "sum":
         dx = like.new_zeros((1, *shape))
@@ -259,15 +246,3 @@ class OneStep:
         for param, total in zip(self.params, totals, strict=True):
             words += (param, address(total))
         self.entry.run([*words, *self.last])
-
-
-def _may_write_over(variant: Variant, trace: Tensor) -> bool:
-    """Whether the gradient of the input takes the memory of the last state's trace: then it lies there one row later.
-
-    The adjoint goes backwards, and is done with row t + 1 when it writes row t. In the very same row it would read what
-    it writes, which keeps the compiler from using vectors.
-    """
-    aligned = trace.nbytes % (64 * max(len(trace), 1)) == 0  # as fresh memory is, for products that read it
-    return (
-        variant.grad == "each" and variant.traced.endswith("1") and trace.nbytes >= tuning.limits.pool_from and aligned
-    )

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._torch import keeps_graph
 from ...ops import Surrogate
 from ..cpu import launch
 from ..gpu import launch as gpu_launch
 from ..graph import Variant, pullback, reads_input, traced_in
-from ..saved_tensors import SPENT, batched, saved_by, unpacked, unseen
+from ..saved_tensors import batched, saved_by, unpacked
 
 
 def scan(
@@ -28,7 +27,6 @@ def scan(
     states: Sequence[Tensor],
     params: Sequence[Tensor],
     surrogate: Surrogate,
-    spare: bool = False,
 ) -> launch.Outputs:
     """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
 
@@ -42,7 +40,6 @@ def scan(
         states: before the first step, [*S].
         params: the program's hoisted values.
         surrogate: its spike function.
-        spare: whether nobody will see the states of every step, so that a backward on Numba may write over them.
     """
     n = len(states)
     if torch.compiler.is_compiling():
@@ -57,7 +54,7 @@ def scan(
     if not Variant.parse(code).grad:
         outs: launch.Outputs = _machine(code).forward(key, code, steps, x, states, params)
         return outs
-    spk, *rest = _Scan.apply(key, code, layer, steps, n, surrogate, spare, x, *states, *params)
+    spk, *rest = _Scan.apply(key, code, layer, steps, n, surrogate, x, *states, *params)
     return spk, rest[:n], launch.all_traces(traced_in(code), spk, rest[n:])
 
 
@@ -111,31 +108,23 @@ class _Scan(torch.autograd.Function):
         steps: int,
         count: int,
         surrogate: Surrogate,
-        spare: bool,
         x: Tensor,
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
-        ctx.spare = {"spare": True} if spare and unseen() else {}
-        ctx.spent, ctx.surrogate = False, surrogate
-        outs = _machine(code).forward(key, code, steps, x, states, params, **ctx.spare)
+        ctx.surrogate = surrogate
+        outs = _machine(code).forward(key, code, steps, x, states, params)
         _keep(ctx, (key, code, layer, steps), x, states, outs, params)
         return outs[0], *outs[1], *launch.by_themselves(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        # first: it says where the graph is that of an earlier batch
         arguments = (*_recall(ctx, unpacked(ctx)), *_incoming(ctx, grads))
-        if ctx.spent:
-            raise RuntimeError(SPENT.format(layer=ctx.layer))
         if torch.is_grad_enabled() or batched(grads):
-            ctx.spare = {}  # the graph of this backward goes on reading the traces
             g = pullback.backward(ctx.surrogate, *arguments)
         else:
-            spare = {} if keeps_graph() else ctx.spare
-            ctx.spent = bool(spare)
-            g = _machine(ctx.call[1]).backward(*arguments, **spare)
-        return (None, None, None, None, None, None, None, g.x, *g.states, *g.params)
+            g = _machine(ctx.call[1]).backward(*arguments)
+        return (None, None, None, None, None, None, g.x, *g.states, *g.params)
 
 
 # -- while torch compiles ---------------------------------------------------------------------------------------------

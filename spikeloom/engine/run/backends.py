@@ -226,10 +226,9 @@ def _run_numba(call: Call) -> Trajectory:
 def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory:
     """The whole scan by one kernel of that machine (see `Variant`)."""
     code = variant_of(call, params, machine).code
-    spare = machine == "numba" and not call.traced
     program = call.program
     spk, finals, traces = autograd.scan(
-        program.key, code, call.layer, call.steps, call.x, call.states, params, program.surrogate, spare
+        program.key, code, call.layer, call.steps, call.x, call.states, params, program.surrogate
     )
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
