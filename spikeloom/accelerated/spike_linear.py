@@ -116,10 +116,8 @@ class _NarrowProduct(torch.autograd.Function):
         x, weight = saved_by(ctx, grad)
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         dx = None if weight is None else narrow.input_gradient(rows, weight).view(*grad.shape[:-1], -1)
-        if x is None:
-            return dx, None, sum_to(rows, rows[0]) if ctx.needs_input_grad[2] else None
-        dweight, total = narrow.weight_gradient(rows, x.reshape(-1, x.shape[-1]).contiguous())
-        return dx, dweight, total if ctx.needs_input_grad[2] else None
+        dweight = None if x is None else rows.t() @ x.reshape(-1, x.shape[-1])
+        return dx, dweight, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:

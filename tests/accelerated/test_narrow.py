@@ -103,15 +103,7 @@ def test_any_number_of_threads_gives_the_same_bits():
         torch.set_num_threads(count)
         try:
             found.append([narrow.product(x, weight, None), narrow.input_gradient(grad, weight)])
-            found[-1] += narrow.weight_gradient(grad, x)
         finally:
             torch.set_num_threads(before)
     for other in found[1:]:
         assert all(map(torch.equal, found[0], other))
-
-
-def test_sums_over_many_rows_keep_their_digits():
-    """A million equal rows, which one sum would get wrong by 1 %."""
-    weight, bias = narrow.weight_gradient(torch.full((1_000_000, 2), 0.1), torch.full((1_000_000, 3), 0.1))
-    torch.testing.assert_close(weight, torch.full((2, 3), 1e4), rtol=1e-4, atol=0)
-    torch.testing.assert_close(bias, torch.full((2,), 1e5), rtol=1e-4, atol=0)
