@@ -56,6 +56,15 @@ def nan_in_fresh_memory():
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
+@pytest.fixture(autouse=True)
+def grad_mode_is_left_on():
+    """A test that leaves it off fails itself, and not those after it."""
+    yield
+    on = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert on
+
+
 @pytest.fixture
 def tuned():
     """Sets tuned limits for the rest of a test, as in `tuned(serial_below=0)`."""

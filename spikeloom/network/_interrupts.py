@@ -25,6 +25,7 @@ from .._torch import (
     set_compiler_stance,
     set_function_state,
 )
+from ..neurons._values import is_ours
 
 Result = TypeVar("Result")
 
@@ -67,7 +68,7 @@ class Settings:
             torch.autocast_decrement_nesting()
         for hooks, before in zip(hooks_on_all_modules(), self._on_modules, strict=True):
             for key in hooks.keys() - before:
-                if getattr(hooks[key], "__module__", "").startswith("spikeloom."):  # nobody else's
+                if is_ours(hooks[key]):
                     hooks.pop(key, None)
 
 

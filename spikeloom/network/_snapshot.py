@@ -14,6 +14,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from .._torch import tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._hooks import Listener
+from ..neurons._values import is_ours
 from ._reachable import put
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -126,8 +127,8 @@ class Snapshot:
 @cache
 def _of_torch(kind: Hashable) -> bool:
     """Whether a class of modules is of torch.nn, or of this package."""
-    names: list[str] = [base.__module__ for base in getattr(kind, "__mro__", ())]
-    return next(name for name in names if not name.startswith("spikeloom.")).startswith("torch.nn.modules.")
+    theirs: type = next(base for base in getattr(kind, "__mro__", ()) if not is_ours(base))
+    return theirs.__module__.startswith("torch.nn.modules.")
 
 
 def _may_write(module: nn.Module) -> bool:

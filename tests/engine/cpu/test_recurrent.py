@@ -190,12 +190,10 @@ def torch_threads(count: int, tuned) -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(1, 7), (37, 70)])
-def test_any_number_of_threads_gives_the_same_bits(
-    kind: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_number_of_threads_gives_the_same_bits(kind: str, shape: tuple[int, ...], tuned) -> None:
     case, outcomes = Case(kind, exact=False, shape=shape, steps=30), []
     for count in (1, 2, 3, 5):
-        with torch_threads(count, monkeypatch):
+        with torch_threads(count, tuned):
             outcomes.append(outcome("numba", case))
     for other in outcomes[1:]:
         for name, wanted in (outcomes[0].spikes | outcomes[0].states | outcomes[0].gradients).items():

@@ -32,10 +32,10 @@ COMPILED = textwrap.dedent("""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from spikeloom.engine.jit import kernel_cache as cache
-    from spikeloom.engine.cpu.source import Variant
+    from spikeloom.engine.graph import Variant
     from spikeloom.engine.gpu.source import emit_triton
     from spikeloom.engine.gpu.parallel_source import emit_triton_parallel
-    from spikeloom.engine.gpu.recurrent_source import emit_triton_recurrent
+    from spikeloom.engine.gpu.recurrent import emit_triton_recurrent
     from spikeloom.engine.gpu.recurrent import ROWS
     from tests.engine.cpu.test_recurrent import Case, layer_of
     from spikeloom.engine.gpu.launch import block_of
