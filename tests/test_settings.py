@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
+from spikeloom.accelerated import reported
 from spikeloom.engine import tuning
 from spikeloom.engine.jit import buffer_pool
 
@@ -71,10 +72,9 @@ def test_limits_come_from_the_environment():
 
 def path_of(layer: nn.Module, x: torch.Tensor) -> str:
     accelerated = snn.accelerate(nn.Sequential(layer))
-    with torch.no_grad():
+    with torch.no_grad(), reported() as plans:
         accelerated(x)
-    path: str = accelerated[0].path
-    return path
+    return plans[accelerated[0]].route
 
 
 def test_products_are_dense_from_the_density_that_is_set():

@@ -4,9 +4,9 @@ from torch import nn
 
 from ..neurons import SpikingNeuron
 from .convolution import SpikeConv2d
-from .folding import NORMS, SpikeSequential
+from .folding import SpikeSequential
+from .plan import SkipsZeros
 from .pooling import SpikeAvgPool2d, SpikeMaxPool2d
-from .skipping import SkipsZeros
 from .spike_linear import SpikeLinear
 
 ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
@@ -21,17 +21,14 @@ ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ACCELERATED.items()}
 """Which class it was."""
 
-NOTES = ("path", "told", "strict")
-"""The attributes that an accelerated layer has besides those of the plain one."""
-
 
 def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.Module:
     """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
 
-    Each decides at every call by the share of active inputs, and `explain` tells how. A BatchNorm in evaluation that
-    follows one of them in an nn.Sequential runs as a part of it, and so does pooling behind a convolution. The layers
-    stay what they are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are
-    left alone.
+    Each decides at every call by the share of active inputs, and `explain` shows how and why. A BatchNorm in evaluation
+    that follows one of them in an nn.Sequential runs as a part of it, and so does pooling behind a convolution. The
+    layers stay what they are, with their names, parameters and hooks; subclasses of these, and layers inside of
+    neurons, are left alone.
 
     While it is on, a layer has a subclass of its class, which `explain` names. Tools that compare ``type(layer)`` with
     ``nn.Linear``, such as thop, ptflops and torch.ao's quantization, pass over it: call ``accelerate(net, False)``
@@ -61,22 +58,22 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
         raise TypeError(f"accelerate got a {type(net).__name__}; pass a network, an nn.Module")
     neurons = [module for module in net.modules() if isinstance(module, SpikingNeuron)]
     inside = {part for neuron in neurons for part in neuron.modules()}
-    kinds = {*ACCELERATED, *PLAIN, *NORMS.values()}
+    kinds = {*ACCELERATED, *PLAIN}
     chosen = [module for module in net.modules() if module not in inside and type(module) in kinds]
-    before = [(module, type(module), dict(vars(module))) for module in chosen]
+    before = [(module, type(module), "strict" in vars(module)) for module in chosen]
     table = ACCELERATED if on else PLAIN
     try:
         for module in chosen:
-            module.__class__ = table.get(type(module), type(module))
-            for name in NOTES:
-                vars(module).pop(name, None)
-            if on and strict and isinstance(module, SkipsZeros):
-                vars(module)["strict"] = True
+            _become(module, table.get(type(module), type(module)), on and strict)
     except BaseException:  # Ctrl-C, after which all layers are as they were
-        for module, kind, attributes in before:
-            module.__class__ = kind
-            for name in NOTES:
-                vars(module).pop(name, None)
-            vars(module).update(attributes)
+        for was in before:
+            _become(*was)
         raise
     return net
+
+
+def _become(module: nn.Module, kind: type[nn.Module], strict: bool) -> None:
+    module.__class__ = kind
+    vars(module).pop("strict", None)
+    if strict and issubclass(kind, SkipsZeros):
+        vars(module)["strict"] = True

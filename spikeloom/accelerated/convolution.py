@@ -1,7 +1,6 @@
 """nn.Conv2d driven by spikes: it adds up the weight rows of active inputs where these are few."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +12,8 @@ from ..engine.saved_tensors import saved_by
 from ..engine.sparse import Windows, csr, pooled_gradient
 from ..engine.sparse import conv as kernels
 from . import chunked
-from .pooling import WITH_CONVOLUTION, Pool
-from .skipping import SkipsZeros, kernels_can, of_plain
+from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, report, untouched
+from .pooling import Pool
 
 
 class SpikeConv2d(SkipsZeros, nn.Conv2d):
@@ -24,19 +23,59 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     do: with their channels last if those of the images or of the weight are. Groups, other paddings than zeros or by
     unequal numbers of rows, and images without a batch are torch's.
 
-    Pooling behind it in an nn.Sequential is done within it where kernels can pool, and where it runs by kernels or in
-    chunks: an image or a chunk is pooled while it is in the cache. The result as a whole is then never in memory.
+    Pooling behind it in an nn.Sequential is done within its kernel, image by image, while the image is in the cache.
+    The result as a whole is then never in memory.
     """
 
-    def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
-        large = (
-            self.out_channels >= tuning.limits.conv_least_channels
-            and weight.numel() >= tuning.limits.conv_least_inputs * self.out_channels
-        )
-        if self.groups != 1 or not large or not self._readable(x, weight):
-            return False
-        _, _, rows, columns = _patch(self).result(x, weight)
-        return len(x) * rows * columns * weight.numel() >= tuning.limits.conv_least_work and csr.finite(weight)
+    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
+        reason = next(self._unreadable(x, weight), "")
+        if reason:
+            return Plan("dense", reason)
+        patch = self._patch()
+        result = patch.result(x, weight)
+        if min(result) < 1:
+            return Plan("dense", "the result has no values")
+        reason = next(self._refusals(x, weight, result), "")
+        if reason:
+            return Plan("dense", reason, (patch,) if chunked.pays(x, weight, result) else ())
+        if isinstance(following, Pool) and untouched(following) and not any(following.refusals(result)):
+            return Plan("sparse", found=(patch,), windows=following.windows())
+        return Plan("sparse", found=(patch,))
+
+    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
+        report(self, plan)
+        if plan.route == "sparse":
+            out: Tensor = _SpikeConvolution.apply(x, weight, bias, *plan.found, plan.windows)
+        elif plan.found:
+            out = chunked.convolution(x, weight, bias, plan.found[0], self.groups)
+        else:
+            out = self._conv_forward(x, weight, bias)
+        return out
+
+    def _unreadable(self, x: Tensor, weight: Tensor) -> Iterator[str]:
+        """Why a `Patch` cannot describe these images and this weight."""
+        yield from kernel_refusals(x, weight)
+        if x.dim() != 4 or (x.shape[1], *self.kernel_size) != (self.groups * weight.shape[1], *weight.shape[2:]):
+            yield "kernels take batches of images, with the channels of the weight"
+        left, right, top, bottom = self._frame()
+        if self.padding_mode != "zeros" or (left, top) != (right, bottom):
+            yield "its padding is not of zeros, or unequal"
+
+    def _refusals(self, x: Tensor, weight: Tensor, result: Sequence[int]) -> Iterator[str]:
+        """Why kernels do not skip the zeros of images that they can read, for the shape of the result."""
+        limits = tuning.limits
+        if self.groups != 1:
+            yield "it has groups"
+        if self.out_channels < limits.conv_least_channels:
+            yield "it has fewer channels than conv_least_channels"
+        if weight.numel() < limits.conv_least_inputs * self.out_channels:
+            yield "its results have fewer inputs than conv_least_inputs"
+        if len(x) * result[2] * result[3] * weight.numel() < limits.conv_least_work:
+            yield "it has fewer multiplications than conv_least_work"
+        if not csr.finite(weight):
+            yield "the weight is not finite"
+        if density(x) >= limits.conv_dense_above:
+            yield "too few inputs are zero"
 
     def _frame(self) -> tuple[int, ...]:
         """How many rows of padding are on the left, the right, above and below."""
@@ -45,47 +84,10 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
         return left, left, top, top
 
-    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None, pool: Pool | None = None) -> Tensor | None:
-        if density(x) >= tuning.limits.conv_dense_above:
-            return None
-        patch = _patch(self)
-        run = partial(_SpikeConvolution.apply, x, weight, bias, patch)
-        return _pooled_by(pool, run, patch.result(x, weight))
-
-    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None, pool: Pool | None = None) -> Tensor:
-        if self._in_chunks(x, weight):
-            patch = _patch(self)
-            run = partial(chunked.convolution, x, weight, bias, patch, self.groups)
-            return _pooled_by(pool, run, patch.result(x, weight))
-        out: Tensor = self._conv_forward(x, weight, bias)
-        return out if pool is None else pool(out)
-
-    def _in_chunks(self, x: Tensor, weight: Tensor) -> bool:
-        return self._readable(x, weight) and chunked.pays(x, weight, _patch(self))
-
-    def pools_with(self, x: Tensor, pool: Pool) -> bool:
-        """Whether `product` pools each part of its result at once."""
-        weight = self.weight
-        parts = (self._can_skip(x, weight) and density(x) < tuning.limits.conv_dense_above) or self._in_chunks(
-            x, weight
-        )
-        return parts and pool.windows(_patch(self).result(x, weight)) is not None
-
-    def _readable(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether these are images and a weight that `Patch` tells of."""
-        if not kernels_can(x, weight) or x.dim() != 4 or not x.numel():
-            return False
-        if (x.shape[1], *self.kernel_size) != (self.groups * weight.shape[1], *weight.shape[2:]):
-            return False
-        left, right, top, bottom = self._frame()
-        usual = self.padding_mode == "zeros" and (left, top) == (right, bottom)
-        return usual and min(_patch(self).result(x, weight)) > 0
-
-
-def _patch(layer: SpikeConv2d) -> kernels.Patch:
-    left, _, top, _ = layer._frame()
-    pairs = (layer.kernel_size, layer.stride, layer.dilation, (top, left))
-    return kernels.Patch(*((int(pair[0]), int(pair[1])) for pair in pairs))
+    def _patch(self) -> kernels.Patch:
+        left, _, top, _ = self._frame()
+        pairs = (self.kernel_size, self.stride, self.dilation, (top, left))
+        return kernels.Patch(*((int(pair[0]), int(pair[1])) for pair in pairs))
 
 
 def density(images: Tensor) -> float:
@@ -94,25 +96,12 @@ def density(images: Tensor) -> float:
     return float(torch.count_nonzero(some)) / some.numel()
 
 
-def _pooled_by(pool: Pool | None, run: Callable[[Windows | None], Tensor], shape: Sequence[int]) -> Tensor:
-    """The convolution that `run` computes, of that shape: within it the windows are pooled if kernels can do that."""
-    windows = None if pool is None else pool.windows(shape)
-    out = run(windows)
-    if pool is None:
-        return out
-    if windows is None:
-        return pool(out)  # type: ignore[no-any-return]
-    pool.__dict__["path"] = WITH_CONVOLUTION
-    return out
-
-
 class _SpikeConvolution(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: kernels.Patch, windows: Windows | None
     ) -> Tensor:
         ctx.layer, ctx.patch, ctx.windows = "a SpikeConv2d", patch, windows
-        ctx.wants_channels_last = True  # its gradient: who pools the result can write it so at once
         if windows is None:
             ctx.save_for_backward(x, weight)
             return kernels.convolution(x, weight, bias, patch)

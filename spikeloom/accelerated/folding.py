@@ -8,7 +8,7 @@ That saves a pass over all results, forward and backward, and the memory of the 
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from .._torch import any_global_hook
 from ..engine import tuning
 from .convolution import SpikeConv2d
-from .pooling import WITH_CONVOLUTION, Pool, SpikeAvgPool2d, SpikeMaxPool2d
-from .skipping import SkipsZeros, goes_with, kernels_can, seen_as_one
+from .plan import Plan, SkipsZeros, goes_with, kernel_refusals, report, seen_as_one, untouched
+from .pooling import WITH_CONVOLUTION, Pool
 from .spike_linear import SpikeLinear
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -27,17 +27,13 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 NORMS: dict[type[nn.Module], type[nn.Module]] = {SpikeLinear: nn.BatchNorm1d, SpikeConv2d: nn.BatchNorm2d}
 """Which norm goes into which layer."""
 
-POOLS = SpikeMaxPool2d, SpikeAvgPool2d
-"""Which pooling a convolution does."""
-
 
 class SpikeSequential(nn.Sequential):
     """An nn.Sequential that runs what follows a product as a part of it, as `accelerate` makes it.
 
-    Not constructed by itself. That is pooling behind a convolution, as `SpikeConv2d` tells, and a norm in evaluation:
-    the weights are scaled anew at every call, by operations that are differentiated. A norm runs by itself in training
-    or without running statistics, for small results, and where the kernels of the product would not do; both do where
-    they or the product have hooks. Their `path` tells: that of a norm is "folded" or "torch".
+    Not constructed by itself. That is pooling behind a convolution, as in `SpikeConv2d`, and a norm in evaluation.
+    A norm runs by itself in training or without running statistics, for small results, and where the kernels of the
+    product would not do; both do where they or the product have hooks.
     """
 
     def forward(self, input: Any) -> Any:
@@ -47,74 +43,40 @@ class SpikeSequential(nn.Sequential):
         layers = deque(self)
         while layers:
             layer = layers.popleft()
-            input = _product(layer, layers, input) if isinstance(layer, SkipsZeros) else layer(input)
+            followed = isinstance(layer, SkipsZeros) and layers and isinstance(layers[0], Norm | Pool)
+            input = _product(layer, layers, input) if followed else layer(input)
         return input
 
 
-def _product(layer: SkipsZeros, behind: deque[nn.Module], x: Any) -> Any:
-    """What a layer computes, with those behind it that run as parts of it and are taken off."""
-    norm = _norm(layer, behind, x)
-    pool = _pool(layer, islice(behind, norm is not None, None), x)
-    if any_global_hook():  # which is to see all layers; that of `explain` is to see what else would be done
-        if pool is not None and seen_as_one(SpikeConv2d.pools_with, layer, x, pool):
-            pool.__dict__["told"] = WITH_CONVOLUTION
+def _product(layer: Any, behind: deque[Any], x: Any) -> Any:
+    """What a product computes, with those behind it that run as parts of it, which are removed."""
+    norm = behind[0] if isinstance(behind[0], Norm) else None
+    reason = "" if norm is None else next(_norm_refusals(layer, norm, x), "")
+    if norm is not None:
+        report(norm, Plan("torch", reason) if reason else Plan("folded"))
+    following: Any = next(islice(behind, norm is not None, None), None)
+    hooked = any_global_hook()  # which is to see all layers, one after the other; that of `explain` sees reports too
+    if reason or layer.strict or not untouched(layer) or (hooked and not isinstance(following, Pool)):
         return layer(x)
-    if norm is None and pool is None:
+    weight, bias = (layer.weight, layer.bias) if norm is None else folded(layer, norm)
+    plan = seen_as_one(type(layer).plan, layer, x, weight, following)
+    if plan.windows is not None:
+        report(following, Plan(WITH_CONVOLUTION))
+    if hooked:
         return layer(x)
-    weight, bias = (layer.weight, layer.bias) if norm is None else _folded(layer, norm)
-    pools = [] if pool is None else [pool]
-    for _ in range((norm is not None) + len(pools)):
+    for _ in range((norm is not None) + (plan.windows is not None)):
         behind.popleft()
-    return seen_as_one(type(layer).product, layer, x, weight, bias, *pools)
+    return seen_as_one(type(layer).run, layer, x, plan, weight, bias)
 
 
-def _norm(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Norm | None:
-    """The norm that runs as a part of a layer, as its path tells."""
-    norm = next(iter(behind), None)
-    if not isinstance(norm, Norm):
-        return None
-    fits = _fits(layer, norm, x)
-    norm.__dict__["path"] = "folded" if fits else "torch"
-    return norm if fits else None
+def folded(layer: SkipsZeros, norm: Norm) -> tuple[Tensor, Tensor]:
+    """The weight and the bias of a product and the norm behind it as one.
 
-
-def _pool(layer: SkipsZeros, behind: Iterable[nn.Module], x: Any) -> Pool | None:
-    """The pooling that a convolution may do."""
-    if type(layer) is not SpikeConv2d or type(x) is not Tensor or x.numel() < tuning.limits.fold_least_pixels:
-        return None
-    pool = next(iter(behind), None)
-    if not isinstance(pool, Pool) or type(pool) not in POOLS:
-        return None
-    fits = not layer.strict and _untouched(layer) and _untouched(pool) and kernels_can(x, layer.weight)
-    return pool if fits else None
-
-
-def _fits(layer: SkipsZeros, norm: Norm, x: Any) -> bool:
-    parts = norm.weight, norm.bias, norm.running_mean, norm.running_var
-    return (
-        type(norm) is NORMS.get(type(layer))
-        and not (norm.training or norm.running_mean is None or layer.strict)
-        and _untouched(layer)
-        and _untouched(norm)
-        and kernels_can(x, layer.weight)
-        and all(part is None or goes_with(part, x) for part in parts)
-        and x.dim() == layer.weight.dim()  # a norm takes the channels of a Linear's [N, T, C] for [N, C, L]
-        and len(layer.weight) == norm.num_features
-        and len(x) * norm.num_features * x.shape[2:].numel()
-        >= max(tuning.limits.fold_least_values, tuning.limits.fold_least_share * layer.weight.numel())
-    )
-
-
-def _untouched(module: nn.Module) -> bool:
-    """Whether nobody listens to a module or has put another forward in its place."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
-    return "forward" not in vars(module) and not any(getattr(module, name) for name in hooks)
-
-
-def _folded(layer: SkipsZeros, norm: Norm) -> tuple[Tensor, Tensor]:
-    """The weight and the bias of both as one."""
+    They are computed anew at every call, by operations that are differentiated: a checkpoint or a step of an optimizer
+    counts at once.
+    """
     mean, var = norm.running_mean, norm.running_var
-    assert mean is not None  # or it would not fit
+    assert mean is not None  # or the norm would have refused
     assert var is not None
     scale = (var + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -122,3 +84,24 @@ def _folded(layer: SkipsZeros, norm: Norm) -> tuple[Tensor, Tensor]:
     bias = (-mean if layer.bias is None else layer.bias - mean) * scale
     weight = layer.weight * scale.view(-1, *(1 for _ in layer.weight.shape[1:]))
     return weight, bias if norm.bias is None else bias + norm.bias
+
+
+def _norm_refusals(layer: SkipsZeros, norm: Norm, x: Any) -> Iterator[str]:
+    """Why a norm runs by itself."""
+    if norm.training or norm.running_mean is None:
+        yield "it is in training, or has no running statistics"
+    if layer.strict:
+        yield "the layer before it is strict"
+    if type(norm) is not NORMS.get(type(layer)) or len(layer.weight) != norm.num_features:
+        yield "it does not belong to the layer before it"
+    if not (untouched(layer) and untouched(norm)):
+        yield "it or the layer before it has hooks or a forward of its own"
+    yield from kernel_refusals(x, layer.weight)
+    parts = norm.weight, norm.bias, norm.running_mean, norm.running_var
+    if not all(part is None or goes_with(part, x) for part in parts):
+        yield "its values are not plain tensors of the input's dtype and device"
+    if x.dim() != layer.weight.dim():  # a norm takes the channels of a Linear's [N, T, C] for [N, C, L]
+        yield "its channels are not those of the layer before it"
+    least = max(tuning.limits.fold_least_values, tuning.limits.fold_least_share * layer.weight.numel())
+    if len(x) * norm.num_features * x.shape[2:].numel() < least:
+        yield "it has fewer values than fold_least_values, or than fold_least_share times the weight"

@@ -1,7 +1,7 @@
 """nn.MaxPool2d and nn.AvgPool2d as kernels that run at the speed of memory, forward and backward."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,18 +9,16 @@ from torch import Tensor, nn
 
 from ..engine import tuning
 from ..engine.saved_tensors import saved_by
-from ..engine.sparse import Pair, Windows
+from ..engine.sparse import Pair, Windows, lies_channels_last
 from ..engine.sparse import pooling as kernels
-from .skipping import Accelerated, kernels_can, of_plain
+from .plan import Accelerated, Plan, kernel_refusals, of_plain, report
 
 WITH_CONVOLUTION = "numba, with the convolution"
+"""The route of pooling that the convolution before it does in its own result."""
 
 
 class Pool(Accelerated):
-    """Takes kernels or torch's own pooling, and says so in `path`: "numba" or "torch".
-
-    Where the convolution before it pools each part of its result at once, the path is `WITH_CONVOLUTION`.
-    """
+    """Runs on kernels, "numba", or by torch's own pooling, "torch"."""
 
     kind = ""
     kernel_size: Any
@@ -29,51 +27,65 @@ class Pool(Accelerated):
     ceil_mode: bool
 
     def _run(self, input: Tensor) -> Tensor:
-        windows = self.windows(input.shape) if kernels_can(input) else None
-        told = self.__dict__.pop("told", "numba")
-        self.__dict__["path"] = "torch" if windows is None else told
-        return self._plain(input) if windows is None else _Pooling.apply(input, windows)
+        plan = self.plan(input)
+        report(self, plan)
+        return self._plain(input) if plan.windows is None else _Pooling.apply(input, plan.windows)
 
-    def windows(self, shape: Sequence[int]) -> Windows | None:
-        """What kernels would pool in images of that shape; None if it is torch's."""
-        if len(shape) != 4 or math.prod(shape) < tuning.limits.pooling_least_values or _pair(self.padding) != (0, 0):
-            return None
-        (rows, columns), stride = _pair(self.kernel_size), _pair(self.stride)
-        left = [shape[2] - rows, shape[3] - columns]
-        beyond = self.ceil_mode and any(more % step for more, step in zip(left, stride, strict=True))
-        fits = (
-            0 < rows * columns <= tuning.limits.pooling_largest_window
-            and min(*left, *(s - 1 for s in stride)) >= 0
-            and not beyond
-        )
-        return Windows(self.kind, (rows, columns), stride) if fits else None
+    def plan(self, x: Tensor) -> Plan:
+        """How these images are pooled."""
+        reason = next(self.refusals(x.shape), "") if isinstance(x, Tensor) else ""
+        reason = reason or next(kernel_refusals(x), "")
+        return Plan("torch", reason) if reason else Plan("numba", windows=self.windows())
+
+    def windows(self) -> Windows:
+        """What kernels pool, where they do not refuse."""
+        return Windows(self.kind, _pair(self.kernel_size), _pair(self.stride))
+
+    def refusals(self, shape: Sequence[int]) -> Iterator[str]:
+        """Why kernels do not pool images of that shape."""
+        if math.prod(shape) < tuning.limits.pooling_least_values:
+            yield "it has fewer values than pooling_least_values"
+        if len(shape) != 4:
+            yield "kernels pool batches of images"
+        if _pair(self.padding) != (0, 0):
+            yield "it has padding"
+        size, stride = _pair(self.kernel_size), _pair(self.stride)
+        if not 0 < math.prod(size) <= tuning.limits.pooling_largest_window or min(stride) < 1:
+            yield "its windows are larger than pooling_largest_window"
+        left = [n - w for n, w in zip(shape[2:], size, strict=True)]
+        if min(left) < 0 or (self.ceil_mode and any(n % s for n, s in zip(left, stride, strict=True))):
+            yield "its windows extend beyond the images"
 
 
 class SpikeMaxPool2d(Pool, nn.MaxPool2d):
     """An nn.MaxPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
 
-    Results and gradients are torch's, bit for bit. For its backward it keeps a byte for each result, which tells whose
-    value that is, where torch keeps eight, and the input. Padding, dilation, `return_indices`, windows that stick out
-    of the image and images without a batch are torch's.
+    Results and gradients are torch's, bit for bit. For its backward it saves a byte for each result, which says whose
+    value that is, where torch saves eight, and the input. Padding, dilation, `return_indices`, windows that extend
+    beyond the image and images without a batch are torch's.
     """
 
     kind = "maximum"
 
-    def windows(self, shape: Sequence[int]) -> Windows | None:
-        return None if self.return_indices or _pair(self.dilation) != (1, 1) else super().windows(shape)
+    def refusals(self, shape: Sequence[int]) -> Iterator[str]:
+        if self.return_indices or _pair(self.dilation) != (1, 1):
+            yield "it returns indices or is dilated"
+        yield from super().refusals(shape)
 
 
 class SpikeAvgPool2d(Pool, nn.AvgPool2d):
     """An nn.AvgPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
 
-    Results and gradients are torch's, bit for bit. Padding, `divisor_override`, windows that stick out of the image and
-    images without a batch are torch's.
+    Results and gradients are torch's, bit for bit. Padding, `divisor_override`, windows that extend beyond the image
+    and images without a batch are torch's.
     """
 
     kind = "average"
 
-    def windows(self, shape: Sequence[int]) -> Windows | None:
-        return None if self.divisor_override is not None else super().windows(shape)
+    def refusals(self, shape: Sequence[int]) -> Iterator[str]:
+        if self.divisor_override is not None:
+            yield "it has a divisor of its own"
+        yield from super().refusals(shape)
 
 
 def _pair(value: Any) -> Pair:
@@ -87,7 +99,7 @@ class _Pooling(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, windows: Windows) -> Tensor:
         out, places = kernels.pooled(x, windows)
         ctx.layer, ctx.windows, ctx.shape = "a pooling layer", windows, x.shape
-        ctx.channels_last = kernels.lies_last(x) or getattr(x.grad_fn, "wants_channels_last", False)
+        ctx.channels_last = lies_channels_last(x)
         ctx.save_for_backward(places)
         return out
 

@@ -1,6 +1,7 @@
 """nn.Linear driven by spikes: it adds up the weight rows of active inputs where these are few, and has a product of its
 own for few outputs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from ..engine import tuning
 from ..engine.jit import LINE, sum_to
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr, narrow
-from .skipping import SkipsZeros, kernels_can, of_plain
+from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, report
 
 
 class SpikeLinear(SkipsZeros, nn.Linear):
@@ -19,75 +20,82 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
     """
 
-    def _is_narrow(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether the product is one of few outputs, from 2 to what fills a line of the cache, and worth a kernel."""
-        return (
-            type(x) is Tensor
-            and x.nbytes >= tuning.limits.narrow_from
-            and 1 < len(weight) <= LINE // x.element_size()
-            and x.dim() > 0
-            and x.shape[-1] == weight.shape[1]
-            and kernels_can(x, weight)
-        )
+    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
+        reason = next(self._refusals(x, weight), "")
+        lists = None if reason else _lists(x, self.out_features)
+        if lists is not None:
+            matrix = csr.packed(weight.detach().t())
+            if matrix.finite:
+                return Plan("sparse", found=(lists, matrix))
+        if _is_narrow(x, weight):
+            return Plan("narrow")
+        return Plan("dense", reason or ("too few inputs are zero" if lists is None else "the weight is not finite"))
 
-    def _can_skip(self, x: Tensor, weight: Tensor) -> bool:
-        # sizes first: they are read sooner than the rest, which tells where a small product has taken as long
-        return (
-            type(x) is Tensor
-            and x.numel() * self.out_features >= tuning.limits.linear_least_work
-            and x.numel() >= tuning.limits.linear_least_rows * self.in_features
-            and x.dim() > 0
-            and x.shape[-1] == weight.shape[1]
-            and kernels_can(x, weight)
-        )
+    def _refusals(self, x: Tensor, weight: Tensor) -> Iterator[str]:
+        # sizes first: a small product takes no longer than the other checks
+        if type(x) is Tensor and x.numel() * self.out_features < tuning.limits.linear_least_work:
+            yield "it has fewer multiplications than linear_least_work"
+        if type(x) is Tensor and x.numel() < tuning.limits.linear_least_rows * self.in_features:
+            yield "it has fewer rows than linear_least_rows"
+        yield from kernel_refusals(x, weight)
+        if not x.dim() or x.shape[-1] != weight.shape[1]:
+            yield "the sizes of input and weight differ"
 
-    def _sparse(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        lists = _lists(x, self.out_features)
-        if lists is None:
-            return None
-        matrix = csr.packed(weight.detach().t())
-        return _SpikeProduct.apply(x, weight, bias, lists, matrix) if matrix.finite else None
+    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
+        report(self, plan)
+        if plan.route == "sparse":
+            out: Tensor = _SpikeProduct.apply(x, weight, bias, *plan.found)
+        elif plan.route == "narrow":
+            out = _NarrowProduct.apply(x, weight, bias)
+        else:
+            out = nn.functional.linear(x, weight, bias)
+        return out
 
-    def _dense(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._is_narrow(x, weight):
-            self.__dict__["path"] = "narrow"
-            out: Tensor = _NarrowProduct.apply(x, weight, bias)
-            return out
-        return nn.functional.linear(x, weight, bias)
+
+def _is_narrow(x: Tensor, weight: Tensor) -> bool:
+    """Whether the product is one of few outputs, from 2 to what fills a line of the cache, and worth a kernel."""
+    return (
+        type(x) is Tensor
+        and x.nbytes >= tuning.limits.narrow_from
+        and 1 < len(weight) <= LINE // x.element_size()
+        and x.dim() > 0
+        and x.shape[-1] == weight.shape[1]
+        and not any(kernel_refusals(x, weight))
+    )
 
 
 def _lists(x: Tensor, outputs: int) -> csr.Lists | None:
     """What is not zero in x, if that is little enough for a product with that many outputs."""
-    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
     limit = tuning.limits.linear_dense_above - tuning.limits.linear_listing / outputs
     if limit <= 0:
         return None
+    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
     marks = csr.marked(rows)
     return csr.listed(marks) if int(marks.counts.sum()) < limit * rows.numel() else None
 
 
 class _SpikeProduct(torch.autograd.Function):
-    """x @ weight.T + bias; of x only its lists are kept."""
+    """x @ weight.T + bias; of x only its lists are saved."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.Lists, matrix: csr.Packed
     ) -> Tensor:
         ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
-        kept = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
-        ctx.save_for_backward(weight if x.requires_grad else None, *kept)
+        saved = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
+        ctx.save_for_backward(weight if x.requires_grad else None, *saved)
         return csr.product(lists, matrix, bias).view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
 
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *kept = saved_by(ctx, grad)
+        weight, *saved = saved_by(ctx, grad)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         dx = _input_gradient(grad, rows, weight) if wants_x else None
         if not wants_weight:
             return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
-        dweight, total = _weight_gradient(csr.Lists(ctx.shape, *kept), rows)
+        dweight, total = _weight_gradient(csr.Lists(ctx.shape, *saved), rows)
         return dx, dweight, total if wants_bias else None, None, None
 
 
@@ -108,10 +116,8 @@ class _NarrowProduct(torch.autograd.Function):
         x, weight = saved_by(ctx, grad)
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         dx = None if weight is None else narrow.input_gradient(rows, weight).view(*grad.shape[:-1], -1)
-        if x is None:
-            return dx, None, sum_to(rows, rows[0]) if ctx.needs_input_grad[2] else None
-        dweight, total = narrow.weight_gradient(rows, x.reshape(-1, x.shape[-1]).contiguous())
-        return dx, dweight, total if ctx.needs_input_grad[2] else None
+        dweight = None if x is None else rows.t() @ x.reshape(-1, x.shape[-1])
+        return dx, dweight, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:

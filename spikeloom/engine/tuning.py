@@ -114,9 +114,6 @@ class Tuning:
     pooling_largest_window: int = 64
     """Values of a window above which torch's pooling is taken: the kernels name each."""
 
-    fold_least_pixels: int = 1 << 12
-    """Values of the images below which nobody looks for pooling behind a convolution: the look costs more."""
-
     fold_least_values: int = 1 << 18
     """Values of the result below which a norm runs by itself: it is over before the weight is scaled."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from .._torch import tree_leaves
+from ..accelerated import Plan, reported
 from ..layers import SEES_TIME
 from ..network import (
     ROW_BY_ROW,
@@ -145,7 +146,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
         before.lend_buffers()
         hook = register_module_forward_hook(watch)
         try:
-            with torch.no_grad(), on_trial():
+            with torch.no_grad(), on_trial(), reported() as watch.plans:
                 return unharmed(request, partial(run_checked, request, None))
         finally:
             hook.remove()
@@ -161,12 +162,13 @@ class _Watch:
 
     request: Request
     seen: list[tuple[Time, nn.Module, Row]] = field(default_factory=list)
+    plans: dict[nn.Module, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = {m for m in self.request.layers() if isinstance(m, SEES_TIME) or not m._modules}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        time = current_time()
+        time, plan = current_time(), self.plans.pop(module, Plan("torch"))
         if module not in self.layers or time is None:
             return
         path, kind = self.request.names[module], type(module).__name__
@@ -174,9 +176,9 @@ class _Watch:
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
             static = bool(tensors) and time.is_static(tensors[0])
             shape = tuple(tensors[0].shape[1:]) if tensors else ()
-            self.seen.append(
-                (time, module, Row(path, kind, getattr(module, "path", "torch"), (), _density(tensors), static, shape))
-            )
+            refusals = (plan.reason,) if plan.reason else ()
+            row = Row(path, kind, plan.route, refusals, _density(tensors), static, shape)
+            self.seen.append((time, module, row))
 
     def rows(self, time: Time) -> list[Row]:
         """Those of the run that counted; one that was given up has another time."""

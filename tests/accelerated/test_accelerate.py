@@ -14,6 +14,7 @@ from spikeloom.engine import tuning
 from spikeloom.engine.sparse import csr
 
 from ..oracle import assert_close
+from .conftest import routes
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_output_and_gradients_are_those_of_the_dense_product(
     wanted = run(layer, x, pull)
     snn.accelerate(layer)
     got = run(layer, x, pull)
-    assert layer.path == "sparse"
+    assert routes(layer, x) == ["sparse"]
     for ours, theirs in zip(got, wanted, strict=True):
         assert_close(ours, theirs, "sums of small dyadic numbers", exact=True)
 
@@ -82,31 +83,30 @@ def test_nan_and_infinity_flow_as_in_the_dense_product(where: str, bad: float) -
 def test_the_density_decides_and_explain_tells(share: float, path: str) -> None:
     density = share * tuning.limits.linear_dense_above
     net = snn.accelerate(nn.Sequential(layer_of(70, True), snn.Leaky(beta=0.5, init_hidden=True)))
-    assert snn.explain(net, spikes(20, 8, 70, density=density)).rows[0].backend == path
-    assert net[0].path == ""  # explaining changes nothing
+    row = snn.explain(net, spikes(20, 8, 70, density=density)).rows[0]
+    assert (row.backend, row.refusals) == (path, () if path == "sparse" else ("too few inputs are zero",))
 
 
 def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = snn.accelerate(layer_of(70, True)), spikes(9, 70, density=0.05)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
-    assert layer.path == "dense"
+        assert routes(layer, x) == ["dense"]
     with pytest.raises(RuntimeError):
         layer(x[:, :3])
     for limit in ("linear_least_work", "linear_least_rows"):
-        layer(x)
-        assert layer.path == "sparse"
+        assert routes(layer, x) == ["sparse"]
         with snn.tuning(**{limit: 1 << 40}):
-            layer(x)
-        assert layer.path == "dense"
+            assert routes(layer, x) == ["dense"]
+            (row,) = snn.explain(snn.accelerate(nn.Sequential(layer)), x[None]).rows
+            assert limit in row.refusals[0]
 
 
 def test_few_outputs_are_dense_for_listing_the_inputs_would_cost_more(tuned) -> None:
     layer, x = snn.accelerate(layer_of(70, True)), spikes(9, 70, density=0.05)  # of 33 outputs
     for listing, path in [(5, "sparse"), (9, "dense")]:
         tuned(linear_listing=listing)
-        layer(x)
-        assert layer.path == path
+        assert routes(layer, x) == [path]
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, on the first tangent
@@ -176,9 +176,9 @@ def test_it_is_in_place_and_reversible_and_leaves_neurons_alone() -> None:
 
 def test_hooks_are_called() -> None:
     layer, seen = snn.accelerate(layer_of(70, True)), []
-    layer.register_forward_hook(lambda module, args, out: seen.append(module.path))
-    layer(spikes(9, 70, density=0.05))
-    assert seen == ["sparse"]
+    layer.register_forward_hook(lambda module, args, out: seen.append(module))
+    assert routes(layer, spikes(9, 70, density=0.05)) == ["sparse"]
+    assert seen == [layer]
 
 
 def test_bad_arguments_are_told() -> None:

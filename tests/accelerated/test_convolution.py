@@ -13,7 +13,7 @@ from spikeloom.accelerated import SpikeConv2d, chunked, convolution
 from spikeloom.engine import tuning
 
 from ..oracle import assert_close
-from .conftest import CONVOLUTION
+from .conftest import CONVOLUTION, routes
 from .test_accelerate import spikes
 
 
@@ -73,8 +73,8 @@ def test_output_and_gradients_are_those_of_the_dense_convolution(
     monkeypatch.setattr(convolution, "_dense", lambda *_: (None, None))  # no gradient is torch's
     shape, kernel, how = HOW[name]
     layer = layer_of(shape[1], how.get("outputs", 7), kernel, dtype, **{k: v for k, v in how.items() if k != "outputs"})
-    compare(layer, spikes(*shape, density=0.1, kind=kind).to(dtype), 0.2)
-    assert layer.path == "sparse"
+    compare(layer, x := spikes(*shape, density=0.1, kind=kind).to(dtype), 0.2)
+    assert routes(layer, x) == ["sparse"]
 
 
 def test_an_image_with_few_zeros_is_convolved_as_well(tuned) -> None:
@@ -83,7 +83,7 @@ def test_an_image_with_few_zeros_is_convolved_as_well(tuned) -> None:
     x[1] = spikes(4, 9, 9, density=0.9, kind="signed")
     layer = layer_of(4, 70, 3)
     compare(layer, x, 1.0)
-    assert layer.path == "sparse"
+    assert routes(layer, x) == ["sparse"]
 
 
 @pytest.mark.parametrize("density", [0.1, 0.9])  # of the gradient; the kernels and torch in turn
@@ -100,7 +100,7 @@ def test_any_memory_order_will_do(density: float) -> None:
         for weight in (usual, last):
             layer.weight.data = weight
             out, *_ = compare(snn.accelerate(layer, False), given, density)
-            assert layer.path == "sparse"
+            assert routes(layer, given) == ["sparse"]
             assert out.stride() == snn.accelerate(layer, False)(given).stride()
 
 
@@ -121,7 +121,8 @@ def test_large_dense_images_go_in_chunks(how: dict[str, Any], layout: torch.memo
     x = spikes(8, 4, 9, 8, density=0.9).contiguous(memory_format=layout)
     layer = layer_of(4, 20, 3, **{"padding": 1, **how})
     out, *_ = compare(layer, x, 1.0)
-    assert (layer.path, parts) == ("dense", [3, 3, 2])
+    assert parts == [3, 3, 2]
+    assert routes(layer, x) == ["dense"]
     assert out.stride() == snn.accelerate(layer, False)(x).stride()
 
 
@@ -160,8 +161,8 @@ def test_what_is_not_large_or_strict_goes_as_a_whole(parts: list[int], tuned) ->
 def test_spikes_behind_a_convolution_can_still_be_viewed() -> None:
     """As forwards written for torch's layers do."""
     net = snn.accelerate(nn.Sequential(layer_of(4, 20, 3), nn.MaxPool2d(2), snn.Leaky(0.5, init_hidden=True)))
-    out = snn.unroll(net, spikes(5, 6, 4, 9, 8, density=0.1))
-    assert net[0].path == "sparse"
+    out = snn.unroll(net, x := spikes(5, 6, 4, 9, 8, density=0.1))
+    assert routes(net[0], x[0]) == ["sparse"]
     assert out.view(5, 6, -1).shape == (5, 6, 20 * 3 * 3)
 
 
@@ -203,8 +204,8 @@ def test_nan_and_infinity_flow_as_in_the_dense_convolution(where: str, bad: floa
 def test_the_density_decides_and_explain_tells(density: float, path: str) -> None:
     net = snn.accelerate(nn.Sequential(layer_of(4, 20, 3), nn.MaxPool2d(2), snn.Leaky(beta=0.5, init_hidden=True)))
     x = spikes(10, 4, 4, 9, 8, density=density * tuning.limits.conv_dense_above)
-    assert snn.explain(net, x).rows[0].backend == path
-    assert net[0].path == ""  # explaining changes nothing
+    row = snn.explain(net, x).rows[0]
+    assert (row.backend, row.refusals) == (path, () if path == "sparse" else ("too few inputs are zero",))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_what_kernels_cannot_do_is_torchs(monkeypatch: pytest.MonkeyPatch) -> No
     for how in ({"groups": 2}, {"padding": 1, "padding_mode": "circular"}, {"kernel": 2, "padding": "same"}):
         layer = layer_of(4, 20, how.pop("kernel", 3), **how)  # type: ignore[arg-type]
         compare(layer, x, 1.0)
-        assert layer.path == "dense"
+        assert routes(layer, x) == ["dense"]
     layer = snn.accelerate(layer_of(4, 20, 3))
     assert layer(x[0]).shape == (20, 7, 6)
     assert layer(x[:0]).shape == (0, 20, 7, 6)
@@ -246,11 +247,11 @@ def test_what_kernels_cannot_do_is_torchs(monkeypatch: pytest.MonkeyPatch) -> No
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     for limit in CONVOLUTION:
-        layer(x)
-        assert layer.path == "sparse"
+        assert routes(layer, x) == ["sparse"]
         with snn.tuning(**{limit: 1 << 40}):
-            layer(x)
-        assert layer.path == "dense"
+            assert routes(layer, x) == ["dense"]
+            (row,) = snn.explain(snn.accelerate(nn.Sequential(layer)), x[None]).rows
+            assert limit in row.refusals[0]
 
 
 def test_a_static_input_is_not_repeated() -> None:
@@ -260,7 +261,8 @@ def test_a_static_input_is_not_repeated() -> None:
         layer.register_forward_hook(lambda module, args, out: seen.append(len(out)))
     x = spikes(6, 4, 9, 8, density=0.1)
     got = snn.unroll(net, x, steps=5)
-    assert (seen, net[0].path) == ([6, 30], "sparse")
+    assert seen == [6, 30]
+    assert routes(net[0], x) == ["sparse"]
     plain = snn.accelerate(copy.deepcopy(net), False)
     snn.utils.reset(plain)
     assert_close(got, snn.unroll(plain, x, steps=5), "the network")
@@ -284,7 +286,7 @@ def test_what_is_assigned_to_a_layer_counts() -> None:
     layer, x = layer_of(3, 5, 3), spikes(4, 3, 9, 9, density=0.05)
     layer.padding = (2, 1)
     compare(layer, x, 0.05)
-    assert layer.path == "sparse"
+    assert routes(layer, x) == ["sparse"]
     layer.weight = nn.Parameter(torch.rand(5, 3, 2, 2))
     compare(snn.accelerate(layer, False), x, 0.05)
-    assert layer.path == "dense"
+    assert routes(layer, x) == ["dense"]

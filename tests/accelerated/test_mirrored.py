@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 
 from ..oracle import assert_close
+from .conftest import routes
 from .test_accelerate import spikes
 
 LAST = torch.channels_last
@@ -47,5 +48,4 @@ def test_gradients_are_read_with_their_sign(case: str, every_size: None, tuned) 
 def test_a_weight_that_is_mirrored_is_torchs(every_size: None) -> None:
     layer = snn.accelerate(nn.Linear(70, 33))
     layer.weight = nn.Parameter(mirrored(layer.weight.detach()))
-    layer(spikes(30, 70, density=0.05))
-    assert layer.path == "dense"
+    assert routes(layer, spikes(30, 70, density=0.05)) == ["dense"]

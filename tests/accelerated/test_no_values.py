@@ -16,7 +16,6 @@ LIMITS = {
     "conv_least_channels": 0,
     "conv_least_inputs": 0,
     "pooling_least_values": 0,
-    "fold_least_pixels": 0,
     "fold_least_values": 0,
     "fold_least_share": 0,
     "chunk_images_from": 0,

@@ -179,7 +179,7 @@ def _weights(matrix: Tensor, like: Tensor) -> tuple[list[int], list[Tensor]]:
     """The words of `emit_recurrent.WEIGHTS` for a layer of that state, and what must outlive the kernel."""
     width = matrix.shape[0]
     count, wide, packed = like.numel() // width, csr.whole_panels(width, like), csr.packed(matrix)
-    room = csr.room(count, width)
+    room = csr.list_scratch(count, width)
     words = [count, width, wide, len(packed.panels), packed.finite, packed.panels.data_ptr(), room.data_ptr()]
     return words, [packed.panels, room]
 

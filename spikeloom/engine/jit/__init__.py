@@ -8,6 +8,7 @@ from .blocking import CHUNK as CHUNK
 from .blocking import HEIGHT as HEIGHT
 from .blocking import LINE as LINE
 from .blocking import ROWS as ROWS
+from .blocking import SPARSE_BELOW as SPARSE_BELOW
 from .blocking import STRIP as STRIP
 from .blocking import TURNED as TURNED
 from .blocking import block_for as block_for

@@ -34,6 +34,10 @@ def room_for(steps: int, states: int, size: int) -> int:
 HEIGHT = 4
 """Rows of a tall tile."""
 
+SPARSE_BELOW = 0.4
+"""Share of nonzero values below which a kernel adds up the rows that belong to them, since a row alone takes 2.0 times
+its part of a dense tile. Both give the same bits."""
+
 LINE = 64
 """Bytes of a line of the cache: what memory is read and written by, and a row of a slim panel, for matrices of few
 columns."""

@@ -6,10 +6,8 @@ from . import csr as csr
 from . import narrow as narrow
 from . import pooling as pooling
 from .conv import Patch as Patch
-from .conv import lies_channels_last as lies_channels_last
 from .csr import importing as importing
 from .pooling import Pair as Pair
 from .pooling import Windows as Windows
-from .pooling import pool as pool
+from .pooling import lies_channels_last as lies_channels_last
 from .pooling import pooled_gradient as pooled_gradient
-from .pooling import room_for as room_for

@@ -16,14 +16,14 @@ from ..graph import dtype_name
 from ..jit import LINE, buffer_pool, compiled, openmp
 from .conv_source import emit_convolution
 from .csr import column_sums, packed, whole_panels
-from .pooling import Pair, Pooling, Windows, room_for
+from .pooling import Pair, Pooling, Windows, empty_results, lies_channels_last
 
 CHUNK_BYTES = 1 << 18
 """Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
 
 
 @cache
-def _kernel(kind: str, dtype: str, pooling: Pooling | None = None) -> openmp.Entry:
+def _convolution_kernel(kind: str, dtype: str, pooling: Pooling | None = None) -> openmp.Entry:
     return compiled(partial(emit_convolution, kind, dtype, pooling))
 
 
@@ -104,7 +104,7 @@ def convolved_and_pooled(
     """
     shape = patch.result(x, weight)
     last = lies_channels_last(x) or lies_channels_last(weight)
-    out, places = room_for(windows.result(shape), x, windows, last, places_last=True)
+    out, places = empty_results(windows.result(shape), x, windows, last, places_last=True)
     pooling = Pooling(windows, channels_last=True, dtype=dtype_name(x.dtype))
     values = math.prod(shape[1:]) + math.prod(out.shape[1:])
     _convolve(x, weight, bias, patch, out, values, pooling, [*out.shape[2:], places.data_ptr()])
@@ -129,12 +129,12 @@ def _convolve(
         first[: len(weight)] = bias
     frame = patch.framed(0, height) * patch.framed(1, width)
     more += patch.positions(1, width) * matrix.shape[-1]
-    room, scratch, team = _room(
+    scratch_bytes, scratch, team = _scratch(
         8 * (frame + 1) + x.element_size() * (2 * frame * channels + more) + 4 * frame * channels
     )
     words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
     words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
-    _kernel("forward", dtype_name(x.dtype), pooling).run([*words, room, *rest], team)
+    _convolution_kernel("forward", dtype_name(x.dtype), pooling).run([*words, scratch_bytes, *rest], team)
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:
@@ -147,10 +147,10 @@ def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> 
     dx = torch.empty_like(like)
     last = _channels_last(grad)
     elements = patch.framed(0, height) * patch.framed(1, width) * channels + beyond + len(weight)
-    room, scratch, team = _room(elements * like.element_size() + 4 * len(weight))
+    scratch_bytes, scratch, team = _scratch(elements * like.element_size() + 4 * len(weight))
     words = _geometry(patch, dx, len(weight), 0)
     words += [t.data_ptr() for t in (last, matrix, dx, scratch)]
-    _kernel("input", dtype_name(like.dtype)).run([*words, room], team)
+    _convolution_kernel("input", dtype_name(like.dtype)).run([*words, scratch_bytes], team)
     return dx
 
 
@@ -163,18 +163,12 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     chunk = max(1, min(images, CHUNK_BYTES // (rows * columns * wide * x.element_size())))
     most = chunk * height * width + 1
     meeting = patch.meeting_rows(height), patch.meeting_columns(width)
-    room, scratch, team = _room(8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most)
+    scratch_bytes, scratch, team = _scratch(8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most)
     words = [images, rows * columns * count * channels, 0, channels, height, width, *x.stride(), *patch.kernel]
     words += [patch.stride[0], chunk, rows, columns, wide // whole_panels(1, x)]
     words += [t.data_ptr() for t in (*meeting, x, last, out, scratch)]
-    _kernel("weight", dtype_name(x.dtype)).run([*words, room], team)
+    _convolution_kernel("weight", dtype_name(x.dtype)).run([*words, scratch_bytes], team)
     return out[..., :count].permute(3, 2, 0, 1).contiguous()
-
-
-def lies_channels_last(images: Tensor) -> bool:
-    """Whether the channels are last in memory; one channel by itself lies as its stride says."""
-    pixels = images.shape[2:].numel()
-    return images.stride(1) == 1 < pixels and images.is_contiguous(memory_format=torch.channels_last)
 
 
 def over_pixels(images: Tensor) -> Tensor:
@@ -187,7 +181,7 @@ def _channels_last(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).contiguous()
 
 
-def _room(size: int) -> tuple[int, Tensor, int]:
+def _scratch(size: int) -> tuple[int, Tensor, int]:
     """Bytes of scratch memory per thread, a whole number of cache lines, that of all threads, and how many they are."""
     size = -(-size // LINE) * LINE
     return size, *openmp.scratch(size)

@@ -5,13 +5,9 @@ an image lies with its channels last: one per row of the patch, or, where it is 
 band is a part of a matrix product (`tiles`), of which only the rows that belong to nonzero values are added up.
 """
 
-from ..jit import HEIGHT, lines, module_source, panel_bytes
+from ..jit import HEIGHT, SPARSE_BELOW, lines, module_source, panel_bytes
 from .csr import importing
 from .pooling import Pooling, result_lines
-
-SPARSE_BELOW = 0.4
-"""Share of nonzero values of an image below which adding up rows wins; above, the tile is dense. Both give the same
-bits."""
 
 SHAPE = ["images", "size", "team", "channels", "height", "width", "top", "left", "down", "across"]
 STRIDES = ["image_step", "channel_step", "row_step", "pixel_step"]
@@ -23,21 +19,33 @@ OUT_STRIDES = ["to_image", "to_channel", "to_row", "to_pixel"]
 rows are `row_gap` apart."""
 
 WORDS = {
-    "forward": [*SHAPE, *STRIDES, *PATCH, *RESULT, *OUT_STRIDES, "x", "matrix", "bias", "out", "scratch", "room"],
-    "input": [*SHAPE, *STRIDES, *PATCH, *RESULT, "grad", "matrix", "dx", "scratch", "room"],
+    "forward": [
+        *SHAPE,
+        *STRIDES,
+        *PATCH,
+        *RESULT,
+        *OUT_STRIDES,
+        "x",
+        "matrix",
+        "bias",
+        "out",
+        "scratch",
+        "scratch_bytes",
+    ],
+    "input": [*SHAPE, *STRIDES, *PATCH, *RESULT, "grad", "matrix", "dx", "scratch", "scratch_bytes"],
     "weight": [
         *("images", "size", "team", "channels", "height", "width", *STRIDES, "kernel_height", "kernel_width"),
         *("stride_down", "chunk", "out_height", "out_width", "panels", "out_rows", "out_columns"),
-        *("x", "grad", "out", "scratch", "room"),
+        *("x", "grad", "out", "scratch", "scratch_bytes"),
     ],
 }
-"""The arguments of each kernel. Scratch memory is `room` bytes per thread."""
+"""The arguments of each kernel. Scratch memory is `scratch_bytes` bytes per thread."""
 
 POOLED = ["pooled_height", "pooled_width", "all_places"]
 """Further ones of a forward whose results are pooled."""
 
 FORWARD = """    line, run, part = across * channels, reach * channels, (images + threads - 1) // threads
-    starts = scratch + me * room
+    starts = scratch + me * scratch_bytes
     frame = starts + 8 * (down * across + 1)
     values = frame + SIZE * down * line
     spare = values + SIZE * down * line
@@ -121,7 +129,7 @@ SCRATCH = """    pooled = image + SIZE * out_height * out_width * out_channels
 
 INPUT = """    line, run, part = across * channels, reach * channels, (images + threads - 1) // threads
     wide = (run + PANEL - 1) // PANEL
-    frame = scratch + me * room
+    frame = scratch + me * scratch_bytes
     values = frame + SIZE * (down * line + wide * PANEL)
     active = values + SIZE * out_channels
     for n in range(me * part, min(me * part + part, images)):
@@ -150,7 +158,7 @@ patch that it came from. What stands beyond a band is zero."""
 
 WEIGHT = """    part = (channels + threads - 1) // threads
     most, wide = chunk * height * width + 1, panels * PANEL
-    begins = scratch + me * room
+    begins = scratch + me * scratch_bytes
     firsts = begins + 8 * (height + 1)
     places = firsts + 8 * (height + 1)
     found = places + 8 * 2 * most

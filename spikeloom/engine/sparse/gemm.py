@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from ..jit import HEIGHT, intrinsics, panel_bytes
+from ..jit import HEIGHT, SPARSE_BELOW, intrinsics, panel_bytes
 from . import tiles
 
-SPARSE_BELOW = 0.4
-"""Share of nonzero values below which adding up rows wins: a row alone takes 2.0 times its part of a dense tile."""
 
-
-def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
+def _define(dtype: Any) -> None:
+    """Put the routines of a dtype into this module: `count_float32` and so on, which generated kernels import."""
     size, name = dtype().itemsize, dtype.__name__
     panel = panel_bytes() // size
     load, store, nonzero, one = (getattr(intrinsics, f"{kind}_{name}") for kind in ("load", "store", "nonzero", "one"))
@@ -29,6 +27,7 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
     def part(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__qualname__ += f"_{name}"  # machine code that several processes have stored is linked by names
         compiled: Callable[..., Any] = njit(nogil=True, error_model="numpy")(function)
+        globals()[f"{function.__name__}_{name}"] = compiled
         return compiled
 
     @part
@@ -114,14 +113,16 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
         listed(listed_at, 0, step, index, count, matrix, stride, 0, out, 0)
 
     @part
-    def product(values: int, width: int, matrix: int, panels: int, out: int, rows: int, room: int, skip: int) -> None:
+    def product(
+        values: int, width: int, matrix: int, panels: int, out: int, rows: int, scratch: int, skip: int
+    ) -> None:
         """out[rows, panels * panel] += values[rows, width] @ matrix.
 
         Where few values are zero the product is dense; both give the same bits (see `tiles`). A zero that is left out
         would have made NaN of an infinite factor: callers say with `skip` whether the matrix is all finite.
 
         Args:
-            room: 2 * (width + 1) words a row.
+            scratch: 2 * (width + 1) words a row.
         """
         wide, each = panels * panel, 16 * (width + 1)
         found = 0
@@ -130,12 +131,12 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
                 found += count(values + size * r * width, width)
         if skip != 0 and found < SPARSE_BELOW * rows * width:
             for r in range(rows):
-                mine = room + r * each
+                mine = scratch + r * each
                 store_word(mine, 0, collect(values + size * r * width, width, mine + 8 + size * width, mine + 8))
             for p in range(0, panels, 2):
                 block = matrix + size * p * width * panel
                 for r in range(rows):
-                    mine, to = room + r * each, out + size * (r * wide + p * panel)
+                    mine, to = scratch + r * each, out + size * (r * wide + p * panel)
                     if p + 1 < panels:
                         add_rows(mine + 8, 1, mine + 8 + size * width, word(mine, 0), block, panel, width * panel, to)
                     else:
@@ -176,7 +177,7 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
         """out[r, columns] = bias + the listed values of row r times their rows of the matrix, for low <= r < high.
 
         Args:
-            spare: room for a panel.
+            spare: scratch for a panel.
         """
         p = 0
         while p < columns:
@@ -270,50 +271,6 @@ def _routines(dtype: Any) -> tuple[Callable[..., Any], ...]:
                 for k in range(first, min(first + 16, rows)):
                     store(to, k, load(to, k) + load(values, k * wide + n))
 
-    return (
-        count,
-        mark,
-        places,
-        pick,
-        collect,
-        product,
-        copy,
-        product_of_lists,
-        turned,
-        block,
-        add_up,
-        outer_of_lists,
-        add_turned,
-    )
 
-
-(
-    count_float32,
-    mark_float32,
-    places_float32,
-    pick_float32,
-    collect_float32,
-    product_float32,
-    copy_float32,
-    product_of_lists_float32,
-    turned_float32,
-    block_float32,
-    add_up_float32,
-    outer_of_lists_float32,
-    add_turned_float32,
-) = _routines(np.float32)
-(
-    count_float64,
-    mark_float64,
-    places_float64,
-    pick_float64,
-    collect_float64,
-    product_float64,
-    copy_float64,
-    product_of_lists_float64,
-    turned_float64,
-    block_float64,
-    add_up_float64,
-    outer_of_lists_float64,
-    add_turned_float64,
-) = _routines(np.float64)
+for kind in (np.float32, np.float64):
+    _define(kind)

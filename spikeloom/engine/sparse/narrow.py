@@ -1,7 +1,7 @@
-"""Products with few outputs, as many as a line of the cache holds at most, and their gradients, on the CPU.
+"""Products with few outputs, as many as a line of the cache holds at most, and the input's gradient, on the CPU.
 
 What they cost is the memory they read; torch's own products take up to three times as long there. Threads share rows,
-or columns of the weight's gradient, so each sum has one order for any number of them (see `tiles`).
+so each sum has one order for any number of them (see `tiles`).
 """
 
 from functools import cache, partial
@@ -12,15 +12,11 @@ from ..graph import dtype_name
 from ..jit import HEIGHT, LINE, buffer_pool, compiled, module_source, openmp, panel_bytes, slim_height
 from .csr import SHARE, packed
 
-SUMMED = 256
-"""Rows of which the weight's gradient is one sum; these sums are then added up. One sum over all rows would lose its
-digits."""
-
 PRODUCT = (
-    ["rows", "size", "team", "width", "columns", "x", "matrix", "bias", "out", "room"],
+    ["rows", "size", "team", "width", "columns", "x", "matrix", "bias", "out", "scratch"],
     """{share}
     panel = {line} // SIZE
-    sums = room + me * {slim_height} * {line}
+    sums = scratch + me * {slim_height} * {line}
     for r in range(low, high, {slim_height}):
         many = min({slim_height}, high - r)
         for p in range((columns + panel - 1) // panel):
@@ -37,12 +33,12 @@ PRODUCT = (
 )
 
 INPUT = (
-    ["rows", "size", "team", "width", "columns", "grad", "matrix", "out", "room"],
+    ["rows", "size", "team", "width", "columns", "grad", "matrix", "out", "scratch"],
     """{share}
     panel = {panel} // SIZE
     wide = (width + panel - 1) // panel * panel
     apart = wide + {line} // SIZE  # rows a multiple of 4 KiB apart would look alike to the processor
-    sums = room + SIZE * me * {height} * apart
+    sums = scratch + SIZE * me * {height} * apart
     for r in range(low, high, {height}):
         many = min({height}, high - r)
         for i in range(many * apart):
@@ -59,53 +55,12 @@ INPUT = (
     settled()""",
 )
 
-WEIGHT = (
-    ["panels", "size", "team", "rows", "width", "columns", "grad", "x", "out", "bias", "room"],
-    """{share}
-    panel = {panel} // SIZE
-    sums = room + me * ({panel} * (2 * columns + {summed}) + {line})
-    total = sums + {panel} * columns
-    part = total + {panel} * columns
-    own = part + {panel} * {summed}
-    for p in range(low, high):
-        count = min(panel, width - p * panel)
-        for i in range(panel * columns):
-            store(total, i, R(0))
-        if count < panel:
-            for i in range(panel * {summed}):
-                store(part, i, R(0))
-        for first in range(0, rows, {summed}):
-            many = min({summed}, rows - first)
-            values, stride = x + SIZE * (first * width + p * panel), width
-            if count < panel:  # a panel that is not whole would read what lies behind the matrix
-                block(values, width, many, count, panel, part)
-                values, stride = part, panel
-            for i in range(panel * columns):
-                store(sums, i, R(0))
-            for k in range(0, columns, {height}):
-                grads, to = grad + SIZE * (first * columns + k), sums + {panel} * k
-                if k + {height} <= columns:
-                    tall(grads, 1, columns, 0, many, values, stride, 0, to, panel)
-                else:
-                    for i in range(columns - k):
-                        flat(grads + SIZE * i, 1, columns, 0, many, values, stride, 0, to + {panel} * i, panel)
-            add_up(sums, 1, panel * columns, panel * columns, total)
-            if p == 0:
-                copy(grad + SIZE * first * columns, columns, own)
-                add_up(grad + SIZE * (first + 1) * columns, many - 1, columns, columns, own)
-                add_up(own, 1, columns, columns, bias)
-        for k in range(columns):
-            copy(total + {panel} * k, count, out + SIZE * (k * width + p * panel))""",
-)
-
-KERNELS = {"product": PRODUCT, "input": INPUT, "weight": WEIGHT}
+KERNELS = {"product": PRODUCT, "input": INPUT}
 """The arguments and the lines of each: the first argument is what the threads share out, `size` what one costs."""
 
-TALL, FLAT, COPY = ("sparse.tiles", "tall"), ("sparse.tiles", "flat"), ("sparse.gemm", "copy")
 ROUTINES = {
-    "product": (("sparse.tiles", "slim"), ("sparse.tiles", "thin"), COPY),
-    "input": (TALL, FLAT, ("jit.streaming_store", "flow")),
-    "weight": (TALL, FLAT, COPY, ("sparse.gemm", "block"), ("sparse.gemm", "add_up")),
+    "product": (("sparse.tiles", "slim"), ("sparse.tiles", "thin"), ("sparse.gemm", "copy")),
+    "input": (("sparse.tiles", "tall"), ("sparse.tiles", "flat"), ("jit.streaming_store", "flow")),
 }
 """What a kernel calls, and where that stands."""
 
@@ -113,7 +68,7 @@ ROUTINES = {
 def emit_narrow(kind: str, dtype: str, team: bool, cached: bool) -> str:
     """The source of one of KERNELS."""
     words, work = KERNELS[kind]
-    sizes = {"line": LINE, "slim_height": slim_height(), "height": HEIGHT, "panel": panel_bytes(), "summed": SUMMED}
+    sizes = {"line": LINE, "slim_height": slim_height(), "height": HEIGHT, "panel": panel_bytes()}
     body = work.format(share=SHARE.format(what=words[0]), **sizes)
     imports = "".join(
         f"from spikeloom.engine.{file} import {name}_{dtype} as {name}\n" for file, name in ROUTINES[kind]
@@ -124,7 +79,7 @@ def emit_narrow(kind: str, dtype: str, team: bool, cached: bool) -> str:
 
 
 @cache
-def _kernel(kind: str, dtype: str) -> openmp.Entry:
+def _narrow_kernel(kind: str, dtype: str) -> openmp.Entry:
     return compiled(partial(emit_narrow, kind, dtype))
 
 
@@ -135,9 +90,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     first = matrix.new_zeros(len(matrix) * matrix.shape[2])
     if bias is not None:
         first[:columns] = bias
-    out, (room, team) = x.new_empty((rows, columns)), openmp.scratch(slim_height() * LINE)
+    out, (scratch, team) = x.new_empty((rows, columns)), openmp.scratch(slim_height() * LINE)
     words = [rows, width * columns, 0, width, columns, x.data_ptr(), matrix.data_ptr(), first.data_ptr()]
-    _kernel("product", dtype_name(x.dtype)).run([*words, out.data_ptr(), room.data_ptr()], team)
+    _narrow_kernel("product", dtype_name(x.dtype)).run([*words, out.data_ptr(), scratch.data_ptr()], team)
     return out
 
 
@@ -145,19 +100,8 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight: [R, N] and [N, K] give [R, K]."""
     (rows, columns), width = grad.shape, weight.shape[1]
     matrix = packed(weight).panels
-    room, team = openmp.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
+    scratch, team = openmp.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
     out = buffer_pool.empty((rows, width), grad)
     words = [rows, width * columns, 0, width, columns, grad.data_ptr(), matrix.data_ptr(), out.data_ptr()]
-    _kernel("input", dtype_name(grad.dtype)).run([*words, room.data_ptr()], team)
+    _narrow_kernel("input", dtype_name(grad.dtype)).run([*words, scratch.data_ptr()], team)
     return out
-
-
-def weight_gradient(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """grad.T @ x, [R, N] and [R, K] giving [N, K], and the sum of the rows of grad, [N]."""
-    (rows, columns), width = grad.shape, x.shape[1]
-    panels = -(-width * x.element_size() // panel_bytes())
-    out, bias = x.new_empty((columns, width)), x.new_zeros(columns)
-    room, team = openmp.scratch(panel_bytes() * (2 * columns + SUMMED) + LINE)
-    words = [panels, rows * columns * panel_bytes(), 0, rows, width, columns, grad.data_ptr(), x.data_ptr()]
-    _kernel("weight", dtype_name(x.dtype)).run([*words, out.data_ptr(), bias.data_ptr(), room.data_ptr()], team)
-    return out, bias
