@@ -215,6 +215,7 @@ def test_explain_tells_and_a_static_input_passes_once(wrapped: bool) -> None:
     assert torch.equal(spk, snn.unroll(snn.accelerate(net, False), x, steps=7))
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("density", [0.1, 0.9])
 def test_what_kernels_cannot_differentiate_falls_back_or_is_refused(density: float) -> None:
     net, x = snn.accelerate(network({}, nn.MaxPool2d(2))), spikes(6, 4, 9, 8, density=density).requires_grad_()
