@@ -1,7 +1,8 @@
-# make demo    a small network trained and timed, on this machine
-# make test    lint, types and every test
-# make fuzz    random equations and networks against the plain loop, for an hour or so
-# make bench   measured speed, on this machine
+# make demo      a small network trained and timed, on this machine
+# make test      lint, types and the tests
+# make test-all  the same with the slow tests
+# make fuzz      random equations and networks against the plain loop, for an hour or so
+# make bench     measured speed, on this machine
 #
 # All run in .venv, which the first call makes. `make test PYTHON=python3.12` takes another interpreter.
 
@@ -11,13 +12,18 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all that is installed would take longer.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test check format fuzz bench clean
+.PHONY: demo test test-all check format fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
 test: check
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(PYTEST)
+
+test-all: check
+	$(PYTEST) -m ""
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

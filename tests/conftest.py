@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import tempfile
 from contextlib import ExitStack
 
@@ -11,15 +12,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads woul
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor spin where a test asks for several
 
-import torch
-from hypothesis import settings
+_folder = tempfile.TemporaryDirectory(prefix="spikeloom-test-", ignore_cleanup_errors=True)
+
+# Each worker, and each process that a test starts, would else compile all of torch's sources again: two of the four
+# seconds that its start takes.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, os.path.join(_folder.name, "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+import torch  # noqa: E402  after what it and its processes read
+from hypothesis import settings  # noqa: E402
 
 if not torch.cuda.is_available():  # Triton's kernels are interpreted; read when triton is imported, so set before
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Set before spikeloom is imported: no test reads or fills the user's own kernels. Give a directory to keep them.
-_cache = tempfile.TemporaryDirectory(prefix="spikeloom-test-kernels-", ignore_cleanup_errors=True)
-os.environ.setdefault("SPIKELOOM_CACHE_DIR", _cache.name)
+# Set before spikeloom is imported: no test reads or fills the user's own kernels. Give a directory to keep them. The
+# workers have that of the process that starts them: what one has compiled, the others load.
+os.environ.setdefault("SPIKELOOM_CACHE_DIR", os.path.join(_folder.name, "kernels"))
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, deterministic products on CUDA raise
 
 # The first exp of a process, if it is large enough for two threads, is off by 3e-9 in one of them now and then: MKL's
@@ -43,7 +53,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     gc.unfreeze()  # else other libraries say at the end that their objects were leaked
-    _cache.cleanup()
+    _folder.cleanup()
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import spikeloom as snn
-
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
@@ -44,15 +42,6 @@ def test_links_lead_somewhere(page: Path):
 def test_every_page_is_linked_from_the_readme():
     text = (ROOT / "README.md").read_text()
     assert [page.name for page in PAGES[2:] if f"docs/{page.name}" not in text] == []
-
-
-def test_what_the_readme_calls_coming_is_not_there():
-    """So that the line goes when the thing comes."""
-    for line in re.findall(r"^Coming next.*$", (ROOT / "README.md").read_text(), re.M):
-        arrived = [name for name in re.findall(r"`snn\.(\w+)`", line) if hasattr(snn, name)]
-        if (ROOT / "spikeloom" / "__main__.py").exists():
-            arrived += re.findall(r"`python -m spikeloom (\w+)`", line)
-        assert not arrived, f"README.md calls {arrived} coming; move them to what works"
 
 
 def membranes(reset: str, delayed: bool, steps: int) -> list[str]:

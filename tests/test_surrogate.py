@@ -14,6 +14,8 @@ from spikeloom.cells.firing import Frame
 from spikeloom.cells.leaky import LEAKY
 from spikeloom.engine.graph.program import Program
 
+from .each import for_each
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FORMULAS = {
     "straight_through_estimator": lambda u: np.ones_like(u),
@@ -65,7 +67,7 @@ ROWS = [
     *(Row("triangle", c, (0.0, -1.0, 1.0, -0.25, 0.25)) for c in ({}, {"width": 0.25})),
     *(Row("exponential", c) for c in ({}, {"beta": 100})),
 ]
-BY_ROW = pytest.mark.parametrize("row", ROWS, ids=str)
+BY_ROW = for_each("row", ROWS)
 INPUTS = np.unique(
     np.concatenate([np.linspace(-100, 100, 1601), np.linspace(-2, 2, 801), [0.125, -0.125, 1e-8, -1e-8]])
 )
@@ -105,7 +107,7 @@ def test_gradient_multiplies_what_comes_in(row):
     assert torch.equal(gradient(row.make(), u, grad), grad * gradient(row.make(), u))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@for_each("dtype", DTYPES)
 @BY_ROW
 def test_dtype_is_kept_and_nothing_overflows(row, dtype):
     """On both sides up to |slope * u| = 1e4, where a plain exp(-slope * u) has long overflowed."""
@@ -119,7 +121,7 @@ def test_dtype_is_kept_and_nothing_overflows(row, dtype):
         np.testing.assert_allclose(u.grad.double().numpy(), expected, rtol=2e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@for_each("dtype", DTYPES)
 @BY_ROW
 def test_forward_is_the_strict_step(row, dtype):
     tiny = torch.finfo(dtype).tiny
@@ -180,6 +182,7 @@ def test_function_transforms_see_the_surrogate(row):
     torch.testing.assert_close(torch.func.vmap(spike, in_dims=1)(u.view(3, 4)), ops.heaviside(u).view(3, 4).T)
 
 
+@pytest.mark.compile
 def test_compiles_as_one_graph():
     spike, u = surrogate.atan(), torch.linspace(-1, 1, 9)
     torch._dynamo.reset()

@@ -153,6 +153,7 @@ def test_a_static_input_is_not_repeated() -> None:
     assert [(row.backend, row.static) for row in rows[::2]] == [("sparse", True), ("sparse", False)]
 
 
+@pytest.mark.compile
 def test_it_compiles_as_one_graph() -> None:
     net = snn.accelerate(nn.Sequential(layer_of(70, True), snn.Leaky(beta=0.5, init_hidden=True)))
     x = spikes(4, 3, 70, density=0.05)

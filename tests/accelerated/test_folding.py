@@ -223,6 +223,7 @@ def test_a_residual_around_a_neuron_is_seen() -> None:
     assert "joins a tensor that is the same at every step" in snn.explain(net, x, steps=7).repeated
 
 
+@pytest.mark.compile
 def test_it_compiles_as_one_graph() -> None:
     net, x = snn.accelerate(network("Conv2d")), images("Conv2d")
     assert_close(torch.compile(net, fullgraph=True, backend="eager")(x), net(x), "compiled")

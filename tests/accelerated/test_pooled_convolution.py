@@ -205,6 +205,7 @@ def test_explain_tells_and_a_static_input_passes_once(wrapped: bool, tuned) -> N
     assert torch.equal(spk, snn.unroll(snn.accelerate(net, False), x, steps=7))
 
 
+@pytest.mark.compile
 def test_what_kernels_cannot_differentiate_falls_back_or_is_refused() -> None:
     net, x = snn.accelerate(network({}, nn.MaxPool2d(2))), spikes(6, 4, 9, 8, density=0.1).requires_grad_()
     with pytest.raises(RuntimeError, match="no second derivative"):

@@ -100,18 +100,23 @@ def outcome(backend: str, job: Job) -> Outcome:
     return Outcome(
         {"spk": trajectory.spk.detach()},
         {name: t.detach() for name, t in states.items()},
-        gradients([t for name in job.outputs for t in by_output[name]], tensors),
+        gradients([t for name in job.outputs for t in by_output[name]], tensors, backend),
     )
 
 
-def gradients(outputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
-    """Of the weighted sum of the outputs, for each tensor that wants one; zero where there is none."""
+def gradients(
+    outputs: Sequence[Tensor], tensors: Mapping[str, Tensor], backend: str = "numba"
+) -> dict[str, Tensor | None]:
+    """Of the weighted sum of the outputs, for each tensor that wants one. Kernels write zeros where the loop has no
+    gradient; one that a kernel leaves out is None, and so differs."""
     total = sum((out * weights(out, i)).sum() for i, out in enumerate(outputs) if out.requires_grad)
     learned = {name: t for name, t in tensors.items() if t.requires_grad}
     if not learned or not isinstance(total, Tensor):
         return {}
     grads = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
-    return {n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(learned.items(), grads, strict=True)}
+    if backend == "loop":
+        grads = tuple(torch.zeros_like(t) if g is None else g for t, g in zip(learned.values(), grads, strict=True))
+    return dict(zip(learned, grads, strict=True))
 
 
 def away_from_thresholds(job: Job) -> Job:

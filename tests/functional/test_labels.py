@@ -6,6 +6,8 @@ import torch
 
 from spikeloom import functional
 
+from ..each import for_each
+
 T, B, C = 6, 5, 3
 LABELS = torch.tensor([2, 0, 1, 1, 2])
 KEPT = torch.tensor([0, 2, 3])
@@ -41,8 +43,8 @@ def spikes(dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return (torch.rand(T, B, C, generator=torch.Generator().manual_seed(3)) < 0.4).to(dtype)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ALL)
+@for_each("kind", KINDS)
+@for_each("name", ALL)
 def test_labels_may_come_as_any_whole_numbers(name, kind):
     assert np.array_equal(np.asarray(ALL[name](spikes(), KINDS[kind])), np.asarray(ALL[name](spikes(), LABELS)))
 
@@ -55,8 +57,8 @@ def test_spikes_may_come_as_any_numbers(name, dtype):
     assert np.array_equal(np.asarray(ALL[name](spikes(dtype), LABELS)), np.asarray(ALL[name](spikes(), LABELS)))
 
 
-@pytest.mark.parametrize("label", [3, 7, -1, -99])
-@pytest.mark.parametrize("name", ALL)
+@for_each("label", [3, 7, -1, -99])
+@for_each("name", ALL)
 def test_a_label_of_no_class_is_refused(name, label):
     with pytest.raises(IndexError, match=rf"got the target {label}; pass labels of its 3 classes, 0 to 2"):
         ALL[name](spikes(), torch.tensor([0, 1, label, 1, 2]))
@@ -80,8 +82,8 @@ def test_what_are_no_labels_is_refused(name, targets, error, told):
         ALL[name](spikes(), targets)
 
 
-@pytest.mark.parametrize("x", [[[[1.0]]], np.zeros((T, B, C)), [torch.zeros(B, C)] * T, torch.zeros(T, B, C).cfloat()])
-@pytest.mark.parametrize("name", ALL)
+@for_each("x", [[[[1.0]]], np.zeros((T, B, C)), [torch.zeros(B, C)] * T, torch.zeros(T, B, C).cfloat()])
+@for_each("name", ALL)
 def test_what_is_no_tensor_of_spikes_is_refused(name, x):
     with pytest.raises(TypeError, match="pass a tensor of real numbers"):
         ALL[name](x, LABELS)
@@ -96,8 +98,8 @@ def test_accuracies_leave_out_ignored_samples(name):
     assert np.isnan(accuracy(x[:, :0], LABELS[:0]))
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("name", LOSSES)
+@for_each("reduction", ["mean", "sum", "none"])
+@for_each("name", LOSSES)
 def test_losses_leave_out_ignored_samples(name, reduction):
     loss = LOSSES[name](reduction=reduction)
     x, alone = spikes().requires_grad_(), spikes()[:, KEPT].requires_grad_()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spikeloom import functional
 
+from ..each import for_each
 from ..oracle import assert_close
 from . import plain
 from .cases import CASES, DEFAULTS, LABELS, B, Case, T
@@ -19,15 +20,15 @@ PENALTIES = [
     functional.rate_upper_bound(0.1),
     functional.rate_upper_bound(0.1, per_neuron=True),
 ]
-BY_DEFAULTS = pytest.mark.parametrize("case", DEFAULTS, ids=str)
-BY_PADDING = pytest.mark.parametrize("padding", [0.0, 1.0, torch.nan, torch.inf])
+BY_DEFAULTS = for_each("case", DEFAULTS)
+BY_PADDING = for_each("padding", [0.0, 1.0, torch.nan, torch.inf])
 
 
 def padded(x: Tensor, padding: float) -> Tensor:
     return x.masked_fill(~MASK.unsqueeze(2), padding)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@for_each("case", CASES)
 def test_a_padded_batch_is_that_of_plain_python_on_the_samples_alone(case):
     x = case.inputs()
     samples = [x[:length, b].tolist() for b, length in enumerate(LENGTHS)]
@@ -122,7 +123,7 @@ def test_a_wrong_neuron_that_fires_in_the_padding_alone_does_not_win():
     assert functional.accuracy_temporal(backwards, labels, mask=mask) == 1
 
 
-@pytest.mark.parametrize("penalty", PENALTIES, ids=repr)
+@for_each("penalty", PENALTIES)
 @BY_PADDING
 def test_penalties(penalty, padding):
     x = padded(DEFAULTS[0].inputs(), padding)
@@ -152,8 +153,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("which", REFUSED)
-@pytest.mark.parametrize("case", [*DEFAULTS, "accuracy_rate", "accuracy_temporal", "rate_upper_bound"], ids=str)
+@for_each("which", REFUSED)
+@for_each("case", [*DEFAULTS, "accuracy_rate", "accuracy_temporal", "rate_upper_bound"])
 def test_refused_by_a_sentence(case, which):
     options, told = REFUSED[which]
     name = case.name if isinstance(case, Case) else case

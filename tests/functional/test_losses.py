@@ -5,6 +5,7 @@ import torch
 
 from spikeloom import functional
 
+from ..each import for_each
 from ..oracle import assert_close
 from . import plain
 from .cases import CASES, DEFAULTS, LABELS, NAMES, ON_MEMBRANES, B, C, Case, T
@@ -12,7 +13,7 @@ from .cases import CASES, DEFAULTS, LABELS, NAMES, ON_MEMBRANES, B, C, Case, T
 TEMPORAL = ("ce_temporal_loss", "mse_temporal_loss")
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@for_each("case", CASES)
 def test_a_loss_is_that_of_plain_python(case):
     x = case.inputs()
     samples = [x[:, b].tolist() for b in range(B)]
@@ -21,14 +22,14 @@ def test_a_loss_is_that_of_plain_python(case):
     assert_close(got.squeeze() if got.numel() == 1 else got, wanted, str(case))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name not in TEMPORAL], ids=str)
+@for_each("case", [case for case in CASES if case.name not in TEMPORAL])
 def test_gradients_are_those_of_the_value(case):
     loss = case.make()
     x = torch.rand(2, B, C, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: loss(x, LABELS), x)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in TEMPORAL], ids=str)
+@for_each("case", [case for case in CASES if case.name in TEMPORAL])
 def test_gradients_of_times_go_to_the_spikes_with_their_sign_turned(case):
     """The loss as a function of times alone tells what the spikes at these times must get."""
     loss, x = case.make(), case.inputs().requires_grad_()
@@ -176,8 +177,8 @@ def test_a_left_out_sample_changes_no_other(name, normalize):
 # -- what comes in, what goes out --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", DEFAULTS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@for_each("case", DEFAULTS)
+@for_each("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtypes(case, dtype):
     """What comes in float64 is computed in it, also with weights of another dtype; half precision in float32."""
     x = case.inputs(dtype=dtype).requires_grad_()
@@ -200,7 +201,7 @@ def test_long_trains_in_half_precision_are_counted_to_the_spike(name):
     assert_close(loss(spk.half(), label), loss(spk, label), name, exact=True)
 
 
-@pytest.mark.parametrize("case", DEFAULTS, ids=str)
+@for_each("case", DEFAULTS)
 def test_spikes_and_labels_may_be_of_any_whole_number(case):
     x = (case.inputs() > 0.5).double()
     wanted = case.make()(x, LABELS)
@@ -209,7 +210,7 @@ def test_spikes_and_labels_may_be_of_any_whole_number(case):
             assert_close(case.make()(spk, labels), wanted.float(), str(spk.dtype))
 
 
-@pytest.mark.parametrize("case", DEFAULTS, ids=str)
+@for_each("case", DEFAULTS)
 def test_strides_do_not_matter(case):
     x = case.inputs()
     batch_first = x.transpose(0, 1).contiguous().transpose(0, 1)
@@ -218,8 +219,8 @@ def test_strides_do_not_matter(case):
         assert_close(case.make()(view, LABELS), case.make()(x, LABELS), str(case))
 
 
-@pytest.mark.parametrize("case", DEFAULTS, ids=str)
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@for_each("case", DEFAULTS)
+@for_each("value", [torch.nan, torch.inf])
 def test_nan_and_infinity_are_not_hidden(case, value):
     x = case.inputs()
     x[0, 3, 2] = value
@@ -228,7 +229,7 @@ def test_nan_and_infinity_are_not_hidden(case, value):
     assert losses[[0, 1, 2, 4]].isfinite().all()
 
 
-@pytest.mark.parametrize("case", DEFAULTS, ids=str)
+@for_each("case", DEFAULTS)
 def test_inputs_are_left_alone(case):
     x, labels = case.inputs(), LABELS.clone()
     case.make()(x, labels)
@@ -236,7 +237,7 @@ def test_inputs_are_left_alone(case):
     assert torch.equal(labels, LABELS)
 
 
-@pytest.mark.parametrize("case", DEFAULTS, ids=str)
+@for_each("case", DEFAULTS)
 def test_one_number_is_of_shape_one_in_two_losses_without_a_weight(case):
     odd = case.name in ("ce_rate_loss", "mse_membrane_loss")
     for reduction in ("mean", "sum"):
@@ -253,6 +254,7 @@ def test_double_backward_and_function_transforms(case):
     assert second.isfinite().all()
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("case", DEFAULTS, ids=str)
 def test_compiles_as_one_graph(case):
     torch._dynamo.reset()

@@ -9,6 +9,7 @@ from torch import nn
 
 from spikeloom import functional
 
+from ..each import for_each
 from ..oracle import assert_close
 from .cases import CASES, DEFAULTS, LABELS, NAMES, B, C
 
@@ -43,7 +44,7 @@ def test_prints_as_the_call_that_makes_it(text):
     assert repr(SHOWN[text]) == text
 
 
-@pytest.mark.parametrize("case", CASES[::5], ids=str)
+@for_each("case", CASES[::5])
 def test_survives_pickle_and_deepcopy(case):
     loss, x = case.make(), case.inputs()
     for twin in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
@@ -160,8 +161,8 @@ UNCALLED = {
 }
 
 
-@pytest.mark.parametrize("which", UNCALLED)
-@pytest.mark.parametrize("name", NAMES)
+@for_each("which", UNCALLED)
+@for_each("name", NAMES)
 def test_calls_that_make_no_sense_are_refused(name, which):
     x, labels, error, told = UNCALLED[which]
     owner = "(SpikeTime|mse_temporal_loss)" if name == "mse_temporal_loss" else name

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 import spikeloom as snn
 from spikeloom.functional.quant import StateQuant, state_quant
 
+from ..each import for_each
 from ..oracle import assert_close
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -46,10 +47,10 @@ def clear_of_boundaries(x: Tensor, levels: Tensor) -> Tensor:
     return x[distance > 4 * torch.finfo(levels.dtype).eps * x.abs().double().clamp(min=1)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("bits", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("span", RANGES)
-@pytest.mark.parametrize("kind", KINDS)
+@for_each("dtype", [torch.float32, torch.float64])
+@for_each("bits", [1, 2, 3, 5, 8])
+@for_each("span", RANGES)
+@for_each("kind", KINDS)
 def test_every_value_goes_to_the_nearest_level(kind, span, bits, dtype):
     q = state_quant(bits, **KINDS[kind], **RANGES[span])
     levels = q.levels(dtype).sort().values
@@ -59,9 +60,9 @@ def test_every_value_goes_to_the_nearest_level(kind, span, bits, dtype):
     assert_close(q(levels), levels, "levels", exact=True)
 
 
-@pytest.mark.parametrize("multiplier", [0.05, 0.3, 0.7, 1.0, 1.4])
-@pytest.mark.parametrize("bits", [3, 8, 10])
-@pytest.mark.parametrize("centred", [True, False])
+@for_each("multiplier", [0.05, 0.3, 0.7, 1.0, 1.4])
+@for_each("bits", [3, 8, 10])
+@for_each("centred", [True, False])
 def test_so_does_it_with_every_multiplier(bits, multiplier, centred):
     q = state_quant(bits, uniform=False, thr_centered=centred, multiplier=multiplier)
     levels = q.levels()

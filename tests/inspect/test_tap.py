@@ -133,6 +133,7 @@ def test_what_is_recorded_does_not_change_what_runs():
     assert all(not module._forward_hooks for module in net.modules())
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's compiler, about itself
 def test_compiled_networks_are_recorded_too():
     net, x = exact(NETWORKS["a sequence of layers"]()), quarters(5, 4, 6)

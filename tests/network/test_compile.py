@@ -10,11 +10,14 @@ from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
 
-from ..neurons.zoo import ZOO, made, sequence
+from ..neurons.zoo import ZOO, made, sequence, slow_unless_compiled_differently
 from .networks import NETWORKS, Residual, quarters, twins
 
 BACKEND = "inductor" if shutil.which("g++") or shutil.which("clang++") else "aot_eager"
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.compile,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +98,9 @@ def test_a_compiled_part_is_unrolled_rightly():
         assert torch.equal(snn.unroll(net, quarters(5, 4, 6))[1], snn.unroll(twin, quarters(5, 4, 6))[1])
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name != "NoisyLeaky"])  # compilers draw otherwise
+@pytest.mark.parametrize(
+    "name", slow_unless_compiled_differently(name for name in ZOO if name != "NoisyLeaky")
+)  # compilers draw otherwise
 def test_every_neuron_compiles_whole(name):
     neuron, twin = (made(name, learn=True, init_hidden=True, output=True) for _ in range(2))
     compiled = torch.compile(lambda x: snn.unroll(neuron, x), fullgraph=True, backend="aot_eager")

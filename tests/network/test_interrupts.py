@@ -1,6 +1,7 @@
 """Ctrl-C at any line, and at any moment: the process and the network stay usable.
 
-``INTERRUPTS=30000 pytest tests/network/test_interrupts.py`` raises at all lines, and sends so many signals.
+``INTERRUPTS=30000 pytest tests/network/test_interrupts.py`` raises at all lines of all actions, and sends so many
+signals.
 """
 
 import os
@@ -27,8 +28,6 @@ INTERRUPTED = (
     *("accelerated/accelerating.py", "engine/run/backends.py"),
 )
 MANY = int(os.environ.get("INTERRUPTS", "0"))
-EVERY = 1 if MANY else 9
-"""At which of the lines the suite raises; another action begins at another line."""
 
 Where = tuple[str, int]
 
@@ -69,23 +68,45 @@ def traced(run: Callable[[], Any], at: int = -1) -> list[Where]:
     return lines
 
 
-def places(lines: list[Where]) -> list[int]:
-    """The first and the last time that each line is reached."""
+def places(lines: list[Where]) -> list[tuple[Where, int, int]]:
+    """Each line, with the first and the last time that it is reached."""
     first: dict[Where, int] = {}
     last: dict[Where, int] = {}
     for i, line in enumerate(lines):
         first.setdefault(line, i)
         last[line] = i
-    return sorted({*first.values(), *last.values()})
+    return [(line, first[line], last[line]) for line in sorted(first)]
 
 
+@pytest.fixture(scope="module")
+def shared() -> dict[str, list[list[int]]]:
+    """At which of its lines each action is interrupted, in two halves.
+
+    Actions share most of their lines, so each line is interrupted in one of the actions that reach it, in turns. With
+    INTERRUPTS, it is interrupted in all of them, the first and the last time.
+    """
+    reached: dict[Where, list[tuple[str, int, int]]] = {}
+    for name, action in ACTIONS.items():
+        reference = Reference(action)
+        with reference.started() as (net, given):
+            lines = traced(lambda net=net, given=given, run=action.run: run(net, given))
+        for line, first, last in places(lines):
+            reached.setdefault(line, []).append((name, first, last))
+    chosen: dict[str, list[list[int]]] = {name: [[], []] for name in ACTIONS}
+    for number, line in enumerate(sorted(reached)):
+        at = reached[line]
+        for name, first, last in at if MANY else [at[number // 4 % len(at)]]:
+            times = {first, last} if MANY else {(first, last)[number // 2 % 2]}
+            chosen[name][number % 2] += times
+    return chosen
+
+
+@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["even lines", "odd lines"])
 @pytest.mark.parametrize("name", ACTIONS)
-def test_an_interrupt_at_any_line_leaves_the_process_usable(name: str):
+def test_an_interrupt_at_any_line_leaves_the_process_usable(name: str, half: int, shared: dict[str, list[list[int]]]):
     reference = Reference(ACTIONS[name])
     run = reference.action.run
-    with reference.started() as (net, given):
-        lines = traced(lambda: run(net, given))
-    for at in places(lines)[[*ACTIONS].index(name) % EVERY :: EVERY]:
+    for at in shared[name][half]:
         with reference.started() as (net, given):
             try:
                 traced(lambda net=net, given=given: run(net, given), at)
@@ -93,15 +114,17 @@ def test_an_interrupt_at_any_line_leaves_the_process_usable(name: str):
                 held = (
                     None if name == "tap" else error
                 )  # a tap ends where nobody holds it; else a traceback may live on
-            reference_usable(reference, net, given, lines[at])
+            reference_usable(reference, net, given, at)
             del held
 
 
-def reference_usable(reference: Reference, net: Any, given: Any, line: Where) -> None:
+def reference_usable(reference: Reference, net: Any, given: Any, at: int) -> None:
     try:
         reference.assert_usable(net, given)
     except Exception as fault:
-        raise AssertionError(f"interrupted at {line}") from fault
+        with reference.started() as (net, given):
+            lines = traced(lambda: reference.action.run(net, given))
+        raise AssertionError(f"interrupted at {lines[at]}") from fault
 
 
 SIGNALLED = (

@@ -16,7 +16,7 @@ from spikeloom import functional as sf
 
 from ..neurons.zoo import ZOO, made, sequence
 
-ROUNDS = int(os.environ.get("LEAK_ROUNDS", "60"))
+ROUNDS = int(os.environ.get("LEAK_ROUNDS", "24"))
 
 
 def network() -> nn.Module:

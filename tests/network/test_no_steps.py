@@ -1,6 +1,6 @@
 """Zero steps change no state and have the shapes of steps, compiled and not."""
 
-import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ import torch
 import spikeloom as snn
 
 from ..layers.running import LAYERS
-from ..neurons.zoo import ZOO
+from ..neurons.zoo import ZOO, slow_unless_compiled_differently
 
 ALL = {
     **{name: (lambda kind=kind: kind.make(**kind.numbers), kind.shape) for name, kind in ZOO.items()},
@@ -25,20 +25,35 @@ def shapes(outs: object) -> list[torch.Size]:
     return [out.shape for out in (outs if isinstance(outs, tuple) else (outs,)) if isinstance(out, torch.Tensor)]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_no_steps_leave_the_states_under_torch_compile_too(name):
+def without_steps(name: str) -> tuple[Callable[[torch.Tensor], object], Callable[[], dict], list[torch.Tensor]]:
+    """Unroll of a layer that has states, its states, and sequences of no steps: one as wide as before, one wider."""
     make, shape = ALL[name]
+    layer = make()
+    x = torch.rand(3, *shape)
+    snn.unroll(layer, x)
+    wider = torch.cat((x, x), 1) if len(shape) > 1 and "dimension 0" not in name else x
+    return lambda x: snn.unroll(layer, x), lambda: kept(layer), [x[:0], wider[:0]]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.filterwarnings("ignore")
+def test_no_steps_leave_the_states(name):
+    unroll, states, sequences = without_steps(name)
+    before = states()
+    for nothing in sequences:
+        assert all(shape[0] == 0 for shape in shapes(unroll(nothing)))
+        after = states()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", slow_unless_compiled_differently(ALL))
+@pytest.mark.filterwarnings("ignore")
+def test_no_steps_leave_the_states_under_torch_compile_too(name):
     torch._dynamo.reset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        layer = make()
-        x = torch.rand(3, *shape)
-        snn.unroll(layer, x)
-        before = kept(layer)
-        wider = torch.cat((x, x), 1) if len(shape) > 1 and "dimension 0" not in name else x
-        for nothing in (x[:0], wider[:0]):
-            compiled = torch.compile(lambda x: snn.unroll(layer, x), backend="eager")
-            found = [shapes(run(nothing)) for run in (compiled, lambda x: snn.unroll(layer, x))]
-            assert found[0] == found[1]
-            after = kept(layer)
-            assert all(torch.equal(before[key], after[key]) for key in before)
+    unroll, states, sequences = without_steps(name)
+    before = states()
+    for nothing in sequences:
+        assert shapes(torch.compile(unroll, backend="eager")(nothing)) == shapes(unroll(nothing))
+        after = states()
+        assert all(torch.equal(before[key], after[key]) for key in before)

@@ -63,7 +63,10 @@ def test_one_trace_is_all_that_is_kept_where_it_suffices(name: str):
     assert table()[name][0] == torch.float32.itemsize
 
 
-@pytest.mark.parametrize(("way", "steps", "most"), [("chunks", "20000", 30), ("checkpoint", "2000", 30)])
+@pytest.mark.parametrize(
+    ("way", "steps", "most"),
+    [pytest.param("chunks", "20000", 30, marks=pytest.mark.slow), ("checkpoint", "2000", 30)],
+)
 def test_the_example_trains_in_little_memory(way: str, steps: str, most: int):
     """Kept whole, 20,000 steps would take 260 MB, and their input 41."""
     pytest.importorskip("tqdm")

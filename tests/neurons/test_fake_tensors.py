@@ -22,9 +22,9 @@ def said(lif, x, unrolled, mode):
 for name in ("Leaky", "RLeaky through Linear", "SLSTM", "DeltaLeaky"):
     kind = ZOO[name]
     with MODE:
-        fake = torch.ones(4, *kind.shape)
-    real = torch.ones(4, *kind.shape)
-    for options in ({}, kind.learn, {"init_hidden": True}):
+        fake = torch.ones(2, *kind.shape)
+    real = torch.ones(2, *kind.shape)
+    for options in ({}, {**kind.learn, "init_hidden": True}):
         with MODE:
             made = kind.make(**{**kind.numbers, **options})
         lif, twin = (kind.make(**{**kind.numbers, **options}) for _ in range(2))

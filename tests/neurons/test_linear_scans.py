@@ -185,6 +185,7 @@ def test_no_steps_give_empty_results(name):
         assert [out.shape for out in empty] == [(0, *out.shape[1:]) for out in full]
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("name", ["StateLeaky, truncated", "LeakyParallel", "LeakyParallel, full", "AssociativeLeaky"])
 def test_torch_compiles_it_in_one_graph(name):
     net, x = LAYERS[name](), drawn(T, B, N)

@@ -9,6 +9,8 @@ from spikeloom.engine.run.call import Call
 from spikeloom.neurons import _neuron
 from spikeloom.neurons._methods import by_methods, why_by_methods
 
+from ..oracle import assert_close
+
 X = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) * 1.5
 
 FLAT = snn.surrogate.no_gradient()
@@ -58,9 +60,13 @@ def test_the_short_way_gives_what_the_long_way_gives(name, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(_neuron, "short_step", lambda *args: None)
                 long = run(NEURONS[name](), xs, learn)
-            for got, wanted in zip([*short[0], *short[1]], [*long[0], *long[1]], strict=True):
-                assert got.dtype == wanted.dtype
+            with snn.backend("loop"):
+                reference = run(NEURONS[name](), xs, learn)
+            ways = ([*outs, *grads] for outs, grads in (short, long, reference))
+            for i, (got, wanted, right) in enumerate(zip(*ways, strict=True)):
+                assert got.dtype == wanted.dtype == right.dtype
                 torch.testing.assert_close(got, wanted, rtol=0, atol=0, equal_nan=True)
+                assert_close(got, right, f"{i}")
 
 
 def test_a_common_step_goes_the_short_way(monkeypatch):
@@ -97,6 +103,8 @@ def test_a_change_between_two_steps_is_seen_by_the_next(change, monkeypatch):
     short = outs()
     monkeypatch.setattr(_neuron, "short_step", lambda *args: None)
     assert all(torch.equal(*pair) for pair in zip(short, outs(), strict=True))
+    with snn.backend("loop"):
+        assert all(torch.equal(*pair) for pair in zip(short, outs(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["Leaky", "two states", "learned"])

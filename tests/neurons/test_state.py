@@ -224,6 +224,7 @@ def test_a_parameter_that_is_written_to_acts_from_the_next_step_on():
     assert mem.item() == pytest.approx(0.3)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("hidden", [True, False], ids=["init_hidden", "mem by hand"])
 def test_compiled_steps_give_what_plain_ones_give_and_leave_the_same_state(hidden):
     """As one graph, without a break."""

@@ -1,9 +1,10 @@
 """Every neuron of the library, ready to be made: the table that the tests of layers run over."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -154,3 +155,13 @@ def sequence(name: str, steps: int = 9, dtype: torch.dtype = torch.float32, shap
     kind = ZOO[name]
     drawn = torch.rand(steps, *(shape or kind.shape), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     return (kind.scale * drawn + kind.shift).to(dtype)
+
+
+COMPILED = ("Leaky", "Synaptic", "RLeaky", "RLeaky through Linear", "RSynaptic through Linear", "SLSTM", "SConv2dLSTM")
+COMPILED += ("Lapicque", "DeltaLeaky", "ALIF", "CuBaLIF")
+"""Neurons that torch.compile sees differently: one or two of each class that the others are made of."""
+
+
+def slow_unless_compiled_differently(names: Iterable[str]) -> list[Any]:
+    """Names as parameters of a test that compiles: those of other equations of the same classes are slow ones."""
+    return [pytest.param(name, marks=() if name in COMPILED or name not in ZOO else pytest.mark.slow) for name in names]

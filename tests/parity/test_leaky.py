@@ -7,6 +7,7 @@ import torch
 
 import spikeloom as snn
 
+from ..each import for_each
 from ..oracle import assert_same
 from .running import Case, at_once, by_steps, inputs, layer, outcome, snntorch, spread
 
@@ -74,9 +75,9 @@ def on_the_loop():
 
 
 @pytest.mark.usefixtures("on_the_loop")
-@pytest.mark.parametrize("delay", [True, False], ids=["delayed", "immediate"])
-@pytest.mark.parametrize("reset", RESETS)
-@pytest.mark.parametrize("values", VALUES)
+@for_each("delay", [True, False])
+@for_each("reset", RESETS)
+@for_each("values", VALUES)
 @pytest.mark.parametrize("learning", LEARNING)
 @pytest.mark.parametrize("keeping", KEEPING)
 def test_the_product_of_the_options(keeping, learning, values, reset, delay):

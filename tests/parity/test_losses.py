@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spikeloom import functional as ours
 
+from ..each import for_each
 from ..oracle import assert_close
 
 theirs = pytest.importorskip("snntorch.functional")
@@ -128,7 +129,7 @@ def outcome(library: Any, case: Case) -> tuple[Tensor, Tensor]:
     return loss.detach(), grad
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@for_each("case", CASES)
 def test_values_and_gradients(case):
     for name, got, wanted in zip(("loss", "gradient"), outcome(ours, case), outcome(theirs, case), strict=True):
         assert_close(got, wanted, name)
@@ -158,8 +159,8 @@ def test_times_of_several_spikes(o):
         assert_close(got[which], wanted[which], ("times", "targets")[which], exact=True)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.29, 0.55, 0.57, 0.7, 1 / 3])
-@pytest.mark.parametrize("population", [1, 3, 7])
+@for_each("rate", [0.1, 0.29, 0.55, 0.57, 0.7, 1 / 3])
+@for_each("population", [1, 3, 7])
 def test_counts_that_are_wanted_are_rounded_alike(rate, population):
     """29 * 0.57 * 100 and 0.57 * 29 * 100 are not the same number of spikes."""
     for steps in range(1, 60):

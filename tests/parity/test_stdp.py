@@ -10,6 +10,7 @@ from torch import nn
 import spikeloom as snn
 from spikeloom.functional import stdp_learner as ours
 
+from ..each import for_each
 from ..oracle import assert_close
 from .running import snntorch
 
@@ -44,9 +45,9 @@ def made(name: str):
     return synapse, x, torch.stack(y)
 
 
-@pytest.mark.parametrize("functions", FUNCTIONS)
-@pytest.mark.parametrize(("tau_pre", "tau_post"), list(product((1.0, 4.0), (2.0, 7.5))))
-@pytest.mark.parametrize("name", SYNAPSES)
+@for_each("functions", FUNCTIONS)
+@for_each(("tau_pre", "tau_post"), list(product((1.0, 4.0), (2.0, 7.5))))
+@for_each("name", SYNAPSES)
 def test_same_traces_and_changes(name, tau_pre, tau_post, functions):
     synapse, x, y = made(name)
     results = []
@@ -80,10 +81,10 @@ def test_same_eligibilities(eligibility_trace, functions):
         assert_close(got, wanted, "a trace or eligibility")
 
 
-@pytest.mark.parametrize("every", [1, 2, 5])
-@pytest.mark.parametrize("scale", [1.0, 0.25])
-@pytest.mark.parametrize("on_grad", [True, False])
-@pytest.mark.parametrize("name", SYNAPSES)
+@for_each("every", [1, 2, 5])
+@for_each("scale", [1.0, 0.25])
+@for_each("on_grad", [True, False])
+@for_each("name", SYNAPSES)
 def test_the_learner_makes_the_same_changes(name, on_grad, scale, every):
     results = []
     for library, module in PAIRS:

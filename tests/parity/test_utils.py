@@ -9,6 +9,7 @@ import torch
 
 from spikeloom import utils
 
+from ..each import for_each
 from .running import snntorch
 
 theirs = importlib.import_module(f"{snntorch.__name__}.utils")
@@ -30,8 +31,8 @@ def contents(*datasets: Dataset) -> list[tuple[type, list[int]]]:
     return [(type(part), part.tolist()) for one in datasets for part in (one.data, one.targets)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("subset", "idx"), [(0, 0), (1, 0), (2, 0), (3, 0), (3, 2), (3, 3), (10, 9)])
+@for_each("kind", KINDS)
+@for_each(("subset", "idx"), [(0, 0), (1, 0), (2, 0), (3, 0), (3, 2), (3, 3), (10, 9)])
 def test_a_subset_is_the_same(kind, subset, idx):
     one, other = Dataset(kind, 10), Dataset(kind, 10)
     assert utils.data_subset(one, subset, idx) is one
@@ -39,10 +40,10 @@ def test_a_subset_is_the_same(kind, subset, idx):
     assert contents(one) == contents(other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", [0, 3])
-@pytest.mark.parametrize("split", [0, 0.05, 0.1, 0.25, 0.29, 0.5, 2 / 3, 0.99, 1])
-@pytest.mark.parametrize("entries", [7, 10, 100])
+@for_each("kind", KINDS)
+@for_each("seed", [0, 3])
+@for_each("split", [0, 0.05, 0.1, 0.25, 0.29, 0.5, 2 / 3, 0.99, 1])
+@for_each("entries", [7, 10, 100])
 def test_a_split_is_the_same(kind, seed, split, entries):
     ours = Dataset(kind, entries), Dataset(kind, entries, begin=1000)
     wanted = Dataset(kind, entries), Dataset(kind, entries, begin=1000)

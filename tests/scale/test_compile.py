@@ -15,7 +15,10 @@ from ..network.networks import leaky, quarters, twins
 from ..neurons.zoo import made
 from ..oracle import assert_close
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.compile,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 SIZES = [(5, 4), (7, 4), (9, 4), (9, 8), (3, 3), (12, 16), (4, 2), (20, 5), (6, 7), (8, 4)]  # T, B
 

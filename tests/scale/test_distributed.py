@@ -67,6 +67,7 @@ def test_what_cannot_be_averaged_is_told():
         snn.distributed.scalars([])
 
 
+@pytest.mark.slow
 def test_the_example_learns_the_digits_in_two_processes(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("tqdm")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 from spikeloom.neurons._sequence import WholeSequence
 
-from ..neurons.zoo import ZOO
+from ..neurons.zoo import ZOO, slow_unless_compiled_differently
 
 KINDS = {
     name: kind
@@ -63,7 +63,7 @@ def exported(loop: nn.Module, x: Tensor) -> nn.Module:
 
 
 @pytest.mark.parametrize("record", [traced, exported])
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "NoisyLeaky"])
+@pytest.mark.parametrize("name", slow_unless_compiled_differently(name for name in KINDS if name != "NoisyLeaky"))
 @pytest.mark.filterwarnings("ignore")
 def test_a_recorded_loop_gives_the_spikes_of_the_loop(name, record):
     for hidden in (False, True):

@@ -8,6 +8,7 @@ import torch
 
 from spikeloom import spikegen
 
+from ..each import for_each
 from ..oracle import assert_close
 from .cases import numbers
 
@@ -153,10 +154,10 @@ def trains(out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return correct[:, 0], incorrect[:, 0]
 
 
-@pytest.mark.parametrize("interpolate", [False, True])
-@pytest.mark.parametrize(("on", "off"), [(1, 0), (2, 0.5), (1, -1), (0.2, 0.7)])
-@pytest.mark.parametrize("first", [0, 2])
-@pytest.mark.parametrize("rates", [(0.5, 0.25), (0.7, 0), (1, 0.1), (0.4, 0.4)])
+@for_each("interpolate", [False, True])
+@for_each(("on", "off"), [(1, 0), (2, 0.5), (1, -1), (0.2, 0.7)])
+@for_each("first", [0, 2])
+@for_each("rates", [(0.5, 0.25), (0.7, 0), (1, 0.1), (0.4, 0.4)])
 @pytest.mark.parametrize("pattern", ["regular", "uniform", "poisson"])
 @pytest.mark.parametrize("steps", [3, 12])
 def test_targets_are_the_trains_of_both_rates(steps, pattern, rates, first, on, off, interpolate):

@@ -104,7 +104,7 @@ def outcome(backend: str, case: Case, device: str = "cpu") -> Outcome:
     return Outcome(
         {"spk": outs[0].detach()},
         {name: t.detach() for name, t in states.items()},
-        gradients([*outs, *finals.values()], tensors),
+        gradients([*outs, *finals.values()], tensors, backend),
     )
 
 
@@ -207,8 +207,10 @@ def test_graded_spikes_come_back_with_their_size() -> None:
         layer = layer_of(case)
         layer.graded_spikes_factor = torch.tensor(2.5, requires_grad=True)
         tensors = tensors_of(case, layer) | {"factor": layer.graded_spikes_factor}
+        for name in layer._state_names():
+            setattr(layer, name, tensors[name])
         outs = run(backend, layer, tensors["x"], case.steps)
-        outcomes.append(Outcome({"spk": outs[0].detach()}, {}, gradients(outs, tensors)))
+        outcomes.append(Outcome({"spk": outs[0].detach()}, {}, gradients(outs, tensors, backend)))
     assert_same(*outcomes)
 
 

@@ -32,7 +32,7 @@ def test_input_of_any_layout(layout, cell):
         given = arrange(tensors["x"])
         assert backend == "loop" or given.is_contiguous() == (layout in ("contiguous", "offset"))
         out = run(backend, call_of(job, tensors | {"x": given}))
-        results.append((out.spk, gradients([out.spk, *out.traces], tensors)))
+        results.append((out.spk, gradients([out.spk, *out.traces], tensors, backend)))
     (ours, our_grads), (theirs, their_grads) = results
     assert torch.equal(ours, theirs)
     for name, wanted in their_grads.items():
@@ -195,7 +195,7 @@ def test_nothing_in_nothing_out(steps, shape, cell):
         assert [t.shape for t in out.traces] == [(steps, *shape)] * len(job.case.cell.states)
         for final, name in zip(out.finals, job.case.cell.states, strict=True):
             assert torch.equal(final, tensors[name])
-        grads = gradients([out.spk, *out.traces, *out.finals], tensors)
+        grads = gradients([out.spk, *out.traces, *out.finals], tensors, backend)
         assert grads["x"].shape == (steps, *shape)
         assert not torch.isnan(grads[job.case.cell.states[-1]]).any()
 

@@ -15,6 +15,7 @@ from ...oracle import assert_close, assert_same
 from ..cpu.test_recurrent import KINDS, RESETS, Case, layer_of, outcome
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

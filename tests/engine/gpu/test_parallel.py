@@ -22,6 +22,7 @@ from ..run.test_matrix import run as matrix_run
 from ..running import Job, away_from_thresholds, call_of, leaves, outcome, run
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -13,7 +13,7 @@ from ...cases import CELLS, DTYPES
 from ..running import Job, call_of, leaves, outcome
 from .test_triton import DEVICE, UNASKED, assert_lawful
 
-pytestmark = pytest.mark.usefixtures("quiet", "no_numba")
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("quiet", "no_numba")]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ..running import NEAR
 
 pytest.importorskip("triton")
 pytestmark = [
+    pytest.mark.triton,
     pytest.mark.usefixtures("quiet"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="the cases live on the CPU, where Triton interprets"),
 ]

@@ -22,6 +22,7 @@ from ...cases import CELLS
 from ..running import Job, call_of, leaves
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.triton
 
 WHOLE_SEQUENCES = ("state_leaky", "state_leaky_exact", "leaky_parallel", "associative")
 

@@ -18,7 +18,7 @@ from ...oracle import Outcome, assert_close, assert_same
 from ..running import gradients
 from .test_triton import DEVICE
 
-pytestmark = pytest.mark.usefixtures("quiet", "no_numba")
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("quiet", "no_numba")]
 
 NAMES = ("SLSTM", "SConv2dLSTM")
 RESETS = ("none", "subtract", "zero")
@@ -78,7 +78,7 @@ def outcome(backend: str, case: Case) -> Outcome:
     return Outcome(
         {"spk": outs[0].detach()},
         {name: t.detach() for name, t in states.items()},
-        gradients([*outs, *states.values()], tensors),
+        gradients([*outs, *states.values()], tensors, backend),
     )
 
 

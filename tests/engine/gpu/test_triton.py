@@ -25,7 +25,7 @@ from ...oracle import Outcome, assert_close, assert_same
 from ..running import ATAN, Job, away_from_thresholds, call_of, leaves, outcome, run, weights
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.usefixtures("quiet", "no_numba")
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("quiet", "no_numba")]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DRIVEN = ("SLSTM", "SConv2dLSTM")

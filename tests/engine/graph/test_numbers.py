@@ -103,6 +103,7 @@ def test_equations_that_differ_in_their_numbers_share_their_kernels():
     assert kernel_cache.compilations() <= before + 1  # (1.5, 1.5) is one number
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("learn_beta", [True, False])
 def test_slopes_are_annealed_under_torch_compile_without_another_kernel(learn_beta):
     lif = snn.Leaky(beta=0.8, learn_beta=learn_beta, init_hidden=True)

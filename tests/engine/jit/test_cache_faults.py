@@ -19,7 +19,7 @@ import spikeloom as snn
 from spikeloom.engine.cpu import launch
 from spikeloom.engine.jit import kernel_cache
 
-from .test_kernel_cache import SCRIPT, compiled_here, expected_gradient, finish, start
+from .test_kernel_cache import SCRIPT, compiled_here, expected_gradient, start
 
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX rights")
 
@@ -84,8 +84,9 @@ def test_only_the_user_can_read_and_write(place, umask):
 
 
 @posix
-@pytest.mark.parametrize("below", [".", "__pycache__"])
-@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
+@pytest.mark.parametrize(
+    ("mode", "below"), [(0o720, "."), (0o702, "."), (0o777, "__pycache__"), (0o1777, "__pycache__")]
+)
 def test_a_directory_that_others_can_write_to_is_not_used(place, told, mode, below):
     assert compilations_of(1) == 1
     (place / below).chmod(mode)
@@ -195,8 +196,10 @@ def fail_at(monkeypatch, number: int, error: int) -> list[str]:
     return tried
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS])
-@pytest.mark.parametrize("number", range(4))
+ERRORS = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+@pytest.mark.parametrize(("number", "error"), [*((n, errno.ENOSPC) for n in range(4)), *enumerate(ERRORS)])
 def test_a_full_disk_means_kernels_in_memory_and_one_warning(place, told, monkeypatch, number, error):
     with monkeypatch.context() as patch:
         tried = fail_at(patch, number, error)
@@ -207,18 +210,29 @@ def test_a_full_disk_means_kernels_in_memory_and_one_warning(place, told, monkey
     assert compilations_of(1, 2) == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX limits")
-@pytest.mark.parametrize("limit", [0, 3000, 20_000])
-def test_a_real_limit_of_the_system(tmp_path, limit):
-    script = f"""
-import resource, signal, sys
+LIMITED = """
+import os, resource, signal, sys
+from spikeloom.engine.cpu import launch
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-exec(sys.argv[1])
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for limit in (0, 3000, 20_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    os.environ["SPIKELOOM_CACHE_DIR"] = os.path.join(sys.argv[1], str(limit))
+    launch._kernels.clear()
+    exec(sys.argv[2])
 """
-    compiled, total, err = finish(start(tmp_path, script, SCRIPT))
-    assert (compiled, total) == (2, pytest.approx(expected_gradient()))
-    assert err.count("cannot be written") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX limits")
+def test_a_real_limit_of_the_system(tmp_path):
+    """One process meets three limits, each in a directory of its own."""
+    process = start(tmp_path, LIMITED, str(tmp_path), SCRIPT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    compiled, totals = zip(*(line.split() for line in out.splitlines()), strict=True)
+    assert compiled == ("2", "4", "6")  # so far
+    assert [float(total) for total in totals] == [pytest.approx(expected_gradient())] * 3
+    assert err.count("cannot be written") == 3
 
 
 def test_a_deleted_directory_is_made_again(place, told):
@@ -291,10 +305,14 @@ def test_made_read_only_in_between(place, told, monkeypatch):
 # -- interrupts and threads -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("when", ["_write", "_sound", "_discard", "_stored", "_shrink", "_save_data", "_save_index"])
+STAGES = ("_write", "_sound", "_discard", "_stored", "_shrink", "_save_data", "_save_index")
+
+
+@pytest.mark.parametrize("when", STAGES)
 @pytest.mark.parametrize("after", [False, True])
-def test_an_interrupt_leaves_a_cache_that_works(place, told, monkeypatch, when, after, error):
+def test_an_interrupt_leaves_a_cache_that_works(place, told, monkeypatch, when, after):
+    """Ctrl-C at one end of each stage, a lack of memory at the other: any two of stage, end and error meet."""
+    error = (KeyboardInterrupt, MemoryError)[(STAGES.index(when) + after) % 2]
     owner = kernel_cache if hasattr(kernel_cache, when) else caching.IndexDataCacheFile
     real, left = getattr(owner, when), [1]
 

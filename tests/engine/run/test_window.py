@@ -13,6 +13,7 @@ from spikeloom.engine.run import window
 from spikeloom.engine.run.backends import choose
 from spikeloom.engine.run.window import WINDOWS, WindowCall
 
+from ...each import for_each
 from ...oracle import Outcome, assert_close, assert_same
 from ..running import weights
 
@@ -51,17 +52,17 @@ def outcome(backend: str, x: Tensor, decay: Tensor, K: int) -> Outcome:
     return Outcome({}, {"mem": mem.detach()}, dict(zip(("x", "decay"), grads, strict=True)))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("decay", DECAYS.values(), ids=DECAYS)
-@pytest.mark.parametrize(("T", "K"), SIZES)
+@for_each("backend", BACKENDS)
+@for_each("decay", DECAYS.values())
+@for_each(("T", "K"), SIZES)
 def test_they_are_the_convolution(T, K, decay, backend):
     x = torch.randn(T, 3, 5, dtype=torch.float64)
     assert_close(sums(backend, x, decay.double(), K), convolution(x, decay, K), "mem")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("decay", DECAYS.values(), ids=DECAYS)
-@pytest.mark.parametrize(("T", "K"), SIZES)
+@for_each("dtype", [torch.float32, torch.float64])
+@for_each("decay", DECAYS.values())
+@for_each(("T", "K"), SIZES)
 def test_the_kernel_gives_what_the_law_gives(T, K, decay, dtype):
     x = torch.randn(T, 3, 5, dtype=dtype)
     assert_same(outcome("numba", x, decay, K), outcome("loop", x, decay, K), exact_states=True)
