@@ -183,7 +183,7 @@ def structure(net: nn.Module) -> list[Any]:
         (
             name,
             type(module),
-            {*vars(module)} - {"path", "_restarted", "_replicated"},
+            {*vars(module)} - {"_restarted", "_replicated"},
             *([*held] for held in vars(module).values() if isinstance(held, dict)),
         )
         for name, module in net.named_modules()

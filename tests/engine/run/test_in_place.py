@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.accelerated import reported
 from spikeloom.engine import tuning
 
 LARGE = tuning.limits.pool_from // 4  # values of float32
@@ -29,8 +30,9 @@ def spikes(*shape: int, channels_last: bool = False) -> Tensor:
 
 def accelerated(layer: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     def run() -> Tensor:
-        out: Tensor = snn.accelerate(layer)(x.clone().requires_grad_())
-        assert getattr(layer, "path", "") in ("sparse", "numba")
+        with reported() as plans:
+            out: Tensor = snn.accelerate(layer)(x.clone().requires_grad_())
+        assert plans[layer].route in ("sparse", "numba")
         return out
 
     return run
