@@ -6,7 +6,7 @@ made them: a neuron, or a pooling layer after one. The backward gets the same va
 saves for itself stays as it is: a scan reads it once, and packing would take a third as long as the scan.
 
 To pack and unpack takes as long as to read the values five times or so, which a narrow product feels: so the first
-`PLAIN` bytes of a run stay as they are.
+`pack_after` bytes of a run stay as they are.
 """
 
 from contextlib import AbstractContextManager, nullcontext

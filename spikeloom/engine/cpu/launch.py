@@ -1,4 +1,4 @@
-"""Running a program's fused kernels on the CPU: tensors in, tensors out, nothing differentiable here (see `op`)."""
+"""Running a program's fused kernels on the CPU: tensors in, tensors out, nothing differentiable (see `run/autograd.py`)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Running a program's fused kernels on a GPU: the twin of `kernels`, of the same arguments and results."""
+"""Running a program's fused kernels on a GPU: with the arguments and results of `cpu/launch.py`."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -31,7 +31,7 @@ from .. import tuning
 ENVIRONMENT = "SPIKELOOM_CACHE_DIR"
 
 LIMIT = "SPIKELOOM_CACHE_MB"
-"""The variable that bounds the files of all kernels, in megabytes; `DEFAULT_LIMIT` without it."""
+"""The variable that bounds the files of all kernels, in megabytes; `cache_megabytes` of `Tuning` without it."""
 
 
 NUMBA, TRITON = "spikeloom_kernel_", "spikeloom_triton_"

@@ -164,11 +164,11 @@ ROUTINES = {
     "column_sums": ("add_up",),
     "pack": (),
 }
-"""What of `products` a kernel calls, where that is not the routine of its name."""
+"""What of `gemm` a kernel calls, where that is not the routine of its name."""
 
 
 def importing(dtype: str, *routines: str) -> str:
-    """The lines that import routines of `products`."""
+    """The lines that import routines of `gemm`."""
     return "".join(f"from spikeloom.engine.sparse.gemm import {name}_{dtype} as {name}\n" for name in routines)
 
 
