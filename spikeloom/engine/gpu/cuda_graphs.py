@@ -1,9 +1,9 @@
 """Scans on a GPU with a product between two steps: the steps are recorded, and replayed.
 
-What comes back through the product are the spikes, in layers too wide for `triton_recurrent`'s kernel, or the membrane,
-the last state, as in `run/stepwise.py`. A step is a product by torch and a kernel for the rest, forward and backward, which
-Python starts one by one. Here up to `graph_steps` steps are recorded once, as a CUDA graph, and a sequence is taken apart
-into such runs, the last ones shorter.
+What comes back through the product are the spikes, in layers too wide for the kernel of `recurrent`, or the membrane,
+the last state, as in `run/stepwise.py`. A step is a product by torch and a kernel for the rest, forward and backward,
+which Python starts one by one. Here up to `graph_steps` steps are recorded once, as a CUDA graph, and a sequence is
+taken apart into such runs, the last ones shorter.
 
 What is recorded works on the same memory at each replay: what a run needs is copied there, what it gives is copied
 away, and what it leaves to the next run stays. Autograd sees none of it: the backward is a recording of its own, which
