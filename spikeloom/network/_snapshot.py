@@ -47,10 +47,9 @@ class Snapshot:
     def restore(self) -> None:
         """Put everything back."""
         self._put_back()
-        with torch.no_grad():
-            for buffer, value in self._values:
-                if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
-                    buffer.copy_(value)
+        for buffer, value in self._values:
+            if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
+                buffer.detach().copy_(value)  # not under no_grad, which Ctrl-C at its end would leave on
 
     def _put_back(self) -> None:
         for module, attributes, held in self._living():
