@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from ..cells.firing import Whole
 from ..cells.state_leaky import DECAY_OF, STATE_LEAKY, STATE_LEAKY_EXACT
-from ..engine.run import WINDOWS, Call, WindowCall, choose
+from ..engine.run import choose
 from ._lif import LIF
 from ._methods import no_kernel
 from ._neuron import SpikeGrad
@@ -51,7 +52,7 @@ class StateLeaky(WholeSequence, LIF):
         graded_spikes_factor: the amplitude of a spike.
         learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
         kernel_truncation_steps: K, if each membrane is to sum up the last K inputs alone,
-            mem[t] = sum_{k < K} d^k * x[t - k], d the decay. On the CPU it takes the same time for any K.
+            mem[t] = sum_{k < K} d^k * x[t - k], d the decay.
         exact: whether the decay is beta itself, and the factor counts once.
 
     Shapes:
@@ -164,19 +165,14 @@ class StateLeaky(WholeSequence, LIF):
             machine, refusals = choose(call)
             run = machine.run(call)
             return run.traces[0], run.spk, machine.name, refusals
-        window = self._window(call, steps, K)
-        machine, refusals = choose(window, WINDOWS)
-        return machine.run(window), None, machine.name, refusals
+        refusals = no_kernel(self._label(), ["a sum over the last steps alone has no kernel"], x)
+        name = "beta" if self.exact else "tau"
+        inputs = call.x.to(call.states[0].dtype).expand(steps, *call.x.shape[1:])
+        return truncated_sums(inputs, DECAY_OF[name](call.params[name]), K), None, "loop", refusals
 
     def _base_state_function(self, input_: Tensor) -> Tensor:
         """The membranes of a whole sequence, [T, B, channels]."""
         return self._scanned(len(input_), input_)[0]
-
-    def _window(self, call: Call, steps: int, K: int) -> WindowCall:
-        """The membranes of a call, of the last K inputs alone."""
-        name = "beta" if self.exact else "tau"
-        x, decay = call.x.to(call.states[0].dtype).expand(steps, *call.x.shape[1:]), DECAY_OF[name](call.params[name])
-        return WindowCall(call.program, x, decay, K, call.layer)
 
     # -- what only neurons with a reset have ------------------------------------------------------------------------
 
@@ -187,3 +183,27 @@ class StateLeaky(WholeSequence, LIF):
     def mem_reset(self, mem: Tensor) -> NoReturn:
         """Not here: the membrane is never reset."""
         raise NotImplementedError(f"{type(self).__name__} has no reset; use Leaky")
+
+
+def truncated_sums(x: Tensor, decay: Tensor, length: int) -> Tensor:
+    """mem[t] = sum_{k < K} decay^k * x[t - k], with K = length, of x [T, *S]; the loop takes K steps, not T.
+
+    The difference of two leaky sums, s[t] - decay^K * s[t - K], would lose its digits where sums grow long, and a NaN
+    would stay in it for ever. So nothing is subtracted. Time is cut into blocks of K steps, and all blocks take a step
+    together; the window that ends at step r of a block b is a sum over that block and one over the block before:
+
+        mem[b, r] = sum_{j <= r} decay^(r - j) x[b, j]  +  decay^(r + 1) * sum_{j > r} decay^(K - 1 - j) x[b - 1, j]
+    """
+    steps = len(x)
+    whole = torch.cat((x, x.new_zeros((-steps % length, *x.shape[1:]))))
+    rows = whole.unflatten(0, (-1, length)).unbind(1)  # one for each step of a block, [blocks, *S]
+    zero, one = torch.zeros_like(rows[0]), torch.ones_like(x[0])
+    before, power = [zero], one
+    for row in rows[:0:-1]:
+        before.append(before[-1] + power * row)
+        power = power * decay
+    own, power, sums = zero, one, []
+    for row, earlier in zip(rows, reversed(before), strict=True):
+        own, power = decay * own + row, power * decay
+        sums.append(own + power * torch.cat((zero[:1], earlier[:-1])))
+    return torch.stack(sums, 1).flatten(0, 1)[:steps]

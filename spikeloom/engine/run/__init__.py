@@ -13,5 +13,3 @@ from .matrix import MATRICES as MATRICES
 from .matrix import MatrixCall as MatrixCall
 from .matrix import by_steps as by_steps
 from .reference import Trajectory as Trajectory
-from .window import WINDOWS as WINDOWS
-from .window import WindowCall as WindowCall

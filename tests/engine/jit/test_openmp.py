@@ -123,7 +123,7 @@ def test_a_forked_child_computes_the_same_though_its_parent_used_threads(thread_
     assert child.exitcode == 0
 
 
-COUNTED = ["openmp.py", "csr.py", "window.py", "matrix.py"]
+COUNTED = ["openmp.py", "csr.py", "matrix.py"]
 """Files that may ask torch for its number of threads: to size scratch memory, and then to run with as many."""
 
 
@@ -144,10 +144,9 @@ def scratch_of_every_kind() -> list[Callable[[], Sequence[Tensor]]]:
     patch = conv.Patch((3, 3), (1, 1), (1, 1), (0, 0))
     back = torch.rand(conv.Patch.result(patch, images, kernel), generator=g)
     leaky, x = snn.Leaky(0.9, learn_beta=True), torch.rand(1, 5, 20_003, generator=g)
-    windowed = snn.StateLeaky(0.9, channels=64, kernel_truncation_steps=5, learn_beta=True)
     grads = torch.rand(3000, 90, generator=g), torch.rand(3000, 8, generator=g)
     matrix = snn.AssociativeLeaky(in_dim=16, d_value=16, d_key=16, num_spiking_neurons=256)
-    series = torch.rand(40, 300, 64, generator=g), torch.rand(40, 16, 16, generator=g)
+    series = torch.rand(40, 16, 16, generator=g)
 
     def static() -> Sequence[Tensor]:
         snn.utils.reset(leaky)
@@ -165,8 +164,7 @@ def scratch_of_every_kind() -> list[Callable[[], Sequence[Tensor]]]:
 
     return [
         static,
-        lambda: whole(windowed, series[0]),
-        lambda: whole(matrix, series[1]),
+        lambda: whole(matrix, series),
         lambda: [csr.product(lists, csr.packed(weight.t()), None)],
         lambda: csr.outer((lists, grads[0])),
         lambda: [narrow.product(dense, few, None), narrow.input_gradient(grads[1], few)],
