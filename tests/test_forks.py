@@ -93,13 +93,13 @@ def test_a_child_compiles_while_a_thread_of_its_parent_holds(name, monkeypatch, 
     monkeypatch.setenv(kernel_cache.ENVIRONMENT, str(tmp_path))
 
     def work() -> None:
-        launch._kernels.clear()
+        launch.kernel.cache_clear()
         train()
         assert kernel_cache.cache_size()[0] == 2
 
     with held(locks()[name]):
         assert status_of_child(work) == 0
-    launch._kernels.clear()
+    launch.kernel.cache_clear()
     train()  # and so does the parent, which has its own lock still
 
 
@@ -156,7 +156,7 @@ def test_children_forked_while_threads_compile(monkeypatch, tmp_path):
     train()
 
     def work() -> None:
-        launch._kernels.clear()
+        launch.kernel.cache_clear()
         train()
 
     stop = threading.Event()

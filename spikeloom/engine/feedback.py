@@ -1,13 +1,15 @@
 """What comes back into a neuron's input: its spikes through a layer, or its membrane through a linear map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, linear
 from torch.nn.grad import conv2d_weight
+
+from .graph import Gradients, InputGrad, State, Variant
 
 
 @dataclass  # not frozen: torch.compile of some releases cannot make one that is
@@ -98,23 +100,53 @@ class ConvMap:
         return gradient
 
 
+@dataclass(frozen=True)
+class Recurrence:
+    """What a scan with weights between its steps is besides its tensors.
+
+    Args:
+        key: of the program.
+        variant: of the kernel; one state more than the program's says whether what a step gets in full is saved, which
+            the backward of some equations reads.
+        layer: how messages name the neuron.
+        steps: T.
+        x_grad: which gradient of the input is wanted.
+        weight_learns: whether the weight's gradient is wanted.
+        map: by which the membrane comes back; None where the spikes do, through an nn.Linear.
+    """
+
+    key: str
+    variant: Variant
+    layer: str
+    steps: int
+    x_grad: InputGrad
+    weight_learns: bool
+    map: Map | None = None
+
+    @property
+    def through(self) -> Map:
+        """The linear map of what comes back."""
+        return LinearMap() if self.map is None else self.map
+
+    def placed(self, saved: Iterator[Any]) -> list[Any]:
+        """What there is for each state that is saved, as a list over all states of the program."""
+        return [next(saved) if state == State.SAVED else None for state in self.variant.states[:-1]]
+
+
 def as_rows(x: Tensor) -> Tensor:
     """[..., N] -> [rows, N]."""
     return x.reshape(-1, x.shape[-1])
 
 
-def weight_gradient(map: Map, weight: Tensor, initial: Tensor, mems: Tensor, grads: Tensor) -> Tensor:
+def weight_gradient(map: Map, weight: Tensor, first: Tensor, series: Tensor, g: Gradients) -> Tensor:
     """The gradient of the weight over all time.
 
     Args:
-        map: the map.
-        weight: its weight.
-        initial: the membrane before the first step, [*S].
-        mems: after every step, [T, *S].
-        grads: of the map's result at every step, [T, ...].
+        first: what comes back at the first step, [*S].
+        series: what comes back later, after every step, [T, *S].
+        g: with the gradient of the map's result at every step.
     """
-    pairs: Sequence[tuple[Tensor, Tensor]] = ((initial.unsqueeze(0), grads[:1]), (mems[:-1], grads[1:]))
-    first, rest = (map.weight_gradient(weight, mem, grad) if len(grad) else None for mem, grad in pairs)
-    if first is None:
-        return torch.zeros_like(weight)
-    return first if rest is None else first + rest
+    assert g.x is not None
+    pairs: Sequence[tuple[Tensor, Tensor]] = ((first.unsqueeze(0), g.x[:1]), (series[:-1], g.x[1:]))
+    parts = [map.weight_gradient(weight, back, grad) for back, grad in pairs if len(grad)]
+    return sum(parts[1:], parts[0]) if parts else torch.zeros_like(weight)

@@ -5,8 +5,5 @@ from . import recurrent as recurrent
 from . import single_step as single_step
 from .launch import Outputs as Outputs
 from .launch import all_traces as all_traces
-from .recurrent import Outs as Outs
-from .recurrent import Plan as Plan
-from .recurrent import placed as placed
 from .source import TEMPLATES as TEMPLATES
 from .source import Names as Names

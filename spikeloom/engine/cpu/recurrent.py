@@ -12,24 +12,23 @@ two steps their spikes, or in the backward the gradients of their currents, are 
 step itself is that of `source`, with the product as a part of its input.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..feedback import Feedback
-from ..graph import Derivation, Variant
-from ..jit import ROWS, address, buffer_pool, lines, module_source, rows, spread, sum_to
-from ..saved_tensors import saved_by
+from ..feedback import Feedback, Map, Recurrence
+from ..feedback import weight_gradient as dense_weight_gradient
+from ..graph import Derivation, Gradients, InputGrad, State, Variant
+from ..jit import ROWS, buffer_pool, lines, module_source, rows, spread, sum_to
 from ..sparse import csr, importing
 from .launch import kernel
-from .source import backward_part, backward_words, forward_part, forward_words
+from .source import backward_arguments, backward_part, forward_arguments, forward_part
 
-WEIGHTS = ["rows", "width", "wide", "panels", "skip", "matrix", "room"]
-FORWARD = [*WEIGHTS, "bias", "fed", "initial_spk", "current"]
-BACKWARD = [*WEIGHTS, "dx_stride", "summed", "back"]
+WEIGHTS = dict.fromkeys(("rows", "width", "wide", "panels", "skip", "matrix", "room"))
+FORWARD = WEIGHTS | dict.fromkeys(("bias", "fed", "initial_spk", "current"))
+BACKWARD = WEIGHTS | dict.fromkeys(("dx_stride", "summed", "back"))
 """The arguments of a recurrent kernel beyond those of `cpu.source`, which come first.
 
 The layer is rows x width neurons; a row of a packed matrix, of `bias`, `fed` and `back` is wide >= width elements.
@@ -71,16 +70,16 @@ def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: b
     count = len(derivation.trace.states), len(variant.params)
     if variant.grad:
         part = backward_part(derivation, variant, fed=" + load(back_r, m)")
-        words, work = [*backward_words(*count), *BACKWARD], BACKWARD_WORK
+        arguments, work = backward_arguments(*count) | BACKWARD, BACKWARD_WORK
     else:
         part = forward_part(derivation, variant, fed=" + load(fed_r, m)")
-        words, work = [*forward_words(*count), *FORWARD], FORWARD_WORK
-        if variant.traced[-1] == "1":
+        arguments, work = forward_arguments(*count) | FORWARD, FORWARD_WORK
+        if variant.states[-1] == State.SAVED:
             part.rows.append("current_t = current + SIZE * t * size")
             part.body.append("store(current_t, m, x_m)")
     uniforms, rows, source = lines(part.uniforms, 1), lines(part.rows, 3), work.format(body=lines(part.body, 5))
     body = BLOCKS.format(uniforms=uniforms, count=ROWS, time=part.time, rows=rows, work=source)
-    return module_source(title, variant.dtype, words, body, team, cached, importing(variant.dtype, "product"))
+    return module_source(title, variant.dtype, arguments, body, team, cached, importing(variant.dtype, "product"))
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -104,84 +103,12 @@ def refusals(feedback: Feedback, x: Tensor) -> list[str]:
     return why
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a scan is besides its tensors.
-
-    Args:
-        key: of the program.
-        variant: of the kernel; its states are those of the program, and one digit more says whether the current at
-            every step is kept, which the backward of some equations reads.
-        layer: how messages name the neuron.
-        steps: T.
-        x_grad: the gradient of the input: "each" step, "sum" over time (a static input) or "none".
-        weight_learns: whether the weight's gradient is wanted.
-    """
-
-    key: str
-    variant: Variant
-    layer: str
-    steps: int
-    x_grad: str
-    weight_learns: bool
-
-
-Outs = tuple[Tensor, list[Tensor], list[Tensor]]
-"""Spikes [T, *S]; the last states [*S], the first of them spikes; the other states after every step, those kept."""
-
-
-def scan(plan: Plan, x: Tensor, layer: nn.Linear, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outs:
-    """Run the program over time, fed back through the layer.
-
-    Args:
-        x: input, [T, *S], or [1, *S] if it is the same at every step.
-        states: before the first step, [*S]; the first is the last spikes, the others are the program's.
-        params: the program's hoisted values.
-    """
-    if not plan.variant.grad:
-        return _forward(plan, x, layer.weight, layer.bias, states, params)[:3]
-    n = len(states)
-    spk, *rest = _Recurrent.apply(plan, n, x, layer.weight, layer.bias, *states, *params)
-    return spk, rest[:n], rest[n:]
-
-
-class _Recurrent(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, plan: Plan, count: int, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Tensor
-    ) -> tuple[Tensor, ...]:
-        states, params = rest[:count], rest[count:]
-        spk, finals, traces, current = _forward(plan, x, weight, bias, states, params)
-        ctx.plan, ctx.layer, ctx.count = plan, plan.layer, count
-        ctx.save_for_backward(weight, spk if plan.weight_learns else None, current, *states, *traces, *params)
-        ctx.set_materialize_grads(False)
-        return spk, *finals, *traces
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan, n = ctx.plan, ctx.count
-        weight, spk, current, *saved = saved_by(ctx, *grads)
-        states, left = saved[:n], iter(saved[n:])
-        traces = placed(plan, left)
-        g = _backward(plan, weight, current, states, traces, list(left), grads)
-        dx = {"each": g.currents, "sum": g.summed.unsqueeze(0), "none": None}[plan.x_grad]
-        dweight = _weight_gradient(g, spk, states[0]) if plan.weight_learns else None
-        dbias = sum_to(g.summed, weight[0]) if ctx.needs_input_grad[4] else None
-        return (None, None, dx, dweight, dbias, *g.states, *g.params)
-
-
-def placed(plan: Plan, kept: Iterator[Any]) -> list[Any]:
-    """What there is for some states of the program, as a list over all of them."""
-    return [next(kept) if digit == "1" else None for digit in plan.variant.traced[:-1]]
-
-
-def _weights(matrix: Tensor, like: Tensor) -> tuple[list[int], list[Tensor]]:
-    """The words of `emit_recurrent.WEIGHTS` for a layer of that state, and what must outlive the kernel."""
+def _weights(matrix: Tensor, like: Tensor) -> dict[str, Any]:
+    """The arguments of `WEIGHTS` for a layer of that state."""
     width = matrix.shape[0]
     count, wide, packed = like.numel() // width, csr.whole_panels(width, like), csr.packed(matrix)
-    room = csr.list_scratch(count, width)
-    words = [count, width, wide, len(packed.panels), packed.finite, packed.panels.data_ptr(), room.data_ptr()]
-    return words, [packed.panels, room]
+    panels = {"wide": wide, "panels": len(packed.panels), "skip": int(packed.finite), "matrix": packed.panels}
+    return {"rows": count, "width": width, "room": csr.list_scratch(count, width), **panels}
 
 
 def _widened(values: Tensor, width: int) -> Tensor:
@@ -192,88 +119,84 @@ def _widened(values: Tensor, width: int) -> Tensor:
     return out
 
 
-def _forward(
-    plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor | None]:
-    """The results of the scan, and the current at every step, [T, *S], if it is kept."""
+def forward(
+    plan: Recurrence, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
+) -> tuple[list[Tensor], Tensor | None]:
+    """Run the scan; see `run.recurrent.Runner`. What a step gets in full is the current."""
     shape, variant = x.shape[1:], plan.variant
     x, stride = rows(x)
     spk = buffer_pool.empty((plan.steps, *shape), x)
     first, *finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    *traces, current = [buffer_pool.empty(spk.shape, spk) if digit == "1" else None for digit in variant.traced]
-    inputs = [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
-    weights, held = _weights(weight.t(), first)
+    *traces, current = [buffer_pool.empty(spk.shape, spk) if state == State.SAVED else None for state in variant.states]
     biases = _widened(torch.zeros_like(weight[0]) if bias is None else bias, len(weight))
-    fed = biases.new_empty((first.numel() // len(weight), biases.shape[1]))
-    words = [plan.steps, first.numel(), 0, x.data_ptr(), stride, spk.data_ptr()]
-    for final, trace in zip(finals, traces, strict=True):
-        words += (final.data_ptr(), address(trace))
-    words += [p.data_ptr() for p in inputs]
-    words += (*weights, biases.data_ptr(), fed.data_ptr(), first.data_ptr(), address(current))
-    kernel(plan.key, variant.forward, emit_recurrent).run(words)
-    del held
-    last = spk[-1].clone() if plan.steps else first
-    return spk, [last, *finals], [trace for trace in traces if trace is not None], current
+    kernel(plan.key, variant.forward, emit_recurrent).run(
+        steps=plan.steps,
+        size=first.numel(),
+        x=x,
+        x_stride=stride,
+        spk=spk,
+        state=finals,
+        trace=traces,
+        param=[spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)],
+        bias=biases,
+        fed=biases.new_empty((first.numel() // len(weight), biases.shape[1])),
+        initial_spk=first,
+        current=current,
+        **_weights(weight.t(), first),
+    )
+    return [spk, *finals, *(trace for trace in traces if trace is not None)], current
 
 
-@dataclass(frozen=True)
-class _Gradients:
-    """Of the currents, [T, *S], or [1, *S] with what was left of the last where no sequence is wanted; their sum over
-    time; of the initial states; of the parameters, None where not wanted."""
-
-    currents: Tensor
-    summed: Tensor
-    states: list[Tensor]
-    params: list[Tensor | None]
-
-
-def _backward(
-    plan: Plan,
+def backward(
+    plan: Recurrence,
     weight: Tensor,
     current: Tensor | None,
     states: Sequence[Tensor],
     traces: Sequence[Tensor | None],
     params: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-) -> _Gradients:
-    """The adjoint scan; `grads` are of the outputs of `_Recurrent`, None where zero."""
-    variant, like, width, n = plan.variant, states[0], len(weight), len(states)
+    pulls: Sequence[Tensor | None],
+    finals: Sequence[Tensor | None],
+) -> Gradients:
+    """Run the adjoint scan; see `run.recurrent.Runner`. Of the gradient of the input one row is left where that at each
+    step is not wanted."""
+    variant, like, width = plan.variant, states[0], len(weight)
     zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    weights, held = _weights(weight, like)
-
-    def read(sequence: Tensor | None) -> list[int]:
-        row, stride = rows(sequence) if sequence is not None else (zero, 0)
-        held.append(row)
-        return [row.data_ptr(), stride]
-
-    grad_spk, grad_last, *grad_finals = grads[: 1 + n]
-    grad_traces = placed(plan, iter(grads[1 + n :]))
-    every = plan.weight_learns or plan.x_grad == "each"
+    every = plan.weight_learns or plan.x_grad == InputGrad.EACH
     currents = buffer_pool.empty((plan.steps if every else 1, *like.shape), like)
-    summed, back = zero.clone(), _widened(zero if grad_last is None else grad_last, width)
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grad_finals]
-    totals = [zero.clone() if kind.isupper() else None for kind in variant.params]
-    words = [plan.steps, like.numel(), 0, *read(current), currents.data_ptr(), *read(grad_spk)]
-    for initial, trace, carry in zip(states[1:], traces, carries, strict=True):
-        held.append(initial.contiguous())
-        words += (held[-1].data_ptr(), address(trace), carry.data_ptr())
-    for g in grad_traces:
-        words += read(g)
-    for p, kind, total in zip(params, variant.params, totals, strict=True):
-        held.append(spread(p, kind, like.shape))
-        words += (held[-1].data_ptr(), address(total))
-    words += (*weights, like.numel() if every else 0, summed.data_ptr(), back.data_ptr())
-    kernel(plan.key, variant, emit_recurrent).run(words)
+    summed, back = zero.clone(), _widened(zero, width)
+    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in finals]
+    totals = [zero.clone() if kind.learned else None for kind in variant.params]
+    given, stride = (zero, 0) if current is None else rows(current)
+    read = [(zero, 0) if g is None else rows(g) for g in pulls]
+    kernel(plan.key, variant, emit_recurrent).run(
+        steps=plan.steps,
+        size=like.numel(),
+        x=given,
+        x_stride=stride,
+        dx=currents,
+        dx_stride=like.numel() if every else 0,
+        grad=[row for row, _ in read],
+        grad_stride=[stride for _, stride in read],
+        initial=[state.contiguous() for state in states[1:]],
+        trace=traces,
+        carry=carries,
+        param=[spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)],
+        total=totals,
+        summed=summed,
+        back=back,
+        **_weights(weight, like),
+    )
     to_spk = back[:, :width].reshape(like.shape)
     sums = [None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)]
-    return _Gradients(currents, summed, [to_spk, *carries], sums)
+    return Gradients(currents, [to_spk, *carries], sums, summed)
 
 
-def _weight_gradient(g: _Gradients, spk: Tensor, first: Tensor) -> Tensor:
-    """The sum over time of the outer products of the gradient of a current and the spikes that made it."""
-    width = spk.shape[-1]
-    parts = [(first.unsqueeze(0), g.currents[:1]), (spk[:-1], g.currents[1:])]
-    pairs = [(before.reshape(-1, width).contiguous(), after.reshape(-1, width)) for before, after in parts]
+def weight_gradient(map: Map, weight: Tensor, first: Tensor, spk: Tensor, g: Gradients) -> Tensor:
+    """As `feedback.weight_gradient`, from the spikes that are not zero."""
+    assert g.x is not None
+    assert g.summed is not None
     if not csr.finite(g.summed):
-        return torch.stack([after.t() @ before for before, after in pairs]).sum(0)
+        return dense_weight_gradient(map, weight, first, spk, g)
+    width, parts = spk.shape[-1], [(first.unsqueeze(0), g.x[:1]), (spk[:-1], g.x[1:])]
+    pairs = [(before.reshape(-1, width).contiguous(), after.reshape(-1, width)) for before, after in parts]
     return csr.outer(*((csr.listed(csr.marked(before)), after) for before, after in pairs))[0]

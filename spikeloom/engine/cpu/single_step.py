@@ -5,6 +5,7 @@ has a time dimension, and what is the same at every step is worked out once (`Pl
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -15,11 +16,23 @@ from torch import Tensor
 from ...forks import cached_property
 from ...ops import Surrogate
 from .. import tuning
-from ..graph import Constants, Derivation, PullBack, Variant, add, dtype_name, program_of, summed
-from ..jit import Entry, address, buffer_pool, plain, spread, sum_to
+from ..graph import (
+    Constants,
+    Derivation,
+    InputGrad,
+    Param,
+    PullBack,
+    State,
+    Variant,
+    add,
+    dtype_name,
+    program_of,
+    summed,
+)
+from ..jit import buffer_pool, plain, spread, sum_to
 from ..saved_tensors import batched, unpacked
 from .launch import kernel
-from .source import backward_words, own_words
+from .source import copies
 
 
 class Plan:
@@ -36,65 +49,58 @@ class Plan:
         inputs: how many x holds, and whether several, see `cpu.source`.
         learnable: how many of the parameters may be learned; the numbers of the program stand behind them.
         told: from the outputs of a step to its results: a state that is the spikes is the same tensor.
-        copies: the states that the backward reads, as words of a forward; the last new state always, for its shape.
-            They are copies, so that whoever gets the outputs may write into them.
+        copies: the states that the backward reads, see `source.copies`; the last new state always, for its shape.
         saves_input: whether it also reads the input; where that holds several, always, for its shape.
-        words: of a backward, without any address; T is 1.
-        read_at, carries_at: where the addresses of these tensors and of the gradients of the outputs stand among them,
-            and those of the gradients of the states.
-        params_at, totals_at: where those of the parameters stand, and of their gradients.
+        olds, news: for each state, where its copies stand among what is saved; None where it is not.
+        strides: of the gradients of the outputs, over the one step.
     """
 
-    def __init__(self, key: str, dtype: torch.dtype, kinds: str, grad: str):
+    def __init__(self, key: str, dtype: torch.dtype, kinds: tuple[Param, ...], grad: InputGrad):
         structure = program_of(key)
         derivation = structure.derivation
         step, self.learnable = derivation.trace, len(kinds) - len(structure.places)
-        self.key, self.variant = key, Variant(dtype_name(dtype), kinds, "n" * len(step.states), grad)
+        states = (State.DROPPED,) * len(step.states)
+        self.key, self.variant = key, Variant.of(dtype_name(dtype), kinds, states, grad, single=True)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
-        self.alike = not kinds.strip("uU")  # each parameter is one number
+        self.alike = all(kind.fixed == Param.NUMBER for kind in kinds)
         self.inputs = len(step.inputs)
         self.several = self.inputs > 1
         places = [0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)]
         self.told: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = itemgetter(0, *places)
-        traced = self._letters(derivation) if grad else self.variant.traced
-        forward = Variant(self.variant.dtype, kinds.lower(), traced, "")
-        self.copies = own_words(forward)
+        forward = self.variant.forward
+        if grad:
+            forward = replace(forward, states=self._saved(derivation))
+        self.copies = copies(forward)
         self.saves_input = self.several or not set(step.inputs).isdisjoint(derivation.pulled(kinds, grad))
-        self.forward = kernel(key, forward)
-        self._lay_out(len(step.states), len(step.inputs))
+        self.forward = kernel(key, forward).run
+        saved = {copy: at + self.saves_input for at, copy in enumerate(self.copies)}
+        self.olds, self.news = ([saved.get(f"{which}{k}") for k in range(self.count)] for which in ("old", "new"))
+        self.strides = [0] * (self.count + 1)
 
-    def _letters(self, derivation: Derivation) -> str:
-        """`Variant.traced` of a forward with a backward."""
+    def _saved(self, derivation: Derivation) -> tuple[State, ...]:
+        """The copies of states that a backward reads."""
         step, read = derivation.trace, set(derivation.pulled(self.kinds, self.grad))
         needed = {step.new_states[-1], *(read & set(step.new_states)) - set(step.states)}
         pairs = zip(step.states, step.new_states, strict=True)
-        return "".join("nowb"[(old in read) + 2 * (new in needed)] for old, new in pairs)
-
-    def _lay_out(self, states: int, inputs: int) -> None:
-        """Where the arguments of the backward stand among its words."""
-        names, each = backward_words(states, len(self.kinds), inputs), range(states)
-        saved = [copy.replace("old", "initial").replace("new", "trace") for copy in self.copies]
-        read = [*(["x"] if self.saves_input else []), *saved, "grad0", *(f"grad{k + 1}" for k in each)]
-        self.words = [int(name == "steps") for name in names]
-        self.read_at, self.carries_at = [names.index(n) for n in read], [names.index(f"carry{k}") for k in each]
-        end = len(names) - self.several
-        first = end - 2 * len(self.kinds)
-        self.params_at, self.totals_at = slice(first, end, 2), slice(first + 1, end, 2)
+        kinds = (State.DROPPED, State.OLD, State.NEW, State.BOTH)
+        return tuple(kinds[(old in read) + 2 * (new in needed)] for old, new in pairs)
 
     @cached_property
-    def backward(self) -> Entry:
+    def backward(self) -> Callable[..., None]:
         """The kernel of the gradients, compiled when one is first asked for."""
-        return kernel(self.key, self.variant)
+        run: Callable[..., None] = kernel(self.key, self.variant).run
+        return run
 
-    def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
+    def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor | int]:
         """The parameters as the kernel reads them."""
+        if type(params) is Constants:
+            return params.addresses
         if self.alike:
             return params
         return [spread(p, kind, shape) for p, kind in zip(params, self.kinds, strict=True)]
 
 
 plan_of = cache(Plan)
-DX = backward_words(1, 0).index("dx")
 
 
 def step(
@@ -153,25 +159,21 @@ def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tens
     x, olds = plain(x).contiguous(), [state.contiguous() for state in states]
     like = olds[-1]
     empty = _maker(like)
-    spk = empty(like)
-    words, outs = [1, like.numel(), 0, x.data_ptr(), 0, spk.data_ptr()], [spk]
-    for old in olds:
-        new = empty(like)
-        words += (old.data_ptr(), new.data_ptr())
-        outs.append(new)
-    if type(params) is Constants:
-        words += params.addresses
-    else:
-        inputs = plan.spread(params, like.shape)
-        words += [p.data_ptr() for p in inputs]
-    if plan.several:
-        words.append(_width(x, like))
-    for _ in plan.copies:
-        copy = empty(like)
-        words.append(copy.data_ptr())
-        outs.append(copy)
-    plan.forward.run(words)
-    return tuple(outs)
+    spk, news, copied = empty(like), [empty(like) for _ in olds], [empty(like) for _ in plan.copies]
+    width = {"width": _width(x, like)} if plan.several else {}
+    plan.forward(
+        steps=1,
+        size=like.numel(),
+        x=x,
+        x_stride=0,
+        spk=spk,
+        state=olds,
+        trace=news,
+        param=plan.spread(params, like.shape),
+        copy=copied,
+        **width,
+    )
+    return (spk, *news, *copied)
 
 
 def _backward(
@@ -182,41 +184,31 @@ def _backward(
     Args:
         kept: the input, if it is saved, and the copies.
     """
-    like, words = kept[-1], plan.words.copy()
+    like, x = kept[-1], None
     if plan.saves_input:
-        kept = (plain(kept[0]).contiguous(), *kept[1:])
+        x = plain(kept[0]).contiguous()
     empty = _maker(like)
-    words[1] = like.numel()
-    # what the kernel reads must outlive the call
-    held = [*kept]
-    for g in grads:
-        if g is None:
-            g = torch.zeros_like(like)
-        elif g.is_neg() or not g.is_contiguous():
-            g = plain(g).contiguous()
-        held.append(g)
-    for at, tensor in zip(plan.read_at, held, strict=True):
-        words[at] = tensor.data_ptr()
-    dx = None
-    if plan.grad == "each":
-        dx = empty(held[0] if plan.several else like)
-        words[DX] = dx.data_ptr()
-    if plan.several:
-        words[-1] = _width(held[0], like)
-    carries = []
-    for at in plan.carries_at:
-        carry = empty(like)
-        words[at] = carry.data_ptr()
-        carries.append(carry)
+    carries = [empty(like) for _ in plan.news]
+    totals = [empty(like) if kind.learned else None for kind in plan.kinds]
+    dx = empty(x if plan.several and x is not None else like) if plan.grad == InputGrad.EACH else None
+    width = {"width": _width(x, like)} if plan.several and x is not None else {}
+    plan.backward(
+        steps=1,
+        size=like.numel(),
+        x=x,
+        x_stride=0,
+        dx=dx,
+        grad=[torch.zeros_like(like) if g is None else plain(g).contiguous() for g in grads],
+        grad_stride=plan.strides,
+        initial=[None if at is None else kept[at] for at in plan.olds],
+        trace=[None if at is None else kept[at] for at in plan.news],
+        carry=carries,
+        param=plan.spread(params, like.shape),
+        total=totals,
+        **width,
+    )
     if type(params) is Constants:
-        words[plan.params_at] = params.addresses
-        plan.backward.run(words)
         return (dx, *carries)
-    inputs = plan.spread(params, like.shape)
-    words[plan.params_at] = [p.data_ptr() for p in inputs]
-    totals = [empty(like) if kind.isupper() else None for kind in plan.kinds]
-    words[plan.totals_at] = [address(total) for total in totals]
-    plan.backward.run(words)
     return (dx, *carries, *[None if t is None else sum_to(t, p) for t, p in zip(totals, params, strict=True)])
 
 
@@ -238,7 +230,7 @@ def _backward_by_torch(
     if all(g is None for g in cotangents):  # the gradients are those of old states alone
         cotangents[0] = torch.zeros_like(like)
     dxs, carries, totals = PullBack(plan.key, plan.variant, surrogate)(inputs, olds, news, params, cotangents)
-    dx = None if plan.grad == "none" else torch.cat(dxs, axis) if plan.several else dxs[0]
+    dx = None if plan.grad == InputGrad.UNWANTED else torch.cat(dxs, axis) if plan.several else dxs[0]
     carried = [add(carry, more.get(f"old{k}")) for k, carry in enumerate(carries)]
     return (dx, *carried, *(() if type(params) is Constants else summed(totals, params, plan.kinds)))
 

@@ -1,9 +1,9 @@
 """Kernel source for Numba, from the graph of one step.
 
 The scan runs over M = B * prod(N) independent elements for T steps. A kernel gets one address, that of its arguments,
-64-bit words in the order of `forward_words` and `backward_words`. It takes its share of the elements, cuts it into
-blocks whose state stays in the first-level cache, and runs each block over all time: the inner loop, over the elements
-of a block, is what the compiler vectorises. Every operation stands in the source as it stands in the cell.
+64-bit words in the order of `forward_arguments` and `backward_arguments`. It takes its share of the elements, cuts it
+into blocks whose state stays in the first-level cache, and runs each block over all time: the inner loop, over the
+elements of a block, is what the compiler vectorises. Every operation stands in the source as it stands in the cell.
 
 Memory per element and step, in words of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
@@ -19,7 +19,7 @@ other, as a matrix product or a convolution leaves them. A block then ends where
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..graph import Derivation, Symbol, Variant, needed
+from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
 from ..jit import BLOCK, STRIP, lines, module_source
 
 RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
@@ -61,36 +61,37 @@ TEMPLATES: Mapping[str, str] = {
 }
 
 
-def forward_words(states: int, params: int, inputs: int = 1) -> list[str]:
-    """The arguments of a forward kernel, in order, before `own_words`."""
-    return [
-        *("steps", "size", "team", "x", "x_stride", "spk"),
-        *(f"{kind}{k}" for k in range(states) for kind in ("state", "trace")),
-        *(f"param{k}" for k in range(params)),
-        *(["width"] if inputs > 1 else []),
-    ]
+def forward_arguments(states: int, params: int, inputs: int = 1) -> dict[str, int | None]:
+    """The arguments of a forward kernel, before `own_arguments`."""
+    first = dict.fromkeys(("steps", "size", "team", "x", "x_stride", "spk"))
+    return {**first, "state": states, "trace": states, "param": params, **_width(inputs)}
 
 
-def backward_words(states: int, params: int, inputs: int = 1) -> list[str]:
-    """The arguments of a backward kernel, in order, before `own_words`."""
-    return [
-        *("steps", "size", "team", "x", "x_stride", "dx", "grad0", "grad0_stride"),
-        *(f"{kind}{k}" for k in range(states) for kind in ("initial", "trace", "carry")),
-        *(word for k in range(states) for word in (f"grad{k + 1}", f"grad{k + 1}_stride")),
-        *(f"{kind}{k}" for k in range(params) for kind in ("param", "total")),
-        *(["width"] if inputs > 1 else []),
-    ]
+def backward_arguments(states: int, params: int, inputs: int = 1) -> dict[str, int | None]:
+    """The arguments of a backward kernel, before `own_arguments`."""
+    first = dict.fromkeys(("steps", "size", "team", "x", "x_stride", "dx"))
+    each = {"grad": states + 1, "grad_stride": states + 1, "initial": states, "trace": states, "carry": states}
+    return {**first, **each, "param": params, "total": params, **_width(inputs)}
 
 
-def own_words(variant: Variant, inputs: int = 1) -> list[str]:
-    """The last arguments of a kernel. Of one step alone: where the copies of old states and of new ones go, which its
-    backward reads, so that whoever gets the states may write into them. Of several steps and one input: how many
-    elements a block has; and where the memory is by way of which the forward writes past the caches (see `_to_strips`),
-    or 0."""
-    if variant.alone:
-        letters = [*enumerate(variant.traced)]
-        return [*(f"old{k}" for k, one in letters if one in "ob"), *(f"new{k}" for k, one in letters if one in "wb")]
-    return [] if inputs > 1 else ["block"] if variant.grad else ["block", "strips"]
+def _width(inputs: int) -> dict[str, None]:
+    return {"width": None} if inputs > 1 else {}
+
+
+def own_arguments(variant: Variant, inputs: int = 1) -> dict[str, int | None]:
+    """The last arguments of a kernel. Of one step alone: where `copies` go. Of several steps and one input: how many
+    elements a block has; and the memory by way of which the forward writes past the caches (see `_to_strips`)."""
+    if variant.single:
+        return {"copy": len(copies(variant))}
+    return {} if inputs > 1 else dict.fromkeys(["block"] if variant.grad else ["block", "strips"])
+
+
+def copies(variant: Variant) -> list[str]:
+    """The old states and the new ones that the forward of one step copies for its backward, so that whoever gets the
+    states may write into them."""
+    states = [*enumerate(variant.states)]
+    olds = [f"old{k}" for k, state in states if state in (State.OLD, State.BOTH)]
+    return [*olds, *(f"new{k}" for k, state in states if state in (State.NEW, State.BOTH))]
 
 
 BODY = """{uniforms}
@@ -126,12 +127,13 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     """
     inputs = len(derivation.trace.inputs)
     count = len(derivation.trace.states), len(variant.params), inputs
-    words, own = backward_words(*count) if variant.grad else forward_words(*count), own_words(variant, inputs)
+    arguments = backward_arguments(*count) if variant.grad else forward_arguments(*count)
+    own = own_arguments(variant, inputs)
     part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
     names = streamed(variant) if "strips" in own else []
     rows, source = lines([*part.rows, *_to_strips(names)], 3), lines(part.body, 4)
     row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
-    again = lines(_again(derivation, variant), 2) if variant.again else ""
+    again = lines(_again(derivation, variant), 2) if variant.recomputes else ""
     body = BODY.format(
         block="block" if "block" in own else BLOCK,
         row=row,
@@ -143,9 +145,8 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
         streamed=lines(_from_strips(names), 3),
         settled="    settled()" if names else "",
     )
-    return module_source(
-        title, variant.dtype, [*words, *own], body, team, cached, FLOW.format(variant.dtype) if names else ""
-    )
+    imports = FLOW.format(variant.dtype) if names else ""
+    return module_source(title, variant.dtype, arguments | own, body, team, cached, imports)
 
 
 FLOW = "from spikeloom.engine.jit.streaming_store import flow_{} as flow, settled\n"
@@ -153,7 +154,7 @@ FLOW = "from spikeloom.engine.jit.streaming_store import flow_{} as flow, settle
 
 def streamed(variant: Variant) -> list[str]:
     """The sequences that a forward writes, and may write past the caches."""
-    return ["spk", *(f"trace{k}" for k, letter in enumerate(variant.traced) if letter == "1")]
+    return ["spk", *(f"trace{k}" for k, state in enumerate(variant.states) if state == State.SAVED)]
 
 
 def _to_strips(names: Sequence[str]) -> list[str]:
@@ -213,11 +214,11 @@ class Names:
 
 
 def _uniforms(variant: Variant) -> list[str]:
-    return [f"param{k}_m = load(param{k}, 0)" for k, kind in enumerate(variant.params) if kind in "uU"]
+    return [f"param{k}_m = load(param{k}, 0)" for k, kind in enumerate(variant.params) if kind.fixed == Param.NUMBER]
 
 
 def _per_element(variant: Variant) -> list[str]:
-    return [f"param{k}_m = load(param{k}, m)" for k, kind in enumerate(variant.params) if kind in "vV"]
+    return [f"param{k}_m = load(param{k}, m)" for k, kind in enumerate(variant.params) if kind.fixed == Param.ELEMENT]
 
 
 def _places(derivation: Derivation) -> list[str]:
@@ -237,12 +238,12 @@ def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Par
     body += [*(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
     body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     body.append(f"store(spk_t, m, {name(spk)})")
-    body += [f"store(state{k}, m, {name(new[k])})" for k in states if not variant.alone]
-    kept = [k for k in states if variant.alone or variant.traced[k] == "1"]
+    body += [f"store(state{k}, m, {name(new[k])})" for k in states if not variant.single]
+    kept = [k for k in states if variant.single or variant.states[k] == State.SAVED]
     rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
     body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
     values = {f"old{k}": f"state{k}_m" for k in states} | {f"new{k}": name(new[k]) for k in states}
-    body += [f"store({copy}, m, {values[copy]})" for copy in (own_words(variant) if variant.alone else ())]
+    body += [f"store(copy{i}, m, {values[copy]})" for i, copy in enumerate(copies(variant))]
     return Part(_uniforms(variant), "t in range(steps)", rows, body)
 
 
@@ -256,7 +257,7 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     nodes = derivation.pulled(variant.params, variant.grad)
     reads = set(nodes)
 
-    kept, width = ("again", "block") if variant.again else ("trace", "size")
+    kept, width = ("again", "block") if variant.recomputes else ("trace", "size")
 
     rows, body = [], []
     if not reads.isdisjoint(step.inputs):
@@ -271,23 +272,23 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
             body.append(f"new{k}_m = load(new{k}_t, m)")
     for k, g in enumerate(derivation.cotangents):
         if g in reads:
-            rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad{k}_stride")
-            carried = fed if k == 0 else "" if variant.alone else f" + load(carry{k - 1}, m)"
+            rows.append(f"grad{k}_t = grad{k} + SIZE * t * grad_stride{k}")
+            carried = fed if k == 0 else "" if variant.single else f" + load(carry{k - 1}, m)"
             body.append(f"grad{k}_m = load(grad{k}_t, m){carried}")
     body += _per_element(variant) + name.assign(nodes)
-    if variant.grad == "back":
+    if variant.grad == InputGrad.FED_BACK:
         rows.append("dx_t = dx + SIZE * t * dx_stride")
         body += [f"store(dx_t, m, {name(dxs[0])})", f"store(summed, m, load(summed, m) + {name(dxs[0])})"]
-    elif variant.grad != "none":
-        rows.append(f"dx_t = dx + SIZE * t * size * {len(dxs)}" if variant.grad == "each" else "dx_t = dx")
+    elif variant.grad != InputGrad.UNWANTED:
+        rows.append(f"dx_t = dx + SIZE * t * size * {len(dxs)}" if variant.grad == InputGrad.EACH else "dx_t = dx")
         for place, dx in zip(places, dxs, strict=True):
-            before = f"load(dx_t, {place}) + " if variant.grad == "sum" else ""
+            before = f"load(dx_t, {place}) + " if variant.grad == InputGrad.SUM else ""
             body.append(f"store(dx_t, {place}, {before}{name(dx)})")
     body += [f"store(carry{k}, m, {name(carries[k])})" for k in states]
     body += [
-        f"store(total{k}, m, {'' if variant.alone else f'load(total{k}, m) + '}{name(g)})"
+        f"store(total{k}, m, {'' if variant.single else f'load(total{k}, m) + '}{name(g)})"
         for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True))
-        if kind.isupper() and (variant.alone or g is not None)
+        if kind.learned and (variant.single or g is not None)
     ]
     return Part(_uniforms(variant), "t in range(steps - 1, -1, -1)", rows or ["pass"], body)
 

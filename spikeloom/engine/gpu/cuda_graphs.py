@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -23,26 +23,14 @@ from torch.nn import functional
 
 from ...forks import in_child
 from .. import tuning
-from ..feedback import Map, as_rows
-from ..graph import Gradients, Variant
+from ..feedback import Map, Recurrence, as_rows
+from ..graph import Gradients, InputGrad, Param, State, Variant
 from ..jit import sum_to
 from .launch import OneStep
 from .replay import captured, forget, replayable
 
 KEPT = 8
 """Recordings, forward or backward, whose memory is kept; of more, the one that was not used for the longest goes."""
-
-
-class Plan(Protocol):
-    """What is the same at every call of a scan: the program, and T; and the variant, with a digit for each state that
-    says whether it is kept, and one more for what a step gets in full."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def variant(self) -> Variant: ...
-    @property
-    def steps(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -117,23 +105,24 @@ class _Recording:
     """
 
     def __init__(self, kind: Kind, extra: int = 0):
-        variant, count, map = kind.variant, len(kind.variant.traced) - 1, kind.map
+        variant, count, map = kind.variant, len(kind.variant.states) - 1, kind.map
         self.lock, self.replays, self.map = Lock(), dict[int, Callable[[], None]](), map
         _alive.add(self)
         self.zeros = partial(torch.zeros, dtype=kind.dtype, device=kind.device)
         self.sequence = lambda extra=0: self.zeros((tuning.limits.graph_steps + extra, *kind.shape))
         states = [self.zeros(kind.shape) for _ in range(count)]
         self.states = [states[-1] if map else self.zeros(kind.shape), *states]
-        *kept, full = (digit == "1" for digit in variant.traced)
+        *kept, full = (state == State.SAVED for state in variant.states)
         self.kept = [self.sequence(extra) if there else None for there in kept]
         self.kept.append(self.zeros((tuning.limits.graph_steps, *kind.row)) if full else None)
         self.weight = self.zeros(kind.weight)
         # one per element is spread here, and not again at every step
         self.params = [
-            self.zeros(shape if letter in "uU" else kind.shape, dtype=dtype)
-            for (shape, dtype), letter in zip(kind.params, variant.params, strict=True)
+            self.zeros(shape if param.fixed == Param.NUMBER else kind.shape, dtype=dtype)
+            for (shape, dtype), param in zip(kind.params, variant.params, strict=True)
         ]
-        step = Variant(variant.dtype, variant.params, "0" * count, variant.grad and "each", variant.machine)
+        grad = InputGrad.EACH if variant.grad else InputGrad.FORWARD
+        step = Variant.of(variant.dtype, variant.params, (State.DROPPED,) * count, grad, variant.target)
         width = kind.shape[map.axis :].numel() if map else 0
         self.step = OneStep(kind.key, step, self.states[-1], self.params, width)
 
@@ -215,28 +204,18 @@ class _Forward(_Recording):
 
 @torch.no_grad()
 def forward(
-    plan: Plan,
+    plan: Recurrence,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     states: Sequence[Tensor],
     params: Sequence[Tensor],
-    map: Map | None = None,
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Run the scan.
-
-    Args:
-        x: [T, ...], or [1, ...] if it is the same at every step.
-        weight, bias: of the product.
-        states: before the first step, after what comes back there.
-        params: the program's hoisted values.
-        map: by which the membrane comes back, if it is not the spikes that do.
-
-    Returns:
-        The spikes, the last states, and those of every step that are kept; and what each step got, if that is kept.
-    """
+    """Run the scan; see `run.recurrent.Runner`."""
     steps, like, row = plan.steps, states[0], x.shape[1:]
-    ours = _recording(_Forward, Kind.of(plan.key, plan.variant.forward, map, like, row, weight, params, [bias]), like)
+    ours = _recording(
+        _Forward, Kind.of(plan.key, plan.variant.forward, plan.map, like, row, weight, params, [bias]), like
+    )
     xs = x.expand(steps, *row)
     with ours.lock:
         runs = ours.runs(steps)
@@ -258,7 +237,7 @@ class _Backward(_Recording):
         super().__init__(kind, extra=1)  # the state before the first step of a run, too
         self.pulls = [self.sequence() if there else None for there in kind.given]
         self.dx, self.zero = self.zeros((tuning.limits.graph_steps, *kind.row)), self.zeros(kind.shape)
-        self.totals = [self.zeros(kind.shape) if letter.isupper() else None for letter in kind.variant.params]
+        self.totals = [self.zeros(kind.shape) if param.learned else None for param in kind.variant.params]
 
     def _rows(self, sequences: Sequence[Tensor | None], t: int) -> list[Tensor]:
         """One of each; where there is none, zero, or what nobody reads."""
@@ -279,7 +258,7 @@ class _Backward(_Recording):
 
 
 def backward(
-    plan: Plan,
+    plan: Recurrence,
     weight: Tensor,
     full: Tensor | None,
     states: Sequence[Tensor],
@@ -287,22 +266,10 @@ def backward(
     params: Sequence[Tensor],
     pulls: Sequence[Tensor | None],
     finals: Sequence[Tensor | None],
-    map: Map | None = None,
 ) -> Gradients:
-    """Run the adjoint scan.
-
-    Args:
-        weight, params, map: as in the forward.
-        full, traces: what that has kept; None where it has not.
-        states: those before the first step.
-        pulls: the gradients of the spikes and of the states of every step; None is zero.
-        finals: those of the last states.
-
-    Returns:
-        The gradients of what the steps got; of what comes back at first, and of the states; of the hoisted values.
-    """
+    """Run the adjoint scan; see `run.recurrent.Runner`."""
     like, row = states[0], states[0].shape if full is None else full.shape[1:]
-    ours = _recording(_Backward, Kind.of(plan.key, plan.variant, map, like, row, weight, params, pulls), like)
+    ours = _recording(_Backward, Kind.of(plan.key, plan.variant, plan.map, like, row, weight, params, pulls), like)
     dx = like.new_empty((plan.steps, *row))
     with ours.lock:
         runs = ours.runs(plan.steps)
@@ -312,7 +279,7 @@ def backward(
         for at in reversed(runs):
             count = at.stop - at.start
             _copy(_part([fulls, *ours.pulls], slice(count)), _part([full, *pulls], at))
-            before = states if not at.start else [t if t is None else t[at.start - 1] for t in traces]
+            before = states[1:] if not at.start else [t if t is None else t[at.start - 1] for t in traces]
             _copy([rows if rows is None else rows[0] for rows in kept], before)
             _copy(_part(kept, slice(1, count + 1)), _part(traces, at))
             ours.replays[count]()

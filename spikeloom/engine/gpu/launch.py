@@ -10,97 +10,87 @@ from torch import Tensor
 
 from .. import tuning
 from ..cpu import Outputs, all_traces
-from ..graph import Gradients, Variant, program_of
+from ..graph import Cotangents, Gradients, InputGrad, Param, Saved, State, Variant, program_of
 from ..jit import BLOCK_BYTES, COLUMNS, SPAN_BYTES, STEPS, Launch, plain, rows, spread, sum_to
 from .parallel_source import emit_triton_parallel
 from .source import SPAN, emit_triton
 
 
-def kernel(key: str, code: str, steps: int, size: int) -> Launch:
+def kernel(key: str, variant: Variant, steps: int, size: int) -> Launch:
     """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
     if steps >= STEPS and size <= tuning.limits.gpu_parallel_most and program_of(key).any_order:
-        return _kernel_in_parallel(key, code) or _kernel(key, code)
-    return _kernel(key, code)
+        return _kernel_in_parallel(key, variant) or _kernel(key, variant)
+    return _kernel(key, variant)
 
 
 @cache
-def _kernel_in_parallel(key: str, code: str) -> Launch | None:
-    title = f"A scan in parallel over time, {code}."
-    source = emit_triton_parallel(program_of(key).derivation, Variant.parse(code), title)
+def _kernel_in_parallel(key: str, variant: Variant) -> Launch | None:
+    title = f"A scan in parallel over time: {variant}."
+    source = emit_triton_parallel(program_of(key).derivation, variant, title)
     return None if source is None else Launch(source, COLUMNS, TIME=STEPS)
 
 
 @cache
-def _kernel(key: str, code: str) -> Launch:
+def _kernel(key: str, variant: Variant) -> Launch:
     """Compiled at first use and kept for the life of the process."""
-    variant, title = Variant.parse(code), f"A scan, {code}."
-    return Launch(emit_triton(program_of(key).derivation, variant, title), block_of(variant))
+    source = emit_triton(program_of(key).derivation, variant, f"A scan: {variant}.")
+    return Launch(source, block_of(variant))
 
 
 def block_of(variant: Variant) -> int:
     """Elements of a program of the grid."""
-    size = SPAN_BYTES if variant.grad and "c" in variant.traced else BLOCK_BYTES
+    size = SPAN_BYTES if variant.grad and State.SPANS in variant.states else BLOCK_BYTES
     dtype: torch.dtype = getattr(torch, variant.computed if variant.grad else variant.dtype)
     return size // dtype.itemsize
 
 
-def forward(key: str, code: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]) -> Outputs:
-    """Run the scan; see `kernels.forward`."""
-    variant, shape = Variant.parse(code), x.shape[1:]
-    x, stride = rows(x)
+def forward(
+    key: str, variant: Variant, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+) -> Outputs:
+    """Run the scan; see `cpu.launch.forward`."""
+    shape, (x, stride) = x.shape[1:], rows(x)
     spk = x.new_empty((steps, *shape))
     finals = [_empty(s) for s in states]
-    lengths = {"1": steps, "c": max(steps - 1, 0) // SPAN}
-    stored = [states[0].new_empty((lengths[letter], *shape)) for letter in variant.traced if letter in lengths]
-    traces = all_traces(variant.traced, spk, stored)
+    lengths = {State.SAVED: steps, State.SPANS: max(steps - 1, 0) // SPAN}
+    stored = [states[0].new_empty((lengths[state], *shape)) for state in variant.states if state in lengths]
+    traces = all_traces(variant.states, spk, stored)
     given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
     given |= named("initial", [s.contiguous() for s in states])
     given |= named("final", finals) | named("trace", traces) | params_by_name(params, variant, x, shape)
-    run(kernel(key, variant.forward.code, steps, shape.numel()), given, x, shape.numel())
+    run(kernel(key, variant.forward, steps, shape.numel()), given, x, shape.numel())
     return spk, finals, traces
 
 
-def backward(
-    key: str,
-    code: str,
-    steps: int,
-    x: Tensor | None,
-    states: Sequence[Tensor],
-    traces: Sequence[Tensor | None],
-    params: Sequence[Tensor],
-    grad_spk: Tensor | None,
-    grad_finals: Sequence[Tensor | None],
-    grad_traces: Sequence[Tensor | None],
-) -> Gradients:
-    """Run the adjoint scan; see `kernels.backward`."""
-    variant, like = Variant.parse(code), states[0]
-    shape = like.shape
+def backward(saved: Saved, grads: Cotangents) -> Gradients:
+    """Run the adjoint scan; see `cpu.launch.backward`."""
+    key, variant, steps, x, states, traces, params = saved
+    like, shape = states[0], states[0].shape
     zero = like.new_zeros(shape)
-    length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
+    length = {InputGrad.EACH: [steps], InputGrad.SUM: [1], InputGrad.UNWANTED: []}[variant.grad]
     dx = next((like.new_empty((n, *shape), dtype=getattr(torch, variant.dtype)) for n in length), None)
     carries = [_empty(s) for s in states]
     totals = [
-        None if kind.islower() else like.new_empty((steps, *shape)) if kind == "T" else _empty(like)
+        None if not kind.learned else like.new_empty((steps, *shape)) if kind == Param.LEARNED_STEP else _empty(like)
         for kind in variant.params
     ]
     given = {"steps": steps, "size": shape.numel(), "dx": dx}
     given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces)
-    given |= named("grad_final", [zero if g is None else plain(g).contiguous() for g in grad_finals])
+    given |= named("grad_final", [zero if g is None else plain(g).contiguous() for g in grads.finals])
     given |= named("carry", carries) | named("total", totals) | params_by_name(params, variant, like, shape)
-    sequences = {"x": x, **named("grad", (grad_spk, *grad_traces))}
+    sequences = {"x": x, **named("grad", (grads.spk, *grads.traces))}
     for name, sequence in sequences.items():
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
-    run(kernel(key, code, steps, shape.numel()), given, like, shape.numel())
+    run(kernel(key, variant, steps, shape.numel()), given, like, shape.numel())
     sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
     return Gradients(dx, carries, sums)
 
 
 class OneStep:
-    """A kernel of one step, on rows that are there; see `kernels.OneStep`."""
+    """A kernel of one step, on rows that are there; see `cpu.launch.OneStep`."""
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
-        self.launch, self.like = kernel(key, variant.code, 1, like.numel()), like
-        strides = dict.fromkeys(("x_stride", *(f"grad{k}_stride" for k in range(1 + len(variant.traced)))), 0)
+        self.launch, self.like = kernel(key, variant, 1, like.numel()), like
+        strides = dict.fromkeys(("x_stride", *(f"grad{k}_stride" for k in range(1 + len(variant.states)))), 0)
         self.given = {"steps": 1, "size": like.numel(), "width": width, **strides}
         self.given |= params_by_name(params, variant, like, like.shape)
 

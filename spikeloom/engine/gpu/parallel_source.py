@@ -9,7 +9,7 @@ arguments.
 
 from collections.abc import Collection
 
-from ..graph import Affine, Derivation, Symbol, Variant, needed, recurrence
+from ..graph import Affine, Derivation, State, Symbol, Variant, needed, recurrence
 from ..jit import lines
 from .source import results, stored, sums
 from .step_source import Lines, TritonNames, helpers, integers, varying
@@ -55,7 +55,7 @@ def emit_triton_parallel(derivation: Derivation, variant: Variant, title: str) -
     None where it would not be right: for an equation, or a variant whose backward rebuilds states step by step.
     """
     found = recurrence(derivation, backward=bool(variant.grad))
-    if found is None or "c" in variant.traced:
+    if found is None or State.SPANS in variant.states:
         return None
     part = (_backward if variant.grad else _forward)(derivation, variant, found)
     return SOURCE.format(
@@ -81,7 +81,7 @@ def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     done = _joined(part, name, step, known, "state0_m", name(step.rest))
     part.body += name.assign(node for node in needed(derivation.forward, known) if node not in done)
     part.body.append(f"tl.store({_row(part, 'spk', 'size')}, {name(spk)}, mask=live)")
-    if variant.traced == "1":
+    if variant.states == (State.SAVED,):
         part.body.append(f"tl.store({_row(part, 'trace0', 'size')}, {name(new)}, mask=live)")
     part.body.append(f"state0_m = {_last(name(new))}")
     part.result("final0", "state0_m")

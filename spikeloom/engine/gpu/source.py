@@ -15,7 +15,7 @@ In half precision the input, the spikes and their gradients are words of two byt
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..graph import Derivation, Symbol, Variant, needed
+from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
 from ..jit import lines
 from .step_source import Lines, TritonNames, helpers, integers, varying
 
@@ -50,7 +50,7 @@ def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
 
     Its arguments are named as in `triton_kernels`, and are those alone that it uses.
     """
-    backward = _rebuilding if "c" in variant.traced else _backward
+    backward = _rebuilding if State.SPANS in variant.states else _backward
     part = (backward if variant.grad else _forward)(derivation, variant)
     return SOURCE.format(
         title=title,
@@ -79,10 +79,10 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
     part.body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
     part.stored("spk", name(spk))
     for k in states:
-        if variant.traced[k] == "1":
+        if variant.states[k] == State.SAVED:
             part.pointer(f"trace{k}", "size", backwards=False)
             part.stored(f"trace{k}", name(new[k]))
-        elif variant.traced[k] == "c":
+        elif variant.states[k] == State.SPANS:
             part.arguments.append(f"trace{k}")
             part.before.append(f"trace{k}_t = trace{k} + m")
             part.body.append(f"if (t % {SPAN} == {SPAN - 1}) & (t + 1 < steps):")
@@ -198,17 +198,18 @@ def results(derivation: Derivation, variant: Variant, zero: str = "", whole: str
 def sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
     """The gradients that are summed up over time."""
     (dx, *_), _, _ = derivation.gradients
-    return _totals(derivation, variant, "UV") | ({"dx": dx} if variant.grad == "sum" else {})
+    constant = (Param.LEARNED_NUMBER, Param.LEARNED_ELEMENT)
+    return _totals(derivation, variant, constant) | ({"dx": dx} if variant.grad == InputGrad.SUM else {})
 
 
 def stored(derivation: Derivation, variant: Variant) -> dict[str, Sequence[Symbol | None]]:
     """The gradients that are written at each step, those of several inputs together."""
     dxs, _, _ = derivation.gradients
-    totals = {name: [total] for name, total in _totals(derivation, variant, "T").items()}
-    return totals | ({"dx": dxs} if variant.grad == "each" else {})
+    totals = {name: [total] for name, total in _totals(derivation, variant, (Param.LEARNED_STEP,)).items()}
+    return totals | ({"dx": dxs} if variant.grad == InputGrad.EACH else {})
 
 
-def _totals(derivation: Derivation, variant: Variant, kinds: str) -> dict[str, Symbol | None]:
+def _totals(derivation: Derivation, variant: Variant, kinds: Sequence[Param]) -> dict[str, Symbol | None]:
     """The gradients of the parameters of some kinds."""
     _, _, totals = derivation.gradients
     return {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind in kinds}
@@ -217,7 +218,7 @@ def _totals(derivation: Derivation, variant: Variant, kinds: str) -> dict[str, S
 def incoming(derivation: Derivation, variant: Variant) -> list[int]:
     """Which results have gradients that are read at each step: the spikes, and states that were asked for."""
     nodes = derivation.pulled(variant.params, variant.grad)
-    asked = (True, *(letter != "c" for letter in variant.traced))
+    asked = (True, *(state != State.SPANS for state in variant.states))
     return [k for k, g in enumerate(derivation.cotangents) if g in nodes and asked[k]]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ..cpu import TEMPLATES, Names
-from ..graph import NUMBERS, Derivation, Symbol, Variant, needed
+from ..graph import NUMBERS, Derivation, Param, Symbol, Target, Variant, needed
 
 AHEAD, AHEAD_BACKWARDS = 4, 2
 """How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice
@@ -61,7 +61,7 @@ class TritonNames(Names):
             self.names |= {step.inputs[0]: f"x_{at}"}
             self.names |= {new: f"state{k}_{at + 1}" for k, new in enumerate(step.new_states) if recalled}
             self.names |= {old: f"state{k}_{at}" for k, old in enumerate(step.states)}
-        self.dtype, self.on_gpu = f"tl.{variant.computed}", variant.machine == "triton"
+        self.dtype, self.on_gpu = f"tl.{variant.computed}", variant.target == Target.TRITON
         self.exact = frozenset(needed(derivation.forward)) if recalled else None
         self.one, zero = self.number(1), self.number(0)
         own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
@@ -106,13 +106,13 @@ class Lines:
     def constants(self, variant: Variant) -> None:
         """The parameters that are the same at every step, read once."""
         for k, kind in enumerate(variant.params):
-            if kind in "tT":
+            if kind.fixed == Param.STEP:
                 continue
             self.arguments.append(f"param{k}")
             # one number too is a value per element, for the interpreter cannot broadcast conditions
             value = (
                 f"tl.broadcast_to(tl.load(param{k}), m.shape)"
-                if kind in "uU"
+                if kind.fixed == Param.NUMBER
                 else f"tl.load(param{k} + m, mask=inside)"
             )
             self.before.append(f"param{k}_m = {value}")
@@ -181,7 +181,7 @@ class Lines:
 
 def varying(variant: Variant) -> list[str]:
     """The names of the parameters that are read at each step."""
-    return [f"param{k}" for k, kind in enumerate(variant.params) if kind in "tT"]
+    return [f"param{k}" for k, kind in enumerate(variant.params) if kind.fixed == Param.STEP]
 
 
 def helpers(body: Sequence[str], variant: Variant) -> str:

@@ -20,7 +20,12 @@ from .trace import Symbol as Symbol
 from .trace import needed as needed
 from .variant import FLOATS as FLOATS
 from .variant import HALVES as HALVES
+from .variant import Cotangents as Cotangents
 from .variant import Gradients as Gradients
+from .variant import InputGrad as InputGrad
+from .variant import Param as Param
+from .variant import Saved as Saved
+from .variant import State as State
+from .variant import Target as Target
 from .variant import Variant as Variant
 from .variant import dtype_name as dtype_name
-from .variant import traced_in as traced_in

@@ -20,6 +20,7 @@ from .. import tuning
 from .adjoint import adjoint
 from .compare import OPERATORS, difference, slope_difference
 from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
+from .variant import InputGrad, Param, State
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Derivation:
         return not set(self.trace.inputs).isdisjoint(nodes)
 
     @cached_property
-    def every_state(self) -> str:
-        """A letter per state, as `Variant.traced` has it where all are kept."""
-        return "".join("s" if new is self.trace.spk else "1" for new in self.trace.new_states)
+    def every_state(self) -> tuple[State, ...]:
+        """`Variant.states` where all are saved."""
+        return tuple(State.SPIKES if new is self.trace.spk else State.SAVED for new in self.trace.new_states)
 
     @cached_property
     def gradients(self) -> tuple[tuple[Symbol | None, ...], ...]:
@@ -64,19 +65,19 @@ class Derivation:
         first, second = len(self.trace.inputs), len(self.trace.inputs) + len(self.trace.states)
         return self.backward[:first], self.backward[first:second], self.backward[second:]
 
-    def pulled(self, params: str, grad: str) -> dict[Symbol, None]:
+    def pulled(self, params: tuple[Param, ...], grad: InputGrad) -> dict[Symbol, None]:
         """The nodes of the backward in one variant (see `Variant`): what it loads and what it computes."""
         dxs, carries, totals = self.gradients
-        learned = [g for g, kind in zip(totals, params, strict=True) if kind.isupper()]
-        results = [*(dxs if grad != "none" else ()), *carries, *learned]
+        learned = [g for g, kind in zip(totals, params, strict=True) if kind.learned]
+        results = [*(dxs if grad != InputGrad.UNWANTED else ()), *carries, *learned]
         return needed([g for g in results if g is not None], self.recalled)
 
-    def read_states(self, params: str, grad: str) -> str:
-        """The same where those are kept that the backward reads."""
+    def read_states(self, params: tuple[Param, ...], grad: InputGrad) -> tuple[State, ...]:
+        """The same where those are saved that the backward reads."""
         nodes, olds = set(self.pulled(params, grad)), frozenset(self.trace.states)
         pairs = zip(self.every_state, self.trace.states, self.trace.new_states, strict=True)
-        return "".join(
-            letter if old in nodes or (new in nodes and new not in olds) else "0" for letter, old, new in pairs
+        return tuple(
+            saved if old in nodes or (new in nodes and new not in olds) else State.DROPPED for saved, old, new in pairs
         )
 
     def __str__(self) -> str:
@@ -119,7 +120,7 @@ class Program:
     def __init__(self, cell: Cell, surrogate: Surrogate):
         self.cell, self.surrogate = cell, surrogate
         self.derivation: Derivation | None = None
-        self.key = self.every_state = ""
+        self.key, self.every_state = "", tuple[State, ...]()
         self.untraceable, numbers = _equation(cell)
         self._guarded = self.untraceable != ""
         spike = as_spike(surrogate)
@@ -322,7 +323,7 @@ def program_of(key: str) -> Structure:
 
 
 @cache
-def read_states(key: str, params: str, grad: str) -> str:
+def read_states(key: str, params: tuple[Param, ...], grad: InputGrad) -> tuple[State, ...]:
     """`Derivation.read_states` of a program."""
     return program_of(key).derivation.read_states(params, grad)
 
@@ -332,17 +333,17 @@ class Constants(tuple[Tensor, ...]):
 
     Attributes:
         addresses: where they lie.
-        kinds: their letters in a `Variant`.
+        kinds: theirs in a `Variant`.
     """
 
     addresses: tuple[int, ...]
-    kinds: str
+    kinds: tuple[Param, ...]
 
     @staticmethod
     def of(values: Iterable[Tensor]) -> "Constants":
         """These values, which from now on nobody else may change."""
         made = Constants(values)
-        made.addresses, made.kinds = tuple(value.data_ptr() for value in made), "u" * len(made)
+        made.addresses, made.kinds = tuple(value.data_ptr() for value in made), (Param.NUMBER,) * len(made)
         return made
 
 

@@ -15,7 +15,7 @@ from ..saved_tensors import TWICE
 from .compare import OPERATORS
 from .program import program_of
 from .trace import Symbol, needed
-from .variant import Gradients, Variant
+from .variant import Cotangents, Gradients, InputGrad, Param, Saved, State, Variant
 
 Some = Sequence[Tensor | None]
 
@@ -41,9 +41,9 @@ class PullBack:
         }
         dxs, carries, totals = self.derivation.gradients
         self.wanted = (
-            [dx if variant.grad != "none" else None for dx in dxs],
+            [dx if variant.grad != InputGrad.UNWANTED else None for dx in dxs],
             list(carries),
-            [total if kind.isupper() else None for total, kind in zip(totals, variant.params, strict=True)],
+            [total if kind.learned else None for total, kind in zip(totals, variant.params, strict=True)],
         )
 
     def __call__(
@@ -102,40 +102,29 @@ def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
 
 
-def summed(totals: Some, params: Sequence[Tensor], kinds: str) -> list[Tensor | None]:
+def summed(totals: Some, params: Sequence[Tensor], kinds: Sequence[Param]) -> list[Tensor | None]:
     """The gradients of the hoisted values, summed over what these were broadcast over; None where none is wanted."""
     each = zip(totals, params, kinds, strict=True)
-    return [g.sum_to_size(p.shape) if g is not None and kind.isupper() else None for g, p, kind in each]
+    return [g.sum_to_size(p.shape) if g is not None and kind.learned else None for g, p, kind in each]
 
 
-def backward(
-    surrogate: ops.Surrogate,
-    key: str,
-    code: str,
-    steps: int,
-    x: Tensor | None,
-    states: Sequence[Tensor],
-    traces: Some,
-    params: Sequence[Tensor],
-    grad_spk: Tensor | None,
-    grad_finals: Some,
-    grad_traces: Some,
-) -> Gradients:
-    """What `kernels.backward` gives, from the spike function and the same arguments."""
-    variant, like = Variant.parse(code), states[-1]
-    if not steps or not {"t", "T"}.isdisjoint(variant.params):
+def backward(surrogate: ops.Surrogate, saved: Saved, grads: Cotangents) -> Gradients:
+    """What the backward of the kernels gives, from the spike function and the same arguments."""
+    key, variant, steps, x, states, traces, params = saved
+    like = states[-1]
+    if not steps or any(kind.fixed == Param.STEP for kind in variant.params):
         raise RuntimeError(TWICE)
     pull = PullBack(key, variant, surrogate)
     inputs = None if x is None else x.to(like.dtype).expand(steps, *like.shape).unbind()
     rows: list[Sequence[Tensor] | None] = [None if trace is None else trace.unbind() for trace in traces]
-    if not {"r", "c"}.isdisjoint(variant.traced):  # not every state is saved, but the input is
+    if not {State.RECOMPUTED, State.SPANS}.isdisjoint(variant.states):  # not every state is saved, but the input is
         assert inputs is not None
         every = [[*states]]
         for x_t in inputs:
             every.append(pull.forward([x_t], every[-1], params))
         rows = [*zip(*every[1:], strict=True)]
-    pulled = [None if g is None else g.unbind() for g in (grad_spk, *grad_traces)]
-    carries: Some = grad_finals
+    pulled = [None if g is None else g.unbind() for g in (grads.spk, *grads.traces)]
+    carries: Some = grads.finals
     totals: Some = [None for _ in params]
     dxs: list[Tensor] = []
     for t in reversed(range(steps)):
@@ -150,8 +139,8 @@ def backward(
         carries, totals = states_t, [*map(add, totals, more)]
         dxs.append(dx_t)
     dx = None
-    if variant.grad == "each":
+    if variant.grad == InputGrad.EACH:
         dx = torch.stack(dxs[::-1])
-    elif variant.grad == "sum":
+    elif variant.grad == InputGrad.SUM:
         dx = torch.stack(dxs).sum(0, keepdim=True)
     return Gradients(dx, states_t, summed(totals, params, variant.params))

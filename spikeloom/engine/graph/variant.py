@@ -1,7 +1,10 @@
 """Which kernel of a program: the dtype, what is saved, and which gradients are wanted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,37 +25,117 @@ def dtype_name(dtype: torch.dtype) -> str:
     return DTYPES[dtype]
 
 
+class Param(IntEnum):
+    """A hoisted value as a kernel takes it: one number, one per element, or one per element and step (on Triton); with
+    a gradient or without."""
+
+    NUMBER = 0
+    ELEMENT = 1
+    STEP = 2
+    LEARNED_NUMBER = 3
+    LEARNED_ELEMENT = 4
+    LEARNED_STEP = 5
+
+    @property
+    def learned(self) -> bool:
+        """Whether its gradient is wanted."""
+        return self >= Param.LEARNED_NUMBER
+
+    @property
+    def fixed(self) -> "Param":
+        """The same without a gradient, which is all that a forward needs to know."""
+        return Param(self % Param.LEARNED_NUMBER)
+
+
+class State(IntEnum):
+    """What a kernel leaves of a state beside its last value."""
+
+    DROPPED = 0
+    """Nothing."""
+
+    SAVED = 1
+    """Its value after every step."""
+
+    SPIKES = 2
+    """The same, which is the spikes."""
+
+    SPANS = 3
+    """One value in a span of steps; the backward rebuilds the others from the input, on Triton."""
+
+    RECOMPUTED = 4
+    """Nothing: the backward computes all values from a static input, on Numba."""
+
+    OLD = 5
+    """Of a single step: a copy of the value before it."""
+
+    NEW = 6
+    """Of a single step: a copy of the value after it."""
+
+    BOTH = 7
+    """Both of them."""
+
+
+class InputGrad(IntEnum):
+    """What a kernel computes for the input; what is no backward computes nothing."""
+
+    FORWARD = 0
+    UNWANTED = 1
+    EACH = 2
+    """The gradient at each step."""
+
+    SUM = 3
+    """The sum over all steps, for a static input."""
+
+    FED_BACK = 4
+    """That of the current, to which a recurrent layer adds, see `emit_recurrent`."""
+
+
+class Target(IntEnum):
+    """Whose kernel: Numba's, Triton's on a GPU, or Triton's interpreter on the CPU."""
+
+    NUMBA = 0
+    TRITON = 1
+    INTERPRETER = 2
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One way to run a program, beyond its equation.
+    """One way to run a program, beyond its equation. `Variant.of` gives one object for equal arguments.
 
     Args:
         dtype: of the input and the spikes: "float32", "float64", or, on Triton, "float16" and "bfloat16", beside which
             states are float32.
-        params: a letter per hoisted value: u one number, v one per element, t one per element and step, on Triton;
-            capital if its gradient is wanted.
-        traced: a letter per state: 1 if what it is at every step is kept, s if that is the spikes, 0 if it is not;
-            c if it is kept at one step in `gpu.source.SPAN`, and the others are rebuilt from the input, on Triton;
-            n if there is one step alone, which leaves the old state as it is and writes the new one to the trace.
-            Then nothing is carried to its gradient, nor added to those of the parameters. The forward of such a step
-            has o, w or b if it also copies the old state, the new one or both for the backward (see `own_words`);
-            r for all of them if none is kept, and the backward makes them again from a static input, on Numba.
-        grad: the gradient of the input: "each" step, "sum" over time (a static input), "none"; "" without backward;
-            "back": that of a recurrent neuron, see `emit_recurrent`.
-        machine: whose kernel: "numba", "triton" on a GPU, or "interpreter", Triton's, on the CPU.
+        params: of the hoisted values.
+        states: of the states; of a recurrent neuron one more says whether the current is saved.
+        grad: of the input.
+        target: whose kernel.
+        single: whether there is one step alone, which leaves the old states as they are and writes the new ones
+            elsewhere. Then nothing is carried to their gradients, nor added to those of the parameters.
     """
 
     dtype: str
-    params: str
-    traced: str
-    grad: str
-    machine: str = "numba"
+    params: tuple[Param, ...]
+    states: tuple[State, ...]
+    grad: InputGrad
+    target: Target = Target.NUMBA
+    single: bool = False
 
-    @property  # not kept: torch.compile traces this, and cannot enter the lock of a cached property
-    def code(self) -> str:
-        """The variant as one word, for keys."""
-        machine = "" if self.machine == "numba" else f"-{self.machine}"
-        return f"{self.dtype}-{self.params}-{self.traced}-{self.grad or 'forward'}{machine}"
+    @staticmethod
+    def of(
+        dtype: str,
+        params: tuple[Param, ...],
+        states: tuple[State, ...],
+        grad: InputGrad,
+        target: Target = Target.NUMBA,
+        single: bool = False,
+    ) -> "Variant":
+        """The variant of these."""
+        make = Variant if torch.compiler.is_compiling() else _variant  # torch.compile warns of cached functions
+        return make(dtype, params, states, grad, target, single)
+
+    def __str__(self) -> str:
+        members: list[IntEnum] = [*self.params, *self.states, self.grad, self.target]
+        return " ".join([self.dtype, *(member.name for member in members), *(["SINGLE"] if self.single else [])])
 
     @property
     def computed(self) -> str:
@@ -62,35 +145,54 @@ class Variant:
     @cached_property
     def forward(self) -> "Variant":
         """The same without what matters to the backward alone, so that training and inference share a kernel."""
-        return Variant(self.dtype, self.params.lower(), self.traced.replace("r", "0"), "", self.machine)
+        states = tuple(State.DROPPED if state == State.RECOMPUTED else state for state in self.states)
+        params = tuple(param.fixed for param in self.params)
+        return Variant.of(self.dtype, params, states, InputGrad.FORWARD, self.target, self.single)
 
     @property
-    def alone(self) -> bool:
-        """Whether it is one step alone."""
-        return not {"n", "o", "w", "b"}.isdisjoint(self.traced)
-
-    @property
-    def again(self) -> bool:
-        """Whether the backward makes the states again."""
-        return "r" in self.traced and self.grad != ""
-
-    @staticmethod
-    @cache
-    def parse(code: str) -> "Variant":
-        """The variant of that word."""
-        dtype, params, traced, grad, *machine = code.split("-")
-        return Variant(dtype, params, traced, "" if grad == "forward" else grad, *machine)
+    def recomputes(self) -> bool:
+        """Whether the backward computes the states."""
+        return State.RECOMPUTED in self.states and self.grad != InputGrad.FORWARD
 
 
-def traced_in(code: str) -> str:
-    """`Variant.traced` of a code; torch.compile can trace this, and not `parse`, which keeps what it has found."""
-    return code.split("-")[2]
+_variant = cache(Variant)
 
 
-@dataclass(frozen=True)
-class Gradients:
-    """Gradients of the input (None if not wanted), the initial states and the parameters (None if not wanted)."""
+class Saved(NamedTuple):
+    """What a backward reads of its forward.
+
+    Args:
+        key: of the program.
+        variant: how it was run.
+        steps: T.
+        x: the input, if the backward reads it.
+        states: before the first step, [*S].
+        traces: after every step, [T, *S]; None where the backward does not read one.
+        params: the hoisted values.
+    """
+
+    key: str
+    variant: Variant
+    steps: int
+    x: Tensor | None
+    states: Sequence[Tensor]
+    traces: Sequence[Tensor | None]
+    params: Sequence[Tensor]
+
+
+class Cotangents(NamedTuple):
+    """The gradients of the spikes, of the last states and of the states after every step; None is zero."""
+
+    spk: Tensor | None
+    finals: Sequence[Tensor | None]
+    traces: Sequence[Tensor | None]
+
+
+class Gradients(NamedTuple):
+    """Gradients of the input (None if not wanted), the initial states and the parameters (None if not wanted); and that
+    of the input summed over time, where a kernel has it."""
 
     x: Tensor | None
     states: list[Tensor]
     params: list[Tensor | None]
+    summed: Tensor | None = None

@@ -22,15 +22,14 @@ from .kernel_cache import cache_dir as cache_dir
 from .kernel_cache import cache_limit as cache_limit
 from .kernel_cache import cache_size as cache_size
 from .kernel_cache import usable as usable
-from .layout import address as address
 from .layout import plain as plain
 from .layout import rows as rows
 from .layout import spread as spread
 from .layout import sum_to as sum_to
+from .numba_jit import Arguments as Arguments
 from .numba_jit import compiled as compiled
 from .numba_jit import lines as lines
 from .numba_jit import module_source as module_source
-from .openmp import Entry as Entry
 from .triton_jit import BLOCK_BYTES as BLOCK_BYTES
 from .triton_jit import COLUMNS as COLUMNS
 from .triton_jit import SPAN_BYTES as SPAN_BYTES

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..graph import Param
+
 SUMMED_BY_ONE = 1 << 15
 """Elements up to which torch sums with one thread, and so always in one order."""
 
@@ -27,9 +29,11 @@ def rows(x: Tensor) -> tuple[Tensor, int]:
     return x, x.stride(0)
 
 
-def spread(param: Tensor, kind: str, shape: torch.Size) -> Tensor:
+def spread(param: Tensor, kind: Param, shape: torch.Size) -> Tensor:
     """A hoisted value as the kernel reads it: one number, or one per element, or per element and step."""
-    return param if kind in "uU" else param.contiguous() if kind in "tT" else param.expand(shape).contiguous()
+    if kind.fixed == Param.NUMBER:
+        return param
+    return param.contiguous() if kind.fixed == Param.STEP else param.expand(shape).contiguous()
 
 
 def address(tensor: Tensor | None) -> int:

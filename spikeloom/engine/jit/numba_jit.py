@@ -1,7 +1,7 @@
 """What every kernel has around its loops: the imports, the arguments, a thread's share; and how it is compiled."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from textwrap import indent
 from threading import RLock
@@ -20,6 +20,7 @@ from spikeloom.engine.jit.intrinsics import load_{dtype} as load, store_{dtype} 
 {imports}
 R = np.{dtype}
 SIZE = {size}
+ARGUMENTS = {arguments}
 
 
 @cfunc(types.void(types.int64{extra_types}), nopython=True, error_model="numpy", cache={cached})
@@ -36,20 +37,24 @@ TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
         me, threads = types.int64(thread_number()), types.int64(team_size())"""
 
 
+Arguments = Mapping[str, int | None]
+"""Of a kernel, by name and in order; with the length of each group."""
+
+
 def lines(source: Iterable[str], depth: int) -> str:
     """Lines of source at an indentation."""
     return indent("\n".join(source), "    " * depth)
 
 
 def module_source(
-    title: str, dtype: str, words: Sequence[str], body: str, team: bool, cached: bool, imports: str = ""
+    title: str, dtype: str, arguments: Arguments, body: str, team: bool, cached: bool, imports: str = ""
 ) -> str:
     """The source of a module with `kernel`.
 
     Args:
         title: the module's first line, in words of the package alone: it is a part of what is executed.
         dtype: "float32" or "float64".
-        words: the names of its arguments, 64-bit words; the first three are "steps", "size" and "team".
+        arguments: by name, see `openmp.Kernel`: 64-bit words, of which the first three are "steps", "size" and "team".
         body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
         team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
         cached: whether Numba keeps the machine code beside the source.
@@ -58,6 +63,7 @@ def module_source(
     own = "from spikeloom.engine.jit.team import team_size, thread_number\n" if team else ""
     if "exp(" in body or "tanh(" in body:
         own += ELEMENTARY.format(dtype=dtype)
+    arguments = arguments if isinstance(arguments, dict) else dict.fromkeys(arguments)
     return SOURCE.format(
         title=title,
         dtype=dtype,
@@ -67,7 +73,8 @@ def module_source(
         extra="" if team else ", me, threads",
         extra_types="" if team else ", types.int64, types.int64",
         share=TEAM_SHARE if team else "    # the caller says which share this is",
-        unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(words)], 1),
+        arguments=arguments,
+        unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(openmp.names(arguments.items()))], 1),
         body=body,
     )
 
@@ -85,7 +92,7 @@ def _renew_locks_of_numba() -> None:
             find()._lock = RLock()
 
 
-def compiled(source: Callable[[bool, bool], str]) -> openmp.Entry:
+def compiled(source: Callable[[bool, bool], str]) -> openmp.Kernel:
     """The kernel of a module, from disk if it is there.
 
     Args:
@@ -93,4 +100,4 @@ def compiled(source: Callable[[bool, bool], str]) -> openmp.Entry:
     """
     team = openmp.openmp() is not None
     module = kernel_cache.load(lambda cached: source(team, cached))
-    return openmp.Entry(module.kernel, team)
+    return openmp.Kernel(module.kernel, module.ARGUMENTS, team)

@@ -8,11 +8,12 @@ One or several threads give the same bits: elements are independent, and sums ov
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from struct import Struct
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -57,47 +58,84 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="spikeloom")
 
 
-@cache
-def _packer(count: int) -> Callable[..., bytes]:
-    """From so many integers to their 64-bit words. (An array, a ctypes one too, takes longer to make.)"""
-    return Struct(f"{count}q").pack
-
-
 def scratch(size: int) -> tuple[Tensor, int]:
     """Memory for a kernel to work in, so many bytes for each thread, and the team, for `run`: so many threads."""
     team = torch.get_num_threads()
     return torch.empty(team * size, dtype=torch.uint8, device="cpu"), team
 
 
-class Entry:
-    """A compiled kernel, ready to be run.
+class Kernel:
+    """A compiled kernel, called with its arguments by name.
 
     Args:
         function: what Numba compiled; it holds the machine code.
+        arguments: the kernel's arguments in order, by name; a group of n, such as one for each state, has its length.
         team: whether it asks OpenMP for its share; else the share is an argument.
+
+    Attributes:
+        run: takes the arguments: numbers, tensors, and addresses as numbers; None for a tensor that is not there; a
+            sequence for a group. `team` is counted here; `threads` says for how many there is scratch memory. (Who
+            counts again may find others: another thread of Python has called `torch.set_num_threads`.)
     """
 
-    def __init__(self, function: Any, team: bool):
+    def __init__(self, function: Any, arguments: Mapping[str, int | None], team: bool):
         self.function, self.address, self.team = function, ctypes.c_void_p(function.address), team
         extra = () if team else (ctypes.c_int64, ctypes.c_int64)
-        self.call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
+        self._call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
+        self.run = _by_name(tuple(arguments.items()))(team_size, self._alone, self._together)
 
-    def run(self, words: Sequence[int], team: int | None = None) -> None:
-        """Run with these arguments (see `cpu.source`): words[0] is T, words[1] is M; words[2], the team, is 0.
+    def run_words(self, words: Sequence[int], threads: int | None = None) -> None:
+        threads = team_size(words[0] * words[1], threads)
+        packed = Struct(f"{len(words)}q").pack(*words[:2], threads > 1, *words[3:])
+        self._together(packed, threads) if threads > 1 else self._alone(packed)
 
-        Args:
-            team: for how many threads there is scratch memory. Who counts them again may find others: another thread
-                of Python has called `torch.set_num_threads`.
-        """
-        threads = team_size(words[0] * words[1], team)
-        if threads > 1 and self.team:
-            words = (*words[:2], 1, *words[3:])
-        packed = _packer(len(words))(*words)
-        if threads == 1:
-            self.call(packed) if self.team else self.call(packed, 0, 1)
-        elif self.team:
+    @property
+    def _alone(self) -> Callable[[bytes], None]:
+        """Run on the calling thread."""
+        call = self._call
+        return call if self.team else lambda words: call(words, 0, 1)
+
+    def _together(self, words: bytes, threads: int) -> None:
+        """Run on so many threads."""
+        if self.team:
             runtime = openmp()
             assert runtime is not None
-            runtime.GOMP_parallel(self.address, ctypes.c_char_p(packed), threads, 0)
+            runtime.GOMP_parallel(self.address, ctypes.c_char_p(words), threads, 0)
         else:
-            list(_pool(threads).map(lambda me: self.call(packed, me, threads), range(threads)))
+            list(_pool(threads).map(lambda me: self._call(words, me, threads), range(threads)))
+
+
+CALL = """
+def bind(team_size, alone, together):
+    def run(*, {keywords}, threads=None):
+{groups}
+        threads = team_size(steps * size, threads)
+        team = threads > 1
+        words = pack({words})
+        together(words, threads) if team else alone(words)
+
+    return run
+"""
+
+WORD = "{0} if type({0}) is int else 0 if {0} is None else {0}.data_ptr()"
+
+
+def names(arguments: Iterable[tuple[str, int | None]]) -> list[str]:
+    """The arguments one by one, the members of a group by name and number."""
+    return [name for kind, n in arguments for name in ([kind] if n is None else [f"{kind}{k}" for k in range(n)])]
+
+
+@cache
+def _by_name(arguments: tuple[tuple[str, int | None], ...]) -> Any:
+    """Compiles a call by name: it packs the words in the kernel's order, and raises for one too many or too few."""
+    counted, every = ("steps", "size", "team"), names(arguments)
+    given = [kind if n != 0 else f"{kind}=()" for kind, n in arguments if kind != "team"]
+    unpacked = [f"[{', '.join(names([(kind, n)]))}] = {kind}" for kind, n in arguments if n is not None]
+    source = CALL.format(
+        keywords=", ".join(given),
+        groups=indent("\n".join(unpacked), "        "),
+        words=", ".join(name if name in counted else WORD.format(name) for name in every),
+    )
+    made: dict[str, Any] = {"pack": Struct(f"{len(every)}q").pack}
+    exec(source, made)
+    return made["bind"]

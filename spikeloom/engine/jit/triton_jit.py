@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..._torch import constant_for_compiler
+from ..graph import Target
 from . import kernel_cache
 
 BLOCK_BYTES = 2048
@@ -66,9 +67,9 @@ def refusals(device: torch.device, forced: bool) -> list[str]:
     return why
 
 
-def machine_on(x: Tensor) -> str:
-    """`Variant.machine` of a Triton kernel for that input."""
-    return "interpreter" if x.is_cpu else "triton"
+def target_on(x: Tensor) -> Target:
+    """`Variant.target` of a Triton kernel for that input."""
+    return Target.INTERPRETER if x.is_cpu else Target.TRITON
 
 
 class Launch:

@@ -6,6 +6,7 @@ write out a zero gradient for every sequence of states that nobody differentiate
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,13 +15,24 @@ from torch import Tensor
 from ...ops import Surrogate
 from ..cpu import launch
 from ..gpu import launch as gpu_launch
-from ..graph import Variant, pullback, reads_input, traced_in
+from ..graph import (
+    Cotangents,
+    InputGrad,
+    Param,
+    Saved,
+    State,
+    Target,
+    Variant,
+    dtype_name,
+    pullback,
+    reads_input,
+)
 from ..saved_tensors import batched, saved_by, unpacked
 
 
 def scan(
     key: str,
-    code: str,
+    variant: Variant,
     layer: str,
     steps: int | None,
     x: Tensor,
@@ -32,7 +44,7 @@ def scan(
 
     Args:
         key: of the program.
-        code: of the variant.
+        variant: which kernel.
         layer: how messages name the neuron.
         steps: T.
         x: input, [T, *S], or [1, *S] if it is the same at every step. Triton also takes it in half precision beside
@@ -41,58 +53,55 @@ def scan(
         params: the program's hoisted values.
         surrogate: its spike function.
     """
+    if steps is None:  # on Triton or while torch compiles; else a single step is `single_step.step`
+        spk, finals, _ = scan(key, variant, layer, 1, x.unsqueeze(0), states, params, surrogate)
+        return spk.squeeze(0), finals, []
     n = len(states)
     if torch.compiler.is_compiling():
-        x_seq = x.unsqueeze(0) if steps is None else x
-        spk, *rest = _operator(key, code, layer, steps or len(x_seq), x_seq, list(states), list(params))
-        if steps is None:
-            return spk.squeeze(0), rest[:n], []
-        return spk, rest[:n], launch.all_traces(traced_in(code), spk, rest[n:])
-    if steps is None:  # on Triton; with Numba, a single step in eager mode is `single.step`
-        spk, finals, _ = scan(key, code, layer, 1, x.unsqueeze(0), states, params, surrogate)
-        return spk.squeeze(0), finals, []
-    if not Variant.parse(code).grad:
-        outs: launch.Outputs = _machine(code).forward(key, code, steps, x, states, params)
+        spk, *rest = _operator(key, layer, steps, x, list(states), list(params), *_encoded(variant))
+    elif variant.grad:
+        spk, *rest = _Scan.apply(key, variant, layer, steps, n, surrogate, x, *states, *params)
+    else:
+        outs: launch.Outputs = _backend(variant).forward(key, variant, steps, x, states, params)
         return outs
-    spk, *rest = _Scan.apply(key, code, layer, steps, n, surrogate, x, *states, *params)
-    return spk, rest[:n], launch.all_traces(traced_in(code), spk, rest[n:])
+    return spk, rest[:n], launch.all_traces(variant.states, spk, rest[n:])
 
 
-def _machine(code: str) -> Any:
+def _backend(variant: Variant) -> ModuleType:
     """The module that runs the variant, forward and backward."""
-    return launch if Variant.parse(code).machine == "numba" else gpu_launch
+    return launch if variant.target == Target.NUMBA else gpu_launch
 
 
-def _keep(
-    ctx: Any, call: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], outs: launch.Outputs, params: Any
+def _save(
+    ctx: Any, call: tuple[str, Variant, int], x: Tensor, states: Sequence[Tensor], outs: launch.Outputs, params: Any
 ) -> None:
     """Save what the backward reads: never the last states, into which whoever gets them may write."""
-    key, code, ctx.layer, steps = call
-    ctx.call, ctx.states = (key, code, steps), len(states)
-    variant = Variant.parse(code)
-    ctx.reads_input = bool(variant.grad) and (reads_input(key) or not {"c", "r"}.isdisjoint(variant.traced))
-    spk, _, traces = outs
+    (key, variant, _), (spk, _, traces) = call, outs
+    ctx.call, ctx.states = call, len(states)
+    rebuilds = not {State.SPANS, State.RECOMPUTED}.isdisjoint(variant.states)
+    ctx.reads_input = bool(variant.grad) and (reads_input(key) or rebuilds)
     ctx.own = [trace is not None and trace is not spk for trace in traces]  # which are outputs by themselves
-    ctx.kept = [trace is not None for trace in traces]
-    kept = [trace for trace in traces if trace is not None]
-    ctx.save_for_backward(*states, *kept, *params, *([x] if ctx.reads_input else []))
+    ctx.saved = [trace is not None for trace in traces]
+    saved = [trace for trace in traces if trace is not None]
+    ctx.save_for_backward(*states, *saved, *params, *([x] if ctx.reads_input else []))
     ctx.set_materialize_grads(False)
 
 
-def _recall(ctx: Any, saved: Sequence[Tensor]) -> tuple[Any, ...]:
-    """The arguments of `kernels.backward` up to the incoming gradients."""
-    left = iter(saved)
+def _saved(ctx: Any, tensors: Sequence[Tensor]) -> Saved:
+    """What `_save` has saved."""
+    left = iter(tensors)
     states = [next(left) for _ in range(ctx.states)]
-    traces = [next(left) if kept else None for kept in ctx.kept]
+    traces = [next(left) if saved else None for saved in ctx.saved]
     rest = list(left)
-    return *ctx.call, rest.pop() if ctx.reads_input else None, states, traces, rest
+    key, variant, steps = ctx.call
+    return Saved(key, variant, steps, rest.pop() if ctx.reads_input else None, states, traces, rest)
 
 
-def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    """The gradients of the spikes, of the last states and of the states of every step."""
+def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> Cotangents:
+    """The gradients of the outputs, by what they are of."""
     n = ctx.states
     own = iter(grads[1 + n :])
-    return grads[0], list(grads[1 : 1 + n]), [next(own) if mine else None for mine in ctx.own]
+    return Cotangents(grads[0], list(grads[1 : 1 + n]), [next(own) if mine else None for mine in ctx.own])
 
 
 # -- in eager mode ----------------------------------------------------------------------------------------------------
@@ -103,7 +112,7 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any,
         key: str,
-        code: str,
+        variant: Variant,
         layer: str,
         steps: int,
         count: int,
@@ -112,43 +121,63 @@ class _Scan(torch.autograd.Function):
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         states, params = rest[:count], rest[count:]
-        ctx.surrogate = surrogate
-        outs = _machine(code).forward(key, code, steps, x, states, params)
-        _keep(ctx, (key, code, layer, steps), x, states, outs, params)
+        ctx.surrogate, ctx.layer = surrogate, layer
+        outs = _backend(variant).forward(key, variant, steps, x, states, params)
+        _save(ctx, (key, variant, steps), x, states, outs, params)
         return outs[0], *outs[1], *launch.by_themselves(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        arguments = (*_recall(ctx, unpacked(ctx)), *_incoming(ctx, grads))
+        saved, incoming = _saved(ctx, unpacked(ctx)), _incoming(ctx, grads)
         if torch.is_grad_enabled() or batched(grads):
-            g = pullback.backward(ctx.surrogate, *arguments)
+            g = pullback.backward(ctx.surrogate, saved, incoming)
         else:
-            g = _machine(ctx.call[1]).backward(*arguments)
+            g = _backend(saved.variant).backward(saved, incoming)
         return (None, None, None, None, None, None, g.x, *g.states, *g.params)
 
 
 # -- while torch compiles ---------------------------------------------------------------------------------------------
 
 
+def _encoded(variant: Variant) -> tuple[list[int], list[int], int, int]:
+    """The fields of a variant as an operator takes them, but for the dtype."""
+    params, states = [param.value for param in variant.params], [state.value for state in variant.states]
+    return params, states, variant.grad.value, variant.target.value
+
+
+def _decoded(dtype: torch.dtype, kinds: Sequence[int], saved: Sequence[int], grad: int, target: int) -> Variant:
+    params, states = tuple(Param(kind) for kind in kinds), tuple(State(state) for state in saved)
+    return Variant.of(dtype_name(dtype), params, states, InputGrad(grad), Target(target))
+
+
 @torch.library.custom_op("spikeloom::scan", mutates_args=())
 def _operator(
-    key: str, code: str, layer: str, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+    key: str,
+    layer: str,
+    steps: int,
+    x: Tensor,
+    states: Sequence[Tensor],
+    params: Sequence[Tensor],
+    kinds: Sequence[int],
+    saved: Sequence[int],
+    grad: int,
+    target: int,
 ) -> list[Tensor]:
-    outs = _machine(code).forward(key, code, steps, x.contiguous(), states, params)  # as the fake says
+    variant = _decoded(x.dtype, kinds, saved, grad, target)
+    outs = _backend(variant).forward(key, variant, steps, x.contiguous(), states, params)  # as the fake says
     return [outs[0], *outs[1], *launch.by_themselves(outs)]
 
 
 @_operator.register_fake
-def _(key, code, layer, steps, x, states, params):  # type: ignore[no-untyped-def]
+def _(key, layer, steps, x, states, params, kinds, saved, grad, target):  # type: ignore[no-untyped-def]
     spk = x.new_empty((steps, *x.shape[1:]))
     finals = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in states]
-    return [spk, *finals, *(states[0].new_empty(spk.shape) for _ in range(traced_in(code).count("1")))]
+    return [spk, *finals, *(states[0].new_empty(spk.shape) for state in saved if state == State.SAVED)]
 
 
 @torch.library.custom_op("spikeloom::scan_backward", mutates_args=())
 def _backward_operator(
     key: str,
-    code: str,
     steps: int,
     x: Tensor | None,
     states: Sequence[Tensor],
@@ -157,35 +186,42 @@ def _backward_operator(
     grad_spk: Tensor | None,
     grad_finals: Sequence[Tensor | None],
     grad_traces: Sequence[Tensor | None],
+    dtype: torch.dtype,
+    kinds: Sequence[int],
+    saved: Sequence[int],
+    grad: int,
+    target: int,
 ) -> list[Tensor]:
-    g = _machine(code).backward(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces)
+    variant = _decoded(dtype, kinds, saved, grad, target)
+    read, incoming = Saved(key, variant, steps, x, states, traces, params), (grad_spk, grad_finals, grad_traces)
+    g = _backend(variant).backward(read, Cotangents(*incoming))
     return [t for t in (g.x, *g.states, *g.params) if t is not None]
 
 
 @_backward_operator.register_fake
-def _(key, code, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces):  # type: ignore[no-untyped-def]
-    variant, shape = Variant.parse(code), states[0].shape
-    length = {"each": [steps], "sum": [1], "none": []}[variant.grad]
-    dtype = getattr(torch, variant.dtype)
+def _(key, steps, x, states, traces, params, grad_spk, grad_finals, grad_traces, dtype, kinds, saved, grad, target):  # type: ignore[no-untyped-def]
+    shape = states[0].shape
+    length = {InputGrad.EACH: [steps], InputGrad.SUM: [1], InputGrad.UNWANTED: []}[InputGrad(grad)]
     dx = [states[0].new_empty((n, *shape), dtype=dtype) for n in length]
-    wanted = [p for p, kind in zip(params, variant.params, strict=True) if kind.isupper()]
+    wanted = [p for p, kind in zip(params, kinds, strict=True) if Param(kind).learned]
     return [*dx, *(s.new_empty(shape) for s in states), *(p.new_empty(p.shape) for p in wanted)]
 
 
 def _setup_operator(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *call, x, states, params = inputs
-    n = len(states)
-    traces = launch.all_traces(traced_in(call[1]), output[0], output[1 + n :])
-    _keep(ctx, tuple(call), x, states, (output[0], output[1 : 1 + n], traces), params)
+    key, ctx.layer, steps, x, states, params, *encoded = inputs
+    variant, n = _decoded(x.dtype, *encoded), len(states)
+    ctx.dtype, traces = x.dtype, launch.all_traces(variant.states, output[0], output[1 + n :])
+    _save(ctx, (key, variant, steps), x, states, (output[0], output[1 : 1 + n], traces), params)
 
 
 def _backward_of_operator(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    out = _backward_operator(*_recall(ctx, saved_by(ctx)), *_incoming(ctx, grads))
-    variant = Variant.parse(ctx.call[1])
-    dx = out.pop(0) if variant.grad != "none" else None
+    key, variant, steps, *tensors = _saved(ctx, saved_by(ctx))
+    incoming = _incoming(ctx, grads)
+    out = _backward_operator(key, steps, *tensors, *incoming, ctx.dtype, *_encoded(variant))
+    dx = out.pop(0) if variant.grad != InputGrad.UNWANTED else None
     states = [out.pop(0) for _ in range(ctx.states)]
-    params = [out.pop(0) if kind.isupper() else None for kind in variant.params]
-    return None, None, None, None, dx, states, params
+    params = [out.pop(0) if kind.learned else None for kind in variant.params]
+    return None, None, None, dx, states, params, None, None, None, None
 
 
 _operator.register_autograd(_backward_of_operator, setup_context=_setup_operator)

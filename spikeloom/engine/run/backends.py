@@ -9,18 +9,19 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..._torch import constant_for_compiler, fake_mode, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
 from ...scoped import Scoped
-from ..cpu import recurrent, single_step
+from ..cpu import recurrent as cpu_recurrent
+from ..cpu import single_step
 from ..feedback import MemFeedback
 from ..gpu import recurrent as gpu_recurrent
 from ..gpu import replay
-from ..graph import FLOATS, HALVES, Constants, Program, Variant, dtype_name
+from ..graph import FLOATS, HALVES, Constants, Program, State, Target, Variant, dtype_name
 from ..jit import plain, triton_jit
-from . import autograd, stepwise
-from .call import Call, recurrent_plan, step_letters, variant_of
+from . import autograd, recurrent
+from .call import Call, kinds_of_step, recurrence_of, variant_of
 from .reference import Step, Trajectory, driven_back, fed_back, loop
 
 
@@ -162,7 +163,7 @@ def _feedback_refusals(call: Call) -> list[str]:
         return []
     if torch.compiler.is_compiling():
         return [COMPILED_RECURRENCE]
-    return recurrent.refusals(call.feedback, call.states[0])
+    return cpu_recurrent.refusals(call.feedback, call.states[0])
 
 
 def triton_refusals(call: Any) -> list[str]:
@@ -195,40 +196,40 @@ def run_triton(call: Call) -> Trajectory:
     if call.steps is None:
         return _run_triton_steps(call)
     if call.feedback is not None:
-        return _run_recurrent(call, call.feedback.layer)
-    return _scanned(call, call.hoisted(), triton_jit.machine_on(call.x))
+        return _run_recurrent(call)
+    return _scanned(call, call.hoisted(), triton_jit.target_on(call.x))
 
 
 def _run_triton_steps(call: Call) -> Trajectory:
-    params, machine = call.hoisted(), triton_jit.machine_on(call.x)
     if call.mem_feedback is not None:
-        return _run_driven(_wide(call), call.mem_feedback, params, machine)
+        return _run_recurrent(_wide(call))
+    params, target = call.hoisted(), triton_jit.target_on(call.x)
 
     def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return _scan_step(call.program, call.layer, x, states, params, machine)
+        return _scan_step(call.program, call.layer, x, states, params, target)
 
     return _looped(call, step)
 
 
 def _run_numba(call: Call) -> Trajectory:
-    if call.feedback is not None:
-        return _run_steps(call) if call.steps is None else _run_recurrent(call, call.feedback.layer)
-    params, feedback = call.hoisted(), call.mem_feedback
     if call.steps is None:
-        x = call.x if feedback is None else call.x + feedback(call.states[-1])
-        spk, *states = _one_step(call, params, x, *call.states)
-        return Trajectory(spk, (), tuple(states))
-    if feedback is not None:
-        return _run_driven(call, feedback, params, "numba")
-    return _scanned(call, params, "numba")
+        return _run_steps(call) if call.mem_feedback is None else _run_driven_step(call, call.mem_feedback)
+    if call.feedback is not None or call.mem_feedback is not None:
+        return _run_recurrent(call)
+    return _scanned(call, call.hoisted(), Target.NUMBA)
 
 
-def _scanned(call: Call, params: tuple[Tensor, ...], machine: str) -> Trajectory:
-    """The whole scan by one kernel of that machine (see `Variant`)."""
-    code = variant_of(call, params, machine).code
-    program = call.program
+def _run_driven_step(call: Call, feedback: MemFeedback) -> Trajectory:
+    """A step whose kernel takes several inputs in one tensor."""
+    spk, *states = _one_step(call, call.hoisted(), call.x + feedback(call.states[-1]), *call.states)
+    return Trajectory(spk, (), tuple(states))
+
+
+def _scanned(call: Call, params: tuple[Tensor, ...], target: Target) -> Trajectory:
+    """The whole scan by one kernel."""
+    variant, program = variant_of(call, params, target), call.program
     spk, finals, traces = autograd.scan(
-        program.key, code, call.layer, call.steps, call.x, call.states, params, program.surrogate
+        program.key, variant, call.layer, call.steps, call.x, call.states, params, program.surrogate
     )
     asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
     return Trajectory(spk, asked, tuple(finals))
@@ -239,32 +240,22 @@ def _run_steps(call: Call) -> Trajectory:
 
 
 def _run_recorded(call: Call) -> Trajectory:
-    if call.mem_feedback is not None:
-        params, machine = call.hoisted(), triton_jit.machine_on(call.x)
-        return _run_driven(_wide(call), call.mem_feedback, params, machine, recorded=True)
-    assert call.feedback is not None
-    return _run_recurrent(call, call.feedback.layer, partial(gpu_recurrent.scan, recorded=True))
+    return _run_recurrent(call if call.mem_feedback is None else _wide(call), recorded=True)
 
 
-def _run_recurrent(call: Call, layer: nn.Module, on_gpu: Callable[..., Any] = gpu_recurrent.scan) -> Trajectory:
-    assert isinstance(layer, nn.Linear)
+def _run_recurrent(call: Call, recorded: bool = False) -> Trajectory:
     params, on_triton = call.hoisted(), not call.x.is_cpu or _forced.get() == "triton"
-    plan = recurrent_plan(call, layer, params, triton_jit.machine_on(call.x) if on_triton else "numba")
-    scan = on_gpu if on_triton else recurrent.scan
-    spk, finals, traces = scan(plan, call.x, layer, call.states, params)
-    return Trajectory(spk, (spk, *traces) if call.traced else (), tuple(finals))
-
-
-def _run_driven(
-    call: Call, feedback: MemFeedback, params: tuple[Tensor, ...], machine: str, recorded: bool = False
-) -> Trajectory:
-    key, variant = call.program.key, variant_of(call, params, machine)
-    return stepwise.scan(key, variant, call.layer, call.steps, call.x, call.states, params, feedback, recorded)
+    plan = recurrence_of(call, params, triton_jit.target_on(call.x) if on_triton else Target.NUMBA)
+    x, (weight, *bias) = call.x.unsqueeze(0) if call.steps is None else call.x, call.weights()
+    run = recurrent.scan(plan, x, weight, bias[0] if bias else None, call.states, params, recorded)
+    if call.steps is None:
+        return Trajectory(run.spk.squeeze(0), (), run.finals)
+    return run if call.traced else replace(run, traces=())
 
 
 def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():  # which needs the operator
-        return _scan_step(call.program, call.layer, x, states, params, "numba")
+        return _scan_step(call.program, call.layer, x, states, params, Target.NUMBA)
     unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
     return kernel_step(call.program, call.layer, x, unwrapped, params)
 
@@ -279,19 +270,20 @@ def kernel_step(
     if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
         # as on the short way, so that a step run again within a backward saves what its first run has saved
         params = Constants.of(plain(p.detach()) for p in params)
-    kinds, grad = step_letters(x, states, params)
+    kinds, grad = kinds_of_step(x, states, params)
     plan = single_step.plan_of(program.key, x.dtype, kinds, grad)
     return single_step.step(plan, layer, x, states, params, program.surrogate)
 
 
 def _scan_step(
-    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], machine: str
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], target: Target
 ) -> tuple[Tensor, ...]:
     """The same as a scan over one step."""
-    kinds, grad = step_letters(x, states, params)
+    kinds, grad = kinds_of_step(x, states, params)
     # what the backward reads is a trace, since whoever gets the new states may write into them
-    code = Variant(dtype_name(x.dtype), kinds, "01"[grad != ""] * len(states), grad, machine).code
-    spk, finals, _ = autograd.scan(program.key, code, layer, None, x, states, params, program.surrogate)
+    saved = (State.SAVED if grad else State.DROPPED,) * len(states)
+    variant = Variant.of(dtype_name(x.dtype), kinds, saved, grad, target)
+    spk, finals, _ = autograd.scan(program.key, variant, layer, None, x, states, params, program.surrogate)
     return (spk, *finals)
 
 

@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import tuning
-from ..cpu import recurrent
-from ..feedback import Feedback, MemFeedback
+from ..feedback import Feedback, MemFeedback, Recurrence
 from ..graph import (
     HALVES,
     Constants,
+    InputGrad,
+    Param,
     Program,
+    State,
+    Target,
     Variant,
     compiles_quickly,
     dtype_name,
@@ -53,6 +56,12 @@ class Call:
     mem_feedback: MemFeedback | None = None
     numbers: Callable[[], tuple[float, ...] | None] = lambda: None
 
+    def weights(self) -> list[Tensor]:
+        """The weight, and the bias if there is one, through which spikes or membrane come back."""
+        if self.mem_feedback is not None:
+            return [self.mem_feedback.weight]
+        return [] if self.feedback is None else [*self.feedback.layer.parameters()]
+
     def hoisted(self) -> tuple[Tensor, ...]:
         """What the kernels take as parameters, see `Program.hoist`."""
         like = self.states[0]
@@ -60,77 +69,96 @@ class Call:
         return self.program.hoist(self.params, like) if numbers is None else self.program.constants(like.dtype, numbers)
 
 
-def variant_of(call: Call, params: tuple[Tensor, ...], machine: str = "numba") -> Variant:
+def variant_of(call: Call, params: tuple[Tensor, ...], target: Target = Target.NUMBA) -> Variant:
     """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
-    weights = () if call.mem_feedback is None else (call.mem_feedback.weight,)
-    dtype, learning = dtype_name(call.x.dtype), _learning((call.x, *call.states, *params, *weights))
+    dtype, learning = dtype_name(call.x.dtype), _learning((call.x, *call.states, *params))
     kinds = _kinds(params, learning, call.states[0].dim())
-    grad = _input_gradient(call) if learning else ""
-    return Variant(dtype, kinds, _kept_states(call, kinds, grad, machine), grad, machine)
+    grad = _input_gradient(call) if learning else InputGrad.FORWARD
+    return Variant.of(dtype, kinds, _saved_states(call, kinds, grad, target), grad, target)
 
 
-def recurrent_plan(call: Call, layer: nn.Linear, params: tuple[Tensor, ...], machine: str) -> recurrent.Plan:
-    """The same for a neuron fed back through a layer, whose first state, the spikes, is none of the program's."""
+def recurrence_of(call: Call, params: tuple[Tensor, ...], target: Target) -> Recurrence:
+    """The same where spikes or the membrane come back through weights. Spikes are then the first state, which
+    is none of the program's."""
     key, dtype = call.program.key, dtype_name(call.states[0].dtype)
-    learning = _learning((call.x, *call.states, *params, *layer.parameters()))
-    kinds, grad, kept = _kinds(params, learning), "back" if learning else "", "0" * (len(call.states) - 1)
-    if call.traced:
-        kept = "1" * len(kept)
-    elif learning:
-        kept = read_states(key, kinds, grad).replace("s", "1")
-    kept += "1" if learning and reads_input(key) else "0"
-    assert call.steps is not None
-    variant, learns = Variant(dtype, kinds, kept, grad, machine), layer.weight.requires_grad
-    return recurrent.Plan(key, variant, call.layer, call.steps, _input_gradient(call), learns)
+    map = None if call.mem_feedback is None else call.mem_feedback.map
+    weight, *bias = call.weights()
+    learning = _learning((call.x, *call.states, *params, weight, *bias))
+    kinds, asked = _kinds(params, learning), call.traced and call.steps is not None
+    if map is None:
+        grad = InputGrad.FED_BACK if learning else InputGrad.FORWARD
+        saved = (State.SAVED if asked else State.DROPPED,) * (len(call.states) - 1)
+        if learning and not asked:
+            saved = _apart_from_spikes(read_states(key, kinds, grad))
+        saved += (State.SAVED if learning and reads_input(key) else State.DROPPED,)
+    else:
+        grad = InputGrad.EACH if learning else InputGrad.FORWARD
+        saved = (State.SAVED if learning or asked else State.DROPPED,) * (len(call.states) + 1)
+    variant, steps = Variant.of(dtype, kinds, saved, grad, target), 1 if call.steps is None else call.steps
+    return Recurrence(key, variant, call.layer, steps, _input_gradient(call), weight.requires_grad, map)
 
 
-def step_letters(x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[str, str]:
+def kinds_of_step(
+    x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
+) -> tuple[tuple[Param, ...], InputGrad]:
     """`Variant.params` and `Variant.grad` of a single step."""
-    grad = ""
+    grad = InputGrad.FORWARD
     if torch.is_grad_enabled():
         if x.requires_grad:
-            grad = "each"
+            grad = InputGrad.EACH
         elif True in [t.requires_grad for t in (*states, *params)]:
-            grad = "none"
-    return _kinds(params, grad != ""), grad
+            grad = InputGrad.UNWANTED
+    return _kinds(params, grad is not InputGrad.FORWARD), grad
 
 
 def _learning(tensors: Iterable[Tensor]) -> bool:
     return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
 
 
-def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> str:
-    """The letters of `Variant.params`, where a step has so many dimensions, if one is to be told from a sequence."""
+FIXED = (Param.NUMBER, Param.ELEMENT, Param.STEP)
+LEARNED = (Param.LEARNED_NUMBER, Param.LEARNED_ELEMENT, Param.LEARNED_STEP)
+
+
+def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> tuple[Param, ...]:
+    """`Variant.params`, where a step has so many dimensions, if one is to be told from a sequence."""
     if type(params) is Constants:
         return params.kinds
-    return "".join(
+    return tuple(
         [
-            ("uU" if p.numel() == 1 else "tT" if 0 < dims < p.dim() else "vV")[learning and p.requires_grad]
+            (LEARNED if learning and p.requires_grad else FIXED)[
+                0 if p.numel() == 1 else 2 if 0 < dims < p.dim() else 1
+            ]
             for p in params
         ]
     )
 
 
-def _input_gradient(call: Call) -> str:
+def _input_gradient(call: Call) -> InputGrad:
     """Whether the gradient of the input is wanted at each step, as a sum over them, or not."""
-    each = call.steps is None or len(call.x) == call.steps
-    return "none" if not call.x.requires_grad else "each" if each else "sum"
+    if not call.x.requires_grad:
+        return InputGrad.UNWANTED
+    return InputGrad.EACH if call.steps is None or len(call.x) == call.steps else InputGrad.SUM
 
 
-def _kept_states(call: Call, kinds: str, grad: str, machine: str) -> str:
-    """Which states are kept (see `Variant.traced`): those asked for, and those that the backward, if any, reads."""
+def _apart_from_spikes(states: tuple[State, ...]) -> tuple[State, ...]:
+    """The same with a sequence of its own for a state that is the spikes."""
+    return tuple([State.SAVED if state == State.SPIKES else state for state in states])
+
+
+def _saved_states(call: Call, kinds: tuple[Param, ...], grad: InputGrad, target: Target) -> tuple[State, ...]:
+    """`Variant.states`: those asked for, and those that the backward, if any, reads."""
     count = len(call.states)
     if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
-        return "0" * count
+        return (State.DROPPED,) * count
     asked = call.traced or torch.compiler.is_compiling()  # a graph is for all sizes, and so keeps every state
     kept = call.program.every_state if asked else read_states(call.program.key, kinds, grad)
     if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
-        kept = kept.replace("s", "1")
+        kept = _apart_from_spikes(kept)
     if asked:
         return kept
-    if machine == "numba":
-        return "r" * count if _made_again(call, kept) else kept
-    return "c" * count if "1" in kept and _rebuilt(call.program) else kept
+    if target == Target.NUMBA:
+        return (State.RECOMPUTED,) * count if _recomputed(call, kept) else kept
+    return (State.SPANS,) * count if State.SAVED in kept and _rebuilt(call.program) else kept
 
 
 def _rebuilt(program: Program) -> bool:
@@ -138,11 +166,11 @@ def _rebuilt(program: Program) -> bool:
     return not program.cell.any_order and compiles_quickly(program.key)
 
 
-def _made_again(call: Call, kept: str) -> bool:
-    """Whether the backward makes the states again: those of a static input, where that is faster than a large trace."""
-    if call.mem_feedback is not None or call.steps is None or len(call.x) == call.steps:
+def _recomputed(call: Call, kept: tuple[State, ...]) -> bool:
+    """Whether the backward recomputes the states: those of a static input, where that is faster than a large trace."""
+    if call.steps is None or len(call.x) == call.steps:
         return False
     states, each = len(kept), call.x.element_size()
-    saved = (states - kept.count("0")) * call.steps * call.x.nbytes
+    saved = (states - kept.count(State.DROPPED)) * call.steps * call.x.nbytes
     roomy = room_for(call.steps, states, each) >= tuning.limits.recompute_room * states
     return saved >= tuning.limits.pool_from and roomy and runs_quickly(call.program.key)

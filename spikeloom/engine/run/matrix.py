@@ -27,9 +27,9 @@ LANES = 8
 """Partial sums of the gradient of v: one chain of additions would wait for itself, and a sum in another order than that
 which is written is not allowed."""
 
-WORDS = ["steps", "size", "team", "batch", "D", "N", "v", "k", "gate", "kept"]
-FORWARD_WORDS = ["state", "spk"]
-BACKWARD_WORDS = ["scratch", "grad", "grad_stride", "carry", "dv", "dk", "dgate"]
+ARGUMENTS = ("steps", "size", "team", "batch", "D", "N", "v", "k", "gate", "kept")
+FORWARD_ARGUMENTS = ("state", "spk")
+BACKWARD_ARGUMENTS = ("scratch", "grad", "grad_stride", "carry", "dv", "dk", "dgate")
 
 FORWARD = """{uniforms}
     part = (batch * D + threads - 1) // threads
@@ -111,19 +111,20 @@ def emit_matrix(derivation: Derivation, forward: bool, dtype: str, title: str, t
         dtype, title, team, cached: see `module_source`.
     """
     names = [node.value for node in derivation.hoisted]
-    uniforms = [f"param{p}_m = load(param{p}, 0)" for p, name in enumerate(names) if name != "gate"]
     gate = names.index("gate")
+    numbers = [p for p in range(len(names)) if p != gate]
+    uniforms = [f"param{p}_m = load(param{k}, 0)" for k, p in enumerate(numbers)]
     loads = ["x_m = v_m * load(k_t, j)", "state0_m = load(state_i, j)", f"param{gate}_m = load(gate_t, j)"]
     name = Names(derivation, recalled=False)
     spk, new = derivation.forward
     known = frozenset(derivation.hoisted)
-    own = FORWARD_WORDS if forward else BACKWARD_WORDS
-    words = [*WORDS, *own, *(f"param{p}" for p in range(len(names)) if p != gate)]
+    own = FORWARD_ARGUMENTS if forward else BACKWARD_ARGUMENTS
+    arguments = {**dict.fromkeys((*ARGUMENTS, *own)), "param": len(numbers)}
     parts = {"uniforms": lines(uniforms, 1), "span": SPAN}
     if forward:
         body = lines(name.assign(needed(derivation.forward, known)), 5)
         source = FORWARD.format(loads=lines(loads, 5), body=body, spk=name(spk), new=name(new), **parts)
-        return module_source(title, dtype, words, source, team, cached)
+        return module_source(title, dtype, arguments, source, team, cached)
     again, name_back = lines(name.assign(needed([new], known)), 6), Names(derivation, recalled=True)
     dx, carry, *totals = derivation.backward
     nodes = needed([g for g in (dx, carry, totals[gate]) if g is not None], derivation.recalled)
@@ -141,7 +142,7 @@ def emit_matrix(derivation: Derivation, forward: bool, dtype: str, title: str, t
         lanes=LANES,
         **parts,
     )
-    return module_source(title, dtype, words, source, team, cached)
+    return module_source(title, dtype, arguments, source, team, cached)
 
 
 @dataclass(frozen=True)
@@ -224,10 +225,17 @@ MATRICES: tuple[Backend, ...] = (
 
 
 @cache
-def _kernel(key: str, forward: bool, dtype: torch.dtype) -> openmp.Entry:
+def _kernel(key: str, forward: bool, dtype: torch.dtype) -> openmp.Kernel:
     name = str(dtype).removeprefix("torch.")
     title = f"A scan as products of matrices, {name}, {'forward' if forward else 'backward'}."
     return compiled(partial(emit_matrix, program_of(key).derivation, forward, name, title))
+
+
+def _given(v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor]) -> dict[str, Any]:
+    """What both kernels read."""
+    _, B, D, N = _sizes(v, k)
+    inputs = {"v": v.contiguous(), "k": k.contiguous(), "gate": gate.contiguous()}
+    return {"batch": B, "D": D, "N": N, "param": params, **inputs}
 
 
 def _sizes(v: Tensor, k: Tensor) -> tuple[int, int, int, int]:
@@ -242,11 +250,14 @@ def _operator(
     T, B, D, N = _sizes(v, k)
     spk = buffer_pool.empty((T, B, D, N), v)
     kept = buffer_pool.empty((-(-T // SPAN), B, D, N), v) if wanted else v.new_empty(0)
-    held = [t.contiguous() for t in (v, k, gate)]
-    state = v.new_zeros(B, D, N)
-    words = [T, B * D * N, 0, B, D, N, *(t.data_ptr() for t in held), kept.data_ptr() if wanted else 0]
-    words += [t.data_ptr() for t in (state, spk, *params)]
-    _kernel(key, True, v.dtype).run(words)
+    _kernel(key, True, v.dtype).run(
+        steps=T,
+        size=B * D * N,
+        **_given(v, k, gate, params),
+        kept=kept if wanted else None,
+        state=v.new_zeros(B, D, N),
+        spk=spk,
+    )
     return [spk, kept]
 
 
@@ -262,13 +273,22 @@ def _backward_operator(
 ) -> list[Tensor]:
     T, B, D, N = _sizes(v, k)
     dv, dk, dgate = v.new_empty(v.shape), k.new_zeros(k.shape), k.new_zeros(k.shape)
-    held = [t.contiguous() for t in (v, k, gate)]
-    team = torch.get_num_threads()
-    scratch, carry = v.new_empty(team * (SPAN + 2) * N), v.new_zeros(B, D, N)
+    threads = torch.get_num_threads()
     grad, stride = rows(grad)
-    words = [T, B * D * N, 0, B, D, N, *(t.data_ptr() for t in (*held, kept, scratch, grad)), stride]
-    words += [t.data_ptr() for t in (carry, dv, dk, dgate, *params)]
-    _kernel(key, False, v.dtype).run(words, team)
+    _kernel(key, False, v.dtype).run(
+        steps=T,
+        size=B * D * N,
+        **_given(v, k, gate, params),
+        kept=kept,
+        scratch=v.new_empty(threads * (SPAN + 2) * N),
+        grad=grad,
+        grad_stride=stride,
+        carry=v.new_zeros(B, D, N),
+        dv=dv,
+        dk=dk,
+        dgate=dgate,
+        threads=threads,
+    )
     return [dv, dk, dgate]
 
 

@@ -75,7 +75,7 @@ def packed(x: Tensor) -> Bits | None:
     blocks = len(flat) // BLOCK
     words = torch.empty(WIDTH * blocks, dtype=torch.int64, device="cpu")
     found = torch.zeros(1, dtype=torch.int64, device="cpu")
-    _bits_kernel(x.dtype, PACK).run([BLOCK, blocks, 0, flat.data_ptr(), words.data_ptr(), found.data_ptr()])
+    _bits_kernel(x.dtype, PACK).run_words([BLOCK, blocks, 0, flat.data_ptr(), words.data_ptr(), found.data_ptr()])
     return None if found.item() else Bits(words, flat[BLOCK * blocks :].clone(), x.shape, x.stride())
 
 
@@ -83,13 +83,13 @@ def unpacked(bits: Bits) -> Tensor:
     """The tensor, in fresh memory."""
     blocks = len(bits.words) // WIDTH
     flat = buffer_pool.empty((BLOCK * blocks + len(bits.rest),), bits.rest)
-    _bits_kernel(flat.dtype, UNPACK).run([BLOCK, blocks, 0, flat.data_ptr(), bits.words.data_ptr(), 0])
+    _bits_kernel(flat.dtype, UNPACK).run_words([BLOCK, blocks, 0, flat.data_ptr(), bits.words.data_ptr(), 0])
     flat[BLOCK * blocks :] = bits.rest
     return flat.as_strided(bits.shape, bits.strides)
 
 
 @cache
-def _bits_kernel(dtype: torch.dtype, body: str) -> openmp.Entry:
+def _bits_kernel(dtype: torch.dtype, body: str) -> openmp.Kernel:
     return compiled(partial(_source, dtype, body))
 
 

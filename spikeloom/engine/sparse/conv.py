@@ -23,7 +23,7 @@ CHUNK_BYTES = 1 << 18
 
 
 @cache
-def _convolution_kernel(kind: str, dtype: str, pooling: Pooling | None = None) -> openmp.Entry:
+def _convolution_kernel(kind: str, dtype: str, pooling: Pooling | None = None) -> openmp.Kernel:
     return compiled(partial(emit_convolution, kind, dtype, pooling))
 
 
@@ -134,7 +134,7 @@ def _convolve(
     )
     words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
     words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
-    _convolution_kernel("forward", dtype_name(x.dtype), pooling).run([*words, scratch_bytes, *rest], team)
+    _convolution_kernel("forward", dtype_name(x.dtype), pooling).run_words([*words, scratch_bytes, *rest], team)
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:
@@ -150,7 +150,7 @@ def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> 
     scratch_bytes, scratch, team = _scratch(elements * like.element_size() + 4 * len(weight))
     words = _geometry(patch, dx, len(weight), 0)
     words += [t.data_ptr() for t in (last, matrix, dx, scratch)]
-    _convolution_kernel("input", dtype_name(like.dtype)).run([*words, scratch_bytes], team)
+    _convolution_kernel("input", dtype_name(like.dtype)).run_words([*words, scratch_bytes], team)
     return dx
 
 
@@ -167,7 +167,7 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     words = [images, rows * columns * count * channels, 0, channels, height, width, *x.stride(), *patch.kernel]
     words += [patch.stride[0], chunk, rows, columns, wide // whole_panels(1, x)]
     words += [t.data_ptr() for t in (*meeting, x, last, out, scratch)]
-    _convolution_kernel("weight", dtype_name(x.dtype)).run([*words, scratch_bytes], team)
+    _convolution_kernel("weight", dtype_name(x.dtype)).run_words([*words, scratch_bytes], team)
     return out[..., :count].permute(3, 2, 0, 1).contiguous()
 
 

@@ -190,7 +190,7 @@ def emit_sparse(kind: str, dtype: str, team: bool, cached: bool) -> str:
 
 
 @cache
-def _list_kernel(kind: str, dtype: str) -> openmp.Entry:
+def _list_kernel(kind: str, dtype: str) -> openmp.Kernel:
     return compiled(partial(emit_sparse, kind, dtype))
 
 
@@ -221,7 +221,7 @@ def packed(matrix: Tensor, width: int = 0) -> Packed:
     panels = matrix.new_empty((-(-columns // panel), rows, panel))
     found = torch.zeros(1, dtype=torch.int64, device="cpu")
     words = [len(panels), rows * panel, 0, rows, columns, panel, matrix.data_ptr(), *matrix.stride(), panels.data_ptr()]
-    _list_kernel("pack", dtype_name(matrix.dtype)).run([*words, found.data_ptr()])
+    _list_kernel("pack", dtype_name(matrix.dtype)).run_words([*words, found.data_ptr()])
     return Packed(panels, columns, finite=not found.item())
 
 
@@ -282,7 +282,7 @@ def marked(x: Tensor) -> Marks:
     (rows, width), found = x.shape, torch.zeros(1, dtype=torch.int64, device="cpu")
     counts, marks = (torch.empty(shape, dtype=torch.int64, device="cpu") for shape in (rows, (rows, -(-width // 64))))
     words = [rows, width, 0, width, x.data_ptr(), counts.data_ptr(), marks.data_ptr(), found.data_ptr()]
-    _list_kernel("mark", dtype_name(x.dtype)).run(words)
+    _list_kernel("mark", dtype_name(x.dtype)).run_words(words)
     return Marks(x, counts, marks, alike=not found.item())
 
 
@@ -296,7 +296,7 @@ def listed(marks: Marks) -> Lists:
     values = x.new_ones(1).expand(many) if marks.alike else x.new_empty(many)
     lists = Lists((rows, width), starts, index, values)
     words = [rows, width, 0, width, x.data_ptr(), marks.words.data_ptr(), *_addresses(lists)]
-    _list_kernel("list", dtype_name(x.dtype)).run(words)
+    _list_kernel("list", dtype_name(x.dtype)).run_words(words)
     return lists
 
 
@@ -310,7 +310,7 @@ def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
     spare, team = openmp.scratch(panel_bytes())
     words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
     words += [out.data_ptr(), spare.data_ptr()]
-    _list_kernel("product_of_lists", dtype_name(panels.dtype)).run(words, team)
+    _list_kernel("product_of_lists", dtype_name(panels.dtype)).run_words(words, team)
     return out
 
 
@@ -332,7 +332,7 @@ def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
     ends, to = torch.empty(chunks * (columns + 1), dtype=torch.int64, device="cpu"), torch.empty_like(x.index)
     values = torch.empty_like(x.values) if x.step else x.values
     turned = [ends.data_ptr(), to.data_ptr(), values.data_ptr()]
-    _list_kernel("turned", kind).run([chunks, TURNED * columns, 0, rows, columns, *_addresses(x), *turned])
+    _list_kernel("turned", kind).run_words([chunks, TURNED * columns, 0, rows, columns, *_addresses(x), *turned])
     pair, team = 2 * panel_bytes(), torch.get_num_threads()
     pairs = -(-width * grad.element_size() // pair)
     parts = team // math.gcd(pairs, team)  # of the columns, so that no thread has more to do than another
@@ -340,14 +340,14 @@ def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
     scratch = torch.empty(team * scratch_bytes, dtype=torch.uint8, device="cpu")
     words = [pairs * parts, rows * columns, 0, parts, rows, columns, width, x.starts.data_ptr(), *turned, x.step]
     words += [grad.data_ptr(), out.data_ptr(), total.data_ptr(), scratch.data_ptr(), scratch_bytes]
-    _list_kernel("outer_of_lists", kind).run(words, team)
+    _list_kernel("outer_of_lists", kind).run_words(words, team)
 
 
 def column_sums(matrix: Tensor) -> Tensor:
     """The sum over the rows of a matrix [R, N], added up in their order for any number of threads."""
     (rows, columns), out = matrix.shape, matrix.new_zeros(matrix.shape[1])
     words = [columns, rows, 0, rows, matrix.data_ptr(), columns, out.data_ptr()]
-    _list_kernel("column_sums", dtype_name(matrix.dtype)).run(words)
+    _list_kernel("column_sums", dtype_name(matrix.dtype)).run_words(words)
     return out
 
 

@@ -79,7 +79,7 @@ def emit_narrow(kind: str, dtype: str, team: bool, cached: bool) -> str:
 
 
 @cache
-def _narrow_kernel(kind: str, dtype: str) -> openmp.Entry:
+def _narrow_kernel(kind: str, dtype: str) -> openmp.Kernel:
     return compiled(partial(emit_narrow, kind, dtype))
 
 
@@ -92,7 +92,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         first[:columns] = bias
     out, (scratch, team) = x.new_empty((rows, columns)), openmp.scratch(slim_height() * LINE)
     words = [rows, width * columns, 0, width, columns, x.data_ptr(), matrix.data_ptr(), first.data_ptr()]
-    _narrow_kernel("product", dtype_name(x.dtype)).run([*words, out.data_ptr(), scratch.data_ptr()], team)
+    _narrow_kernel("product", dtype_name(x.dtype)).run_words([*words, out.data_ptr(), scratch.data_ptr()], team)
     return out
 
 
@@ -103,5 +103,5 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     scratch, team = openmp.scratch(HEIGHT * (len(matrix) * panel_bytes() + LINE))
     out = buffer_pool.empty((rows, width), grad)
     words = [rows, width * columns, 0, width, columns, grad.data_ptr(), matrix.data_ptr(), out.data_ptr()]
-    _narrow_kernel("input", dtype_name(grad.dtype)).run([*words, scratch.data_ptr()], team)
+    _narrow_kernel("input", dtype_name(grad.dtype)).run_words([*words, scratch.data_ptr()], team)
     return out

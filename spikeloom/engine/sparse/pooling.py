@@ -145,7 +145,7 @@ GRADIENTS = {"maximum": _to_the_maximum, "average": _to_all}
 
 
 @cache
-def _pooling_kernel(pooling: Pooling, backward: bool) -> openmp.Entry:
+def _pooling_kernel(pooling: Pooling, backward: bool) -> openmp.Kernel:
     return compiled(partial(emit_pooling, pooling, backward))
 
 
@@ -190,7 +190,7 @@ def _run(windows: Windows, channels_last: bool, backward: bool, x: Tensor, out: 
         images, channels = images * channels, 1
     sizes = [images, x.numel() // max(1, images), 0, height, width, channels, *out.shape[2:]]
     addresses = [t.data_ptr() for t in (x, out, *([places] if windows.kind == "maximum" else []))]
-    _pooling_kernel(Pooling(windows, channels_last, dtype_name(x.dtype)), backward).run([*sizes, *addresses])
+    _pooling_kernel(Pooling(windows, channels_last, dtype_name(x.dtype)), backward).run_words([*sizes, *addresses])
 
 
 def _laid(x: Tensor, channels_last: bool) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 import spikeloom as snn
 from spikeloom.engine import tuning
+from spikeloom.engine.graph import State
 from spikeloom.engine.jit import blocking, buffer_pool, openmp
 from spikeloom.engine.run import call
 
@@ -25,15 +26,15 @@ def small(monkeypatch: pytest.MonkeyPatch, tuned) -> None:
     monkeypatch.setattr(blocking, "BLOCK", 32)
 
 
-def variant(job: Job) -> str:
-    """What the kernel keeps."""
+def states(job: Job) -> set[State]:
+    """What the kernel saves."""
     given = call_of(job, leaves(job))
-    return call.variant_of(given, given.hoisted()).traced
+    return set(call.variant_of(given, given.hoisted()).states)
 
 
 @pytest.mark.parametrize("cell", ONCE)
 def test_functions_that_are_taken_once_make_no_step_slow(cell, small):
-    assert set(variant(Job(CELLS[cell], 7, (2, 5), static=True, traced=False))) == {"r"}
+    assert states(Job(CELLS[cell], 7, (2, 5), static=True, traced=False)) == {State.RECOMPUTED}
 
 
 @pytest.mark.parametrize("learned", ["all", "input", "parameters"])
@@ -44,7 +45,7 @@ def test_the_gradients_are_those_of_the_loop(cell, learned, small, tuned):
     learn = {"all": None, "input": ("x",), "parameters": tuple(CELLS[cell].params)}[learned]
     job = Job(CELLS[cell], 7, (3, 67), static=True, traced=False, learn=learn, outputs=("spk", "finals"))
     job = away_from_thresholds(job)
-    assert set(variant(job)) == {"r"}
+    assert states(job) == {State.RECOMPUTED}
     assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
 
 
@@ -65,15 +66,15 @@ def test_each_thread_makes_them_in_a_room_of_its_own(small, monkeypatch):
 )
 def test_states_are_made_again_only_where_that_is_faster(other, small):
     job = Job(CELLS["leaky subtract delayed"], 7, (2, 5), static=True, traced=False)
-    assert variant(job) == "r"
-    assert "r" not in variant(replace(job, **other))
+    assert states(job) == {State.RECOMPUTED}
+    assert State.RECOMPUTED not in states(replace(job, **other))
 
 
 def test_small_sequences_and_long_ones_are_kept():
     most = blocking.ROOM // (4 * tuning.limits.recompute_room)
     for steps, width, again in ((100, 4096, True), (100, 512, False), (most, 4096, True), (most + 8, 4096, False)):
         job = Job(CELLS["leaky subtract delayed"], steps, (1, width), static=True, traced=False)
-        assert ("r" in variant(job)) == again, (steps, width)
+        assert (State.RECOMPUTED in states(job)) == again, (steps, width)
 
 
 def test_a_network_keeps_no_trace_of_its_static_layer():

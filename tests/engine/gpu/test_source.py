@@ -15,6 +15,7 @@ import torch
 from spikeloom.cells import MODELS
 from spikeloom.engine.gpu.parallel_source import emit_triton_parallel
 from spikeloom.engine.gpu.source import SPAN, emit_triton
+from spikeloom.engine.graph import State, Target
 from spikeloom.engine.jit import kernel_cache
 from spikeloom.engine.run.call import variant_of
 
@@ -44,6 +45,7 @@ COMPILED = textwrap.dedent("""
     from tests.cases import CELLS, CellCase
     from tests.engine.gpu.test_triton import CORNERS
     from tests.engine.running import Job, call_of, leaves
+    from spikeloom.engine.graph import InputGrad, Param, State, Target, Variant
     from spikeloom.engine.run.call import variant_of
 
     NVIDIA, AMD = GPUTarget("cuda", 80, 32), GPUTarget("hip", "gfx942", 64)
@@ -73,9 +75,10 @@ COMPILED = textwrap.dedent("""
         job = Job(case, 5, (7,), traced=dtype == "float32")
         call = call_of(job, leaves(job))
         call.x = call.x.detach().to(getattr(torch, dtype)).requires_grad_()
-        variant = variant_of(call, call.hoisted(), "triton")
+        variant = variant_of(call, call.hoisted(), Target.TRITON)
         if case is CELLS["associative"]:  # whose gate differs from step to step
-            variant = replace(variant, params=variant.params.replace("V", "T"))
+            variant = replace(variant, params=tuple(
+                Param.LEARNED_STEP if kind == Param.LEARNED_ELEMENT else kind for kind in variant.params))
         halves = ("x", "spk", "grad0", "dx") if dtype == "bfloat16" else ()
         for each in (variant.forward, variant):
             source = emit_triton(call.program.derivation, each, "a test")
@@ -89,12 +92,14 @@ COMPILED = textwrap.dedent("""
             print(*set(FUSED.findall(ptx)), *set(FUSED.findall("" if "v_div_" in amd else amd)))
 
     derivation = snn.SLSTM(4, 4)._program.derivation  # a step of four inputs; tanh is made of a logarithm
-    variant = Variant("float32", "U" * len(derivation.hoisted), "00", "each", "triton")
+    numbers = (Param.LEARNED_NUMBER,) * len(derivation.hoisted)
+    variant = Variant("float32", numbers, (State.DROPPED,) * 2, InputGrad.EACH, Target.TRITON)
     for each in (variant.forward, variant):
         assert compiled(emit_triton(derivation, each, "a test"), {"BLOCK": block_of(each)}).count("ld.global") >= 4
 
     derivation = layer_of(Case("RSynaptic"))._program.derivation
-    variant = Variant("float32", "U" * len(derivation.hoisted), "111", "back", "triton")
+    numbers = (Param.LEARNED_NUMBER,) * len(derivation.hoisted)
+    variant = Variant("float32", numbers, (State.SAVED,) * 3, InputGrad.FED_BACK, Target.TRITON)
     for each in (variant.forward, variant):
         source = emit_triton_recurrent(derivation, each, "a test")
         ptx, amd = compiled(source, {"BLOCK": ROWS}), compiled(source, {"BLOCK": ROWS}, (), AMD, "amdgcn")
@@ -143,12 +148,12 @@ def test_the_page_tells_the_traffic_of_the_kernels(row):
     job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
     call = replace(call, x=call.x.detach().to(getattr(torch, dtype or "float32")).requires_grad_())
-    variant, derivation = variant_of(call, call.hoisted(), "triton"), call.program.derivation
+    variant, derivation = variant_of(call, call.hoisted(), Target.TRITON), call.program.derivation
     assert derivation is not None
     for emit in (emit_triton, emit_triton_parallel) if call.program.cell.any_order else (emit_triton,):
         sources = [emit(derivation, v, "a test") for v in (variant.forward, variant)]
         reads = "read" if "tl.load(x" in sources[1] else ""
-        saved = 4 * variant.traced.count("1") + 4 / SPAN * variant.traced.count("c")
+        saved = 4 * variant.states.count(State.SAVED) + 4 / SPAN * variant.states.count(State.SPANS)
         counted = [*(moved(source, call.x.element_size()) for source in sources), saved]
         assert told == [*(f"{count:g}" for count in counted), reads]
 
@@ -161,7 +166,7 @@ def test_the_page_has_a_row_for_every_kind_of_neuron():
 def test_a_division_rounds_correctly_wherever_a_state_comes_of_it():
     job = Job(CELLS["exponential"], 5, (7,), traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
-    variant = variant_of(call, call.hoisted(), "triton")
+    variant = variant_of(call, call.hoisted(), Target.TRITON)
     assert call.program.derivation is not None
     forward, backward = (emit_triton(call.program.derivation, v, "a test") for v in (variant.forward, variant))
     exact, rounded = [re.findall(r" = tl\.div_rn\(| / v", source) for source in (forward, backward)]
@@ -174,7 +179,7 @@ def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
     """Where torch itself multiplies by it, and rounds otherwise."""
     job = Job(CELLS["polyglot"], 3, (2,))
     call = call_of(job, leaves(job))
-    variant = variant_of(call, call.hoisted(), "triton").forward
+    variant = variant_of(call, call.hoisted(), Target.TRITON).forward
     assert call.program.derivation is not None
     on_gpu = emit_triton(call.program.derivation, variant, "a test")
     interpreted = emit_triton(call.program.derivation, replace(variant, machine="interpreter"), "a test")

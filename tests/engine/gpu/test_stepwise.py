@@ -9,7 +9,7 @@ import torch
 
 import spikeloom as snn
 from spikeloom.engine.gpu import cuda_graphs, replay
-from spikeloom.engine.run import stepwise
+from spikeloom.engine.run import recurrent
 
 from ...neurons.sequences import LAYERS, drawn
 from ...neurons.sequences import outcome as sequence_outcome
@@ -131,8 +131,8 @@ def test_a_membrane_of_one_input_comes_back_likewise(run, way):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_of_the_weight_is_taken_once_over_all_time(name, way, monkeypatch):
-    taken, gradient = [], stepwise.weight_gradient
-    monkeypatch.setattr(stepwise, "weight_gradient", lambda *given: taken.append(given[4].shape[0]) or gradient(*given))
+    taken, gradient = [], recurrent.weight_gradient
+    monkeypatch.setattr(recurrent, "weight_gradient", lambda *given: taken.append(len(given[4].x)) or gradient(*given))
     outcome("triton", Case(name, steps=5))
     assert taken == [5]
 

@@ -288,9 +288,9 @@ def test_torch_finds_the_operator_sound(dtype):
     call = call_of(job, leaves(job))
     call = replace(call, x=call.x.detach().to(dtype).requires_grad_())
     params = call.hoisted()
-    code = variant_of(call, params, triton_jit.machine_on(call.x)).code
-    given = call.program.key, code, "the test", 3, call.x, list(call.states), [p.detach() for p in params]
-    torch.library.opcheck(autograd._operator, given)
+    given = call.program.key, "the test", 3, call.x, list(call.states), [p.detach() for p in params]
+    encoded = autograd._encoded(variant_of(call, params, triton_jit.target_on(call.x)))
+    torch.library.opcheck(autograd._operator, (*given, *encoded))
 
 
 def test_the_backward_takes_the_backend_of_its_forward():

@@ -218,7 +218,7 @@ most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 for limit in (0, 3000, 20_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     os.environ["SPIKELOOM_CACHE_DIR"] = os.path.join(sys.argv[1], str(limit))
-    launch._kernels.clear()
+    launch.kernel.cache_clear()
     exec(sys.argv[2])
 """
 
@@ -350,7 +350,7 @@ def test_two_threads_ask_for_one_kernel(place, told):
 def test_kernels_of_neurons_are_found_by_other_names(place, monkeypatch):
     """Of equal lines one file is kept, whatever the equation and the surrogate are called."""
     assert compiled_here(place, monkeypatch) == 2
-    monkeypatch.setattr(launch, "_kernels", {})
+    launch.kernel.cache_clear()
     before = kernel_cache.compilations()
     slope = snn.surrogate.atan().derivative
     spike = snn.surrogate.Spike("mine", slope, snn.surrogate.atan().constants)

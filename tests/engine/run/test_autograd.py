@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spikeloom.engine.graph import State
 from spikeloom.engine.run import autograd
 from spikeloom.engine.run.call import variant_of
 
@@ -12,6 +13,7 @@ from ...cases import CELLS
 from ...oracle import assert_close
 from ..running import Job, call_of, gradients, leaves, run
 
+DROPPED, SAVED = State.DROPPED, State.SAVED
 JOBS = {
     "training": Job(CELLS["two states"], 5, (2, 3)),
     "static": Job(CELLS["two states"], 5, (2, 3), static=True),
@@ -24,8 +26,8 @@ def arguments(job, tensors):
     """What the operator takes for a job."""
     call = call_of(job, tensors)
     params = call.hoisted()
-    code = variant_of(call, params).code
-    return call.program.key, code, "the test", call.steps, call.x, list(call.states), [p.detach() for p in params]
+    given = "the test", call.steps, call.x, list(call.states), [p.detach() for p in params]
+    return call.program.key, *given, *autograd._encoded(variant_of(call, params))
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -49,8 +51,8 @@ def test_the_operator_gives_what_the_function_gives(name):
         else:
             call = call_of(job, tensors)
             params = call.hoisted()
-            code = variant_of(call, params).code
-            outs = autograd._operator(call.program.key, code, "the test", 5, call.x, list(call.states), list(params))
+            given = call.program.key, "the test", 5, call.x, list(call.states), list(params)
+            outs = autograd._operator(*given, *autograd._encoded(variant_of(call, params)))
         results.append((outs, gradients(outs, tensors)))
     for ours, theirs in zip(results[0][0], results[1][0], strict=True):
         assert torch.equal(ours, theirs)
@@ -117,21 +119,21 @@ def test_no_memory_is_shared_between_results_or_with_inputs():
 
 
 @pytest.mark.parametrize(
-    ("cell", "learn", "kept"),
+    ("cell", "learn", "saved"),
     [
-        ("synaptic subtract delayed", ("x",), "01"),
-        ("synaptic subtract delayed", ("x", "alpha"), "11"),
-        ("rleaky subtract delayed", ("x",), "01"),
-        ("rleaky subtract delayed", ("x", "V"), "s1"),
-        ("alpha subtract delayed", ("x",), "001"),
-        ("delta_leaky", ("x",), "10"),
-        ("leaky subtract delayed", ("x",), "1"),
+        ("synaptic subtract delayed", ("x",), (DROPPED, SAVED)),
+        ("synaptic subtract delayed", ("x", "alpha"), (SAVED, SAVED)),
+        ("rleaky subtract delayed", ("x",), (DROPPED, SAVED)),
+        ("rleaky subtract delayed", ("x", "V"), (State.SPIKES, SAVED)),
+        ("alpha subtract delayed", ("x",), (DROPPED, DROPPED, SAVED)),
+        ("delta_leaky", ("x",), (SAVED, DROPPED)),
+        ("leaky subtract delayed", ("x",), (SAVED,)),
     ],
 )
-def test_only_the_states_that_the_backward_reads_are_kept(cell, learn, kept):
+def test_only_the_states_that_the_backward_reads_are_saved(cell, learn, saved):
     job = Job(CELLS[cell], 5, (2, 3), learn=learn, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
-    assert variant_of(call, call.hoisted()).traced == kept
+    assert variant_of(call, call.hoisted()).states == saved
 
 
 def test_a_state_that_is_the_spikes_is_no_second_sequence():

@@ -1,0 +1,138 @@
+"""The scan of a neuron whose spikes or membrane come back into its input through weights, made differentiable.
+
+There are four ways to run one, each with a forward and a backward: one kernel for all steps (`cpu/recurrent.py`,
+`gpu/recurrent.py`), steps on a GPU that are recorded (`gpu/cuda_graphs.py`), and a loop over time (`stepwise.py`). What
+can wait till the end is done here at once over all time: the gradient of the weight is one product.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..cpu import recurrent as cpu_recurrent
+from ..feedback import Recurrence, weight_gradient
+from ..gpu import cuda_graphs
+from ..gpu import recurrent as gpu_recurrent
+from ..graph import Gradients, InputGrad, Target
+from ..jit import sum_to
+from ..saved_tensors import saved_by
+from . import stepwise
+from .reference import Trajectory
+
+
+class Runner(Protocol):
+    """A way to run such a scan. The states begin with what comes back at the first step: the last spikes, or the
+    membrane, which is then the last state as well."""
+
+    def forward(
+        self,
+        plan: Recurrence,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The spikes, the last states of the program and the states after every step that are saved; and what every
+        step gets in full, [T, ...], if that is saved."""
+
+    def backward(
+        self,
+        plan: Recurrence,
+        weight: Tensor,
+        full: Any,
+        states: Sequence[Tensor],
+        traces: Sequence[Any],
+        params: Sequence[Tensor],
+        pulls: Sequence[Tensor | None],
+        finals: Sequence[Tensor | None],
+    ) -> Gradients:
+        """The gradients of what every step gets, of the states and of the parameters.
+
+        Args:
+            pulls: the gradients of the spikes and of the states after every step; None is zero.
+            finals: those of the last states of the program.
+        """
+
+
+def _runner(plan: Recurrence, recorded: bool) -> Runner:
+    if recorded:
+        return cuda_graphs
+    if plan.map is not None:
+        return stepwise
+    return cpu_recurrent if plan.variant.target == Target.NUMBA else gpu_recurrent
+
+
+def scan(
+    plan: Recurrence,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    states: Sequence[Tensor],
+    params: Sequence[Tensor],
+    recorded: bool = False,
+) -> Trajectory:
+    """Run a program over time.
+
+    Args:
+        plan: what comes back, and how.
+        x: the inputs, [T, ...], or [1, ...] if they are the same at every step, without what comes back.
+        weight, bias: of the layer or the map.
+        states: before the first step, [*S]; where spikes come back, the first is the last spikes.
+        params: the program's hoisted values.
+        recorded: whether by steps that are recorded and replayed, on a GPU.
+    """
+    runner, count = _runner(plan, recorded), len(plan.variant.states) - 1
+    if plan.variant.grad:
+        spk, *rest = _Scan.apply(plan, runner, x, weight, bias, *states, *params)
+    else:
+        spk, *rest = runner.forward(plan, x, weight, bias, _with_what_comes_back(plan, states), params)[0]
+    finals, traces = rest[:count], rest[count:]
+    if plan.map is None:  # the spikes are a state
+        finals, traces = [spk[-1].clone() if plan.steps else states[0], *finals], [spk, *traces]
+    return Trajectory(spk, tuple(traces), tuple(finals))
+
+
+def _with_what_comes_back(plan: Recurrence, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The states as a `Runner` takes them."""
+    return states if plan.map is None else (states[-1], *states)
+
+
+class _Scan(torch.autograd.Function):
+    """Spikes, then the last states of the program, then those after every step that are saved."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, plan: Recurrence, runner: Runner, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        count = len(plan.variant.states) - 1
+        given = count + (plan.map is None)
+        states, params = _with_what_comes_back(plan, rest[:given]), rest[given:]
+        outs, full = runner.forward(plan, x, weight, bias, states, params)
+        spikes = outs[0] if plan.map is None and plan.weight_learns else None
+        ctx.plan, ctx.runner, ctx.layer, ctx.dtype = plan, runner, plan.layer, x.dtype
+        ctx.save_for_backward(weight, spikes, full, *states, *outs[1 + count :], *params)
+        ctx.set_materialize_grads(False)
+        return tuple(outs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        plan, n = ctx.plan, len(ctx.plan.variant.states) - 1
+        weight, spikes, full, *saved = saved_by(ctx, *grads)
+        states, left = saved[: 1 + n], iter(saved[1 + n :])
+        traces, pulls = plan.placed(left), [grads[0], *plan.placed(iter(grads[1 + n :]))]
+        g = ctx.runner.backward(plan, weight, full, states, traces, [*left], pulls, grads[1 : 1 + n])
+        dx, dweight, dbias, wants_bias = None, None, None, ctx.needs_input_grad[4]
+        if plan.weight_learns:
+            series = traces[-1] if spikes is None else spikes
+            take = cpu_recurrent.weight_gradient if ctx.runner is cpu_recurrent else weight_gradient
+            dweight = take(plan.through, weight, states[0], series, g)
+        if plan.x_grad == InputGrad.EACH:
+            dx = g.x.to(ctx.dtype)
+        if plan.x_grad == InputGrad.SUM or wants_bias:
+            summed = g.x.sum(0) if g.summed is None else g.summed
+            dx = summed.unsqueeze(0).to(ctx.dtype) if plan.x_grad == InputGrad.SUM else dx
+            dbias = sum_to(summed, weight[0]) if wants_bias else None
+        return (None, None, dx, dweight, dbias, *(g.states if plan.map is None else g.states[1:]), *g.params)
