@@ -43,7 +43,7 @@ class Order:
 
     def turned(self, t: Tensor) -> Tensor:
         """A row or sequence with its dimensions in that order."""
-        return self._permuted(t, self.dims)
+        return self._permuted(t, self.dims) if self.dims else t
 
     def back(self, t: Tensor) -> Tensor:
         """The same the other way, for a result: detached, since it is an output and no view."""
@@ -51,12 +51,12 @@ class Order:
 
     def _permuted(self, t: Tensor, dims: Sequence[int]) -> Tensor:
         lead = t.dim() - len(dims)
-        return t.permute(*range(lead), *(lead + dim for dim in dims)) if dims else t
+        return t.permute(*range(lead), *(lead + dim for dim in dims))
 
-    def spread(self, params: Sequence[Tensor], kinds: Sequence[Param], shape: torch.Size) -> Sequence[Tensor | int]:
+    def spread(self, params: Sequence[Tensor], kinds: Sequence[Param], shape: torch.Size) -> Sequence[Tensor]:
         """The hoisted values, each one number or broadcast over rows [B, *N] of that shape, as a kernel reads them."""
         if type(params) is Constants:
-            return params.addresses
+            return params
         in_order = [self.turned(p.expand(shape)) if self.dims and p.numel() > 1 else p for p in params]
         row = self.turned(torch.empty(shape, device="meta")).shape if self.dims else shape
         return [spread(p, kind, row) for p, kind in zip(in_order, kinds, strict=True)]
@@ -183,7 +183,7 @@ class OneStep:
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
         inputs = len(program_of(key).derivation.trace.inputs)
-        own = {"width": width} if inputs > 1 else dict.fromkeys(own_arguments(variant).keys() & {"block"}, BLOCK)
+        own = {"block": BLOCK} if "block" in own_arguments(variant, inputs) else {"width": width}
         params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
         self.run = partial(kernel(key, variant).run, steps=1, size=like.numel(), x_stride=0, param=params, **own)
 

@@ -12,7 +12,7 @@ two steps their spikes, or in the backward the gradients of their currents, are 
 step itself is that of `source`, with the product as a part of its input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,9 +26,9 @@ from ..sparse import csr, importing
 from .launch import kernel
 from .source import backward_arguments, backward_part, forward_arguments, forward_part
 
-WEIGHTS = dict.fromkeys(("rows", "width", "wide", "panels", "skip", "matrix", "room"))
-FORWARD = WEIGHTS | dict.fromkeys(("bias", "fed", "initial_spk", "current"))
-BACKWARD = WEIGHTS | dict.fromkeys(("dx_stride", "summed", "back"))
+WEIGHTS = dict.fromkeys(("rows", "width", "wide", "panels", "skip", "matrix*", "room*"))
+FORWARD = WEIGHTS | dict.fromkeys(("bias*", "fed*", "initial_spk*", "current*"))
+BACKWARD = WEIGHTS | dict.fromkeys(("dx_stride", "summed*", "back*"))
 """The arguments of a recurrent kernel beyond those of `cpu.source`, which come first.
 
 The layer is rows x width neurons; a row of a packed matrix, of `bias`, `fed` and `back` is wide >= width elements.
@@ -85,22 +85,21 @@ def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: b
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def refusals(feedback: Feedback, x: Tensor) -> list[str]:
+def refusals(feedback: Feedback, x: Tensor) -> Iterator[str]:
     """Why the scan cannot do what the recurrent layer does to the spikes, in sentences; x is [*, *S]."""
     layer = feedback.layer
     if type(layer) is not nn.Linear:
-        return [f"the recurrent layer is {type(layer).__name__}, not nn.Linear: the steps are fused one by one"]
-    why = []
+        yield f"the recurrent layer is {type(layer).__name__}, not nn.Linear: the steps are fused one by one"
+        return
     if "forward" in vars(layer) or any(getattr(layer, name) for name in HOOKS):
-        why.append("the recurrent layer has hooks or a forward of its own, which are called at every step")
+        yield "the recurrent layer has hooks or a forward of its own, which are called at every step"
     if type(layer.weight) is not nn.Parameter or (layer.weight.dtype, layer.weight.device) != (x.dtype, x.device):
         told = f"{layer.weight.dtype} on {layer.weight.device}"
-        why.append(f"the recurrent weight is {told}, the state {x.dtype} on {x.device}")
+        yield f"the recurrent weight is {told}, the state {x.dtype} on {x.device}"
     if layer.weight.shape != (x.shape[-1],) * 2:
-        why.append(f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons")
+        yield f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons"
     if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu"):
-        why.append("autocast is on, and lowers the precision of the recurrent layer")
-    return why
+        yield "autocast is on, and lowers the precision of the recurrent layer"
 
 
 def _weights(matrix: Tensor, like: Tensor) -> dict[str, Any]:

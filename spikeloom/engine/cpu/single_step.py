@@ -7,6 +7,7 @@ has a time dimension, and what is the same at every step is worked out once (`Pl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -91,10 +92,8 @@ class Plan:
         run: Callable[..., None] = kernel(self.key, self.variant).run
         return run
 
-    def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor | int]:
+    def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
         """The parameters as the kernel reads them."""
-        if type(params) is Constants:
-            return params.addresses
         if self.alike:
             return params
         return [spread(p, kind, shape) for p, kind in zip(params, self.kinds, strict=True)]
@@ -156,11 +155,10 @@ _apply = super(torch.autograd.Function, _Step).apply
 
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The spikes, the new states, and the copies of states."""
-    x, olds = plain(x).contiguous(), [state.contiguous() for state in states]
+    x, olds = plain(x).contiguous(), [*map(Tensor.contiguous, states)]
     like = olds[-1]
     empty = _maker(like)
-    spk, news, copied = empty(like), [empty(like) for _ in olds], [empty(like) for _ in plan.copies]
-    width = {"width": _width(x, like)} if plan.several else {}
+    spk, news, copied = empty(like), [*map(empty, olds)], [*map(empty, repeat(like, len(plan.copies)))]
     plan.forward(
         steps=1,
         size=like.numel(),
@@ -170,8 +168,8 @@ def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tens
         state=olds,
         trace=news,
         param=plan.spread(params, like.shape),
+        width=_width(x, like) if plan.several else 0,
         copy=copied,
-        **width,
     )
     return (spk, *news, *copied)
 
@@ -188,10 +186,9 @@ def _backward(
     if plan.saves_input:
         x = plain(kept[0]).contiguous()
     empty = _maker(like)
-    carries = [empty(like) for _ in plan.news]
+    carries = [*map(empty, repeat(like, plan.count))]
     totals = [empty(like) if kind.learned else None for kind in plan.kinds]
     dx = empty(x if plan.several and x is not None else like) if plan.grad == InputGrad.EACH else None
-    width = {"width": _width(x, like)} if plan.several and x is not None else {}
     plan.backward(
         steps=1,
         size=like.numel(),
@@ -205,7 +202,7 @@ def _backward(
         carry=carries,
         param=plan.spread(params, like.shape),
         total=totals,
-        **width,
+        width=0 if x is None or not plan.several else _width(x, like),
     )
     if type(params) is Constants:
         return (dx, *carries)

@@ -61,29 +61,26 @@ TEMPLATES: Mapping[str, str] = {
 }
 
 
-def forward_arguments(states: int, params: int, inputs: int = 1) -> dict[str, int | None]:
+def forward_arguments(states: int, params: int) -> dict[str, int | None]:
     """The arguments of a forward kernel, before `own_arguments`."""
-    first = dict.fromkeys(("steps", "size", "team", "x", "x_stride", "spk"))
-    return {**first, "state": states, "trace": states, "param": params, **_width(inputs)}
+    first = dict.fromkeys(("steps", "size", "team", "x*", "x_stride", "spk*"))
+    return {**first, "state*": states, "trace*": states, "param*": params}
 
 
-def backward_arguments(states: int, params: int, inputs: int = 1) -> dict[str, int | None]:
+def backward_arguments(states: int, params: int) -> dict[str, int | None]:
     """The arguments of a backward kernel, before `own_arguments`."""
-    first = dict.fromkeys(("steps", "size", "team", "x", "x_stride", "dx"))
-    each = {"grad": states + 1, "grad_stride": states + 1, "initial": states, "trace": states, "carry": states}
-    return {**first, **each, "param": params, "total": params, **_width(inputs)}
-
-
-def _width(inputs: int) -> dict[str, None]:
-    return {"width": None} if inputs > 1 else {}
+    first = dict.fromkeys(("steps", "size", "team", "x*", "x_stride", "dx*"))
+    each = {"grad*": states + 1, "grad_stride": states + 1, "initial*": states, "trace*": states, "carry*": states}
+    return {**first, **each, "param*": params, "total*": params}
 
 
 def own_arguments(variant: Variant, inputs: int = 1) -> dict[str, int | None]:
-    """The last arguments of a kernel. Of one step alone: where `copies` go. Of several steps and one input: how many
-    elements a block has; and the memory by way of which the forward writes past the caches (see `_to_strips`)."""
+    """The last arguments of a kernel. Of one step: how many elements lie between two inputs of one; if it is single,
+    where its `copies` go. Of several steps: how many elements a block has; and the memory by way of which the forward
+    writes past the caches (see `_to_strips`)."""
     if variant.single:
-        return {"copy": len(copies(variant))}
-    return {} if inputs > 1 else dict.fromkeys(["block"] if variant.grad else ["block", "strips"])
+        return {"width": None, "copy*": len(copies(variant))}
+    return dict.fromkeys(["width"] if inputs > 1 else ["block"] if variant.grad else ["block", "strips*"])
 
 
 def copies(variant: Variant) -> list[str]:
@@ -126,11 +123,11 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
         team, cached: see `module_source`.
     """
     inputs = len(derivation.trace.inputs)
-    count = len(derivation.trace.states), len(variant.params), inputs
+    count = len(derivation.trace.states), len(variant.params)
     arguments = backward_arguments(*count) if variant.grad else forward_arguments(*count)
     own = own_arguments(variant, inputs)
     part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
-    names = streamed(variant) if "strips" in own else []
+    names = streamed(variant) if "strips*" in own else []
     rows, source = lines([*part.rows, *_to_strips(names)], 3), lines(part.body, 4)
     row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
     again = lines(_again(derivation, variant), 2) if variant.recomputes else ""

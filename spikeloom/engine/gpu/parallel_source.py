@@ -9,8 +9,9 @@ arguments.
 
 from collections.abc import Collection
 
-from ..graph import Affine, Derivation, State, Symbol, Variant, needed, recurrence
+from ..graph import Derivation, State, Symbol, Variant, needed
 from ..jit import lines
+from .affine import Affine, recurrence
 from .source import results, stored, sums
 from .step_source import Lines, TritonNames, helpers, integers, varying
 

@@ -6,7 +6,7 @@ of the currents, by the matrix, tile by tile; the step itself is that of every k
 that stays in the cache, as the matrix does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -165,12 +165,11 @@ ROWS = 16
 """Of the batch, for each program of the grid: the fewest that a product of tiles takes."""
 
 
-def refusals(spk: Tensor) -> list[str]:
+def refusals(spk: Tensor) -> Iterator[str]:
     """Why the kernel does not take a layer of such spikes, [*S]."""
     width, most = spk.shape[-1], tuning.limits.gpu_recurrent_most
-    if width <= most:
-        return []
-    return [f"the recurrent kernel takes up to {most} neurons, whose weights stay in the cache, got {width}"]
+    if width > most:
+        yield f"the recurrent kernel takes up to {most} neurons, whose weights stay in the cache, got {width}"
 
 
 @cache

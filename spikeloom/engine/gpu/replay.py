@@ -1,7 +1,7 @@
 """Work on a GPU that is recorded once, as a CUDA graph, and then replayed: starting it costs next to nothing."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -28,12 +28,13 @@ def _kind(x: Tensor) -> tuple[Any, ...]:
     return x.shape, x.dtype, x.device
 
 
-def refusals(x: Tensor) -> list[str]:
+def refusals(x: Tensor) -> Iterator[str]:
     """Why nothing is recorded for tensors like that one, in sentences."""
     if why := dict(_failed).get(_kind(x)):
         retry = f"it is tried again for {list(x.shape)} after spikeloom.utils.free_memory()"
-        return [f"torch could not record steps as a CUDA graph: {why}; {retry}"]
-    return ["a CUDA graph is being recorded around it, of which its steps become a part"] if captured(x) else []
+        yield f"torch could not record steps as a CUDA graph: {why}; {retry}"
+    elif captured(x):
+        yield "a CUDA graph is being recorded around it, of which its steps become a part"
 
 
 def captured(x: Tensor) -> bool:
@@ -43,7 +44,7 @@ def captured(x: Tensor) -> bool:
 
 def recordable(x: Tensor) -> bool:
     """Whether there are CUDA graphs for work on the device of x."""
-    return x.is_cuda and x.numel() > 0 and not refusals(x)
+    return x.is_cuda and x.numel() > 0 and next(refusals(x), None) is None
 
 
 def replayable(work: Callable[[], None], like: Tensor) -> Callable[[], None]:

@@ -1,8 +1,6 @@
 """An equation as a graph, its gradient, and the program that kernels are generated from."""
 
 from . import pullback as pullback
-from .affine import Affine as Affine
-from .affine import recurrence as recurrence
 from .program import Constants as Constants
 from .program import Derivation as Derivation
 from .program import Program as Program

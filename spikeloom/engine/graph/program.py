@@ -332,18 +332,16 @@ class Constants(tuple[Tensor, ...]):
     """The hoisted values of a program whose parameters are numbers, one number each; nobody else may change them.
 
     Attributes:
-        addresses: where they lie.
         kinds: theirs in a `Variant`.
     """
 
-    addresses: tuple[int, ...]
     kinds: tuple[Param, ...]
 
     @staticmethod
     def of(values: Iterable[Tensor]) -> "Constants":
         """These values, which from now on nobody else may change."""
         made = Constants(values)
-        made.addresses, made.kinds = tuple(value.data_ptr() for value in made), (Param.NUMBER,) * len(made)
+        made.kinds = (Param.NUMBER,) * len(made)
         return made
 
 

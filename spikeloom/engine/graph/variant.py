@@ -27,7 +27,15 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 class Param(IntEnum):
     """A hoisted value as a kernel takes it: one number, one per element, or one per element and step (on Triton); with
-    a gradient or without."""
+    a gradient or without.
+
+    Attributes:
+        learned: whether its gradient is wanted.
+        fixed: the same without a gradient, which is all that a forward needs to know.
+    """
+
+    learned: bool
+    fixed: "Param"
 
     NUMBER = 0
     ELEMENT = 1
@@ -36,15 +44,9 @@ class Param(IntEnum):
     LEARNED_ELEMENT = 4
     LEARNED_STEP = 5
 
-    @property
-    def learned(self) -> bool:
-        """Whether its gradient is wanted."""
-        return self >= Param.LEARNED_NUMBER
 
-    @property
-    def fixed(self) -> "Param":
-        """The same without a gradient, which is all that a forward needs to know."""
-        return Param(self % Param.LEARNED_NUMBER)
+for _param in Param:
+    _param.learned, _param.fixed = _param >= Param.LEARNED_NUMBER, Param(_param % Param.LEARNED_NUMBER)
 
 
 class State(IntEnum):

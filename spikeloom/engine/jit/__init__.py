@@ -26,7 +26,6 @@ from .layout import plain as plain
 from .layout import rows as rows
 from .layout import spread as spread
 from .layout import sum_to as sum_to
-from .numba_jit import Arguments as Arguments
 from .numba_jit import compiled as compiled
 from .numba_jit import lines as lines
 from .numba_jit import module_source as module_source

@@ -1,7 +1,7 @@
 """What every kernel has around its loops: the imports, the arguments, a thread's share; and how it is compiled."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from textwrap import indent
 from threading import RLock
@@ -37,24 +37,20 @@ TEAM_SHARE = """    me, threads = types.int64(0), types.int64(1)
         me, threads = types.int64(thread_number()), types.int64(team_size())"""
 
 
-Arguments = Mapping[str, int | None]
-"""Of a kernel, by name and in order; with the length of each group."""
-
-
 def lines(source: Iterable[str], depth: int) -> str:
     """Lines of source at an indentation."""
     return indent("\n".join(source), "    " * depth)
 
 
 def module_source(
-    title: str, dtype: str, arguments: Arguments, body: str, team: bool, cached: bool, imports: str = ""
+    title: str, dtype: str, arguments: openmp.Arguments, body: str, team: bool, cached: bool, imports: str = ""
 ) -> str:
     """The source of a module with `kernel`.
 
     Args:
         title: the module's first line, in words of the package alone: it is a part of what is executed.
         dtype: "float32" or "float64".
-        arguments: by name, see `openmp.Kernel`: 64-bit words, of which the first three are "steps", "size" and "team".
+        arguments: see `openmp.names`: 64-bit words, of which the first three are "steps", "size" and "team".
         body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
         team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
         cached: whether Numba keeps the machine code beside the source.
@@ -74,7 +70,7 @@ def module_source(
         extra_types="" if team else ", types.int64, types.int64",
         share=TEAM_SHARE if team else "    # the caller says which share this is",
         arguments=arguments,
-        unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(openmp.names(arguments.items()))], 1),
+        unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(openmp.names(arguments))], 1),
         body=body,
     )
 

@@ -8,7 +8,7 @@ One or several threads give the same bits: elements are independent, and sums ov
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -69,16 +69,16 @@ class Kernel:
 
     Args:
         function: what Numba compiled; it holds the machine code.
-        arguments: the kernel's arguments in order, by name; a group of n, such as one for each state, has its length.
+        arguments: see `names`.
         team: whether it asks OpenMP for its share; else the share is an argument.
 
     Attributes:
-        run: takes the arguments: numbers, tensors, and addresses as numbers; None for a tensor that is not there; a
-            sequence for a group. `team` is counted here; `threads` says for how many there is scratch memory. (Who
-            counts again may find others: another thread of Python has called `torch.set_num_threads`.)
+        run: takes the arguments: numbers, and tensors or None; a sequence for a group. `team` is counted here;
+            `threads` says for how many there is scratch memory. (Who counts again may find others: another thread of
+            Python has called `torch.set_num_threads`.)
     """
 
-    def __init__(self, function: Any, arguments: Mapping[str, int | None], team: bool):
+    def __init__(self, function: Any, arguments: "Arguments", team: bool):
         self.function, self.address, self.team = function, ctypes.c_void_p(function.address), team
         extra = () if team else (ctypes.c_int64, ctypes.c_int64)
         self._call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
@@ -117,25 +117,35 @@ def bind(team_size, alone, together):
     return run
 """
 
-WORD = "{0} if type({0}) is int else 0 if {0} is None else {0}.data_ptr()"
+ADDRESS = "0 if {0} is None else {0}.data_ptr()"
+
+Arguments = Mapping[str, int | None]
+"""The arguments of a kernel in order. The name of a tensor, of which a kernel gets the address, ends in "*". A group of
+n, such as a tensor for each state, is n; what is no group is None."""
 
 
-def names(arguments: Iterable[tuple[str, int | None]]) -> list[str]:
-    """The arguments one by one, the members of a group by name and number."""
-    return [name for kind, n in arguments for name in ([kind] if n is None else [f"{kind}{k}" for k in range(n)])]
+def names(arguments: Arguments) -> list[str]:
+    """The arguments one by one, as a kernel calls them; the members of a group by name and number."""
+    return [name.strip("*") for name in _each(arguments)]
+
+
+def _each(arguments: Arguments) -> list[str]:
+    members = [(name, [""] if n is None else range(n)) for name, n in arguments.items()]
+    return [f"{name.strip('*')}{k}{'*' * name.endswith('*')}" for name, each in members for k in each]
 
 
 @cache
 def _by_name(arguments: tuple[tuple[str, int | None], ...]) -> Any:
     """Compiles a call by name: it packs the words in the kernel's order, and raises for one too many or too few."""
-    counted, every = ("steps", "size", "team"), names(arguments)
-    given = [kind if n != 0 else f"{kind}=()" for kind, n in arguments if kind != "team"]
-    unpacked = [f"[{', '.join(names([(kind, n)]))}] = {kind}" for kind, n in arguments if n is not None]
+    every, groups = dict(arguments), [(name, n) for name, n in arguments if n is not None]
+    given = [name.strip("*") + "=()" * (n == 0) for name, n in arguments if name != "team"]
+    unpacked = [f"[{', '.join(names({name: n}))}] = {name.strip('*')}" for name, n in groups]
+    words = [name if name[-1] != "*" else ADDRESS.format(name[:-1]) for name in _each(every)]
     source = CALL.format(
         keywords=", ".join(given),
         groups=indent("\n".join(unpacked), "        "),
-        words=", ".join(name if name in counted else WORD.format(name) for name in every),
+        words=", ".join(words),
     )
-    made: dict[str, Any] = {"pack": Struct(f"{len(every)}q").pack}
+    made: dict[str, Any] = {"pack": Struct(f"{len(words)}q").pack}
     exec(source, made)
     return made["bind"]

@@ -1,7 +1,7 @@
 """Where Triton's kernels can run, and how their source becomes something to call."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -50,21 +50,21 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
-def refusals(device: torch.device, forced: bool) -> list[str]:
+def refusals(device: torch.device, forced: bool) -> Iterator[str]:
     """Why no Triton kernel runs on a device, in sentences.
 
     Args:
         device: of the input.
         forced: whether the user asked for Triton by name: only then are kernels interpreted on the CPU.
     """
-    why = [missing()] if missing() else []
+    if missing():
+        yield missing()
     if device.type == "cpu" and not forced:
-        why.append("it needs a tensor on a GPU, got one on cpu")
+        yield "it needs a tensor on a GPU, got one on cpu"
     elif device.type == "cpu" and not interpreting():
-        why.append("on the CPU its kernels can only be interpreted: set TRITON_INTERPRET=1 before Python starts")
+        yield "on the CPU its kernels can only be interpreted: set TRITON_INTERPRET=1 before Python starts"
     elif device.type not in ("cpu", "cuda"):  # ROCm calls itself cuda
-        why.append(f"its kernels run on CUDA and ROCm devices, got a tensor on {device}")
-    return why
+        yield f"its kernels run on CUDA and ROCm devices, got a tensor on {device}"
 
 
 def target_on(x: Tensor) -> Target:

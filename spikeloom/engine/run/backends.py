@@ -1,8 +1,8 @@
-"""Which machine runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
+"""Which backend runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +27,7 @@ from .reference import Step, Trajectory, driven_back, fed_back, loop
 
 @dataclass(frozen=True)
 class Backend:
-    """A machine: its name, why it would not run a call, and how it runs one.
+    """A backend: its name, why it would not run a call, and how it runs one.
 
     The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`. What
     follows a comma in its name is a variety of one backend. Where it is of no `concern` to a call, it is passed over
@@ -35,7 +35,7 @@ class Backend:
     """
 
     name: str
-    refusals: Callable[[Any], list[str]]
+    refusals: Callable[[Any], Iterable[str]]
     run: Callable[[Any], Any]
     concern: Callable[[Any], bool] = lambda call: True
 
@@ -101,28 +101,31 @@ def numba_missing() -> str:
     return _no_numba[0]
 
 
-def numba_refusals(call: Any) -> list[str]:
-    """Why no kernel runs a call that has a `program` and an input `x`."""
-    why = [reason for reason in (call.program.untraceable, numba_missing()) if reason]
-    if call.x.device.type != "cpu":
-        why.append(f"it needs a tensor on the CPU, got one on {call.x.device}")
-    return why + _kernel_refusals(call)
+def numba_refusals(program: Program, x: Tensor, tensors: Sequence[Tensor] = ()) -> Iterator[str]:
+    """Why no kernel of Numba's runs a program on an input and other tensors."""
+    if program.untraceable:
+        yield program.untraceable
+    if numba_missing():
+        yield numba_missing()
+    if x.device.type != "cpu":
+        yield f"it needs a tensor on the CPU, got one on {x.device}"
+    yield from _kernel_refusals(x, tensors)
 
 
-def _kernel_refusals(call: Any) -> list[str]:
-    """What no kernel of either machine takes."""
-    why = []
-    if call.x.dtype not in (*FLOATS, *HALVES):
-        why.append(f"it computes in float32 and float64, got {call.x.dtype}")
-    if seen_through():
-        why.append(seen_through())
-    tensors = (call.x, *getattr(call, "states", ()), *getattr(call, "params", {}).values())
-    for kind in () if torch.compiler.is_compiling() else {type(t) for t in tensors}:
+def _kernel_refusals(x: Tensor, tensors: Sequence[Tensor]) -> Iterator[str]:
+    """What no kernel of either backend takes."""
+    if x.dtype not in KERNEL_DTYPES:
+        yield f"it computes in float32 and float64, got {x.dtype}"
+    why = seen_through()
+    if why:
+        yield why
+    kinds: set[type[Tensor]] = {*map(type, tensors)} if tensors and not torch.compiler.is_compiling() else set()
+    for kind in kinds:
         if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
-            why.append(f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory")
-    if torch.compiler.is_exporting() and getattr(call, "steps", 0) is None:  # for those who read the program elsewhere
-        why.append("torch.export records the operations of a step, not a kernel")
-    return why
+            yield f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory"
+
+
+KERNEL_DTYPES = (*FLOATS, *HALVES)
 
 
 def seen_through() -> str:
@@ -140,55 +143,66 @@ def seen_through() -> str:
     return ""
 
 
-def _step_refusals(call: Call) -> list[str]:
-    return numba_refusals(call) + _unseen_product(call)
+def _step_refusals(call: Call) -> Iterator[str]:
+    yield from numba_refusals(call.program, call.x, call.tensors())
+    yield from _compiler_refusals(call)
 
 
-def _unseen_product(call: Call) -> list[str]:
-    if call.mem_feedback is None or not torch.compiler.is_compiling():
-        return []
-    return ["torch.compile cannot see a product between two kernels, and traces the plain loop"]
+def _compiler_refusals(call: Call) -> Iterator[str]:
+    """What torch has to see where it compiles or exports."""
+    if call.steps is None and torch.compiler.is_exporting():  # for those who read the program elsewhere
+        yield "torch.export records the operations of a step, not a kernel"
+    if call.mem_feedback is not None and torch.compiler.is_compiling():
+        yield "torch.compile cannot see a product between two kernels, and traces the plain loop"
 
 
 COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by step"
 
 
-def _fused_refusals(call: Call) -> list[str]:
-    return _step_refusals(call) or _feedback_refusals(call)
+def _fused_refusals(call: Call) -> Iterator[str]:
+    yield from _first_of(_step_refusals(call), _feedback_refusals(call))
 
 
-def _feedback_refusals(call: Call) -> list[str]:
+def _first_of(*groups: Iterator[str]) -> list[str]:
+    """The reasons of the first group that has any: the others take for granted that these do not hold."""
+    return next((why for group in groups if (why := [*group])), [])
+
+
+def _feedback_refusals(call: Call) -> Iterator[str]:
     """Why no scan over all steps does what brings the spikes back between them."""
-    if call.feedback is None or call.steps is None:
-        return []
-    if torch.compiler.is_compiling():
-        return [COMPILED_RECURRENCE]
-    return cpu_recurrent.refusals(call.feedback, call.states[0])
+    if call.feedback is not None and call.steps is not None:
+        if torch.compiler.is_compiling():
+            yield COMPILED_RECURRENCE
+        else:
+            yield from cpu_recurrent.refusals(call.feedback, call.states[0])
 
 
-def triton_refusals(call: Any) -> list[str]:
+def triton_refusals(program: Program, x: Tensor, tensors: Sequence[Tensor]) -> Iterator[str]:
     """The same of Triton's kernels."""
-    why = [call.program.untraceable] if call.program.untraceable else []
-    return why + triton_jit.refusals(call.x.device, _forced.get() == "triton") + _kernel_refusals(call)
+    if program.untraceable:
+        yield program.untraceable
+    yield from triton_jit.refusals(x.device, _forced.get() == "triton")
+    yield from _kernel_refusals(x, tensors)
 
 
-def _triton_step_refusals(call: Call) -> list[str]:
-    return triton_refusals(call) + _unseen_product(call)
+def _triton_step_refusals(call: Call) -> Iterator[str]:
+    yield from triton_refusals(call.program, call.x, call.tensors())
+    yield from _compiler_refusals(call)
 
 
-def _triton_fused_refusals(call: Call) -> list[str]:
+def _triton_fused_refusals(call: Call) -> Iterator[str]:
     if call.mem_feedback is not None:
-        return ["the membrane comes back through a layer of weights, step by step"]
-    why = _triton_step_refusals(call) or _feedback_refusals(call)
-    if why or call.feedback is None or call.steps is None:
-        return why
-    return gpu_recurrent.refusals(call.states[0])
+        yield "the membrane comes back through a layer of weights, step by step"
+        return
+    wide = gpu_recurrent.refusals(call.states[0]) if call.feedback is not None and call.steps is not None else iter(())
+    yield from _first_of(_triton_step_refusals(call), _feedback_refusals(call), wide)
 
 
-def _triton_recorded_refusals(call: Call) -> list[str]:
+def _triton_recorded_refusals(call: Call) -> Iterator[str]:
     if call.steps is None:
-        return ["a single step is not recorded"]
-    return _triton_step_refusals(call) or _feedback_refusals(call) or replay.refusals(call.states[0])
+        yield "a single step is not recorded"
+        return
+    yield from _first_of(_triton_step_refusals(call), _feedback_refusals(call), replay.refusals(call.states[0]))
 
 
 def run_triton(call: Call) -> Trajectory:
@@ -288,19 +302,14 @@ def _scan_step(
 
 
 def kernel_at_hand(program: Program, x: Tensor) -> bool:
-    """Whether a kernel runs a step of the program on x: `choose` without its reasons, outside of torch.compile."""
-    return (
-        _forced.get() in (None, "numba")
-        and x.is_cpu
-        and x.dtype in FLOATS
-        and program.key != ""
-        and not seen_through()
-        and not numba_missing()
-    )
+    """Whether a kernel runs a step of the program on x, whose dtype is that of the states."""
+    if x.dtype not in FLOATS or _forced.get() not in (None, "numba"):
+        return False
+    return next(numba_refusals(program, x), None) is None
 
 
 def off_the_cpu(call: Any) -> bool:
-    """Whether a call is of concern to a machine beside the CPU."""
+    """Whether a call is of concern to a backend beside the CPU."""
     return not call.x.is_cpu
 
 
@@ -354,12 +363,12 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
     """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
     forced = _forced.get()
     reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
-    for machine in ladder:
-        if not machine.concern(call) if forced is None else forced != machine.family:
+    for candidate in ladder:
+        if not candidate.concern(call) if forced is None else forced != candidate.family:
             continue
-        why = machine.refusals(call)
+        why = [*candidate.refusals(call)]
         if not why:
-            return machine, [*reasons]
-        reasons |= dict.fromkeys(f"{machine.family}: {reason}" for reason in why)
+            return candidate, [*reasons]
+        reasons |= dict.fromkeys(f"{candidate.family}: {reason}" for reason in why)
     told = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
     raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {told}")

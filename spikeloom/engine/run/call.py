@@ -56,6 +56,10 @@ class Call:
     mem_feedback: MemFeedback | None = None
     numbers: Callable[[], tuple[float, ...] | None] = lambda: None
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a kernel would read."""
+        return (self.x, *self.states, *self.params.values())
+
     def weights(self) -> list[Tensor]:
         """The weight, and the bias if there is one, through which spikes or membrane come back."""
         if self.mem_feedback is not None:
@@ -162,7 +166,7 @@ def _saved_states(call: Call, kinds: tuple[Param, ...], grad: InputGrad, target:
 
 
 def _rebuilt(program: Program) -> bool:
-    """Whether Triton's backward rebuilds states from the input: not where steps can be joined, see `affine`."""
+    """Whether Triton's backward rebuilds states from the input: not where steps can be joined, see `gpu.affine`."""
     return not program.cell.any_order and compiles_quickly(program.key)
 
 

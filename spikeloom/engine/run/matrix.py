@@ -7,7 +7,7 @@ their gradients are those of the program, as in `cpu/source.py`; only what is lo
 all rows of a batch entry, for they share the gradients of k and of the gate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -27,9 +27,9 @@ LANES = 8
 """Partial sums of the gradient of v: one chain of additions would wait for itself, and a sum in another order than that
 which is written is not allowed."""
 
-ARGUMENTS = ("steps", "size", "team", "batch", "D", "N", "v", "k", "gate", "kept")
-FORWARD_ARGUMENTS = ("state", "spk")
-BACKWARD_ARGUMENTS = ("scratch", "grad", "grad_stride", "carry", "dv", "dk", "dgate")
+ARGUMENTS = ("steps", "size", "team", "batch", "D", "N", "v*", "k*", "gate*", "kept*")
+FORWARD_ARGUMENTS = ("state*", "spk*")
+BACKWARD_ARGUMENTS = ("scratch*", "grad*", "grad_stride", "carry*", "dv*", "dk*", "dgate*")
 
 FORWARD = """{uniforms}
     part = (batch * D + threads - 1) // threads
@@ -119,7 +119,7 @@ def emit_matrix(derivation: Derivation, forward: bool, dtype: str, title: str, t
     spk, new = derivation.forward
     known = frozenset(derivation.hoisted)
     own = FORWARD_ARGUMENTS if forward else BACKWARD_ARGUMENTS
-    arguments = {**dict.fromkeys((*ARGUMENTS, *own)), "param": len(numbers)}
+    arguments = {**dict.fromkeys((*ARGUMENTS, *own)), "param*": len(numbers)}
     parts = {"uniforms": lines(uniforms, 1), "span": SPAN}
     if forward:
         body = lines(name.assign(needed(derivation.forward, known)), 5)
@@ -183,13 +183,16 @@ def by_steps(call: MatrixCall, which: int) -> Tensor:
     return torch.stack(outs) if outs else mem.new_empty((0, *mem.shape))
 
 
-def _refusals(call: MatrixCall) -> list[str]:
-    why = numba_refusals(call)
+def _refusals(call: MatrixCall) -> Iterator[str]:
+    yield from numba_refusals(call.program, call.v, (call.v, call.k, call.gate, *call.params.values()))
     if any(p.requires_grad for p in call.params.values()) and torch.is_grad_enabled():
-        why.append(f"{' and '.join(call.params)} get no gradient from its kernel")
+        yield f"{' and '.join(call.params)} get no gradient from its kernel"
     if any(p.numel() != 1 for p in call.params.values()):
-        why.append(f"its kernel takes one number each for {' and '.join(call.params)}")
-    return why
+        yield f"its kernel takes one number each for {' and '.join(call.params)}"
+
+
+def _triton_refusals(call: MatrixCall) -> Iterator[str]:
+    return triton_refusals(call.program, call.v, (call.v, call.k, call.gate, *call.params.values()))
 
 
 def _numbers(call: MatrixCall) -> list[Tensor]:
@@ -215,7 +218,12 @@ def _run_triton(call: MatrixCall) -> Tensor:
 
 MATRICES: tuple[Backend, ...] = (
     Backend("numba", _refusals, _run_numba),
-    Backend("triton", triton_refusals, _run_triton, off_the_cpu),
+    Backend(
+        "triton",
+        lambda call: triton_refusals(call.program, call.v, (call.v, call.k, call.gate)),
+        _run_triton,
+        off_the_cpu,
+    ),
     Backend("loop", lambda call: [], partial(by_steps, which=0)),
 )
 """The ladder of such scans; from a `MatrixCall` to spikes, [T, B, D, N]."""

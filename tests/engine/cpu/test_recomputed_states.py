@@ -8,7 +8,7 @@ import torch
 import spikeloom as snn
 from spikeloom.engine import tuning
 from spikeloom.engine.graph import State
-from spikeloom.engine.jit import blocking, buffer_pool, openmp
+from spikeloom.engine.jit import blocking, buffer_pool
 from spikeloom.engine.run import call
 
 from ...cases import CELLS
@@ -49,14 +49,15 @@ def test_the_gradients_are_those_of_the_loop(cell, learned, small, tuned):
     assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
 
 
-def test_each_thread_makes_them_in_a_room_of_its_own(small, monkeypatch):
-    """Fresh memory is full of NaN here, and so stays a room in which nobody has been."""
+def test_each_thread_makes_them_in_memory_of_its_own(small, monkeypatch, tuned):
+    """Fresh memory is full of NaN here, and so stays what nobody has written."""
     empty, made = buffer_pool.empty, []
     monkeypatch.setattr(buffer_pool, "empty", lambda shape, like: made.append(empty(shape, like)) or made[-1])
-    monkeypatch.setattr(openmp, "team_size", lambda work, team=None: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    tuned(serial_below=0)
     outcome("numba", Job(CELLS["leaky subtract delayed"], 7, (201,), static=True, traced=False, outputs=("spk",)))
-    (rooms,) = [memory for memory in made if memory.shape == (2, 7, 64)]
-    assert not rooms.isnan().flatten(1).all(1).any()
+    (each,) = [memory for memory in made if memory.shape == (2, 7, 64)]
+    assert not each.isnan().flatten(1).all(1).any()
 
 
 @pytest.mark.parametrize(

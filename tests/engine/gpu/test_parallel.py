@@ -11,6 +11,7 @@ from spikeloom import ops
 from spikeloom.cells.cell import cell_from
 from spikeloom.engine.gpu import launch as gpu_launch
 from spikeloom.engine.gpu.parallel_source import emit_triton_parallel
+from spikeloom.engine.graph import Param, Target
 from spikeloom.engine.jit import kernel_cache, triton_jit
 from spikeloom.engine.run.call import variant_of
 
@@ -150,7 +151,7 @@ def test_an_equation_is_joined_where_it_is_affine_in_what_goes_on(equation, forw
 def test_steps_are_joined_in_any_order():
     """The interpreter joins one after the other; a device does not."""
     variant = variant_of(call := call_of(job := Job(CELLS["state_leaky"], 4, (2,)), leaves(job)), ())
-    variant = replace(variant, params="uuu", machine="interpreter").forward
+    variant = replace(variant, params=(Param.NUMBER,) * 3, target=Target.INTERPRETER).forward
     assert call.program.derivation is not None
     source = emit_triton_parallel(call.program.derivation, variant, "a test")
     assert source is not None

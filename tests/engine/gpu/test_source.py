@@ -182,7 +182,7 @@ def test_a_number_that_divides_is_a_reciprocal_on_a_gpu_alone():
     variant = variant_of(call, call.hoisted(), Target.TRITON).forward
     assert call.program.derivation is not None
     on_gpu = emit_triton(call.program.derivation, variant, "a test")
-    interpreted = emit_triton(call.program.derivation, replace(variant, machine="interpreter"), "a test")
+    interpreted = emit_triton(call.program.derivation, replace(variant, target=Target.INTERPRETER), "a test")
     assert "* tl.div_rn(tl.full((), 1.0, tl.float32), tl.full((), 8.0" in on_gpu
     assert ", tl.full((), 8.0, tl.float32))" in interpreted
     assert "* tl.div_rn(" not in interpreted

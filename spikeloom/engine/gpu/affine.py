@@ -8,8 +8,7 @@ backwards in time, whatever the neuron: a derivative is linear in what comes to 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .program import Derivation
-from .trace import Symbol, needed
+from ..graph import Derivation, Symbol, needed
 
 
 class Affine(NamedTuple):
