@@ -146,7 +146,7 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     return module_source(title, variant.dtype, arguments | own, body, team, cached, imports)
 
 
-FLOW = "from spikeloom.engine.jit.streaming_store import flow_{} as flow, settled\n"
+FLOW = "from spikeloom.engine.jit.intrinsics import flow_{} as flow, settled\n"
 
 
 def streamed(variant: Variant) -> list[str]:

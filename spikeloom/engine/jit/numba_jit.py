@@ -56,7 +56,7 @@ def module_source(
         cached: whether Numba keeps the machine code beside the source.
         imports: further lines of import.
     """
-    own = "from spikeloom.engine.jit.team import team_size, thread_number\n" if team else ""
+    own = "from spikeloom.engine.jit.intrinsics import team_size, thread_number\n" if team else ""
     if "exp(" in body or "tanh(" in body:
         own += ELEMENTARY.format(dtype=dtype)
     arguments = arguments if isinstance(arguments, dict) else dict.fromkeys(arguments)

@@ -60,7 +60,7 @@ KERNELS = {"product": PRODUCT, "input": INPUT}
 
 ROUTINES = {
     "product": (("sparse.tiles", "slim"), ("sparse.tiles", "thin"), ("sparse.gemm", "copy")),
-    "input": (("sparse.tiles", "tall"), ("sparse.tiles", "flat"), ("jit.streaming_store", "flow")),
+    "input": (("sparse.tiles", "tall"), ("sparse.tiles", "flat"), ("jit.intrinsics", "flow")),
 }
 """What a kernel calls, and where that stands."""
 
@@ -74,7 +74,7 @@ def emit_narrow(kind: str, dtype: str, team: bool, cached: bool) -> str:
         f"from spikeloom.engine.{file} import {name}_{dtype} as {name}\n" for file, name in ROUTINES[kind]
     )
     if "settled" in work:
-        imports += "from spikeloom.engine.jit.streaming_store import settled\n"
+        imports += "from spikeloom.engine.jit.intrinsics import settled\n"
     return module_source(f"{kind} with few outputs, {dtype}", dtype, words, body, team, cached, imports)
 
 
