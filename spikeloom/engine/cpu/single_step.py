@@ -110,9 +110,9 @@ def step(
         return plan.told(_forward(plan, x, states, params))
     # constants do not pass through autograd, nor are they saved
     if type(params) is Constants:
-        return plan.told(_apply(plan, layer, surrogate, params, x, *states))
+        return plan.told(_Step.apply(plan, layer, surrogate, params, x, *states))
     learnable = params[: plan.learnable]
-    return plan.told(_apply(plan, layer, surrogate, params[plan.learnable :], x, *states, *learnable))
+    return plan.told(_Step.apply(plan, layer, surrogate, params[plan.learnable :], x, *states, *learnable))
 
 
 class _Step(torch.autograd.Function):
@@ -149,16 +149,12 @@ class _Step(torch.autograd.Function):
         return (None, None, None, None, *found[: len(found) - extra])
 
 
-_apply = super(torch.autograd.Function, _Step).apply
-"""Past `Function.apply`, which would look at every argument in Python for what is left of a torch.func transform."""
-
-
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The spikes, the new states, and the copies of states."""
     x, olds = plain(x).contiguous(), [*map(Tensor.contiguous, states)]
     like = olds[-1]
     empty = _maker(like)
-    spk, news, copied = empty(like), [*map(empty, olds)], [*map(empty, repeat(like, len(plan.copies)))]
+    spk, news, copied = empty(like), [*map(empty, olds)], [*map(empty, plan.copies and repeat(like, len(plan.copies)))]
     plan.forward(
         steps=1,
         size=like.numel(),

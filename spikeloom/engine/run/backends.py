@@ -107,7 +107,7 @@ def numba_refusals(program: Program, x: Tensor, tensors: Sequence[Tensor] = ()) 
         yield program.untraceable
     if numba_missing():
         yield numba_missing()
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         yield f"it needs a tensor on the CPU, got one on {x.device}"
     yield from _kernel_refusals(x, tensors)
 
@@ -119,7 +119,9 @@ def _kernel_refusals(x: Tensor, tensors: Sequence[Tensor]) -> Iterator[str]:
     why = seen_through()
     if why:
         yield why
-    kinds: set[type[Tensor]] = {*map(type, tensors)} if tensors and not torch.compiler.is_compiling() else set()
+    if not tensors or torch.compiler.is_compiling():
+        return
+    kinds: set[type[Tensor]] = {*map(type, tensors)}
     for kind in kinds:
         if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
             yield f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory"
