@@ -143,11 +143,20 @@ def test_function_state_and_set_function_state():
 
 
 def test_function_modes_and_pop_function_mode():
-    mode = torch.overrides.TorchFunctionMode()
+    mode = _torch.FunctionMode()
     mode.__enter__()
     assert _torch.function_modes() == 1
     assert _torch.pop_function_mode() is mode
     assert _torch.function_modes() == 0
+
+
+@pytest.mark.parametrize("kind", [_torch.FunctionMode, _torch.DispatchMode])
+def test_a_mode_that_was_taken_away_leaves_without_an_error(kind):
+    pop = {_torch.FunctionMode: _torch.pop_function_mode, _torch.DispatchMode: _torch.pop_dispatch_mode}[kind]
+    with kind() as outer:
+        with kind() as inner:
+            assert pop() is inner
+        assert pop() is outer
 
 
 def test_is_view():

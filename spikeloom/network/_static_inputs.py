@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .._torch import without_torch_function
+from .._torch import FunctionMode, without_torch_function
 from ._snapshot import torch_random
 
 
@@ -23,7 +22,7 @@ class NotStatic(BaseException):
     """The static input must be repeated. No Exception, so that a forward's own `except Exception` lets it through."""
 
 
-class Following(TorchFunctionMode):
+class Following(FunctionMode):
     """Watches a run from a static input.
 
     Args:
