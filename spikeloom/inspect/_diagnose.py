@@ -112,7 +112,7 @@ def diagnose(
     before, drawn = Snapshot(net.modules()), RandomState()
 
     def work() -> tuple[tuple[Vitals, ...], list[str]]:
-        before.lend_buffers()
+        before.stand_in()
         before.mute()
         with Tap(net, inputs=True, graph=True) as tap, torch.inference_mode(False), torch.enable_grad():
             for module in net.modules():

@@ -143,7 +143,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     watch = _Watch(request)
 
     def work() -> Run:
-        before.lend_buffers()
+        before.stand_in()
         hook = register_module_forward_hook(watch)
         try:
             with torch.no_grad(), on_trial(), reported() as watch.plans:

@@ -21,9 +21,10 @@ from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
 from ._interrupts import undone
 from ._join import Joined
-from ._request import Request, runs_straight
+from ._known_layers import runs_straight
 from ._run import Run, run
 from ._snapshot import RandomState, Snapshot
+from ._time_folding import Request
 
 
 def checked_length(length: Any) -> None:
@@ -71,7 +72,7 @@ def _find_way(request: Request) -> None:
         before = Snapshot(request.names)
 
         def work() -> None:
-            before.lend_buffers()
+            before.stand_in()
             before.mute()
             with torch.no_grad():
                 run(replace(request, steps=2), Snapshot(request.names))

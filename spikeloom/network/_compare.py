@@ -25,12 +25,11 @@ from ..neurons._hooks import Listener
 from ..neurons._state import on_trial
 from ..neurons._time import Time, current_time
 from ._differences import CURES, Difference, Key, Note, Steps, count_unlike, difference, differs_by_design, precision
-from ._known import CALLED
+from ._known_layers import CALLED
 from ._randomness import NoChance
-from ._reachable import Reachable
-from ._request import Request
 from ._run import REPEATED, run
-from ._snapshot import RandomState, Snapshot
+from ._snapshot import DeepSnapshot, RandomState, Snapshot
+from ._time_folding import Request
 
 STEPS = 3
 """How many steps the first call compares. What a forward keeps between steps shows at the second or third."""
@@ -57,7 +56,7 @@ class Comparison:
         args, kwargs = request.mapped(lambda t: (t if request.static else t[:first]).detach().clone())
         net = request.net.module if isinstance(request.net, nn.parallel.DistributedDataParallel) else request.net
         self.request = replace(request, net=net, args=args, kwargs=kwargs, steps=first)
-        self.before = Reachable(request.names)
+        self.before = DeepSnapshot(request.names)
         self._changing: set[int] = set()
         self._noisy: Steps | None = None
         self._repeats = True
@@ -88,7 +87,7 @@ class Comparison:
             Differs: naming the first module, in the order of the forward, that sees or returns other values.
             CannotCompare: if the network does not run step by step, or in no reproducible way.
         """
-        drawn, put_back = RandomState(), self.before.now()
+        drawn, after = RandomState(), self.before.now()
         self.before.forget_unwritten()
         net = self.request.net
         repeated = dict(REPEATED.get(net, {}))
@@ -96,7 +95,7 @@ class Comparison:
             with torch.no_grad(), on_trial(), _eager():
                 self._compare(drawn)
         finally:
-            put_back()
+            after.restore()
             drawn.restore()
             REPEATED.pop(net, None)
             if repeated:
@@ -171,7 +170,7 @@ class Comparison:
 
     def _begin(self) -> None:
         """Let the network be as it was before the run, without the hooks that change nothing."""
-        self.before.begin()
+        self.before.stand_in()
         for module in self.before.modules:
             own = vars(module)
             for name in (*FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks"):
@@ -183,7 +182,7 @@ class Comparison:
 
     def _renew(self) -> None:
         """What torch's own layers count (statistics, the vectors of a spectral norm) is written once unrolled."""
-        self.before.begin([m._buffers for m in self.before.modules if type(m).__module__.startswith("torch.")])
+        self.before.stand_in([m._buffers for m in self.before.modules if type(m).__module__.startswith("torch.")])
 
     def _is_rounding(self, note: Note, found: Difference, steps: Steps) -> bool:
         """Whether noise as large as rounding makes differences as large in the loop over steps itself.

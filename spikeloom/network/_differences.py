@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .._torch import BatchNorm
 from ..neurons._time import Time
-from ._request import Request
+from ._time_folding import Request
 
 CURES = (
     "what it keeps between steps (an attribute, a counter, a state of a neuron), operations over dimension 0, which "

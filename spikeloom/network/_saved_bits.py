@@ -23,7 +23,7 @@ from ..engine import tuning
 from ..engine.run import numba_missing
 from ..engine.sparse import bitpack
 from ..neurons._time import Time
-from ._request import Request
+from ._time_folding import Request
 
 CHANGED = (
     "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of shape "
