@@ -4,8 +4,8 @@ from ._check import ROW_BY_ROW as ROW_BY_ROW
 from ._check import run_checked as run_checked
 from ._check import why_by_steps as why_by_steps
 from ._check import why_not_compared as why_not_compared
+from ._checkpoint import recomputing as recomputing
 from ._interrupts import undone as undone
-from ._recompute import recomputing as recomputing
 from ._run import Run as Run
 from ._run import unharmed as unharmed
 from ._snapshot import RandomState as RandomState
