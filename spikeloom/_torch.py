@@ -97,12 +97,6 @@ any_global_hook: Callable[[], bool] = _module._has_any_global_hook
 """Whether a hook is registered for all modules."""
 
 
-FORWARD_HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"),
-    "_forward_hooks_always_called",
-)
-"""The attributes in which a module holds the hooks of its forward: the hooks, and the marks of some of them."""
-
 BatchNorm: type[nn.Module] = _BatchNorm
 """The base of torch's BatchNorm layers."""
 

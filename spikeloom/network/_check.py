@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from .._torch import count_dispatch_modes, is_traced, transforms_active, tree_flatten
 from ..neurons._state import on_trial
 from ._compare import STEPS, CannotCompare, Comparison, Differs
-from ._differences import differs_by_design
 from ._interrupts import undone
 from ._known_layers import is_row_by_row
 from ._run import Run, run, unharmed
 from ._snapshot import RandomState, Snapshot
 from ._time_folding import Request, read
+from ._watch import differs_by_design
 
 ROW_BY_ROW = "its layers are known to treat each row of a batch by itself"
 

@@ -161,18 +161,19 @@ def _run_chunk(start: _Start, part: Request) -> Run:
     leaves, form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
     places = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     sizes: dict[str, Any] = {"steps": part.steps, "batch": part.batch, "static": part.static}
-    ran: list[Run] | None = []  # None once it has run for the first time
+    first: list[Run] = []
+    ran = False
 
     def call(*tensors: Tensor) -> Any:  # holds no tensor of those above, which the graph is to hold alone
         given = iter(tensors)
         args, kwargs, values = tree_unflatten([next(given) if x is _PLACE else x for x in places], form)
         net = start.unchanged()
         request = Request(net, args, kwargs, names={m: name for name, m in net.named_modules()}, **sizes)
-        if ran is None:
+        if ran:
             return context.copy().run(again, request, values)
         begin(values)
-        ran.append(run(request, Snapshot(request.names)))
-        return ran[0].outputs
+        first.append(run(request, Snapshot(request.names)))
+        return first[0].outputs
 
     def begin(values: list[Any]) -> None:
         for (module, name), value in zip(names, values, strict=True):
@@ -204,7 +205,7 @@ def _run_chunk(start: _Start, part: Request) -> Run:
         outputs = checkpoint(call, *inputs, **options)
     else:
         outputs = call(*inputs)
-    (done,), ran = ran, None
+    done, ran = first.pop(), True
     return replace(done, outputs=outputs)
 
 
