@@ -34,7 +34,6 @@ class Log(Generic[Entry]):
         return [(entry, counted[0] if counted else None) for entry, counted in self._entries if counted != []]
 
     def clear(self) -> None:
-        """Forget everything."""
         self._entries.clear()
 
 
