@@ -61,12 +61,7 @@ class Vitals:
 
 
 def found(rows: Sequence[Vitals], unused: Sequence[str]) -> Iterator[str]:
-    """A sentence for each thing that stands out.
-
-    Args:
-        rows: the layers, in the order in which they ran.
-        unused: the parameters to which no gradient leads.
-    """
+    """A sentence for each thing that stands out; `unused` are the parameters to which no gradient leads."""
     if not rows:
         yield "no neuron has run; does the forward call them?"
     silent: Vitals | None = None

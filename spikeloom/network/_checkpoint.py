@@ -30,12 +30,7 @@ from ._time_folding import Request
 
 
 def checked_length(length: Any) -> None:
-    """Check how many steps a chunk has.
-
-    Raises:
-        TypeError, ValueError: in a sentence.
-        RuntimeError: under torch.compile.
-    """
+    """Raise a sentence if a chunk cannot have so many steps, or under torch.compile."""
     if isinstance(length, bool) or not hasattr(length, "__index__"):
         raise TypeError(f"checkpoint is {length!r}; pass a whole number of time steps, or nothing")
     if length < 1:
@@ -124,11 +119,7 @@ class _Start:
         self._layers, self._versions = _layers(self._alive()), self.before.versions()
 
     def unchanged(self) -> nn.Module:
-        """The network.
-
-        Raises:
-            RuntimeError: in a sentence, if it is not what was unrolled.
-        """
+        """The network; raises a sentence if it is not what was unrolled."""
         net = self._alive()
         if self._layers is not None and _layers(net) != self._layers:
             raise RuntimeError(CHANGED.format(what="a layer was replaced"))
@@ -223,11 +214,7 @@ class _Joined:
         self._tickets: list[list[Tensor]] = []
 
     def add(self, outputs: Any, steps: int) -> None:
-        """Take over what the network returned for the next so many steps.
-
-        Raises:
-            ValueError: if it has another structure, or other shapes, than what it returned before.
-        """
+        """Take over what the network returned for the next so many steps, which must fit what it returned before."""
         leaves, form = tree_flatten(outputs)
         kinds = [("T", *x.shape[1:], x.dtype) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
         if self._form is None:

@@ -48,12 +48,7 @@ class Differs(RuntimeError):
 
 
 class Comparison:
-    """A network as it is before a run, and its first steps of input, to be run step by step and unrolled.
-
-    Args:
-        request: what is run.
-        steps: how many steps are compared, at most.
-    """
+    """A network as it is before a run, and its first steps of input, to be run step by step and unrolled."""
 
     def __init__(self, request: Request, steps: int):
         first = min(request.steps, steps)

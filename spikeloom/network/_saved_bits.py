@@ -62,18 +62,14 @@ def _may_pack(request: Request) -> bool:
 
 @dataclass
 class _Keep:
-    """What is kept of a saved tensor.
-
-    Args:
-        time: the run. What autograd saves holds this hook, and the run holds the network, whose states hold what
-            autograd saves: so the hook must not hold the run.
-        held: where tensors lie that someone else holds.
-        plain: how many bytes may still be kept as they are.
-    """
+    """The hook that packs what autograd saves."""
 
     time: "ref[Time]"
+    """The run. It holds the network, whose states hold what autograd saves, and that holds this hook: hence the ref."""
     held: frozenset[int]
+    """Where tensors lie that someone else holds."""
     plain: int
+    """How many bytes may still be saved as they are."""
 
     def __call__(self, x: Tensor) -> Any:
         time = self.time()

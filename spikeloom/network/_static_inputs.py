@@ -23,12 +23,7 @@ class NotStatic(BaseException):
 
 
 class Following(FunctionMode):
-    """Watches a run from a static input.
-
-    Args:
-        steps: T.
-        batch: B.
-    """
+    """Watches a run from a static input."""
 
     def __init__(self, steps: int, batch: int):
         super().__init__()

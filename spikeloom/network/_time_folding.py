@@ -71,11 +71,7 @@ class Request:
 
 
 def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: int | None) -> Request:
-    """Check what was asked.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: in a sentence, for what cannot be unrolled.
-    """
+    """What was asked, checked; raises a sentence for what cannot be unrolled."""
     if not isinstance(net, nn.Module):
         raise TypeError(f"unroll takes a network, an nn.Module; got {type(net).__name__}")
     if current_time() is not None:
@@ -127,12 +123,7 @@ def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, .
 
 
 def unfolded(outputs: Any, time: Time) -> Any:
-    """Every tensor that a forward returned led by [T, B], in the containers that it returned; what is no tensor stays.
-
-    Raises:
-        ValueError: for a tensor without a row for every step and batch entry.
-        TypeError: for an object that holds tensors and is no container that torch knows.
-    """
+    """What a forward returned, every tensor led by [T, B], in the same containers."""
     if isinstance(outputs, Tensor):  # this and the next are what neurons return; looking into containers takes 50 us
         return _unfolded(outputs, time, "")
     if type(outputs) is tuple and all(isinstance(out, Tensor) for out in outputs):

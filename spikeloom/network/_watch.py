@@ -110,12 +110,6 @@ def driven(steps: Steps) -> Mend:
 
     currents: dict[Any, Tensor] = {}
 
-    def current(neuron: SpikingNeuron, path: str, like: Tensor) -> Tensor:
-        threshold = getattr(neuron, "threshold", None)
-        if not isinstance(threshold, Tensor) or not threshold.numel():
-            threshold = torch.ones(())
-        return 3 * threshold.abs().max().nan_to_num(0.0, 0.0, 0.0) * _pattern(like, path, 0)
-
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         neuron, (path, way, _) = note.module, note.key
         if not isinstance(neuron, SpikingNeuron) or not tensors or not tensors[0].is_floating_point():
@@ -125,7 +119,10 @@ def driven(steps: Steps) -> Mend:
             return [_pattern(first, path, len(steps)), *rest]
         at = note.key, first.shape, first.dtype
         if at not in currents:
-            currents[at] = current(neuron, path, first)
+            threshold = getattr(neuron, "threshold", None)
+            if not isinstance(threshold, Tensor) or not threshold.numel():
+                threshold = torch.ones(())
+            currents[at] = 3 * threshold.abs().max().nan_to_num(0.0, 0.0, 0.0) * _pattern(first, path, 0)
         return [first + currents[at], *rest]
 
     return mend
