@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from .._torch import count_dispatch_modes, is_traced, transforms_active, tree_flatten
+from .._torch import count_dispatch_modes, is_traced, transforms_active
 from ..neurons._state import on_trial
 from ._compare import STEPS, CannotCompare, Comparison, Differs
 from ._interrupts import undone
@@ -115,12 +115,8 @@ def _kind(request: Request) -> Hashable:
     """What a comparison holds for: the modules, their modes, and what the inputs are like."""
     modules = tuple([(name, type(m), m.training) for m, name in request.names.items()])
     lead = 1 if request.static else 2
-    if len(request.args) == 1 and not request.kwargs:
-        x = request.args[0]
-        if isinstance(x, Tensor):
-            return request.static, x.dtype, x.shape[lead:], modules
-    leaves, form = tree_flatten((request.args, dict(request.kwargs)))
-    return request.static, str(form), tuple([_kind_of(leaf, lead) for leaf in leaves]), modules
+    leaves, containers = request.leaves()
+    return request.static, str(containers), tuple([_kind_of(leaf, lead) for leaf in leaves]), modules
 
 
 def _kind_of(leaf: Any, lead: int) -> Hashable:

@@ -8,7 +8,7 @@ a copy of the context, which ends in C with the call.
 from collections.abc import Callable
 from contextvars import copy_context
 from traceback import clear_frames
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,15 +26,9 @@ from .._torch import (
     set_function_state,
 )
 from ..neurons._values import is_ours
+from ._snapshot import RandomState, Snapshot
 
 Result = TypeVar("Result")
-
-
-class Taken(Protocol):
-    """Something as it was at one time."""
-
-    def restore(self) -> None:
-        """Put it back. To do so twice, or again after it was interrupted, is right too."""
 
 
 class _Settings:
@@ -85,8 +79,8 @@ def contained(work: Callable[..., Result], *args: Any) -> Result:
     return result
 
 
-def undone(work: Callable[[], Result], *taken: Taken) -> Result:
-    """Return ``work()``, and put back all that was taken, whether it returns or raises."""
+def undone(work: Callable[[], Result], *taken: Snapshot | RandomState) -> Result:
+    """Return ``work()``, and put back all that was taken, whether it returns or raises; twice, if it is interrupted."""
 
     def restore() -> None:
         for each in taken:
