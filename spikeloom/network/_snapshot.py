@@ -39,6 +39,9 @@ MOST = 20_000
 ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size))
 """Types of values on which nothing hangs."""
 
+Lent = Callable[[Tensor], Tensor]
+"""Takes a tensor, and returns the copy that stands in for it."""
+
 Named = list[tuple["ref[nn.Module]", str, Any]]
 """Attributes, or buffers, with the module that has them and their name there."""
 
@@ -85,31 +88,34 @@ class Snapshot:
         """
         copies: dict[int, Tensor] = {}
 
-        def lent(value: Any) -> Any:
-            at = id(value)
-            if isinstance(value, Tensor) and at in self._values:
-                copies[at] = copies[at] if at in copies else _like(self._values[at][1])
-                return copies[at]
-            return value
+        def lent(tensor: Tensor) -> Tensor:
+            at = id(tensor)
+            if at in self._values and at not in copies:
+                copies[at] = _like(self._values[at][1])
+            return copies.get(at, tensor)
 
         if only is None:
             self._put_back(lent)
         else:
             self._put_back_containers([self._containers[id(holder)] for holder in only], lent)
 
-    def _put_back(self, lent: Callable[[Any], Any] | None = None) -> None:
+    def _put_back(self, lent: Lent | None = None) -> None:
         for module, attributes in self._living():
             put(vars(module), {**attributes, "_modules": module._modules})
         self._put_back_containers(self._containers.values(), lent)
 
-    def _put_back_containers(self, containers: Iterable[tuple[Any, Any]], lent: Callable[[Any], Any] | None) -> None:
+    def _put_back_containers(
+        self, containers: Iterable[tuple[Any, Any]], lent: Callable[[Tensor], Tensor] | None
+    ) -> None:
         for holder, saved in containers:
+            if not saved and not holder:
+                continue  # as most of those of a module are
             if lent is None or isinstance(saved, set):
                 put(holder, saved)
             elif isinstance(saved, dict):
-                put(holder, {key: lent(value) for key, value in saved.items()})
+                put(holder, {k: lent(v) if isinstance(v, Tensor) else v for k, v in saved.items()})
             else:
-                put(holder, [lent(value) for value in saved])
+                put(holder, [lent(v) if isinstance(v, Tensor) else v for v in saved])
 
     def _living(self) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
         for at, attributes in self._attributes:
@@ -228,7 +234,7 @@ class DeepSnapshot(Snapshot):
                 now._save_values(t)
         return now
 
-    def _put_back(self, lent: Callable[[Any], Any] | None = None) -> None:
+    def _put_back(self, lent: Lent | None = None) -> None:
         super()._put_back(lent)
         for array, values in self._arrays:
             array[...] = values
