@@ -176,14 +176,6 @@ def test_any_global_hook():
     assert not _torch.any_global_hook()
 
 
-def test_forward_hooks():
-    layer = nn.Linear(1, 1)
-    assert not any(getattr(layer, name) for name in _torch.FORWARD_HOOKS)
-    layer.register_forward_hook(print, with_kwargs=True, always_call=True)
-    layer.register_forward_pre_hook(print, with_kwargs=True)
-    assert all(len(getattr(layer, name)) == 1 for name in _torch.FORWARD_HOOKS)
-
-
 def test_batch_norm():
     assert isinstance(nn.BatchNorm2d(1), _torch.BatchNorm)
     assert not isinstance(nn.InstanceNorm2d(1), _torch.BatchNorm)
