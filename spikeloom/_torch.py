@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec as TreeSpec
 from torch.utils._pytree import tree_flatten as tree_flatten
@@ -96,12 +97,6 @@ any_global_hook: Callable[[], bool] = _module._has_any_global_hook
 """Whether a hook is registered for all modules."""
 
 
-FORWARD_HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"),
-    "_forward_hooks_always_called",
-)
-"""The attributes in which a module holds the hooks of its forward: the hooks, and the marks of some of them."""
-
 BatchNorm: type[nn.Module] = _BatchNorm
 """The base of torch's BatchNorm layers."""
 
@@ -155,6 +150,23 @@ def untraced() -> Iterator[None]:
         _c._set_tracing_state(recording)
 
 
+# A mode enters in one step, between whose lines no KeyboardInterrupt can come. It leaves only if it is the innermost:
+# torch takes modes off the stack for a while, and an interrupt just then would make it pop from an empty stack.
+
+
+class FunctionMode(TorchFunctionMode):
+    """A mode of `__torch_function__`, which sees the calls of torch's functions in this thread."""
+
+    def __enter__(self) -> Self:
+        _c._push_on_torch_function_stack(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        depth = function_modes()
+        if depth and _c._get_function_stack_at(depth - 1) is self:
+            pop_function_mode()
+
+
 class DispatchMode(TorchDispatchMode):
     """A mode that sees the operations of this thread below autograd, without loading the compiler."""
 
@@ -162,12 +174,14 @@ class DispatchMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False
 
-    def __enter__(self) -> "DispatchMode":
-        _c._push_on_torch_dispatch_stack(self)  # in one step, between whose lines no KeyboardInterrupt can come
+    def __enter__(self) -> Self:
+        _c._push_on_torch_dispatch_stack(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        pop_dispatch_mode()
+        depth = count_dispatch_modes()
+        if depth and _c._get_dispatch_stack_at(depth - 1) is self:
+            pop_dispatch_mode()
 
 
 count_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack

@@ -5,6 +5,7 @@ A training loop of one's own is as short and can do more: see docs/training.md.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -206,12 +207,12 @@ class _Training:
             raise ValueError("the dataloader yielded no batch; pass one that yields (data, targets)")
         return torch.stack(losses).mean(0)
 
-    def _train(self, run: "_Run", chunks: "list[_Chunk]", targets: Any) -> Tensor:
+    def _train(self, run: Callable[..., Any], chunks: "list[_Chunk]", targets: Any) -> Tensor:
         """One update per chunk; returns the loss in the mean over the steps of the batch."""
         total, begin, steps = torch.zeros(()), 0, sum(_steps_of(chunk) for chunk in chunks)
-        for chunk in chunks:
-            end = begin + _steps_of(chunk)
-            loss = self._loss(run(self.net, *chunk), targets, slice(begin, end))
+        for data, num in chunks:
+            end = begin + _steps_of((data, num))
+            loss = self._loss(run(self.net, data, steps=num), targets, slice(begin, end))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -255,8 +256,6 @@ class _Training:
 _Chunk = tuple[Tensor, int | None]
 """Data [T, B, ...] and None, or data [B, ...] and T: what `unroll` takes."""
 
-_Run = Callable[[nn.Module, Tensor, int | None], Any]
-
 
 def _is_count(value: Any) -> bool:
     return not isinstance(value, bool) and hasattr(value, "__index__") and value >= 1
@@ -267,14 +266,10 @@ def _steps_of(chunk: _Chunk) -> int:
     return len(data) if steps is None else steps
 
 
-def _way_of_running(net: nn.Module, data: Tensor, steps: int | None) -> _Run:
+def _way_of_running(net: nn.Module, data: Tensor, steps: int | None) -> Callable[..., Any]:
     if _steps_of((data, steps)) == 1 or why_by_steps(net, data, steps):
         return _by_steps
-    return _unrolled
-
-
-def _unrolled(net: nn.Module, data: Tensor, steps: int | None) -> Any:
-    return unroll(net, data, steps=steps, check=False)  # it was compared when this way was chosen
+    return partial(unroll, check=False)  # it has just been compared
 
 
 def _by_steps(net: nn.Module, data: Tensor, steps: int | None) -> Any:

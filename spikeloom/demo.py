@@ -215,36 +215,16 @@ LOOK: Any = {
 }
 
 
-@dataclass(frozen=True)
-class Recording:
-    """What the network did with one digit: image [64], hidden spikes [T, 256], output spikes and membranes [T, 10]."""
-
-    image: Tensor
-    label: int
-    hidden: Tensor
-    spikes: Tensor
-    membranes: Tensor
-
-
-def record(net: nn.Sequential, digits: Digits) -> Recording:
-    """Run the pictured digit through the first layer alone, and through both."""
-    x = digits.test[PICTURED : PICTURED + 1]
-    with torch.no_grad():
-        snn.utils.reset(net)
-        hidden = snn.unroll(net[:2], x, steps=STEPS)
-        snn.utils.reset(net)
-        spikes, membranes = snn.unroll(net, x, steps=STEPS)
-        snn.utils.reset(net)
-    return Recording(x[0], int(digits.test_labels[PICTURED]), hidden[:, 0], spikes[:, 0], membranes[:, 0])
-
-
 def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> None:
     """Three panels: the spikes of both layers, the output membranes, the accuracy."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    seen = record(net, digits)
+    image, label = digits.test[PICTURED], int(digits.test_labels[PICTURED])
+    with torch.no_grad(), snn.tap(net) as seen:
+        unrolled(net, image[None])
+    spikes = seen["3"].spk[:, 0]
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(13, 8))
         FigureCanvasAgg(figure)  # no window, whatever the user's backend
@@ -256,34 +236,32 @@ def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> N
         )
         hidden = figure.add_subplot(left[0])
         output = figure.add_subplot(left[1], sharex=hidden)
-        draw_head(figure, seen)
-        draw_hidden(hidden, seen)
-        draw_output(output, seen)
+        draw_head(figure, image, label, spikes)
+        draw_hidden(hidden, seen["1"].spk[:, 0])
+        draw_output(output, spikes)
         figure.align_ylabels((hidden, output))
-        draw_membranes(figure.add_subplot(right[0]), seen)
+        draw_membranes(figure.add_subplot(right[0]), seen["3"].mem[:, 0], label)
         draw_accuracy(figure.add_subplot(right[1]), training)
         figure.savefig(out, dpi=150)
 
 
-def draw_head(figure: Any, seen: Recording) -> None:
+def draw_head(figure: Any, image: Tensor, label: int, spikes: Tensor) -> None:
     """The digit itself, and what is to be seen."""
     inset = figure.add_axes((0.06, 0.87, 0.06, 0.0975))
-    inset.imshow(seen.image.reshape(8, 8).numpy(), cmap="gray_r")
+    inset.imshow(image.reshape(8, 8).numpy(), cmap="gray_r")
     inset.set(xticks=[], yticks=[])
     inset.spines[:].set(visible=True, color=FAINT)
-    counts = [int(n) for n in seen.spikes.sum(0)]
+    counts = [int(n) for n in spikes.sum(0)]
     answer = max(range(10), key=counts.__getitem__)
-    figure.text(
-        0.135, 0.93, f"A handwritten {seen.label}, seen by spiking neurons", fontsize=17, weight="bold", va="center"
-    )
+    figure.text(0.135, 0.93, f"A handwritten {label}, seen by spiking neurons", fontsize=17, weight="bold", va="center")
     size = f"{HIDDEN} hidden and 10 output neurons over {STEPS} time steps"
     text = f"{size}; the neuron of the {answer} fires most: {counts[answer]} times"
     figure.text(0.135, 0.89, text, fontsize=11, color=SOFT, va="center")
 
 
-def draw_hidden(axes: Any, seen: Recording) -> None:
+def draw_hidden(axes: Any, spikes: Tensor) -> None:
     """A tick per spike, a row per neuron that fires at all, those that fire first on top."""
-    fired = seen.hidden[:, seen.hidden.any(0)]
+    fired = spikes[:, spikes.any(0)]
     order = fired.argmax(0).argsort(stable=True)
     steps, rows = (where.tolist() for where in fired[:, order].nonzero(as_tuple=True))
     axes.vlines([t + 1 for t in steps], [n - 0.42 for n in rows], [n + 0.42 for n in rows], color=INK, linewidth=3.2)
@@ -293,11 +271,11 @@ def draw_hidden(axes: Any, seen: Recording) -> None:
     axes.spines["bottom"].set_color(FAINT)
 
 
-def draw_output(axes: Any, seen: Recording) -> None:
+def draw_output(axes: Any, spikes: Tensor) -> None:
     """A row per output neuron, in its colour."""
     for digit, colour in enumerate(NEURONS):
         axes.axhline(digit, color=FAINT, linewidth=0.6, zorder=0)
-        fired = (seen.spikes[:, digit].nonzero().flatten() + 1).tolist()
+        fired = (spikes[:, digit].nonzero().flatten() + 1).tolist()
         axes.vlines(fired, digit - 0.38, digit + 0.38, color=colour, linewidth=3.2)
     axes.set(xlabel="time step", ylabel="output neurons", yticks=range(10), ylim=(9.6, -0.6), xlim=(0.3, STEPS + 0.7))
     axes.set_xticks([1, *range(5, STEPS + 1, 5)])
@@ -306,13 +284,13 @@ def draw_output(axes: Any, seen: Recording) -> None:
         tick.set_color(colour)
 
 
-def draw_membranes(axes: Any, seen: Recording) -> None:
+def draw_membranes(axes: Any, membranes: Tensor, label: int) -> None:
     """The membrane of each output neuron, that of the true digit drawn strong."""
     steps = range(1, STEPS + 1)
     for digit, colour in enumerate(NEURONS):
-        strong = digit == seen.label
+        strong = digit == label
         line = {"linewidth": 2.8, "zorder": 3} if strong else {"linewidth": 1.3, "alpha": 0.85}
-        axes.plot(steps, seen.membranes[:, digit].tolist(), color=colour, label=str(digit), **line)
+        axes.plot(steps, membranes[:, digit].tolist(), color=colour, label=str(digit), **line)
     axes.axhline(1, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="threshold", zorder=2)
     axes.set(
         title="Membranes of the output neurons",

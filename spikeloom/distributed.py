@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 
 def scalars(net: nn.Module) -> list[nn.Parameter]:
@@ -63,19 +63,13 @@ def average_gradients(params: Iterable[nn.Parameter], group: Any = None) -> None
         raise RuntimeError("average_gradients needs processes; call torch.distributed.init_process_group first")
     if not learned:
         return
-    summed = _summed([torch.zeros_like(p) if p.grad is None else p.grad for p in learned], learned, group)
-    for p, (total, having) in zip(learned, summed, strict=True):
-        if having:
-            mean = total / dist.get_world_size(group)
-            p.grad = mean if p.grad is None else p.grad.copy_(mean)
-
-
-def _summed(grads: list[Tensor], params: list[nn.Parameter], group: Any) -> list[tuple[Tensor, bool]]:
-    """Each gradient summed over the processes, and whether any of them has it."""
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in learned]
     dtype = torch.float64 if any(g.dtype is torch.float64 for g in grads) else torch.float32
-    there = torch.tensor([p.grad is not None for p in params], dtype=dtype, device=grads[0].device)
-    message = torch.cat([*(g.detach().flatten().to(dtype) for g in grads), there])
+    present = torch.tensor([p.grad is not None for p in learned], dtype=dtype, device=grads[0].device)
+    message = torch.cat([*(g.flatten().to(dtype) for g in grads), present])
     dist.all_reduce(message, group=group)
-    *totals, having = message.split([*(g.numel() for g in grads), len(params)])
-    shaped = (total.view(g.shape).to(g.dtype) for total, g in zip(totals, grads, strict=True))
-    return list(zip(shaped, having.bool().tolist(), strict=True))
+    *totals, having = message.split([*(g.numel() for g in grads), len(learned)])
+    for p, grad, total, any_has in zip(learned, grads, totals, having.tolist(), strict=True):
+        if any_has:
+            mean = total.view(grad.shape).to(grad.dtype) / dist.get_world_size(group)
+            p.grad = mean if p.grad is None else p.grad.copy_(mean)

@@ -44,7 +44,8 @@ def doctor() -> int:
     section("Machine", hardware())
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        trials = [f"{f'{name} on {device}':14}{tell(name, device)}" for device in devices() for name in names()]
+        devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        trials = [f"{f'{name} on {device}':14}{tell(name, device)}" for device in devices for name in families()]
     section("Backends, fastest first", trials)
     if told:
         section("Warnings while they were tried", [str(warning.message) for warning in told])
@@ -77,16 +78,6 @@ def hardware() -> list[str]:
         f"{'cores':14}{here['cores']} usable, torch uses {here['torch_threads']} threads",
         f"{'GPU':14}{', '.join(gpus) or f'none ({built})'}",
     ]
-
-
-def devices() -> list[str]:
-    """Where tensors may live."""
-    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-def names() -> list[str]:
-    """The backends, fastest first."""
-    return families()
 
 
 # -- backends ----------------------------------------------------------------------------------------------------------

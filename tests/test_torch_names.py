@@ -143,11 +143,20 @@ def test_function_state_and_set_function_state():
 
 
 def test_function_modes_and_pop_function_mode():
-    mode = torch.overrides.TorchFunctionMode()
+    mode = _torch.FunctionMode()
     mode.__enter__()
     assert _torch.function_modes() == 1
     assert _torch.pop_function_mode() is mode
     assert _torch.function_modes() == 0
+
+
+@pytest.mark.parametrize("kind", [_torch.FunctionMode, _torch.DispatchMode])
+def test_a_mode_that_was_taken_away_leaves_without_an_error(kind):
+    pop = {_torch.FunctionMode: _torch.pop_function_mode, _torch.DispatchMode: _torch.pop_dispatch_mode}[kind]
+    with kind() as outer:
+        with kind() as inner:
+            assert pop() is inner
+        assert pop() is outer
 
 
 def test_is_view():
@@ -165,14 +174,6 @@ def test_any_global_hook():
     with nn.modules.module.register_module_forward_hook(lambda *_: None):
         assert _torch.any_global_hook()
     assert not _torch.any_global_hook()
-
-
-def test_forward_hooks():
-    layer = nn.Linear(1, 1)
-    assert not any(getattr(layer, name) for name in _torch.FORWARD_HOOKS)
-    layer.register_forward_hook(print, with_kwargs=True, always_call=True)
-    layer.register_forward_pre_hook(print, with_kwargs=True)
-    assert all(len(getattr(layer, name)) == 1 for name in _torch.FORWARD_HOOKS)
 
 
 def test_batch_norm():

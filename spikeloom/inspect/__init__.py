@@ -3,9 +3,9 @@
 from ._diagnose import Diagnosis as Diagnosis
 from ._diagnose import diagnose as diagnose
 from ._explain import Explanation as Explanation
+from ._explain import Summary as Summary
 from ._explain import explain as explain
-from ._summary import Summary as Summary
-from ._summary import summary as summary
+from ._explain import summary as summary
 from ._tap import Log as Log
 from ._tap import tap as tap
 from ._tap import with_time as with_time

@@ -1,8 +1,9 @@
-"""What a network would run on, layer by layer, and why not on something faster."""
+"""Networks as tables, layer by layer: `explain` says what each runs on and why, `summary` what it consists of."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -24,10 +25,9 @@ from ..network import (
     unharmed,
     why_not_compared,
 )
+from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
-from ..neurons._time import Time, Visit, current_time
-
-HEADINGS = ("layer", "kind", "runs on", "density", "static", "why not faster")
+from ..neurons._time import Time, current_time
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class Explanation:
     unchecked: str = ""
 
     def __str__(self) -> str:
-        lines = aligned([HEADINGS, *(_cells(row) for row in self.rows)])
+        lines = aligned(
+            [("layer", "kind", "runs on", "density", "static", "why not faster"), *map(_row_cells, self.rows)]
+        )
         lines.insert(0, f"{self.steps} steps of {self.batch} rows")
         if self.repeated:
             lines.append(f"The input was repeated at every step: {self.repeated}.")
@@ -83,7 +85,7 @@ class Explanation:
     __repr__ = __str__
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _row_cells(row: Row) -> tuple[str, ...]:
     static = "yes" if row.static else "no"
     return row.path or "(itself)", row.kind, row.backend, share(row.density), static, "; ".join(row.refusals)
 
@@ -143,7 +145,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     watch = _Watch(request)
 
     def work() -> Run:
-        before.lend_buffers()
+        before.stand_in()
         hook = register_module_forward_hook(watch)
         try:
             with torch.no_grad(), on_trial(), reported() as watch.plans:
@@ -180,18 +182,151 @@ class _Watch:
             row = Row(path, kind, plan.route, refusals, _density(tensors), static, shape)
             self.seen.append((time, module, row))
 
-    def rows(self, time: Time) -> list[Row]:
+    def rows(self, time: Time) -> Iterator[Row]:
         """Those of the run that counted; one that was given up has another time."""
-        return [_visited(row, time.visits.get(module)) for at, module, row in self.seen if at is time]
-
-
-def _visited(row: Row, visit: Visit | None) -> Row:
-    if visit is None:
-        return row
-    return replace(row, backend=visit.backend, refusals=tuple(visit.refusals), static=visit.static)
+        for at, module, row in self.seen:
+            if at is time:
+                visit = time.visits.get(module)
+                if visit is not None:
+                    refusals = tuple(visit.refusals)
+                    row = replace(row, backend=visit.backend, refusals=refusals, static=visit.static)
+                yield row
 
 
 def _density(tensors: list[Tensor]) -> float:
     if not tensors or not tensors[0].numel():
         return float("nan")
     return float((tensors[0] != 0).double().mean())
+
+
+# -- summary ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a summary.
+
+    Args:
+        path: its name in the network, as in `named_modules`.
+        kind: its class.
+        shape: of its output for one step and one row, [*N].
+        neurons: how many spiking neurons it has; 0 for a layer without state.
+        states: the names of what each neuron keeps between steps.
+        parameters: how many numbers its nn.Parameters hold.
+        rate: the share of steps in which a neuron fires, over all rows, steps and neurons; NaN where there are none.
+        backend: what it runs on.
+    """
+
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    neurons: int
+    states: tuple[str, ...]
+    parameters: int
+    rate: float
+    backend: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` found; print it for a table.
+
+    Args:
+        layers: in the order in which they ran.
+        steps: T.
+        batch: B.
+        parameters: of the whole network, each counted once, also those that stand in no layer of the table.
+        learned: those of them that require a gradient.
+    """
+
+    layers: tuple[Layer, ...]
+    steps: int
+    batch: int
+    parameters: int
+    learned: int
+
+    @property
+    def neurons(self) -> int:
+        """How many spiking neurons there are."""
+        return sum(layer.neurons for layer in self.layers)
+
+    def __str__(self) -> str:
+        fire = [(layer.neurons, layer.rate) for layer in self.layers if layer.rate == layer.rate and layer.neurons]
+        rate = sum(n * r for n, r in fire) / sum(n for n, _ in fire) if fire else float("nan")
+        total = ("total", "", "", f"{self.neurons:,}", "", f"{self.parameters:,}", share(rate), "")
+        headings = ("layer", "kind", "output", "neurons", "states", "parameters", "firing rate", "runs on")
+        lines = aligned([headings, *map(_layer_cells, self.layers), total], right=(3, 5, 6))
+        lines.insert(0, f"{self.steps} steps of {self.batch} rows; {self.learned:,} parameters are learned")
+        lines.insert(-1, "-" * max(map(len, lines[1:])))
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
+    """Run a network once, as `spikeloom.unroll` would, and tell what it consists of and how much it fires.
+
+    The network stays as it is: states, statistics, gradients and random numbers.
+
+    Args:
+        net: the network, or one neuron.
+        x: input, [T, B, ...], or [B, ...] with `steps`; a batch of the data gives the rates of the data.
+        steps: T, if the input is the same at every step.
+
+    Returns:
+        a `Summary`; its `str` is a table. A parameter that several layers share is counted in each of them and once
+        in the total. The rate of the total is over all neurons.
+
+    Raises:
+        what `spikeloom.unroll` raises, for a network that cannot be unrolled.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 100), snn.Leaky(beta=0.9, init_hidden=True))
+        >>> print(snn.utils.summary(net, torch.ones(8, 64), steps=25))
+        25 steps of 8 rows; 6,500 parameters are learned
+        layer  kind    output  neurons  states  parameters  firing rate  runs on
+        0      Linear  100           -               6,500            -  torch
+        1      Leaky   100         100  mem              0  ...
+        ------------------------------------------------------------------------
+        total                      100               6,500  ...
+    """
+    explanation = explain(net, x, steps=steps)
+    modules = dict(net.named_modules())
+    return Summary(
+        tuple(_layer(row, modules[row.path]) for row in explanation.rows),
+        explanation.steps,
+        explanation.batch,
+        _numbers(net.parameters()),
+        _numbers(p for p in net.parameters() if p.requires_grad),
+    )
+
+
+def _layer(row: Row, module: Any) -> Layer:
+    spiking = isinstance(module, SpikingNeuron)
+    return Layer(
+        path=row.path,
+        kind=row.kind,
+        shape=row.shape,
+        neurons=prod(row.shape) if spiking else 0,
+        states=module._state_names() if spiking else (),
+        parameters=_numbers(module.parameters()),
+        rate=row.density if spiking else float("nan"),
+        backend=row.backend,
+    )
+
+
+def _numbers(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters)
+
+
+def _layer_cells(layer: Layer) -> tuple[str, ...]:
+    return (
+        layer.path or "(itself)",
+        layer.kind,
+        "x".join(map(str, layer.shape)),
+        f"{layer.neurons:,}" if layer.neurons else "-",
+        ", ".join(layer.states),
+        f"{layer.parameters:,}",
+        share(layer.rate),
+        layer.backend,
+    )

@@ -61,12 +61,7 @@ class Vitals:
 
 
 def found(rows: Sequence[Vitals], unused: Sequence[str]) -> Iterator[str]:
-    """A sentence for each thing that stands out.
-
-    Args:
-        rows: the layers, in the order in which they ran.
-        unused: the parameters to which no gradient leads.
-    """
+    """A sentence for each thing that stands out; `unused` are the parameters to which no gradient leads."""
     if not rows:
         yield "no neuron has run; does the forward call them?"
     silent: Vitals | None = None
@@ -108,26 +103,20 @@ def _of_spikes(row: Vitals, silent: Vitals | None) -> Iterator[str]:
 def _of_gradients(rows: Sequence[Vitals]) -> Iterator[str]:
     """What stands out of the way back through the layers."""
     largest = max((row.gradient_norm for row in rows if math.isfinite(row.gradient_norm)), default=0.0)
-    kinds = {
-        "not finite": [row for row in rows if row.gradient_norm == math.inf],
-        "none": [row for row in rows if math.isnan(row.gradient_norm)],
-        "zero": [row for row in rows if row.gradient_norm == 0],
-        "vanishing": [row for row in rows if 0 < row.gradient_norm * UNEQUAL <= largest],
-    }
-    if affected := kinds["not finite"]:
-        yield f"{_all(affected)}: the gradient is infinite; clip it, lower the weights, or take a flatter surrogate"
-    if affected := kinds["none"]:
-        yield f"{_all(affected)}: no gradient leads there, or it is not a number; does something behind detach?"
-    if affected := kinds["zero"]:
+    if infinite := [row for row in rows if row.gradient_norm == math.inf]:
+        yield f"{_all(infinite)}: the gradient is infinite; clip it, lower the weights, or take a flatter surrogate"
+    if missing := [row for row in rows if math.isnan(row.gradient_norm)]:
+        yield f"{_all(missing)}: no gradient leads there, or it is not a number; does something behind detach?"
+    if zero := [row for row in rows if row.gradient_norm == 0]:
         yield (
-            f"{_all(affected)}: the gradient is zero, so the weights before do not learn; it is lost at the spikes of "
-            f"{_named(affected[-1])} or behind them"
+            f"{_all(zero)}: the gradient is zero, so the weights before do not learn; it is lost at the spikes of "
+            f"{_named(zero[-1])} or behind them"
         )
-    if affected := kinds["vanishing"]:
-        least = min(row.gradient_norm for row in affected)
+    if vanishing := [row for row in rows if 0 < row.gradient_norm * UNEQUAL <= largest]:
+        least = min(row.gradient_norm for row in vanishing)
         yield (
-            f"{_all(affected)}: the gradient vanishes, down to {least / largest:.0e} of the largest among the layers; "
-            f"it is lost at the spikes of {_named(affected[-1])} or behind them: take a wider surrogate, raise the "
+            f"{_all(vanishing)}: the gradient vanishes, down to {least / largest:.0e} of the largest among the layers; "
+            f"it is lost at the spikes of {_named(vanishing[-1])} or behind them: take a wider surrogate, raise the "
             "gain of the weights there, normalise, or add skip connections"
         )
 

@@ -34,7 +34,6 @@ class Log(Generic[Entry]):
         return [(entry, counted[0] if counted else None) for entry, counted in self._entries if counted != []]
 
     def clear(self) -> None:
-        """Forget everything."""
         self._entries.clear()
 
 
@@ -58,19 +57,12 @@ def with_time(heard: Any, time: Time) -> Any:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a neuron: spikes and states, [B, *N], or [T, B, *N] of an unrolled run; and its input as it came in.
-
-    Args:
-        spk: the spikes.
-        states: each state after the step, or after every step.
-        input: what the neuron was called with, if that was asked for.
-        static: whether it was the same at every step of an unrolled run, and came in once.
-    """
+    """One call of a neuron: spikes and states, [B, *N], or [T, B, *N] of an unrolled run, and its input as it came."""
 
     spk: Tensor
     states: tuple[Tensor, ...]
-    input: Tensor | None
-    static: bool = False
+    input: Tensor | None  # None if it was not asked for
+    static: bool = False  # whether the input was the same at every step of an unrolled run, and came in once
 
     def current(self) -> Tensor:
         """The input in the form of the spikes."""
@@ -196,19 +188,7 @@ class _OfNeuron(Listener):
 
 
 class Tap(Mapping[str, Recording]):
-    """What `tap` returns: a `Recording` for every neuron, by its path in the network.
-
-    >>> import torch, spikeloom as snn
-    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
-    >>> record = snn.tap(net)
-    >>> _ = net(torch.rand(2, 3))
-    >>> record["1"].spk.shape
-    torch.Size([1, 2, 4])
-    >>> record.clear()
-    >>> record
-    tap on {'1': 0 steps of Leaky}
-    >>> record.close()
-    """
+    """What `tap` returns: a `Recording` for every neuron, by its path in the network."""
 
     def __init__(self, net: nn.Module, inputs: bool = False, graph: bool = False):
         if not isinstance(net, nn.Module):

@@ -1,19 +1,22 @@
 """When is a network compared with its loop over steps? At the first run of its kind, and whenever that is asked for."""
 
-from collections.abc import Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import count_dispatch_modes, is_traced, transforms_active, tree_flatten
+from .._torch import count_dispatch_modes, is_traced, transforms_active
+from ..neurons._state import on_trial
 from ._compare import STEPS, CannotCompare, Comparison, Differs
-from ._known import is_row_by_row
-from ._request import Request
-from ._run import Run, run
-from ._snapshot import Snapshot
+from ._interrupts import undone
+from ._known_layers import is_row_by_row
+from ._run import Run, run, unharmed
+from ._snapshot import RandomState, Snapshot
+from ._time_folding import Request, read
+from ._watch import differs_by_design
 
 ROW_BY_ROW = "its layers are known to treat each row of a batch by itself"
 
@@ -24,43 +27,36 @@ MOST = 64
 """How many kinds of runs of one network are compared, for those whose inputs have another size at every call."""
 
 
-def checked(request: Request, check: bool | None) -> AbstractContextManager[None]:
-    """Around a run of the whole request; afterwards the network is compared with its loop over steps, if that is due.
+def run_checked(
+    request: Request, check: bool | None, before: Snapshot, how: Callable[[Request, Snapshot], Run] = run
+) -> Run:
+    """Return ``how(request, before)``; then compare the network with its loop over steps, if that is due.
 
     Args:
         request: what is run.
         check: None at the first run of its kind, over the first steps; True always and over all steps; False never.
+        before: how the network is now.
+        how: `run`, or what runs it in chunks.
 
     Raises:
         RuntimeError: if the network differs; naming the module. With check=True also if it cannot be compared.
         TypeError: for check=True with a neuron that takes whole sequences alone.
     """
     comparison = _due(request, check)
-    return _NOTHING if comparison is None else _compared(comparison, request, check)
-
-
-_NOTHING = nullcontext()
-
-
-def run_checked(request: Request, check: bool | None, before: Snapshot) -> Run:
-    """`run` within `checked`."""
-    with checked(request, check):
-        return run(request, before)
-
-
-@contextmanager
-def _compared(comparison: Comparison, request: Request, check: bool | None) -> Iterator[None]:
+    if comparison is None:
+        return how(request, before)
     try:
         with comparison.watching():
-            yield
-        why = _why_not_compared(comparison, check)
+            done = how(request, before)
+        why = _compare(comparison, check)
     except BaseException:
-        comparison.undo()
+        comparison.before.restore()
         raise
     _remember(request, why)
+    return done
 
 
-def _why_not_compared(comparison: Comparison, check: bool | None) -> str:
+def _compare(comparison: Comparison, check: bool | None) -> str:
     """Compare; returns why that was not possible, or nothing."""
     try:
         comparison.compare()
@@ -89,13 +85,19 @@ def _due(request: Request, check: bool | None) -> Comparison | None:
         if is_row_by_row(request.net):
             _remember(request, ROW_BY_ROW)
             return None
-    whole = _without_steps(request)
-    if whole:
-        if check:
-            raise TypeError(f"check=True compares with single steps, which {whole}")
-        _remember(request, f"it is compared with single steps, which {whole}")
-        return None
-    if not _can_be_compared_now(request):
+    for module, name in request.names.items():
+        if getattr(module, "_without_steps", False):
+            if check:
+                raise TypeError(
+                    f"check=True compares with single steps, which {name or 'the network'!r} ({type(module).__name__}) "
+                    "does not have: it takes whole sequences alone. Leave check out, or check the network without it"
+                )
+            _remember(request, f"{name or 'the network'!r} takes whole sequences alone")
+            return None
+    # are there values to compare, and nobody who counts or records operations?
+    plain = all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in request.tensors())
+    capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    if not plain or capturing or is_traced() or transforms_active() or count_dispatch_modes():
         return None
     return Comparison(request, request.steps if check else STEPS)
 
@@ -113,12 +115,8 @@ def _kind(request: Request) -> Hashable:
     """What a comparison holds for: the modules, their modes, and what the inputs are like."""
     modules = tuple([(name, type(m), m.training) for m, name in request.names.items()])
     lead = 1 if request.static else 2
-    if len(request.args) == 1 and not request.kwargs:
-        x = request.args[0]
-        if isinstance(x, Tensor):
-            return request.static, x.dtype, x.shape[lead:], modules
-    leaves, form = tree_flatten((request.args, dict(request.kwargs)))
-    return request.static, str(form), tuple([_kind_of(leaf, lead) for leaf in leaves]), modules
+    leaves, containers = request.leaves()
+    return request.static, str(containers), tuple([_kind_of(leaf, lead) for leaf in leaves]), modules
 
 
 def _kind_of(leaf: Any, lead: int) -> Hashable:
@@ -127,18 +125,25 @@ def _kind_of(leaf: Any, lead: int) -> Hashable:
     return leaf if isinstance(leaf, (bool, str)) else id(type(leaf))
 
 
-def _without_steps(request: Request) -> str:
-    for module, name in request.names.items():
-        if getattr(module, "_without_steps", False):
-            return (
-                f"{name or 'the network'!r} ({type(module).__name__}) does not have: it takes whole sequences alone. "
-                "Leave check out, or check the network without it"
-            )
-    return ""
+def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
+    """Why `unroll` would not give what a loop over time gives; empty if it does. Changes nothing.
 
+    Tried on this input, in the mode that the network is in, and compared as by ``unroll(..., check=True)``. Layers that
+    write to a buffer (BatchNorm in training), or that draw random numbers (Dropout in training), do so once per step.
+    """
+    before, drawn = Snapshot(net.modules()), RandomState()
 
-def _can_be_compared_now(request: Request) -> bool:
-    """Whether there are values to compare, and nobody who counts or records operations."""
-    plain = all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in request.tensors())
-    capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-    return plain and not (capturing or is_traced() or transforms_active() or count_dispatch_modes())
+    def work() -> str:
+        request = read(net, (x,), {}, steps)
+        with torch.no_grad(), on_trial():
+            unharmed(request, partial(run_checked, request, True))
+        if before.written():
+            return "a layer writes to a buffer in its forward"
+        if any(map(differs_by_design, request.layers())):
+            return "a BatchNorm over the statistics of a batch would mix the rows of all steps"
+        return "" if drawn.same() else "a layer draws random numbers"
+
+    try:
+        return undone(work, before, drawn)
+    except Exception as error:
+        return str(error) or type(error).__name__

@@ -1,10 +1,12 @@
-"""A network unrolled in chunks of steps: what stands between two is kept, and the backward runs each chunk again.
+"""A network unrolled in chunks of steps: what stands between two is saved, and the backward runs each chunk again.
 
-What is kept is the states at the border (as arguments of the chunk, so that their gradients flow), whatever else the
-layers count there, the buffers that have changed, and where the random generators stood.
+What is saved is the states at the border (as arguments of the chunk, so that their gradients flow), whatever else the
+layers count there, the buffers that have changed, and where the random generators stood. `recomputing` saves the states
+for parts of a network that the user runs under `torch.utils.checkpoint`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
@@ -15,24 +17,20 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.checkpoint import checkpoint
 
-from .._torch import tree_flatten, tree_map_only, tree_unflatten
+from .._torch import TreeSpec, graph_task, tree_flatten, tree_map_only, tree_unflatten
 from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
 from ..neurons._misplaced import restarted
+from ..neurons._time import current_time, time_is
 from ._interrupts import undone
-from ._join import Joined
-from ._request import Request, runs_straight
+from ._known_layers import runs_straight
 from ._run import Run, run
 from ._snapshot import RandomState, Snapshot
+from ._time_folding import Request
 
 
 def checked_length(length: Any) -> None:
-    """Check how many steps a chunk has.
-
-    Raises:
-        TypeError, ValueError: in a sentence.
-        RuntimeError: under torch.compile.
-    """
+    """Raise a sentence if a chunk cannot have so many steps, or under torch.compile."""
     if isinstance(length, bool) or not hasattr(length, "__index__"):
         raise TypeError(f"checkpoint is {length!r}; pass a whole number of time steps, or nothing")
     if length < 1:
@@ -46,12 +44,12 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
     if not request.steps:
         return run(request, before)
     _find_way(request)
-    start, joined = _Start(request, before), Joined(request.steps)
+    start, joined = _Start(request, before), _Joined(request.steps)
     done, counted = None, []
     try:
         for part in _parts(request, length):
             done = None  # what the neurons did in the chunk before is no longer needed
-            done = _Chunk(start, part).run()
+            done = _run_chunk(start, part)
             joined.add(done.outputs, part.steps)
             done.count(part.steps)
             counted.append(done.time.counted)
@@ -71,7 +69,7 @@ def _find_way(request: Request) -> None:
         before = Snapshot(request.names)
 
         def work() -> None:
-            before.lend_buffers()
+            before.stand_in()
             before.mute()
             with torch.no_grad():
                 run(replace(request, steps=2), Snapshot(request.names))
@@ -104,10 +102,6 @@ class _Start:
 
     The graph of a chunk holds this, and the network holds the graph by the states of its neurons. So this does not
     hold the network; the graph of the outputs does.
-
-    Args:
-        request: what is run.
-        before: how the network is.
     """
 
     def __init__(self, request: Request, before: Snapshot):
@@ -125,11 +119,7 @@ class _Start:
         self._layers, self._versions = _layers(self._alive()), self.before.versions()
 
     def unchanged(self) -> nn.Module:
-        """The network.
-
-        Raises:
-            RuntimeError: in a sentence, if it is not what was unrolled.
-        """
+        """The network; raises a sentence if it is not what was unrolled."""
         net = self._alive()
         if self._layers is not None and _layers(net) != self._layers:
             raise RuntimeError(CHANGED.format(what="a layer was replaced"))
@@ -152,74 +142,207 @@ def _layers(net: nn.Module) -> list[tuple["ref[nn.Module]", type]]:
     return [(ref(m), nn.Module if isinstance(m, LazyModuleMixin) else type(m)) for m in net.modules()]
 
 
-class _Chunk:
-    """Some steps of a run, which can be run again.
+def _run_chunk(start: _Start, part: Request) -> Run:
+    """Run some steps, which the backward runs again; the network stands right before them now."""
+    buffers, drawn, context = start.before.changed_buffers(), start.now_drawn(), copy_context()
+    # copies: the states themselves lie between large tensors of the layers, and would keep the C library from
+    # joining these when they are free; three layers of 1024 peaked at 213 MB without, at 168 to 184 MB with copies
+    states = [(m, name, tree_map_only(Tensor, torch.clone, value)) for m, name, value in start.before.states()]
+    names = [(module, name) for module, name, _ in states]
+    leaves, form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
+    places = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    sizes: dict[str, Any] = {"steps": part.steps, "batch": part.batch, "static": part.static}
+    first: list[Run] = []
+    ran = False
 
-    Args:
-        start: the network before all chunks; it stands right before this one now.
-        part: what is run.
-    """
-
-    def __init__(self, start: _Start, part: Request):
-        self._start, self._buffers, self._drawn = start, start.before.changed_buffers(), start.now_drawn()
-        # copies: the states themselves lie between large tensors of the layers, and would keep the C library from
-        # joining these when they are free; three layers of 1024 peaked at 213 MB without, at 168 to 184 MB with copies
-        states = [(m, name, tree_map_only(Tensor, torch.clone, value)) for m, name, value in start.before.states()]
-        self._names = [(module, name) for module, name, _ in states]
-        leaves, self._form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
-        self._tensors: list[Tensor] | None = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        self._leaves = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self._sizes: dict[str, Any] = {"steps": part.steps, "batch": part.batch, "static": part.static}
-        self._context = copy_context()
-        self._done: Run | None = None
-        self._ran = False
-
-    def run(self) -> Run:
-        """Run it, for the first time."""
-        tensors, self._tensors = self._tensors, None
-        assert tensors is not None
-        if torch.is_grad_enabled():
-            # stopped early, the second run would end by an error that goes through the forward
-            options: Any = {"use_reentrant": False, "preserve_rng_state": False, "early_stop": False}
-            outputs = checkpoint(self._call, *tensors, **options)
-        else:
-            outputs = self._call(*tensors)
-        done, self._done = self._done, None
-        assert done is not None
-        self._ran = True
-        return replace(done, outputs=outputs)
-
-    def _call(self, *tensors: Tensor) -> Any:
-        """Its outputs; run for the first time, or again."""
+    def call(*tensors: Tensor) -> Any:  # holds no tensor of those above, which the graph is to hold alone
         given = iter(tensors)
-        args, kwargs, values = tree_unflatten([next(given) if x is _PLACE else x for x in self._leaves], self._form)
-        net = self._start.unchanged()
-        part = Request(net, args, kwargs, names={m: name for name, m in net.named_modules()}, **self._sizes)
-        if self._ran:
-            return self._context.copy().run(self._again, part, values)
-        self._begin(values)
-        self._done = run(part, Snapshot(part.names))
-        return self._done.outputs
+        args, kwargs, values = tree_unflatten([next(given) if x is _PLACE else x for x in places], form)
+        net = start.unchanged()
+        request = Request(net, args, kwargs, names={m: name for name, m in net.named_modules()}, **sizes)
+        if ran:
+            return context.copy().run(again, request, values)
+        begin(values)
+        first.append(run(request, Snapshot(request.names)))
+        return first[0].outputs
 
-    def _begin(self, values: list[Any]) -> None:
-        for (module, name), value in zip(self._names, values, strict=True):
+    def begin(values: list[Any]) -> None:
+        for (module, name), value in zip(names, values, strict=True):
             vars(module())[name] = value
 
-    def _again(self, part: Request, values: list[Any]) -> Any:
+    def again(request: Request, values: list[Any]) -> Any:
         """Run it as the network was, which stays as it is now."""
 
         def work() -> Any:
-            self._start.before.stand_in()
-            self._start.before.mute()
-            self._begin(values)
-            for module, name, value in self._buffers:
+            start.before.stand_in()
+            start.before.mute()
+            begin(values)
+            for module, name, value in buffers:
                 vars(module())["_buffers"][name] = value.clone()
-            for layer in part.names:
+            for layer in request.names:
                 if isinstance(layer, SEES_TIME):
                     restarted(layer)
-            self._drawn.restore()
-            return run(part, Snapshot(part.names)).outputs
+            drawn.restore()
+            return run(request, Snapshot(request.names)).outputs
 
-        outputs = undone(work, Snapshot(part.names), RandomState())
-        self._start.seal()  # what the forward itself has written is none of the user's
+        outputs = undone(work, Snapshot(request.names), RandomState())
+        start.seal()  # what the forward itself has written is none of the user's
         return outputs
+
+    inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if torch.is_grad_enabled():
+        # stopped early, the second run would end by an error that goes through the forward
+        options: Any = {"use_reentrant": False, "preserve_rng_state": False, "early_stop": False}
+        outputs = checkpoint(call, *inputs, **options)
+    else:
+        outputs = call(*inputs)
+    done, ran = first.pop(), True
+    return replace(done, outputs=outputs)
+
+
+# -- the outputs of all chunks -----------------------------------------------------------------------------------------
+
+
+class _Joined:
+    """Outputs over so many steps, to which chunks are added in order: there is never a second copy of them."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps, self._filled = steps, 0
+        self._form: TreeSpec | None = None
+        self._kinds: list[Any] = []
+        self._leaves: list[Any] = []
+        self._tickets: list[list[Tensor]] = []
+
+    def add(self, outputs: Any, steps: int) -> None:
+        """Take over what the network returned for the next so many steps, which must fit what it returned before."""
+        leaves, form = tree_flatten(outputs)
+        kinds = [("T", *x.shape[1:], x.dtype) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
+        if self._form is None:
+            self._form, self._kinds, self._tickets = form, kinds, [[] for _ in leaves]
+            self._leaves = tree_map_only(Tensor, lambda x: x.detach().new_empty((self._steps, *x.shape[1:])), leaves)
+        if form != self._form or kinds != self._kinds:
+            raise ValueError(
+                f"the forward returned {kinds} for steps {self._filled} to {self._filled + steps - 1}, and "
+                f"{self._kinds} for those before; return the same for every chunk"
+            )
+        for leaf, whole, tickets in zip(leaves, self._leaves, self._tickets, strict=True):
+            if isinstance(leaf, Tensor):
+                whole[self._filled : self._filled + steps].copy_(leaf.detach())
+                tickets.append(_Ticket.apply(leaf) if leaf.requires_grad else leaf.new_zeros(()).expand(leaf.shape))
+        self._filled += steps
+
+    def outputs(self, net: Any) -> Any:
+        """What one run over all steps would have returned; its graph holds the network, which its backward runs."""
+        assert self._form is not None
+        return tree_unflatten(
+            [
+                _Whole.apply([leaf], net, *tickets) if any(ticket.requires_grad for ticket in tickets) else leaf
+                for leaf, tickets in zip(self._leaves, self._tickets, strict=True)
+            ],
+            self._form,
+        )
+
+
+class _Ticket(torch.autograd.Function):
+    """Stands for a chunk of outputs in the graph, without memory of its own: zeros of its shape."""
+
+    @staticmethod
+    def forward(ctx: Any, chunk: Tensor) -> Tensor:
+        return chunk.new_zeros(()).expand(chunk.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _Whole(torch.autograd.Function):
+    """The chunks as one tensor, which is already filled; each ticket gets its part of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: list[Tensor], net: Any, *tickets: Tensor) -> Tensor:
+        ctx.net, ctx.sizes = net, [len(ticket) for ticket in tickets]
+        return whole[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *grad.split(ctx.sizes)
+
+
+# -- under torch.utils.checkpoint --------------------------------------------------------------------------------------
+
+Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+
+
+def recomputing(net: nn.Module) -> Callable[[], Contexts]:
+    """What `torch.utils.checkpoint.checkpoint` has to know of the neurons that it runs twice: its `context_fn`.
+
+    The second run, within the backward, starts from the states of the first, and leaves the network as the backward
+    found it. It may stand around chunks of a sequence, around single steps, and within a network that is unrolled.
+
+    Args:
+        net: the network, or the part of it, that is checkpointed.
+
+    Returns:
+        a function of no arguments, for ``context_fn=``. The states before each run are kept until its backward.
+
+        >>> import torch, spikeloom as snn
+        >>> from torch.utils.checkpoint import checkpoint
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
+        >>> loss = torch.zeros(())
+        >>> for chunk in torch.rand(100, 2, 3).split(10):
+        ...     spk = checkpoint(snn.unroll, net, chunk, use_reentrant=False, context_fn=snn.utils.recomputing(net))
+        ...     loss = loss + spk.mean()
+        >>> loss.backward()
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"recomputing takes a network, an nn.Module; got {type(net).__name__}")
+
+    def contexts() -> Contexts:
+        run = _Recomputed(net)
+        return run.first(), run.again()
+
+    return contexts
+
+
+class _Recomputed:
+    """One run of what is checkpointed: from which states it started, and in which unrolled run it took part."""
+
+    def __init__(self, net: nn.Module):
+        self.layers = [module for module in net.modules() if isinstance(module, SEES_TIME)]
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Around the run within the forward."""
+        time = current_time()
+        if time is not None and time.origins is not None:
+            raise RuntimeError("what is checkpointed cannot be followed to see which of its tensors are static")
+        self.before = Snapshot(self.layers)
+        self.time = None if time is None else replace(time, visits=dict(time.visits))
+        yield
+        self.versions = self.before.versions()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Around the run within the backward."""
+        if any(t._version != version for t, version in self.versions):
+            raise RuntimeError(
+                "a parameter or buffer of a neuron was modified in place since the run that is checkpointed, which the "
+                "backward runs again; call backward() before that, as before the step of the optimizer"
+            )
+        now, backward = Snapshot(self.layers), graph_task()
+
+        def restore() -> None:
+            if graph_task() == backward:  # not where Ctrl-C left this context, which Python closes some time later
+                now.restore()
+
+        try:
+            try:
+                self.before.stand_in()
+                for layer in self.layers:
+                    restarted(layer)
+                with time_is(None if self.time is None else replace(self.time, visits=dict(self.time.visits))):
+                    yield
+            finally:
+                restore()
+        finally:
+            restore()  # again, for Ctrl-C may have come within the first

@@ -8,7 +8,7 @@ a copy of the context, which ends in C with the call.
 from collections.abc import Callable
 from contextvars import copy_context
 from traceback import clear_frames
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,33 +26,24 @@ from .._torch import (
     set_function_state,
 )
 from ..neurons._values import is_ours
+from ._snapshot import RandomState, Snapshot
 
 Result = TypeVar("Result")
 
-DEVICES = ("cpu", "cuda")
 
-
-class Taken(Protocol):
-    """Something as it was at one time."""
-
-    def restore(self) -> None:
-        """Put it back. To do so twice, or again after it was interrupted, is right too."""
-
-
-class Settings:
+class _Settings:
     """What torch holds for this thread that a run sets for a while: hooks and modes; and hooks on all modules."""
 
     def __init__(self) -> None:
         self._hooks = saved_hooks()
         self._modes, self._functions = function_modes(), function_state()
         self._dispatch, self._stance = count_dispatch_modes(), compiler_stance()
-        self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
-        self._nested = _nested_autocast()
+        self._grad = torch.is_grad_enabled()
         self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
-        while not _same(saved_hooks(), self._hooks):
+        while saved_hooks() not in (None, self._hooks):
             pop_saved_hooks()
         while function_modes() > self._modes:
             pop_function_mode()
@@ -62,24 +53,10 @@ class Settings:
             set_compiler_stance(self._stance)
         set_function_state(self._functions)
         torch.set_grad_enabled(self._grad)
-        for device, on in zip(DEVICES, self._autocast, strict=True):
-            torch.set_autocast_enabled(device, on)
-        while _nested_autocast() > self._nested:
-            torch.autocast_decrement_nesting()
         for hooks, before in zip(hooks_on_all_modules(), self._on_modules, strict=True):
             for key in hooks.keys() - before:
                 if is_ours(hooks[key]):
                     hooks.pop(key, None)
-
-
-def _same(hooks: Any, others: Any) -> bool:
-    return hooks is None or (others is not None and hooks[0] is others[0] and hooks[1] is others[1])
-
-
-def _nested_autocast() -> int:
-    depth = torch.autocast_increment_nesting() - 1
-    torch.autocast_decrement_nesting()
-    return depth
 
 
 def contained(work: Callable[..., Result], *args: Any) -> Result:
@@ -87,7 +64,7 @@ def contained(work: Callable[..., Result], *args: Any) -> Result:
 
     Context variables of the user's that it sets stay set where it returns.
     """
-    before, context = Settings(), copy_context()
+    before, context = _Settings(), copy_context()
     try:
         result = context.run(work, *args)
     except BaseException as error:
@@ -102,17 +79,17 @@ def contained(work: Callable[..., Result], *args: Any) -> Result:
     return result
 
 
-def undone(work: Callable[[], Result], *taken: Taken) -> Result:
-    """Return ``work()``, and put back all that was taken, whether it returns or raises."""
+def undone(work: Callable[[], Result], *taken: Snapshot | RandomState) -> Result:
+    """Return ``work()``, and put back all that was taken, whether it returns or raises; twice, if it is interrupted."""
+
+    def restore() -> None:
+        for each in taken:
+            each.restore()
+
     try:
         result = contained(work)
-        _restore(taken)
+        restore()
         return result
     except BaseException:  # also where Ctrl-C came while it was put back
-        _restore(taken)
+        restore()
         raise
-
-
-def _restore(taken: tuple[Taken, ...]) -> None:
-    for each in taken:
-        each.restore()

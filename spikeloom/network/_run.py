@@ -1,6 +1,7 @@
 """How a request is run: which way its static input goes, and how the network is left."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -13,11 +14,11 @@ from .._torch import is_compiled, tree_map_only
 from ..layers import SEES_TIME
 from ..neurons._time import REWRITE, Time, mark, time_is
 from ._interrupts import contained
-from ._request import Request, runs_straight
-from ._results import unfolded
+from ._known_layers import runs_straight
 from ._saved_bits import spikes_as_bits
 from ._snapshot import RandomState, Snapshot
 from ._static_inputs import Following, NotStatic
+from ._time_folding import Request, unfolded
 
 Result = TypeVar("Result")
 
@@ -40,7 +41,7 @@ class Run:
     repeated: str = ""
 
     def count(self, steps: int) -> None:
-        """Tell those who listened that it is done, and how many steps it had."""
+        """Tell the taps and monitors of the network that it is done, and how many steps it had."""
         if not self.time.counted:  # a run in chunks has told so of each
             self.time.counted.append(steps)
 
@@ -81,26 +82,26 @@ def unharmed(request: Request, work: Callable[[Snapshot], Result]) -> Result:
 def run(request: Request, before: Snapshot) -> Run:
     """Run it; `before` is how the network is now."""
     if not request.steps:
-        return _not_at_all(request, before)
+        return _run_no_steps(request, before)
     if not request.static:
-        return _once(request, *request.folded())
+        return _run_once(request, request.folded())
     if runs_straight(request.net):
-        return _once(request, *request.mapped(lambda t: t), straight=True)
+        return _run_once(request, request.mapped(lambda t: t), straight=True)
     why = REPEATED.get(request.net, {}).get(request.net.training, "") or _cannot_follow(request)
     if why or request.steps < 2:
-        return _once(request, *request.folded(), repeated=why)
+        return _run_once(request, request.folded(), repeated=why)
     drawn = RandomState()
-    followed = _followed(request, drawn)
+    followed = _follow(request, drawn)
     if isinstance(followed, Run):
         return followed
     before.restore()
     drawn.restore()
-    done = _once(request, *request.folded(), repeated=followed)
+    done = _run_once(request, request.folded(), repeated=followed)
     REPEATED.setdefault(request.net, {})[request.net.training] = followed  # not if that, too, has raised
     return done
 
 
-def _not_at_all(request: Request, before: Snapshot) -> Run:
+def _run_no_steps(request: Request, before: Snapshot) -> Run:
     """No steps change nothing, but their results have shapes: those of one step, which many forwards need to run."""
     drawn = RandomState()
     args, kwargs = request.mapped(lambda t: t.unsqueeze(0) if request.static else t.new_zeros((1, *t.shape[1:])))
@@ -117,23 +118,21 @@ def _cannot_follow(request: Request) -> str:
     return "a part of the network is compiled by itself" if any(map(is_compiled, request.names)) else ""
 
 
-def _once(request: Request, args: Any, kwargs: Any, straight: bool = False, repeated: str = "") -> Run:
-    time = Time(request.steps, request.batch, straight, names=request.names)
-    with time_is(time), spikes_as_bits(time, request):
+def _run_once(
+    request: Request, inputs: Any, straight: bool = False, repeated: str = "", origins: Following | None = None
+) -> Run:
+    time = Time(request.steps, request.batch, straight, origins, request.names)
+    with time_is(time), spikes_as_bits(time, request), origins or nullcontext():
+        args, kwargs = inputs
         outputs = request.net(*args, **kwargs)
     return Run(unfolded(outputs, time), time, repeated)
 
 
-def _followed(request: Request, drawn: RandomState) -> Run | str:
+def _follow(request: Request, drawn: RandomState) -> Run | str:
     """Run with the static input as it is; or say why it must be repeated over time."""
     following = Following(request.steps, request.batch)
-    args, kwargs = request.mapped(following.static)
-    time = Time(request.steps, request.batch, origins=following, names=request.names)
     try:
-        with time_is(time), spikes_as_bits(time, request):
-            with following:
-                outputs = request.net(*args, **kwargs)
-            done = Run(unfolded(outputs, time), time)
+        done = _run_once(request, request.mapped(following.static), origins=following)
     except NotStatic:
         pass
     except (MemoryError, torch.OutOfMemoryError):

@@ -23,7 +23,7 @@ from ..engine import tuning
 from ..engine.run import numba_missing
 from ..engine.sparse import bitpack
 from ..neurons._time import Time
-from ._request import Request
+from ._time_folding import Request
 
 CHANGED = (
     "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of shape "
@@ -62,18 +62,14 @@ def _may_pack(request: Request) -> bool:
 
 @dataclass
 class _Keep:
-    """What is kept of a saved tensor.
-
-    Args:
-        time: the run. What autograd saves holds this hook, and the run holds the network, whose states hold what
-            autograd saves: so the hook must not hold the run.
-        held: where tensors lie that someone else holds.
-        plain: how many bytes may still be kept as they are.
-    """
+    """The hook that packs what autograd saves."""
 
     time: "ref[Time]"
+    """The run. It holds the network, whose states hold what autograd saves, and that holds this hook: hence the ref."""
     held: frozenset[int]
+    """Where tensors lie that someone else holds."""
     plain: int
+    """How many bytes may still be saved as they are."""
 
     def __call__(self, x: Tensor) -> Any:
         time = self.time()

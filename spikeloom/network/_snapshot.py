@@ -1,24 +1,46 @@
-"""What a run may change, taken before it, so that it can be put back."""
+"""What a run may change, taken before it, so that it can be put back.
+
+A `Snapshot` holds the attributes and buffers of modules, and is taken at every call. A `DeepSnapshot` also holds all
+that hangs on them: so a network can be run once more, by a comparison, and be left as it was. Nothing is deep-copied:
+modules, locks and open files are not written to by value. What is copied are attributes, lists, dicts, sets, arrays and
+tensors.
+"""
 
 import random
-from collections.abc import Hashable, Iterable, Iterator
+import sys
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from copy import copy
 from functools import cache
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, Self, cast
 from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
-from .._torch import tree_leaves
+from .._torch import is_wrapped, tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._hooks import Listener
 from ..neurons._values import is_ours
-from ._reachable import put
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The attributes in which nn.Module itself holds tensors and hooks."""
+
+FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
+"""Packages whose objects are not looked into: a forward has no business to write to them."""
+
+MOST = 20_000
+"""How many objects are looked into. A network that holds a whole dataset has more."""
+
+ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size))
+"""Types of values on which nothing hangs."""
+
+Lent = Callable[[Tensor], Tensor]
+"""Takes a tensor, and returns the copy that stands in for it."""
 
 Named = list[tuple["ref[nn.Module]", str, Any]]
 """Attributes, or buffers, with the module that has them and their name there."""
@@ -32,44 +54,80 @@ class Snapshot:
     """
 
     def __init__(self, modules: Iterable[nn.Module]):
-        self._taken: list[tuple[ref[nn.Module], dict[str, Any], dict[str, dict[Any, Any]]]] = []
-        self._values: list[tuple[Tensor, Tensor]] = []
+        self._attributes: list[tuple[ref[nn.Module], dict[str, Any]]] = []
+        self._containers: dict[int, tuple[Any, Any]] = {}  # containers by id, with a copy of each
+        self._values: dict[int, tuple[Tensor, Tensor, int]] = {}  # tensors by id, with a copy and the version of each
         for module in modules:
             if isinstance(module, LazyModuleMixin):
                 continue  # it turns into another class in its first call; to put its attributes back would tear it
             attributes = dict(vars(module))
             attributes.pop("_modules", None)
-            held = {n: d.copy() for n in HELD if (d := attributes.get(n)) and isinstance(d, dict)}
-            self._taken.append((ref(module), attributes, held))
+            self._attributes.append((ref(module), attributes))
+            for name in HELD:
+                if isinstance(held := attributes.get(name), dict):
+                    self._containers[id(held)] = held, held.copy()
             if module._buffers and _may_write(module):
-                self._values += [(b, b.detach().clone()) for b in module._buffers.values() if b is not None]
+                for buffer in module._buffers.values():
+                    if buffer is not None:
+                        self._save_values(buffer)
+
+    def _save_values(self, tensor: Tensor) -> None:
+        self._values[id(tensor)] = tensor, _like(tensor), _version(tensor)
 
     def restore(self) -> None:
         """Put everything back."""
         self._put_back()
-        for buffer, value in self._values:
-            if not torch.equal(buffer, value):  # BatchNorm does not count its writes in the version
-                buffer.detach().copy_(value)  # not under no_grad, which Ctrl-C at its end would leave on
+        for tensor, values, _ in self._values.values():
+            if not torch.equal(tensor, values):  # BatchNorm does not count its writes in the version
+                tensor.detach().copy_(values)  # not under no_grad, which Ctrl-C at its end would leave on
 
-    def _put_back(self) -> None:
-        for module, attributes, held in self._living():
+    def stand_in(self, only: Iterable[Any] | None = None) -> None:
+        """Let the network, or some containers only, be as it was, on copies of the tensors, until it is restored.
+
+        So not even the versions of the tensors change.
+        """
+        copies: dict[int, Tensor] = {}
+
+        def lent(tensor: Tensor) -> Tensor:
+            at = id(tensor)
+            if at in self._values and at not in copies:
+                copies[at] = _like(self._values[at][1])
+            return copies.get(at, tensor)
+
+        if only is None:
+            self._put_back(lent)
+        else:
+            self._put_back_containers([self._containers[id(holder)] for holder in only], lent)
+
+    def _put_back(self, lent: Lent | None = None) -> None:
+        for module, attributes in self._living():
             put(vars(module), {**attributes, "_modules": module._modules})
-            for name in HELD:
-                own = attributes.get(name)
-                if isinstance(own, dict) and (own or name in held):
-                    put(own, held.get(name, {}))
+        self._put_back_containers(self._containers.values(), lent)
 
-    def _living(self) -> Iterator[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any]]]]:
-        for at, attributes, held in self._taken:
+    def _put_back_containers(
+        self, containers: Iterable[tuple[Any, Any]], lent: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        for holder, saved in containers:
+            if not saved and not holder:
+                continue  # as most of those of a module are
+            if lent is None or isinstance(saved, set):
+                put(holder, saved)
+            elif isinstance(saved, dict):
+                put(holder, {k: lent(v) if isinstance(v, Tensor) else v for k, v in saved.items()})
+            else:
+                put(holder, [lent(v) if isinstance(v, Tensor) else v for v in saved])
+
+    def _living(self) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
+        for at, attributes in self._attributes:
             module = at()
             if module is not None:
-                yield module, attributes, held
+                yield module, attributes
 
     def states(self) -> Named:
         """What layers that see time keep now: attributes that hold tensors, or are no longer what they were."""
         return [
             (ref(module), name, value)
-            for module, then, _ in self._living()
+            for module, then in self._living()
             if isinstance(module, SEES_TIME)
             for name, value in vars(module).items()
             if name not in HELD and (value is not then.get(name, self) or _holds_tensors(value)) and name != "_modules"
@@ -77,50 +135,124 @@ class Snapshot:
 
     def changed_buffers(self) -> Named:
         """Copies of the buffers that have another value by now."""
-        then = {id(buffer): value for buffer, value in self._values}
         changed: Named = []
-        for module, _, held in self._living():
-            before = held.get("_buffers", {})
+        for module, attributes in self._living():
+            _, before = self._containers[id(attributes["_buffers"])]
             for name, buffer in module._buffers.items():
                 if buffer is None:
                     continue
-                same = torch.equal(buffer, then.get(id(buffer), buffer))
-                if buffer is not before.get(name) or not same:
+                then = self._values[id(buffer)][1] if id(buffer) in self._values else buffer
+                if buffer is not before.get(name) or not torch.equal(buffer, then):
                     changed.append((ref(module), name, buffer.detach().clone()))
         return changed
 
     def written(self) -> bool:
         """Whether a buffer has another value since, as the running statistics of a BatchNorm have in training."""
-        return any(not torch.equal(buffer, value) for buffer, value in self._values)
+        return any(not torch.equal(tensor, values) for tensor, values, _ in self._values.values())
 
     def versions(self) -> list[tuple[Tensor, int]]:
         """Of the parameters and buffers of which there is no copy here."""
-        copied = {id(buffer) for buffer, _ in self._values}
-        tensors = [t for m, *_ in self._living() for t in (*m._parameters.values(), *m._buffers.values())]
-        return [(t, t._version) for t in tensors if t is not None and id(t) not in copied and not t.is_inference()]
-
-    def lend_buffers(self) -> None:
-        """Let the network work on copies of its buffers until `restore`, so that not even their versions change."""
-        self._lend({id(buffer): value for buffer, value in self._values})
-        self._values = []  # nothing writes to the buffers themselves now
-
-    def stand_in(self) -> None:
-        """Let the network be as it was, on copies of its buffers, until a later snapshot is restored."""
-        self._put_back()
-        self._lend({id(buffer): value.clone() for buffer, value in self._values})
-
-    def _lend(self, copies: dict[int, Tensor]) -> None:
-        for module, *_ in self._living():
-            lent = {name: None if b is None else copies.get(id(b), b) for name, b in module._buffers.items()}
-            vars(module)["_buffers"] = type(module._buffers)(lent)
+        tensors = [t for m, _ in self._living() for t in (*m._parameters.values(), *m._buffers.values())]
+        return [
+            (t, t._version) for t in tensors if t is not None and id(t) not in self._values and not t.is_inference()
+        ]
 
     def mute(self) -> None:
         """Until `restore` the hooks of taps and monitors hear nothing; the network runs as if they did."""
-        for module, *_ in self._living():
+        for module, _ in self._living():
             for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
                 hooks = vars(module)[kind]
                 quiet = {key: hook.muted() if isinstance(hook, Listener) else hook for key, hook in hooks.items()}
                 vars(module)[kind] = type(hooks)(quiet)
+
+
+class DeepSnapshot(Snapshot):
+    """All that hangs on some modules: also what is in lists and in objects of the user's, and random generators.
+
+    Args:
+        modules: of the network; those that stand in plain lists or objects are found as well.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]):
+        super().__init__(())
+        self.modules: list[nn.Module] = []
+        self._lazy: list[Tensor] = []
+        self._arrays: list[tuple[Any, Any]] = []
+        self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
+        todo: list[Any] = list(modules)
+        seen: set[int] = set()
+        for obj in todo:  # which grows; the modules come first
+            if id(obj) in seen:
+                continue
+            seen.add(id(obj))
+            if isinstance(obj, nn.Module):
+                self.modules.append(obj)
+            if len(todo) < MOST:
+                todo.extend(self._visit(obj))
+
+    def _visit(self, obj: Any) -> Iterable[Any]:
+        """Save one object; returns what hangs on it."""
+        if isinstance(obj, (list, dict, set, deque)):
+            return self._save(obj)
+        if isinstance(obj, tuple):
+            return obj
+        if isinstance(obj, Tensor):
+            if is_lazy(obj):
+                self._lazy.append(obj)
+            elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
+                self._save_values(obj)
+        elif isinstance(obj, torch.Generator):
+            self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
+        elif isinstance(obj, random.Random):
+            self._generators.append((obj.setstate, obj.getstate(), obj.getstate))
+        elif isinstance(obj, np.random.Generator):
+            bits = obj.bit_generator
+            self._generators.append((lambda s: setattr(bits, "state", s), bits.state, lambda: bits.state))
+        elif isinstance(obj, np.ndarray) and obj.dtype != object and obj.flags.writeable:
+            self._arrays.append((obj, obj.copy()))
+        elif _has_attributes(obj):
+            return self._save(vars(obj))
+        return ()
+
+    def _save(self, holder: Any) -> Iterable[Any]:
+        saved = _copied(holder)
+        self._containers[id(holder)] = holder, saved
+        return [v for v in (saved.values() if isinstance(saved, dict) else saved) if type(v) not in ATOMS]
+
+    def now(self) -> Self:
+        """The same containers, arrays and generators as they are by now; and lazy buffers, if they were made since.
+
+        The values of other tensors are not taken: `stand_in` leaves them alone.
+        """
+        now = copy(self)
+        now._containers = {at: (holder, _copied(holder)) for at, (holder, _) in self._containers.items()}
+        now._arrays = [(array, array.copy()) for array, _ in self._arrays]
+        now._generators = [(setter, getter(), getter) for setter, _, getter in self._generators]
+        now._values = {}
+        for t in self._lazy:
+            if not is_lazy(t) and not isinstance(t, nn.Parameter):
+                now._save_values(t)
+        return now
+
+    def _put_back(self, lent: Lent | None = None) -> None:
+        super()._put_back(lent)
+        for array, values in self._arrays:
+            array[...] = values
+        for setter, state, _ in self._generators:
+            setter(state)
+
+    def forget_unwritten(self) -> None:
+        """Let `stand_in` make no copies of parameters that nobody has written to since: they may be large."""
+        for at, (tensor, values, version) in [*self._values.items()]:
+            same = isinstance(tensor, nn.Parameter) and _version(tensor) == version
+            if same and torch.equal(tensor, values):  # writes to `.data` do not count in the version
+                del self._values[at]
+
+    def drawn(self) -> tuple[bool, bool]:
+        """Whether generators that hang on the network were drawn from: one of torch's, one of another library."""
+        moved = [(state, getter()) for _, state, getter in self._generators]
+        torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
+        return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
 
 
 @cache
@@ -138,13 +270,50 @@ def _may_write(module: nn.Module) -> bool:
     """
     if not _of_torch(cast(Hashable, type(module))) or (module.training and vars(module).get("track_running_stats")):
         return True
-    return not all(
-        isinstance(h, Listener) for h in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    )
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return not all(isinstance(hook, Listener) for hook in hooks)
 
 
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, (Tensor, list, tuple, dict)) and any(isinstance(t, Tensor) for t in tree_leaves(value))
+
+
+def _has_attributes(obj: Any) -> bool:
+    if isinstance(obj, (nn.Module, SimpleNamespace)):
+        return True
+    kind = type(obj)
+    return kind.__module__.partition(".")[0] not in FOREIGN and isinstance(getattr(obj, "__dict__", None), dict)
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """A copy, of a parameter as a parameter: a forward may clip its weights."""
+    values = tensor.detach().clone()
+    return nn.Parameter(values, tensor.requires_grad) if type(tensor) is nn.Parameter else values
+
+
+def _copied(holder: Any) -> Any:
+    return dict(holder) if isinstance(holder, dict) else set(holder) if isinstance(holder, set) else list(holder)
+
+
+def put(holder: Any, values: Any) -> None:
+    """Put back what a container held; at no time does a dict lack any of it."""
+    if isinstance(holder, dict):
+        holder.update(values)
+        if len(holder) != len(values):
+            for key in holder.keys() - values.keys():
+                del holder[key]
+    elif isinstance(holder, list):
+        holder[:] = values
+    elif isinstance(holder, set):
+        holder.intersection_update(values)
+        holder.update(values)
+    else:
+        holder.clear()
+        holder.extend(values)
 
 
 class RandomState:
@@ -152,16 +321,15 @@ class RandomState:
 
     def __init__(self) -> None:
         self._python, self._numpy = random.getstate(), np.random.get_state()
-        self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self._torch = torch_random()
 
     def restore(self) -> None:
         """Draw the same numbers again."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
-        torch.set_rng_state(self._torch)
-        if self._cuda:
-            torch.cuda.set_rng_state_all(self._cuda)
+        torch.set_rng_state(self._torch[0])
+        if self._torch[1:]:
+            torch.cuda.set_rng_state_all(self._torch[1:])
 
     def same(self) -> bool:
         """Whether nothing was drawn since."""
@@ -169,8 +337,8 @@ class RandomState:
 
     def same_in_torch(self) -> bool:
         """Whether torch's generators still stand where they stood."""
-        cuda = torch.cuda.get_rng_state_all() if self._cuda else []
-        return all(map(torch.equal, [torch.get_rng_state(), *cuda], [self._torch, *self._cuda]))
+        now = torch_random()
+        return all(map(torch.equal, now[: len(self._torch)], self._torch))
 
     def same_outside_torch(self) -> bool:
         """Whether NumPy's and Python's generators still stand where they stood."""
@@ -180,11 +348,6 @@ class RandomState:
         return same and random.getstate() == self._python
 
 
-def torch_random(device: torch.device) -> list[bytes]:
-    """Where torch's generators stand, on the CPU and on that device."""
-    states = [_bytes(torch.get_rng_state())]
-    return [*states, _bytes(torch.cuda.get_rng_state(device))] if device.type == "cuda" else states
-
-
-def _bytes(state: Tensor) -> bytes:
-    return bytes(state.numpy().tobytes())
+def torch_random() -> list[Tensor]:
+    """Where torch's generators stand: that of the CPU, and those of all CUDA devices if CUDA is in use."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]

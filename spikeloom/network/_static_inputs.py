@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .._torch import without_torch_function
+from .._torch import FunctionMode, without_torch_function
 from ._snapshot import torch_random
 
 
@@ -23,20 +22,15 @@ class NotStatic(BaseException):
     """The static input must be repeated. No Exception, so that a forward's own `except Exception` lets it through."""
 
 
-class Following(TorchFunctionMode):
-    """Watches a run from a static input.
-
-    Args:
-        steps: T.
-        batch: B.
-    """
+class Following(FunctionMode):
+    """Watches a run from a static input."""
 
     def __init__(self, steps: int, batch: int):
         super().__init__()
         self.why_not = ""
-        self._rows, self._batch, self._device = steps * batch, batch, torch.device("cpu")
+        self._rows, self._batch = steps * batch, batch
         self._static = WeakTensorKeyDictionary()
-        self._random: list[bytes] | None = None  # None: to be read before the next call
+        self._random: list[Tensor] = []  # empty: to be read before the next call
 
     def is_static(self, x: Tensor) -> bool:
         """Whether x is the same at every step. One made by the forward itself is told by its rows."""
@@ -46,7 +40,6 @@ class Following(TorchFunctionMode):
     def static(self, x: Tensor) -> Tensor:
         """x, noted as static. Every input passes here."""
         self._static[x] = True
-        self._device = self._device if self._device.type == "cuda" else x.device
         return x
 
     def mark(self, x: Tensor, static: bool) -> None:
@@ -55,7 +48,7 @@ class Following(TorchFunctionMode):
 
     def aside(self) -> AbstractContextManager[Any]:
         """Within this context nothing is watched: a neuron knows about time, and may draw random numbers."""
-        self._random = None
+        self._random = []
         return without_torch_function()
 
     def give_up(self, why: str) -> None:
@@ -71,7 +64,7 @@ class Following(TorchFunctionMode):
             self.give_up(f"{name} joins a tensor that is the same at every step and one that is not")
         if False in met:
             result = func(*args, **kwargs)
-            self._random = None
+            self._random = []
         else:
             result = self._without_randomness(name, func, args, kwargs)
         for known in met:
@@ -83,11 +76,11 @@ class Following(TorchFunctionMode):
         return result
 
     def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        before = self._random or torch_random(self._device)
+        before = self._random or torch_random()
         result = func(*args, **kwargs)
-        self._random = torch_random(self._device)
+        self._random = torch_random()
         own = any(isinstance(arg, torch.Generator) for arg in (*args, *kwargs.values()))
-        if own or before != self._random:
+        if own or len(before) != len(self._random) or not all(map(torch.equal, before, self._random)):
             self.give_up(f"{name} draws random numbers, which are to differ from step to step")
         return result
 

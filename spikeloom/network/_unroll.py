@@ -1,16 +1,21 @@
-"""A network over all time at once: its forward is called a single time, with time folded into dimension 0."""
+"""A network over all time at once: its forward is called a single time, with time folded into dimension 0.
 
-from collections.abc import Callable
+`unroll` runs a whole sequence; `stream` one that comes in chunks, of which nothing else is kept.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ._check import checked
+from ..layers import SEES_TIME
+from ._check import run_checked
 from ._checkpoint import checked_length, run_in_chunks
-from ._request import Request, read
 from ._run import run, run_traced, unharmed
 from ._snapshot import Snapshot
+from ._time_folding import Request, read
 
 
 def unroll(
@@ -68,24 +73,95 @@ def unroll(
         >>> snn.utils.reset(net)
         >>> spk, mem = snn.unroll(net, torch.rand(2, 3), steps=25)
     """
-    return perform(read(net, (x, *inputs), kwargs, steps), check, checkpoint)
+    return _perform(read(net, (x, *inputs), kwargs, steps), check, checkpoint)
 
 
-def perform(
-    request: Request, check: bool | None, checkpoint: int | None, after: Callable[[], None] | None = None
-) -> Any:
-    """Run what was asked, as `unroll` describes, and what comes `after` as a part of it."""
+def _perform(request: Request, check: bool | None, checkpoint: int | None, detach: bool = False) -> Any:
+    """Run what was asked, and return its outputs; `detach` cuts the states from their graph afterwards."""
     if checkpoint is not None:
         checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
         return run_traced(request)
 
     def work(before: Snapshot) -> Any:
-        with checked(request, check):
-            done = run(request, before) if checkpoint is None else run_in_chunks(request, before, checkpoint)
-        if after is not None:
-            after()
+        how = run if checkpoint is None else partial(run_in_chunks, length=checkpoint)
+        done = run_checked(request, check, before, how)
+        for layer in request.names if detach else ():
+            if isinstance(layer, SEES_TIME):
+                layer.detach_mem()
         done.count(request.steps)
         return done.outputs
 
     return unharmed(request, work)
+
+
+def stream(
+    net: nn.Module,
+    chunks: Iterable[Any],
+    *,
+    steps: int | None = None,
+    check: bool | None = None,
+    checkpoint: int | None = None,
+    detach: bool = True,
+    **kwargs: Any,
+) -> Iterator[Any]:
+    """Run a network over a sequence that comes in chunks of steps: `unroll` chunk after chunk, as they are asked for.
+
+    The states go on from chunk to chunk, so spikes and states are those of one `unroll` over the joined sequence,
+    however it is cut. Memory is that of one chunk. With a backward and a step of the optimizer after each chunk, this
+    is truncated backpropagation through time.
+
+    Args:
+        net: the network, as for `unroll`. It goes on from the states that it has; `spikeloom.utils.reset` it before.
+        chunks: any iterable: a list, a generator, a DataLoader. Each chunk is the input of its steps, [t, B, ...], of
+            any t above zero; a tuple holds the inputs of the forward in order. Where B changes, the states that do
+            not broadcast to it start afresh, with a warning.
+        steps: as for `unroll`: each chunk is [B, ...] and stays the same for so many steps.
+        check: as for `unroll`; True compares all steps of the first chunk.
+        checkpoint: as for `unroll`, within each chunk.
+        detach: whether the states are cut from their graph after each chunk, so that gradients reach back to its
+            beginning and no further. Without it the graphs of all chunks are one, and their memory adds up.
+        kwargs: keyword inputs of the forward, the same for every chunk.
+
+    Returns:
+        an iterator: for each chunk what `unroll` returns, every tensor [t, B, ...]. It holds no chunks and no outputs.
+        The network always stands at the end of the chunk last returned, also if you leave the loop there, and also if
+        the next one raises an error; go on by a new `stream` over what is left.
+
+    Raises:
+        TypeError, ValueError: for what is no network or no chunks, at once; for a chunk without steps,
+            and whatever `unroll` raises, when it is its turn.
+
+        >>> import torch, spikeloom as snn
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+        >>> optimizer = torch.optim.Adam(net.parameters())
+        >>> for spk, mem in snn.stream(net, torch.rand(1000, 2, 3).split(100)):
+        ...     optimizer.zero_grad()
+        ...     mem.square().mean().backward()
+        ...     optimizer.step()
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"stream takes a network, an nn.Module; got {type(net).__name__}")
+    if isinstance(chunks, Tensor):
+        raise TypeError(
+            "stream takes chunks of a sequence, and got a tensor; pass x.split(100) for chunks of 100 steps"
+        )
+    if not isinstance(chunks, Iterable):
+        raise TypeError(f"stream takes an iterable of chunks; got {type(chunks).__name__}")
+    done = 0
+
+    def run(chunk: Any) -> Any:
+        nonlocal done
+        try:
+            request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps)
+            if not request.steps:
+                raise ValueError("the chunk has no steps; pass chunks of one step or more")
+            outputs = _perform(request, None if check and done else check, checkpoint, detach)
+        except Exception as error:
+            error.add_note(f"(in chunk {done + 1} of the stream)")
+            raise
+        done += 1
+        return outputs
+
+    # a map, unlike a generator's loop, keeps hold of neither a chunk nor its outputs while the next are made
+    return map(run, chunks)

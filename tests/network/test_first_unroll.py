@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom.network._known import is_row_by_row
+from spikeloom.network._known_layers import is_row_by_row
 
 from .networks import leaky
 from .right_and_wrong import (

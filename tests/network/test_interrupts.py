@@ -4,6 +4,7 @@
 signals.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -23,10 +24,18 @@ import spikeloom as snn
 from .interrupting import ACTIONS, Reference, assert_nothing_is_set, same, structure
 
 PACKAGE = Path(snn.__file__).parent
-INTERRUPTED = (
-    *("scoped.py", "network", "neurons/_time.py", "neurons/_keeping.py"),
-    *("accelerated/accelerating.py", "engine/run/backends.py"),
+OURS = tuple(
+    str(PACKAGE / part)
+    for part in (
+        *("scoped.py", "network", "neurons/_time.py", "neurons/_keeping.py"),
+        *("accelerated/accelerating.py", "engine/run/backends.py"),
+    )
 )
+CONTEXTS = (
+    contextlib.__file__,
+    *(str(Path(torch.__file__).parent / part) for part in ("overrides.py", "autograd/grad_mode.py")),
+)
+"""Python's and torch's files in which context managers are entered and left."""
 MANY = int(os.environ.get("INTERRUPTS", "0"))
 
 Where = tuple[str, int]
@@ -40,7 +49,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def traced(run: Callable[[], Any], at: int = -1) -> list[Where]:
+def traced(run: Callable[[], Any], at: int = -1, files: tuple[str, ...] = OURS) -> list[Where]:
     """Run it, and raise KeyboardInterrupt at that line of those that it goes through; return all lines so far."""
     lines: list[Where] = []
     known: dict[str, bool] = {}
@@ -55,7 +64,7 @@ def traced(run: Callable[[], Any], at: int = -1) -> list[Where]:
     def each_call(frame: FrameType, event: str, _: Any) -> Any:
         name = frame.f_code.co_filename
         if name not in known:
-            known[name] = any(name.startswith(str(PACKAGE / part)) for part in INTERRUPTED)
+            known[name] = name.startswith(files)
         # Python prints what is raised in a __del__, and goes on
         return each_line if known[name] and frame.f_code.co_name not in ("__del__", "_close") else None
 
@@ -125,6 +134,28 @@ def reference_usable(reference: Reference, net: Any, given: Any, at: int) -> Non
         with reference.started() as (net, given):
             lines = traced(lambda: reference.action.run(net, given))
         raise AssertionError(f"interrupted at {lines[at]}") from fault
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unroll, static",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("unroll, random", "explain", "checkpoint, backward")),
+    ],
+)
+def test_an_interrupt_within_a_context_manager_of_torch_leaves_nothing_set(name: str):
+    """torch takes modes off their stack for a while, and puts gradients off; nobody catches an interrupt there."""
+    reference = Reference(ACTIONS[name])
+    run = reference.action.run
+    with reference.started() as (net, given):
+        lines = traced(lambda: run(net, given), files=CONTEXTS)
+    for _, first, last in places(lines):
+        for at in {first, last}:
+            with reference.started() as (net, given):
+                with pytest.raises(KeyboardInterrupt):
+                    traced(lambda net=net, given=given: run(net, given), at, CONTEXTS)
+                assert_nothing_is_set()
+                assert structure(net) in (reference.structure, reference.structure_after)
 
 
 SIGNALLED = (

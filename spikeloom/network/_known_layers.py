@@ -1,12 +1,15 @@
-"""Networks that are known, without a comparison, to treat dimension 0 as a batch and to keep nothing but states."""
+"""What is known of torch's layers: which treat dimension 0 as a batch and keep nothing, so that no run must show it."""
 
 from torch import nn
 
 from ..accelerated import PLAIN
 from ..layers import SEES_TIME
+from ..neurons import SpikingNeuron
 from ..neurons._equation import EquationNeuron
 from ..neurons._hooks import Listener
 from ..neurons._values import is_ours
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 ROW_BY_ROW = (
     *(nn.Linear, nn.Identity, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -18,7 +21,7 @@ ROW_BY_ROW = (
     *(nn.Tanh, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Threshold, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink),
     *(nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LayerNorm, nn.GroupNorm, nn.PixelShuffle, nn.PixelUnshuffle),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+    *DROPOUT,
 )
 """Layers that treat each row of a batch by itself, or, as BatchNorm, differ unrolled in the way that is documented."""
 
@@ -37,10 +40,33 @@ def is_row_by_row(net: nn.Module) -> bool:
     if isinstance(net, SEES_TIME) or getattr(net, "_without_steps", False):
         parts = all(is_ours(type(child)) or is_row_by_row(child) for child in net.children())
         return parts and (is_ours(type(net)) or type(net).forward is EquationNeuron.forward)
-    if kind is nn.Sequential:
-        return all(map(is_row_by_row, net.children()))
-    if isinstance(net, nn.Flatten) and kind is nn.Flatten:
-        return net.start_dim >= 1
-    if isinstance(net, nn.Unflatten) and kind is nn.Unflatten:
-        return isinstance(net.dim, int) and net.dim >= 1
+    return all(map(is_row_by_row, net.children())) if kind is nn.Sequential else _is_known(net, kind)
+
+
+def _is_known(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    if isinstance(layer, nn.Flatten) and kind is nn.Flatten:
+        return layer.start_dim >= 1
+    if isinstance(layer, nn.Unflatten) and kind is nn.Unflatten:
+        return isinstance(layer.dim, int) and layer.dim >= 1
     return kind in ROW_BY_ROW
+
+
+def runs_straight(net: nn.Module) -> bool:
+    """Whether a static input stays static up to the first neuron, and nothing of it is used later."""
+    return _meets_neuron(net) is not None
+
+
+def _meets_neuron(module: nn.Module) -> bool | None:
+    """Whether a neuron is met on a straight way; None where the way is not straight, or draws random numbers."""
+    if isinstance(module, SpikingNeuron):
+        return True
+    if module._forward_hooks or module._forward_pre_hooks:
+        return None
+    kind = PLAIN.get(type(module), type(module))
+    if kind is not nn.Sequential:
+        return False if kind not in DROPOUT and _is_known(module, kind) else None
+    for child in module.children():
+        met = _meets_neuron(child)
+        if met is None or met:
+            return met
+    return False

@@ -1,16 +1,19 @@
-"""What `unroll` and its like are asked: the network, its inputs, T and B; checked, and folded for the forward."""
+"""Time folded into dimension 0: inputs as [T*B, ...] for the forward, and outputs as [T, B, ...] again.
+
+A `Request` is what `unroll` and its like are asked for: the network and its inputs, checked by `read`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from .._torch import tree_leaves, tree_map_only
-from ..accelerated import PLAIN
+from .._torch import TreeSpec, transformed, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
-from ..neurons._time import current_time
+from ..neurons._time import Time, current_time
 
 
 @dataclass(frozen=True)
@@ -35,26 +38,28 @@ class Request:
     static: bool
     names: Mapping[nn.Module, str]
 
+    def leaves(self) -> tuple[list[Any], TreeSpec | None]:
+        """The inputs in a list, and their containers; None for a tensor alone, since to look into them takes 50 us."""
+        if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor):
+            return [self.args[0]], None
+        return tree_flatten((self.args, dict(self.kwargs)))
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the inputs."""
+        return [leaf for leaf in self.leaves()[0] if isinstance(leaf, Tensor)]
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The inputs, with every tensor that has a batch changed."""
-
-        def each(t: Tensor) -> Tensor:
-            return change(t) if t.dim() else t
-
-        if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor):
-            return (each(self.args[0]),), {}  # what nearly all calls are; looking into containers takes 50 us
-        args, kwargs = tree_map_only(Tensor, each, (self.args, dict(self.kwargs)))
+        leaves, containers = self.leaves()
+        changed = [change(x) if isinstance(x, Tensor) and x.dim() else x for x in leaves]
+        if containers is None:
+            return (changed[0],), {}
+        args, kwargs = tree_unflatten(changed, containers)
         return args, kwargs
 
     def layers(self) -> set[nn.Module]:
         """The modules of the network, without the parts of what sees time: their steps are its own affair."""
         return set(self.names) - {p for m in self.names if isinstance(m, SEES_TIME) for p in m.modules() if p is not m}
-
-    def tensors(self) -> list[Tensor]:
-        """The tensors among the inputs."""
-        if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor):
-            return [self.args[0]]
-        return [leaf for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Tensor)]
 
     def folded(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The inputs with time in dimension 0: [T*B, ...]; static ones are repeated."""
@@ -68,11 +73,7 @@ class Request:
 
 
 def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: int | None) -> Request:
-    """Check what was asked.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: in a sentence, for what cannot be unrolled.
-    """
+    """What was asked, checked; raises a sentence for what cannot be unrolled."""
     if not isinstance(net, nn.Module):
         raise TypeError(f"unroll takes a network, an nn.Module; got {type(net).__name__}")
     if current_time() is not None:
@@ -123,33 +124,43 @@ def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, .
     return total, batch
 
 
-STATELESS = (
-    *(nn.Linear, nn.Bilinear, nn.Flatten, nn.Unflatten, nn.Identity, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Upsample, nn.PixelShuffle, nn.Embedding),
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
-    *(nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.LayerNorm, nn.GroupNorm),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-)
-"""Layers that draw nothing and keep nothing, but for the statistics of the batch, which is the same at every step."""
+def unfolded(outputs: Any, time: Time) -> Any:
+    """What a forward returned, every tensor led by [T, B], in the same containers."""
+    if isinstance(outputs, Tensor):  # this and the next are what neurons return; looking into containers takes 50 us
+        return _unfolded(outputs, time, "")
+    if type(outputs) is tuple and all(isinstance(out, Tensor) for out in outputs):
+        return tuple([_unfolded(out, time, f"[{i}]") for i, out in enumerate(outputs)])
+    leaves, form = tree_flatten_with_path(outputs)
+    return tree_unflatten([_unfolded(leaf, time, "".join(map(str, path))) for path, leaf in leaves], form)
 
 
-def runs_straight(net: nn.Module) -> bool:
-    """Whether it is known beforehand that all is static before the first neuron, and nothing of it is used later."""
-    return _straight(net) is not None
+def _unfolded(out: Any, time: Time, path: str) -> Any:
+    if not isinstance(out, Tensor):
+        if any(isinstance(value, Tensor) for value in getattr(out, "__dict__", {}).values()):
+            raise TypeError(
+                f"the forward returned a {type(out).__name__}, into which unroll cannot look; return tensors in "
+                "tuples, lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
+            )
+        return out
+    if not out.dim() or len(out) != time.rows(out):
+        raise ValueError(
+            f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
+            f"{time.told_rows(out)}. Return one row per step and batch entry, and sum up what unroll returns"
+        )
+    static = time.is_static(out)
+    view = out.expand(time.steps, *out.shape) if static else out.view(time.steps, time.batch, *out.shape[1:])
+    if transformed():  # transforms of torch.func and tangents see through views alone
+        return view
+    return _NoView.apply(view) if view.requires_grad else view.detach()
 
 
-def _straight(module: nn.Module) -> bool | None:
-    """Whether a neuron was met on the way; None where the way is not straight."""
-    if isinstance(module, SpikingNeuron):
-        return True
-    kind = PLAIN.get(type(module), type(module))
-    if kind in STATELESS and not module._forward_hooks and not module._forward_pre_hooks:
-        return False
-    if kind is not nn.Sequential or module._forward_hooks or module._forward_pre_hooks:
-        return None
-    for child in module.children():
-        met = _straight(child)
-        if met is None or met:
-            return met
-    return False
+class _NoView(torch.autograd.Function):
+    """The same values in the same memory, and no view, so that torch does not refuse `detach_()`."""
+
+    @staticmethod
+    def forward(ctx: Any, view: Tensor) -> Tensor:
+        return view.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad

@@ -1,0 +1,263 @@
+"""What goes in and out of layers: noted and changed on the way, so that two runs of a network can be compared."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache, partial
+from operator import itemgetter
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import BatchNorm, DispatchMode, argument_names, tree_flatten, tree_unflatten
+from ..layers import SEES_TIME
+from ..neurons import SpikingNeuron
+from ..neurons._time import Time, current_time
+from ._time_folding import Request
+
+Key = tuple[str, str, int]
+"""The path of a module, "input" or "output", and which of its calls within a step."""
+
+
+@dataclass
+class Note:
+    """The tensors that went into a module, or came out; static ones are [B, ...] at every step.
+
+    Args:
+        key: which module, which way, which call.
+        module: the module.
+        time: the unrolled run; None step by step.
+        tensors: as they were.
+        static: which are the same at every step.
+        given: what the module got in their place, or what was returned in their place; empty if nothing was.
+    """
+
+    key: Key
+    module: nn.Module
+    time: Time | None
+    tensors: tuple[Tensor, ...]
+    static: tuple[bool, ...]
+    given: tuple[Tensor, ...] = ()
+
+
+Steps = list[dict[Key, Note]]
+
+
+def differs_by_design(module: nn.Module) -> bool:
+    """BatchNorm over the statistics of the batch."""
+    return isinstance(module, BatchNorm) and (module.training or module.running_mean is None)
+
+
+Mend = Callable[[Note, tuple[Tensor, ...]], "list[Tensor] | None"]
+"""Takes a note and the tensors themselves; returns others in their place, or nothing."""
+
+
+class Watch:
+    """Notes what goes in and out of layers, and changes it on the way, until the layers are put back.
+
+    It stands in the place of their forwards: nearer than any hook, and sooner called.
+
+    Args:
+        layers: which.
+        names: the paths of modules.
+        mend: what is changed.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], names: Mapping[nn.Module, str], mend: "Mend"):
+        self._mend, self._notes = mend, list[Note]()
+        self._calls: dict[tuple[nn.Module, int], int] = {}
+        for module in layers:
+            vars(module)["forward"] = partial(self._call, module, names.get(module, ""), module.forward)
+
+    def taken(self) -> list[Note]:
+        """What was noted since this was last asked."""
+        taken, self._notes, self._calls = self._notes, [], {}
+        return taken
+
+    def _call(self, module: nn.Module, path: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        time = current_time()
+        call = self._calls.get((module, id(time)), 0)
+        if kwargs:
+            args, kwargs = self._note((path, "input", call), module, time, (args, kwargs))
+        else:
+            args = self._note((path, "input", call), module, time, args)
+        self._calls[module, id(time)] = call + 1
+        return self._note((path, "output", call), module, time, forward(*args, **kwargs))
+
+    def _note(self, key: Key, module: nn.Module, time: Time | None, tree: Any) -> Any:
+        with nullcontext() if time is None else time.aside():
+            leaves, rebuilt = _flat(tree)
+            tensors = tuple([leaf for leaf in leaves if _counts(leaf)])
+            static = tuple([time is not None and time.is_static(t) for t in tensors])
+            note = Note(key, module, time, tuple([t.detach().clone() for t in tensors]), static)
+            self._notes.append(note)
+            mended = self._mend(note, tensors)
+            if mended is None:
+                return tree
+            if time is None:
+                note.given = tuple([t.clone() for t in mended])
+            rest = iter(mended)
+            return rebuilt([next(rest) if _counts(leaf) else leaf for leaf in leaves])
+
+
+# -- what is changed on the way ---------------------------------------------------------------------------------------
+
+
+def driven(steps: Steps) -> Mend:
+    """Step by step: every neuron gets currents that make it fire, and returns made-up spikes."""
+
+    currents: dict[Any, Tensor] = {}
+
+    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+        neuron, (path, way, _) = note.module, note.key
+        if not isinstance(neuron, SpikingNeuron) or not tensors or not tensors[0].is_floating_point():
+            return None
+        first, *rest = tensors
+        if way == "output":
+            return [_pattern(first, path, len(steps)), *rest]
+        at = note.key, first.shape, first.dtype
+        if at not in currents:
+            threshold = getattr(neuron, "threshold", None)
+            if not isinstance(threshold, Tensor) or not threshold.numel():
+                threshold = torch.ones(())
+            currents[at] = 3 * threshold.abs().max().nan_to_num(0.0, 0.0, 0.0) * _pattern(first, path, 0)
+        return [first + currents[at], *rest]
+
+    return mend
+
+
+def _pattern(like: Tensor, path: str, step: int) -> Tensor:
+    """Zeros, and ones at two of five places, which differ from row to row and from step to step."""
+    start, size = crc32(f"{step} {path}".encode()) % PERIOD, like.numel()
+    ones = _ones() if size <= PERIOD else _ones().repeat(1 + size // PERIOD)
+    return ones[start : start + size].view(like.shape).to(like, copy=True)
+
+
+PERIOD = 65521
+"""Places after which made-up spikes come again. A prime number, so that rows of nearly all sizes differ."""
+
+
+@cache
+def _ones() -> Tensor:
+    places = torch.arange(2 * PERIOD, device="cpu") % PERIOD
+    return ((places * 2654435761) % 2**32 >> 16) % 5 < 2
+
+
+def given(steps: Steps, request: Request) -> Mend:
+    """Unrolled: a neuron gets and returns what it got and returned step by step, as does what differs by design."""
+
+    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+        module, time = note.module, note.time
+        forced = isinstance(module, SEES_TIME) or (note.key[1] == "output" and differs_by_design(module))
+        if time is None or not forced:
+            return None
+        if any(note.key not in step or len(step[note.key].tensors) != len(tensors) for step in steps):
+            return None
+        new = []
+        for i, (t, static) in enumerate(zip(tensors, note.static, strict=True)):
+            each = [(step[note.key].given or step[note.key].tensors)[i] for step in steps]
+            other = each[0] if static else torch.cat(each)
+            if other.shape != t.shape or other.dtype != t.dtype:
+                return None
+            if time.origins is not None:
+                time.origins.mark(other, static)
+            new.append(other)
+        return new
+
+    return mend
+
+
+def noise(clean: Steps, steps: Steps) -> Mend:
+    """Step by step: every layer returns a little more or less, and every neuron gets and returns what it did before."""
+
+    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+        was = clean[len(steps)].get(note.key)
+        if was is None or len(was.tensors) != len(tensors):
+            return None
+        given = was.given or was.tensors
+        if note.key[1] == "input":
+            first = not note.key[0] or isinstance(note.module, SEES_TIME)
+            return [_shaken(t) for t in given] if first else None
+        if isinstance(note.module, SEES_TIME):
+            return [t.clone() for t in given]
+        return None if note.module._modules else [_shaken(t) for t in tensors]
+
+    return mend
+
+
+def _shaken(t: Tensor) -> Tensor:
+    if not t.is_floating_point() or not t.numel():
+        return t
+    wave = torch.arange(t.numel(), device=t.device, dtype=torch.float32).cos().view(t.shape)
+    return t + (16 * precision(t) * t.abs().max() * wave).to(t.dtype)
+
+
+def _flat(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The leaves of nested containers, and what makes such containers of others; `tree_flatten` takes 20 us."""
+    if isinstance(tree, Tensor):
+        return [tree], itemgetter(0)
+    if type(tree) is tuple and all(isinstance(leaf, Tensor) for leaf in tree):
+        return list(tree), tuple
+    leaves, form = tree_flatten(tree)
+    return leaves, lambda others: tree_unflatten(others, form)
+
+
+def _counts(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() > 0
+
+
+def precision(t: Tensor) -> float:
+    """The rounding error of products that lead to a tensor."""
+    kind = t.device.type
+    eps = float(torch.finfo(t.dtype).eps)
+    if torch.is_autocast_enabled(kind):
+        eps = max(eps, float(torch.finfo(torch.get_autocast_dtype(kind)).eps))
+    if kind == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
+        eps = max(eps, 2.0**-10) if t.dtype is torch.float32 else eps
+    return eps
+
+
+# -- chance ------------------------------------------------------------------------------------------------------------
+
+DROPOUT = ("dropout_p", "dropout")
+"""The names of an argument that turns the randomness of an operation off."""
+
+
+class NoChance(DispatchMode):
+    """Within this context no random operation of torch gives random numbers, and no generator of the caller's moves on.
+
+    Dropout drops nothing. What is drawn around a tensor (Bernoulli, Poisson, normal) is that tensor; any other random
+    number is 0.5, any random integer 0.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        names = argument_names(func)
+        name = func.overloadpacket.__name__
+        off = "p" if name == "native_dropout" else next((n for n in DROPOUT if n in names), None)
+        if off is not None:
+            given = dict(zip(names, args, strict=False)) | kwargs | {off: 0.0}
+            return func(**given)
+        generator = kwargs.get("generator")
+        before = None if generator is None else generator.get_state()
+        out = func(*args, **kwargs)
+        if before is not None:
+            generator.set_state(before)
+        source = None if name.endswith(("_like", "_")) else next((a for a in args if isinstance(a, Tensor)), None)
+        for t in (out,) if isinstance(out, Tensor) else out:
+            if isinstance(t, Tensor):
+                _settle(t, source, name)
+        return out
+
+
+def _settle(t: Tensor, source: Tensor | None, name: str) -> None:
+    if source is not None and source.shape == t.shape:
+        t.copy_(source)
+    elif name == "randperm":
+        t.copy_(torch.arange(len(t), device=t.device))
+    else:
+        t.fill_(0.5 if t.is_floating_point() or t.is_complex() else 0)
