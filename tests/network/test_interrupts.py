@@ -25,7 +25,7 @@ from .interrupting import ACTIONS, Reference, assert_nothing_is_set, same, struc
 PACKAGE = Path(snn.__file__).parent
 INTERRUPTED = (
     *("scoped.py", "network", "neurons/_time.py", "neurons/_keeping.py"),
-    *("accelerated/accelerating.py", "engine/run/backends.py"),
+    *("accelerated/__init__.py", "engine/run/backends.py"),
 )
 MANY = int(os.environ.get("INTERRUPTS", "0"))
 

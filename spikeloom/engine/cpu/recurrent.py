@@ -276,4 +276,4 @@ def _weight_gradient(g: _Gradients, spk: Tensor, first: Tensor) -> Tensor:
     pairs = [(before.reshape(-1, width).contiguous(), after.reshape(-1, width)) for before, after in parts]
     if not csr.finite(g.summed):
         return torch.stack([after.t() @ before for before, after in pairs]).sum(0)
-    return csr.outer(*((csr.listed(csr.marked(before)), after) for before, after in pairs))[0]
+    return csr.outer(*((csr.listed(before), after) for before, after in pairs))[0]
