@@ -3,9 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from ._classes import IGNORED, Labels, check_population, labels_of, pooled
-from ._firing import spike_times
-from ._steps import Lengths, read
+from ._inputs import IGNORED, Labels, Lengths, check_population, labels_of, pooled, read
+from ._spike_times import spike_times
 
 
 def accuracy_rate(

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._options import Optioned
-from ._steps import Lengths, read
+from ._inputs import Lengths, Optioned, read
 
 
 class l1_rate_sparsity(Optioned):
