@@ -1,4 +1,4 @@
-"""What follows a product as a part of it: pooling behind a convolution, and a BatchNorm in evaluation.
+"""A BatchNorm in evaluation, and pooling, as a part of the product before it in an nn.Sequential.
 
 The norm's scale goes into the weight, the rest into the bias:
 
