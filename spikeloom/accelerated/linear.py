@@ -68,7 +68,7 @@ def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
-def _listed(rows: Tensor, outputs: int) -> csr.Lists | None:
+def _listed(rows: Tensor, outputs: int) -> csr.CSR | None:
     """The nonzeros, if they are few enough for a product with that many outputs."""
     limit = tuning.limits.linear_dense_above - tuning.limits.linear_listing / outputs
     return csr.listed_below(rows, limit * rows.numel()) if limit > 0 else None
@@ -78,9 +78,7 @@ class _SparseProduct(torch.autograd.Function):
     """x @ weight.T + bias; of x only the nonzeros are saved."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.Lists, matrix: csr.Packed
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.CSR, matrix: csr.Packed) -> Tensor:
         ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
         saved = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
         ctx.save_for_backward(weight if x.requires_grad else None, *saved)
@@ -95,7 +93,7 @@ class _SparseProduct(torch.autograd.Function):
         dx = _input_gradient(rows, weight).view(*grad.shape[:-1], -1) if wants_x else None
         if not wants_weight:
             return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
-        lists = csr.Lists(ctx.shape, *saved)
+        lists = csr.CSR(ctx.shape, *saved)
         dweight, total = csr.outer((lists, rows))
         if not csr.finite(total):  # a zero of x times what is not finite is NaN
             dweight = rows.t() @ lists.dense()

@@ -66,8 +66,16 @@ def steps_of(x: Tensor, owner: str, mask: Tensor | None, lengths: Lengths | None
     """What `mask` [T, B] or `lengths` [B] say of x [T, B, ...]."""
     if mask is not None and lengths is not None:
         raise ValueError(f"{owner} got both mask and lengths; pass one of them")
-    if lengths is not None:
-        mask = mask_from(lengths, x, owner)
+    if lengths is not None:  # the first steps of each sample
+        total, batch = x.shape[:2]
+        lengths = torch.as_tensor(lengths, device=x.device)
+        if lengths.is_floating_point() or lengths.shape != (batch,):
+            raise ValueError(
+                f"{owner} got lengths of {lengths.dtype} and the shape {list(lengths.shape)}; "
+                f"pass whole numbers of the shape [{batch}], one per sample"
+            )
+        insist((lengths >= 1) & (lengths <= total), f"{owner} got lengths that are not all within 1 to T = {total}")
+        mask = torch.arange(total, device=x.device).unsqueeze(1) < lengths
     if mask is None:
         return Steps(len(x), len(x))
     if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
@@ -79,19 +87,6 @@ def steps_of(x: Tensor, owner: str, mask: Tensor | None, lengths: Lengths | None
     after = torch.arange(1, len(x) + 1, device=x.device).unsqueeze(1)
     mask = mask.to(x.device)
     return Steps(mask.sum(0).unsqueeze(1), (mask * after).amax(0).unsqueeze(1), mask.unsqueeze(2))
-
-
-def mask_from(lengths: Lengths, x: Tensor, owner: str) -> Tensor:
-    """[T, B], True for the first steps of each sample, as many as `lengths` says."""
-    steps, batch = x.shape[:2]
-    lengths = torch.as_tensor(lengths, device=x.device)
-    if lengths.is_floating_point() or lengths.shape != (batch,):
-        raise ValueError(
-            f"{owner} got lengths of {lengths.dtype} and the shape {list(lengths.shape)}; "
-            f"pass whole numbers of the shape [{batch}], one per sample"
-        )
-    insist((lengths >= 1) & (lengths <= steps), f"{owner} got lengths that are not all within 1 to T = {steps}")
-    return torch.arange(steps, device=x.device).unsqueeze(1) < lengths
 
 
 def insist(holds: Tensor, message: str) -> None:
@@ -130,12 +125,7 @@ def labels_of(targets: Any, shape: tuple[int, ...], classes: int, like: Tensor, 
     labels = given.long()
     if given.is_floating_point():
         insist(labels == given, f"{owner} got targets that are not whole numbers; pass class labels")
-    _check_range(labels, classes, owner)
-    return labels
-
-
-def _check_range(labels: Tensor, classes: int, owner: str) -> None:
-    """Raise where a label names no class. On a GPU that would wait for it: there the lookup itself asserts."""
+    # on a GPU a check would wait for it: there the lookup itself asserts
     if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
         for label in map(int, labels.masked_fill(labels == IGNORED, 0).aminmax()):
             if not 0 <= label < classes:
@@ -143,6 +133,7 @@ def _check_range(labels: Tensor, classes: int, owner: str) -> None:
                     f"{owner} got the target {label}; pass labels of its {classes} classes, 0 to {classes - 1}, or "
                     f"{IGNORED} for a sample to leave out"
                 )
+    return labels
 
 
 def chosen(labels: Tensor, classes: int, on: Any, off: Any, like: Tensor) -> Tensor:

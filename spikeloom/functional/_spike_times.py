@@ -21,9 +21,7 @@ def spike_times(spk: Tensor, steps: Steps, number: int = 1) -> Tensor:
     last = len(spk) - 1
     dtype = next(kind for kind in (torch.uint8, torch.int16, torch.int32) if last <= torch.iinfo(kind).max)
     countdown = torch.arange(last, -1, -1, dtype=dtype, device=spk.device).view(-1, 1, 1)
-    left = (
-        spk.bool() * countdown
-    )  # steps that are left after each spike; none after the last step, nor where it is silent
+    left = spk.bool() * countdown  # steps after each spike; none after the last step, nor where it is silent
     found: list[Tensor] = []
     for _ in range(number):
         if found:
@@ -94,30 +92,22 @@ class SpikeTime(Optioned):
         """The same for spikes that are read already, and the labels [B], if targets are labels."""
         labels = None
         if self.target_is_time:
-            wanted = self._given(as_tensor(targets, spk, self.__name__), spk, steps)
+            given = as_tensor(targets, spk, self.__name__)
+            if given.shape[-2:] != spk.shape[1:] or given.dim() != 2 + self.multi_spike or not len(given):
+                shape = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
+                raise ValueError(f"{self.__name__} got times of the shape {list(given.shape)}; pass [{shape}]")
+            wanted = _from_start(given.to(spk), steps)
         else:
             labels = labels_of(targets, (spk.shape[1],), spk.shape[2], spk, self.__name__)
-            wanted = self._of_labels(labels, spk, steps)
+            on, off = self.on_target, self.off_target
+            if self.multi_spike:
+                on, off = (torch.as_tensor(train).view(-1, 1, 1) for train in (on, off))
+            wanted = chosen(labels, spk.shape[2], _from_start(on, steps), _from_start(off, steps), spk)
         times = spike_times(spk, steps, len(wanted)) if self.multi_spike else spike_times(spk, steps).squeeze(0)
         if self.tolerance:
             near = (times - wanted).abs() < self.tolerance
             times = torch.where(near, times - times.detach() + wanted, times)
         return times, wanted, labels
-
-    def _given(self, times: Tensor, spk: Tensor, steps: Steps) -> Tensor:
-        """Wanted times that were given themselves, [B, C] or [F, B, C]."""
-        if times.shape[-2:] != spk.shape[1:] or times.dim() != 2 + self.multi_spike or not len(times):
-            shape = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
-            raise ValueError(f"{self.__name__} got times of the shape {list(times.shape)}; pass [{shape}]")
-        wanted: Tensor = _from_start(times.to(spk), steps)
-        return wanted
-
-    def _of_labels(self, labels: Tensor, spk: Tensor, steps: Steps) -> Tensor:
-        """Wanted times by class labels, [B, C] or [F, B, C]."""
-        on, off = self.on_target, self.off_target
-        if self.multi_spike:
-            on, off = (torch.as_tensor(train).view(-1, 1, 1) for train in (on, off))
-        return chosen(labels, spk.shape[2], _from_start(on, steps), _from_start(off, steps), spk)
 
 
 def _from_start(step: Any, steps: Steps) -> Any:

@@ -1,14 +1,5 @@
 """Monitors: they record what passes through the modules of a network, call by call, forward and backward.
 
-    >>> import torch, spikeloom as snn
-    >>> import spikeloom.functional as SF
-    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
-    >>> with SF.OutputMonitor(net, instance=snn.Leaky) as monitor:
-    ...     for x in torch.rand(5, 2, 3):
-    ...         spk = net(x)
-    >>> monitor.monitored_layers, len(monitor.records), monitor["1"][0].shape
-    (['1'], 5, torch.Size([2, 4]))
-
 There is one record per call of a module. In a loop over steps that is one per step, [B, ...]. A network that
 `spikeloom.unroll` runs calls each module once: the record is then the whole sequence, [T, B, ...].
 """
@@ -168,10 +159,10 @@ class OutputMonitor(BaseMonitor):
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
-        >>> monitor = OutputMonitor(net, snn.Leaky, function_on_output=lambda spk: spk.sum().item())
-        >>> _ = net(torch.zeros(2, 3))
-        >>> monitor.records
-        [0.0]
+        >>> with OutputMonitor(net, snn.Leaky, function_on_output=lambda spk: spk.sum().item()) as monitor:
+        ...     _ = net(torch.zeros(2, 3))
+        >>> monitor.monitored_layers, monitor.records, monitor["1"]
+        (['1'], [0.0], [0.0])
     """
 
     def __init__(

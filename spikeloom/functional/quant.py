@@ -1,14 +1,5 @@
 """Quantised states: every value goes to the nearest of 2^num_bits levels, and the gradient passes straight through.
 
-    >>> import torch, spikeloom as snn
-    >>> from spikeloom.functional import quant
-    >>> q = quant.state_quant(num_bits=2, lower_limit=0, upper_limit=0)
-    >>> q.levels()
-    tensor([-1.0000, -0.3333,  0.3333,  1.0000])
-    >>> q(torch.tensor([-2.0, 0.1, 0.9]))
-    tensor([-1.0000,  0.3333,  1.0000])
-    >>> lif = snn.Leaky(beta=0.9, state_quant=q)
-
 A search through all levels would compare every value with every level, or walk down a tree of comparisons. Here an
 estimate says at once between which two levels a value lies: by a division where the levels are uniform, else by a table
 over the leading bits of its distance from the centre, around which the levels lie ever closer. Time and memory do not

@@ -146,9 +146,8 @@ def latency_code_linear(
         tensor([9.9000, 8.0000, 0.0000])
     """
     data = floating(data, "latency_code_linear")
-    return _times(data, True, given(num_steps), threshold, tau, first_spike_time, normalize, 0.0, stretch).to(
-        data.dtype
-    )
+    times = _times(data, True, given(num_steps), threshold, tau, first_spike_time, normalize, 0.0, stretch)
+    return times.to(data.dtype)
 
 
 def latency_code_log(
@@ -193,7 +192,18 @@ def _times(
     stretch: bool,
 ) -> Tensor:
     """Spike times, not rounded; float32 for half precision."""
-    _check(steps, threshold, tau, first, normalize, stretch)
+    if first < 0:
+        raise ValueError(f"first_spike_time is {first}; pass 0 or more")
+    if steps is not None:
+        window(steps, first)
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}; pass a number above 0 and below 1")
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}; pass a number above 0")
+    if normalize and steps is None:
+        raise ValueError("normalize=True scales the times to num_steps; pass num_steps")
+    if stretch and not normalize:
+        raise ValueError("stretch=True is a way to normalize; set normalize=True too")
     data = computable(data)
     if linear:
         tau = steps - 1 - first if normalize and steps is not None else tau
@@ -216,21 +226,6 @@ def _scaled(times: Tensor, span: float) -> Tensor:
     """Times from 0 on, the last of which is at the end of the span; where all are 0 they stay."""
     last = times.max()
     return times * span / last.where(last != 0, 1)
-
-
-def _check(steps: int | None, threshold: float, tau: float, first: float, normalize: bool, stretch: bool) -> None:
-    if first < 0:
-        raise ValueError(f"first_spike_time is {first}; pass 0 or more")
-    if steps is not None:
-        window(steps, first)
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}; pass a number above 0 and below 1")
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; pass a number above 0")
-    if normalize and steps is None:
-        raise ValueError("normalize=True scales the times to num_steps; pass num_steps")
-    if stretch and not normalize:
-        raise ValueError("stretch=True is a way to normalize; set normalize=True too")
 
 
 # -- ramps that lead up to spikes: targets for a membrane that is to rise to its spike ---------------------------------

@@ -1,12 +1,12 @@
 """Class labels as one-hot rows, and as spike trains that the output neurons are to learn."""
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor
 
 from ._inputs import checked, given, whole
 from .latencies import latency, rate_interpolate
+
+PATTERNS = ("regular", "uniform", "poisson")
 
 
 def to_one_hot(targets: Tensor, num_classes: int) -> Tensor:
@@ -192,7 +192,7 @@ def targets_rate(
         raise ValueError(
             f"correct_rate is {correct_rate}, incorrect_rate {incorrect_rate}; pass 0 <= incorrect <= correct <= 1"
         )
-    _pattern(firing_pattern)
+    _check_pattern(firing_pattern)
     right = to_one_hot(targets, num_classes)
     clamped = (right * on_target).clamp(min=off_target)
     always = (correct_rate, incorrect_rate) == (1, 0)
@@ -293,39 +293,25 @@ def target_rate_code(
         raise ValueError(f"first_spike_time is {first}, beyond num_steps={steps}; pass at most {steps}")
     if not 0 <= rate <= 1:
         raise ValueError(f"rate is {rate}; pass 0 to 1 spikes per step")
-    draw = _pattern(firing_pattern)
-    times = draw(steps, first, rate, generator) if rate else torch.zeros(0, dtype=torch.int64)
+    _check_pattern(firing_pattern)
+    times = _drawn(firing_pattern, steps, first, rate, generator) if rate else torch.zeros(0, dtype=torch.int64)
     return torch.zeros(steps, device=times.device).index_fill_(0, times, 1), times
 
 
-Draw = Callable[[int, int, float, torch.Generator | None], Tensor]
-
-
-def _regular(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
-    return torch.arange(first, steps, 1 / rate).long()
-
-
-def _uniform(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
-    count = len(_regular(steps, first, rate, None))
-    return (torch.rand(count, generator=generator, device=_device(generator)) * (steps - first) + first).long()
-
-
-def _poisson(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
-    fired = torch.bernoulli(torch.full((steps,), float(rate), device=_device(generator)), generator=generator)
-    return fired[first:].nonzero().flatten() + first
-
-
-PATTERNS: Mapping[str, Draw] = {"regular": _regular, "uniform": _uniform, "poisson": _poisson}
-
-
-def _pattern(name: str) -> Draw:
+def _check_pattern(name: str) -> None:
     if name not in PATTERNS:
         raise ValueError(f"firing_pattern is {name!r}; pass one of {', '.join(map(repr, PATTERNS))}")
-    return PATTERNS[name]
 
 
-def _device(generator: torch.Generator | None) -> torch.device | None:
-    return None if generator is None else generator.device
+def _drawn(pattern: str, steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
+    """The steps of the spikes of a train."""
+    regular, device = torch.arange(first, steps, 1 / rate).long(), None if generator is None else generator.device
+    if pattern == "regular":
+        return regular
+    if pattern == "uniform":
+        return (torch.rand(len(regular), generator=generator, device=device) * (steps - first) + first).long()
+    fired = torch.bernoulli(torch.full((steps,), float(rate), device=device), generator=generator)
+    return fired[first:].nonzero().flatten() + first
 
 
 def _chosen(fired: Tensor, on: float, off: float) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..jit import buffer_pool, sum_to
-from .csr import packed, whole_panels
+from .csr import packed, padded, whole_panels
 from .kernel import kernel
 from .pooling import Pair, Windows, empty_places, lies_channels_last, pooling_lines
 
@@ -265,13 +265,10 @@ def convolution(
     With windows, what `pooled` gives for that, image by image, so that the convolution is never in memory as a whole.
     The second is then laid out with the channels last.
     """
-    last, shape = lies_channels_last(x) or lies_channels_last(weight), patch.result(x, weight)
+    shape = patch.result(x, weight)
     pooled_shape = shape if windows is None else windows.result(shape)
-    out = buffer_pool.images(pooled_shape, x, last)
+    out = buffer_pool.images(pooled_shape, x, lies_channels_last(x) or lies_channels_last(weight))
     matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
-    first = x.new_zeros(whole_panels(len(weight), x))
-    if bias is not None:
-        first[: len(weight)] = bias
     frame = patch.framed(*x.shape[2:])
     values = 2 * frame * x.shape[1] + shape[3] * matrix.shape[2]
     places, pooling = None, {}
@@ -282,7 +279,7 @@ def convolution(
     sizes = patch.arguments(x, shape) | {"size": math.prod(shape[1:]) * x.shape[1]}
     sizes |= zip(("to_image", "to_channel", "to_row", "to_pixel"), out.stride(), strict=True)
     sizes["scratch"] = 8 * (frame + 1) + x.element_size() * values + 4 * frame * x.shape[1]
-    _forward(windows)(x.dtype)(**sizes, **pooling, x=x, matrix=matrix, bias=first, out=out)
+    _forward(windows)(x.dtype)(**sizes, **pooling, x=x, matrix=matrix, bias=padded(bias, matrix), out=out)
     return out, places
 
 

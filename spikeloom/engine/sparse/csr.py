@@ -262,7 +262,7 @@ def finite(matrix: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class Lists:
+class CSR:
     """The nonzeros of a matrix [R, K].
 
     Args:
@@ -295,14 +295,14 @@ class Lists:
         return out
 
 
-def listed(x: Tensor) -> Lists:
+def listed(x: Tensor) -> CSR:
     """The nonzeros of a matrix."""
     lists = listed_below(x, math.inf)
     assert lists is not None
     return lists
 
 
-def listed_below(x: Tensor, most: float) -> Lists | None:
+def listed_below(x: Tensor, most: float) -> CSR | None:
     """The same; None unless they are fewer than `most`."""
     (rows, width), other = x.shape, _words(1).zero_()
     counts, marks, starts = _words(rows), _words(rows * -(-width // 64)), _words(rows + 1).zero_()
@@ -313,22 +313,22 @@ def listed_below(x: Tensor, most: float) -> Lists | None:
         return None
     index = torch.empty(many, dtype=torch.int32, device="cpu")
     values = x.new_empty(many) if other.item() else x.new_ones(1).expand(many)
-    lists = Lists((rows, width), starts, index, values)
+    lists = CSR((rows, width), starts, index, values)
     _list(x.dtype)(rows=rows, size=width, width=width, x=x, marks=marks, **lists.arguments)
     return lists
 
 
-def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
+def product(x: CSR, matrix: Packed, bias: Tensor | None) -> Tensor:
     """x @ matrix + bias: [R, K], [K, N] and [N] give [R, N]."""
     (rows, width), columns, panels = x.shape, matrix.columns, matrix.panels
     out = buffer_pool.empty((rows, columns), panels)
     sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns}
-    bias = _padded(bias, panels)
+    bias = padded(bias, panels)
     _product(out.dtype)(**sizes, **x.arguments, matrix=panels, bias=bias, out=out, scratch=panel_bytes())
     return out
 
 
-def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
+def outer(*pairs: tuple[CSR, Tensor]) -> tuple[Tensor, Tensor]:
     """The sum over pairs of grad.T @ x, [R, K] and [R, N] giving [N, K], and of the rows of grad, [N].
 
     They are the gradients of a weight and of a bias.
@@ -340,7 +340,7 @@ def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
     return out, total
 
 
-def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
+def _add_outer(out: Tensor, total: Tensor, x: CSR, grad: Tensor) -> None:
     (rows, columns), width, step = x.shape, grad.shape[1], x.step
     blocks, sizes = -(-rows // TURNED), {"rows": rows, "columns": columns}
     ends, to = _words(blocks * (columns + 1)), torch.empty_like(x.index)
@@ -364,7 +364,7 @@ def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     (rows, width), columns, matrix = x.shape, len(weight), packed(weight.t(), LINE).panels
     out = x.new_empty((rows, columns))
     sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns, "scratch": slim_height() * LINE}
-    _narrow_product(x.dtype)(**sizes, x=x, matrix=matrix, bias=_padded(bias, matrix), out=out)
+    _narrow_product(x.dtype)(**sizes, x=x, matrix=matrix, bias=padded(bias, matrix), out=out)
     return out
 
 
@@ -382,7 +382,7 @@ def _words(count: int) -> Tensor:
     return torch.empty(count, dtype=torch.int64, device="cpu")
 
 
-def _padded(bias: Tensor | None, panels: Tensor) -> Tensor:
+def padded(bias: Tensor | None, panels: Tensor) -> Tensor:
     """The bias of a product with a packed matrix, a value for each column of the panels; zeros if there is none."""
     out = panels.new_zeros(len(panels) * panels.shape[2])
     if bias is not None:
