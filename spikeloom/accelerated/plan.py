@@ -41,7 +41,7 @@ _reports: ContextVar[dict[nn.Module, Plan] | None] = ContextVar("spikeloom_plans
 
 @contextmanager
 def reported() -> Iterator[dict[nn.Module, Plan]]:
-    """Within this context layers report their plans, each the first that was not yet removed from the dictionary."""
+    """Within this context layers report their plans; a plan stays until it is removed from the dictionary."""
     plans: dict[nn.Module, Plan] = {}
     token = _reports.set(plans)
     try:
@@ -58,7 +58,7 @@ def report(layer: nn.Module, plan: Plan) -> None:
 
 
 class Accelerated(nn.Module):
-    """Before a layer of torch's in the bases of a class: runs a faster route where there is one."""
+    """A mixin before a layer of torch's: `_run` plans a call, reports the plan, and runs it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """What the layer of torch's computes."""
@@ -67,21 +67,15 @@ class Accelerated(nn.Module):
         return seen_as_one(type(self)._run, self, input)
 
     def _run(self, input: Tensor) -> Tensor:
-        """Plan the call, report the plan, and run it."""
         raise NotImplementedError
 
     def _plain(self, x: Tensor) -> Tensor:
         """The layer of torch's itself."""
-        out: Tensor = super().forward(x)
-        return out
+        return super().forward(x)  # type: ignore[no-any-return]
 
 
 class SkipsZeros(Accelerated):
-    """Skips the zeros of its input where there are enough of them; its results are torch's to the order of summation.
-
-    Attributes:
-        strict: whether it always takes torch's product, so that all bits are torch's too.
-    """
+    """Skips the zeros of its input where there are enough of them, but if `strict`, so that all bits are torch's."""
 
     strict: bool = False
     weight: Tensor
@@ -94,17 +88,11 @@ class SkipsZeros(Accelerated):
         return self.run(input, self.plan(input, self.weight), self.weight, self.bias)
 
     def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
-        """How the product of x and a weight runs: "sparse", by kernels, or "dense", by torch.
-
-        Args:
-            x: input.
-            weight: instead of the layer's own.
-            following: the layer behind it in an nn.Sequential, if this one may do its work as well.
-        """
+        """How the product of x and this weight runs; `following` is a layer whose work it may do as well."""
         raise NotImplementedError
 
     def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Report a plan and run it, with these for the layer's weight and bias."""
+        """Report a plan and run it."""
         raise NotImplementedError
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from ._classes import IGNORED, Labels, check_population, labels_of, pooled
-from ._firing import spike_times
-from ._steps import Lengths, read
+from ._inputs import IGNORED, Labels, Lengths, check_population, labels_of, pooled, read
+from ._spike_times import spike_times
 
 
 def accuracy_rate(
@@ -57,19 +56,7 @@ def accuracy_temporal(
 
     A silent neuron is taken to fire at the last step.
 
-    Args:
-        spk_out: spikes, [T, B, C].
-        targets: class labels, [B]: a tensor, an array or a list; -100 leaves a sample out.
-        mask: [T, B], True where a step counts, for sequences of different lengths.
-        lengths: [B], how many steps of each sample count, instead of a mask.
-
-    Returns:
-        A number between 0 and 1; NaN if no sample is left.
-
-    Raises:
-        TypeError: for spikes or labels that are no numbers.
-        ValueError: for shapes that do not fit.
-        IndexError: for a label that is no class.
+    Arguments, result and errors are those of `accuracy_rate`.
 
         >>> import torch
         >>> from spikeloom import functional as SF

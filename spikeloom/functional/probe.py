@@ -1,14 +1,5 @@
 """Monitors: they record what passes through the modules of a network, call by call, forward and backward.
 
-    >>> import torch, spikeloom as snn
-    >>> import spikeloom.functional as SF
-    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
-    >>> with SF.OutputMonitor(net, instance=snn.Leaky) as monitor:
-    ...     for x in torch.rand(5, 2, 3):
-    ...         spk = net(x)
-    >>> monitor.monitored_layers, len(monitor.records), monitor["1"][0].shape
-    (['1'], 5, torch.Size([2, 4]))
-
 There is one record per call of a module. In a loop over steps that is one per step, [B, ...]. A network that
 `spikeloom.unroll` runs calls each module once: the record is then the whole sequence, [T, B, ...].
 """
@@ -48,7 +39,9 @@ def unpack_len1_tuple(x: Any) -> Any:
 class BaseMonitor:
     """What all monitors share: a list of records, in the order in which they were made, and their layers.
 
-    Not used by itself. ``monitor[i]`` is the i-th record, ``monitor["name"]`` the list of those of one layer,
+    Not used by itself. Each takes a network, `net`, the class or a tuple of classes of the modules that it records,
+    `instance` (None is the class of `net`), and a function: what is recorded is this function of what is seen.
+    ``monitor[i]`` is the i-th record, ``monitor["name"]`` the list of those of one layer,
     ``len(monitor)`` their number. As a context manager, or by `remove_hooks`, a monitor lets go of the network; what it
     recorded stays. Records are as the network made them, with their graph: pass a function that ends in ``.detach()``
     to a monitor that runs for long.
@@ -141,7 +134,7 @@ class BaseMonitor:
 
 
 class _Relay(Listener):
-    """Tells a monitor what it hears. The monitor is held weakly: one that is dropped lets go of the network."""
+    """Tells a monitor what it sees. The monitor is held weakly: one that is dropped lets go of the network."""
 
     def __init__(self, hears: Callable[..., None], name: str):
         self.hears, self.name = weakref.WeakMethod(hears), name
@@ -161,19 +154,15 @@ class _StateRelay(_Relay):
 class OutputMonitor(BaseMonitor):
     """Records the outputs of modules.
 
-    Args:
-        net: the network.
-        instance: the class, or a tuple of classes, of the modules; None is the class of `net`.
-        function_on_output: what is recorded is this function of an output.
-
-    A tuple of one output is recorded as that output; a longer one, such as (spk, mem), as a tuple.
+    Arguments are those that `BaseMonitor` says. A tuple of one output is recorded as that output; a longer one, such as
+    (spk, mem), as a tuple.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
-        >>> monitor = OutputMonitor(net, snn.Leaky, function_on_output=lambda spk: spk.sum().item())
-        >>> _ = net(torch.zeros(2, 3))
-        >>> monitor.records
-        [0.0]
+        >>> with OutputMonitor(net, snn.Leaky, function_on_output=lambda spk: spk.sum().item()) as monitor:
+        ...     _ = net(torch.zeros(2, 3))
+        >>> monitor.monitored_layers, monitor.records, monitor["1"]
+        (['1'], [0.0], [0.0])
     """
 
     def __init__(
@@ -191,12 +180,7 @@ class OutputMonitor(BaseMonitor):
 class InputMonitor(BaseMonitor):
     """Records the positional inputs of modules.
 
-    Args:
-        net: the network.
-        instance: the class, or a tuple of classes, of the modules; None is the class of `net`.
-        function_on_input: what is recorded is this function of an input.
-
-    A single input is recorded as a tensor, several as a tuple.
+    Arguments are those that `BaseMonitor` says. A single input is recorded as a tensor, several as a tuple.
 
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4))
@@ -224,9 +208,7 @@ class AttributeMonitor(BaseMonitor):
     Args:
         attribute_name: the attribute, such as "mem".
         pre_forward: if True, it is read before the forward, else after it.
-        net: the network.
-        instance: the class, or a tuple of classes, of the modules; None is the class of `net`.
-        function_on_attribute: what is recorded is this function of the attribute.
+        net, instance, function_on_attribute: as `BaseMonitor` says.
 
     A state of a neuron that is unrolled is recorded as a sequence [T, B, ...]: before, or after, every step.
 
@@ -260,9 +242,8 @@ class AttributeMonitor(BaseMonitor):
 
     def _hear_before(self, name: str, module: nn.Module, args: Any) -> None:
         if current_time() is not None and self._is_state(module):
-            self._before[name] = vars(module)[
-                self.attribute_name
-            ]  # the rest of the sequence is known after the forward
+            # the rest of the sequence is known after the forward
+            self._before[name] = vars(module)[self.attribute_name]
         else:
             self._record(name, getattr(module, self.attribute_name), self.function_on_attribute, None)
 
@@ -310,14 +291,10 @@ class _GradMonitor(BaseMonitor):
 class GradInputMonitor(_GradMonitor):
     """Records the gradients of the inputs of modules, in the order in which the backward reaches them.
 
-    Args:
-        net: the network.
-        instance: the class, or a tuple of classes, of the modules; None is the class of `net`.
-        function_on_grad_input: what is recorded is this function of a gradient.
-
-    The gradient of a single input is recorded as a tensor, None if that input needs none. A loop over steps is gone
-    through backward in time, and its records stand in that order. An unrolled network has one record per module,
-    [T, B, ...]; before its first neuron, where it saw a static input once, [B, ...], the sum over time.
+    Arguments are those that `BaseMonitor` says. The gradient of a single input is recorded as a tensor, None if that
+    input needs none. A loop over steps is gone through backward in time, and its records stand in that order. An
+    unrolled network has one record per module, [T, B, ...]; before its first neuron, where it saw a static input once,
+    [B, ...], the sum over time.
 
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
@@ -341,13 +318,9 @@ class GradInputMonitor(_GradMonitor):
 class GradOutputMonitor(_GradMonitor):
     """Records the gradients of the outputs of modules, in the order in which the backward reaches them.
 
-    Args:
-        net: the network.
-        instance: the class, or a tuple of classes, of the modules; None is the class of `net`.
-        function_on_grad_output: what is recorded is this function of a gradient.
-
-    The gradient of a single output is recorded as a tensor; those of several, such as (spk, mem), as a tuple, None for
-    one that the loss does not use. Order and shapes are those of `GradInputMonitor`.
+    Arguments are those that `BaseMonitor` says. The gradient of a single output is recorded as a tensor; those of
+    several, such as (spk, mem), as a tuple, None for one that the loss does not use. Order and shapes are those of
+    `GradInputMonitor`.
 
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1))

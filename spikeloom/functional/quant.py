@@ -1,14 +1,5 @@
 """Quantised states: every value goes to the nearest of 2^num_bits levels, and the gradient passes straight through.
 
-    >>> import torch, spikeloom as snn
-    >>> from spikeloom.functional import quant
-    >>> q = quant.state_quant(num_bits=2, lower_limit=0, upper_limit=0)
-    >>> q.levels()
-    tensor([-1.0000, -0.3333,  0.3333,  1.0000])
-    >>> q(torch.tensor([-2.0, 0.1, 0.9]))
-    tensor([-1.0000,  0.3333,  1.0000])
-    >>> lif = snn.Leaky(beta=0.9, state_quant=q)
-
 A search through all levels would compare every value with every level, or walk down a tree of comparisons. Here an
 estimate says at once between which two levels a value lies: by a division where the levels are uniform, else by a table
 over the leading bits of its distance from the centre, around which the levels lie ever closer. Time and memory do not
@@ -16,6 +7,7 @@ grow with the number of levels.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -73,33 +65,21 @@ class _StraightThrough(torch.autograd.Function):
         return out, in_dims[0]
 
 
+@dataclass(frozen=True, repr=False)
 class Quantiser:
     """What `state_quant` returns: a function of a tensor that pickles, compares and prints as its call.
 
-    Args:
-        those of `state_quant`, which see.
-
-    Shapes:
-        x [*S] to [*S], of the same dtype and device; whole numbers become the default dtype.
+    [*S] to [*S], of the same dtype and device; whole numbers become the default dtype.
     """
 
-    def __init__(
-        self,
-        num_bits: int,
-        uniform: bool,
-        thr_centered: bool,
-        threshold: float,
-        lower_limit: float,
-        upper_limit: float,
-        multiplier: float | None,
-    ):
-        self.num_bits, self.uniform, self.thr_centered = _checked_bits(num_bits), bool(uniform), bool(thr_centered)
-        self.threshold = _number("threshold", threshold)
-        self.lower_limit = _number("lower_limit", lower_limit)
-        self.upper_limit = _number("upper_limit", upper_limit)
-        self.multiplier = None if multiplier is None else _number("multiplier", multiplier)
-        self._check()
-        self._searches: dict[tuple[torch.dtype, torch.device], Search] = {}
+    num_bits: int
+    uniform: bool
+    thr_centered: bool
+    threshold: float
+    lower_limit: float
+    upper_limit: float
+    multiplier: float | None
+    _searches: dict[tuple[torch.dtype, torch.device], Search] = field(default_factory=dict, init=False, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The nearest level of every value; NaN stays NaN."""
@@ -151,7 +131,7 @@ class Quantiser:
         gaps = m ** (exponents.flip(0) if m < 1 else -exponents)  # the larger ones at 1: nothing overflows
         return gaps.cumsum(0) / gaps.sum()
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         low, high = self._ends()
         if low == high:
             raise ValueError(
@@ -169,20 +149,12 @@ class Quantiser:
                 "should lie closest; raise the limits, or change thr_centered"
             )
 
-    def _options(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_searches": {}}
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Quantiser) and self._options() == other._options()
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._options().items()))
-
     def __repr__(self) -> str:
-        return f"state_quant({', '.join(f'{name}={value!r}' for name, value in self._options().items())})"
+        options = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init]
+        return f"state_quant({', '.join(options)})"
 
 
 def state_quant(
@@ -238,7 +210,18 @@ def state_quant(
         >>> q(x).detach(), x.grad
         (tensor([0.5118, 1.2000]), tensor([1., 1.]))
     """
-    return Quantiser(num_bits, uniform, thr_centered, threshold, lower_limit, upper_limit, multiplier)
+    if isinstance(num_bits, bool) or not hasattr(num_bits, "__index__"):
+        raise TypeError(f"state_quant got num_bits={num_bits!r}; pass a whole number of bits, such as 8")
+    if not 1 <= num_bits <= MOST_BITS:
+        raise ValueError(f"state_quant got num_bits={num_bits}; pass 1 to {MOST_BITS}")
+    given = {"threshold": threshold, "lower_limit": lower_limit, "upper_limit": upper_limit, "multiplier": multiplier}
+    numbers: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            numbers[name] = None if name == "multiplier" and value is None else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"state_quant got {name}={value!r}; pass one number") from error
+    return Quantiser(int(num_bits), bool(uniform), bool(thr_centered), **numbers)
 
 
 # -- the searches ------------------------------------------------------------------------------------------------------
@@ -323,21 +306,3 @@ def _by_bisection(levels: Tensor) -> Search:
 def _picked(table: Tensor, places: Tensor) -> Tensor:
     """table[places], in half the time."""
     return table.index_select(0, places.flatten()).view(places.shape)
-
-
-# -- checks ------------------------------------------------------------------------------------------------------------
-
-
-def _checked_bits(num_bits: Any) -> int:
-    if isinstance(num_bits, bool) or not hasattr(num_bits, "__index__"):
-        raise TypeError(f"state_quant got num_bits={num_bits!r}; pass a whole number of bits, such as 8")
-    if not 1 <= num_bits <= MOST_BITS:
-        raise ValueError(f"state_quant got num_bits={num_bits}; pass 1 to {MOST_BITS}")
-    return int(num_bits)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"state_quant got {name}={value!r}; pass one number") from error

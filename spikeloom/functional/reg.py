@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._options import Optioned
-from ._steps import Lengths, read
+from ._inputs import Lengths, Optioned, read
 
 
 class l1_rate_sparsity(Optioned):
@@ -103,15 +102,7 @@ class rate_upper_bound(_RateBound):
         Lambda: the strength.
         per_neuron: if False, the bound is on the mean over the layer, so that single neurons may fire often.
 
-    Call:
-        spk_out [T, B, *N], and for sequences of different lengths either mask [T, B], True where a step counts, or
-        lengths [B]. Returns []; float64 of float64, else float32.
-
-    Raises:
-        ValueError: for a bound outside 0 to 1, or shapes that do not fit.
-
-    Source: Zenke and Vogels, "The remarkable robustness of surrogate gradient learning for instilling complex function
-    in spiking neural networks", 2021 (there on counts; here on rates, so that the bound does not depend on T).
+    Call, errors and source are those of `rate_lower_bound`.
 
         >>> import torch
         >>> from spikeloom import functional as SF

@@ -31,27 +31,103 @@ by traces); Florian, "Reinforcement learning through modulation of spike-timing-
     ...     optimizer.step()
 """
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.grad import conv1d_weight, conv2d_weight
 
+from .._torch import padding_of
 from ..neurons._sequence import WholeSequence
-from ._plasticity import (
-    OfWeight,
-    Synapse,
-    Trace,
-    apart,
-    arriving,
-    by_part,
-    change,
-    check,
-    exponentially,
-    leaving,
-    single_step,
-    traced,
-)
 from .probe import IDENTITY_LAMBDA, BaseMonitor, InputMonitor, OutputMonitor
 
-# -- one step ----------------------------------------------------------------------------------------------------------
+Synapse = nn.Linear | nn.Conv1d | nn.Conv2d
+Trace = float | Tensor | None
+OfWeight = Callable[[Tensor], Any]
+Fade = Callable[[Any, float], Any]
+"""From a trace and its time constant to the trace one step later."""
+
+FEATURES = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3}
+"""How many trailing dimensions of an input or output belong to one row of the batch."""
+
+
+def _arriving(synapse: Synapse, in_spike: Tensor) -> Tensor:
+    """The input spikes as the weights meet them: padded, in the dtype of the weight."""
+    spikes = in_spike.detach().to(synapse.weight.dtype)
+    if isinstance(synapse, nn.Linear):
+        return spikes
+    mode = "constant" if synapse.padding_mode == "zeros" else synapse.padding_mode
+    lead = spikes.shape[: -FEATURES[type(synapse)]]
+    padded = pad(spikes.flatten(0, len(lead) - 1) if lead else spikes, padding_of(synapse), mode)
+    return padded.unflatten(0, lead) if lead else padded
+
+
+def _traced(spikes: Tensor, trace: Trace, tau: float) -> Tensor:
+    """The trace after every step, [T, ...], of spikes [T, ...], from the trace before the first."""
+    after: list[Tensor] = []
+    for spike in spikes:
+        before = after[-1] if after else 0.0 if trace is None else trace
+        after.append(_by_part(before, tau) + spike)
+    return torch.stack(after)
+
+
+def _by_part(trace: Any, tau: float) -> Any:
+    return trace - trace / tau
+
+
+def _exponentially(trace: Any, tau: float) -> Any:
+    return trace * math.exp(-1 / tau)
+
+
+def _summed(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
+    """For each weight the sum of what arrives times what leaves, over batch, time and places: as its gradient is."""
+    if isinstance(synapse, nn.Linear):
+        return post.reshape(-1, post.shape[-1]).T @ pre.reshape(-1, pre.shape[-1])
+    rows = FEATURES[type(synapse)]
+    pre, post = (t.reshape(-1, *t.shape[-rows:]) for t in (pre, post))
+    of_weight = conv1d_weight if isinstance(synapse, nn.Conv1d) else conv2d_weight
+    return of_weight(pre, synapse.weight.shape, post, synapse.stride, 0, synapse.dilation, synapse.groups)  # type: ignore[no-any-return]
+
+
+def _apart(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
+    """The same for each row of the batch by itself, [..., out, in]; for an nn.Linear."""
+    return post.unsqueeze(-1) * pre.unsqueeze(-2)
+
+
+@torch.no_grad()
+def _single_step(
+    synapse: Synapse,
+    in_spike: Tensor,
+    out_spike: Tensor,
+    trace_pre: Trace,
+    trace_post: Trace,
+    tau_pre: float,
+    tau_post: float,
+    f_pre: OfWeight,
+    f_post: OfWeight,
+    fade: Fade = _by_part,
+    product: Callable[[Synapse, Tensor, Tensor], Tensor] = _summed,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The traces after one step, and the change that it makes."""
+    _check(synapse, tau_pre=tau_pre, tau_post=tau_post)
+    weight = synapse.weight.detach()
+    arrived, left = _arriving(synapse, in_spike), out_spike.detach().to(weight.dtype)
+    pre = fade(0.0 if trace_pre is None else trace_pre, tau_pre) + arrived
+    post = fade(0.0 if trace_post is None else trace_post, tau_post) + left
+    return pre, post, f_post(weight) * product(synapse, pre, left) - f_pre(weight) * product(synapse, arrived, post)
+
+
+def _check(synapse: Any, **taus: float) -> None:
+    if not isinstance(synapse, tuple(FEATURES)):
+        raise TypeError(
+            f"STDP got a synapse of type {type(synapse).__name__}; pass an nn.Linear, nn.Conv1d or nn.Conv2d"
+        )
+    for name, tau in taus.items():
+        if not tau > 0:
+            raise ValueError(f"STDP got {name}={tau!r}; pass a number of steps above 0")
 
 
 def stdp_linear_single_step(
@@ -69,14 +145,10 @@ def stdp_linear_single_step(
 
     Args:
         fc: the synapse; its weight is read and not changed.
-        in_spike: [..., in_features].
-        out_spike: [..., out_features].
-        trace_pre: that of the step before, in the shape of in_spike; None is zero.
-        trace_post: that of the step before, in the shape of out_spike; None is zero.
-        tau_pre: steps in which a trace of the input fades by 1 - 1 / tau_pre each.
-        tau_post: the same of the output.
-        f_pre: factor of the weakening, a function of the weight.
-        f_post: factor of the strengthening, a function of the weight.
+        in_spike, out_spike: [..., in_features] and [..., out_features].
+        trace_pre, trace_post: those of the step before, in the shapes of the spikes; None is zero.
+        tau_pre, tau_post: steps; a trace fades by 1 - 1 / tau in each.
+        f_pre, f_post: factors of the weakening and of the strengthening, functions of the weight.
 
     Returns:
         the new traces, and dW in the shape of the weight.
@@ -92,7 +164,7 @@ def stdp_linear_single_step(
         >>> dW
         tensor([[0.7500, 0.0000]])
     """
-    return single_step(fc, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
+    return _single_step(fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
 
 
 def stdp_conv1d_single_step(
@@ -117,7 +189,7 @@ def stdp_conv1d_single_step(
         >>> pre.shape, post.shape, dW.shape
         (torch.Size([1, 1, 3]), torch.Size([1, 1, 2]), torch.Size([1, 1, 2]))
     """
-    return single_step(conv, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
+    return _single_step(conv, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
 
 
 def stdp_conv2d_single_step(
@@ -140,7 +212,7 @@ def stdp_conv2d_single_step(
     >>> pre.shape, post.shape, dW.shape
     (torch.Size([1, 1, 6, 6]), torch.Size([1, 2, 4, 4]), torch.Size([2, 1, 3, 3]))
     """
-    return single_step(conv, (in_spike, out_spike), (trace_pre, trace_post), (tau_pre, tau_post), (f_pre, f_post))
+    return _single_step(conv, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
 
 
 def mstdp_linear_single_step(
@@ -161,15 +233,8 @@ def mstdp_linear_single_step(
         e = f_post(W) * out_spike pre^T - f_pre(W) * post in_spike^T
 
     is not summed: every row of the batch has its own. The third factor comes from you: dW = (reward * e).sum(0), with
-    a reward [B, 1, 1] of this step.
-
-    Args:
-        those of `stdp_linear_single_step`.
-
-    Returns:
-        the new traces, and e, [..., out_features, in_features].
-
-    Source: Florian, 2007, "modulated STDP".
+    a reward [B, 1, 1] of this step. Arguments are those of `stdp_linear_single_step`; returned are the new traces, and
+    e, [..., out_features, in_features].
 
         >>> import torch
         >>> fc = torch.nn.Linear(2, 1)
@@ -181,15 +246,8 @@ def mstdp_linear_single_step(
         >>> (reward * e).sum(0)
         tensor([[ 1., -1.]])
     """
-    return single_step(
-        fc,
-        (in_spike, out_spike),
-        (trace_pre, trace_post),
-        (tau_pre, tau_post),
-        (f_pre, f_post),
-        fading=exponentially,
-        product=apart,
-    )
+    given = fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post
+    return _single_step(*given, _exponentially, _apart)
 
 
 def mstdpet_linear_single_step(
@@ -211,17 +269,7 @@ def mstdpet_linear_single_step(
 
         z <- z * exp(-1 / tau_trace) + e / tau_trace;    dW = reward * z
 
-    Args:
-        those of `stdp_linear_single_step`, and
-        tau_trace: the time constant of z in steps; checked here, and used by whoever keeps z.
-
-    Returns:
-        the new traces, and e, [..., out_features, in_features].
-
-    Raises:
-        ValueError: if a time constant is not above 0.
-
-    Source: Florian, 2007, "modulated STDP".
+    Further arguments are those of `stdp_linear_single_step`. A time constant that is not above 0 is a ValueError.
 
         >>> import math, torch
         >>> fc, z, pre, post = torch.nn.Linear(2, 1), 0.0, None, None
@@ -230,11 +278,8 @@ def mstdpet_linear_single_step(
         ...     z = z * math.exp(-1 / 20.0) + e / 20.0
         >>> fc.weight.data += 0.1 * z                               # a reward of 0.1 after ten steps
     """
-    check(fc, tau_trace=tau_trace)
+    _check(fc, tau_trace=tau_trace)
     return mstdp_linear_single_step(fc, in_spike, out_spike, trace_pre, trace_post, tau_pre, tau_post, f_pre, f_post)
-
-
-# -- many steps --------------------------------------------------------------------------------------------------------
 
 
 class STDPLearner(nn.Module):
@@ -243,16 +288,11 @@ class STDPLearner(nn.Module):
     Args:
         synapse: an nn.Linear, nn.Conv1d or nn.Conv2d; what goes into it are the input spikes.
         sn: the neuron; what comes out of it are the output spikes, also where it returns them with its states.
-        tau_pre: steps in which a trace of the input fades by 1 - 1 / tau_pre each.
-        tau_post: the same of the output.
-        f_pre: factor of the weakening, a function of the weight; the weight itself by default.
-        f_post: factor of the strengthening, a function of the weight; the weight itself by default.
+        tau_pre, tau_post, f_pre, f_post: as `stdp_linear_single_step` takes them.
 
     Spikes pile up until `step` makes a change of them, be it after each time step, after a loop over many, or after a
-    `spikeloom.unroll`; the change is the same. The traces go on from one `step` to the next, until `reset`.
-
-    Attributes:
-        trace_pre, trace_post: the traces; None before the first step.
+    `spikeloom.unroll`; the change is the same. The traces, `trace_pre` and `trace_post` (None at first), go on from one
+    `step` to the next, until `reset`.
 
     Raises:
         TypeError: for another synapse, or a neuron that is no nn.Module.
@@ -271,7 +311,7 @@ class STDPLearner(nn.Module):
         f_post: OfWeight = IDENTITY_LAMBDA,
     ):
         super().__init__()
-        check(synapse, tau_pre=tau_pre, tau_post=tau_post)
+        _check(synapse, tau_pre=tau_pre, tau_post=tau_post)
         self.tau_pre, self.tau_post, self.f_pre, self.f_post = tau_pre, tau_post, f_pre, f_post
         self.synapse = synapse
         self.in_spike_monitor = InputMonitor(synapse)
@@ -328,15 +368,15 @@ class STDPLearner(nn.Module):
             )
         if not arrived:
             return None
-        spikes = arriving(self.synapse, _stacked(arrived)), leaving(self.synapse, _stacked(left))
-        traces = (
-            traced(spikes[0], self.trace_pre, by_part(self.tau_pre)),
-            traced(spikes[1], self.trace_post, by_part(self.tau_post)),
-        )
-        dW = change(self.synapse, spikes, traces, (self.f_pre, self.f_post))
+        weight = self.synapse.weight.detach()
+        pre, post = _arriving(self.synapse, _stacked(arrived)), _stacked(left).detach().to(weight.dtype)
+        trace_pre = _traced(pre, self.trace_pre, self.tau_pre)
+        trace_post = _traced(post, self.trace_post, self.tau_post)
+        stronger = self.f_post(weight) * _summed(self.synapse, trace_pre, post)
+        dW: Tensor = stronger - self.f_pre(weight) * _summed(self.synapse, pre, trace_post)
         self.in_spike_monitor.clear_recorded_data()
         self.out_spike_monitor.clear_recorded_data()
-        self.trace_pre, self.trace_post = traces[0][-1], traces[1][-1]
+        self.trace_pre, self.trace_post = trace_pre[-1], trace_post[-1]
         return dW
 
     def _steps(self, monitor: BaseMonitor) -> list[Tensor]:

@@ -92,30 +92,21 @@ class Connected(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         series, weight, delay = ctx.saved_tensors
         to_series = to_weight = to_delay = None
+        # one step, [B, O, 1], is a plain product over inputs and lags, which torch's convolutions do not notice
+        one_step, rows = grad.shape[-1] == 1, grad.squeeze(-1)
         if ctx.needs_input_grad[0]:
-            to_series = _series_gradient(grad, _kernel(weight, delay, ctx.max_delay).to(grad.dtype))
+            kernel = _kernel(weight, delay, ctx.max_delay).to(grad.dtype)
+            if one_step:
+                to_series = (rows @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
+            else:
+                to_series = nn.functional.conv_transpose1d(grad, kernel)
         if any(ctx.needs_input_grad[1:3]):
-            taps = (*weight.shape, ctx.max_delay + 1)
-            grads = _kernel_gradient(series.to(grad.dtype), taps, grad).to(weight.dtype)
+            series, taps = series.to(grad.dtype), (*weight.shape, ctx.max_delay + 1)
+            grads = (rows.t() @ series.flatten(1)).view(taps) if one_step else conv1d_weight(series, taps, grad)
+            grads = grads.to(weight.dtype)
             to_weight = grads.gather(-1, _tap(delay, ctx.max_delay)).squeeze(-1)
             to_delay = slope(grads * weight.unsqueeze(-1), delay, ctx.sigma) if ctx.needs_input_grad[2] else None
         return to_series, to_weight, to_delay, None, None
-
-
-# A single step, [B, O, 1], is a plain product over inputs and lags, which torch's convolutions do not notice.
-
-
-def _series_gradient(grad: Tensor, kernel: Tensor) -> Tensor:
-    if grad.shape[-1] == 1:
-        return (grad.squeeze(-1) @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
-    return nn.functional.conv_transpose1d(grad, kernel)
-
-
-def _kernel_gradient(series: Tensor, taps: tuple[int, ...], grad: Tensor) -> Tensor:
-    if grad.shape[-1] == 1:
-        return (grad.squeeze(-1).t() @ series.flatten(1)).view(taps)
-    gradient: Tensor = conv1d_weight(series, taps, grad)
-    return gradient
 
 
 def _tap(delay: Tensor, max_delay: int) -> Tensor:

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..neurons._time import Time, current_time
-from .bursts import burst
-from .deltas import delta
+from .codes import burst, delta, phase, population, rate, rate_conv
 from .latencies import latency
-from .phases import phase
-from .populations import population
-from .rates import rate, rate_conv
 
 
 class Encoder(nn.Module):
@@ -86,25 +82,18 @@ class _OverTime(Encoder):
 
 
 class Rate(Encoder):
-    """`rate` as a module: at each step a spike with probability clamp(gain * data + offset, 0, 1).
+    """`rate` as a module, of the same arguments: [B, *N] to [T, B, *N].
 
-    Args:
-        num_steps: T.
-        gain, offset, first_spike_time, generator: as `rate` takes them.
-
-    Shapes:
-        [B, *N] to [T, B, *N].
-
-        >>> import torch, spikeloom as snn
-        >>> from spikeloom import spikegen
-        >>> encode = spikegen.Rate(num_steps=25, gain=0.5)
-        >>> encode
-        Rate(num_steps=25, gain=0.5)
-        >>> encode(torch.rand(8, 3)).shape
-        torch.Size([25, 8, 3])
-        >>> net = torch.nn.Sequential(encode, torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
-        >>> snn.unroll(net, torch.rand(8, 3), steps=25).shape
-        torch.Size([25, 8, 4])
+    >>> import torch, spikeloom as snn
+    >>> from spikeloom import spikegen
+    >>> encode = spikegen.Rate(num_steps=25, gain=0.5)
+    >>> encode
+    Rate(num_steps=25, gain=0.5)
+    >>> encode(torch.rand(8, 3)).shape
+    torch.Size([25, 8, 3])
+    >>> net = torch.nn.Sequential(encode, torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
+    >>> snn.unroll(net, torch.rand(8, 3), steps=25).shape
+    torch.Size([25, 8, 4])
     """
 
     function = staticmethod(rate)
@@ -122,21 +111,13 @@ class Rate(Encoder):
 
 
 class RateConv(Encoder):
-    """`rate_conv` as a module: one draw per number, 1 with probability clamp(data, 0, 1).
+    """`rate_conv` as a module: [*S] to [*S]. In a loop over steps, or unrolled, it draws anew at every step.
 
-    It makes one step of one: in a loop over steps, or unrolled, it draws anew at every step.
-
-    Args:
-        generator: where the random numbers come from; None is torch's own.
-
-    Shapes:
-        [*S] to [*S].
-
-        >>> import torch, spikeloom as snn
-        >>> from spikeloom import spikegen
-        >>> net = torch.nn.Sequential(spikegen.RateConv(), snn.Leaky(beta=0.9, init_hidden=True))
-        >>> net(torch.rand(8, 3)).shape, snn.unroll(net, torch.rand(8, 3), steps=25).shape
-        (torch.Size([8, 3]), torch.Size([25, 8, 3]))
+    >>> import torch, spikeloom as snn
+    >>> from spikeloom import spikegen
+    >>> net = torch.nn.Sequential(spikegen.RateConv(), snn.Leaky(beta=0.9, init_hidden=True))
+    >>> net(torch.rand(8, 3)).shape, snn.unroll(net, torch.rand(8, 3), steps=25).shape
+    (torch.Size([8, 3]), torch.Size([25, 8, 3]))
     """
 
     function = staticmethod(rate_conv)
@@ -151,25 +132,14 @@ class RateConv(Encoder):
 
 
 class Latency(Encoder):
-    """`latency` as a module: one spike per element, the earlier the larger the element is.
+    """`latency` as a module, of the same arguments: [B, *N] to [T, B, *N].
 
-    Args:
-        num_steps: T.
-        threshold, tau, first_spike_time, on_target, off_target, clip, normalize, linear, interpolate, bypass, epsilon,
-            stretch: as `latency` takes them.
-
-    Shapes:
-        [B, *N] to [T, B, *N].
-
-        >>> import torch
-        >>> from spikeloom import spikegen
-        >>> encode = spikegen.Latency(num_steps=3, normalize=True, linear=True)
-        >>> encode
-        Latency(num_steps=3, normalize=True, linear=True)
-        >>> encode(torch.tensor([0.0, 0.5, 1.0]))
-        tensor([[0., 0., 1.],
-                [0., 1., 0.],
-                [1., 0., 0.]])
+    >>> import torch
+    >>> from spikeloom import spikegen
+    >>> spikegen.Latency(num_steps=3, normalize=True, linear=True)(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([[0., 0., 1.],
+            [0., 1., 0.],
+            [1., 0., 0.]])
     """
 
     function = staticmethod(latency)
@@ -195,19 +165,13 @@ class Latency(Encoder):
 
 
 class Delta(_OverTime):
-    """`delta` as a module: a spike where the data rise by the threshold or more from one step to the next.
+    """`delta` as a module, of the same arguments: [T, B, *N] to [T, B, *N], the input may change from step to step.
 
-    Args:
-        threshold, padding, off_spike: as `delta` takes them.
-
-    Shapes:
-        [T, B, *N] to [T, B, *N]. Unrolled, the input may change from step to step.
-
-        >>> import torch, spikeloom as snn
-        >>> from spikeloom import spikegen
-        >>> net = torch.nn.Sequential(spikegen.Delta(threshold=0.2, off_spike=True), torch.nn.Linear(3, 4))
-        >>> snn.unroll(net, torch.rand(25, 8, 3)).shape
-        torch.Size([25, 8, 4])
+    >>> import torch, spikeloom as snn
+    >>> from spikeloom import spikegen
+    >>> net = torch.nn.Sequential(spikegen.Delta(threshold=0.2, off_spike=True), torch.nn.Linear(3, 4))
+    >>> snn.unroll(net, torch.rand(25, 8, 3)).shape
+    torch.Size([25, 8, 4])
     """
 
     function = staticmethod(delta)
@@ -217,19 +181,12 @@ class Delta(_OverTime):
 
 
 class Population(Encoder):
-    """`population` as a module: the spikes of neurons with Gaussian receptive fields.
+    """`population` as a module, of the same arguments: [B, *N] to [T, B, *N, num_neurons].
 
-    Args:
-        num_steps, num_neurons, low, high, beta, code, generator: as `population` takes them.
-
-    Shapes:
-        [B, *N] to [T, B, *N, num_neurons].
-
-        >>> import torch
-        >>> from spikeloom import spikegen
-        >>> encode = spikegen.Population(num_steps=10, num_neurons=6)
-        >>> encode(torch.rand(8, 3)).shape
-        torch.Size([10, 8, 3, 6])
+    >>> import torch
+    >>> from spikeloom import spikegen
+    >>> spikegen.Population(num_steps=10, num_neurons=6)(torch.rand(8, 3)).shape
+    torch.Size([10, 8, 3, 6])
     """
 
     function = staticmethod(population)
@@ -249,20 +206,14 @@ class Population(Encoder):
 
 
 class Phase(Encoder):
-    """`phase` as a module: a spike where a binary digit of the data is 1, the highest first, over and over.
+    """`phase` as a module, of the same arguments: [B, *N] to [T, B, *N].
 
-    Args:
-        num_steps, period, weighted: as `phase` takes them.
-
-    Shapes:
-        [B, *N] to [T, B, *N].
-
-        >>> import torch
-        >>> from spikeloom import spikegen
-        >>> spikegen.Phase(num_steps=3, period=3)(torch.tensor([0.625]))
-        tensor([[0.5000],
-                [0.0000],
-                [0.1250]])
+    >>> import torch
+    >>> from spikeloom import spikegen
+    >>> spikegen.Phase(num_steps=3, period=3)(torch.tensor([0.625]))
+    tensor([[0.5000],
+            [0.0000],
+            [0.1250]])
     """
 
     function = staticmethod(phase)
@@ -272,18 +223,12 @@ class Phase(Encoder):
 
 
 class Burst(Encoder):
-    """`burst` as a module: the larger the number, the more spikes, and the closer together.
+    """`burst` as a module, of the same arguments: [B, *N] to [T, B, *N].
 
-    Args:
-        num_steps, max_spikes, min_interval, max_interval, first_spike_time: as `burst` takes them.
-
-    Shapes:
-        [B, *N] to [T, B, *N].
-
-        >>> import torch
-        >>> from spikeloom import spikegen
-        >>> spikegen.Burst(num_steps=5, max_spikes=3)(torch.tensor([1.0])).flatten()
-        tensor([1., 0., 1., 0., 1.])
+    >>> import torch
+    >>> from spikeloom import spikegen
+    >>> spikegen.Burst(num_steps=5, max_spikes=3)(torch.tensor([1.0])).flatten()
+    tensor([1., 0., 1., 0., 1.])
     """
 
     function = staticmethod(burst)

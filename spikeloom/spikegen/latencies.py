@@ -1,11 +1,9 @@
-"""Latency coding: a number is the time of one spike, the larger the earlier."""
+"""Latency coding: a number is the time of one spike, the larger the earlier; and ramps that lead up to spikes."""
 
 import torch
 from torch import Tensor
 
-from ._inputs import between, computable, floating, given, window
-from ._trains import single_spikes
-from .interpolations import latency_interpolate
+from ._inputs import between, checked, computable, floating, given, over_time, single_spikes, whole, window
 
 
 def latency(
@@ -47,10 +45,9 @@ def latency(
         stretch: with `normalize`: if True, the earliest spike is at first_spike_time too.
 
     Returns:
-        spk [T, *S], in the dtype of the data (integers: the default dtype) and on their device.
+        spk [T, *S].
 
     Raises:
-        TypeError: for data that are no tensor, or a number of steps that is not whole.
         ValueError: for data outside 0 to 1, or NaN; a threshold not between 0 and 1; a tau of 0 or less; num_steps
             missing; a first_spike_time that is negative or beyond the last step; a spike beyond the last step, without
             bypass.
@@ -103,19 +100,13 @@ def latency_code(
     Args:
         data: numbers, [*S].
         num_steps: T; needed to normalize.
-        threshold: the number below which all fire together; above 0, below 1.
-        tau: the time constant in steps.
-        first_spike_time: what is added to the times.
-        normalize: if True, the times are scaled to num_steps.
-        linear: if True, the times are linear in the data.
-        epsilon: keeps the logarithmic time of what is below the threshold finite.
-        stretch: with `normalize`: if True, the earliest spike is at first_spike_time too.
+        threshold, tau, first_spike_time, normalize, linear, epsilon, stretch: as `latency` takes them.
 
     Returns:
-        (times, below): not rounded, [*S], in the dtype of the data; and a bool for each, True below the threshold.
+        (times, below): not rounded, [*S]; and a bool for each, True below the threshold.
 
     Raises:
-        TypeError, ValueError: as `latency` does, but for data outside 0 to 1 and spikes beyond the last step.
+        ValueError: as `latency` does, but for data outside 0 to 1 and spikes beyond the last step.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -138,28 +129,16 @@ def latency_code_linear(
     *,
     stretch: bool = False,
 ) -> Tensor:
-    """Spike times that fall linearly with the data.
+    """Spike times that fall linearly with the data, not rounded, [*S].
 
     s = tau * (1 - max(data, threshold)) + first_spike_time.
 
     With `normalize`, tau is num_steps - 1 - first_spike_time, so that a 1 is at first_spike_time and a 0, were it not
     for the threshold, at num_steps - 1. Should data far above 1 have times below 0, then all times are stretched to
-    0 ... num_steps - 1, as in snnTorch.
+    0 ... num_steps - 1, as in snnTorch. With `stretch` too, the earliest is at first_spike_time and the latest at
+    num_steps - 1.
 
-    Args:
-        data: numbers, [*S].
-        num_steps: T; needed to normalize.
-        threshold: the number below which all fire together; above 0, below 1.
-        tau: the steps between a 1 and a 0. Ignored with `normalize`.
-        first_spike_time: what is added to the times.
-        normalize: if True, the times are scaled to num_steps.
-        stretch: with `normalize`: if True, the earliest is at first_spike_time and the latest at num_steps - 1.
-
-    Returns:
-        times, not rounded, [*S], in the dtype of the data (integers: the default dtype).
-
-    Raises:
-        TypeError, ValueError: as `latency` does, but for data outside 0 to 1 and spikes beyond the last step.
+    Arguments and errors are those of `latency_code`.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -167,9 +146,8 @@ def latency_code_linear(
         tensor([9.9000, 8.0000, 0.0000])
     """
     data = floating(data, "latency_code_linear")
-    return _times(data, True, given(num_steps), threshold, tau, first_spike_time, normalize, 0.0, stretch).to(
-        data.dtype
-    )
+    times = _times(data, True, given(num_steps), threshold, tau, first_spike_time, normalize, 0.0, stretch)
+    return times.to(data.dtype)
 
 
 def latency_code_log(
@@ -183,28 +161,14 @@ def latency_code_log(
     *,
     stretch: bool = False,
 ) -> Tensor:
-    """The times at which a leaky membrane with a current of `data` reaches the threshold.
+    """The times at which a leaky membrane with a current of `data` reaches the threshold, not rounded, [*S].
 
     s = tau * ln(d / (d - threshold)) + first_spike_time, with d = max(data, threshold + epsilon).
 
     With `normalize`, s - first_spike_time is scaled so that the latest is at num_steps - 1. The earliest is then a
-    little behind first_spike_time; with `stretch` it is there.
+    little behind first_spike_time; with `stretch` it is there. Where epsilon is lost in rounding, the time is inf.
 
-    Args:
-        data: numbers, [*S].
-        num_steps: T; needed to normalize.
-        threshold: the number below which all fire together; above 0, below 1.
-        tau: the time constant in steps.
-        first_spike_time: what is added to the times.
-        normalize: if True, the times are scaled to num_steps.
-        epsilon: keeps the time of what is below the threshold finite; where it is lost in rounding, the time is inf.
-        stretch: with `normalize`: if True, the earliest is at first_spike_time.
-
-    Returns:
-        times, not rounded, [*S], in the dtype of the data (integers: the default dtype).
-
-    Raises:
-        TypeError, ValueError: as `latency` does, but for data outside 0 to 1 and spikes beyond the last step.
+    Arguments and errors are those of `latency_code`.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -228,7 +192,18 @@ def _times(
     stretch: bool,
 ) -> Tensor:
     """Spike times, not rounded; float32 for half precision."""
-    _check(steps, threshold, tau, first, normalize, stretch)
+    if first < 0:
+        raise ValueError(f"first_spike_time is {first}; pass 0 or more")
+    if steps is not None:
+        window(steps, first)
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}; pass a number above 0 and below 1")
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}; pass a number above 0")
+    if normalize and steps is None:
+        raise ValueError("normalize=True scales the times to num_steps; pass num_steps")
+    if stretch and not normalize:
+        raise ValueError("stretch=True is a way to normalize; set normalize=True too")
     data = computable(data)
     if linear:
         tau = steps - 1 - first if normalize and steps is not None else tau
@@ -253,16 +228,93 @@ def _scaled(times: Tensor, span: float) -> Tensor:
     return times * span / last.where(last != 0, 1)
 
 
-def _check(steps: int | None, threshold: float, tau: float, first: float, normalize: bool, stretch: bool) -> None:
-    if first < 0:
-        raise ValueError(f"first_spike_time is {first}; pass 0 or more")
-    if steps is not None:
-        window(steps, first)
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}; pass a number above 0 and below 1")
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; pass a number above 0")
-    if normalize and steps is None:
-        raise ValueError("normalize=True scales the times to num_steps; pass num_steps")
-    if stretch and not normalize:
-        raise ValueError("stretch=True is a way to normalize; set normalize=True too")
+# -- ramps that lead up to spikes: targets for a membrane that is to rise to its spike ---------------------------------
+
+
+def latency_interpolate(spike_time: Tensor, num_steps: int, on_target: float = 1, off_target: float = 0) -> Tensor:
+    """A ramp from the first step to each spike, one per element.
+
+    With s = round(spike_time):
+
+    out[t] = off + (on - off) * t / s for t <= s, else off. A spike at step 0 is `on_target` there.
+
+    A spike at step T, one beyond the end, still has its ramp, as in snnTorch; a later one has none, nor has one before
+    the first step.
+
+    Args:
+        spike_time: a time for each element, [*S].
+        num_steps: T.
+        on_target: the value at the spike.
+        off_target: the value at the start of the ramp, and after the spike; less than `on_target`.
+
+    Returns:
+        [T, *S].
+
+    Raises:
+        ValueError: for an on_target that is not above off_target.
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.latency_interpolate(torch.tensor([0, 2, 4]), num_steps=5)
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.0000, 0.5000, 0.2500],
+                [0.0000, 1.0000, 0.5000],
+                [0.0000, 0.0000, 0.7500],
+                [0.0000, 0.0000, 1.0000]])
+    """
+    if not on_target > off_target:
+        raise ValueError(
+            f"on_target is {on_target}, off_target {off_target}; a ramp needs an on_target above off_target"
+        )
+    times = floating(spike_time, "latency_interpolate")
+    spike = computable(times.detach()).round()
+    spike = spike.where(spike <= whole(num_steps, "num_steps"), -1)  # no step comes before that
+    t = over_time(spike, num_steps)
+    out = _between(off_target, on_target, t / spike.where(spike != 0, 1))
+    out[:1].masked_fill_(spike == 0, on_target)
+    return out.masked_fill_(t > spike, off_target).to(times.dtype)
+
+
+def rate_interpolate(
+    spike_time: Tensor, num_steps: int, on_target: float = 1, off_target: float = 0, epsilon: float = 1e-7
+) -> Tensor:
+    """A ramp to each spike of one train, from the step after the spike before it.
+
+    Where s is the next spike from t on, and p the step after the spike before (0 before the first):
+
+    out[t] = off + (on - off) * (t - p) / (s - p), and on where s = p. After the last spike it is off.
+
+    Args:
+        spike_time: the times of a train, in any order and shape; they are rounded, and those outside of the train left
+            out.
+        num_steps: T.
+        on_target: the value at a spike.
+        off_target: the value at the start of a ramp, and after the last spike.
+        epsilon: has no effect; an argument of snnTorch.
+
+    Returns:
+        [T].
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.rate_interpolate(torch.tensor([0, 5]), num_steps=8)
+        tensor([1.0000, 0.0000, 0.2500, 0.5000, 0.7500, 1.0000, 0.0000, 0.0000])
+    """
+    times = checked(spike_time, "rate_interpolate").flatten()
+    dtype = floating(times, "rate_interpolate").dtype
+    steps = whole(num_steps, "num_steps")
+    times = (times.round() if times.is_floating_point() else times).long()
+    t = torch.arange(steps, device=times.device)
+    fired = torch.isin(t, times)
+    spike = t.where(fired, steps).flip(0).cummin(0).values.flip(0)
+    last = t.where(fired, -1).cummax(0).values
+    start = last.roll(1) + 1
+    start[:1] = 0
+    length = (spike - start).to(torch.promote_types(dtype, torch.float32))
+    part = ((t - start) / length).where(length > 0, 1)
+    return _between(off_target, on_target, part).where(spike < steps, off_target).to(dtype)
+
+
+def _between(off: float, on: float, part: Tensor) -> Tensor:
+    """off + part * (on - off), exactly `on` where part is 1."""
+    return torch.lerp(part.new_tensor(off), part.new_tensor(on), part)

@@ -1,14 +1,76 @@
-"""Labels as spike trains that the output neurons are to learn."""
-
-from collections.abc import Callable, Mapping
+"""Class labels as one-hot rows, and as spike trains that the output neurons are to learn."""
 
 import torch
 from torch import Tensor
 
-from ._inputs import given, whole
-from .interpolations import rate_interpolate
-from .latencies import latency
-from .one_hots import to_one_hot
+from ._inputs import checked, given, whole
+from .latencies import latency, rate_interpolate
+
+PATTERNS = ("regular", "uniform", "poisson")
+
+
+def to_one_hot(targets: Tensor, num_classes: int) -> Tensor:
+    """Labels as rows with a single 1: one_hot[..., c] = 1 where c is the label, else 0.
+
+    Args:
+        targets: class labels [*S], from 0 to num_classes - 1; another is a ValueError.
+        num_classes: C.
+
+    Returns:
+        [*S, C] in the default dtype.
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.to_one_hot(torch.tensor([2, 0]), num_classes=3)
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+    """
+    targets = checked(targets, "to_one_hot")
+    classes = torch.arange(whole(num_classes, "num_classes"), device=targets.device)
+    labels = targets if targets.is_floating_point() else targets.long()
+    hits = labels.unsqueeze(-1) == classes
+    if not bool(hits.any(-1).all()):
+        found = targets[~hits.any(-1)].flatten()[0].item()
+        raise ValueError(f"{found} is none of {num_classes} classes; labels are 0 to {len(classes) - 1}")
+    return hits.to(torch.get_default_dtype())
+
+
+def to_one_hot_inverse(one_hot_targets: Tensor) -> Tensor:
+    """The complement of one-hot rows: 1 where there is 0, else 0; [*S] to [*S] of the same dtype.
+
+    >>> import torch
+    >>> from spikeloom import spikegen
+    >>> spikegen.to_one_hot_inverse(torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+    tensor([[1., 1., 0.],
+            [0., 1., 1.]])
+    """
+    one_hot_targets = checked(one_hot_targets, "to_one_hot_inverse")
+    return (one_hot_targets == 0).to(one_hot_targets.dtype)
+
+
+def from_one_hot(one_hot_label: Tensor) -> Tensor:
+    """The labels of one-hot rows: where in each row the 1 stands. Undoes `to_one_hot`.
+
+    Args:
+        one_hot_label: [*S, C], each row with a single 1 among zeros; another row is a ValueError.
+
+    Returns:
+        labels [*S], int64.
+
+        >>> import torch
+        >>> from spikeloom import spikegen
+        >>> spikegen.from_one_hot(torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+        tensor([2, 0])
+    """
+    one_hot_label = checked(one_hot_label, "from_one_hot")
+    if not one_hot_label.dim():
+        raise ValueError("from_one_hot takes rows of classes, [..., C]; got a single number")
+    ones = one_hot_label == 1
+    one_hot = (ones.sum(-1) == 1) & (ones | (one_hot_label == 0)).all(-1)
+    if not bool(one_hot.all()):
+        row = one_hot_label[~one_hot][0].tolist()
+        raise ValueError(f"the row {row} is not one-hot; for the largest of each row use argmax(-1)")
+    return ones.int().argmax(-1)
 
 
 def targets_convert(
@@ -108,10 +170,9 @@ def targets_rate(
         generator: where the random numbers come from; None is torch's own.
 
     Returns:
-        [T, *S, C], or [*S, C] where time is left out; in the default dtype, on the device of the targets.
+        [T, *S, C], or [*S, C] where time is left out; in the default dtype.
 
     Raises:
-        TypeError: for targets that are no tensor, or a number of steps that is not whole.
         ValueError: for a label that is no class, rates outside of 0 to 1 or in the wrong order, another firing_pattern,
             num_steps missing, a first_spike_time that is negative or beyond the end.
 
@@ -131,16 +192,17 @@ def targets_rate(
         raise ValueError(
             f"correct_rate is {correct_rate}, incorrect_rate {incorrect_rate}; pass 0 <= incorrect <= correct <= 1"
         )
-    _pattern(firing_pattern)
+    _check_pattern(firing_pattern)
     right = to_one_hot(targets, num_classes)
+    clamped = (right * on_target).clamp(min=off_target)
     always = (correct_rate, incorrect_rate) == (1, 0)
     if always and not first:
-        return _without_time(right, on_target, off_target)
+        return clamped if on_target > off_target else _chosen(right == 1, on_target, off_target)
     steps = given(num_steps)
     if steps is None:
         raise ValueError("targets_rate needs num_steps, unless correct_rate=1, incorrect_rate=0 and first_spike_time=0")
     if always:
-        out = _clamped(right, on_target, off_target).expand(steps, *right.shape).clone()
+        out = clamped.expand(steps, *right.shape).clone()
         out[:first] = off_target
         return out
 
@@ -175,16 +237,10 @@ def targets_latency(
     """Labels as one spike per neuron: the right one first, the others last. The `latency` of the one-hot labels.
 
     Args:
-        targets: class labels [*S], from 0 to num_classes - 1.
-        num_classes: C.
-
-    The others are those of `latency`.
+        targets, num_classes: as `to_one_hot` takes them; the others are those of `latency`.
 
     Returns:
-        [T, *S, C] in the default dtype, on the device of the targets.
-
-    Raises:
-        TypeError, ValueError: as `to_one_hot` and `latency` do.
+        [T, *S, C] in the default dtype.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -225,7 +281,6 @@ def target_rate_code(
         twice where drawn twice.
 
     Raises:
-        TypeError: for a number of steps that is not whole.
         ValueError: for a rate outside of 0 to 1, another firing_pattern, or a first_spike_time that is negative or
             beyond num_steps.
 
@@ -238,47 +293,25 @@ def target_rate_code(
         raise ValueError(f"first_spike_time is {first}, beyond num_steps={steps}; pass at most {steps}")
     if not 0 <= rate <= 1:
         raise ValueError(f"rate is {rate}; pass 0 to 1 spikes per step")
-    draw = _pattern(firing_pattern)
-    times = draw(steps, first, rate, generator) if rate else torch.zeros(0, dtype=torch.int64)
+    _check_pattern(firing_pattern)
+    times = _drawn(firing_pattern, steps, first, rate, generator) if rate else torch.zeros(0, dtype=torch.int64)
     return torch.zeros(steps, device=times.device).index_fill_(0, times, 1), times
 
 
-Draw = Callable[[int, int, float, torch.Generator | None], Tensor]
-
-
-def _regular(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
-    return torch.arange(first, steps, 1 / rate).long()
-
-
-def _uniform(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
-    count = len(_regular(steps, first, rate, None))
-    return (torch.rand(count, generator=generator, device=_device(generator)) * (steps - first) + first).long()
-
-
-def _poisson(steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
-    fired = torch.bernoulli(torch.full((steps,), float(rate), device=_device(generator)), generator=generator)
-    return fired[first:].nonzero().flatten() + first
-
-
-PATTERNS: Mapping[str, Draw] = {"regular": _regular, "uniform": _uniform, "poisson": _poisson}
-
-
-def _pattern(name: str) -> Draw:
+def _check_pattern(name: str) -> None:
     if name not in PATTERNS:
         raise ValueError(f"firing_pattern is {name!r}; pass one of {', '.join(map(repr, PATTERNS))}")
-    return PATTERNS[name]
 
 
-def _device(generator: torch.Generator | None) -> torch.device | None:
-    return None if generator is None else generator.device
-
-
-def _without_time(right: Tensor, on: float, off: float) -> Tensor:
-    return _clamped(right, on, off) if on > off else _chosen(right == 1, on, off)
-
-
-def _clamped(right: Tensor, on: float, off: float) -> Tensor:
-    return (right * on).clamp(min=off)
+def _drawn(pattern: str, steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
+    """The steps of the spikes of a train."""
+    regular, device = torch.arange(first, steps, 1 / rate).long(), None if generator is None else generator.device
+    if pattern == "regular":
+        return regular
+    if pattern == "uniform":
+        return (torch.rand(len(regular), generator=generator, device=device) * (steps - first) + first).long()
+    fired = torch.bernoulli(torch.full((steps,), float(rate), device=device), generator=generator)
+    return fired[first:].nonzero().flatten() + first
 
 
 def _chosen(fired: Tensor, on: float, off: float) -> Tensor:

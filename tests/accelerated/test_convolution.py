@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.accelerated import SpikeConv2d, chunked, convolution
+from spikeloom.accelerated import SpikeConv2d, conv
 from spikeloom.engine import tuning
+from spikeloom.engine.sparse import conv as kernels
 
 from ..oracle import assert_close
 from .conftest import CONVOLUTION, routes
@@ -70,7 +71,7 @@ def test_output_and_gradients_are_those_of_the_dense_convolution(
     name: str, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch, tuned
 ) -> None:
     tuned(conv_dense_above=2, conv_dense_weight_above=2, conv_dense_input_above=2)
-    monkeypatch.setattr(convolution, "_dense", lambda *_: (None, None))  # no gradient is torch's
+    monkeypatch.setattr(conv, "_dense", lambda *_: (None, None))  # no gradient is torch's
     shape, kernel, how = HOW[name]
     layer = layer_of(shape[1], how.get("outputs", 7), kernel, dtype, **{k: v for k, v in how.items() if k != "outputs"})
     compare(layer, x := spikes(*shape, density=0.1, kind=kind).to(dtype), 0.2)
@@ -129,10 +130,10 @@ def test_large_dense_images_go_in_chunks(how: dict[str, Any], layout: torch.memo
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1, 2)])
 def test_chunks_give_the_gradients_that_are_wanted_and_theirs(wanted: tuple[int, ...], parts: list[int]) -> None:
     given = [torch.rand(shape, dtype=torch.float64) for shape in ((8, 2, 9, 8), (20, 2, 3, 3), (20,))]
-    learned, patch = [given[i].requires_grad_() for i in wanted], convolution.kernels.Patch((3, 3), *[(1, 1)] * 3)
+    learned, patch = [given[i].requires_grad_() for i in wanted], kernels.Patch((3, 3), *[(1, 1)] * 3)
 
     def run(*_: Tensor) -> Tensor:
-        return chunked.convolution(*given, patch, 1).pow(2)
+        return conv._Chunked.apply(*given, patch, 1).pow(2)
 
     assert torch.autograd.gradcheck(run, learned, fast_mode=True)
     assert torch.autograd.gradgradcheck(run, learned, fast_mode=True)
@@ -213,8 +214,8 @@ def test_the_density_decides_and_explain_tells(density: float, path: str) -> Non
 )
 def test_each_gradient_is_dense_above_its_limit(limit, wanted, monkeypatch: pytest.MonkeyPatch, tuned) -> None:
     asked: list[tuple[bool, bool]] = []
-    dense = convolution._dense
-    monkeypatch.setattr(convolution, "_dense", lambda *args: asked.append(args[-2:]) or dense(*args))
+    dense = conv._dense
+    monkeypatch.setattr(conv, "_dense", lambda *args: asked.append(args[-2:]) or dense(*args))
     x = spikes(6, 4, 9, 8, density=0.1)
     run(snn.accelerate(layer_of(4, 20, 3)), x, 0.2)
     tuned(**{f"conv_dense_{wanted}_above": 0.01})

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.engine.sparse import narrow
+from spikeloom.engine.sparse import csr
 
 from .conftest import routes
 
@@ -102,7 +102,7 @@ def test_any_number_of_threads_gives_the_same_bits():
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         try:
-            found.append([narrow.product(x, weight, None), narrow.input_gradient(grad, weight)])
+            found.append([csr.narrow_product(x, weight, None), csr.narrow_input_gradient(grad, weight)])
         finally:
             torch.set_num_threads(before)
     for other in found[1:]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.accelerated.pooling import WITH_CONVOLUTION
+from spikeloom.accelerated.conv import WITH_CONVOLUTION
 from spikeloom.engine.jit import buffer_pool
 
 from ..oracle import assert_close

@@ -28,7 +28,7 @@ OURS = tuple(
     str(PACKAGE / part)
     for part in (
         *("scoped.py", "network", "neurons/_time.py", "neurons/_keeping.py"),
-        *("accelerated/accelerating.py", "engine/run/backends.py"),
+        *("accelerated/__init__.py", "engine/run/backends.py"),
     )
 )
 CONTEXTS = (

@@ -198,4 +198,4 @@ def weight_gradient(map: Map, weight: Tensor, first: Tensor, spk: Tensor, g: Gra
         return dense_weight_gradient(map, weight, first, spk, g)
     width, parts = spk.shape[-1], [(first.unsqueeze(0), g.x[:1]), (spk[:-1], g.x[1:])]
     pairs = [(before.reshape(-1, width).contiguous(), after.reshape(-1, width)) for before, after in parts]
-    return csr.outer(*((csr.listed(csr.marked(before)), after) for before, after in pairs))[0]
+    return csr.outer(*((csr.listed(before), after) for before, after in pairs))[0]

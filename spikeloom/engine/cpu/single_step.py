@@ -154,7 +154,7 @@ def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tens
     x, olds = plain(x).contiguous(), [*map(Tensor.contiguous, states)]
     like = olds[-1]
     empty = _maker(like)
-    spk, news, copied = empty(like), [*map(empty, olds)], [*map(empty, plan.copies and repeat(like, len(plan.copies)))]
+    spk, news, copied = empty(like), [*map(empty, olds)], [*map(empty, repeat(like, len(plan.copies)))]
     plan.forward(
         steps=1,
         size=like.numel(),

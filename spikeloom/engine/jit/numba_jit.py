@@ -59,7 +59,6 @@ def module_source(
     own = "from spikeloom.engine.jit.intrinsics import team_size, thread_number\n" if team else ""
     if "exp(" in body or "tanh(" in body:
         own += ELEMENTARY.format(dtype=dtype)
-    arguments = arguments if isinstance(arguments, dict) else dict.fromkeys(arguments)
     return SOURCE.format(
         title=title,
         dtype=dtype,

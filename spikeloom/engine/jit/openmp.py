@@ -8,7 +8,7 @@ One or several threads give the same bits: elements are independent, and sums ov
 """
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -73,9 +73,9 @@ class Kernel:
         team: whether it asks OpenMP for its share; else the share is an argument.
 
     Attributes:
-        run: takes the arguments: numbers, and tensors or None; a sequence for a group. `team` is counted here;
-            `threads` says for how many there is scratch memory. (Who counts again may find others: another thread of
-            Python has called `torch.set_num_threads`.)
+        run: takes the arguments: numbers, and tensors or None; a sequence for a group. The first two multiplied are the
+            work, in element-steps. `team` is counted here; `threads` says for how many there is scratch memory. (Who
+            counts again may find others: another thread of Python has called `torch.set_num_threads`.)
     """
 
     def __init__(self, function: Any, arguments: "Arguments", team: bool):
@@ -83,11 +83,6 @@ class Kernel:
         extra = () if team else (ctypes.c_int64, ctypes.c_int64)
         self._call = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *extra)(function.address)
         self.run = _by_name(tuple(arguments.items()))(team_size, self._alone, self._together)
-
-    def run_words(self, words: Sequence[int], threads: int | None = None) -> None:
-        threads = team_size(words[0] * words[1], threads)
-        packed = Struct(f"{len(words)}q").pack(*words[:2], threads > 1, *words[3:])
-        self._together(packed, threads) if threads > 1 else self._alone(packed)
 
     @property
     def _alone(self) -> Callable[[bytes], None]:
@@ -109,7 +104,7 @@ CALL = """
 def bind(team_size, alone, together):
     def run(*, {keywords}, threads=None):
 {groups}
-        threads = team_size(steps * size, threads)
+        threads = team_size({work}, threads)
         team = threads > 1
         words = pack({words})
         together(words, threads) if team else alone(words)
@@ -144,6 +139,7 @@ def _by_name(arguments: tuple[tuple[str, int | None], ...]) -> Any:
     source = CALL.format(
         keywords=", ".join(given),
         groups=indent("\n".join(unpacked), "        "),
+        work=" * ".join([*every][:2]),
         words=", ".join(words),
     )
     made: dict[str, Any] = {"pack": Struct(f"{len(words)}q").pack}

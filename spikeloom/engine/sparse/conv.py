@@ -1,30 +1,214 @@
-"""Convolutions of images that are mostly zeros, such as spikes: the kernels, run.
+"""Convolutions of images that are mostly zeros, such as spikes: the result, and the gradients of weight and input.
 
 Images are [N, C, H, W] in any memory order. Results lie as torch's do: with their channels last if those of the input,
 or of the weight, are.
+
+A patch of the input is cut into bands, runs of the channels of `reach` neighboring pixels that are contiguous in memory
+once an image lies with its channels last: one per row of the patch, or, where it is dilated along a row, one per pixel.
+Each band is a part of a matrix product (`gemm`), of which only the rows that belong to nonzero values are added up.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from ..graph import dtype_name
-from ..jit import LINE, buffer_pool, compiled, openmp
-from .conv_source import emit_convolution
-from .csr import column_sums, packed, whole_panels
-from .pooling import Pair, Pooling, Windows, empty_results, lies_channels_last
+from ..jit import buffer_pool, sum_to
+from .csr import packed, padded, whole_panels
+from .kernel import kernel
+from .pooling import Pair, Windows, empty_places, lies_channels_last, pooling_lines
 
 CHUNK_BYTES = 1 << 18
 """Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
 
+PATCH = """kernel_down, kernel_across, stride_down, stride_across, dilation_down, dilation_across, padding_down,
+    padding_across, height, width, out_height, out_width, out_channels,
+    image_step, channel_step, row_step, pixel_step"""
+"""Arguments of all: the steps are the strides of the images, in elements."""
+
+FRAME = """
+    down, across = height + 2 * padding_down, width + 2 * padding_across
+    reach = kernel_across if dilation_across == 1 else 1
+    line, run = across * channels, reach * channels"""
+
+FORWARD = """
+    starts = scratch
+    frame = starts + 8 * (down * across + 1)
+    values = frame + SIZE * down * line
+    sums = values + SIZE * down * line
+    image = sums + SIZE * out_width * PANEL
+{scratch}
+    for i in range(down * line):
+        store(frame, i, R(0))
+    for n in range(low, high):
+        for i in range(height):
+            for j in range(width):
+                pixel = frame + SIZE * ((i + padding_down) * line + (j + padding_across) * channels)
+                for c in range(channels):
+                    store(pixel, c, load(x, n * image_step + c * channel_step + i * row_step + j * pixel_step))
+        found = 0
+        for i in range(down):
+            e, end = found, found + collect(frame + SIZE * i * line, line, active + 4 * found, values + SIZE * found)
+            for j in range(across):
+                while e < end and short(active, e) < j * channels:
+                    e += 1
+                store_word(starts, i * across + j, e)
+            found = end
+        store_word(starts, down * across, found)
+        for i in range(out_height):
+            for p in range(0, out_channels, PANEL):
+                for j in range(out_width):
+                    copy(bias + SIZE * p, PANEL, sums + SIZE * j * PANEL)
+                for a in range(kernel_down):
+                    row = i * stride_down + a * dilation_down
+                    for b in range(0, kernel_across, reach):
+                        band = matrix + SIZE * (p * kernel_down + a * PANEL) * kernel_across * channels
+                        for j in range(out_width):
+                            pixel = j * stride_across + b * dilation_across
+                            first = word(starts, row * across + pixel)
+                            many = word(starts, row * across + pixel + reach) - first
+                            if many > 0:
+                                begin, to = band + SIZE * (b - pixel) * channels * PANEL, sums + SIZE * j * PANEL
+                                listed(values + SIZE * first, 1, active + 4 * first, many, begin, PANEL, to)
+                for j in range(out_width):
+                    to = {to}
+                    for k in range(min(PANEL, out_channels - p)):
+                        store(to, k{step}, load(sums, j * PANEL + k)){pool}"""
+"""out[n, i, j] = bias + sum over bands of patch @ matrix [panels, kernel_down * kernel_across * channels, PANEL]."""
+
+TO_OUT = {
+    "scratch": "    active = image",
+    "to": "out + SIZE * (n * to_image + p * to_channel + i * to_row + j * to_pixel)",
+    "step": " * to_channel",
+    "pool": "",
+}
+"""What `FORWARD` does with a result: it goes to its place."""
+
+TO_WINDOWS = {
+    "scratch": """    pooled = image + SIZE * out_height * out_width * out_channels
+    active = pooled + SIZE * pooled_height * pooled_width * out_channels""",
+    "to": "image + SIZE * ((i * out_width + j) * out_channels + p)",
+    "step": "",
+    "pool": """
+        places = all_places + n * pooled_height * pooled_width * out_channels
+        for i in range(pooled_height):
+            for j in range(pooled_width):
+                window = image + SIZE * (i * {down} * out_width + j * {across}) * out_channels
+                first = (i * pooled_width + j) * out_channels
+                for m in range(out_channels):
+                    at = m
+{lines}
+        for i in range(pooled_height):
+            for j in range(pooled_width):
+                to = out + SIZE * (n * to_image + i * to_row + j * to_pixel)
+                for c in range(out_channels):
+                    store(to, c * to_channel, load(pooled, (i * pooled_width + j) * out_channels + c))""",
+}
+"""Or the results of an image stay in the cache, with their channels last, until their windows are pooled."""
+
+_input_gradient = kernel(
+    "convolution, the gradient of a mostly zero input",
+    f"images, channels, {PATCH}, grad*, matrix*, dx*, scratch",
+    FRAME
+    + """
+    wide = (run + PANEL - 1) // PANEL
+    values = scratch + SIZE * (down * line + wide * PANEL)
+    active = values + SIZE * out_channels
+    for n in range(low, high):
+        for i in range(down * line + wide * PANEL):
+            store(scratch, i, R(0))
+        for i in range(out_height):
+            for j in range(out_width):
+                pixel = grad + SIZE * ((n * out_height + i) * out_width + j) * out_channels
+                many, band = collect(pixel, out_channels, active, values), matrix
+                for a in range(kernel_down if many > 0 else 0):
+                    row = scratch + SIZE * (i * stride_down + a * dilation_down) * line
+                    for b in range(0, kernel_across, reach):
+                        to = row + SIZE * (j * stride_across + b * dilation_across) * channels
+                        for p in range(wide):
+                            listed(values, 1, active, many, band, PANEL, to + SIZE * p * PANEL)
+                            band += SIZE * out_channels * PANEL
+        for i in range(height):
+            for j in range(width):
+                pixel = scratch + SIZE * ((i + padding_down) * line + (j + padding_across) * channels)
+                for c in range(channels):
+                    store(dx, n * image_step + c * channel_step + i * row_step + j * pixel_step, load(pixel, c))""",
+)
+"""Each nonzero value of grad [n, i, j, out_channels] adds its rows of matrix [bands, wide, out_channels, PANEL] to the
+patch that it came from. What stands beyond a band is zero."""
+
+_weight_gradient = kernel(
+    "convolution, the gradient of the weight from a mostly zero input",
+    f"channels, images, chunk, {PATCH}, x*, columns*, grad*, out*, scratch",
+    """
+    most, wide = chunk * height * width + 1, (out_channels + PANEL - 1) // PANEL * PANEL
+    begins = scratch
+    firsts = begins + 8 * (height + 1)
+    places = firsts + 8 * (height + 1)
+    found = places + 8 * 2 * most
+    values = found + SIZE * most
+    active = values + SIZE * most
+    for start in range(0, images, chunk):
+        count = min(chunk, images - start)
+        for c in range(low, high):
+            seen, position = 0, 0
+            for rest in range(stride_down):
+                for i in range(rest, height, stride_down):
+                    store_word(begins, position, seen)
+                    position += 1
+                    for n in range(count):
+                        row = x + SIZE * ((start + n) * image_step + c * channel_step + i * row_step)
+                        for j in range(width):
+                            value = load(row, j * pixel_step)
+                            store_word(places, 2 * seen, j)
+                            store_word(places, 2 * seen + 1, (n * out_height + i // stride_down) * out_width)
+                            store(found, seen, value)
+                            seen += value != 0
+            store_word(begins, height, seen)
+            for b in range(kernel_across):
+                kept = 0
+                for r in range(height):
+                    store_word(firsts, r, kept)
+                    for e in range(word(begins, r), word(begins, r + 1)):
+                        column = word(columns, b * width + word(places, 2 * e))
+                        store_short(active, kept, np.int32(word(places, 2 * e + 1) + column))
+                        store(values, kept, load(found, e))
+                        kept += column >= 0
+                store_word(firsts, height, kept)
+                for a in range(kernel_down):  # meets the rows at a distance of whole strides from its offset
+                    offset = a * dilation_down - padding_down
+                    rest, above = offset % stride_down, offset // stride_down
+                    top, bottom = max(0, -above), min(out_height, (height - 1 - offset) // stride_down + 1)
+                    before = rest * (height // stride_down) + min(rest, height % stride_down) + above
+                    if top < bottom:
+                        first = word(firsts, before + top)
+                        many = word(firsts, before + bottom) - first
+                        pixel = (start * out_height - above) * out_width
+                        to = out + SIZE * ((a * kernel_across + b) * channels + c) * wide
+                        for p in range(0, wide, PANEL):
+                            block, own = grad + SIZE * (pixel * wide + p), values + SIZE * first
+                            listed(own, 1, active + 4 * first, many, block, wide, to + SIZE * p)""",
+)
+"""out[a, b, c] += sum over active inputs of value * the row of grad [n, out_height, out_width, wide] that it meets.
+
+For each channel, active inputs of a few images are listed row by row; rows that are whole strides apart follow each
+other, since those that meet row a of the kernel are then one run."""
+
 
 @cache
-def _convolution_kernel(kind: str, dtype: str, pooling: Pooling | None = None) -> openmp.Kernel:
-    return compiled(partial(emit_convolution, kind, dtype, pooling))
+def _forward(windows: Windows | None) -> Callable[[torch.dtype], Callable[..., None]]:
+    """The kernel of the result, or, of results that are pooled, of what `pooled` gives for them."""
+    title, how = "convolution of a mostly zero input", TO_OUT
+    arguments = f"images, channels, {PATCH}, to_image, to_channel, to_row, to_pixel, x*, matrix*, bias*, out*, scratch"
+    if windows is not None:
+        title, arguments = f"{title}, pooled", f"{arguments}, pooled_height, pooled_width, all_places*"
+        down, across = windows.stride
+        body = pooling_lines(windows, "pooled", "out_width", "out_channels")
+        how = TO_WINDOWS | {"pool": TO_WINDOWS["pool"].format(down=down, across=across, lines=body)}
+    return kernel(title, arguments, FRAME + FORWARD.format(**how))
 
 
 @dataclass(frozen=True)
@@ -37,151 +221,102 @@ class Patch:
     padding: Pair
 
     @property
-    def bands(self) -> tuple[int, int, int]:
-        """How many bands a patch has, how many in each of its rows, and how many pixels one is (`emit_convolution`)."""
-        rows, columns = self.kernel
-        return (rows, 1, columns) if self.dilation[1] == 1 else (rows * columns, columns, 1)
+    def reach(self) -> int:
+        """Pixels of a band."""
+        return self.kernel[1] if self.dilation[1] == 1 else 1
 
-    def framed(self, axis: int, size: int) -> int:
-        """Rows (axis 0) or columns (1) of an image with its padding."""
-        return size + 2 * self.padding[axis]
-
-    def positions(self, axis: int, size: int) -> int:
-        """Rows or columns of the result."""
-        return (self.framed(axis, size) - self.dilation[axis] * (self.kernel[axis] - 1) - 1) // self.stride[axis] + 1
+    def framed(self, height: int, width: int) -> int:
+        """Pixels of an image with its padding."""
+        return (height + 2 * self.padding[0]) * (width + 2 * self.padding[1])
 
     def result(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
         """The shape of the result, for images and weight."""
-        return len(x), len(weight), self.positions(0, x.shape[2]), self.positions(1, x.shape[3])
+        down, across = (
+            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, dilation, padding in zip(
+                x.shape[2:], self.kernel, self.stride, self.dilation, self.padding, strict=True
+            )
+        )
+        return len(x), len(weight), down, across
 
-    def meeting_columns(self, width: int) -> Tensor:
+    def arguments(self, x: Tensor, out: tuple[int, ...]) -> dict[str, int]:
+        """PATCH, for images and the shape of the result."""
+        images, channels, height, width = x.shape
+        given = {"images": images, "channels": channels, "height": height, "width": width}
+        given |= {"out_channels": out[1], "out_height": out[2], "out_width": out[3]}
+        given |= zip(("image_step", "channel_step", "row_step", "pixel_step"), x.stride(), strict=True)
+        for name in ("kernel", "stride", "dilation", "padding"):
+            given[f"{name}_down"], given[f"{name}_across"] = getattr(self, name)
+        return given
+
+    def columns(self, width: int, out_width: int) -> Tensor:
         """For each column of the kernel, and of the image, that of the result where they meet; -1 if there is none."""
         offsets = torch.arange(self.kernel[1], device="cpu")[:, None] * self.dilation[1]
         moved = torch.arange(width, device="cpu") + self.padding[1] - offsets
         place, rest = moved // self.stride[1], moved % self.stride[1]
-        return torch.where((rest == 0) & (place >= 0) & (place < self.positions(1, width)), place, -1)
-
-    def meeting_rows(self, height: int) -> Tensor:
-        """For each row of the kernel the rows of the image that it meets, where these are sorted by their remainder.
-
-        The first, the last and one, as places in that order; and how much further down than the row divided by the
-        stride the row of the result is.
-        """
-        stride, meeting = self.stride[0], []
-        order = sorted(range(height), key=lambda i: (i % stride, i))
-        for a in range(self.kernel[0]):
-            offset = a * self.dilation[0] - self.padding[0]
-            rows = [i for i in range(offset, offset + stride * self.positions(0, height), stride) if 0 <= i < height]
-            first = order.index(rows[0]) if rows else 0
-            down = (rows[0] - offset) // stride - rows[0] // stride if rows else 0
-            meeting.append((first, first + len(rows), down))
-        return torch.tensor(meeting, device="cpu")
+        return torch.where((rest == 0) & (place >= 0) & (place < out_width), place, -1)
 
 
-def _geometry(patch: Patch, x: Tensor, out_channels: int, panels: int) -> list[int]:
-    """The arguments from SHAPE to RESULT."""
-    images, channels, height, width = x.shape
-    down, across = patch.framed(0, height), patch.framed(1, width)
-    rows, columns = patch.positions(0, height), patch.positions(1, width)
-    size = rows * columns * out_channels * channels
-    shape = [images, size, 0, channels, height, width, *patch.padding, down, across]
-    return [*shape, *x.stride(), *patch.bands, *patch.dilation, *patch.stride, rows, columns, out_channels, panels]
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, windows: Windows | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W'].
 
-
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Tensor:
-    """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W']."""
-    out = buffer_pool.images(patch.result(x, weight), x, lies_channels_last(x) or lies_channels_last(weight))
-    _convolve(x, weight, bias, patch, out, 0, None)
-    return out
-
-
-def convolved_and_pooled(
-    x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, windows: Windows
-) -> tuple[Tensor, Tensor]:
-    """What `pooled` gives for that, image by image, so that the convolution is never in memory as a whole.
-
-    The second lies with the channels last.
+    With windows, what `pooled` gives for that, image by image, so that the convolution is never in memory as a whole.
+    The second is then laid out with the channels last.
     """
     shape = patch.result(x, weight)
-    last = lies_channels_last(x) or lies_channels_last(weight)
-    out, places = empty_results(windows.result(shape), x, windows, last, places_last=True)
-    pooling = Pooling(windows, channels_last=True, dtype=dtype_name(x.dtype))
-    values = math.prod(shape[1:]) + math.prod(out.shape[1:])
-    _convolve(x, weight, bias, patch, out, values, pooling, [*out.shape[2:], places.data_ptr()])
-    return out, places
-
-
-def _convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    patch: Patch,
-    out: Tensor,
-    more: int,
-    pooling: Pooling | None,
-    rest: Sequence[int] = (),
-) -> None:
-    """Write to memory in any order. A kernel that pools takes so many more values of scratch memory, and the rest."""
-    _, channels, height, width = x.shape
+    pooled_shape = shape if windows is None else windows.result(shape)
+    out = buffer_pool.images(pooled_shape, x, lies_channels_last(x) or lies_channels_last(weight))
     matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
-    first = x.new_zeros(whole_panels(len(weight), x))
-    if bias is not None:
-        first[: len(weight)] = bias
-    frame = patch.framed(0, height) * patch.framed(1, width)
-    more += patch.positions(1, width) * matrix.shape[-1]
-    scratch_bytes, scratch, team = _scratch(
-        8 * (frame + 1) + x.element_size() * (2 * frame * channels + more) + 4 * frame * channels
-    )
-    words = [*_geometry(patch, x, len(weight), len(matrix)), *out.stride()]
-    words += [t.data_ptr() for t in (x, matrix, first, out, scratch)]
-    _convolution_kernel("forward", dtype_name(x.dtype), pooling).run_words([*words, scratch_bytes, *rest], team)
+    frame = patch.framed(*x.shape[2:])
+    values = 2 * frame * x.shape[1] + shape[3] * matrix.shape[2]
+    places, pooling = None, {}
+    if windows is not None:
+        places = empty_places(pooled_shape, windows, channels_last=True)
+        pooling = {"pooled_height": out.shape[2], "pooled_width": out.shape[3], "all_places": places}
+        values += math.prod(shape[1:]) + math.prod(pooled_shape[1:])
+    sizes = patch.arguments(x, shape) | {"size": math.prod(shape[1:]) * x.shape[1]}
+    sizes |= zip(("to_image", "to_channel", "to_row", "to_pixel"), out.stride(), strict=True)
+    sizes["scratch"] = 8 * (frame + 1) + x.element_size() * values + 4 * frame * x.shape[1]
+    _forward(windows)(x.dtype)(**sizes, **pooling, x=x, matrix=matrix, bias=padded(bias, matrix), out=out)
+    return out, places
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:
     """The gradient of the input, laid out as the input `like`, from that of the result; all finite."""
-    _, channels, height, width = like.shape
-    count, _, reach = patch.bands
-    cut = weight.permute(2, 3, 0, 1).reshape(count, -1, len(weight), channels).transpose(1, 2)
-    matrix = torch.stack([packed(band.reshape(len(weight), -1)).panels for band in cut])
-    beyond = whole_panels(reach * channels, like)
+    outputs, channels = weight.shape[:2]
+    bands = weight.permute(2, 3, 0, 1).reshape(-1, patch.reach, outputs, channels).transpose(1, 2)
+    matrix = torch.stack([packed(band.reshape(outputs, -1)).panels for band in bands])
     dx = torch.empty_like(like)
-    last = _channels_last(grad)
-    elements = patch.framed(0, height) * patch.framed(1, width) * channels + beyond + len(weight)
-    scratch_bytes, scratch, team = _scratch(elements * like.element_size() + 4 * len(weight))
-    words = _geometry(patch, dx, len(weight), 0)
-    words += [t.data_ptr() for t in (last, matrix, dx, scratch)]
-    _convolution_kernel("input", dtype_name(like.dtype)).run_words([*words, scratch_bytes], team)
+    values = patch.framed(*like.shape[2:]) * channels + whole_panels(patch.reach * channels, like) + outputs
+    sizes = patch.arguments(dx, grad.shape) | {"size": grad[0].numel() * channels}
+    sizes["scratch"] = values * like.element_size() + 4 * outputs
+    _input_gradient(dx.dtype)(**sizes, grad=_channels_last(grad), matrix=matrix, dx=dx)
     return dx
 
 
 def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     """The gradient [K, C, kh, kw] of the weight from the input and the gradient of the result, which is finite."""
     images, channels, height, width = x.shape
-    (count, rows, columns), wide = (grad.shape[1], *grad.shape[2:]), whole_panels(grad.shape[1], x)
+    count, wide = grad.shape[1], whole_panels(grad.shape[1], x)
     last = torch.nn.functional.pad(_channels_last(grad), (0, wide - count)) if wide > count else _channels_last(grad)
     out = x.new_zeros((*patch.kernel, channels, wide))
-    chunk = max(1, min(images, CHUNK_BYTES // (rows * columns * wide * x.element_size())))
+    chunk = max(1, min(images, CHUNK_BYTES // last[0].nbytes))
     most = chunk * height * width + 1
-    meeting = patch.meeting_rows(height), patch.meeting_columns(width)
-    scratch_bytes, scratch, team = _scratch(8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most)
-    words = [images, rows * columns * count * channels, 0, channels, height, width, *x.stride(), *patch.kernel]
-    words += [patch.stride[0], chunk, rows, columns, wide // whole_panels(1, x)]
-    words += [t.data_ptr() for t in (*meeting, x, last, out, scratch)]
-    _convolution_kernel("weight", dtype_name(x.dtype)).run_words([*words, scratch_bytes], team)
+    sizes = patch.arguments(x, grad.shape) | {"size": grad.numel(), "chunk": chunk}
+    sizes["scratch"] = 8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most
+    columns = patch.columns(width, grad.shape[3])
+    _weight_gradient(x.dtype)(**sizes, x=x, columns=columns, grad=last, out=out)
     return out[..., :count].permute(3, 2, 0, 1).contiguous()
 
 
 def over_pixels(images: Tensor) -> Tensor:
-    """The sum of [N, C, H, W] over all but the channels."""
-    return column_sums(_channels_last(images).view(-1, images.shape[1]))
+    """The sum of [N, C, H, W] over all but the channels, the same for any number of threads."""
+    rows = _channels_last(images).view(-1, images.shape[1])
+    return sum_to(rows, rows[0])
 
 
 def _channels_last(images: Tensor) -> Tensor:
     """[N, C, H, W] as contiguous [N, H, W, C]."""
     return images.permute(0, 2, 3, 1).contiguous()
-
-
-def _scratch(size: int) -> tuple[int, Tensor, int]:
-    """Bytes of scratch memory per thread, a whole number of cache lines, that of all threads, and how many they are."""
-    size = -(-size // LINE) * LINE
-    return size, *openmp.scratch(size)

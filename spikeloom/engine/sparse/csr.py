@@ -1,126 +1,165 @@
-"""Matrices that are mostly zeros, such as spikes: what is not zero as lists, and products with these, on the CPU."""
+"""Matrices that are mostly zeros, such as spikes, as compressed sparse rows (CSR), and products with these, on the CPU.
+
+Threads share rows, and each sum has one order for any number of them (see `gemm`).
+"""
 
 import math
 from dataclasses import dataclass
-from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph import dtype_name
-from ..jit import CHUNK, TURNED, buffer_pool, compiled, module_source, openmp, panel_bytes
+from ..jit import HEIGHT, LINE, TURNED, buffer_pool, panel_bytes, slim_height
+from .kernel import kernel
 
-FLUSHED = 16
-"""Of so many blocks of `TURNED` rows the outer product is one sum; these sums are then added up. One sum over all rows
-would lose its digits: that of 1,000,000 equal values in float32 is wrong by 1 %."""
-
-TURN_AT_ONCE = 64
-"""Rows of a panel that packing takes from each column before it goes to the next: four lines of the cache."""
-
-MARK = (
-    ["rows", "size", "team", "width", "x", "counts", "marks", "found"],
-    """{share}
-    others, words = types.int64(0), (width + 63) // 64
+_mark = kernel(
+    "where a matrix is not zero, a bit for each value",
+    "rows, width, x*, counts*, marks*, other*",
+    """
+    words, others = (width + 63) // 64, types.int64(0)
     for r in range(low, high):
-        many, ones = mark(x + SIZE * r * width, width, marks + 8 * r * words)
+        values, own = x + SIZE * r * width, marks + 8 * r * words
+        many, ones, k = types.int64(0), types.int64(0), 0
+        while k + 64 <= width:
+            left = nonzero(values, k)
+            store_word(own, k // 64, left)
+            many, ones = many + bits(left), ones + bits(one(values, k))
+            k += 64
+        if k < width:
+            left = types.int64(0)
+            for n in range(k, width):
+                value = load(values, n)
+                left |= types.int64(value != 0) << (n - k)
+                ones += value == 1
+            store_word(own, k // 64, left)
+            many += bits(left)
         store_word(counts, r, many)
         others += many - ones
     if others != 0:
-        store_word(found, 0, 1)""",
+        store_word(other, 0, 1)""",
 )
 
-LIST = (
-    ["rows", "size", "team", "width", "x", "marks", "starts", "index", "listed", "step"],
-    """{share}
+_list = kernel(
+    "the nonzeros of a matrix",
+    "rows, width, x*, marks*, starts*, index*, values*, step",
+    """
     words = (width + 63) // 64
     for r in range(low, high):
-        start, mine = word(starts, r), marks + 8 * r * words
-        places(mine, words, index + 4 * start)
-        if step != 0:
-            pick(x + SIZE * r * width, index + 4 * start, word(starts, r + 1) - start, listed + SIZE * start)""",
+        n = word(starts, r)
+        for w in range(words):
+            left = word(marks, r * words + w)
+            while left != 0:
+                k = 64 * w + lowest(left)
+                store_short(index, n, np.int32(k))
+                if step != 0:
+                    store(values, n, load(x, r * width + k))
+                n += 1
+                left &= left - 1""",
 )
 
-PRODUCT_WORDS = [
-    *(
-        "rows",
-        "size",
-        "team",
-        "width",
-        "columns",
-        "starts",
-        "index",
-        "listed",
-        "step",
-        "matrix",
-        "bias",
-        "out",
-        "scratch",
-    ),
-]
-
-PRODUCT = (
-    PRODUCT_WORDS,
-    """{share}
-    spare = scratch + me * {panel}
-    while low < high:
-        end = min(low + {chunk}, high)
-        product_of_lists(starts, index, listed, step, low, end, matrix, width, columns, bias, out, spare)
-        low = end""",
+_product = kernel(
+    "a CSR matrix times a dense one",
+    "rows, width, columns, starts*, index*, values*, step, matrix*, bias*, out*, scratch",
+    """
+    for begin in range(low, high, CHUNK):
+        end = min(begin + CHUNK, high)
+        p = 0
+        while p < columns:
+            block, rest = matrix + SIZE * p * width, columns - p
+            for r in range(begin, end):
+                first = word(starts, r)
+                many, to = word(starts, r + 1) - first, out + SIZE * (r * columns + p)
+                nonzeros, places = values + SIZE * step * first, index + 4 * first
+                if rest >= 2 * PANEL:
+                    copy(bias + SIZE * p, 2 * PANEL, to)
+                    pair(nonzeros, step, places, many, block, PANEL, width * PANEL, to)
+                elif rest >= PANEL:
+                    copy(bias + SIZE * p, PANEL, to)
+                    listed(nonzeros, step, places, many, block, PANEL, to)
+                else:
+                    copy(bias + SIZE * p, PANEL, scratch)
+                    listed(nonzeros, step, places, many, block, PANEL, scratch)
+                    copy(scratch, rest, to)
+            p += 2 * PANEL if rest >= 2 * PANEL else PANEL""",
 )
 
-TURN = (
-    ["chunks", "size", "team", "rows", "columns", "starts", "index", "listed", "step", "ends", "to", "values"],
-    """{share}
-    for c in range(low, high):
-        first = c * {turned}
-        more, start = min({turned}, rows - first), word(starts, first)
-        mine = ends + 8 * c * (columns + 1)
-        turned(starts, index, listed, step, first, more, columns, mine, to + 4 * start, values + SIZE * start)""",
+_turn = kernel(
+    "the columns of a CSR matrix, of each block of rows",
+    "blocks, rows, columns, starts*, index*, values*, step, ends*, to*, turned*",
+    """
+    for b in range(low, high):
+        first = b * TURNED
+        last, own = min(first + TURNED, rows), ends + 8 * b * (columns + 1)
+        begin = word(starts, first)
+        for k in range(columns + 1):
+            store_word(own, k, 0)
+        for i in range(begin, word(starts, last)):
+            k = short(index, i) + 1
+            store_word(own, k, word(own, k) + 1)
+        for k in range(columns):
+            store_word(own, k + 1, word(own, k + 1) + word(own, k))
+        for r in range(first, last):
+            for i in range(word(starts, r), word(starts, r + 1)):
+                k = short(index, i)
+                place = word(own, k)
+                store_short(to, begin + place, np.int32(r - first))
+                if step != 0:
+                    store(turned, begin + place, load(values, i))
+                store_word(own, k, place + 1)""",
 )
 
-OUTER_WORDS = ["units", "size", "team", "parts", "rows", "columns", "width", "starts", "ends", "to", "values", "step"]
-
-OUTER = (
-    [*OUTER_WORDS, "grad", "out", "total", "scratch", "scratch_bytes"],
-    """{share}
-    grads = scratch + me * scratch_bytes
-    sums = grads + {turned} * 2 * {panel}
+_outer = kernel(
+    "the gradient of a weight from a CSR input",
+    "units, parts, rows, columns, width, starts*, ends*, to*, values*, step, grad*, out*, total*, scratch",
+    """
+    sums = scratch + SIZE * TURNED * 2 * PANEL
     for unit in range(low, high):
-        p, part = unit // parts, unit % parts
+        p, part = unit // parts * 2 * PANEL, unit % parts
         left, right = columns * part // parts, columns * (part + 1) // parts
-        n = p * 2 * {panel} // SIZE
-        count, wide = min(width - n, 2 * {panel} // SIZE), 2 * {panel} // SIZE
-        if 2 * count <= wide:
-            wide = {panel} // SIZE
-        for i in range({turned} * wide if count < wide else 0):
-            store(grads, i, R(0))
+        count = min(width - p, 2 * PANEL)
+        wide = PANEL if count <= PANEL else 2 * PANEL
+        for i in range(TURNED * wide if count < wide else 0):
+            store(scratch, i, R(0))
         for i in range((right - left) * wide):
             store(sums, i, R(0))
-        for first in range(0, rows, {turned}):
-            more, start = min({turned}, rows - first), word(starts, first)
-            block(grad + SIZE * (first * width + n), width, more, count, wide, grads)
-            mine = ends + 8 * (first // {turned}) * (columns + 1)
-            outer_of_lists(mine, to + 4 * start, values + SIZE * step * start, step, left, right, grads, wide, sums)
+        for first in range(0, rows, TURNED):
+            many, begin = min(TURNED, rows - first), word(starts, first)
+            for r in range(many):
+                copy(grad + SIZE * ((first + r) * width + p), count, scratch + SIZE * r * wide)
+            own = ends + 8 * (first // TURNED) * (columns + 1)
+            start = word(own, left - 1) if left > 0 else 0
+            for k in range(left, right):
+                end = word(own, k)
+                nonzeros, places = values + SIZE * step * (begin + start), to + 4 * (begin + start)
+                if wide > PANEL:
+                    pair(nonzeros, step, places, end - start, scratch, wide, PANEL, sums + SIZE * (k - left) * wide)
+                else:
+                    listed(nonzeros, step, places, end - start, scratch, wide, sums + SIZE * (k - left) * wide)
+                start = end
             if part == 0:  # the rows of a block by themselves first: one long sum would lose its digits
-                add_up(grads + SIZE * wide, more - 1, count, wide, grads)
-                add_up(grads, 1, count, wide, total + SIZE * n)
-            if (first // {turned} + 1) % {flushed} == 0 or first + {turned} >= rows:
-                add_turned(sums, right - left, count, wide, out + SIZE * (n * columns + left), columns)
+                for r in range(1, many):
+                    for n in range(count):
+                        store(scratch, n, load(scratch, n) + load(scratch, r * wide + n))
+                for n in range(count):
+                    store(total, p + n, load(total, p + n) + load(scratch, n))
+            # one sum over all rows would lose its digits: that of 1,000,000 equal values in float32 is wrong by 1 %
+            if (first // TURNED + 1) % 16 == 0 or first + TURNED >= rows:
+                for top in range(0, right - left, 16):  # a part that stays in the first-level cache
+                    for n in range(count):
+                        row = out + SIZE * ((p + n) * columns + left)
+                        for k in range(top, min(top + 16, right - left)):
+                            store(row, k, load(row, k) + load(sums, k * wide + n))
                 for i in range((right - left) * wide):
                     store(sums, i, R(0))""",
 )
 
-SUMS = (
-    ["columns", "size", "team", "rows", "x", "stride", "out"],
-    """{share}
-    add_up(x + SIZE * low, rows, high - low, stride, out + SIZE * low)""",
-)
-
-PACK = (
-    ["panels", "size", "team", "rows", "columns", "panel", "x", "row_stride", "column_stride", "out", "found"],
-    """{share}
-    strange = types.int64(0)
+_pack = kernel(
+    "a matrix in panels of columns",
+    "panels, rows, columns, panel, x*, row_stride, column_stride, out*, nonfinite*",
+    """
+    found = types.int64(0)
     for p in range(low, high):
         count, start, to = min(panel, columns - p * panel), p * panel * column_stride, out + SIZE * p * rows * panel
         if count < panel:
@@ -131,67 +170,58 @@ PACK = (
                 for n in range(count):
                     value = load(x, start + k * row_stride + n)
                     store(to, k * panel + n, value)
-                    strange |= value - value != 0  # true of NaN and of what is infinite
+                    found |= value - value != 0  # true of NaN and of what is infinite
         else:
-            for first in range(0, rows, {turn}):  # whole lines are read, and what is written stays in the cache
+            for first in range(0, rows, 64):  # whole lines are read, and what is written stays in the cache
                 for n in range(count):
-                    for k in range(first, min(first + {turn}, rows)):
+                    for k in range(first, min(first + 64, rows)):
                         value = load(x, start + k * row_stride + n * column_stride)
                         store(to, k * panel + n, value)
-                        strange |= value - value != 0
-    if strange != 0:
-        store_word(found, 0, 1)""",
+                        found |= value - value != 0
+    if found != 0:
+        store_word(nonfinite, 0, 1)""",
 )
 
-SHARE = """    part = ({what} + threads - 1) // threads
-    low = min(me * part, {what})
-    high = min(low + part, {what})"""
+_narrow_product = kernel(
+    "a dense product with few outputs",
+    "rows, width, columns, x*, matrix*, bias*, out*, scratch",
+    """
+    for r in range(low, high, SLIM_HEIGHT):
+        many = min(SLIM_HEIGHT, high - r)
+        for p in range(0, columns, SLIM):
+            values, block, count = x + SIZE * r * width, matrix + SIZE * p * width, min(SLIM, columns - p)
+            for i in range(many):
+                copy(bias + SIZE * p, SLIM, scratch + LINE * i)
+            if many == SLIM_HEIGHT:
+                slim(values, width, width, block, SLIM, scratch, SLIM)
+            else:
+                for i in range(many):
+                    thin(values + SIZE * i * width, width, block, SLIM, scratch + LINE * i)
+            for i in range(many):
+                copy(scratch + LINE * i, count, out + SIZE * ((r + i) * columns + p))""",
+)
 
-KERNELS = {
-    "mark": MARK,
-    "list": LIST,
-    "product_of_lists": PRODUCT,
-    "turned": TURN,
-    "outer_of_lists": OUTER,
-    "column_sums": SUMS,
-    "pack": PACK,
-}
-"""The arguments and the lines of each: the first argument is what the threads share out, `size` what one costs."""
-
-ROUTINES = {
-    "list": ("places", "pick"),
-    "outer_of_lists": ("block", "add_up", "outer_of_lists", "add_turned"),
-    "column_sums": ("add_up",),
-    "pack": (),
-}
-"""What of `gemm` a kernel calls, where that is not the routine of its name."""
-
-
-def importing(dtype: str, *routines: str) -> str:
-    """The lines that import routines of `gemm`."""
-    return "".join(f"from spikeloom.engine.sparse.gemm import {name}_{dtype} as {name}\n" for name in routines)
-
-
-def emit_sparse(kind: str, dtype: str, team: bool, cached: bool) -> str:
-    """The source of one of KERNELS."""
-    words, work = KERNELS[kind]
-    body = work.format(
-        share=SHARE.format(what=words[0]),
-        chunk=CHUNK,
-        turned=TURNED,
-        flushed=FLUSHED,
-        turn=TURN_AT_ONCE,
-        panel=panel_bytes(),
-    )
-    imports = (
-        importing(dtype, *ROUTINES.get(kind, (kind,))) + "from spikeloom.engine.jit.intrinsics import store_word\n"
-    )
-    return module_source(f"{kind} of a matrix that is mostly zero, {dtype}", dtype, words, body, team, cached, imports)
-
-
-@cache
-def _list_kernel(kind: str, dtype: str) -> openmp.Kernel:
-    return compiled(partial(emit_sparse, kind, dtype))
+_narrow_input_gradient = kernel(
+    "the gradient of the input of a product with few outputs",
+    "rows, width, columns, grad*, matrix*, out*, scratch",
+    """
+    wide = (width + PANEL - 1) // PANEL * PANEL
+    apart = wide + SLIM  # rows a multiple of 4 KiB apart would share the sets of the cache
+    for r in range(low, high, HEIGHT):
+        many = min(HEIGHT, high - r)
+        for i in range(many * apart):
+            store(scratch, i, R(0))
+        for p in range(0, wide, PANEL):
+            values, block, to = grad + SIZE * r * columns, matrix + SIZE * p * columns, scratch + SIZE * p
+            if many == HEIGHT:
+                tall(values, columns, columns, block, PANEL, to, apart)
+            else:
+                for i in range(many):
+                    flat(values + SIZE * i * columns, columns, block, PANEL, to + SIZE * i * apart)
+        for i in range(many):
+            flow(scratch + SIZE * i * apart, width, out + SIZE * (r + i) * width)
+    settled()""",
+)
 
 
 def whole_panels(width: int, like: Tensor) -> int:
@@ -218,11 +248,11 @@ class Packed:
 def packed(matrix: Tensor, width: int = 0) -> Packed:
     """Lay out a matrix [K, N] in panels of columns, of `panel_bytes` or `width` bytes."""
     (rows, columns), panel = matrix.shape, (width or panel_bytes()) // matrix.element_size()
-    panels = matrix.new_empty((-(-columns // panel), rows, panel))
-    found = torch.zeros(1, dtype=torch.int64, device="cpu")
-    words = [len(panels), rows * panel, 0, rows, columns, panel, matrix.data_ptr(), *matrix.stride(), panels.data_ptr()]
-    _list_kernel("pack", dtype_name(matrix.dtype)).run_words([*words, found.data_ptr()])
-    return Packed(panels, columns, finite=not found.item())
+    panels, nonfinite = matrix.new_empty((-(-columns // panel), rows, panel)), _words(1).zero_()
+    sizes = {"panels": len(panels), "size": rows * panel, "rows": rows, "columns": columns, "panel": panel}
+    strides = {"row_stride": matrix.stride(0), "column_stride": matrix.stride(1)}
+    _pack(matrix.dtype)(**sizes, **strides, x=matrix, out=panels, nonfinite=nonfinite)
+    return Packed(panels, columns, finite=not nonfinite.item())
 
 
 def finite(matrix: Tensor) -> bool:
@@ -232,13 +262,13 @@ def finite(matrix: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class Lists:
-    """What is not zero in a matrix [R, K].
+class CSR:
+    """The nonzeros of a matrix [R, K].
 
     Args:
         shape: R and K.
-        starts: where the list of each row begins in the two others, and where the last ends, [R + 1].
-        index: in which column each value stands, row by row.
+        starts: where each row begins in the two others, and where the last ends, [R + 1].
+        index: the column of each value, row by row.
         values: the values; where all are 1, a single one expanded.
     """
 
@@ -252,6 +282,11 @@ class Lists:
         """How far apart the values lie: 0 where one stands for all."""
         return self.values.stride(0)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of a kernel that reads it."""
+        return {"starts": self.starts, "index": self.index, "values": self.values, "step": self.step}
+
     def dense(self) -> Tensor:
         """The matrix."""
         out = self.values.new_zeros(self.shape)
@@ -260,61 +295,40 @@ class Lists:
         return out
 
 
-@dataclass(frozen=True)
-class Marks:
-    """Where a matrix [R, K] is not zero.
-
-    Args:
-        x: the matrix.
-        counts: how many values of each row are not zero, [R].
-        words: a bit for each value, rows filled up to whole words, [R, K / 64].
-        alike: whether all values that are not zero are 1.
-    """
-
-    x: Tensor
-    counts: Tensor
-    words: Tensor
-    alike: bool
-
-
-def marked(x: Tensor) -> Marks:
-    """Look where a matrix is not zero."""
-    (rows, width), found = x.shape, torch.zeros(1, dtype=torch.int64, device="cpu")
-    counts, marks = (torch.empty(shape, dtype=torch.int64, device="cpu") for shape in (rows, (rows, -(-width // 64))))
-    words = [rows, width, 0, width, x.data_ptr(), counts.data_ptr(), marks.data_ptr(), found.data_ptr()]
-    _list_kernel("mark", dtype_name(x.dtype)).run_words(words)
-    return Marks(x, counts, marks, alike=not found.item())
-
-
-def listed(marks: Marks) -> Lists:
-    """What is not zero in a matrix of which it is known where that is."""
-    x = marks.x
-    (rows, width), starts = x.shape, torch.zeros(len(x) + 1, dtype=torch.int64, device="cpu")
-    torch.cumsum(marks.counts, 0, out=starts[1:])
-    many = int(starts[-1])
-    index = torch.empty(many, dtype=torch.int32, device="cpu")
-    values = x.new_ones(1).expand(many) if marks.alike else x.new_empty(many)
-    lists = Lists((rows, width), starts, index, values)
-    words = [rows, width, 0, width, x.data_ptr(), marks.words.data_ptr(), *_addresses(lists)]
-    _list_kernel("list", dtype_name(x.dtype)).run_words(words)
+def listed(x: Tensor) -> CSR:
+    """The nonzeros of a matrix."""
+    lists = listed_below(x, math.inf)
+    assert lists is not None
     return lists
 
 
-def product(x: Lists, matrix: Packed, bias: Tensor | None) -> Tensor:
+def listed_below(x: Tensor, most: float) -> CSR | None:
+    """The same; None unless they are fewer than `most`."""
+    (rows, width), other = x.shape, _words(1).zero_()
+    counts, marks, starts = _words(rows), _words(rows * -(-width // 64)), _words(rows + 1).zero_()
+    _mark(x.dtype)(rows=rows, size=width, width=width, x=x, counts=counts, marks=marks, other=other)
+    torch.cumsum(counts, 0, out=starts[1:])
+    many = int(starts[-1])
+    if many >= most:
+        return None
+    index = torch.empty(many, dtype=torch.int32, device="cpu")
+    values = x.new_empty(many) if other.item() else x.new_ones(1).expand(many)
+    lists = CSR((rows, width), starts, index, values)
+    _list(x.dtype)(rows=rows, size=width, width=width, x=x, marks=marks, **lists.arguments)
+    return lists
+
+
+def product(x: CSR, matrix: Packed, bias: Tensor | None) -> Tensor:
     """x @ matrix + bias: [R, K], [K, N] and [N] give [R, N]."""
     (rows, width), columns, panels = x.shape, matrix.columns, matrix.panels
-    first = panels.new_zeros(whole_panels(columns, panels))
-    if bias is not None:
-        first[:columns] = bias
     out = buffer_pool.empty((rows, columns), panels)
-    spare, team = openmp.scratch(panel_bytes())
-    words = [rows, width * columns, 0, width, columns, *_addresses(x), panels.data_ptr(), first.data_ptr()]
-    words += [out.data_ptr(), spare.data_ptr()]
-    _list_kernel("product_of_lists", dtype_name(panels.dtype)).run_words(words, team)
+    sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns}
+    bias = padded(bias, panels)
+    _product(out.dtype)(**sizes, **x.arguments, matrix=panels, bias=bias, out=out, scratch=panel_bytes())
     return out
 
 
-def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
+def outer(*pairs: tuple[CSR, Tensor]) -> tuple[Tensor, Tensor]:
     """The sum over pairs of grad.T @ x, [R, K] and [R, N] giving [N, K], and of the rows of grad, [N].
 
     They are the gradients of a weight and of a bias.
@@ -326,35 +340,56 @@ def outer(*pairs: tuple[Lists, Tensor]) -> tuple[Tensor, Tensor]:
     return out, total
 
 
-def _add_outer(out: Tensor, total: Tensor, x: Lists, grad: Tensor) -> None:
-    (rows, columns), width, kind = x.shape, grad.shape[1], dtype_name(grad.dtype)
-    chunks = -(-rows // TURNED)
-    ends, to = torch.empty(chunks * (columns + 1), dtype=torch.int64, device="cpu"), torch.empty_like(x.index)
-    values = torch.empty_like(x.values) if x.step else x.values
-    turned = [ends.data_ptr(), to.data_ptr(), values.data_ptr()]
-    _list_kernel("turned", kind).run_words([chunks, TURNED * columns, 0, rows, columns, *_addresses(x), *turned])
+def _add_outer(out: Tensor, total: Tensor, x: CSR, grad: Tensor) -> None:
+    (rows, columns), width, step = x.shape, grad.shape[1], x.step
+    blocks, sizes = -(-rows // TURNED), {"rows": rows, "columns": columns}
+    ends, to = _words(blocks * (columns + 1)), torch.empty_like(x.index)
+    values = torch.empty_like(x.values) if step else x.values
+    _turn(grad.dtype)(blocks=blocks, size=TURNED * columns, **sizes, **x.arguments, ends=ends, to=to, turned=values)
     pair, team = 2 * panel_bytes(), torch.get_num_threads()
     pairs = -(-width * grad.element_size() // pair)
     parts = team // math.gcd(pairs, team)  # of the columns, so that no thread has more to do than another
-    scratch_bytes = (TURNED + -(-columns // parts)) * pair
-    scratch = torch.empty(team * scratch_bytes, dtype=torch.uint8, device="cpu")
-    words = [pairs * parts, rows * columns, 0, parts, rows, columns, width, x.starts.data_ptr(), *turned, x.step]
-    words += [grad.data_ptr(), out.data_ptr(), total.data_ptr(), scratch.data_ptr(), scratch_bytes]
-    _list_kernel("outer_of_lists", kind).run_words(words, team)
+    scratch = (TURNED + -(-columns // parts)) * pair
+    sizes |= {"units": pairs * parts, "size": rows * columns, "parts": parts, "width": width, "scratch": scratch}
+    turned = {"starts": x.starts, "ends": ends, "to": to, "values": values, "step": step}
+    _outer(grad.dtype)(**sizes, **turned, grad=grad, out=out, total=total)
 
 
-def column_sums(matrix: Tensor) -> Tensor:
-    """The sum over the rows of a matrix [R, N], added up in their order for any number of threads."""
-    (rows, columns), out = matrix.shape, matrix.new_zeros(matrix.shape[1])
-    words = [columns, rows, 0, rows, matrix.data_ptr(), columns, out.data_ptr()]
-    _list_kernel("column_sums", dtype_name(matrix.dtype)).run_words(words)
+def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x @ weight.T + bias, dense: [R, K], [N, K] and [N] give [R, N].
+
+    For few outputs, as many as a line of the cache holds at most. What that costs is the memory that it reads; torch's
+    own product takes up to three times as long.
+    """
+    (rows, width), columns, matrix = x.shape, len(weight), packed(weight.t(), LINE).panels
+    out = x.new_empty((rows, columns))
+    sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns, "scratch": slim_height() * LINE}
+    _narrow_product(x.dtype)(**sizes, x=x, matrix=matrix, bias=padded(bias, matrix), out=out)
     return out
 
 
-def _addresses(x: Lists) -> list[int]:
-    return [x.starts.data_ptr(), x.index.data_ptr(), x.values.data_ptr(), x.step]
+def narrow_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """grad @ weight, dense and for as few outputs: [R, N] and [N, K] give [R, K]."""
+    (rows, columns), width, matrix = grad.shape, weight.shape[1], packed(weight).panels
+    out = buffer_pool.empty((rows, width), grad)
+    scratch = HEIGHT * (len(matrix) * panel_bytes() + LINE)
+    sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns, "scratch": scratch}
+    _narrow_input_gradient(grad.dtype)(**sizes, grad=grad, matrix=matrix, out=out)
+    return out
+
+
+def _words(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.int64, device="cpu")
+
+
+def padded(bias: Tensor | None, panels: Tensor) -> Tensor:
+    """The bias of a product with a packed matrix, a value for each column of the panels; zeros if there is none."""
+    out = panels.new_zeros(len(panels) * panels.shape[2])
+    if bias is not None:
+        out[: len(bias)] = bias
+    return out
 
 
 def list_scratch(rows: int, width: int) -> Tensor:
-    """Memory in which a recurrent scan lists that many rows."""
-    return torch.empty(rows * 2 * (width + 1), dtype=torch.int64, device="cpu")
+    """Memory in which the kernel of a recurrent layer lists the nonzeros of that many rows."""
+    return _words(rows * 2 * (width + 1))

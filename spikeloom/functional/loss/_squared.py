@@ -3,43 +3,36 @@
 import torch
 from torch import Tensor
 
-from .._classes import IGNORED, Labels, as_tensor, check_population, chosen, labels_of, pooled
-from .._steps import Lengths, Steps, read
-from ._base import LossFunctions
-from ._spike_time import SpikeTime, Target
+from .._inputs import IGNORED, Labels, Steps, as_tensor, check_population, chosen, labels_of, pooled
+from .._spike_times import SpikeTime, Target
+from ._base import LossFunctions, OfRecording, OfSequence
 
 
-class _SquaredError(LossFunctions):
-    """What the squared errors share: the last step, from the errors of all neurons to the loss."""
-
-    def __init__(self, reduction: str, weight: Tensor | None, normalize_weight: bool):
-        super().__init__(reduction, weight)
-        self.normalize_weight = normalize_weight
-
-    def _of(self, errors: Tensor, labels: Tensor | None, classes: int) -> Tensor:
-        """The loss of squared errors [..., B, C]; by labels [B] samples are weighted and left out."""
-        count: int | Tensor = errors.numel()
-        if labels is not None:
-            kept = (labels != IGNORED).unsqueeze(-1)
-            errors = errors.masked_fill(~kept, 0.0)
-            weights = self._weights(errors, classes)
-            shares = kept if weights is None else weights[labels.clamp(min=0)].unsqueeze(-1) * kept
-            if weights is not None:
-                errors = errors * shares
-            count = (shares if self.normalize_weight else kept).expand_as(errors).sum()
-        if self.reduction == "none":
-            return errors
-        return errors.sum() / count if self.reduction == "mean" else errors.sum()
-
-    def _refuse_weight(self, option: str, given: bool) -> None:
-        if given and self.weight is not None:
-            raise ValueError(
-                f"{self.__name__} got a weight and {option}=True, but without class labels no sample has a class; "
-                "use reduction='none' and weigh the result"
-            )
+def _squared(loss: LossFunctions, errors: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """The loss of squared errors [..., B, C]; by labels [B] samples are weighted and left out."""
+    count: int | Tensor = errors.numel()
+    if labels is not None:
+        kept = (labels != IGNORED).unsqueeze(-1)
+        errors = errors.masked_fill(~kept, 0.0)
+        weights = loss._weights(errors, classes)
+        shares = kept if weights is None else weights[labels.clamp(min=0)].unsqueeze(-1) * kept
+        if weights is not None:
+            errors = errors * shares
+        count = (shares if loss.normalize_weight else kept).expand_as(errors).sum()
+    if loss.reduction == "none":
+        return errors
+    return errors.sum() / count if loss.reduction == "mean" else errors.sum()
 
 
-class mse_count_loss(_SquaredError):
+def _refuse_weight(loss: LossFunctions, option: str, given: bool) -> None:
+    if given and loss.weight is not None:
+        raise ValueError(
+            f"{loss.__name__} got a weight and {option}=True, but without class labels no sample has a class; "
+            "use reduction='none' and weigh the result"
+        )
+
+
+class mse_count_loss(OfSequence):
     """Squared error of the spike counts: each neuron shall fire at the rate that is wanted of it.
 
     With N_c = sum over t of S_c[t], and floor(T r) the count at r = correct_rate for the class of the sample, or
@@ -52,18 +45,9 @@ class mse_count_loss(_SquaredError):
         incorrect_rate: the same for the others.
         population_code: if True, each class has P neurons, side by side; N_c is the sum of theirs, T r becomes T r P.
         num_classes: C, needed with population_code.
-        reduction: over samples and classes: "mean", "sum" or "none".
-        weight: [C], a factor for the samples of each class.
-        normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
+        reduction, weight, normalize_weight: see `LossFunctions`; over samples and classes.
 
-    Call:
-        spk_out [T, B, C]; targets [B], labels (-100 leaves a sample out); and, for sequences of different lengths,
-        either mask [T, B], True where a step counts, or lengths [B]: T is then the number of a sample's steps. Returns
-        [], or [B, C] for "none"; float64 of float64, else float32.
-
-    Raises:
-        ValueError: for a negative rate, and for options or shapes that do not fit.
-        IndexError: for a label that is no class.
+    Called, and raises, as `LossFunctions` says. Returns [], or [B, C] for "none".
 
     Source: Shrestha and Orchard, "SLAYER: spike layer error reassignment in time", 2018 (its loss on spike counts).
 
@@ -86,7 +70,7 @@ class mse_count_loss(_SquaredError):
         *,
         normalize_weight: bool = False,
     ):
-        super().__init__(reduction, weight, normalize_weight)
+        super().__init__(reduction, weight, normalize_weight=normalize_weight)
         check_population(self.__name__, population_code, num_classes)
         if correct_rate < 0 or incorrect_rate < 0:
             raise ValueError(
@@ -96,22 +80,17 @@ class mse_count_loss(_SquaredError):
         self.correct_rate, self.incorrect_rate = correct_rate, incorrect_rate
         self.population_code, self.num_classes = population_code, num_classes
 
-    def forward(
-        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
-    ) -> Tensor:
-        """The loss of spk_out [T, B, C] for the labels targets [B]."""
-        spk, steps = read(spk_out, self.__name__, "spk_out", mask, lengths)
-        counts = steps.sum(spk)
+    def _loss(self, x: Tensor, steps: Steps, targets: Labels) -> Tensor:
+        counts = steps.sum(x)
         neurons = counts.shape[1]
         if self.population_code:
             counts = pooled(counts, self.num_classes, self.__name__)
         samples, classes = counts.shape
         labels = labels_of(targets, (samples,), classes, counts, self.__name__)
-        on, off = (
-            _floor(steps.number, len(spk), rate, neurons / classes) for rate in (self.correct_rate, self.incorrect_rate)
-        )
+        rates = self.correct_rate, self.incorrect_rate
+        on, off = (_floor(steps.number, len(x), rate, neurons / classes) for rate in rates)
         errors = (counts - chosen(labels, classes, on, off, counts)) ** 2 / steps.number
-        return self._of(errors, labels, classes)
+        return _squared(self, errors, labels, classes)
 
 
 def _floor(number: int | Tensor, most: int, rate: float, population: float) -> int | Tensor:
@@ -121,7 +100,7 @@ def _floor(number: int | Tensor, most: int, rate: float, population: float) -> i
     return torch.tensor([int(n * rate * population) for n in range(most + 1)], device=number.device)[number]
 
 
-class mse_membrane_loss(_SquaredError):
+class mse_membrane_loss(OfSequence):
     """Squared error of the membranes at every step.
 
     With m_c = on_target for the class of the sample, off_target for the others:
@@ -132,18 +111,10 @@ class mse_membrane_loss(_SquaredError):
         time_var_targets: if True, targets change over time: labels [T, B], or the membranes themselves, [T, B, C].
         on_target: the membrane wanted of the neuron of the class.
         off_target: the same for the others.
-        reduction: over samples and classes, after the mean over time: "mean", "sum" or "none".
-        weight: [C], a factor for the samples of each class.
-        normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
+        reduction, weight, normalize_weight: see `LossFunctions`; over samples and classes, after the mean over time.
 
-    Call:
-        mem_out [T, B, C], the first argument; targets [B], labels (-100 leaves a sample out), or what time_var_targets
-        says; and, for sequences of different lengths, either mask [T, B], True where a step counts, or lengths [B].
-        Returns [1] without a weight, [] with one, [B, C] for "none"; float64 of float64, else float32.
-
-    Raises:
-        ValueError: for a weight together with time_var_targets, and for options or shapes that do not fit.
-        IndexError: for a label that is no class.
+    Called, here with membranes, and raises, as `LossFunctions` says; a ValueError also for a weight together with
+    time_var_targets. Returns [1] without a weight, [] with one, [B, C] for "none".
 
     Source: Eshraghian et al., "Training spiking neural networks using lessons from deep learning", 2023.
 
@@ -153,6 +124,8 @@ class mse_membrane_loss(_SquaredError):
         >>> SF.mse_membrane_loss(on_target=1.5, off_target=0)(mem, torch.tensor([1]))
         tensor([0.6250])
     """
+
+    _reads = "mem_out"
 
     def __init__(
         self,
@@ -164,66 +137,45 @@ class mse_membrane_loss(_SquaredError):
         *,
         normalize_weight: bool = False,
     ):
-        super().__init__(reduction, weight, normalize_weight)
-        self._refuse_weight("time_var_targets", time_var_targets)
+        super().__init__(reduction, weight, normalize_weight=normalize_weight)
+        _refuse_weight(self, "time_var_targets", time_var_targets)
         self.time_var_targets, self.on_target, self.off_target = time_var_targets, on_target, off_target
 
-    def forward(
-        self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
-    ) -> Tensor:
-        """The loss of membranes [T, B, C], here named spk_out as in every loss, for the labels targets [B]."""
-        mem, steps = read(spk_out, self.__name__, "mem_out", mask, lengths)
-        total, samples, classes = mem.shape
-        targets = as_tensor(targets, mem, self.__name__)
-        if self.time_var_targets and targets.shape == mem.shape:
-            return self._as_one_element(self._of(steps.mean((mem - targets.to(mem)) ** 2), None, classes))
+    def _loss(self, x: Tensor, steps: Steps, targets: Labels) -> Tensor:
+        total, samples, classes = x.shape
+        targets = as_tensor(targets, x, self.__name__)
+        if self.time_var_targets and targets.shape == x.shape:
+            errors = steps.mean((x - targets.to(x)) ** 2)
+            return self._as_one_element(_squared(self, errors, None, classes))
         if self.time_var_targets and targets.dim() == 2:
             targets = steps.only(targets.unsqueeze(2)).squeeze(2)
         shape = (total, samples) if self.time_var_targets else (samples,)
-        labels = labels_of(targets, shape, classes, mem, self.__name__)
-        errors = (mem - chosen(labels, classes, self.on_target, self.off_target, mem)) ** 2
+        labels = labels_of(targets, shape, classes, x, self.__name__)
+        errors = (x - chosen(labels, classes, self.on_target, self.off_target, x)) ** 2
         if self.time_var_targets:
             kept = labels != IGNORED
             errors = errors.masked_fill(~kept.unsqueeze(-1), 0.0)
-            steps = Steps(_counted(steps, kept), steps.end, steps.mask)
+            counted = steps.only(kept.unsqueeze(2), False).sum(0).clamp(min=1)  # of each sample's steps, [B, 1]
+            steps = Steps(counted, steps.end, steps.mask)
             labels = torch.where(kept.any(0), 0, IGNORED)
-        return self._as_one_element(self._of(steps.mean(errors), labels, classes))
+        return self._as_one_element(_squared(self, steps.mean(errors), labels, classes))
 
 
-def _counted(steps: Steps, kept: Tensor) -> Tensor:
-    """How many of the steps of each sample are kept [T, B] and count, at least 1: [B, 1]."""
-    return steps.only(kept.unsqueeze(2), False).sum(0).clamp(min=1)
-
-
-class mse_temporal_loss(_SquaredError):
+class mse_temporal_loss(OfRecording):
     """Squared error of the times of the first spikes: each neuron shall fire when it is wanted to.
 
     With t_c the step of the first spike of neuron c, counted from 0 (T - 1 if it is silent), and u_c the step wanted:
 
         loss = mean over c of ((t_c - u_c) / T)^2
 
-    See `SpikeTime` for the times and their gradient.
-
     Args:
-        target_is_time: if True, targets are the steps themselves; if False, class labels.
-        on_target: the step at which the neuron of the class is to fire; negative ones count from the end.
-        off_target: the same for the other neurons; -1 is the last step.
+        target_is_time, on_target, off_target, multi_spike: see `SpikeTime`, also for the gradient of the times.
         tolerance: a time less than this away from its target costs nothing.
-        multi_spike: if True, on_target and off_target are sequences of F steps, for the first F spikes.
-        reduction: over spikes, samples and neurons: "mean", "sum" or "none".
-        weight: [C], a factor for the samples of each class.
-        normalize_weight: if True, "mean" divides by the sum of the samples' weights instead of their number.
+        reduction, weight, normalize_weight: see `LossFunctions`; over spikes, samples and neurons.
 
-    Call:
-        spk_rec [T, B, C]; targets [B], labels (-100 leaves a sample out), or with target_is_time [B, C], with
-        multi_spike [F, B, C]; and, for sequences of different lengths, either mask [T, B], True where a step counts, or
-        lengths [B]: T is then one more than a sample's last step. Returns [], or for "none" [B, C] or [F, B, C];
-        float64 of float64, else float32.
-
-    Raises:
-        TypeError: if multi_spike does not go with what on_target and off_target are.
-        ValueError: for a weight together with target_is_time, and for options or shapes that do not fit.
-        IndexError: if on_target and off_target differ in length, or for a label that is no class.
+    Called, and raises, as `LossFunctions` and `SpikeTime` say, with the targets of the latter; a ValueError also for a
+    weight together with target_is_time. T is one more than a sample's last step. Returns [], or for "none" [B, C] or
+    [F, B, C].
 
     Source: Bohte, Kok and La Poutre, "Error-backpropagation in temporally encoded networks of spiking neurons", 2002.
 
@@ -247,14 +199,10 @@ class mse_temporal_loss(_SquaredError):
         *,
         normalize_weight: bool = False,
     ):
-        super().__init__(reduction, weight, normalize_weight)
-        self._refuse_weight("target_is_time", target_is_time)
+        super().__init__(reduction, weight, normalize_weight=normalize_weight)
+        _refuse_weight(self, "target_is_time", target_is_time)
         self.spk_time_fn = SpikeTime(target_is_time, on_target, off_target, tolerance, multi_spike)
 
-    def forward(
-        self, spk_rec: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
-    ) -> Tensor:
-        """The loss of spk_rec [T, B, C] for the labels, or times, targets."""
-        spk, steps = read(spk_rec, self.__name__, "spk_rec", mask, lengths)
-        times, wanted, labels = self.spk_time_fn.compare(spk, steps, targets)
-        return self._of((times - wanted) ** 2 / steps.end**2, labels, spk.shape[2])
+    def _loss(self, x: Tensor, steps: Steps, targets: Labels) -> Tensor:
+        times, wanted, labels = self.spk_time_fn.compare(x, steps, targets)
+        return _squared(self, (times - wanted) ** 2 / steps.end**2, labels, x.shape[2])

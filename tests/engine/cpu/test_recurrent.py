@@ -331,7 +331,7 @@ def test_sparse_products_are_the_dense_ones(
     shapes = ((columns, width), (rows, columns))
     weight, grad = (torch.randint(-9, 9, shape, generator=draw).to(dtype) / 8 for shape in shapes)
     x, bias = x.to(dtype), weight[:, 0].clone()
-    lists = csr.listed(csr.marked(x))
+    lists = csr.listed(x)
     assert torch.equal(lists.dense(), x)
     assert torch.equal(csr.product(lists, csr.packed(weight.t()), bias), x @ weight.t() + bias)
     assert torch.equal(csr.outer((lists, grad))[0], grad.t() @ x)

@@ -15,7 +15,7 @@ import spikeloom as snn
 from spikeloom.engine import tuning
 from spikeloom.engine.cpu import launch
 from spikeloom.engine.jit import openmp
-from spikeloom.engine.sparse import conv, csr, narrow
+from spikeloom.engine.sparse import conv, csr
 
 from ...cases import CELLS
 from ...oracle import Outcome
@@ -138,7 +138,7 @@ def scratch_of_every_kind() -> list[Callable[[], Sequence[Tensor]]]:
     g = torch.Generator().manual_seed(0)
     dense, weight = torch.rand(3000, 300, generator=g), torch.rand(90, 300, generator=g)
     spikes = (dense > 0.9).float()
-    lists = csr.listed(csr.marked(spikes))
+    lists = csr.listed(spikes)
     few = torch.rand(8, 300, generator=g)
     images, kernel = (torch.rand(24, 16, 16, 16, generator=g) > 0.9).float(), torch.rand(64, 16, 3, 3, generator=g)
     patch = conv.Patch((3, 3), (1, 1), (1, 1), (0, 0))
@@ -167,9 +167,9 @@ def scratch_of_every_kind() -> list[Callable[[], Sequence[Tensor]]]:
         lambda: whole(matrix, series),
         lambda: [csr.product(lists, csr.packed(weight.t()), None)],
         lambda: csr.outer((lists, grads[0])),
-        lambda: [narrow.product(dense, few, None), narrow.input_gradient(grads[1], few)],
+        lambda: [csr.narrow_product(dense, few, None), csr.narrow_input_gradient(grads[1], few)],
         lambda: [
-            conv.convolution(images, kernel, None, patch),
+            conv.convolution(images, kernel, None, patch)[0],
             conv.weight_gradient(images, back, patch),
         ],
         lambda: [conv.input_gradient(back, kernel, images, patch)],

@@ -26,7 +26,7 @@ def dyadic(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("width", [1, 63, 64, 65, 130])
 def test_lists_hold_what_is_not_zero(width: int, kind: str, dtype: torch.dtype) -> None:
     x = mostly_zero(9, width, kind, dtype)
-    lists = csr.listed(csr.marked(x))
+    lists = csr.listed(x)
     assert torch.equal(lists.dense().nan_to_num(7), x.nan_to_num(7))
     assert lists.step == (kind != "ones" or len(lists.index) == 1)  # ones are not written down
 
@@ -36,7 +36,7 @@ def test_lists_hold_what_is_not_zero(width: int, kind: str, dtype: torch.dtype) 
 @pytest.mark.parametrize("rows", [1, 2 * TURNED, 2 * TURNED + 7])
 def test_products_are_the_dense_ones_for_blocks_that_are_not_full(rows: int, kind: str, outputs: int) -> None:
     x, weight, grad = mostly_zero(rows, 70, kind), dyadic(70, outputs), dyadic(rows, outputs)
-    lists = csr.listed(csr.marked(x))
+    lists = csr.listed(x)
     product, total = csr.outer((lists, grad), (lists, 2 * grad))
     assert torch.equal(csr.product(lists, csr.packed(weight), None), x @ weight)
     assert torch.equal(product, 3 * grad.t() @ x)
@@ -57,7 +57,7 @@ def test_a_packed_matrix_tells_whether_all_of_it_is_finite(strange: float) -> No
 def test_sums_over_many_rows_keep_their_digits() -> None:
     """One sum in float32 over so many equal values is wrong by a thousandth."""
     rows = 200_000
-    lists, grad = csr.listed(csr.marked(torch.ones(rows, 3))), torch.full((rows, 5), 0.1)
+    lists, grad = csr.listed(torch.ones(rows, 3)), torch.full((rows, 5), 0.1)
     product, total = csr.outer((lists, grad))
     exact = rows * grad[0, 0].double()
     for found in (product, total):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..engine import tuning
 from ..engine.jit import LINE, sum_to
 from ..engine.saved_tensors import saved_by
-from ..engine.sparse import csr, narrow
+from ..engine.sparse import csr
 from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, report
 
 
@@ -21,15 +21,15 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     """
 
     def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
-        reason = next(self._refusals(x, weight), "")
-        lists = None if reason else _lists(x, self.out_features)
+        reason, lists = next(self._refusals(x, weight), ""), None
+        if not reason:
+            lists = _listed(_rows(x.detach()), self.out_features)
+            reason = "too few inputs are zero" if lists is None else "the weight is not finite"
         if lists is not None:
             matrix = csr.packed(weight.detach().t())
             if matrix.finite:
                 return Plan("sparse", found=(lists, matrix))
-        if _is_narrow(x, weight):
-            return Plan("narrow")
-        return Plan("dense", reason or ("too few inputs are zero" if lists is None else "the weight is not finite"))
+        return Plan("narrow") if _is_narrow(x, weight) else Plan("dense", reason)
 
     def _refusals(self, x: Tensor, weight: Tensor) -> Iterator[str]:
         # sizes first: a small product takes no longer than the other checks
@@ -44,7 +44,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
         report(self, plan)
         if plan.route == "sparse":
-            out: Tensor = _SpikeProduct.apply(x, weight, bias, *plan.found)
+            out: Tensor = _SparseProduct.apply(x, weight, bias, *plan.found)
         elif plan.route == "narrow":
             out = _NarrowProduct.apply(x, weight, bias)
         else:
@@ -64,23 +64,21 @@ def _is_narrow(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _lists(x: Tensor, outputs: int) -> csr.Lists | None:
-    """What is not zero in x, if that is little enough for a product with that many outputs."""
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1]).contiguous()
+
+
+def _listed(rows: Tensor, outputs: int) -> csr.CSR | None:
+    """The nonzeros, if they are few enough for a product with that many outputs."""
     limit = tuning.limits.linear_dense_above - tuning.limits.linear_listing / outputs
-    if limit <= 0:
-        return None
-    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
-    marks = csr.marked(rows)
-    return csr.listed(marks) if int(marks.counts.sum()) < limit * rows.numel() else None
+    return csr.listed_below(rows, limit * rows.numel()) if limit > 0 else None
 
 
-class _SpikeProduct(torch.autograd.Function):
-    """x @ weight.T + bias; of x only its lists are saved."""
+class _SparseProduct(torch.autograd.Function):
+    """x @ weight.T + bias; of x only the nonzeros are saved."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.Lists, matrix: csr.Packed
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.CSR, matrix: csr.Packed) -> Tensor:
         ctx.layer, ctx.shape = "a SpikeLinear", lists.shape
         saved = [lists.starts, lists.index, lists.values] if weight.requires_grad else []
         ctx.save_for_backward(weight if x.requires_grad else None, *saved)
@@ -91,12 +89,25 @@ class _SpikeProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, *saved = saved_by(ctx, grad)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        rows = grad.reshape(-1, grad.shape[-1]).contiguous()
-        dx = _input_gradient(grad, rows, weight) if wants_x else None
+        rows = _rows(grad)
+        dx = _input_gradient(rows, weight).view(*grad.shape[:-1], -1) if wants_x else None
         if not wants_weight:
             return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
-        dweight, total = _weight_gradient(csr.Lists(ctx.shape, *saved), rows)
+        lists = csr.CSR(ctx.shape, *saved)
+        dweight, total = csr.outer((lists, rows))
+        if not csr.finite(total):  # a zero of x times what is not finite is NaN
+            dweight = rows.t() @ lists.dense()
         return dx, dweight, total if wants_bias else None, None, None
+
+
+def _input_gradient(rows: Tensor, weight: Tensor) -> Tensor:
+    """grad @ weight. The gradient too may be mostly zero, as behind a surrogate that ends near the threshold."""
+    lists = _listed(rows, weight.shape[1])
+    if lists is not None:
+        matrix = csr.packed(weight)
+        if matrix.finite:
+            return csr.product(lists, matrix, None)
+    return rows @ weight
 
 
 class _NarrowProduct(torch.autograd.Function):
@@ -106,30 +117,14 @@ class _NarrowProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.layer = "a SpikeLinear"
         ctx.save_for_backward(x if weight.requires_grad else None, weight if x.requires_grad else None)
-        rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
-        out = narrow.product(rows, weight.detach(), bias)
+        out = csr.narrow_product(_rows(x.detach()), weight.detach(), bias)
         return out.view(*x.shape[:-1], len(weight)).detach()  # no view, but an output
 
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = saved_by(ctx, grad)
-        rows = grad.reshape(-1, grad.shape[-1]).contiguous()
-        dx = None if weight is None else narrow.input_gradient(rows, weight).view(*grad.shape[:-1], -1)
+        rows = _rows(grad)
+        dx = None if weight is None else csr.narrow_input_gradient(rows, weight).view(*grad.shape[:-1], -1)
         dweight = None if x is None else rows.t() @ x.reshape(-1, x.shape[-1])
         return dx, dweight, rows.sum(0) if ctx.needs_input_grad[2] else None
-
-
-def _input_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
-    """grad @ weight. The gradient too may be mostly zero, as behind a surrogate that ends near the threshold."""
-    lists = _lists(rows, weight.shape[1])
-    matrix = None if lists is None else csr.packed(weight)
-    if lists is None or matrix is None or not matrix.finite:
-        return grad @ weight
-    return csr.product(lists, matrix, None).view(*grad.shape[:-1], -1)
-
-
-def _weight_gradient(lists: csr.Lists, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """grad.T @ x, and the sum of the rows of grad; a zero of x times what is not finite is NaN."""
-    product, total = csr.outer((lists, grad))
-    return product if csr.finite(total) else grad.t() @ lists.dense(), total

@@ -1,4 +1,4 @@
-"""What follows a product as a part of it: pooling behind a convolution, and a BatchNorm in evaluation.
+"""A BatchNorm in evaluation, and pooling, as a part of the product before it in an nn.Sequential.
 
 The norm's scale goes into the weight, the rest into the bias:
 
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from .._torch import any_global_hook
 from ..engine import tuning
-from .convolution import SpikeConv2d
+from .conv import WITH_CONVOLUTION, Pool, SpikeConv2d
+from .linear import SpikeLinear
 from .plan import Plan, SkipsZeros, goes_with, kernel_refusals, report, seen_as_one, untouched
-from .pooling import WITH_CONVOLUTION, Pool
-from .spike_linear import SpikeLinear
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 

@@ -1,4 +1,4 @@
-"""First spikes, and when they are wanted."""
+"""When neurons fire: their first spike, or their first few, with a gradient, and when they should."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._classes import Labels, as_tensor, chosen, labels_of
-from .._firing import spike_times
-from .._options import Optioned
-from .._steps import Lengths, Steps, read
+from ._inputs import Labels, Lengths, Optioned, Steps, as_tensor, chosen, labels_of, read
 
 Target = float | Sequence[float] | Tensor
 """A step; or several, for the first spikes of a neuron. Negative ones count from the end."""
+
+
+def spike_times(spk: Tensor, steps: Steps, number: int = 1) -> Tensor:
+    """The steps of the first spikes of every neuron, [number, B, C], from spk [T, B, C] that `read` has read.
+
+    A spike is what is not zero. A neuron that fires fewer times has the last step for the spikes that it lacks. The
+    gradient for a time goes, with its sign turned, to the spike at that step: a larger one would have come earlier.
+    """
+    last = len(spk) - 1
+    dtype = next(kind for kind in (torch.uint8, torch.int16, torch.int32) if last <= torch.iinfo(kind).max)
+    countdown = torch.arange(last, -1, -1, dtype=dtype, device=spk.device).view(-1, 1, 1)
+    left = spk.bool() * countdown  # steps after each spike; none after the last step, nor where it is silent
+    found: list[Tensor] = []
+    for _ in range(number):
+        if found:
+            left.scatter_(0, found[-1], 0)
+        found.append((last - left.amax(0, keepdim=True)).long())
+    at = torch.cat(found) if number > 1 else found[0]
+    if steps.mask is not None:
+        at = at.clamp(max=steps.end - 1)
+    spike = spk.gather(0, at)
+    return at.to(spk.dtype) - (spike - spike.detach())
 
 
 class SpikeTime(Optioned):
@@ -73,30 +92,22 @@ class SpikeTime(Optioned):
         """The same for spikes that are read already, and the labels [B], if targets are labels."""
         labels = None
         if self.target_is_time:
-            wanted = self._given(as_tensor(targets, spk, self.__name__), spk, steps)
+            given = as_tensor(targets, spk, self.__name__)
+            if given.shape[-2:] != spk.shape[1:] or given.dim() != 2 + self.multi_spike or not len(given):
+                shape = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
+                raise ValueError(f"{self.__name__} got times of the shape {list(given.shape)}; pass [{shape}]")
+            wanted = _from_start(given.to(spk), steps)
         else:
             labels = labels_of(targets, (spk.shape[1],), spk.shape[2], spk, self.__name__)
-            wanted = self._of_labels(labels, spk, steps)
+            on, off = self.on_target, self.off_target
+            if self.multi_spike:
+                on, off = (torch.as_tensor(train).view(-1, 1, 1) for train in (on, off))
+            wanted = chosen(labels, spk.shape[2], _from_start(on, steps), _from_start(off, steps), spk)
         times = spike_times(spk, steps, len(wanted)) if self.multi_spike else spike_times(spk, steps).squeeze(0)
         if self.tolerance:
             near = (times - wanted).abs() < self.tolerance
             times = torch.where(near, times - times.detach() + wanted, times)
         return times, wanted, labels
-
-    def _given(self, times: Tensor, spk: Tensor, steps: Steps) -> Tensor:
-        """Wanted times that were given themselves, [B, C] or [F, B, C]."""
-        if times.shape[-2:] != spk.shape[1:] or times.dim() != 2 + self.multi_spike or not len(times):
-            shape = f"{'F, ' if self.multi_spike else ''}{spk.shape[1]}, {spk.shape[2]}"
-            raise ValueError(f"{self.__name__} got times of the shape {list(times.shape)}; pass [{shape}]")
-        wanted: Tensor = _from_start(times.to(spk), steps)
-        return wanted
-
-    def _of_labels(self, labels: Tensor, spk: Tensor, steps: Steps) -> Tensor:
-        """Wanted times by class labels, [B, C] or [F, B, C]."""
-        on, off = self.on_target, self.off_target
-        if self.multi_spike:
-            on, off = (torch.as_tensor(train).view(-1, 1, 1) for train in (on, off))
-        return chosen(labels, spk.shape[2], _from_start(on, steps), _from_start(off, steps), spk)
 
 
 def _from_start(step: Any, steps: Steps) -> Any:

@@ -1,0 +1,287 @@
+"""nn.Conv2d driven by spikes, and pooling: what is active is added up where it is little, by kernels or by torch."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import padding_of
+from ..engine import tuning
+from ..engine.jit import buffer_pool
+from ..engine.saved_tensors import saved_by
+from ..engine.sparse import Pair, Windows, conv, csr, pooling
+from .plan import Accelerated, Plan, SkipsZeros, kernel_refusals, of_plain, report, untouched
+
+WITH_CONVOLUTION = "numba, with the convolution"
+"""The route of pooling that the convolution before it does in its own result."""
+
+
+class SpikeConv2d(SkipsZeros, nn.Conv2d):
+    """An nn.Conv2d that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
+
+    [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie in memory as torch's
+    do: with their channels last if those of the images or of the weight are. Groups, other paddings than zeros or by
+    unequal numbers of rows, and images without a batch are torch's.
+
+    Pooling behind it in an nn.Sequential is done within its kernel, image by image, while the image is in the cache.
+    The result as a whole is then never in memory.
+    """
+
+    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
+        reason = next(self._unreadable(x, weight), "")
+        if reason:
+            return Plan("dense", reason)
+        left, _, top, _ = self._frame()
+        pairs = (self.kernel_size, self.stride, self.dilation, (top, left))
+        patch = conv.Patch(*((int(pair[0]), int(pair[1])) for pair in pairs))
+        result = patch.result(x, weight)
+        if min(result) < 1:
+            return Plan("dense", "the result has no values")
+        reason = next(self._refusals(x, weight, result), "")
+        if reason:
+            return Plan("dense", reason, (patch,) if _chunks_pay(x, weight, result) else ())
+        if isinstance(following, Pool) and untouched(following) and not any(following.refusals(result)):
+            return Plan("sparse", found=(patch,), windows=following.windows())
+        return Plan("sparse", found=(patch,))
+
+    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
+        report(self, plan)
+        if plan.route == "sparse":
+            out: Tensor = _SpikeConvolution.apply(x, weight, bias, *plan.found, plan.windows)
+        elif plan.found:
+            out = _Chunked.apply(x, weight, bias, *plan.found, self.groups)
+        else:
+            out = self._conv_forward(x, weight, bias)
+        return out
+
+    def _frame(self) -> tuple[int, ...]:
+        """How many rows of padding are on the left, the right, above and below."""
+        if isinstance(self.padding, str):
+            return padding_of(self)
+        top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
+        return left, left, top, top
+
+    def _unreadable(self, x: Tensor, weight: Tensor) -> Iterator[str]:
+        """Why a `Patch` cannot describe these images and this weight."""
+        yield from kernel_refusals(x, weight)
+        if x.dim() != 4 or (x.shape[1], *self.kernel_size) != (self.groups * weight.shape[1], *weight.shape[2:]):
+            yield "kernels take batches of images, with the channels of the weight"
+        left, right, top, bottom = self._frame()
+        if self.padding_mode != "zeros" or (left, top) != (right, bottom):
+            yield "its padding is not of zeros, or unequal"
+
+    def _refusals(self, x: Tensor, weight: Tensor, result: Sequence[int]) -> Iterator[str]:
+        """Why kernels do not skip the zeros of images that they can read, for the shape of the result."""
+        limits = tuning.limits
+        if self.groups != 1:
+            yield "it has groups"
+        if self.out_channels < limits.conv_least_channels:
+            yield "it has fewer channels than conv_least_channels"
+        if weight.numel() < limits.conv_least_inputs * self.out_channels:
+            yield "its results have fewer inputs than conv_least_inputs"
+        if len(x) * result[2] * result[3] * weight.numel() < limits.conv_least_work:
+            yield "it has fewer multiplications than conv_least_work"
+        if not csr.finite(weight):
+            yield "the weight is not finite"
+        if _density(x) >= limits.conv_dense_above:
+            yield "too few inputs are zero"
+
+
+def _density(images: Tensor) -> float:
+    """The share of nonzero values, of some images."""
+    some = images[:: max(1, len(images) // tuning.limits.conv_sampled)]
+    return float(torch.count_nonzero(some)) / some.numel()
+
+
+class _SpikeConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: conv.Patch, windows: Windows | None
+    ) -> Tensor:
+        ctx.layer, ctx.patch, ctx.windows = "a SpikeConv2d", patch, windows
+        out, places = conv.convolution(x, weight, bias, patch, windows)
+        ctx.save_for_backward(x, weight, *([] if places is None else [places]))
+        return out
+
+    @staticmethod
+    @of_plain
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *places = saved_by(ctx, grad)
+        wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        total = conv.over_pixels(grad)  # pooling spreads each gradient over a window: the sum is the same
+        if places:
+            shape = ctx.patch.result(x, weight)
+            grad = pooling.pooled_gradient(grad, places[0], shape, ctx.windows, channels_last=True)
+        finite = csr.finite(total)
+        sparse_x = wants_x and finite and _density(grad) < tuning.limits.conv_dense_input_above
+        sparse_weight = wants_weight and finite and _density(x) < tuning.limits.conv_dense_weight_above
+        dx, dweight = _dense(ctx.patch, grad, x, weight, wants_x and not sparse_x, wants_weight and not sparse_weight)
+        if sparse_x:
+            dx = conv.input_gradient(grad, weight, x, ctx.patch)
+        if sparse_weight:
+            dweight = conv.weight_gradient(x, grad, ctx.patch)
+        return dx, dweight, total if wants_bias else None, None, None
+
+
+def _dense(
+    patch: conv.Patch, grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the input and the weight that are wanted, by torch."""
+    if not (wants_x or wants_weight):
+        return None, None
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    how = (patch.stride, patch.padding, patch.dilation, False, (0, 0), 1, (wants_x, wants_weight, False))
+    dx, dweight, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *how)
+    return dx, dweight
+
+
+# -- torch's own convolution of many images ----------------------------------------------------------------------------
+
+
+def _chunks_pay(x: Tensor, weight: Tensor, result: Sequence[int]) -> bool:
+    """Whether a result of that shape is large, or the images are which torch brings into its order."""
+    values, least = math.prod(result), tuning.limits.chunk_images_from // x.element_size()
+    return values > least or (x.numel() > least and not _channels_last(x, weight))
+
+
+def _channels_last(x: Tensor, weight: Tensor) -> bool:
+    """Whether torch works with the channels last."""
+    return pooling.lies_channels_last(x) or pooling.lies_channels_last(weight)
+
+
+class _Chunked(torch.autograd.Function):
+    """torch's convolution of [N, C, H, W] with [K, C / groups, kh, kw], in chunks of images that stay in the cache.
+
+    The C library gives a block of more than 32 MiB back to the system as soon as it is free, so each new one is fresh
+    memory, page by page. torch's convolution makes several: for its result, and for images in an order of its own where
+    their channels are not last. Those of a chunk are used again, and so is the memory of the result (`buffer_pool`).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: conv.Patch, groups: int) -> Tensor:
+        last, shape = _channels_last(x, weight), patch.result(x, weight)
+        out = buffer_pool.images(shape, x, last)
+        largest = out[0].nbytes if last else max(x[0].nbytes, out[0].nbytes)
+        images = max(1, tuning.limits.chunk_bytes * torch.get_num_threads() // largest)
+        how = patch.stride, patch.padding, patch.dilation
+        ctx.images = len(x) if last else images  # then torch's backward brings nothing into order
+        ctx.how = [len(weight)], *how, False, (0, 0), groups
+        for part, to in zip(x.split(images), out.split(images), strict=True):
+            to.copy_(torch.conv2d(part, weight, bias, *how, groups))
+        ctx.save_for_backward(x, weight)
+        return out
+
+    @staticmethod
+    @of_plain
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+
+        def gradients(rows: slice) -> Any:
+            return torch.ops.aten.convolution_backward(grad[rows], x[rows], weight, *ctx.how, wanted)
+
+        if ctx.images == len(x):
+            return *gradients(slice(None)), None, None
+        dx = buffer_pool.images(x.shape, x, channels_last=False) if wanted[0] else None
+        sums: list[Any] = [0 if asked else None for asked in wanted[1:]]
+        for first in range(0, len(x), ctx.images):
+            rows = slice(first, first + ctx.images)
+            found, *parts = gradients(rows)
+            if dx is not None:
+                dx[rows] = found
+            sums = [None if total is None else total + part for total, part in zip(sums, parts, strict=True)]
+        return dx, *sums, None, None
+
+
+# -- pooling -----------------------------------------------------------------------------------------------------------
+
+
+class Pool(Accelerated):
+    """Runs on kernels, "numba", or by torch's own pooling, "torch"."""
+
+    kind = ""
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    ceil_mode: bool
+
+    def _run(self, input: Tensor) -> Tensor:
+        reason = next(self.refusals(input.shape), "") if isinstance(input, Tensor) else ""
+        reason = reason or next(kernel_refusals(input), "")
+        report(self, Plan("torch", reason) if reason else Plan("numba"))
+        return self._plain(input) if reason else _Pooling.apply(input, self.windows())
+
+    def windows(self) -> Windows:
+        """What kernels pool, where they do not refuse."""
+        return Windows(self.kind, _pair(self.kernel_size), _pair(self.stride))
+
+    def refusals(self, shape: Sequence[int]) -> Iterator[str]:
+        """Why kernels do not pool images of that shape."""
+        if math.prod(shape) < tuning.limits.pooling_least_values:
+            yield "it has fewer values than pooling_least_values"
+        if len(shape) != 4:
+            yield "kernels pool batches of images"
+        if _pair(self.padding) != (0, 0):
+            yield "it has padding"
+        size, stride = _pair(self.kernel_size), _pair(self.stride)
+        if not 0 < math.prod(size) <= tuning.limits.pooling_largest_window or min(stride) < 1:
+            yield "its windows are larger than pooling_largest_window"
+        left = [n - w for n, w in zip(shape[2:], size, strict=True)]
+        if min(left) < 0 or (self.ceil_mode and any(n % s for n, s in zip(left, stride, strict=True))):
+            yield "its windows extend beyond the images"
+
+
+class SpikeMaxPool2d(Pool, nn.MaxPool2d):
+    """An nn.MaxPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
+
+    Results and gradients are torch's, bit for bit. For its backward it saves a byte for each result, which says whose
+    value that is, where torch saves eight, and the input. Padding, dilation, `return_indices`, windows that extend
+    beyond the image and images without a batch are torch's.
+    """
+
+    kind = "maximum"
+
+    def refusals(self, shape: Sequence[int]) -> Iterator[str]:
+        if self.return_indices or _pair(self.dilation) != (1, 1):
+            yield "it returns indices or is dilated"
+        yield from super().refusals(shape)
+
+
+class SpikeAvgPool2d(Pool, nn.AvgPool2d):
+    """An nn.AvgPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
+
+    Results and gradients are torch's, bit for bit. Padding, `divisor_override`, windows that extend beyond the image
+    and images without a batch are torch's.
+    """
+
+    kind = "average"
+
+    def refusals(self, shape: Sequence[int]) -> Iterator[str]:
+        if self.divisor_override is not None:
+            yield "it has a divisor of its own"
+        yield from super().refusals(shape)
+
+
+def _pair(value: Any) -> Pair:
+    """Rows and columns, as torch reads them."""
+    first, *rest = value if isinstance(value, tuple | list) else (value,)
+    return int(first), int(rest[0] if rest else first)
+
+
+class _Pooling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, windows: Windows) -> Tensor:
+        out, places = pooling.pooled(x, windows)
+        ctx.layer, ctx.windows, ctx.shape = "a pooling layer", windows, x.shape
+        ctx.channels_last = pooling.lies_channels_last(x)
+        ctx.save_for_backward(places)
+        return out
+
+    @staticmethod
+    @of_plain
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (places,) = saved_by(ctx, grad)
+        return pooling.pooled_gradient(grad, places, ctx.shape, ctx.windows, ctx.channels_last), None

@@ -1,0 +1,81 @@
+"""Kernels of this folder: from the lines of a body to a function that is called by argument name."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from ..graph import dtype_name
+from ..jit import CHUNK, HEIGHT, LINE, SPARSE_BELOW, TURNED, compiled, module_source, openmp, panel_bytes, slim_height
+
+CONSTANTS = {"HEIGHT": HEIGHT, "CHUNK": CHUNK, "TURNED": TURNED, "SPARSE_BELOW": SPARSE_BELOW, "LINE": LINE}
+"""Names that a body may use. Besides these there are SLIM_HEIGHT, the rows of a slim tile, and in elements PANEL and
+SLIM, the columns of a panel and of a slim one."""
+
+ROUTINES = {
+    "jit.intrinsics": ("nonzero", "one", "flow"),
+    "sparse.gemm": ("copy", "collect", "product", "tall", "flat", "listed", "pair", "slim", "thin"),
+}
+"""What a body may call, by file: those that there are for each dtype, and those that there are once."""
+
+INTRINSICS = {
+    "jit.intrinsics": ("byte", "short", "store_byte", "store_short", "store_word", "lowest", "bits", "settled"),
+}
+
+SHARE = """    part = ({shared} + threads - 1) // threads
+    low = min(me * part, {shared})
+    high = min(low + part, {shared})
+"""
+
+
+def importing(dtype: str, *names: str) -> str:
+    """The lines that import the routines among some names."""
+    typed = [f"{file} import {n}_{dtype} as {n}" for file, known in ROUTINES.items() for n in known if n in names]
+    plain = [f"{file} import {n}" for file, known in INTRINSICS.items() for n in known if n in names]
+    return "".join(f"from spikeloom.engine.{line}\n" for line in typed + plain)
+
+
+def kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Callable[..., None]]:
+    """A kernel, by dtype: called as `kernel(...)(x.dtype)(x=x, ...)`, see `openmp.Kernel.run`.
+
+    Args:
+        title: the first line of its source.
+        arguments: their names, integers of 64 bits. That of a tensor ends in "*": it is given as a tensor, and the body
+            gets its address. Threads share the first argument, each from `low` to `high`. A call also takes `size`,
+            what one of these costs in element-steps. If there is `scratch`, a call gives its bytes for each thread,
+            and the body gets the address of this thread's.
+        body: its lines, which may use CONSTANTS, ROUTINES and what `module_source` says.
+    """
+    first, *others = [name.strip() for name in arguments.split(",")]
+    signature: dict[str, int | None] = dict.fromkeys((first, "size", "team", *others))
+    share, scratch = SHARE.format(shared=first), "scratch" in others
+    if scratch:
+    signature: Mapping[str, int | None] = dict.fromkeys((first, "size", "team", *others))
+        share += "    scratch += me * scratch_bytes\n"
+
+    @cache
+    def of_dtype(dtype: torch.dtype) -> Callable[..., None]:
+        source = partial(_source, f"{title}, {dtype_name(dtype)}", dtype, signature, share + body)
+        run: Callable[..., None] = compiled(source).run
+        return partial(_with_scratch, run) if scratch else run
+
+    return of_dtype
+
+
+def _with_scratch(run: Callable[..., None], *, scratch: int, **given: Any) -> None:
+    """Call a kernel with so many bytes of scratch memory for each thread."""
+    whole = -(-scratch // LINE) * LINE
+    memory, threads = openmp.scratch(whole)
+    run(scratch=memory, scratch_bytes=whole, threads=threads, **given)
+
+
+def _source(
+    title: str, dtype: torch.dtype, arguments: Mapping[str, int | None], body: str, team: bool, cached: bool
+) -> str:
+    name, panel, slim = dtype_name(dtype), panel_bytes() // dtype.itemsize, LINE // dtype.itemsize
+    constants = CONSTANTS | {"PANEL": panel, "SLIM": slim, "SLIM_HEIGHT": slim_height()}
+    imports = importing(name, *re.findall(r"(\w+)\(", body))
+    imports += "".join(f"{key} = {value}\n" for key, value in constants.items())
+    return module_source(title, name, arguments, body, team, cached, imports)
