@@ -49,10 +49,10 @@ def kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Cal
         body: its lines, which may use CONSTANTS, ROUTINES and what `module_source` says.
     """
     first, *others = [name.strip() for name in arguments.split(",")]
-    signature: dict[str, int | None] = dict.fromkeys((first, "size", "team", *others))
+    signature: Mapping[str, int | None] = dict.fromkeys((first, "size", "team", *others))
     share, scratch = SHARE.format(shared=first), "scratch" in others
     if scratch:
-    signature: Mapping[str, int | None] = dict.fromkeys((first, "size", "team", *others))
+        signature = {name if name != "scratch" else "scratch*": None for name in signature} | {"scratch_bytes": None}
         share += "    scratch += me * scratch_bytes\n"
 
     @cache
