@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..neurons._state import checked_params, compute_dtype, taken
+from ..neurons._checks import compute_dtype
+from ..neurons._parameters import checked_params, taken
 from ._delayed import Delayed
 from ._reading import Connected, Shifted
 

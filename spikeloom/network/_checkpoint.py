@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from .._torch import tree_flatten, tree_map_only, tree_unflatten
 from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
-from ..neurons._misplaced import restarted
+from ..neurons._checks import restarted
 from ._interrupts import undone
 from ._join import Joined
 from ._request import Request, runs_straight

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from .._torch import FORWARD_HOOKS, tree_flatten, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
-from ..neurons._hooks import Listener
 from ..neurons._state import on_trial
-from ..neurons._time import Time, current_time
+from ..neurons._time import Listener, Time, current_time
 from ._differences import CURES, Difference, Key, Note, Steps, count_unlike, difference, differs_by_design, precision
 from ._known import CALLED
 from ._randomness import NoChance

@@ -4,9 +4,9 @@ from torch import nn
 
 from ..accelerated import PLAIN
 from ..layers import SEES_TIME
-from ..neurons._equation import EquationNeuron
-from ..neurons._hooks import Listener
-from ..neurons._values import is_ours
+from ..neurons._from_equation import EquationNeuron
+from ..neurons._parameters import is_ours
+from ..neurons._time import Listener
 
 ROW_BY_ROW = (
     *(nn.Linear, nn.Identity, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d),

@@ -9,7 +9,7 @@ from torch import nn
 
 from .._torch import graph_task
 from ..layers import SEES_TIME
-from ..neurons._misplaced import restarted
+from ..neurons._checks import restarted
 from ..neurons._time import current_time, time_is
 from ._snapshot import Snapshot
 

@@ -13,8 +13,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import tree_leaves
 from ..layers import SEES_TIME
-from ..neurons._hooks import Listener
-from ..neurons._values import is_ours
+from ..neurons._parameters import is_ours
+from ..neurons._time import Listener
 from ._reachable import put
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

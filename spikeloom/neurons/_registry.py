@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .._torch import is_view
-from ._overrides import WATCHED
-from ._values import is_ours
+from ._methods import WATCHED
+from ._parameters import is_ours
 
 
 class Instances(Sequence[Any]):
