@@ -94,31 +94,29 @@ class Running(Methods, States):
 
     def _uncommon_step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         x = checked_input(input_, self._label)
-        run, _, _ = self._scan(self._drive(x, None), None, self._like_a_state(x), given)
+        run, _, _ = self._scan(self._drive(x, None), None, given)
         return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
 
     def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
         """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
         time.admit(self, given)
         x = time.unfold(checked_input(input_, self._label), self._label())
-        one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
-        driven = self._drive(x, time.steps)
-        run, machine, refusals = self._scan(driven, time.steps, self._like_a_state(one_step), given)
+        run, machine, refusals = self._scan(self._drive(x, time.steps), time.steps, given)
         spk = run.spk.to(x.dtype)
         time.note(self, Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces))
         return tuple(time.fold(out) for out in self._outs((spk, *run.traces)))
 
     def _scan(
-        self, x: Tensor, steps: int | None, like: Tensor, given: tuple[Tensor | None, ...]
+        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
         """Run on the best backend; also returned are its name and why no faster one. Changes no state if it fails.
 
         Args:
             x: [T, *S] or [1, *S] over `steps`, or, if that is None, one step [*S]; see `_drive`.
-            like: what has the shape of a state.
             given: the states passed by hand.
         """
         dtype = compute_dtype(x)
+        like = self._like_a_state(x if steps is None else x[0] if len(x) else x.new_empty(x.shape[1:]))
         params = checked_params(self._values(), like, dtype, self._label)
         states = self._states(like, dtype, given)
         call = Call(
@@ -166,7 +164,7 @@ class Running(Methods, States):
         return x
 
     def _like_a_state(self, x: Tensor) -> Tensor:
-        """What has the shape of a state, for one step of the input."""
+        """What has the shape of a state, for one step of what `_drive` returns."""
         return x
 
     def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -195,7 +193,10 @@ class Running(Methods, States):
         common = not torch.compiler.is_compiling() and x.is_cpu and own["_cut"] is None and graph_task() == -1
         if common and IS_REPLICA not in own and (passage is None or not passage.done):
             at_hand = self._states_at_hand(x, given)
-        olds = self._states(self._like_a_state(x), dtype, given) if at_hand is None else tuple(at_hand)
+        if at_hand is None:
+            olds = self._states(x.new_empty(()).expand(self._shape_of_states(x)), dtype, given)
+        else:
+            olds = tuple(at_hand)
         before = {name: getattr(self, name) for name in (*names, "_before", "_reset")}
         own.update(zip(names, olds, strict=True))
         try:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import is_traced
+from .._torch import is_traced, is_wrapped
 from ..cells.decay import DECAYS
 from ..cells.firing import AnyModel
+from ..engine import tuning
 
 
 def is_ours(thing: Any) -> bool:
@@ -73,7 +74,7 @@ class Parameters(nn.Module):
                 value = getattr(self, own or name)
             if not isinstance(value, Tensor):  # a number is a plain attribute
                 value = torch.tensor(value, dtype=torch.float64, device="cpu")
-            values[name] = value.clone() if copied and not value.requires_grad else value
+            values[name] = _copy(value) if copied and not value.requires_grad else value
         return values
 
     def _numbers(self) -> tuple[float, ...] | None:
@@ -146,7 +147,25 @@ def copies_values() -> bool:
 
 def taken(value: Tensor) -> Tensor:
     """A value as a call takes it."""
-    return value.clone() if not value.requires_grad and copies_values() else value
+    return _copy(value) if not value.requires_grad and copies_values() else value
+
+
+_numbers: dict[tuple[torch.dtype, float], Tensor] = {}
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A copy of a value, into which nobody writes; that of a number on the CPU is made once."""
+    if type(value) is not Tensor or value.dim() or not value.is_cpu or is_wrapped(value):
+        return value.clone()
+    key = value.dtype, value.item()
+    found = _numbers.get(key)
+    if found is None or not key[1]:  # -0.0 == 0.0
+        found = value.clone()
+        if type(found) is Tensor and not found.is_inference():  # not in a FakeTensorMode
+            if len(_numbers) >= tuning.limits.constants_most:
+                _numbers.clear()
+            _numbers[key] = found
+    return found
 
 
 def broadcasts(shape: torch.Size, target: torch.Size) -> bool:

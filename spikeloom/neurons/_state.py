@@ -85,8 +85,8 @@ class States(Parameters):
             states.append(state)
         return states
 
-    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
-        """The shape of a state for one step of the input; None if it always takes `_states` to find them."""
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of a state for one step of the input."""
         return x.shape
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:

@@ -57,8 +57,7 @@ class Gated(ClearedByEquation, SpikingNeuron):
         return self._of_input(x) if steps is None else self._of_input(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def _like_a_state(self, x: Tensor) -> Tensor:
-        with torch.no_grad():  # only its shape is read; a recomputed step need not ask, and must save the same tensors
-            return self._of_input(x).chunk(self.model.inputs, self.map.axis)[0]
+        return x.chunk(self.model.inputs, self.map.axis)[0]
 
 
 class SLSTM(Gated):
@@ -138,21 +137,21 @@ class SLSTM(Gated):
         return self._run(input_, (syn, mem))
 
     def _of_input(self, x: Tensor) -> Tensor:
+        self._shape_of_states(x)
         cell = self.lstm_cell
-        if not x.dim() or x.shape[-1] != self.input_size:
-            raise ValueError(
-                f"{self._label()} got an input of shape {tuple(x.shape)}; pass [B, {self.input_size}], "
-                f"with input_size={self.input_size} features last"
-            )
         bias = (cell.bias_ih + cell.bias_hh).to(x.dtype) if self.bias else None
         return linear(x, cell.weight_ih.to(x.dtype), bias)
 
     def _weight_of_mem(self) -> Tensor:
         return self.lstm_cell.weight_hh
 
-    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
-        fits = x.dim() == 2 and x.shape[1] == self.input_size and not self.memoryless
-        return (x.shape[0], self.hidden_size) if fits else None
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...]:
+        if not x.dim() or x.shape[-1] != self.input_size:
+            raise ValueError(
+                f"{self._label()} got an input of shape {tuple(x.shape)}; pass [B, {self.input_size}], "
+                f"with input_size={self.input_size} features last"
+            )
+        return (*x.shape[:-1], self.hidden_size)
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
         if x.dim() != 2:
@@ -162,14 +161,17 @@ class SLSTM(Gated):
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         return super()._states(x, dtype, (x.new_zeros(()),) * len(given) if self.memoryless else given)
 
+    def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
+        return None if self.memoryless else super()._states_at_hand(x, given)
+
     def _scan(
-        self, x: Tensor, steps: int | None, like: Tensor, given: tuple[Tensor | None, ...]
+        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
         if not self.memoryless or steps is None:
-            return super()._scan(x, steps, like, given)
+            return super()._scan(x, steps, given)
         # steps that know nothing of each other are rows of one
         rows = x.expand(steps, *x.shape[1:]).flatten(0, 1)
-        run, machine, refusals = super()._scan(rows, None, rows.chunk(self.model.inputs, -1)[0], given)
+        run, machine, refusals = super()._scan(rows, None, given)
         spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
         run = Trajectory(spk, tuple(traces), tuple(trace[-1].clone() for trace in traces))
         self._keep(run.finals)
@@ -272,34 +274,28 @@ class SConv2dLSTM(Gated):
         return self._run(input_, (syn, mem))
 
     def _of_input(self, x: Tensor) -> Tensor:
+        self._shape_of_states(x)
+        weight, bias = self.conv.weight[:, : self.in_channels].to(x.dtype), self.conv.bias
+        bias = None if bias is None else bias.to(x.dtype)
+        return conv2d(x, weight, bias, self.stride, self.padding, self.dilation)
+
+    def _weight_of_mem(self) -> Tensor:
+        return self.conv.weight[:, self.in_channels :].contiguous()
+
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...]:
         if x.dim() < 3 or x.shape[-3] != self.in_channels:
             raise ValueError(
                 f"{self._label()} got an input of shape {tuple(x.shape)}; pass [B, {self.in_channels}, H, W], "
                 f"images of in_channels={self.in_channels}"
             )
-        bias = self.conv.bias
-        gates = conv2d(
-            x,
-            self.conv.weight[:, : self.in_channels].to(x.dtype),
-            None if bias is None else bias.to(x.dtype),
-            self.stride,
-            self.padding,
-            self.dilation,
-        )
-        if not self._pools(gates):
-            pool = _pair(self.max_pool or self.avg_pool)
+        size = tuple(-(-pixels // step) for pixels, step in zip(x.shape[-2:], self.stride, strict=True))
+        pool = _pair(self.max_pool or self.avg_pool)
+        if pool[0] > size[0] or pool[1] > size[1]:
             raise ValueError(
-                f"{self._label()} pools {pool[0]} by {pool[1]} pixels and has a membrane of {tuple(gates.shape[-2:])}; "
+                f"{self._label()} pools {pool[0]} by {pool[1]} pixels and has a membrane of {size}; "
                 "pass a larger image, or a smaller max_pool or avg_pool"
             )
-        return gates
-
-    def _weight_of_mem(self) -> Tensor:
-        return self.conv.weight[:, self.in_channels :].contiguous()
-
-    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
-        fits = x.dim() == 4 and x.shape[1] == self.in_channels and self.stride == (1, 1) and self._pools(x)
-        return (x.shape[0], self.out_channels, *x.shape[2:]) if fits else None
+        return (*x.shape[:-3], self.out_channels, *size)
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
         if x.dim() != 4 or self.stride != (1, 1):
@@ -307,11 +303,6 @@ class SConv2dLSTM(Gated):
         conv = self.conv  # over both at once
         bias = None if conv.bias is None else conv.bias.to(x.dtype)
         return conv2d(torch.cat((x, states[-1]), 1), conv.weight.to(x.dtype), bias, 1, self.padding, self.dilation)
-
-    def _pools(self, images: Tensor) -> bool:
-        """Whether images [..., H, W] are large enough to be pooled."""
-        pool = _pair(self.max_pool or self.avg_pool)
-        return all(kernel <= size for kernel, size in zip(pool, images.shape[-2:], strict=True))
 
     def _spikes(self, mem: Tensor) -> Tensor:
         """Spikes of the pooled membrane, [B, out_channels, H, W]."""
@@ -330,9 +321,9 @@ class SConv2dLSTM(Gated):
         return self._pooled(mem.clone() if saved else mem).to(spk.dtype), syn, mem
 
     def _scan(
-        self, x: Tensor, steps: int | None, like: Tensor, given: tuple[Tensor | None, ...]
+        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
-        run, machine, refusals = super()._scan(x, steps, like, given)
+        run, machine, refusals = super()._scan(x, steps, given)
         if steps is not None and self._reads_mems:
             run = replace(run, spk=self._pooled(run.traces[-1]))
         return run, machine, refusals
