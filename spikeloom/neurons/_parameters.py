@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import is_traced, is_wrapped
+from .._torch import fake_mode, is_traced, is_wrapped
 from ..cells.decay import DECAYS
 from ..cells.firing import AnyModel
 from ..engine import tuning
@@ -155,13 +155,13 @@ _numbers: dict[tuple[torch.dtype, float], Tensor] = {}
 
 def _copy(value: Tensor) -> Tensor:
     """A copy of a value, into which nobody writes; that of a number on the CPU is made once."""
-    if type(value) is not Tensor or value.dim() or not value.is_cpu or is_wrapped(value):
+    if type(value) is not Tensor or value.dim() or not value.is_cpu or is_wrapped(value) or fake_mode() is not None:
         return value.clone()
     key = value.dtype, value.item()
     found = _numbers.get(key)
     if found is None or not key[1]:  # -0.0 == 0.0
         found = value.clone()
-        if type(found) is Tensor and not found.is_inference():  # not in a FakeTensorMode
+        if not found.is_inference():
             if len(_numbers) >= tuning.limits.constants_most:
                 _numbers.clear()
             _numbers[key] = found

@@ -67,9 +67,9 @@ class Registered(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         # that of the constructor, which `__call__` above would hide from inspect and help()
-        told: inspect.Signature | None = getattr(cls, "signature", None)
-        if told is not None:
-            return told
+        given: inspect.Signature | None = getattr(cls, "signature", None)
+        if given is not None:
+            return given
         constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
         return constructor.replace(parameters=list(constructor.parameters.values())[1:])
 
@@ -84,7 +84,7 @@ class Registered(ABCMeta):
         cls._reinspect(name)
 
     def _reinspect(cls, name: str) -> None:
-        """Find again what is overridden, where a method was assigned to a class that exists."""
+        # a method was assigned to a class that exists
         if name in WATCHED:
             cls._inspect()  # type: ignore[attr-defined]
             for kind in list[Any](cls.__subclasses__()):

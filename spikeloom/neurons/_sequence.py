@@ -44,7 +44,7 @@ class WholeSequence(SpikingNeuron):
         return every[len(every) - len(self.tells) :]
 
     def _checked(self, input_: Tensor) -> Tensor:
-        """The input as floating point: [T, B, N], or, while unrolled, [T*B, N]."""
+        """The input as a floating tensor: [T, B, N], or, while unrolled, [T*B, N]."""
         x = checked_input(input_, self._label)
         wanted = (3, 2)[: 1 + self.unbatched] if time_of(self) is None else (2,)
         if x.dim() not in wanted:

@@ -154,7 +154,7 @@ class Time:
         return self.batch if self.is_static(x) else self.steps * self.batch
 
     def told_rows(self, x: Tensor) -> str:
-        """That, for a message."""
+        """The same in words."""
         rows = self.rows(x)
         return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
 
