@@ -46,15 +46,10 @@ def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
 
 
 def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun: bool = False) -> None:
-    """Raise if the layer must not start from these states of its own.
+    """Raise if the states are of another run, or of a transform that is over.
 
-    Args:
-        layer: about to run.
-        states: those that it starts from and was not given; empty if it was given all, None if it has none.
-        begun: whether something else shows that it has run before.
-
-    Raises:
-        RuntimeError: in a sentence, if they are of another run, or of a transform that is over.
+    They are the layer's own: those that it starts from and was not given, None if it has none. `begun` is whether
+    something else shows that it has run before.
     """
     if torch.compiler.is_compiling():
         return
@@ -90,11 +85,7 @@ def restarted(layer: Layer) -> None:
 
 
 def replicated(layer: Layer, replica: Layer) -> None:
-    """Let the layer know what becomes of its replica.
-
-    Raises:
-        RuntimeError: in a sentence, if the last one took a single step from a state that has gone with it.
-    """
+    """Watch what becomes of a replica; raise if the last one took a single step from a state that has gone with it."""
     if layer.__dict__.get("_replicated") == ["step"]:
         raise RuntimeError(
             f"{layer._label()} is called once per step by an nn.DataParallel, whose replicas, and their states, are "

@@ -231,10 +231,6 @@ class Running(Methods, States):
 
 
 def no_kernel(label: str, why: list[str], x: Tensor) -> list[str]:
-    """What `choose` says of each faster backend where methods of the user's run.
-
-    Raises:
-        RuntimeError: if one of these is asked for.
-    """
+    """What `choose` says of each faster backend where methods of the user's run; raises if one of these is forced."""
     program: Any = SimpleNamespace(untraceable="; ".join(why))
     return choose(Call(program, x, None, (x,), {}, layer=label))[1]

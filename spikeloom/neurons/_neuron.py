@@ -1,5 +1,6 @@
 """The base of all neurons: the constructor's options, saving and loading, and what decides which program runs."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -19,21 +20,6 @@ from ._time import current_time, guarded
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
-
-DEFAULTS: Mapping[str, Any] = {
-    "threshold": 1.0,
-    "spike_grad": None,
-    "surrogate_disable": False,
-    "init_hidden": False,
-    "inhibition": False,
-    "reset_mechanism": "subtract",
-    "state_quant": False,
-    "output": False,
-    "graded_spikes_factor": 1.0,
-    "reset_delay": True,
-    "decay": "clamp",
-}
-"""What a neuron has where its constructor takes no such argument."""
 
 ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
 """In which values are registered, as in snnTorch: optimizers and their checkpoints count parameters."""
@@ -161,10 +147,13 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         # checkpoints of old versions hold the state; it is not part of the network
         states = {prefix + name for name in self._state_names()}
         state_dict = {key: value for key, value in state_dict.items() if key not in states}
-        mode = _mode_of(state_dict.get(prefix + "reset_mechanism_val"), self._reset_mechanism)
-        if mode is None:
-            lists[-1].append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
-            return
+        mode, number = self._reset_mechanism, state_dict.get(prefix + "reset_mechanism_val")
+        if isinstance(number, Tensor) and number.numel() == 1 and not number.is_meta:
+            modes = {value: name for name, value in self.reset_dict.items()}
+            if int(number) not in modes:
+                lists[-1].append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
+                return
+            mode = modes[int(number)]
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
         self._reset_mechanism = mode
         self._retrace()
@@ -207,17 +196,17 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         self._retrace()
 
 
+DEFAULTS: Mapping[str, Any] = {
+    **{name: p.default for name, p in inspect.signature(SpikingNeuron.__init__).parameters.items() if name != "self"},
+    "reset_delay": True,
+    "decay": "clamp",
+}
+"""What a neuron has where its constructor takes no such argument."""
+
+
 def _check_reset(mode: str) -> None:
     if not isinstance(mode, str) or mode not in RESETS:
         raise ValueError(f"reset_mechanism is {mode!r}; choose one of {', '.join(map(repr, RESETS))}")
-
-
-def _mode_of(value: Any, present: str) -> str | None:
-    """The reset mechanism that a checkpoint's number stands for: the present one if it has none, None if no such."""
-    if not isinstance(value, Tensor) or value.numel() != 1 or value.is_meta:
-        return present
-    modes = {number: mode for mode, number in SpikingNeuron.reset_dict.items()}
-    return modes.get(int(value))
 
 
 class LIF(SpikingNeuron):

@@ -166,19 +166,12 @@ class States(Parameters):
 def state_for(
     x: Tensor, dtype: torch.dtype, layer: Layer, name: str, state: Any, start: float = 0.0, kept: bool = False
 ) -> Tensor:
-    """The state before a step: the one given, broadcast to the input; its start where it does not broadcast.
+    """The state before a step x of the input, [*S]: the one given, broadcast; its start where it does not broadcast.
 
     So a loop that passes the zeros of `reset_mem`, in the shape of the last batch, goes on with a smaller one. Where
     other values are lost, a warning says so, once per layer.
 
-    Args:
-        x: one step of the input, or what has its shape, [*S].
-        dtype: of the states.
-        layer: whose state it is, for messages.
-        name: of the state.
-        state: what was passed, or what the layer has.
-        start: what the state starts from.
-        kept: whether it is the layer's own; then one that is on the meta device, or fake, is none for a real input.
+    `kept` is whether it is the layer's own; then one that is on the meta device, or fake, is none for a real input.
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{layer._label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")

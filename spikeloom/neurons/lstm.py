@@ -21,9 +21,6 @@ from ._state import by_reset_mem
 
 Size = int | tuple[int, int]
 
-LEVELS = 5
-"""From a warning to the user's call: its function, _build, the constructor, the metaclass, the caller."""
-
 
 class Gated(ClearedByEquation, SpikingNeuron):
     """Base of the neurons that are long short-term memory cells.
@@ -39,7 +36,16 @@ class Gated(ClearedByEquation, SpikingNeuron):
 
     def _build(self, given: Mapping[str, Any]) -> None:
         super()._build({**given, "inhibition": False})
-        _warn(type(self).__name__, given)
+        # the levels: this, the constructor, the metaclass, the caller
+        kind, threshold = type(self).__name__, given["threshold"]
+        if given["inhibition"]:
+            warnings.warn(f"{kind} ignores inhibition, as in snnTorch; every neuron may fire", stacklevel=4)
+        if not given["learn_threshold"] and bool((torch.as_tensor(threshold) >= 1).all()):
+            warnings.warn(
+                f"{kind} got threshold={threshold!r} and cannot fire: its membrane stays below 1; "
+                "pass a threshold of 0.1 or less",
+                stacklevel=4,
+            )
 
     def _of_input(self, x: Tensor) -> Tensor:
         """What the inputs x [R, ...] add to the gates, bias and all, in the dtype of x."""
@@ -334,18 +340,6 @@ class SConv2dLSTM(Gated):
         return spk.reshape(*mems.shape[:-3], *spk.shape[1:])
 
     init_sconv2dlstm = by_reset_mem
-
-
-def _warn(kind: str, given: Mapping[str, Any]) -> None:
-    """Of what the arguments do not do."""
-    if given["inhibition"]:
-        warnings.warn(f"{kind} ignores inhibition, as in snnTorch; every neuron may fire", stacklevel=LEVELS)
-    if not given["learn_threshold"] and bool((torch.as_tensor(given["threshold"]) >= 1).all()):
-        warnings.warn(
-            f"{kind} got threshold={given['threshold']!r} and cannot fire: its membrane stays below 1; "
-            "pass a threshold of 0.1 or less",
-            stacklevel=LEVELS,
-        )
 
 
 def _pair(size: Size) -> tuple[int, int]:
