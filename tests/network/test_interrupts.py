@@ -24,7 +24,7 @@ from .interrupting import ACTIONS, Reference, assert_nothing_is_set, same, struc
 
 PACKAGE = Path(snn.__file__).parent
 INTERRUPTED = (
-    *("scoped.py", "network", "neurons/_time.py", "neurons/_keeping.py"),
+    *("scoped.py", "network", "neurons/_time.py", "neurons/_state.py"),
     *("accelerated/accelerating.py", "engine/run/backends.py"),
 )
 MANY = int(os.environ.get("INTERRUPTS", "0"))
