@@ -21,13 +21,13 @@ from ..neurons import Synaptic as Synaptic
 
 _FILES = {
     "neurons": "neurons",
-    **{name: f"neurons.{name}" for name in ("alpha", "lapicque", "leaky", "rleaky", "rsynaptic", "slstm", "synaptic")},
+    **{name: f"neurons.{name}" for name in ("alpha", "lapicque", "leaky", "synaptic")},
+    **dict.fromkeys(("rleaky", "rsynaptic"), "neurons.recurrent"),
+    **dict.fromkeys(("slstm", "sconv2dlstm"), "neurons.lstm"),
+    **dict.fromkeys(("stateleaky", "linearleaky"), "neurons.state_leaky"),
     "associative": "neurons.associative_leaky",
     "deltaleaky": "neurons.delta_leaky",
     "leakyparallel": "neurons.leaky_parallel",
-    "linearleaky": "neurons.linear_leaky",
-    "sconv2dlstm": "neurons.sconv2d_lstm",
-    "stateleaky": "neurons.state_leaky",
 }
 MODULES = {name: import_module(f"..{file}", __name__) for name, file in _FILES.items()}
 globals().update(MODULES)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ..inspect import Log, with_time
 from ..neurons import SpikingNeuron
-from ..neurons._hooks import Listener
-from ..neurons._time import Time, current_time
+from ..neurons._time import Listener, Time, current_time
 
 Kind = type[nn.Module] | tuple[type[nn.Module], ...] | None
 

@@ -10,9 +10,8 @@ from torch.utils.hooks import RemovableHandle
 
 from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
-from ..neurons._hooks import Listener
 from ..neurons._sequence import WholeSequence
-from ..neurons._time import Counted, Time, time_of
+from ..neurons._time import Counted, Listener, Time, time_of
 
 Entry = TypeVar("Entry")
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..neurons import SpikingNeuron
-from ..neurons._misplaced import replicated
+from ..neurons._checks import replicated
 from ..neurons._time import Visit, current_time, time_of
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv1d_weight
 
-from ..neurons._state import compute_dtype
+from ..neurons._checks import compute_dtype
 
 
 def lags_of(delay: Tensor, max_delay: int) -> Tensor:

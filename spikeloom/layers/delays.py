@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..neurons._graph import Passage, carried
-from ..neurons._misplaced import refuse_misplaced, restarted, usable
-from ..neurons._state import (
+from ..neurons._checks import (
+    Passage,
+    carried,
     checked_input,
-    checked_params,
-    checked_value,
     compute_dtype,
-    deep_copied,
-    moved,
-    state_for,
-    taken,
+    refuse_misplaced,
+    restarted,
+    usable,
+    watched,
 )
+from ..neurons._parameters import checked_params, checked_value, taken
+from ..neurons._state import deep_copied, moved, state_for
 from ._over_time import OverTime
 from ._reading import Connected, Shifted, lags_of
 
@@ -96,9 +96,7 @@ class _Delayed(OverTime):
         out = self._read(series)
         # cloned: a view would keep the whole sequence in memory
         self.past = series[steps:].clone() if steps > 1 else series[steps:]
-        passage = self._passage
-        if passage is None or passage.done or not past.requires_grad:
-            self._passage = Passage.watching((out, self.past))
+        self._passage = watched(self._passage, (past,), (out, self.past))
         return out
 
     def _admit(self, x: Tensor) -> None:
@@ -113,8 +111,7 @@ class _Delayed(OverTime):
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
         refuse_misplaced(self, [self.past])
         past = state_for(like, x.dtype, self, "past", self.past, kept=True)
-        freed = self._passage is not None and self._passage.done and past.requires_grad
-        return carried(past, self._label(), "past") if freed else past
+        return carried(past, self, "past")
 
     # -- state --------------------------------------------------------------------------------------------------------
 

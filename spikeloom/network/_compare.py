@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
-from ..neurons._hooks import Listener
 from ..neurons._state import on_trial
-from ..neurons._time import Time
+from ..neurons._time import Listener, Time
 from ._run import REPEATED, run
 from ._snapshot import DeepSnapshot, RandomState, Snapshot
 from ._time_folding import Request

@@ -25,7 +25,7 @@ from .._torch import (
     set_compiler_stance,
     set_function_state,
 )
-from ..neurons._values import is_ours
+from ..neurons._parameters import is_ours
 from ._snapshot import RandomState, Snapshot
 
 Result = TypeVar("Result")

@@ -5,9 +5,9 @@ from torch import nn
 from ..accelerated import PLAIN
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
-from ..neurons._equation import EquationNeuron
-from ..neurons._hooks import Listener
-from ..neurons._values import is_ours
+from ..neurons._from_equation import EquationNeuron
+from ..neurons._parameters import is_ours
+from ..neurons._time import Listener
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 

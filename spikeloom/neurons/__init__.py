@@ -1,9 +1,9 @@
 """The layers: snnTorch's neurons as nn.Modules, each a short shell around a cell."""
 
-from ._equation import EquationNeuron as EquationNeuron
-from ._equation import cell as cell
-from ._equation import charge as charge
-from ._lif import LIF as LIF
+from ._from_equation import EquationNeuron as EquationNeuron
+from ._from_equation import cell as cell
+from ._from_equation import charge as charge
+from ._neuron import LIF as LIF
 from ._neuron import SpikingNeuron as SpikingNeuron
 from .alpha import Alpha as Alpha
 from .associative_leaky import AssociativeLeaky as AssociativeLeaky
@@ -11,7 +11,6 @@ from .delta_leaky import DeltaLeaky as DeltaLeaky
 from .lapicque import Lapicque as Lapicque
 from .leaky import Leaky as Leaky
 from .leaky_parallel import LeakyParallel as LeakyParallel
-from .linear_leaky import LinearLeaky as LinearLeaky
 from .literature import ALIF as ALIF
 from .literature import EIF as EIF
 from .literature import IF as IF
@@ -20,12 +19,13 @@ from .literature import QIF as QIF
 from .literature import AdLIF as AdLIF
 from .literature import CuBaLIF as CuBaLIF
 from .literature import Izhikevich as Izhikevich
+from .literature import NoisyLeaky as NoisyLeaky
 from .literature import ParametricLIF as ParametricLIF
 from .literature import ResonateFire as ResonateFire
-from .noisy_leaky import NoisyLeaky as NoisyLeaky
-from .rleaky import RLeaky as RLeaky
-from .rsynaptic import RSynaptic as RSynaptic
-from .sconv2d_lstm import SConv2dLSTM as SConv2dLSTM
-from .slstm import SLSTM as SLSTM
+from .lstm import SLSTM as SLSTM
+from .lstm import SConv2dLSTM as SConv2dLSTM
+from .recurrent import RLeaky as RLeaky
+from .recurrent import RSynaptic as RSynaptic
+from .state_leaky import LinearLeaky as LinearLeaky
 from .state_leaky import StateLeaky as StateLeaky
 from .synaptic import Synaptic as Synaptic

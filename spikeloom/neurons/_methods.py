@@ -1,39 +1,90 @@
-"""What a user's subclass may override, or assign on one neuron: its dynamics, how it fires and resets, its forward.
+"""What a subclass may override, or assign on one neuron: its dynamics, how it fires and resets, its forward.
 
 A neuron whose methods are the library's own runs by its equation, on any backend. One whose methods are the user's
-runs step by step through them, also over a whole sequence.
+runs step by step through them, also over a whole sequence. A method that nothing would call is refused.
+
+`_base_state_function` is the charge of the equation without any reset, and `_base_sub`, `_base_zero` and `_base_int`
+are the charge with each reset: snnTorch's names. They read the states of the layer (`self.mem`) and the reset signal
+(`self.reset`), and return the new states: one tensor, or a tuple that ends in the membrane.
 """
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from types import MethodType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .._torch import tree_map
-from ..cells.firing import IMMEDIATE, Model
-from ..engine.run import Call, choose, forced
-from ._dynamics import Dynamics, as_tuple
-from ._graph import Passage
-from ._hooks import wants_states
-from ._misplaced import may_be_misplaced
-from ._state import checked_input, compute_dtype, fits, taken
-from ._time import Time, Visit, time_is, time_of
+from ..cells.firing import Model
+from ._parameters import NO_MODEL, checked_params, is_ours, taken
+from ._time import forward_over_time
+
+Update = Tensor | tuple[Tensor, ...]
+"""The new states: one tensor, or a tuple that ends in the membrane."""
 
 Neuron = Any
 """A `SpikingNeuron`, which is built upon this file and can therefore not be imported here."""
 
+OF_RESET: Mapping[str, str] = {"subtract": "_base_sub", "zero": "_base_zero", "none": "_base_int"}
+"""The method of each reset mechanism."""
 
-class FiringMethods(Dynamics):
-    """Firing and resetting as methods of a layer."""
+HOOKS = (
+    *("fire", "fire_inhibition", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int"),
+    *("_base_state_reset_zero", "_base_state_reset_sub_function"),
+)
+"""The methods through which a step runs where one of them is the user's."""
+
+ASSIGNABLE = frozenset((*HOOKS, "state_function"))
+"""What may also be assigned on one neuron."""
+
+WATCHED = frozenset((*ASSIGNABLE, "forward"))
+
+_RECURRENT = (
+    *("_init_recurrent_net", "_init_recurrent_linear", "_init_recurrent_conv2d", "_init_recurrent_one_to_one"),
+    *("_init_padding", "_disable_recurrent_grad", "_V_register_buffer"),
+)
+
+UNCALLED: Mapping[str, tuple[str, ...]] = {
+    "SpikingNeuron": (
+        *("_snn_cases", "_reset_cases", "_snn_register_buffer", "_threshold_buffer", "_graded_spikes_buffer"),
+        *("_reset_mechanism_buffer", "_surrogate_bypass"),
+    ),
+    "LIF": ("_lif_register_buffer", "_beta_buffer"),
+    "Alpha": ("_alpha_register_buffer", "_alpha_cases"),
+    "Lapicque": ("_lapicque_cases",),
+    "LeakyParallel": ("_beta_buffer", "_beta_to_weight_hh", "grad_hook", "weight_hh_enable"),
+    "RLeaky": (*_RECURRENT, "_rleaky_init_cases", "init_rleaky"),
+    "RSynaptic": (*_RECURRENT, "_rsynaptic_init_cases", "_alpha_register_buffer"),
+    "SConv2dLSTM": ("_sconv2dlstm_cases",),
+    "StateLeaky": ("_tau_buffer",),
+    "Synaptic": ("_alpha_register_buffer",),
+}
+"""Methods that a class of snnTorch calls by itself, mostly from its constructor, and that nothing calls here."""
+
+
+class _OfMode:
+    """The attribute `state_function`: the method of the reset mechanism in force, unless another is assigned."""
+
+    def __get__(self, neuron: Neuron, kind: type) -> Any:
+        return self if neuron is None else getattr(neuron, OF_RESET[neuron.reset_mechanism])
+
+
+class Methods:
+    """Dynamics, firing and resetting as methods of a layer, and which of them are the user's."""
 
     threshold: Tensor
     graded_spikes_factor: Tensor
     spike_grad: Callable[..., Tensor]
     state_quant: Any
     inhibition: bool
+    state_function = _OfMode()
+
+    _calls: ClassVar[tuple[str, ...]] = HOOKS  # the methods that a step calls
+    _overridden: ClassVar[tuple[str, ...]] = ()  # those of them that are the user's
+    _stepwise: ClassVar[bool] = True  # whether a call of forward is one step
+    _assigned: bool = False  # whether one of them was assigned to this neuron
+
+    # -- firing -------------------------------------------------------------------------------------------------------
 
     def fire(self, mem: Tensor) -> Tensor:
         """Spikes of a membrane [B, *N]: spike_grad(mem - threshold) * graded_spikes_factor.
@@ -46,7 +97,7 @@ class FiringMethods(Dynamics):
         return spk
 
     def _spikes(self, mem: Tensor) -> Tensor:
-        """What the neuron gives out by its methods for a new membrane [B, *N]."""
+        """What the neuron returns by its methods for a new membrane [B, *N]."""
         return self.fire_inhibition(mem.size(0) if mem.dim() else 0, mem) if self.inhibition else self.fire(mem)
 
     def fire_inhibition(self, batch_size: int, mem: Tensor) -> Tensor:
@@ -73,156 +124,147 @@ class FiringMethods(Dynamics):
         fired: Tensor = self.spike_grad((mem - self.threshold).detach())
         return fired.detach()
 
+    # -- dynamics -----------------------------------------------------------------------------------------------------
 
-HOOKS = (
-    *("fire", "fire_inhibition", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int"),
-    *("_base_state_reset_zero", "_base_state_reset_sub_function"),
-)
-"""The methods through which a step runs where one of them is the user's."""
+    def _base_state_function(self, input_: Tensor) -> Update:
+        """The new states by the charge alone, for an input [B, *N] and the states of the layer."""
+        states = charged(self, input_)
+        return states[0] if len(states) == 1 else states
 
-ASSIGNABLE = frozenset((*HOOKS, "state_function"))
-"""What may also be assigned on one neuron."""
+    def _base_sub(self, input_: Tensor) -> Update:
+        """The new states with the reset by subtraction."""
+        return _with_reset(self, "subtract", input_)
 
+    def _base_zero(self, input_: Tensor) -> Update:
+        """The new states with the reset to zero."""
+        return _with_reset(self, "zero", input_)
 
-def by_methods(neuron: Neuron) -> bool:
-    """Whether `why_by_methods` has something to say, told sooner."""
-    theirs = type(neuron)._overridden or neuron._assigned or neuron.state_quant or neuron.inhibition
-    return bool(theirs) and isinstance(neuron.model, Model)
+    def _base_int(self, input_: Tensor) -> Update:
+        """The new states without a reset."""
+        return _with_reset(self, "none", input_)
 
+    # -- which methods are the user's ---------------------------------------------------------------------------------
 
-def why_by_methods(neuron: Neuron) -> list[str]:
-    """Why the neuron must run by its own methods instead of by its equation alone; empty if it need not."""
-    if not isinstance(neuron.model, Model):  # its equation fires and resets by itself
-        return []
-    why, kind = [], type(neuron).__name__
-    if neuron.state_quant:
-        why.append("state_quant is a function of the user's")
-    if neuron.inhibition:
-        why.append("inhibition compares neurons with each other")
-    why += [f"{kind} overrides {name}" for name in type(neuron)._overridden]
-    if neuron._assigned:
-        why += [f"{name} was assigned to this {kind}" for name in neuron.__dict__ if name in ASSIGNABLE]
-    return why
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._inspect()
+        for name, advice in _uncalled(cls):
+            raise TypeError(f"{cls.__name__} defines {name}, which nothing calls; {advice}")
 
+    @classmethod
+    def _inspect(cls) -> None:
+        """Find what is overridden. Called again where a method of the class, or of a base, is assigned later."""
+        theirs = tuple(name for name in HOOKS if not is_ours(getattr(cls, name, is_ours)))
+        type.__setattr__(cls, "_overridden", theirs)
+        forward: Any = cls.forward  # type: ignore[attr-defined]
+        if cls._stepwise and not is_ours(forward) and not hasattr(forward, "over_time"):
+            type.__setattr__(cls, "forward", forward_over_time(forward))
 
-def steps_by_methods(neuron: Neuron) -> bool:
-    """Whether a single step runs by the methods: also where the spike function can only be called."""
-    # asked at every step, so not by way of `by_methods`
-    kind = type(neuron)
-    theirs = kind._overridden or neuron._assigned or neuron.state_quant or neuron.inhibition
-    return isinstance(neuron.model, Model) if theirs or neuron._program.untraceable else False
+    @classmethod
+    def _admit(cls, name: str) -> None:
+        """Refuse a method that is assigned to the class, or to a neuron of it, and that nothing calls."""
+        if name in HOOKS and name not in cls._calls:
+            raise TypeError(f"{name} was assigned to {cls.__name__}, whose step does not call it")
 
+    def _is_overridden(self, name: str) -> bool:
+        """Whether one of `HOOKS` is the user's, by the class or on this neuron alone."""
+        return name in self._overridden or name in self.__dict__
 
-def step_by_methods(neuron: Neuron, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-    """One step by the methods of the neuron: the spikes and the new states, which it then keeps.
+    def _assign(self, name: str, method: Any) -> Any:
+        """What becomes the attribute of that name, one of `WATCHED`, of this neuron alone."""
+        if name == "forward":
+            if not self._stepwise or is_ours(method) or hasattr(method, "over_time"):
+                return method
+            return MethodType(forward_over_time(lambda _, *args, **kwargs: method(*args, **kwargs)), self)
+        self._admit(name)
+        self.__dict__["_assigned"] = True
+        return method
 
-    It keeps its former states where a method raises.
-    """
-    if forced() is not None:
-        no_kernel(neuron._label(), why_by_methods(neuron) or [neuron._program.untraceable], input_)
-    raw = checked_input(input_, neuron._label)
-    dtype = compute_dtype(raw)
-    x = raw if raw.dtype is dtype else raw.to(dtype)
-    olds = _states(neuron, x, given)
-    own, names = neuron.__dict__, neuron._state_names()
-    before = {name: getattr(neuron, name) for name in (*names, "_before", "_reset")}
-    own.update(zip(names, olds, strict=True))
-    try:
-        spk, *news = outs = _by_methods(neuron, x, olds, dtype)
-    except BaseException:
-        own.update(before)
-        raise
-    own.update(zip(names, news, strict=True))
-    passage = own["_passage"]
-    if passage is None or passage.done or not any(state.requires_grad for state in olds):
-        own["_passage"] = Passage.watching(outs)
-    told: tuple[Tensor, ...] = neuron._outs((spk if spk.dtype is raw.dtype else spk.to(raw.dtype), *news))
-    return told
-
-
-def _by_methods(neuron: Neuron, x: Tensor, olds: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The spikes and the new states. Each method finds the states so far as attributes."""
-    own, model, quantise = neuron.__dict__, neuron.model, neuron.state_quant
-    own["_before"] = None
-    own["_reset"] = fired = neuron.mem_reset(olds[-1])
-    news = as_tuple(neuron.state_function(x))
-    if len(news) != len(model.charged) or not all(isinstance(new, Tensor) for new in news):
-        got = ", ".join(type(new).__name__ for new in news)
-        raise TypeError(f"the dynamics of {neuron._label()} returned {got}; return {', '.join(model.charged)}")
-    if callable(quantise):
-        news = tuple([quantise(new) for new in news])
-    *rest, mem = [new if new.dtype is dtype else new.to(dtype) for new in news]
-    own.update(zip(model.charged, (*rest, mem), strict=True))
-    spk = neuron._spikes(mem)
-    spk = spk if spk.dtype is dtype else spk.to(dtype)
-    if not neuron.reset_delay:
-        late = spk / taken(neuron.graded_spikes_factor) - fired
-        mem = IMMEDIATE[neuron.reset_mechanism](mem, late, taken(neuron.threshold))
-    return (spk, *([spk] if len(olds) > len(news) else []), *rest, mem)
+    def _why_by_methods(self) -> Iterator[str]:
+        """Why the neuron runs by its methods and not by its equation alone; nothing if it need not."""
+        if not isinstance(self.model, Model):  # type: ignore[attr-defined]  # its equation fires and resets by itself
+            return
+        if self.state_quant:
+            yield "state_quant is a function of the user's"
+        if self.inhibition:
+            yield "inhibition compares neurons with each other"
+        for name in self._overridden:
+            yield f"{type(self).__name__} overrides {name}"
+        if self._assigned:
+            yield from (
+                f"{name} was assigned to this {type(self).__name__}" for name in self.__dict__ if name in ASSIGNABLE
+            )
 
 
-def _states(neuron: Neuron, x: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-    """The states before the step; in the common case after a few looks."""
-    own, passage = neuron.__dict__, neuron._passage
-    if not torch.compiler.is_compiling() and not (passage and passage.done) and not may_be_misplaced(neuron):
-        shape, names = neuron._shape_of_states(x), neuron._state_names()
-        states = tuple([own[name] if state is None else state for name, state in zip(names, given, strict=True)])
-        if x.is_cpu and False not in [fits(state, shape, x.dtype) for state in states]:
-            return states
-    made: tuple[Tensor, ...] = neuron._states(neuron._like_a_state(x), x.dtype, given)
-    return made
+def _uncalled(cls: type[Methods]) -> Iterator[tuple[str, str]]:
+    """The methods of a class that nothing would call, and what to do instead."""
+    neuron: Any = cls
+    if is_ours(neuron.forward):
+        for name in cls._overridden:
+            if name not in cls._calls:
+                yield name, "write a forward of your own"
+    if neuron.model is not NO_MODEL and not is_ours(cls.state_function):
+        yield "state_function", "name it _base_state_function, or assign it to self.state_function in the constructor"
+    for kind in cls.__mro__:
+        for name in UNCALLED.get(kind.__name__, ()) if is_ours(kind) else ():
+            if callable(method := getattr(cls, name, None)) and not is_ours(method):
+                yield name, "call what it does after super().__init__(...) in your constructor"
 
 
-def no_kernel(label: str, why: list[str], x: Tensor) -> list[str]:
-    """What `choose` says of each faster backend where methods of the user's run.
+class ClearedByEquation:
+    """A neuron from which a reset to zero takes what the equation has charged, whatever a subclass has charged."""
 
-    Raises:
-        RuntimeError: if one of these is asked for.
-    """
-    program: Any = SimpleNamespace(untraceable="; ".join(why))
-    return choose(Call(program, x, None, (x,), {}, layer=label))[1]
+    def _base_state_reset_zero(self: Neuron, input_: Tensor) -> tuple[Any, ...]:
+        """What a reset to zero takes off each new state: nothing off the currents, the whole membrane."""
+        *rest, mem = charged(self, input_)
+        return (*[0] * len(rest), mem)
 
-
-def unrolled_by_methods(neuron: Neuron, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> Any:
-    """All steps by the methods; what the layer returns, time folded into dimension 0."""
-    refusals = no_kernel(neuron._label(), why_by_methods(neuron), input_)
-    return step_by_step(neuron, lambda x: neuron._run(x, given), time, input_, given, refusals)
+    def _base_zero(self: Neuron, input_: Tensor) -> Update:
+        """The new states with the reset to zero."""
+        return less(self, self._base_state_function(input_), self._base_state_reset_zero(input_))
 
 
-def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a user's own forward, which knows one step, also serve a whole sequence while a network is unrolled."""
+def charged(neuron: Neuron, input_: Tensor) -> tuple[Tensor, ...]:
+    """The new states by the charge of the equation, whatever is overridden."""
+    model = neuron.model
+    states = [getattr(neuron, name) for name in neuron._state_names()]
+    mem = states[-1]
+    x: Any = neuron._drive_step(input_, states)
+    values = checked_params(neuron._values(copied=False), mem, mem.dtype, neuron._label)
+    if model.recurrent:
+        x = x + taken(values["V"]) * states[0]
+    if model.inputs > 1:
+        x = x.chunk(model.inputs, neuron.map.axis)
+    values |= {name: taken(values[name]) for name in model.charge_params if name not in model.decays}
+    new: tuple[Tensor, ...] = model.charging(neuron.decay, values)(x, *states[-len(model.charged) :])
+    return new
 
-    @wraps(forward)
-    def over_time(self: Neuron, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
-        time = time_of(self)
-        if time is None:
-            return forward(self, input_, *args, **kwargs)
-        with time.aside():
-            given = (*args, *(value for value in kwargs.values() if isinstance(value, Tensor)))
-            why = [f"{type(self).__name__} overrides forward"]
-            return step_by_step(self, lambda x: forward(self, x, *args, **kwargs), time, input_, given, why)
 
-    over_time.over_time = True  # type: ignore[attr-defined]
-    return over_time
+def less(neuron: Neuron, states: Update, taken_off: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """The new states less what the reset takes off each where the neuron has fired."""
+    fired = _signal(neuron)
+    return tuple([state - fired * off for state, off in zip(as_tuple(states), taken_off, strict=True)])
 
 
-def step_by_step(
-    neuron: Neuron, step: Callable[[Tensor], Any], time: Time, input_: Tensor, given: Sequence[Any], why: list[str]
-) -> Any:
-    """One step after the other of a sequence; what they return is folded, time into dimension 0."""
-    time.admit(neuron, given)
-    x = time.unfold(input_, neuron._label())
-    static = len(x) == 1 != time.steps
-    inputs = [x[0]] * time.steps if static else list(x.unbind(0))
-    if not inputs:  # one step shows the form of the results; whoever unrolls puts the state back
-        inputs = [x.new_zeros(x.shape[1:])]
-    listened, outs, states = wants_states(neuron), [], []
-    with time_is(None):
-        for x_t in inputs:
-            outs.append(step(x_t))
-            states.append(tuple(getattr(neuron, name) for name in neuron._state_names()) if listened else ())
-    stacked = tree_map(lambda *each: torch.stack(each)[: time.steps], *outs)
-    spk = stacked[0] if isinstance(stacked, tuple) else stacked
-    heard = tuple(map(torch.stack, zip(*states, strict=True))) if listened else ()
-    time.note(neuron, Visit("loop", why, static, spk, heard))
-    return tree_map(time.fold, stacked)
+def as_tuple(update: Update) -> tuple[Tensor, ...]:
+    """The new states as a tuple."""
+    return tuple(update) if isinstance(update, (tuple, list)) else (update,)
+
+
+def _signal(neuron: Neuron) -> Tensor:
+    """The reset signal that the step, or a forward of the user's, has set; else that of the present membrane."""
+    fired: Tensor = neuron.mem_reset(neuron.mem) if neuron.reset is None else neuron.reset
+    return fired
+
+
+def _with_reset(neuron: Neuron, mode: str, input_: Tensor) -> Update:
+    """The charge, which may be the user's, with the reset of the equation."""
+    names = neuron.model.charged
+    states = tuple([getattr(neuron, name) for name in names])
+
+    def charge(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        neuron.__dict__.update(zip(names, states, strict=True))  # a rule may have cleared the membrane first
+        return as_tuple(neuron._base_state_function(x))
+
+    new: tuple[Any, ...] = neuron.model.rule(mode)(charge, input_, states, _signal(neuron), neuron.threshold)
+    return new[0] if len(new) == 1 else new

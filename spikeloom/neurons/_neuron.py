@@ -1,7 +1,8 @@
-"""The one shell around every neuron: parameters, state, step and sequence mode, saving and loading."""
+"""The base of all neurons: the constructor's options, saving and loading, and what decides which program runs."""
 
+import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -9,43 +10,22 @@ from torch import Tensor
 
 from .. import surrogate
 from ..cells.decay import DECAYS
-from ..cells.firing import FRAME_PARAMS, RESETS, Frame, Model
-from ..engine.feedback import Feedback, MemFeedback
-from ..engine.graph import Program, program_for
-from ..engine.run import Call, Trajectory, choose
-from ._graph import Passage
-from ._hooks import wants_states
-from ._keeping import Keeping
-from ._methods import by_methods, step_by_methods, steps_by_methods, unrolled_by_methods
-from ._overrides import WATCHED, Overridable
+from ..cells.firing import FRAME_PARAMS, RESETS, Frame
+from ..engine.graph import program_for
+from ._forward import Running
+from ._methods import WATCHED
+from ._parameters import NO_MODEL
 from ._registry import INSTANCES, ClassWide, Registered
-from ._short_step import short_step
-from ._state import checked_input, checked_params, compute_dtype
-from ._time import Time, Visit, current_time, guarded, time_of
+from ._time import current_time, guarded
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
-
-DEFAULTS: Mapping[str, Any] = {
-    "threshold": 1.0,
-    "spike_grad": None,
-    "surrogate_disable": False,
-    "init_hidden": False,
-    "inhibition": False,
-    "reset_mechanism": "subtract",
-    "state_quant": False,
-    "output": False,
-    "graded_spikes_factor": 1.0,
-    "reset_delay": True,
-    "decay": "clamp",
-}
-"""What a neuron has where its constructor takes no such argument."""
 
 ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
 """In which values are registered, as in snnTorch: optimizers and their checkpoints count parameters."""
 
 
-class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
+class SpikingNeuron(Running, ClassWide, metaclass=Registered):
     """Base of all spiking neurons: threshold, surrogate gradient, reset and hidden state.
 
     Not used by itself; see `Leaky`. The arguments are those that all neurons share.
@@ -70,10 +50,6 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
     _reset_mechanism: str
     framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
     reset_delay: bool = True
-    _through_layer: bool = False  # whether spikes come back through a layer (see `Recurrent`)
-    _reads_mems: bool = False  # whether it needs the membrane of every step for itself
-    _unrolled_around: bool = False  # see `time_of`
-    _program: Program
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -139,121 +115,6 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
             # the levels: _build, the constructor, the metaclass, the caller
             warnings.warn("inhibition lets one neuron of dimension 1 fire per step; it runs step by step", stacklevel=5)
 
-    # -- running ----------------------------------------------------------------------------------------------------
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} is a base class; use a neuron such as Leaky")
-
-    def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
-        """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
-        if self.init_hidden and any(state is not None for state in given):
-            raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
-        time = time_of(self)
-        if time is None:
-            outs = step_by_methods(self, input_, given) if steps_by_methods(self) else self._step(input_, given)
-        else:
-            with time.aside():
-                if by_methods(self):
-                    return unrolled_by_methods(self, input_, given, time)
-                outs = self._unrolled(input_, given, time)
-        return outs[0] if self.init_hidden and not self.output else outs
-
-    def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        outs = short_step(self, input_, given)
-        if outs is not None:
-            return outs
-        x = self._drive(checked_input(input_, self._label), None)
-        run, _, _ = self._scan(x, None, x, given)
-        return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
-
-    def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
-        """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
-        time.admit(self, given)
-        x = time.unfold(checked_input(input_, self._label), self._label())
-        one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
-        run, machine, refusals = self._scan(self._drive(x, time.steps), time.steps, one_step, given)
-        spk = run.spk.to(x.dtype)
-        time.note(self, Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces))
-        return tuple(time.fold(out) for out in self._outs((spk, *run.traces)))
-
-    def _drive(self, x: Tensor, steps: int | None) -> Tensor:
-        """What a checked input gives the equation: [T, *S] or [1, *S] over the steps; or, where they are None, [*S]."""
-        return x
-
-    def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """The same for one step, together with what comes back into the input from the states before."""
-        return self._drive(x, None)
-
-    def _shape_of_states(self, x: Tensor) -> tuple[int, ...] | None:
-        """The shape of a state for one step of the input; None if the input, or an option, is not a common one."""
-        return x.shape
-
-    def _like_a_state(self, x: Tensor) -> Tensor:
-        """A tensor of the shape of a state, for one step of the input."""
-        return x
-
-    def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What a call returns where it returns all, of the spikes and the states."""
-        return outs
-
-    def _scan(
-        self, x: Tensor, steps: int | None, one_step: Tensor, given: tuple[Tensor | None, ...]
-    ) -> tuple[Trajectory, str, list[str]]:
-        """Run on the best backend; also returned are its name and why no faster one. Changes no state if it fails.
-
-        Args:
-            x: [T, *S] or [1, *S] over `steps`, or, if that is None, one step [*S].
-            one_step: one step of x, [*S].
-            given: the states passed by hand.
-        """
-        dtype = compute_dtype(x)
-        params = checked_params(self._values(), one_step, dtype, self._label)
-        states = self._states(one_step, dtype, given)
-        call = Call(
-            program=self._program,
-            x=x,
-            steps=steps,
-            states=states,
-            params=params,
-            traced=steps is not None
-            and (self.output or not self.init_hidden or self._reads_mems or wants_states(self)),
-            layer=self._label(),
-            feedback=self._feedback(),
-            mem_feedback=self._mem_feedback(dtype),
-            numbers=self._numbers,
-        )
-        machine, refusals = choose(call)
-        run = machine.run(call)
-        if steps != 0:
-            self._keep(run.finals)
-            self._note(run, machine.name, states, steps)
-        return run, machine.name, refusals
-
-    def _feedback(self) -> Feedback | None:
-        """What brings the spikes back into the input, if anything does (see `Recurrent`)."""
-        return None
-
-    def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback | None:
-        """What brings the membrane back into the inputs, if anything does (see `Gated`)."""
-        return None
-
-    def _note(self, run: Trajectory, machine: str, states: tuple[Tensor, ...], steps: int | None) -> None:
-        """Remember what `reset` and the message about freed graphs need."""
-        own = self.__dict__  # past nn.Module's way of setting attributes, which costs as much as a step's arithmetic
-        if not isinstance(self.model, Model):
-            own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
-        elif steps is None or steps == 1:
-            own["_before"], own["_reset"] = states[-1], None
-        elif steps > 1:
-            # cloned: a view would keep the whole sequence in memory
-            own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
-        passage = self._passage
-        if passage is not None and (passage.done or not any(state.requires_grad for state in states)):
-            passage = None
-        if machine == "loop" and passage is None:  # the kernels notice a freed graph by themselves
-            passage = Passage.watching((run.spk, *run.finals))
-        own["_passage"], own["_cut"] = passage, None
-
     @property
     def reset(self) -> Tensor | None:
         """R of the last step, [B, *N]: 1 where the membrane before it was above threshold. None before any step, and
@@ -281,25 +142,19 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
         INSTANCES.add(self)
 
     def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
         # checkpoints of old versions hold the state; it is not part of the network
         states = {prefix + name for name in self._state_names()}
         state_dict = {key: value for key, value in state_dict.items() if key not in states}
-        mode = _mode_of(state_dict.get(prefix + "reset_mechanism_val"), self._reset_mechanism)
-        if mode is None:
-            error_msgs.append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
-            return
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        mode, number = self._reset_mechanism, state_dict.get(prefix + "reset_mechanism_val")
+        if isinstance(number, Tensor) and number.numel() == 1 and not number.is_meta:
+            modes = {value: name for name, value in self.reset_dict.items()}
+            if int(number) not in modes:
+                lists[-1].append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
+                return
+            mode = modes[int(number)]
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
         self._reset_mechanism = mode
         self._retrace()
 
@@ -322,7 +177,7 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
         self._find_values()
         for name in ("_passage", "_cut"):
             self.__dict__.setdefault(name, None)  # torch.compile would see it come, and compile again
-        if hasattr(type(self), "model"):
+        if self.model is not NO_MODEL:
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
 
@@ -341,14 +196,41 @@ class SpikingNeuron(Overridable, ClassWide, Keeping, metaclass=Registered):
         self._retrace()
 
 
+DEFAULTS: Mapping[str, Any] = {
+    **{name: p.default for name, p in inspect.signature(SpikingNeuron.__init__).parameters.items() if name != "self"},
+    "reset_delay": True,
+    "decay": "clamp",
+}
+"""What a neuron has where its constructor takes no such argument."""
+
+
 def _check_reset(mode: str) -> None:
     if not isinstance(mode, str) or mode not in RESETS:
         raise ValueError(f"reset_mechanism is {mode!r}; choose one of {', '.join(map(repr, RESETS))}")
 
 
-def _mode_of(value: Any, present: str) -> str | None:
-    """The reset mechanism that a checkpoint's number stands for: the present one if it has none, None if no such."""
-    if not isinstance(value, Tensor) or value.numel() != 1 or value.is_meta:
-        return present
-    modes = {number: mode for mode, number in SpikingNeuron.reset_dict.items()}
-    return modes.get(int(value))
+class LIF(SpikingNeuron):
+    """Base of the leaky neurons: a `SpikingNeuron` with a decay `beta`; it has no forward of its own."""
+
+    beta: Tensor
+
+    def __init__(
+        self,
+        beta: float | Tensor,
+        threshold: float | Tensor = 1.0,
+        spike_grad: SpikeGrad | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "subtract",
+        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        output: bool = False,
+        graded_spikes_factor: float | Tensor = 1.0,
+        learn_graded_spikes_factor: bool = False,
+    ):
+        self._build(locals())
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("LIF is the base of the leaky neurons and has no forward; use Leaky")

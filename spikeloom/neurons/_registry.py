@@ -7,25 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .._torch import is_view
-from ._overrides import WATCHED
-from ._values import is_ours
+from ._methods import WATCHED
+from ._parameters import is_ours
 
 
 class Instances(Sequence[Any]):
     """The living neurons in the order of their making; holds no reference that would keep them alive."""
 
     def __init__(self) -> None:
-        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._alive: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def add(self, neuron: Any) -> None:
         """List `neuron`, once."""
-        key, alive = id(neuron), self._alive
-
-        def forget(ref: weakref.ref[Any]) -> None:
-            if alive.get(key) is ref:
-                del alive[key]
-
-        alive[key] = weakref.ref(neuron, forget)
+        self._alive[id(neuron)] = neuron
 
     def forget(self, which: Callable[[Any], bool] = lambda neuron: True) -> None:
         """Drop the neurons for which `which` holds from the list; the neurons themselves live on."""
@@ -34,11 +28,11 @@ class Instances(Sequence[Any]):
                 self._alive.pop(id(neuron), None)
 
     def __iter__(self) -> Iterator[Any]:
-        living = (ref() for ref in list(self._alive.values()))
+        living = [ref() for ref in self._alive.valuerefs()]  # at once: another thread may add some
         return iter([neuron for neuron in living if neuron is not None])
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return sum(1 for _ in self)
 
     def __getitem__(self, index: Any) -> Any:
         return list(self)[index]
@@ -73,9 +67,9 @@ class Registered(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         # that of the constructor, which `__call__` above would hide from inspect and help()
-        told: inspect.Signature | None = getattr(cls, "signature", None)
-        if told is not None:
-            return told
+        given: inspect.Signature | None = getattr(cls, "signature", None)
+        if given is not None:
+            return given
         constructor = inspect.signature(cls.__init__)  # type: ignore[misc]
         return constructor.replace(parameters=list(constructor.parameters.values())[1:])
 
@@ -90,7 +84,7 @@ class Registered(ABCMeta):
         cls._reinspect(name)
 
     def _reinspect(cls, name: str) -> None:
-        """Find again what is overridden, where a method was assigned to a class that exists."""
+        # a method was assigned to a class that exists
         if name in WATCHED:
             cls._inspect()  # type: ignore[attr-defined]
             for kind in list[Any](cls.__subclasses__()):

@@ -9,8 +9,9 @@ from torch import Tensor
 from .. import surrogate
 from ..engine.graph import program_for
 from ..engine.run import Call
+from ._checks import checked_input, compute_dtype
 from ._neuron import SpikingNeuron
-from ._state import checked_input, checked_params, compute_dtype
+from ._parameters import checked_params
 from ._time import Visit, time_of
 
 
@@ -43,7 +44,7 @@ class WholeSequence(SpikingNeuron):
         return every[len(every) - len(self.tells) :]
 
     def _checked(self, input_: Tensor) -> Tensor:
-        """The input as floating point: [T, B, N], or, while unrolled, [T*B, N]."""
+        """The input as a floating tensor: [T, B, N], or, while unrolled, [T*B, N]."""
         x = checked_input(input_, self._label)
         wanted = (3, 2)[: 1 + self.unbatched] if time_of(self) is None else (2,)
         if x.dim() not in wanted:

@@ -1,8 +1,9 @@
-"""Inputs, states and parameters: which dtype a neuron computes in, and what a call starts from."""
+"""The states of a layer: where they start, what a call takes and leaves, and how they go with the layer."""
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -12,63 +13,171 @@ from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from .._torch import is_fake, is_traced, is_wrapped
-from ..engine.graph import HALVES
 from ..engine.run import seen_through
 from ..scoped import Scoped
-
-Layer = Any
-"""A layer that keeps states: a `SpikingNeuron` or an `OverTime`, which are built upon this file."""
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of states: that of the input, but float32 for half precision, whose steps are too coarse to add up."""
-    return torch.float32 if x.dtype in HALVES else x.dtype
+from ._checks import Layer, Passage, carried, refuse_misplaced, replicated, restarted, usable
+from ._parameters import Parameters, broadcasts
+from ._time import REWRITE, current_time
 
 
-def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
-    """The input as a floating tensor; integers and booleans become the default dtype, as in torch's own promotion."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{label()} got an input of type {type(x).__name__}; pass a torch.Tensor")
-    if x.is_complex():
-        raise TypeError(f"{label()} got an input of dtype {x.dtype}; pass real numbers")
-    if x.layout is not torch.strided:
-        raise TypeError(f"{label()} got an input of layout {x.layout}; pass a dense tensor, x.to_dense()")
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+def by_reset_mem(self: Any) -> Any:
+    """`reset_mem` by another name, for one that a subclass may have overridden."""
+    return self.reset_mem()
 
 
-def checked_value(value: Any, label: str, name: str) -> Tensor:
-    """A parameter as a tensor: the number or the tensor that the user gave, which is used as it is."""
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{label} got {name}={value!r}; pass a number or a tensor of numbers") from error
-    if tensor.is_complex():
-        raise TypeError(f"{label} got {name} of dtype {tensor.dtype}; pass real numbers")
-    return tensor.resolve_neg()
+def deep_copied(layer: Layer, memo: dict[int, Any]) -> Layer:
+    """``__deepcopy__`` of a layer with states: by its `__getstate__`, which cuts them from their graph.
+
+    Given by name, since a class that `torch.nn.utils.parametrize` derives copies every attribute as it is otherwise.
+    """
+    kind: Any = type(layer)
+    twin = memo[id(layer)] = kind.__new__(kind)
+    # the derived class's own __getstate__ raises
+    source = kind.__mro__[1] if is_parametrized(layer) else kind
+    twin.__setstate__(copy.deepcopy(source.__getstate__(layer), memo))
+    return twin
+
+
+def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """A state after `fn` of `.to(...)` and its like; zeros where the meta device had no values to move."""
+    new = fn(state)
+    return torch.zeros_like(new) if state.is_meta and not new.is_meta else new
+
+
+class States(Parameters):
+    """Keeps the states of a layer from one call to the next. They are neither buffers nor parameters."""
+
+    _before: Tensor | None = None  # the membrane before the last step, with its graph, from which `reset` follows
+    _reset: Tensor | None = None  # what a subclass with its own forward says that R was
+    _passage: Passage | None = None
+    _cut: weakref.ref[Tensor] | None = None  # the membrane that the last step returned before `detach_mem`
+
+    def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """The state before this call: what was given, else what the layer has, else zeros. x is one step, [*S]."""
+        states, names = [], self._state_names()
+        # all of them: the spikes that a recurrent neuron has returned are not the tensor that it keeps
+        cut = None if torch.compiler.is_compiling() or self._cut is None else self._cut()
+        if cut is not None and given[-1] is cut:
+            given = tuple(state if state is None else state.detach() for state in given)
+        refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
+        for name, state in zip(names, given, strict=True):
+            kept = state is None
+            state = state_for(x, dtype, self, name, getattr(self, name) if kept else state, self._starts_at(name), kept)
+            states.append(carried(state, self, name))
+        return tuple(states)
+
+    def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
+        """The same, where each can be taken as it is beside an input on the CPU; else None."""
+        own, shape, dtype, states = self.__dict__, self._shape_of_states(x), x.dtype, []
+        for name, state in zip(self._state_names(), given, strict=True):
+            if state is None:
+                state = own[name]
+            if (
+                type(state) is not Tensor
+                or state.shape != shape
+                or state.dtype is not dtype
+                or not state.is_cpu
+                or (state.is_inference() and not torch.is_inference_mode_enabled())
+                or state.is_neg()
+                or is_wrapped(state)
+            ):
+                return None
+            states.append(state)
+        return states
+
+    def _shape_of_states(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of a state for one step of the input."""
+        return x.shape
+
+    def _keep(self, states: tuple[Tensor, ...]) -> None:
+        self.__dict__.update(zip(self._state_names(), states, strict=True))  # at once, also where Ctrl-C comes
+
+    def _init_mem(self) -> None:
+        """Called at the end of the constructor, for a subclass that adds states of its own."""
+
+    def reset_mem(self) -> Any:
+        """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
+        time = current_time()
+        if time is not None:
+            cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
+            time.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
+        restarted(self)
+        names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
+        if is_traced():  # torch.jit.trace runs twice and compares: the second run must not meet states of the first
+            kept = [torch.zeros(0, dtype=state.dtype, device=state.device) for state in kept]
+        states = tuple([torch.full_like(s, self._starts_at(n)) for s, n in zip(kept, names, strict=True)])
+        self._keep(states)
+        self._cut_before()
+        return states[0] if len(states) == 1 else states
+
+    def detach_mem(self) -> None:
+        """Cut every state from the graph that made it; its value stays.
+
+        What calls have returned keeps its graph, so that a loss may still be made of it. Where the last state that was
+        returned is passed to the next step, it is taken without its graph.
+        """
+        states = [usable(getattr(self, name)) for name in self._state_names()]
+        if states and not torch.compiler.is_compiling():
+            self.__dict__["_cut"] = weakref.ref(states[-1])
+        self._keep(tuple(state.detach() for state in states))
+        self._cut_before()
+
+    def _cut_before(self) -> None:
+        if self._before is not None:
+            self.__dict__["_before"] = None if is_traced() else usable(self._before).detach()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
+        super()._apply(fn, recurse)
+        self._keep(tuple(moved(usable(getattr(self, name)), fn) for name in self._state_names()))
+        for name in ("_before", "_reset"):
+            kept = getattr(self, name)
+            self.__dict__[name] = None if kept is None else moved(usable(kept), fn)
+        return self
+
+    def _replicate_for_data_parallel(self) -> Any:
+        # a replica sees another part of the batch: the state of the original is none of its own
+        replica = super()._replicate_for_data_parallel()
+        replicated(self, replica)
+        replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
+        replica.__dict__.update(_passage=None, _cut=None)
+        return replica
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """A buffer; but a state stays a state, of which no state_dict knows, and only starts from the tensor."""
+        if name in self._state_names():
+            setattr(self, name, torch.zeros(0) if tensor is None else tensor)
+        else:
+            super().register_buffer(name, tensor, persistent)
+
+    __deepcopy__ = deep_copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
+        kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage", "_cut")} | kept
+
+    def _label(self) -> str:
+        """The name of the neuron in messages: its path while its network is unrolled."""
+        time, kind = current_time(), type(self).__name__
+        return kind if time is None else time.label(self, kind)
 
 
 def state_for(
     x: Tensor, dtype: torch.dtype, layer: Layer, name: str, state: Any, start: float = 0.0, kept: bool = False
 ) -> Tensor:
-    """The state before a step: the one given, broadcast to the input; its start where it does not broadcast.
+    """The state before a step x of the input, [*S]: the one given, broadcast; its start where it does not broadcast.
 
     So a loop that passes the zeros of `reset_mem`, in the shape of the last batch, goes on with a smaller one. Where
     other values are lost, a warning says so, once per layer.
 
-    Args:
-        x: one step of the input, or what has its shape, [*S].
-        dtype: of the states.
-        layer: whose state it is, for messages.
-        name: of the state.
-        state: what was passed, or what the layer has kept.
-        start: what the state starts from.
-        kept: whether the layer has kept it; then one that is on the meta device, or fake, is none for a real input.
+    `kept` is whether it is the layer's own; then one that is on the meta device, or fake, is none for a real input.
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{layer._label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
     same = state.shape == x.shape
-    if not (same or _broadcasts(state.shape, x.shape)) or (not state.numel() and (kept or not same)):
-        _say_dropped(x, layer, name, state, start)
+    if not (same or broadcasts(state.shape, x.shape)) or (not state.numel() and (kept or not same)):
+        _warn_dropped(x, layer, name, state, start)
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
     other = type(state) is not type(x) and not torch.compiler.is_compiling()
     if kept and ((other and is_fake(state) != is_fake(x)) or state.is_meta != x.is_meta):
@@ -88,14 +197,14 @@ def state_for(
 
 
 _warned: WeakSet[Layer] = WeakSet()
-"""The layers that have said that they dropped a state. Not an attribute of theirs: `unroll` puts those back."""
+"""The layers that have warned. Not an attribute of theirs: `unroll` restores those."""
 
 _trial: Scoped[bool] = Scoped("spikeloom_trial", False)
 on_trial = partial(_trial.set, True)
 """Within this context a run only looks at a network, and is not worth a warning."""
 
 
-def _say_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float) -> None:
+def _warn_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float) -> None:
     """Warn if values are lost, for the first time of a layer; not where tensors have no values to look at."""
     if torch.compiler.is_compiling() or not state.numel() or seen_through() or _trial.get() or layer in _warned:
         return
@@ -108,75 +217,3 @@ def _say_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float
             stacklevel=2,
         )
         _warned.add(layer)
-
-
-def copies_values() -> bool:
-    """Whether a call takes copies of the values that are not learned: where it may be differentiated.
-
-    Its backward needs what the call has seen, and DistributedDataParallel of torch 2.11 and before writes over buffers
-    at each call. Under torch.compile nothing is copied: what the backward of a graph keeps is the compiler's choice.
-    Nor under torch.jit.trace, whose check runs without gradients and must record the same operations.
-    """
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
-
-
-def taken(value: Tensor) -> Tensor:
-    """A value as a call takes it."""
-    return value.clone() if not value.requires_grad and copies_values() else value
-
-
-def checked_params(
-    params: Mapping[str, Tensor], x: Tensor, dtype: torch.dtype, label: Callable[[], str]
-) -> dict[str, Tensor]:
-    """The parameters in the dtype of the state, each one number or broadcastable to one step x of the input, [*S]."""
-    checked = {}
-    for name, p in params.items():
-        if p.dtype is dtype and not p.dim() and p.is_cpu:
-            checked[name] = p  # most are: one number, which goes with every input
-            continue
-        if p.dim() and not _broadcasts(p.shape, x.shape):
-            raise ValueError(
-                f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(x.shape)}; "
-                f"{name} must broadcast to the input's trailing dimensions"
-            )
-        if p.device != x.device and (p.dim() or p.device.type != "cpu"):  # a single number may stay on the CPU
-            raise ValueError(f"{label()} has {name} on {p.device} and got an input on {x.device}; move one of them")
-        checked[name] = p if p.dtype is dtype else p.to(dtype)
-    return checked
-
-
-def deep_copied(layer: Layer, memo: dict[int, Any]) -> Layer:
-    """``__deepcopy__`` of a layer that keeps states: by its `__getstate__`, which cuts them from their graph.
-
-    Said by name, since a class that `torch.nn.utils.parametrize` derives copies every attribute as it is otherwise.
-    """
-    kind: Any = type(layer)
-    twin = memo[id(layer)] = kind.__new__(kind)
-    # the derived class's own __getstate__ raises
-    source = kind.__mro__[1] if is_parametrized(layer) else kind
-    twin.__setstate__(copy.deepcopy(source.__getstate__(layer), memo))
-    return twin
-
-
-def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
-    """A state after `fn` of `.to(...)` and its like; zeros where the meta device had no values to move."""
-    new = fn(state)
-    return torch.zeros_like(new) if state.is_meta and not new.is_meta else new
-
-
-def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
-    more = len(target) - len(shape)
-    return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))
-
-
-def fits(state: Any, shape: tuple[int, ...] | None, dtype: torch.dtype) -> bool:
-    """Whether a state can be taken as it is, beside an input on the CPU."""
-    return (
-        type(state) is Tensor
-        and state.shape == shape
-        and state.dtype is dtype
-        and state.is_cpu
-        and (not state.is_inference() or torch.is_inference_mode_enabled())
-        and not state.is_neg()
-        and not is_wrapped(state)
-    )

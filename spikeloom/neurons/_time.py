@@ -4,15 +4,17 @@ While it is set, the network's tensors carry time folded into dimension 0, [T*B,
 where nothing has depended on time yet. A neuron unfolds its input, runs all T steps, and folds what it returns.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from .._torch import tree_map
 from ..scoped import Scoped
-from ._hooks import wants_states
 
 REWRITE = (
     "To move a network over from a loop with states by hand: make each neuron with init_hidden=True and call it with "
@@ -44,17 +46,32 @@ Counted = list[int]
 attribute, which torch.compile could not make.)"""
 
 
-class Origins(Protocol):
-    """Knows which tensors are static and which are folded."""
+class Listener:
+    """A hook of a module, held by that module alone: copies and pickles of the module hold one that does nothing."""
 
-    def is_static(self, x: Tensor) -> bool:
-        """Whether x is the same at every step, [B, ...]."""
+    wants_states: ClassVar[bool] = False
+    """Whether the neuron must have its states at every step, which it otherwise computes only where it returns them."""
 
-    def mark(self, x: Tensor, static: bool) -> None:
-        """Note where x comes from."""
+    def __call__(self, *args: Any) -> None:
+        """Does nothing."""
 
-    def aside(self) -> AbstractContextManager[Any]:
-        """Within this context nothing is noted: a neuron is at work."""
+    def muted(self) -> "Listener":
+        """A hook that does nothing, and wants the states if this one does."""
+        return WantsStates() if self.wants_states else Listener()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Listener, ()
+
+
+class WantsStates(Listener):
+    """Does nothing, but wants the states at every step."""
+
+    wants_states = True
+
+
+def wants_states(neuron: nn.Module) -> bool:
+    """Whether a hook of the neuron wants its states at every step."""
+    return any(isinstance(hook, Listener) and hook.wants_states for hook in neuron._forward_hooks.values())
 
 
 @dataclass
@@ -65,7 +82,7 @@ class Time:
         steps: T.
         batch: B.
         straight: whether everything before the first neuron is static.
-        origins: what tells the static tensors otherwise; None if all are folded.
+        origins: knows which tensors are static (see `network`); None if all are folded.
         names: the path of each module in the network.
         visits: what the neurons have done so far.
         counted: its number of steps once it is done, for those who listen to it.
@@ -75,14 +92,14 @@ class Time:
     steps: int
     batch: int
     straight: bool = False
-    origins: Origins | None = None
+    origins: Any = None
     names: Mapping[Any, str] = field(default_factory=dict)
     visits: dict[Any, Visit] = field(default_factory=dict)
     counted: Counted = field(default_factory=list)
     at_work: bool = False
 
     def label(self, neuron: Any, kind: str) -> str:
-        """How messages name a neuron."""
+        """The name of a neuron in messages."""
         path = self.names.get(neuron)
         return f"{path!r} ({kind})" if path else kind
 
@@ -129,7 +146,7 @@ class Time:
     def is_static(self, x: Tensor) -> bool:
         """Whether x is the same at every step, [B, ...]."""
         if self.origins is not None:
-            return self.origins.is_static(x)
+            return bool(self.origins.is_static(x))
         return self.straight and not self.visits
 
     def rows(self, x: Tensor) -> int:
@@ -137,7 +154,7 @@ class Time:
         return self.batch if self.is_static(x) else self.steps * self.batch
 
     def told_rows(self, x: Tensor) -> str:
-        """That, for a message."""
+        """The same in words."""
         rows = self.rows(x)
         return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
 
@@ -199,3 +216,45 @@ def mark(layers: Iterable[Any], unrolled: bool) -> None:
             vars(layer)["_unrolled_around"] = True
         else:
             vars(layer).pop("_unrolled_around", None)
+
+
+# -- neurons that know one step alone ---------------------------------------------------------------------------------
+
+
+def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a user's own forward, which knows one step, also serve a whole sequence while a network is unrolled."""
+
+    @wraps(forward)
+    def over_time(self: Any, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
+        time = time_of(self)
+        if time is None:
+            return forward(self, input_, *args, **kwargs)
+        with time.aside():
+            given = (*args, *(value for value in kwargs.values() if isinstance(value, Tensor)))
+            why = [f"{type(self).__name__} overrides forward"]
+            return step_by_step(self, lambda x: forward(self, x, *args, **kwargs), time, input_, given, why)
+
+    over_time.over_time = True  # type: ignore[attr-defined]
+    return over_time
+
+
+def step_by_step(
+    neuron: Any, step: Callable[[Tensor], Any], time: Time, input_: Tensor, given: Sequence[Any], why: list[str]
+) -> Any:
+    """One step after the other of a sequence; what they return is folded, time into dimension 0."""
+    time.admit(neuron, given)
+    x = time.unfold(input_, neuron._label())
+    static = len(x) == 1 != time.steps
+    inputs = [x[0]] * time.steps if static else list(x.unbind(0))
+    if not inputs:  # one step shows the form of the results; `unroll` restores the state
+        inputs = [x.new_zeros(x.shape[1:])]
+    wanted, outs, states = wants_states(neuron), [], []
+    with time_is(None):
+        for x_t in inputs:
+            outs.append(step(x_t))
+            states.append(tuple(getattr(neuron, name) for name in neuron._state_names()) if wanted else ())
+    stacked = tree_map(lambda *each: torch.stack(each)[: time.steps], *outs)
+    spk = stacked[0] if isinstance(stacked, tuple) else stacked
+    traces = tuple(map(torch.stack, zip(*states, strict=True))) if wanted else ()
+    time.note(neuron, Visit("loop", why, static, spk, traces))
+    return tree_map(time.fold, stacked)

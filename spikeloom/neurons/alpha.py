@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from ..cells.alpha import ALPHA
-from ._dynamics import charged, less
-from ._keeping import by_reset_mem
-from ._lif import LIF
-from ._neuron import SpikeGrad
+from ._methods import charged, less
+from ._neuron import LIF, SpikeGrad
+from ._state import by_reset_mem
 
 
 class Alpha(LIF):

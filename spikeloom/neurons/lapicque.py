@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from ..cells.lapicque import LAPICQUE
-from ._keeping import by_reset_mem
-from ._lif import LIF
-from ._neuron import SpikeGrad
-from ._state import checked_value
+from ._neuron import LIF, SpikeGrad
+from ._parameters import checked_value
+from ._state import by_reset_mem
 
 Given = float | Tensor | bool
 """A number or tensor, or False: not given."""

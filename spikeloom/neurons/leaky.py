@@ -7,9 +7,8 @@ from torch import Tensor
 
 from ..cells.firing import AnyModel
 from ..cells.leaky import LEAKY
-from ._keeping import by_reset_mem
-from ._lif import LIF
-from ._neuron import SpikeGrad
+from ._neuron import LIF, SpikeGrad
+from ._state import by_reset_mem
 
 
 class Leaky(LIF):

@@ -12,8 +12,8 @@ from ..cells.leaky_parallel import JOINT_PARALLEL, LEAKY_PARALLEL
 from ..engine.feedback import LinearMap, MemFeedback
 from ..engine.run import choose
 from ._neuron import SpikeGrad
+from ._parameters import checked_value, taken
 from ._sequence import Ran, WholeSequence
-from ._state import checked_value, taken
 
 
 class LeakyParallel(WholeSequence):

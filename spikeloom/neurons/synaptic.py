@@ -6,10 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from ..cells.synaptic import SYNAPTIC
-from ._dynamics import ClearedByEquation
-from ._keeping import by_reset_mem
-from ._lif import LIF
-from ._neuron import SpikeGrad
+from ._methods import ClearedByEquation
+from ._neuron import LIF, SpikeGrad
+from ._state import by_reset_mem
 
 
 class Synaptic(ClearedByEquation, LIF):

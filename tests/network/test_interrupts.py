@@ -27,7 +27,7 @@ PACKAGE = Path(snn.__file__).parent
 OURS = tuple(
     str(PACKAGE / part)
     for part in (
-        *("scoped.py", "network", "neurons/_time.py", "neurons/_keeping.py"),
+        *("scoped.py", "network", "neurons/_time.py", "neurons/_state.py"),
         *("accelerated/__init__.py", "engine/run/backends.py"),
     )
 )

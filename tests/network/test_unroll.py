@@ -179,17 +179,17 @@ def test_a_static_input_is_never_repeated_in_memory(wrap):
     """One step is 40 kB, the sequence would be 40 MB: the scan gets a single step, and so does the gradient."""
     lif = leaky()
     seen = []
-    original = snn.neurons._neuron.choose
+    original = snn.neurons._forward.choose
 
     def choose(call):
         seen.append(call.x)
         return original(call)
 
-    snn.neurons._neuron.choose = choose
+    snn.neurons._forward.choose = choose
     try:
         out = snn.unroll(wrap(nn.Linear(6, 100), lif), torch.rand(100, 6), steps=1000)
     finally:
-        snn.neurons._neuron.choose = original
+        snn.neurons._forward.choose = original
     assert seen[0].shape == (1, 100, 100)
     grad = torch.autograd.grad(out.sum(), seen[0])[0]
     assert grad.shape == (1, 100, 100)

@@ -307,6 +307,15 @@ def test_detach_cuts_the_states_that_a_script_passes_by_hand(name, backend):
         torch.testing.assert_close(got, wanted)
 
 
+def test_detach_cuts_the_state_that_is_passed_to_a_neuron_with_methods():
+    lif = Overriding(0.5, learn_beta=True)
+    _, mem = lif(XS[1], lif(XS[0])[1])
+    snn.utils.detach(lif)
+    _, new = lif(XS[2], mem)
+    (grad,) = torch.autograd.grad(new.sum(), lif.beta)
+    torch.testing.assert_close(grad, mem.detach().sum())
+
+
 def test_a_state_that_was_reset_since_is_not_taken_for_the_detached_one():
     lif = snn.Leaky(0.5, learn_beta=True)
     _, mem = lif(XS[0])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, cross_entropy, max_pool2d
 
 import spikeloom as snn
-from spikeloom.neurons._gated import Gated
+from spikeloom.neurons.lstm import Gated
 
 from ..oracle import Outcome, assert_close, assert_same
 from .running import WAYS, at_once, by_steps, in_both_ways, on_both_backends, unchanged

@@ -6,8 +6,7 @@ import torch
 import spikeloom as snn
 from spikeloom.engine.run import backends
 from spikeloom.engine.run.call import Call
-from spikeloom.neurons import _neuron
-from spikeloom.neurons._methods import by_methods, why_by_methods
+from spikeloom.neurons import _forward
 
 from ..oracle import assert_close
 
@@ -58,7 +57,7 @@ def test_the_short_way_gives_what_the_long_way_gives(name, monkeypatch):
         for learn in (False, True):
             short = run(NEURONS[name](), xs, learn)
             with monkeypatch.context() as patch:
-                patch.setattr(_neuron, "short_step", lambda *args: None)
+                patch.setattr(_forward, "kernel_at_hand", lambda *args: False)
                 long = run(NEURONS[name](), xs, learn)
             with snn.backend("loop"):
                 reference = run(NEURONS[name](), xs, learn)
@@ -71,13 +70,13 @@ def test_the_short_way_gives_what_the_long_way_gives(name, monkeypatch):
 
 def test_a_common_step_goes_the_short_way(monkeypatch):
     taken = []
-    short_step = _neuron.short_step
-    monkeypatch.setattr(_neuron, "short_step", lambda *args: taken.append(short_step(*args)) or taken[-1])
+    scan = snn.Leaky._scan
+    monkeypatch.setattr(snn.Leaky, "_scan", lambda *args: taken.append("long") or scan(*args))
     for neuron in (snn.Leaky(0.9, init_hidden=True), snn.Leaky(0.9, learn_beta=True, init_hidden=True)):
         taken.clear()
         for x in X:
             neuron(x)
-        assert [way is not None for way in taken] == [False, True, True, True]  # the first has no state yet
+        assert taken == ["long"]  # the first, which has no state yet
 
 
 CHANGES = {
@@ -101,7 +100,7 @@ def test_a_change_between_two_steps_is_seen_by_the_next(change, monkeypatch):
         return lif(X[2], mem)
 
     short = outs()
-    monkeypatch.setattr(_neuron, "short_step", lambda *args: None)
+    monkeypatch.setattr(_forward, "kernel_at_hand", lambda *args: False)
     assert all(torch.equal(*pair) for pair in zip(short, outs(), strict=True))
     with snn.backend("loop"):
         assert all(torch.equal(*pair) for pair in zip(short, outs(), strict=True))
@@ -176,7 +175,7 @@ class Leaking(snn.Leaky):
 
 
 @pytest.mark.filterwarnings("ignore:inhibition")
-def test_who_fires_by_methods_is_known_without_asking_why():
+def test_who_fires_by_methods_says_why():
     assigned = snn.Leaky(0.9)
     assigned.fire_inhibition = assigned.fire_inhibition
     options = ({}, {"inhibition": True}, {"state_quant": torch.round})
@@ -185,8 +184,14 @@ def test_who_fires_by_methods_is_known_without_asking_why():
         assigned,
         snn.SLSTM(2, 2, threshold=0.1),
     ]
-    told = [bool(by_methods(neuron)) for neuron in neurons]
-    assert told == [bool(why_by_methods(neuron)) for neuron in neurons] == [False, True, True, True, True, False]
+    assert [[*neuron._why_by_methods()] for neuron in neurons] == [
+        [],
+        ["inhibition compares neurons with each other"],
+        ["state_quant is a function of the user's"],
+        ["Leaking overrides mem_reset"],
+        ["fire_inhibition was assigned to this Leaky"],
+        [],
+    ]
 
 
 THROUGH_LAYERS = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
-from spikeloom.neurons._overrides import UNCALLED
+from spikeloom.neurons._methods import UNCALLED
 
 from ..neurons.running import at_once
 from ..oracle import Outcome, assert_same

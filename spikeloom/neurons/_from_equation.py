@@ -74,15 +74,7 @@ class EquationNeuron(SpikingNeuron):
 
 
 def made(name: str, module: str, model: AnyModel, learn: tuple[str, ...] = (), **defaults: Any) -> type[EquationNeuron]:
-    """The layer class of a model.
-
-    Args:
-        name: of the class.
-        module: in which it is found under that name, so that it pickles.
-        model: the equation.
-        learn: the parameters that are learned unless others are asked for.
-        defaults: of the shared options, where they differ from the common ones.
-    """
+    """The layer class of a model, which pickles find in `module`; `learn` and `defaults` change the usual options."""
     signature = _signature(model, {**DEFAULTS, **defaults}, learn)
     equation = model.charge if isinstance(model, Model) else model.equation
     body = {

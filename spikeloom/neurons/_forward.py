@@ -1,0 +1,236 @@
+"""How a call runs: one step, by the equation or by methods of the user; or, while unrolled, the whole sequence.
+
+Of a common step in eager mode, states and parameters fit, and a kernel is at hand. All of that shows in a few looks,
+and the kernel runs at once. Whatever is not common, every error with it, goes by way of `_scan`, which decides the same
+from the ground up. Each look is at what is there now; nothing is remembered from step to step.
+"""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import IS_REPLICA, graph_task
+from ..cells.firing import IMMEDIATE, Model
+from ..engine.feedback import Feedback, MemFeedback
+from ..engine.graph import Constants, Program
+from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step
+from ._checks import checked_input, compute_dtype, refuse_misplaced, watched
+from ._methods import Methods, as_tuple
+from ._parameters import checked_params, taken
+from ._state import States
+from ._time import Time, Visit, step_by_step, time_of, wants_states
+
+PLAIN = (Tensor, nn.Parameter)
+"""Tensors whose numbers are in memory."""
+
+
+class Running(Methods, States):
+    """Runs a neuron and keeps its states."""
+
+    init_hidden: bool
+    output: bool
+    reset_delay: bool
+    _through_layer: bool = False  # whether spikes come back through a layer (see `Recurrent`)
+    _reads_mems: bool = False  # whether it needs the membrane of every step for itself
+    _unrolled_around: bool = False  # see `time_of`
+    _program: Program
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} is a base class; use a neuron such as Leaky")
+
+    def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
+        """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
+        if self.init_hidden and True in [state is not None for state in given]:
+            raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
+        time = time_of(self)
+        if time is not None:
+            with time.aside():
+                why = [*self._why_by_methods()]
+                if why:
+                    refusals = no_kernel(self._label(), why, input_)
+                    return step_by_step(self, lambda x: self._run(x, given), time, input_, given, refusals)
+                outs = self._unrolled(input_, given, time)
+        elif next(self._why_by_methods(), None) is not None or (
+            self._program.untraceable and isinstance(self.model, Model)  # a spike function that can only be called
+        ):
+            outs = self._step_by_methods(input_, given)
+        else:
+            outs = self._step(input_, given)
+        return outs[0] if self.init_hidden and not self.output else outs
+
+    def _step(self, x: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """One step of the equation, for an input as it was given: the spikes and the states."""
+        eager = type(x) is Tensor and x.layout is torch.strided and not torch.compiler.is_compiling()
+        own = self.__dict__  # past nn.Module's way of setting attributes, which costs as much as a step's arithmetic
+        if not eager or own["_passage"] is not None or own["_cut"] is not None or not kernel_at_hand(self._program, x):
+            return self._uncommon_step(x, given)
+        states = self._states_at_hand(x, given)
+        if states is None:
+            return self._uncommon_step(x, given)
+        if graph_task() != -1 or IS_REPLICA in own:
+            # not in `_uncommon_step`: a recomputed step must save what the first one has saved
+            refuse_misplaced(self, [s for s, hand in zip(states, given, strict=True) if hand is None])
+        driven, mem = self._drive_step(x, states), states[-1]
+        numbers = self._numbers()
+        if numbers is not None:
+            hoisted: tuple[Tensor, ...] = self._program.constants(mem.dtype, numbers)
+        else:
+            hoisted = self._program.hoist(checked_params(self._values(), mem, mem.dtype, self._label), mem)
+        plain = type(hoisted) is Constants or False not in [type(value) in PLAIN for value in hoisted]
+        if not plain or driven.dtype is not mem.dtype:  # which autocast changes
+            return self._uncommon_step(x, given)
+        if self._through_layer:  # the first state is the spikes themselves
+            outs = kernel_step(self._program, type(self).__name__, driven, states[1:], hoisted)
+            outs = (outs[0], *outs)
+        else:
+            outs = kernel_step(self._program, type(self).__name__, driven, states, hoisted)
+        for name, state in zip(self._state_names(), outs[1:], strict=True):
+            own[name] = state
+        own["_before"], own["_reset"] = mem if isinstance(self.model, Model) else None, None
+        return self._outs(outs)
+
+    def _uncommon_step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        x = checked_input(input_, self._label)
+        run, _, _ = self._scan(self._drive(x, None), None, given)
+        return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
+
+    def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
+        """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
+        time.admit(self, given)
+        x = time.unfold(checked_input(input_, self._label), self._label())
+        run, machine, refusals = self._scan(self._drive(x, time.steps), time.steps, given)
+        spk = run.spk.to(x.dtype)
+        time.note(self, Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces))
+        return tuple(time.fold(out) for out in self._outs((spk, *run.traces)))
+
+    def _scan(
+        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
+    ) -> tuple[Trajectory, str, list[str]]:
+        """Run on the best backend; also returned are its name and why no faster one. Changes no state if it fails.
+
+        Args:
+            x: [T, *S] or [1, *S] over `steps`, or, if that is None, one step [*S]; see `_drive`.
+            given: the states passed by hand.
+        """
+        dtype = compute_dtype(x)
+        like = self._like_a_state(x if steps is None else x[0] if len(x) else x.new_empty(x.shape[1:]))
+        params = checked_params(self._values(), like, dtype, self._label)
+        states = self._states(like, dtype, given)
+        call = Call(
+            program=self._program,
+            x=x,
+            steps=steps,
+            states=states,
+            params=params,
+            traced=steps is not None
+            and (self.output or not self.init_hidden or self._reads_mems or wants_states(self)),
+            layer=self._label(),
+            feedback=self._feedback(),
+            mem_feedback=self._mem_feedback(dtype),
+            numbers=self._numbers,
+        )
+        machine, refusals = choose(call)
+        run = machine.run(call)
+        if steps != 0:
+            self._keep(run.finals)
+            self._note(run, machine.name, states, steps)
+        return run, machine.name, refusals
+
+    def _note(self, run: Trajectory, machine: str, states: tuple[Tensor, ...], steps: int | None) -> None:
+        """Remember what `reset` and the message about freed graphs need."""
+        own = self.__dict__
+        if not isinstance(self.model, Model):
+            own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
+        elif steps is None or steps == 1:
+            own["_before"], own["_reset"] = states[-1], None
+        elif steps > 1:
+            # cloned: a view would keep the whole sequence in memory
+            own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
+        # the kernels notice a freed graph by themselves
+        own["_passage"] = watched(self._passage, states, (run.spk, *run.finals) if machine == "loop" else ())
+        own["_cut"] = None
+
+    # -- what a subclass changes --------------------------------------------------------------------------------------
+
+    def _drive(self, x: Tensor, steps: int | None) -> Tensor:
+        """What a checked input gives the equation: [T, *S] or [1, *S] over the steps; or, where they are None, [*S]."""
+        return x
+
+    def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """The same for one step, together with what comes back into the input from the states before."""
+        return x
+
+    def _like_a_state(self, x: Tensor) -> Tensor:
+        """What has the shape of a state, for one step of what `_drive` returns."""
+        return x
+
+    def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What a call returns where it returns all, of the spikes and the states."""
+        return outs
+
+    def _feedback(self) -> Feedback | None:
+        """What brings the spikes back into the input, if anything does (see `Recurrent`)."""
+        return None
+
+    def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback | None:
+        """What brings the membrane back into the inputs, if anything does (see `Gated`)."""
+        return None
+
+    # -- a step by the methods ----------------------------------------------------------------------------------------
+
+    def _step_by_methods(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """One step by the methods: the spikes and the states. The neuron keeps its former states where one raises."""
+        if forced() is not None:
+            no_kernel(self._label(), [*self._why_by_methods()] or [self._program.untraceable], input_)
+        raw = checked_input(input_, self._label)
+        dtype = compute_dtype(raw)
+        x = raw if raw.dtype is dtype else raw.to(dtype)
+        own, names = self.__dict__, self._state_names()
+        passage, at_hand = own["_passage"], None
+        common = not torch.compiler.is_compiling() and x.is_cpu and own["_cut"] is None and graph_task() == -1
+        if common and IS_REPLICA not in own and (passage is None or not passage.done):
+            at_hand = self._states_at_hand(x, given)
+        if at_hand is None:
+            olds = self._states(x.new_empty(()).expand(self._shape_of_states(x)), dtype, given)
+        else:
+            olds = tuple(at_hand)
+        before = {name: getattr(self, name) for name in (*names, "_before", "_reset")}
+        own.update(zip(names, olds, strict=True))
+        try:
+            spk, *news = outs = self._by_methods(x, olds, dtype)
+        except BaseException:
+            own.update(before)
+            raise
+        own.update(zip(names, news, strict=True))
+        own["_passage"], own["_cut"] = watched(passage, olds, outs), None
+        return self._outs((spk if spk.dtype is raw.dtype else spk.to(raw.dtype), *news))
+
+    def _by_methods(self, x: Tensor, olds: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The spikes and the new states. Each method finds the states so far as attributes."""
+        neuron: Any = self
+        own, model, quantise = self.__dict__, neuron.model, self.state_quant
+        own["_before"] = None
+        own["_reset"] = fired = self.mem_reset(olds[-1])
+        news = as_tuple(self.state_function(x))
+        if len(news) != len(model.charged) or not all(isinstance(new, Tensor) for new in news):
+            got = ", ".join(type(new).__name__ for new in news)
+            raise TypeError(f"the dynamics of {self._label()} returned {got}; return {', '.join(model.charged)}")
+        if callable(quantise):
+            news = tuple([quantise(new) for new in news])
+        *rest, mem = [new if new.dtype is dtype else new.to(dtype) for new in news]
+        own.update(zip(model.charged, (*rest, mem), strict=True))
+        spk = self._spikes(mem)
+        spk = spk if spk.dtype is dtype else spk.to(dtype)
+        if not self.reset_delay:
+            late = spk / taken(self.graded_spikes_factor) - fired
+            mem = IMMEDIATE[neuron.reset_mechanism](mem, late, taken(self.threshold))
+        return (spk, *([spk] if len(olds) > len(news) else []), *rest, mem)
+
+
+def no_kernel(label: str, why: list[str], x: Tensor) -> list[str]:
+    """What `choose` says of each faster backend where methods of the user's run; raises if one of these is forced."""
+    program: Any = SimpleNamespace(untraceable="; ".join(why))
+    return choose(Call(program, x, None, (x,), {}, layer=label))[1]

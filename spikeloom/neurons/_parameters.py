@@ -1,0 +1,174 @@
+"""The parameters of a neuron: what its equation takes beside input and states, each a buffer or an nn.Parameter."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import fake_mode, is_traced, is_wrapped
+from ..cells.decay import DECAYS
+from ..cells.firing import AnyModel
+from ..engine import tuning
+
+
+def is_ours(thing: Any) -> bool:
+    """Whether a class, function or method is one of the library's."""
+    return (getattr(thing, "__module__", None) or "").partition(".")[0] == __name__.partition(".")[0]
+
+
+NO_MODEL: Any = SimpleNamespace(states=(), params=(), decays=(), initial={})
+"""The model of a neuron that has a forward of its own and no equation."""
+
+
+class Parameters(nn.Module):
+    """Registers parameters, and finds them again under the names that the equation has for them.
+
+    A decay that is not clamped is registered as the number from which it follows, under a name that says so
+    (`beta_logit`), so that no checkpoint is read as something else. The attribute `beta` is the decay itself.
+    """
+
+    model: AnyModel = NO_MODEL
+    decay: str = "clamp"
+    _sources: tuple[tuple[str, str], ...] = ()
+    _starts: Mapping[str, float] = MappingProxyType({})
+
+    def _state_names(self) -> tuple[str, ...]:
+        return self.model.states
+
+    def _heard_names(self) -> tuple[str, ...]:
+        """The states that hooks get at every step (see `Listener`)."""
+        return self._state_names()
+
+    def _starts_at(self, name: str) -> float:
+        """The value of a state before the first step."""
+        return self._starts[name]
+
+    def _value_names(self) -> tuple[str, ...]:
+        return self.model.params
+
+    def _registered_as(self, name: str) -> str:
+        return name + DECAYS[self.decay].suffix if name in self.model.decays else name
+
+    def _register_value(self, name: str, value: Any, learn: bool) -> None:
+        tensor, own = checked_value(value, type(self).__name__, name), self._registered_as(name)
+        if own != name:
+            tensor = DECAYS[self.decay].kept(tensor.to(torch.promote_types(tensor.dtype, torch.get_default_dtype())))
+        if learn:
+            tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+            self.register_parameter(own, nn.Parameter(tensor))
+        else:
+            self.register_buffer(own, tensor)
+
+    def _values(self, copied: bool = True) -> dict[str, Tensor]:
+        """What the equation takes, as it stands now; see `copies_values` for what is copied."""
+        copied = copied and copies_values()
+        buffers, parameters = self._buffers, self._parameters
+        values = {}
+        for name, own in self._sources:
+            value = buffers.get(own)
+            if value is None:
+                value = parameters.get(own)
+            if value is None:  # in replicas and parametrized layers it is neither
+                value = getattr(self, own or name)
+            if not isinstance(value, Tensor):  # a number is a plain attribute
+                value = torch.tensor(value, dtype=torch.float64, device="cpu")
+            values[name] = _copy(value) if copied and not value.requires_grad else value
+        return values
+
+    def _numbers(self) -> tuple[float, ...] | None:
+        """The same where each is a number on the CPU that is not learned; else None."""
+        buffers, numbers = self._buffers, []
+        for _, own in self._sources:
+            value = buffers.get(own)
+            if type(value) is not Tensor or value.dim() or value.requires_grad or not value.is_cpu:
+                return None
+            numbers.append(value.item())
+        return tuple(numbers)
+
+    def _find_values(self) -> None:
+        """Note where each value is and each state starts, so that a step, or torch.compile, need not look."""
+        theirs = {name for kind in type(self).__mro__ if not is_ours(kind) for name in vars(kind)}
+        names = ((name, self._registered_as(name)) for name in self._value_names())
+        # a property of the user's stands before the buffer of its name
+        self.__dict__["_sources"] = tuple((name, "" if own in theirs else own) for name, own in names)
+        self.__dict__["_starts"] = dict(self.model.initial)
+
+    def __getattr__(self, name: str) -> Any:
+        buffers = self.__dict__.get("_buffers")
+        if buffers is not None and name in buffers:  # the commonest, found sooner
+            return buffers[name]
+        if self.__dict__.get("decay", "clamp") != "clamp" and self._registered_as(name) != name:
+            return DECAYS[self.decay].bounded(getattr(self, self._registered_as(name)))
+        return super().__getattr__(name)
+
+
+def checked_value(value: Any, label: str, name: str) -> Tensor:
+    """A parameter as a tensor: the number or the tensor that the user gave, which is used as it is."""
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{label} got {name}={value!r}; pass a number or a tensor of numbers") from error
+    if tensor.is_complex():
+        raise TypeError(f"{label} got {name} of dtype {tensor.dtype}; pass real numbers")
+    return tensor.resolve_neg()
+
+
+def checked_params(
+    params: Mapping[str, Tensor], x: Tensor, dtype: torch.dtype, label: Callable[[], str]
+) -> dict[str, Tensor]:
+    """The parameters in the dtype of the state, each one number or broadcastable to one step x of the input, [*S]."""
+    checked = {}
+    for name, p in params.items():
+        if p.dtype is dtype and not p.dim() and p.is_cpu:
+            checked[name] = p  # most are: one number, which goes with every input
+            continue
+        if p.dim() and not broadcasts(p.shape, x.shape):
+            raise ValueError(
+                f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(x.shape)}; "
+                f"{name} must broadcast to the input's trailing dimensions"
+            )
+        if p.device != x.device and (p.dim() or p.device.type != "cpu"):  # a single number may stay on the CPU
+            raise ValueError(f"{label()} has {name} on {p.device} and got an input on {x.device}; move one of them")
+        checked[name] = p if p.dtype is dtype else p.to(dtype)
+    return checked
+
+
+def copies_values() -> bool:
+    """Whether a call takes copies of the values that are not learned: where it may be differentiated.
+
+    Its backward needs what the call has seen, and DistributedDataParallel of torch 2.11 and before writes over buffers
+    at each call. Under torch.compile nothing is copied: the compiler chooses what the backward of a graph saves. Nor
+    under torch.jit.trace, whose check runs without gradients and must record the same operations.
+    """
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
+
+
+def taken(value: Tensor) -> Tensor:
+    """A value as a call takes it."""
+    return _copy(value) if not value.requires_grad and copies_values() else value
+
+
+_numbers: dict[tuple[torch.dtype, float], Tensor] = {}
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A copy of a value, into which nobody writes; that of a number on the CPU is made once."""
+    if type(value) is not Tensor or value.dim() or not value.is_cpu or is_wrapped(value) or fake_mode() is not None:
+        return value.clone()
+    key = value.dtype, value.item()
+    found = _numbers.get(key)
+    if found is None or not key[1]:  # -0.0 == 0.0
+        found = value.clone()
+        if not found.is_inference():
+            if len(_numbers) >= tuning.limits.constants_most:
+                _numbers.clear()
+            _numbers[key] = found
+    return found
+
+
+def broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    """Whether a tensor of that shape can be expanded to the target."""
+    more = len(target) - len(shape)
+    return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))
