@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine import tuning
-from ..engine.jit import LINE, sum_to
+from ..engine.jit import sum_to
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr
 from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, report
@@ -57,7 +57,7 @@ def _is_narrow(x: Tensor, weight: Tensor) -> bool:
     return (
         type(x) is Tensor
         and x.nbytes >= tuning.limits.narrow_from
-        and 1 < len(weight) <= LINE // x.element_size()
+        and 1 < len(weight) <= tuning.shapes.line // x.element_size()
         and x.dim() > 0
         and x.shape[-1] == weight.shape[1]
         and not any(kernel_refusals(x, weight))

@@ -54,7 +54,7 @@ class Tuning:
     long_blocks_from: int = 2 << 20
     """Bytes of a sequence from which blocks of elements are long, since it lies beyond the second-level cache."""
 
-    recompute_room: int = 256
+    recompute_elements: int = 256
     """Elements of a block for each state, from which the states of a static input are recomputed in the backward; with
     fewer a saved sequence costs less."""
 
@@ -131,6 +131,64 @@ class Tuning:
     gpu_parallel_most: int = 65536
     """Elements up to which steps are joined in parallel: with 512 for each program, 128 programs would be at work
     otherwise, about one for each processor of a large device."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How kernels on the CPU cut their work: blocks of elements, panels of columns, tiles of a panel, chunks of rows.
+
+    They are compiled in, so that nobody overrides them.
+    """
+
+    block: int = 2048
+    """Elements of a block: three to four rows of 8 KB fit the first-level cache."""
+
+    long_block: int = 16384
+    """The same where sequences lie beyond the second-level cache. It is then not so much the state that counts as that
+    the processor sees long runs of addresses, and reads ahead (Leaky at [25, 64, 1000]: 0.86 ns an element for both
+    scans, with short blocks 0.99)."""
+
+    recomputed_bytes: int = 512 << 10
+    """Bytes of states that a block recomputes: a part of the second-level cache of one core."""
+
+    line: int = 64
+    """Bytes of a line of the cache: what memory is read and written by, and a row of a slim panel, for matrices of few
+    columns."""
+
+    tile_height: int = 4
+    """Rows of a tall tile."""
+
+    sparse_below: float = 0.4
+    """Share of nonzero values below which a kernel adds up the rows that belong to them, since a row alone takes 2.0
+    times its part of a dense tile. Both give the same bits."""
+
+    recurrent_rows: int = 16
+    """Rows of a recurrent layer that go through time, and through a product, together: each panel of the matrix is read
+    once for all of them."""
+
+    product_rows: int = 1024
+    """The same for a sparse product by itself."""
+
+    outer_rows: int = 256
+    """Rows of which an outer product turns the lists of nonzero values into lists of columns, and whose gradients, a
+    block of two panels, it then picks from the second-level cache. It takes as long with twice and four times as many.
+    """
+
+    matrix_span: int = 32
+    """Steps of which one matrix of an `AssociativeLeaky` is saved; the backward recomputes the others."""
+
+    matrix_lanes: int = 8
+    """Partial sums of a gradient of that: one chain of additions would wait for itself, and a sum in another order than
+    that which is written is not allowed."""
+
+    @property
+    def strip(self) -> int:
+        """Elements from one strip to the next, by way of which a forward writes past the caches: what is a multiple of
+        4 KB apart would look alike to the processor."""
+        return self.block + 16
+
+
+shapes = Shapes()
 
 
 def _checked(changes: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import tuning
 from ..graph import Constants, Cotangents, Derivation, Gradients, InputGrad, Param, Saved, State, Variant, program_of
-from ..jit import BLOCK, STRIP, block_for, buffer_pool, compiled, openmp, room_for, rows, spread, sum_to
+from ..jit import buffer_pool, compiled, openmp, rows, spread, sum_to
 from .source import emit, own_arguments, streamed
 
 Emitter = Callable[[Derivation, Variant, str, bool, bool], str]
@@ -82,8 +82,8 @@ def forward(
     stored = [buffer_pool.empty((steps, *shape), spk) for _ in range(variant.states.count(State.SAVED))]
     traces = all_traces(variant.states, spk, stored)
     if stride == 0 and spk.nbytes >= tuning.limits.stream_stores_from:
-        block, threads = BLOCK, openmp.team_size(spk.numel())
-        strips = spk.new_empty(threads * len(streamed(variant)) * STRIP)
+        block, threads = tuning.shapes.block, openmp.team_size(spk.numel())
+        strips = spk.new_empty(threads * len(streamed(variant)) * tuning.shapes.strip)
     kernel(key, variant.forward).run(
         steps=steps,
         size=shape.numel(),
@@ -104,6 +104,18 @@ def forward(
 
 def _copied(t: Tensor) -> Tensor:
     return t.clone(memory_format=torch.contiguous_format)
+
+
+def block_for(sequence: int) -> int:
+    """How many elements a block has, where a sequence takes so many bytes."""
+    long = sequence >= tuning.limits.long_blocks_from
+    return tuning.shapes.long_block if long else tuning.shapes.block
+
+
+def elements_recomputed(steps: int, states: int, size: int) -> int:
+    """How many elements of so many bytes a block has that recomputes their states of all steps."""
+    shapes = tuning.shapes
+    return min(2 * shapes.block, shapes.recomputed_bytes // (steps * states * size) // 64 * 64)
 
 
 def all_traces(states: Sequence[State], spk: Tensor, stored: Sequence[Tensor]) -> list[Tensor | None]:
@@ -142,10 +154,10 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
     ]
     totals = [like.new_zeros(shape) if kind.learned else None for kind in variant.params]
     (given, stride), pulls = read(x), [read(g) for g in (grads.spk, *grads.traces)]
-    room = room_for(steps, len(states), like.element_size()) if variant.recomputes else 0
-    threads = openmp.team_size(steps * shape.numel()) if room else None
+    elements = elements_recomputed(steps, len(states), like.element_size()) if variant.recomputes else 0
+    threads = openmp.team_size(steps * shape.numel()) if elements else None
     if threads:
-        kept = [buffer_pool.empty((threads, steps, room), like) for _ in states]
+        kept = [buffer_pool.empty((threads, steps, elements), like) for _ in states]
     else:
         kept = [zero if trace is None else order.turned(trace).contiguous() for trace in traces]
     kernel(key, variant).run(
@@ -161,7 +173,7 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
         carry=carries,
         param=inputs,
         total=totals,
-        block=room or block_for(steps * like.nbytes),
+        block=elements or block_for(steps * like.nbytes),
         threads=threads,
     )
     sums = [
@@ -183,7 +195,7 @@ class OneStep:
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
         inputs = len(program_of(key).derivation.trace.inputs)
-        own = {"block": BLOCK} if "block" in own_arguments(variant, inputs) else {"width": width}
+        own = {"block": tuning.shapes.block} if "block" in own_arguments(variant, inputs) else {"width": width}
         params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
         self.run = partial(kernel(key, variant).run, steps=1, size=like.numel(), x_stride=0, param=params, **own)
 

@@ -7,9 +7,9 @@ With W the weight and b the bias of the recurrent layer, and a cell that charges
 and backwards, with dc[t] the gradient of c[t]: the spikes of step t get W.T @ dc[t+1] besides their own gradient,
 dx[t] = dc[t], db = sum of dc, dW = sum over t of the outer product of dc[t] and spk[t-1].
 
-Batch rows do not know of each other, so threads take rows. Up to `ROWS` of them go through all time together; between
-two steps their spikes, or in the backward the gradients of their currents, are multiplied by the recurrent weights. The
-step itself is that of `source`, with the product as a part of its input.
+Batch rows do not know of each other, so threads take rows. Up to `recurrent_rows` of them go through all time together;
+between two steps their spikes, or in the backward the gradients of their currents, are multiplied by the recurrent
+weights. The step itself is that of `source`, with the product as a part of its input.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import tuning
 from ..feedback import Feedback, Map, Recurrence
 from ..feedback import weight_gradient as dense_weight_gradient
 from ..graph import Derivation, Gradients, InputGrad, State, Variant
-from ..jit import ROWS, buffer_pool, lines, module_source, rows, spread, sum_to
+from ..jit import buffer_pool, lines, module_source, rows, spread, sum_to
 from ..sparse import csr, importing
 from .launch import kernel
 from .source import backward_arguments, backward_part, forward_arguments, forward_part
@@ -78,7 +79,7 @@ def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: b
             part.rows.append("current_t = current + SIZE * t * size")
             part.body.append("store(current_t, m, x_m)")
     uniforms, rows, source = lines(part.uniforms, 1), lines(part.rows, 3), work.format(body=lines(part.body, 5))
-    body = BLOCKS.format(uniforms=uniforms, count=ROWS, time=part.time, rows=rows, work=source)
+    body = BLOCKS.format(uniforms=uniforms, count=tuning.shapes.recurrent_rows, time=part.time, rows=rows, work=source)
     return module_source(title, variant.dtype, arguments, body, team, cached, importing(variant.dtype, "product"))
 
 

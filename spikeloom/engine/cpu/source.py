@@ -19,8 +19,9 @@ other, as a matrix product or a convolution leaves them. A block then ends where
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .. import tuning
 from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
-from ..jit import BLOCK, STRIP, lines, module_source
+from ..jit import lines, module_source
 
 RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
 """A value held above the lower bound of a clamp."""
@@ -132,7 +133,7 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
     row, uniforms = lines(ROW if inputs > 1 else (), 2), lines(part.uniforms, 1)
     again = lines(_again(derivation, variant), 2) if variant.recomputes else ""
     body = BODY.format(
-        block="block" if "block" in own else BLOCK,
+        block="block" if "block" in own else tuning.shapes.block,
         row=row,
         uniforms=uniforms,
         again=again,
@@ -157,7 +158,7 @@ def streamed(variant: Variant) -> list[str]:
 def _to_strips(names: Sequence[str]) -> list[str]:
     """Where `strips` is the address of memory for the threads, a row of a block goes there, and `_from_strips` lets it
     flow to its place: past the caches, which pays where nothing else comes through them, as with a static input."""
-    strips = [f"strips + SIZE * ((me * {len(names)} + {k}) * {STRIP} - low)" for k in range(len(names))]
+    strips = [f"strips + SIZE * ((me * {len(names)} + {k}) * {tuning.shapes.strip} - low)" for k in range(len(names))]
     own = [f"    {name}_t = {strip}" for name, strip in zip(names, strips, strict=True)]
     return [*(f"{name}_row = {name}_t" for name in names), *(["if strips != 0:", *own] if names else [])]
 

@@ -13,8 +13,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from .blocking import LINE
+from .. import tuning
 from .openmp import address_of, openmp
+
+LINE = tuning.shapes.line
 
 _WIDTHS = {
     types.float32: (ir.FloatType(), 4),

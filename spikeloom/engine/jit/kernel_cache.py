@@ -97,8 +97,8 @@ def cache_size() -> tuple[int, int]:
     return len(kernels), sum(size for _, size in kernels.values())
 
 
-CALLED = ("jit", "sparse")
-"""The rooms of the engine that kernels import from."""
+CALLED = ("tuning.py", "jit/*.py", "sparse/*.py")
+"""The files of the engine that kernels import from."""
 
 
 @cache
@@ -107,7 +107,7 @@ def _version() -> str:
     import numba
 
     here = Path(__file__).parents[1]
-    parts = [file.read_bytes() for room in CALLED for file in sorted((here / room).glob("*.py"))]
+    parts = [file.read_bytes() for files in CALLED for file in sorted(here.glob(files))]
     return hashlib.sha256(b"".join(parts) + numba.__version__.encode()).hexdigest()
 
 

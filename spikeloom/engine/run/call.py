@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import tuning
+from ..cpu import elements_recomputed
 from ..feedback import Feedback, MemFeedback, Recurrence
 from ..graph import (
     HALVES,
@@ -23,7 +24,6 @@ from ..graph import (
     reads_input,
     runs_quickly,
 )
-from ..jit import room_for
 
 
 @dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
@@ -176,5 +176,5 @@ def _recomputed(call: Call, kept: tuple[State, ...]) -> bool:
         return False
     states, each = len(kept), call.x.element_size()
     saved = (states - kept.count(State.DROPPED)) * call.steps * call.x.nbytes
-    roomy = room_for(call.steps, states, each) >= tuning.limits.recompute_room * states
-    return saved >= tuning.limits.pool_from and roomy and runs_quickly(call.program.key)
+    enough = elements_recomputed(call.steps, states, each) >= tuning.limits.recompute_elements * states
+    return saved >= tuning.limits.pool_from and enough and runs_quickly(call.program.key)

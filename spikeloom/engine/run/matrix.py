@@ -1,7 +1,7 @@
 """The scan of a cell over the entries of a matrix [D, N], to which each step writes the outer product of two vectors.
 
 What a step takes is v [D], k [N] and a gate [N] for the columns; nothing of the size of the matrix is made of them. Of
-the sequence of matrices, [T, B, D, N], only one in `SPAN` is kept for the backward, which computes the
+the sequence of matrices, [T, B, D, N], only one in `matrix_span` is kept for the backward, which computes the
 others again, span by span, with the states of one span and one row of the matrix in the cache. The equations and
 their gradients are those of the program, as in `cpu/source.py`; only what is loaded and stored differs. One thread has
 all rows of a batch entry, for they share the gradients of k and of the gate.
@@ -15,17 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import tuning
 from ..cpu import Names
 from ..graph import Derivation, Program, needed, program_of
 from ..jit import buffer_pool, compiled, lines, module_source, openmp, rows
 from ..saved_tensors import saved_by
 from .backends import Backend, numba_refusals, off_the_cpu, run_triton, triton_refusals
 from .call import Call
-
-SPAN = 32
-LANES = 8
-"""Partial sums of the gradient of v: one chain of additions would wait for itself, and a sum in another order than that
-which is written is not allowed."""
 
 ARGUMENTS = ("steps", "size", "team", "batch", "D", "N", "v*", "k*", "gate*", "kept*")
 FORWARD_ARGUMENTS = ("state*", "spk*")
@@ -120,7 +116,8 @@ def emit_matrix(derivation: Derivation, forward: bool, dtype: str, title: str, t
     known = frozenset(derivation.hoisted)
     own = FORWARD_ARGUMENTS if forward else BACKWARD_ARGUMENTS
     arguments = {**dict.fromkeys((*ARGUMENTS, *own)), "param*": len(numbers)}
-    parts = {"uniforms": lines(uniforms, 1), "span": SPAN}
+    lanes = tuning.shapes.matrix_lanes
+    parts = {"uniforms": lines(uniforms, 1), "span": tuning.shapes.matrix_span}
     if forward:
         body = lines(name.assign(needed(derivation.forward, known)), 5)
         source = FORWARD.format(loads=lines(loads, 5), body=body, spk=name(spk), new=name(new), **parts)
@@ -136,10 +133,10 @@ def emit_matrix(derivation: Derivation, forward: bool, dtype: str, title: str, t
         carry=name_back(carry),
         dgate=name_back(totals[gate]),
         dx=name_back(dx),
-        zeros=lines([" = ".join(f"sum{lane}" for lane in range(LANES)) + " = R(0)"], 5),
-        sums=lines([f"sum{lane} = sum{lane} + load(dx, j + {lane})" for lane in range(LANES)], 6),
-        total=" + ".join(f"sum{lane}" for lane in range(LANES)),
-        lanes=LANES,
+        zeros=lines([" = ".join(f"sum{lane}" for lane in range(lanes)) + " = R(0)"], 5),
+        sums=lines([f"sum{lane} = sum{lane} + load(dx, j + {lane})" for lane in range(lanes)], 6),
+        total=" + ".join(f"sum{lane}" for lane in range(lanes)),
+        lanes=lanes,
         **parts,
     )
     return module_source(title, dtype, arguments, source, team, cached)
@@ -246,6 +243,12 @@ def _given(v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor]) -> dict
     return {"batch": B, "D": D, "N": N, "param": params, **inputs}
 
 
+def _spans(steps: int) -> int:
+    """How many matrices are saved."""
+    span = tuning.shapes.matrix_span
+    return (steps + span - 1) // span
+
+
 def _sizes(v: Tensor, k: Tensor) -> tuple[int, int, int, int]:
     return *v.shape, k.shape[-1]
 
@@ -254,10 +257,10 @@ def _sizes(v: Tensor, k: Tensor) -> tuple[int, int, int, int]:
 def _operator(
     key: str, layer: str, v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor], wanted: bool
 ) -> list[Tensor]:
-    """The spikes [T, B, D, N] and, if a gradient is wanted, the matrices before every SPANth step."""
+    """The spikes [T, B, D, N] and, if a gradient is wanted, the matrices before each span of steps."""
     T, B, D, N = _sizes(v, k)
     spk = buffer_pool.empty((T, B, D, N), v)
-    kept = buffer_pool.empty((-(-T // SPAN), B, D, N), v) if wanted else v.new_empty(0)
+    kept = buffer_pool.empty((_spans(T), B, D, N), v) if wanted else v.new_empty(0)
     _kernel(key, True, v.dtype).run(
         steps=T,
         size=B * D * N,
@@ -272,7 +275,7 @@ def _operator(
 @_operator.register_fake
 def _(key, layer, v, k, gate, params, wanted):  # type: ignore[no-untyped-def]
     T, B, D, N = _sizes(v, k)
-    return [v.new_empty(T, B, D, N), v.new_empty((T + SPAN - 1) // SPAN, B, D, N) if wanted else v.new_empty(0)]
+    return [v.new_empty(T, B, D, N), v.new_empty(_spans(T), B, D, N) if wanted else v.new_empty(0)]
 
 
 @torch.library.custom_op("spikeloom::matrix_scan_backward", mutates_args=())
@@ -288,7 +291,7 @@ def _backward_operator(
         size=B * D * N,
         **_given(v, k, gate, params),
         kept=kept,
-        scratch=v.new_empty(threads * (SPAN + 2) * N),
+        scratch=v.new_empty(threads * (tuning.shapes.matrix_span + 2) * N),
         grad=grad,
         grad_stride=stride,
         carry=v.new_zeros(B, D, N),

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..jit import HEIGHT, LINE, TURNED, buffer_pool, panel_bytes, slim_height
-from .kernel import kernel
+from ..jit import buffer_pool
+from ..tuning import shapes
+from .kernel import kernel, panel_bytes, slim_height
 
 _mark = kernel(
     "where a matrix is not zero, a bit for each value",
@@ -342,14 +343,16 @@ def outer(*pairs: tuple[CSR, Tensor]) -> tuple[Tensor, Tensor]:
 
 def _add_outer(out: Tensor, total: Tensor, x: CSR, grad: Tensor) -> None:
     (rows, columns), width, step = x.shape, grad.shape[1], x.step
-    blocks, sizes = -(-rows // TURNED), {"rows": rows, "columns": columns}
+    blocks, sizes = -(-rows // shapes.outer_rows), {"rows": rows, "columns": columns}
     ends, to = _words(blocks * (columns + 1)), torch.empty_like(x.index)
     values = torch.empty_like(x.values) if step else x.values
-    _turn(grad.dtype)(blocks=blocks, size=TURNED * columns, **sizes, **x.arguments, ends=ends, to=to, turned=values)
+    _turn(grad.dtype)(
+        blocks=blocks, size=shapes.outer_rows * columns, **sizes, **x.arguments, ends=ends, to=to, turned=values
+    )
     pair, team = 2 * panel_bytes(), torch.get_num_threads()
     pairs = -(-width * grad.element_size() // pair)
     parts = team // math.gcd(pairs, team)  # of the columns, so that no thread has more to do than another
-    scratch = (TURNED + -(-columns // parts)) * pair
+    scratch = (shapes.outer_rows + -(-columns // parts)) * pair
     sizes |= {"units": pairs * parts, "size": rows * columns, "parts": parts, "width": width, "scratch": scratch}
     turned = {"starts": x.starts, "ends": ends, "to": to, "values": values, "step": step}
     _outer(grad.dtype)(**sizes, **turned, grad=grad, out=out, total=total)
@@ -361,10 +364,17 @@ def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     For few outputs, as many as a line of the cache holds at most. What that costs is the memory that it reads; torch's
     own product takes up to three times as long.
     """
-    (rows, width), columns, matrix = x.shape, len(weight), packed(weight.t(), LINE).panels
+    (rows, width), columns, matrix = x.shape, len(weight), packed(weight.t(), shapes.line).panels
     out = x.new_empty((rows, columns))
-    sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns, "scratch": slim_height() * LINE}
-    _narrow_product(x.dtype)(**sizes, x=x, matrix=matrix, bias=padded(bias, matrix), out=out)
+    sizes = {
+        "rows": rows,
+        "size": width * columns,
+        "width": width,
+        "columns": columns,
+        "scratch": slim_height() * shapes.line,
+    }
+    scratch = slim_height() * shapes.line
+    _narrow_product(x.dtype)(**sizes, x=x, matrix=matrix, bias=padded(bias, matrix), out=out, scratch=scratch)
     return out
 
 
@@ -372,7 +382,7 @@ def narrow_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight, dense and for as few outputs: [R, N] and [N, K] give [R, K]."""
     (rows, columns), width, matrix = grad.shape, weight.shape[1], packed(weight).panels
     out = buffer_pool.empty((rows, width), grad)
-    scratch = HEIGHT * (len(matrix) * panel_bytes() + LINE)
+    scratch = shapes.tile_height * (len(matrix) * panel_bytes() + shapes.line)
     sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns, "scratch": scratch}
     _narrow_input_gradient(grad.dtype)(**sizes, grad=grad, matrix=matrix, out=out)
     return out

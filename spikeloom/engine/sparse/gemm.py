@@ -23,7 +23,11 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit import HEIGHT, LINE, SPARSE_BELOW, intrinsics, panel_bytes, slim_height
+from .. import tuning
+from ..jit import intrinsics
+from .kernel import panel_bytes, slim_height
+
+HEIGHT, LINE, SPARSE_BELOW = tuning.shapes.tile_height, tuning.shapes.line, tuning.shapes.sparse_below
 
 LANES = 64 if panel_bytes() == 256 else 16
 """Bytes of a vector: the longest that the registers hold, or four of them where they are short."""

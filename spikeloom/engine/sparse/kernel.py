@@ -7,10 +7,17 @@ from typing import Any
 
 import torch
 
+from .. import tuning
 from ..graph import dtype_name
-from ..jit import CHUNK, HEIGHT, LINE, SPARSE_BELOW, TURNED, compiled, module_source, openmp, panel_bytes, slim_height
+from ..jit import compiled, module_source, openmp
 
-CONSTANTS = {"HEIGHT": HEIGHT, "CHUNK": CHUNK, "TURNED": TURNED, "SPARSE_BELOW": SPARSE_BELOW, "LINE": LINE}
+CONSTANTS = {
+    "HEIGHT": tuning.shapes.tile_height,
+    "CHUNK": tuning.shapes.product_rows,
+    "TURNED": tuning.shapes.outer_rows,
+    "SPARSE_BELOW": tuning.shapes.sparse_below,
+    "LINE": tuning.shapes.line,
+}
 """Names that a body may use. Besides these there are SLIM_HEIGHT, the rows of a slim tile, and in elements PANEL and
 SLIM, the columns of a panel and of a slim one."""
 
@@ -28,6 +35,20 @@ SHARE = """    part = ({shared} + threads - 1) // threads
     low = min(me * part, {shared})
     high = min(low + part, {shared})
 """
+
+
+@cache
+def panel_bytes() -> int:
+    """Bytes of a row of a panel: 16 sums in a tall tile, as many registers as leave room for the operands."""
+    import llvmlite.binding  # with Numba, which is not loaded before a kernel is needed
+
+    return 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
+
+
+@cache
+def slim_height() -> int:
+    """Rows of a slim tile, whose panel is a line: sums enough to hide how long one takes."""
+    return 8 if panel_bytes() == 256 else 4
 
 
 def importing(dtype: str, *names: str) -> str:
@@ -66,7 +87,8 @@ def kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Cal
 
 def _with_scratch(run: Callable[..., None], *, scratch: int, **given: Any) -> None:
     """Call a kernel with so many bytes of scratch memory for each thread."""
-    whole = -(-scratch // LINE) * LINE
+    line = tuning.shapes.line
+    whole = -(-scratch // line) * line
     memory, threads = openmp.scratch(whole)
     run(scratch=memory, scratch_bytes=whole, threads=threads, **given)
 
@@ -74,7 +96,7 @@ def _with_scratch(run: Callable[..., None], *, scratch: int, **given: Any) -> No
 def _source(
     title: str, dtype: torch.dtype, arguments: Mapping[str, int | None], body: str, team: bool, cached: bool
 ) -> str:
-    name, panel, slim = dtype_name(dtype), panel_bytes() // dtype.itemsize, LINE // dtype.itemsize
+    name, panel, slim = dtype_name(dtype), panel_bytes() // dtype.itemsize, tuning.shapes.line // dtype.itemsize
     constants = CONSTANTS | {"PANEL": panel, "SLIM": slim, "SLIM_HEIGHT": slim_height()}
     imports = importing(name, *re.findall(r"(\w+)\(", body))
     imports += "".join(f"{key} = {value}\n" for key, value in constants.items())

@@ -8,7 +8,7 @@ import torch
 import spikeloom as snn
 from spikeloom.engine import tuning
 from spikeloom.engine.graph import State
-from spikeloom.engine.jit import blocking, buffer_pool
+from spikeloom.engine.jit import buffer_pool
 from spikeloom.engine.run import call
 
 from ...cases import CELLS
@@ -22,8 +22,8 @@ ONCE = ["alpha subtract delayed", "resonate_and_fire"]  # whose elementary funct
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tuned) -> None:
     """Blocks of 64 elements, and no sequence too small."""
-    tuned(pool_from=0, recompute_room=0)
-    monkeypatch.setattr(blocking, "BLOCK", 32)
+    tuned(pool_from=0, recompute_elements=0)
+    monkeypatch.setattr(tuning, "shapes", replace(tuning.shapes, block=32))
 
 
 def states(job: Job) -> set[State]:
@@ -72,7 +72,7 @@ def test_states_are_made_again_only_where_that_is_faster(other, small):
 
 
 def test_small_sequences_and_long_ones_are_kept():
-    most = blocking.ROOM // (4 * tuning.limits.recompute_room)
+    most = tuning.shapes.recomputed_bytes // (4 * tuning.limits.recompute_elements)
     for steps, width, again in ((100, 4096, True), (100, 512, False), (most, 4096, True), (most + 8, 4096, False)):
         job = Job(CELLS["leaky subtract delayed"], steps, (1, width), static=True, traced=False)
         assert (State.RECOMPUTED in states(job)) == again, (steps, width)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeloom.engine.jit.blocking import TURNED
 from spikeloom.engine.sparse import csr
+from spikeloom.engine.tuning import shapes
 
 
 def mostly_zero(rows: int, width: int, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -33,7 +33,7 @@ def test_lists_hold_what_is_not_zero(width: int, kind: str, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("outputs", [5, 64, 100, 128, 130, 200])
 @pytest.mark.parametrize("kind", ["ones", "graded"])
-@pytest.mark.parametrize("rows", [1, 2 * TURNED, 2 * TURNED + 7])
+@pytest.mark.parametrize("rows", [1, 2 * shapes.outer_rows, 2 * shapes.outer_rows + 7])
 def test_products_are_the_dense_ones_for_blocks_that_are_not_full(rows: int, kind: str, outputs: int) -> None:
     x, weight, grad = mostly_zero(rows, 70, kind), dyadic(70, outputs), dyadic(rows, outputs)
     lists = csr.listed(x)
