@@ -26,7 +26,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
             lists = _listed(_rows(x.detach()), self.out_features)
             reason = "too few inputs are zero" if lists is None else "the weight is not finite"
         if lists is not None:
-            matrix = csr.packed(weight.detach().t())
+            matrix = csr.pack_panels(weight.detach().t())
             if matrix.finite:
                 return Plan("sparse", found=(lists, matrix))
         return Plan("narrow") if _is_narrow(x, weight) else Plan("dense", reason)
@@ -104,7 +104,7 @@ def _input_gradient(rows: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight. The gradient too may be mostly zero, as behind a surrogate that ends near the threshold."""
     lists = _listed(rows, weight.shape[1])
     if lists is not None:
-        matrix = csr.packed(weight)
+        matrix = csr.pack_panels(weight)
         if matrix.finite:
             return csr.product(lists, matrix, None)
     return rows @ weight

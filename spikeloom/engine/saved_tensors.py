@@ -24,7 +24,7 @@ BATCHED = (
 )
 
 
-def unpacked(ctx: Any) -> tuple[Tensor, ...]:
+def saved_tensors_of(ctx: Any) -> tuple[Tensor, ...]:
     """The saved tensors of a node whose context names its `layer`.
 
     Raises:
@@ -50,7 +50,7 @@ def saved_by(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
     Raises:
         RuntimeError: in a sentence, also for what no kernel can do.
     """
-    saved = unpacked(ctx)
+    saved = saved_tensors_of(ctx)
     if torch.is_grad_enabled():
         raise RuntimeError(TWICE)
     if batched(grads):

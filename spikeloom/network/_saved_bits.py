@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import ref
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from .._torch import saved_hooks, saved_hooks_allowed, transformed
 from ..engine import tuning
+from ..engine.jit import buffer_pool
 from ..engine.run import numba_missing
-from ..engine.sparse import bitpack
 from ..neurons._time import Time
 from ._time_folding import Request
 
@@ -77,14 +78,14 @@ class _Keep:
         if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in self.held:
             if x.nbytes <= self.plain:
                 self.plain -= x.nbytes
-            elif (packed := bitpack.packed(x)) is not None:
+            elif (packed := pack_bits(x)) is not None:
                 return packed
         return x.detach(), x._version  # with its graph it would hold itself
 
 
 def _recalled(kept: Any) -> Tensor:
-    if isinstance(kept, bitpack.Bits):
-        return bitpack.unpacked(kept)
+    if isinstance(kept, Bits):
+        return unpack_bits(kept)
     x: Tensor
     x, version = kept
     if x._version != version:  # which torch does not compare where it hands over what it saves
@@ -94,3 +95,50 @@ def _recalled(kept: Any) -> Tensor:
 
 def _memory(x: Tensor) -> int:
     return x.untyped_storage().data_ptr()
+
+
+# -- tensors of zeros and ones as bits: a thirty-second of their memory in float32 ------------------------------------
+
+ONE: dict[torch.dtype, Any] = {torch.float32: np.float32(1).view(np.int32), torch.float64: np.float64(1).view(np.int64)}
+"""1.0 as an integer of the same bits; 0.0 is 0."""
+
+PART = 1 << 18
+"""Values that are compared, and then packed, at a time: what is between stays in the cache."""
+
+
+@dataclass(frozen=True)
+class Bits:
+    """A tensor, whose memory has no gaps, as bits, eight to a byte."""
+
+    data: Any
+    dtype: torch.dtype
+    shape: torch.Size
+    strides: tuple[int, ...]
+
+
+def pack_bits(x: Tensor) -> Bits | None:
+    """A tensor on the CPU as bits; None if it is of another dtype or layout, or if any value is neither 0 nor 1.
+
+    -0.0 is neither: what `unpack_bits` gives is the same to the last bit.
+    """
+    if x.dtype not in ONE or not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+        return None
+    values = x.detach().as_strided((x.numel(),), (1,)).numpy().view(ONE[x.dtype].dtype)
+    data = np.empty(-(-len(values) // 8), dtype=np.uint8)
+    for first in range(0, len(values), PART):
+        part = values[first : first + PART]
+        ones = part == ONE[x.dtype]
+        if np.count_nonzero(ones) != np.count_nonzero(part):
+            return None
+        data[first // 8 : (first + PART) // 8] = np.packbits(ones)
+    return Bits(data, x.dtype, x.shape, x.stride())
+
+
+def unpack_bits(bits: Bits) -> Tensor:
+    """The tensor, in fresh memory."""
+    out = buffer_pool.empty((bits.shape.numel(),), torch.empty(0, dtype=bits.dtype, device="cpu"))
+    values = out.numpy()
+    for first in range(0, len(values), PART):
+        part = values[first : first + PART]
+        part[:] = np.unpackbits(bits.data[first // 8 : (first + PART) // 8], count=len(part))
+    return out.as_strided(bits.shape, bits.strides)

@@ -101,9 +101,9 @@ class Running(Methods, States):
         """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
         time.admit(self, given)
         x = time.unfold(checked_input(input_, self._label), self._label())
-        run, machine, refusals = self._scan(self._drive(x, time.steps), time.steps, given)
+        run, backend, refusals = self._scan(self._drive(x, time.steps), time.steps, given)
         spk = run.spk.to(x.dtype)
-        time.note(self, Visit(machine, refusals, len(x) == 1 != time.steps, spk, run.traces))
+        time.note(self, Visit(backend, refusals, len(x) == 1 != time.steps, spk, run.traces))
         return tuple(time.fold(out) for out in self._outs((spk, *run.traces)))
 
     def _scan(
@@ -132,14 +132,14 @@ class Running(Methods, States):
             mem_feedback=self._mem_feedback(dtype),
             numbers=self._numbers,
         )
-        machine, refusals = choose(call)
-        run = machine.run(call)
+        chosen, refusals = choose(call)
+        run = chosen.run(call)
         if steps != 0:
             self._keep(run.finals)
-            self._note(run, machine.name, states, steps)
-        return run, machine.name, refusals
+            self._note(run, chosen.name, states, steps)
+        return run, chosen.name, refusals
 
-    def _note(self, run: Trajectory, machine: str, states: tuple[Tensor, ...], steps: int | None) -> None:
+    def _note(self, run: Trajectory, backend: str, states: tuple[Tensor, ...], steps: int | None) -> None:
         """Remember what `reset` and the message about freed graphs need."""
         own = self.__dict__
         if not isinstance(self.model, Model):
@@ -150,7 +150,7 @@ class Running(Methods, States):
             # cloned: a view would keep the whole sequence in memory
             own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
         # the kernels notice a freed graph by themselves
-        own["_passage"] = watched(self._passage, states, (run.spk, *run.finals) if machine == "loop" else ())
+        own["_passage"] = watched(self._passage, states, (run.spk, *run.finals) if backend == "loop" else ())
         own["_cut"] = None
 
     # -- what a subclass changes --------------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ class AssociativeLeaky(WholeSequence):
             backend, refusals = "loop", no_kernel(call.layer, [why], v)
             spk = self.fire(by_steps(call, which=1).flatten(-2)).unflatten(-1, (self.d_value, self.d_key))
         else:
-            machine, refusals = choose(call, MATRICES)
-            backend, spk = machine.name, machine.run(call)
+            chosen, refusals = choose(call, MATRICES)
+            backend, spk = chosen.name, chosen.run(call)
         spk = spk.to(v.dtype)
         out = spk if q is None else spk @ q.unflatten(-1, (self.d_key, self.d_value))
         return Ran((out.flatten(-2),), backend, refusals)

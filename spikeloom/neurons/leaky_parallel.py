@@ -121,10 +121,10 @@ class LeakyParallel(WholeSequence):
         call = self._call(steps, current, values, traced=by_method)
         if self.weight_hh_enable:
             call.mem_feedback = MemFeedback(LinearMap(), weight.to(call.states[0].dtype))
-        machine, refusals = choose(call)
-        run = machine.run(call)
+        chosen, refusals = choose(call)
+        run = chosen.run(call)
         spk = self.fire(run.traces[0]) if by_method else run.spk
-        return Ran((spk.to(current.dtype),), machine.name, refusals)
+        return Ran((spk.to(current.dtype),), chosen.name, refusals)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]

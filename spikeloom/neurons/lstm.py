@@ -177,12 +177,12 @@ class SLSTM(Gated):
             return super()._scan(x, steps, given)
         # steps that know nothing of each other are rows of one
         rows = x.expand(steps, *x.shape[1:]).flatten(0, 1)
-        run, machine, refusals = super()._scan(rows, None, given)
+        run, backend, refusals = super()._scan(rows, None, given)
         spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
         run = Trajectory(spk, tuple(traces), tuple(trace[-1].clone() for trace in traces))
         self._keep(run.finals)
-        self._note(run, machine, tuple(torch.zeros_like(state) for state in run.finals), 1)
-        return run, machine, refusals
+        self._note(run, backend, tuple(torch.zeros_like(state) for state in run.finals), 1)
+        return run, backend, refusals
 
     init_slstm = by_reset_mem
 
@@ -329,10 +329,10 @@ class SConv2dLSTM(Gated):
     def _scan(
         self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
-        run, machine, refusals = super()._scan(x, steps, given)
+        run, backend, refusals = super()._scan(x, steps, given)
         if steps is not None and self._reads_mems:
             run = replace(run, spk=self._pooled(run.traces[-1]))
-        return run, machine, refusals
+        return run, backend, refusals
 
     def _pooled(self, mems: Tensor) -> Tensor:
         """Spikes of pooled membranes, [..., out_channels, H, W]."""

@@ -161,9 +161,9 @@ class StateLeaky(WholeSequence, LIF):
         """The membranes, the spikes where the scan has made them, the backend, and why it is none that is faster."""
         call, K = self._call(steps, x, self._values()), self.kernel_truncation_steps
         if K is None or steps <= K:
-            machine, refusals = choose(call)
-            run = machine.run(call)
-            return run.traces[0], run.spk, machine.name, refusals
+            chosen, refusals = choose(call)
+            run = chosen.run(call)
+            return run.traces[0], run.spk, chosen.name, refusals
         refusals = no_kernel(self._label(), ["a sum over the last steps alone has no kernel"], x)
         name = "beta" if self.exact else "tau"
         inputs = call.x.to(call.states[0].dtype).expand(steps, *call.x.shape[1:])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 from spikeloom.engine import tuning
 from spikeloom.engine.jit import buffer_pool
-from spikeloom.engine.sparse import bitpack
+from spikeloom.network import _saved_bits
 
 from .networks import leaky
 
@@ -29,14 +29,14 @@ def packs(monkeypatch: pytest.MonkeyPatch, tuned) -> Iterator[list[torch.Size]]:
     """The shapes of what is kept as bits, from the first byte on."""
     tuned(pack_after=0)
     seen: list[torch.Size] = []
-    pack = bitpack.packed
+    pack = _saved_bits.pack_bits
 
-    def watched(x: Tensor) -> bitpack.Bits | None:
+    def watched(x: Tensor) -> _saved_bits.Bits | None:
         kept = pack(x)
         seen.extend([] if kept is None else [x.shape])
         return kept
 
-    monkeypatch.setattr(bitpack, "packed", watched)
+    monkeypatch.setattr(_saved_bits, "pack_bits", watched)
     return seen
 
 
@@ -85,9 +85,9 @@ def test_what_a_neuron_saves_for_itself_is_kept_as_it_is(packs: list[torch.Size]
 def test_bits_give_the_same_tensor_back(shape: tuple[int, ...], dtype: torch.dtype):
     spk = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.3).to(dtype)
     for x in [spk, spk.contiguous(memory_format=torch.channels_last)] if spk.dim() == 4 else [spk]:
-        kept = bitpack.packed(x)
+        kept = _saved_bits.pack_bits(x)
         assert kept is not None
-        again = bitpack.unpacked(kept)
+        again = _saved_bits.unpack_bits(kept)
         assert torch.equal(again, x)
         assert again.stride() == x.stride()
 
@@ -97,14 +97,14 @@ def test_bits_give_the_same_tensor_back(shape: tuple[int, ...], dtype: torch.dty
 def test_other_values_are_left_alone(place: int, value: float):
     x = torch.zeros(400_000)
     x[place] = value
-    assert bitpack.packed(x) is None
+    assert _saved_bits.pack_bits(x) is None
 
 
 def test_layouts_with_gaps_are_left_alone():
     x = torch.zeros(100, 100)
-    assert bitpack.packed(x.t()) is None
-    assert bitpack.packed(x[:, :50]) is None
-    assert bitpack.packed(x.half()) is None
+    assert _saved_bits.pack_bits(x.t()) is None
+    assert _saved_bits.pack_bits(x[:, :50]) is None
+    assert _saved_bits.pack_bits(x.half()) is None
 
 
 def test_graded_spikes_are_kept_as_they_are(packs: list[torch.Size]):

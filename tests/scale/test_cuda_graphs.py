@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
-from spikeloom.engine.gpu import cuda_graphs, replay
+from spikeloom.engine.gpu import captured_scan, cuda_graphs
 from spikeloom.engine.gpu import launch as gpu_launch
 from spikeloom.engine.gpu import recurrent as gpu_recurrent
 from spikeloom.engine.jit import triton_jit
@@ -92,14 +92,14 @@ def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monk
         monkeypatch.setattr(module, "run", lambda *given: None)
     monkeypatch.setattr(triton_jit, "refusals", lambda *given: [])
     tuned(gpu_recurrent_most=4 if "wide" in network else 8)
-    monkeypatch.setattr(replay, "captured", lambda x: "within" in network)
+    monkeypatch.setattr(cuda_graphs, "captured", lambda x: "within" in network)
     net = Whole(NETWORKS[network](), unrolled).to("meta")
     x = torch.empty(6, 2, 5, device="meta", requires_grad=True)
     with snn.backend(backend), OneDevice():
         outs = [out for out in net(x) if out.requires_grad]
         total = torch.stack([out.sum() for out in outs]).sum()
         torch.autograd.grad(total, [x, *(p for p in net.parameters() if p.requires_grad)])
-    cuda_graphs.release()
+    captured_scan.release()
 
 
 @pytest.mark.parametrize("widest", [8, 4], ids=["one kernel", "steps"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import tuning
-from ..graph import Constants, Cotangents, Derivation, Gradients, InputGrad, Param, Saved, State, Variant, program_of
+from ..graph import Constants, Cotangents, Derivation, Gradients, InputGrad, Param, Saved, State, Variant, structure_of
 from ..jit import buffer_pool, compiled, openmp, rows, spread, sum_to
 from .source import emit, own_arguments, streamed
 
@@ -18,7 +18,7 @@ Emitter = Callable[[Derivation, Variant, str, bool, bool], str]
 @cache
 def kernel(key: str, variant: Variant, emitter: Emitter = emit) -> openmp.Kernel:
     """A kernel of a program, compiled at first use and kept for the life of the process."""
-    return compiled(partial(emitter, program_of(key).derivation, variant, f"A scan: {variant}."))
+    return compiled(partial(emitter, structure_of(key).derivation, variant, f"A scan: {variant}."))
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class OneStep:
     """
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
-        inputs = len(program_of(key).derivation.trace.inputs)
+        inputs = len(structure_of(key).derivation.trace.inputs)
         own = {"block": tuning.shapes.block} if "block" in own_arguments(variant, inputs) else {"width": width}
         params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
         self.run = partial(kernel(key, variant).run, steps=1, size=like.numel(), x_stride=0, param=params, **own)

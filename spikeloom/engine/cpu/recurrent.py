@@ -106,7 +106,7 @@ def refusals(feedback: Feedback, x: Tensor) -> Iterator[str]:
 def _weights(matrix: Tensor, like: Tensor) -> dict[str, Any]:
     """The arguments of `WEIGHTS` for a layer of that state."""
     width = matrix.shape[0]
-    count, wide, packed = like.numel() // width, csr.whole_panels(width, like), csr.packed(matrix)
+    count, wide, packed = like.numel() // width, csr.whole_panels(width, like), csr.pack_panels(matrix)
     panels = {"wide": wide, "panels": len(packed.panels), "skip": int(packed.finite), "matrix": packed.panels}
     return {"rows": count, "width": width, "room": csr.list_scratch(count, width), **panels}
 

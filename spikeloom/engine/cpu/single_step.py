@@ -27,11 +27,11 @@ from ..graph import (
     Variant,
     add,
     dtype_name,
-    program_of,
+    structure_of,
     summed,
 )
 from ..jit import buffer_pool, plain, spread, sum_to
-from ..saved_tensors import batched, unpacked
+from ..saved_tensors import batched, saved_tensors_of
 from .launch import kernel
 from .source import copies
 
@@ -57,7 +57,7 @@ class Plan:
     """
 
     def __init__(self, key: str, dtype: torch.dtype, kinds: tuple[Param, ...], grad: InputGrad):
-        structure = program_of(key)
+        structure = structure_of(key)
         derivation = structure.derivation
         step, self.learnable = derivation.trace, len(kinds) - len(structure.places)
         states = (State.DROPPED,) * len(step.states)
@@ -105,7 +105,7 @@ plan_of = cache(Plan)
 def step(
     plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], surrogate: Surrogate
 ) -> tuple[Tensor, ...]:
-    """One step of a program: spikes and new states, [*S]. The arguments are those of `op.scan`."""
+    """One step of a program: spikes and new states, [*S]. The arguments are those of `run.autograd.scan`."""
     if not plan.grad:
         return plan.told(_forward(plan, x, states, params))
     # constants do not pass through autograd, nor are they saved
@@ -133,7 +133,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        (plan, params, surrogate), saved = ctx.call, unpacked(ctx)
+        (plan, params, surrogate), saved = ctx.call, saved_tensors_of(ctx)
         end, extra = plan.saves_input + len(plan.copies), 0
         if len(saved) > end:
             saved, params, extra = saved[:end], (*saved[end:], *params), len(params)

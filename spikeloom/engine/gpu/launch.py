@@ -10,31 +10,31 @@ from torch import Tensor
 
 from .. import tuning
 from ..cpu import Outputs, all_traces
-from ..graph import Cotangents, Gradients, InputGrad, Param, Saved, State, Variant, program_of
-from ..jit import BLOCK_BYTES, COLUMNS, SPAN_BYTES, STEPS, Launch, plain, rows, spread, sum_to
+from ..graph import Cotangents, Gradients, InputGrad, Param, Saved, State, Variant, structure_of
+from ..jit import BLOCK_BYTES, COLUMNS, SPAN_BYTES, STEPS, TritonKernel, plain, rows, spread, sum_to
 from .parallel_source import emit_triton_parallel
 from .source import SPAN, emit_triton
 
 
-def kernel(key: str, variant: Variant, steps: int, size: int) -> Launch:
+def kernel(key: str, variant: Variant, steps: int, size: int) -> TritonKernel:
     """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
-    if steps >= STEPS and size <= tuning.limits.gpu_parallel_most and program_of(key).any_order:
+    if steps >= STEPS and size <= tuning.limits.gpu_parallel_most and structure_of(key).any_order:
         return _kernel_in_parallel(key, variant) or _kernel(key, variant)
     return _kernel(key, variant)
 
 
 @cache
-def _kernel_in_parallel(key: str, variant: Variant) -> Launch | None:
+def _kernel_in_parallel(key: str, variant: Variant) -> TritonKernel | None:
     title = f"A scan in parallel over time: {variant}."
-    source = emit_triton_parallel(program_of(key).derivation, variant, title)
-    return None if source is None else Launch(source, COLUMNS, TIME=STEPS)
+    source = emit_triton_parallel(structure_of(key).derivation, variant, title)
+    return None if source is None else TritonKernel(source, COLUMNS, TIME=STEPS)
 
 
 @cache
-def _kernel(key: str, variant: Variant) -> Launch:
+def _kernel(key: str, variant: Variant) -> TritonKernel:
     """Compiled at first use and kept for the life of the process."""
-    source = emit_triton(program_of(key).derivation, variant, f"A scan: {variant}.")
-    return Launch(source, block_of(variant))
+    source = emit_triton(structure_of(key).derivation, variant, f"A scan: {variant}.")
+    return TritonKernel(source, block_of(variant))
 
 
 def block_of(variant: Variant) -> int:
@@ -136,7 +136,7 @@ def params_by_name(params: Sequence[Tensor], variant: Variant, x: Tensor, shape:
     return named("param", [spread(p, kind, shape).to(x.device) for p, kind in pairs])
 
 
-def run(launch: Launch, given: dict[str, Any], x: Tensor, size: int) -> None:
+def run(launch: TritonKernel, given: dict[str, Any], x: Tensor, size: int) -> None:
     """Run a kernel over so many elements, or rows, on the device of x."""
     # Triton launches on the current device, which need not be that of the tensors
     on: AbstractContextManager[Any] = torch.cuda.device(x.device) if x.is_cuda else nullcontext()

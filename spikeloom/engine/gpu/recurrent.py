@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .. import tuning
 from ..feedback import Recurrence
-from ..graph import Derivation, Gradients, Param, State, Variant, needed, program_of
-from ..jit import Launch, lines, rows, sum_to
+from ..graph import Derivation, Gradients, Param, State, Variant, needed, structure_of
+from ..jit import TritonKernel, lines, rows, sum_to
 from .launch import named, params_by_name, run
 from .step_source import TritonNames, helpers, integers
 
@@ -173,9 +173,9 @@ def refusals(spk: Tensor) -> Iterator[str]:
 
 
 @cache
-def _kernel(key: str, variant: Variant) -> Launch:
+def _kernel(key: str, variant: Variant) -> TritonKernel:
     title = f"A scan of a recurrent neuron: {variant}."
-    return Launch(emit_triton_recurrent(program_of(key).derivation, variant, title), ROWS)
+    return TritonKernel(emit_triton_recurrent(structure_of(key).derivation, variant, title), ROWS)
 
 
 def forward(

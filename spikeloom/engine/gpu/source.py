@@ -48,7 +48,7 @@ def kernel({arguments}, BLOCK: tl.constexpr):
 def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
     """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
 
-    Its arguments are named as in `triton_kernels`, and are those alone that it uses.
+    Its arguments are named as in `launch`, and are those alone that it uses.
     """
     backward = _rebuilding if State.SPANS in variant.states else _backward
     part = (backward if variant.grad else _forward)(derivation, variant)

@@ -6,10 +6,10 @@ from .program import Derivation as Derivation
 from .program import Program as Program
 from .program import compiles_quickly as compiles_quickly
 from .program import program_for as program_for
-from .program import program_of as program_of
 from .program import read_states as read_states
 from .program import reads_input as reads_input
 from .program import runs_quickly as runs_quickly
+from .program import structure_of as structure_of
 from .pullback import PullBack as PullBack
 from .pullback import add as add
 from .pullback import summed as summed

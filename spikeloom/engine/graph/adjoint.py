@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from ...surrogate import Spike
 from .trace import NUMBERS, Graph, Symbol, needed
 
-Gradients = tuple[Symbol | None, ...]
+Partials = tuple[Symbol | None, ...]
 
 
-def _clamp(g: Symbol, out: Symbol, u: Symbol, low: Symbol, high: Symbol) -> Gradients:
+def _clamp(g: Symbol, out: Symbol, u: Symbol, low: Symbol, high: Symbol) -> Partials:
     node = g.record
     to_u = node("where", u >= low, node("where", u <= high, g, 0.0), 0.0)
     to_low = None if low.op in NUMBERS else node("where", (low < high) & (u < low), g, 0.0)
@@ -20,7 +20,7 @@ def _clamp(g: Symbol, out: Symbol, u: Symbol, low: Symbol, high: Symbol) -> Grad
     return to_u, to_low, to_high
 
 
-def _pick(other: str) -> Callable[..., Gradients]:
+def _pick(other: str) -> Callable[..., Partials]:
     """minimum and maximum: the gradient goes to the one taken, half to each where they are equal, and to both in full
     where one is NaN.
 
@@ -28,7 +28,7 @@ def _pick(other: str) -> Callable[..., Gradients]:
         other: the comparison of one argument with the other that holds where the other is taken.
     """
 
-    def rule(g: Symbol, out: Symbol, a: Symbol, b: Symbol) -> Gradients:
+    def rule(g: Symbol, out: Symbol, a: Symbol, b: Symbol) -> Partials:
         shared = g.record("where", a == b, g * 0.5, g)
         return g.record("where", g.record(other, a, b), 0.0, shared), g.record(
             "where", g.record(other, b, a), 0.0, shared
@@ -37,7 +37,7 @@ def _pick(other: str) -> Callable[..., Gradients]:
     return rule
 
 
-RULES: Mapping[str, Callable[..., Gradients]] = {
+RULES: Mapping[str, Callable[..., Partials]] = {
     "add": lambda g, out, a, b: (g, g),
     "sub": lambda g, out, a, b: (g, -g),
     "mul": lambda g, out, a, b: (g * b, g * a),
@@ -86,7 +86,7 @@ def adjoint(
     return [gradients.get(leaf) for leaf in leaves]
 
 
-def _pull_back(node: Symbol, g: Symbol, spike: Spike, numbers: int) -> Gradients:
+def _pull_back(node: Symbol, g: Symbol, spike: Spike, numbers: int) -> Partials:
     if node.op == "spike":
         slope = g.graph.slope(spike, node.args[0], numbers)
         return (None if slope is None else g * slope,)

@@ -315,7 +315,7 @@ _shared_program = lru_cache(maxsize=512)(Program)
 _by_key: WeakValueDictionary[str, Structure] = WeakValueDictionary()
 
 
-def program_of(key: str) -> Structure:
+def structure_of(key: str) -> Structure:
     """The structure of that key, by which the torch operator knows it, for that takes tensors and words alone."""
     if key not in _by_key:
         raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
@@ -325,7 +325,7 @@ def program_of(key: str) -> Structure:
 @cache
 def read_states(key: str, params: tuple[Param, ...], grad: InputGrad) -> tuple[State, ...]:
     """`Derivation.read_states` of a program."""
-    return program_of(key).derivation.read_states(params, grad)
+    return structure_of(key).derivation.read_states(params, grad)
 
 
 class Constants(tuple[Tensor, ...]):
@@ -347,7 +347,7 @@ class Constants(tuple[Tensor, ...]):
 
 def reads_input(key: str) -> bool:
     """Whether the backward of a program reads its input, which then has to be saved."""
-    return program_of(key).derivation.needs_input
+    return structure_of(key).derivation.needs_input
 
 
 ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
@@ -371,5 +371,5 @@ def compiles_quickly(key: str) -> bool:
 
 def _operations(key: str) -> set[str]:
     """Those of a step of a program that kernels run."""
-    derivation = program_of(key).derivation
+    derivation = structure_of(key).derivation
     return {node.op for node in needed(derivation.forward, frozenset(derivation.hoisted))}

@@ -13,7 +13,7 @@ from torch import Tensor
 from ... import ops
 from ..saved_tensors import TWICE
 from .compare import OPERATORS
-from .program import program_of
+from .program import structure_of
 from .trace import Symbol, needed
 from .variant import Cotangents, Gradients, InputGrad, Param, Saved, State, Variant
 
@@ -30,7 +30,7 @@ class PullBack:
     """
 
     def __init__(self, key: str, variant: Variant, surrogate: ops.Surrogate):
-        self.derivation, self.dtype = program_of(key).derivation, variant.computed
+        self.derivation, self.dtype = structure_of(key).derivation, variant.computed
         self.step = self.derivation.trace
         self.functions: Mapping[str, Callable[..., Tensor]] = {
             **{name: getattr(ops, name) for name in ops.TENSOR_FUNCTIONS},

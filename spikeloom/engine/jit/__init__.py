@@ -21,4 +21,4 @@ from .triton_jit import BLOCK_BYTES as BLOCK_BYTES
 from .triton_jit import COLUMNS as COLUMNS
 from .triton_jit import SPAN_BYTES as SPAN_BYTES
 from .triton_jit import STEPS as STEPS
-from .triton_jit import Launch as Launch
+from .triton_jit import TritonKernel as TritonKernel

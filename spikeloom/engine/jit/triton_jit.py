@@ -72,7 +72,7 @@ def target_on(x: Tensor) -> Target:
     return Target.INTERPRETER if x.is_cpu else Target.TRITON
 
 
-class Launch:
+class TritonKernel:
     """A kernel, ready to be run; Triton compiles it at the first run.
 
     Args:

@@ -27,7 +27,7 @@ from ..graph import (
     pullback,
     reads_input,
 )
-from ..saved_tensors import batched, saved_by, unpacked
+from ..saved_tensors import batched, saved_by, saved_tensors_of
 
 
 def scan(
@@ -128,7 +128,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, incoming = _saved(ctx, unpacked(ctx)), _incoming(ctx, grads)
+        saved, incoming = _saved(ctx, saved_tensors_of(ctx)), _incoming(ctx, grads)
         if torch.is_grad_enabled() or batched(grads):
             g = pullback.backward(ctx.surrogate, saved, incoming)
         else:

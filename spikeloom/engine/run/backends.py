@@ -16,8 +16,8 @@ from ...scoped import Scoped
 from ..cpu import recurrent as cpu_recurrent
 from ..cpu import single_step
 from ..feedback import MemFeedback
+from ..gpu import cuda_graphs
 from ..gpu import recurrent as gpu_recurrent
-from ..gpu import replay
 from ..graph import FLOATS, HALVES, Constants, Program, State, Target, Variant, dtype_name
 from ..jit import plain, triton_jit
 from . import autograd, recurrent
@@ -204,7 +204,7 @@ def _triton_recorded_refusals(call: Call) -> Iterator[str]:
     if call.steps is None:
         yield "a single step is not recorded"
         return
-    yield from _first_of(_triton_step_refusals(call), _feedback_refusals(call), replay.refusals(call.states[0]))
+    yield from _first_of(_triton_step_refusals(call), _feedback_refusals(call), cuda_graphs.refusals(call.states[0]))
 
 
 def run_triton(call: Call) -> Trajectory:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import tuning
 from ..cpu import Names
-from ..graph import Derivation, Program, needed, program_of
+from ..graph import Derivation, Program, needed, structure_of
 from ..jit import buffer_pool, compiled, lines, module_source, openmp, rows
 from ..saved_tensors import saved_by
 from .backends import Backend, numba_refusals, off_the_cpu, run_triton, triton_refusals
@@ -233,7 +233,7 @@ MATRICES: tuple[Backend, ...] = (
 def _kernel(key: str, forward: bool, dtype: torch.dtype) -> openmp.Kernel:
     name = str(dtype).removeprefix("torch.")
     title = f"A scan as products of matrices, {name}, {'forward' if forward else 'backward'}."
-    return compiled(partial(emit_matrix, program_of(key).derivation, forward, name, title))
+    return compiled(partial(emit_matrix, structure_of(key).derivation, forward, name, title))
 
 
 def _given(v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The scan of a neuron whose spikes or membrane come back into its input through weights, made differentiable.
 
 There are four ways to run one, each with a forward and a backward: one kernel for all steps (`cpu/recurrent.py`,
-`gpu/recurrent.py`), steps on a GPU that are recorded (`gpu/cuda_graphs.py`), and a loop over time (`stepwise.py`). What
-can wait till the end is done here at once over all time: the gradient of the weight is one product.
+`gpu/recurrent.py`), steps on a GPU that are captured (`gpu/captured_scan.py`), and a loop over time (`stepwise.py`).
+What can wait till the end is done here at once over all time: the gradient of the weight is one product.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cpu import recurrent as cpu_recurrent
 from ..feedback import Recurrence, weight_gradient
-from ..gpu import cuda_graphs
+from ..gpu import captured_scan
 from ..gpu import recurrent as gpu_recurrent
 from ..graph import Gradients, InputGrad, Target
 from ..jit import sum_to
@@ -59,7 +59,7 @@ class Runner(Protocol):
 
 def _runner(plan: Recurrence, recorded: bool) -> Runner:
     if recorded:
-        return cuda_graphs
+        return captured_scan
     if plan.map is not None:
         return stepwise
     return cpu_recurrent if plan.variant.target == Target.NUMBA else gpu_recurrent

@@ -1,6 +1,5 @@
 """Spikes times weights: products, convolutions and pooling that skip zeros."""
 
-from . import bitpack as bitpack
 from . import conv as conv
 from . import csr as csr
 from . import pooling as pooling

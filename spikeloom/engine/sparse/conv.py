@@ -5,7 +5,8 @@ or of the weight, are.
 
 A patch of the input is cut into bands, runs of the channels of `reach` neighboring pixels that are contiguous in memory
 once an image lies with its channels last: one per row of the patch, or, where it is dilated along a row, one per pixel.
-Each band is a part of a matrix product (`gemm`), of which only the rows that belong to nonzero values are added up.
+Each band is a part of a matrix product (see `microkernels`), of which only the rows that belong to nonzero values are
+added up.
 """
 
 import math
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..jit import buffer_pool, sum_to
-from .csr import packed, padded, whole_panels
+from .csr import pack_panels, padded, whole_panels
 from .kernel import kernel
 from .pooling import Pair, Windows, empty_places, lies_channels_last, pooling_lines
 
@@ -268,7 +269,7 @@ def convolution(
     shape = patch.result(x, weight)
     pooled_shape = shape if windows is None else windows.result(shape)
     out = buffer_pool.images(pooled_shape, x, lies_channels_last(x) or lies_channels_last(weight))
-    matrix = packed(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
+    matrix = pack_panels(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
     frame = patch.framed(*x.shape[2:])
     values = 2 * frame * x.shape[1] + shape[3] * matrix.shape[2]
     places, pooling = None, {}
@@ -287,7 +288,7 @@ def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> 
     """The gradient of the input, laid out as the input `like`, from that of the result; all finite."""
     outputs, channels = weight.shape[:2]
     bands = weight.permute(2, 3, 0, 1).reshape(-1, patch.reach, outputs, channels).transpose(1, 2)
-    matrix = torch.stack([packed(band.reshape(outputs, -1)).panels for band in bands])
+    matrix = torch.stack([pack_panels(band.reshape(outputs, -1)).panels for band in bands])
     dx = torch.empty_like(like)
     values = patch.framed(*like.shape[2:]) * channels + whole_panels(patch.reach * channels, like) + outputs
     sizes = patch.arguments(dx, grad.shape) | {"size": grad[0].numel() * channels}

@@ -1,6 +1,6 @@
 """Matrices that are mostly zeros, such as spikes, as compressed sparse rows (CSR), and products with these, on the CPU.
 
-Threads share rows, and each sum has one order for any number of them (see `gemm`).
+Threads share rows, and each sum has one order for any number of them (see `microkernels`).
 """
 
 import math
@@ -246,7 +246,7 @@ class Packed:
     finite: bool
 
 
-def packed(matrix: Tensor, width: int = 0) -> Packed:
+def pack_panels(matrix: Tensor, width: int = 0) -> Packed:
     """Lay out a matrix [K, N] in panels of columns, of `panel_bytes` or `width` bytes."""
     (rows, columns), panel = matrix.shape, (width or panel_bytes()) // matrix.element_size()
     panels, nonfinite = matrix.new_empty((-(-columns // panel), rows, panel)), _words(1).zero_()
@@ -364,7 +364,7 @@ def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     For few outputs, as many as a line of the cache holds at most. What that costs is the memory that it reads; torch's
     own product takes up to three times as long.
     """
-    (rows, width), columns, matrix = x.shape, len(weight), packed(weight.t(), shapes.line).panels
+    (rows, width), columns, matrix = x.shape, len(weight), pack_panels(weight.t(), shapes.line).panels
     out = x.new_empty((rows, columns))
     sizes = {
         "rows": rows,
@@ -380,7 +380,7 @@ def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def narrow_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """grad @ weight, dense and for as few outputs: [R, N] and [N, K] give [R, K]."""
-    (rows, columns), width, matrix = grad.shape, weight.shape[1], packed(weight).panels
+    (rows, columns), width, matrix = grad.shape, weight.shape[1], pack_panels(weight).panels
     out = buffer_pool.empty((rows, width), grad)
     scratch = shapes.tile_height * (len(matrix) * panel_bytes() + shapes.line)
     sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns, "scratch": scratch}

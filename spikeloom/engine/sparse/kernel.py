@@ -23,7 +23,7 @@ SLIM, the columns of a panel and of a slim one."""
 
 ROUTINES = {
     "jit.intrinsics": ("nonzero", "one", "flow"),
-    "sparse.gemm": ("copy", "collect", "product", "tall", "flat", "listed", "pair", "slim", "thin"),
+    "sparse.microkernels": ("copy", "collect", "product", "tall", "flat", "listed", "pair", "slim", "thin"),
 }
 """What a body may call, by file: those that there are for each dtype, and those that there are once."""
 

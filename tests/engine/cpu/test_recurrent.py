@@ -333,5 +333,5 @@ def test_sparse_products_are_the_dense_ones(
     x, bias = x.to(dtype), weight[:, 0].clone()
     lists = csr.listed(x)
     assert torch.equal(lists.dense(), x)
-    assert torch.equal(csr.product(lists, csr.packed(weight.t()), bias), x @ weight.t() + bias)
+    assert torch.equal(csr.product(lists, csr.pack_panels(weight.t()), bias), x @ weight.t() + bias)
     assert torch.equal(csr.outer((lists, grad))[0], grad.t() @ x)

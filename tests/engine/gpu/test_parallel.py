@@ -42,13 +42,13 @@ def tiles(monkeypatch, quiet):
 def launched(monkeypatch):
     """The shapes of tiles that were run: of one dimension, or of time and elements."""
     seen = []
-    run_it = triton_jit.Launch.run
+    run_it = triton_jit.TritonKernel.run
 
     def watched(self, size, given):
         seen.append("parallel" if "TIME" in self.constants else "step by step")
         run_it(self, size, given)
 
-    monkeypatch.setattr(triton_jit.Launch, "run", watched)
+    monkeypatch.setattr(triton_jit.TritonKernel, "run", watched)
     return seen
 
 

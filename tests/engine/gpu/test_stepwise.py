@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import spikeloom as snn
-from spikeloom.engine.gpu import cuda_graphs, replay
+from spikeloom.engine.gpu import captured_scan, cuda_graphs
 from spikeloom.engine.run import recurrent
 
 from ...neurons.sequences import LAYERS, drawn
@@ -28,10 +28,10 @@ RESETS = ("none", "subtract", "zero")
 def way(request, monkeypatch, tuned):
     """Steps that are recorded, where there is a GPU, in runs of four, two and one; or the part of a graph of others."""
     tuned(graph_steps=4)
-    monkeypatch.setattr(replay, "captured", lambda x: request.param == "step by step")
-    cuda_graphs.release()
+    monkeypatch.setattr(cuda_graphs, "captured", lambda x: request.param == "step by step")
+    captured_scan.release()
     yield request.param
-    cuda_graphs.release()
+    captured_scan.release()
 
 
 @dataclass(frozen=True)
@@ -170,4 +170,4 @@ def test_layers_that_are_alike_share_what_is_recorded_and_a_new_weight_is_read(w
                 seen += [*outs, *torch.autograd.grad(outs[2].sum(), list(layer.lstm_cell.parameters()))]
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours.detach(), theirs.detach(), "a result")
-    assert cuda_graphs._kept.cache_info().misses == (2 if way == "recorded" else 0)
+    assert captured_scan._kept.cache_info().misses == (2 if way == "recorded" else 0)

@@ -304,7 +304,7 @@ def test_the_backward_takes_the_backend_of_its_forward():
 def test_no_length_and_no_batch_asks_triton_to_compile_again_but_for_whether_16_divides_it(monkeypatch):
     """It compiles for another kernel, for a tensor of another dtype, or that begins elsewhere, and for numbers that are
     not hidden from it, see `test_triton_source`: for whether 16 divides them, and for one."""
-    kinds, ready, run_it = set(), set(), triton_jit.Launch.run
+    kinds, ready, run_it = set(), set(), triton_jit.TritonKernel.run
 
     def seen(value):
         if torch.is_tensor(value):
@@ -316,7 +316,7 @@ def test_no_length_and_no_batch_asks_triton_to_compile_again_but_for_whether_16_
         kinds.add((id(self), *((name, seen(given[name])) for name in sorted(shown))))
         run_it(self, size, given)
 
-    monkeypatch.setattr(triton_jit.Launch, "run", watched)
+    monkeypatch.setattr(triton_jit.TritonKernel, "run", watched)
     layer = snn.Leaky(beta=0.8, init_hidden=True, learn_beta=True).to(DEVICE)
     for batches, wanted in ((range(3, 14), 2), ((16, 32, 48), 4)):
         ready.clear()

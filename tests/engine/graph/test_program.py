@@ -23,7 +23,7 @@ def forget() -> None:
 def works(neuron: snn.Leaky) -> None:
     """Anew, as for a kernel that is needed for the first time."""
     snn.utils.reset(neuron)
-    assert program.program_of(neuron._program.key).derivation is not None
+    assert program.structure_of(neuron._program.key).derivation is not None
     x = torch.rand(5, 2, 3, requires_grad=True)
     with snn.backend("numba"):
         spk, _ = snn.unroll(neuron, x)

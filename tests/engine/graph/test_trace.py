@@ -7,7 +7,7 @@ import torch
 
 from spikeloom import ops, surrogate
 from spikeloom.cells.cell import cell_from
-from spikeloom.engine.graph.program import Program, program_for, program_of, reads_input
+from spikeloom.engine.graph.program import Program, program_for, reads_input, structure_of
 from spikeloom.engine.graph.trace import trace
 
 from ...cases import CELLS
@@ -93,9 +93,9 @@ def test_cells_and_spikes_that_differ_in_names_and_numbers_alone_have_one_key():
 def test_a_key_leads_to_its_structure_as_long_as_a_neuron_has_it():
     cell = CELLS["two states"].cell
     program, twin = program_for(cell, surrogate.atan()), Program(replace(cell, name="a namesake"), surrogate.atan())
-    assert program_of(program.key) is program.structure is twin.structure
+    assert structure_of(program.key) is program.structure is twin.structure
     with pytest.raises(RuntimeError, match="no neuron in this process has the kernel nonesuch"):
-        program_of("nonesuch")
+        structure_of("nonesuch")
 
 
 def test_the_same_operation_on_the_same_values_is_recorded_once():

@@ -34,7 +34,7 @@ COUNTS = textwrap.dedent("""
     from spikeloom.engine.sparse import csr as sparse
     total = 0.0
     for name in sys.argv[1:]:
-        total += float(sparse.packed(torch.ones(3, 70, dtype=getattr(torch, name))).panels.sum())
+        total += float(sparse.pack_panels(torch.ones(3, 70, dtype=getattr(torch, name))).panels.sum())
     print(cache.compilations(), total)
 """)
 

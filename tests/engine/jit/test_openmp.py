@@ -165,7 +165,7 @@ def scratch_of_every_kind() -> list[Callable[[], Sequence[Tensor]]]:
     return [
         static,
         lambda: whole(matrix, series),
-        lambda: [csr.product(lists, csr.packed(weight.t()), None)],
+        lambda: [csr.product(lists, csr.pack_panels(weight.t()), None)],
         lambda: csr.outer((lists, grads[0])),
         lambda: [csr.narrow_product(dense, few, None), csr.narrow_input_gradient(grads[1], few)],
         lambda: [

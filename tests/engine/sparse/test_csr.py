@@ -38,7 +38,7 @@ def test_products_are_the_dense_ones_for_blocks_that_are_not_full(rows: int, kin
     x, weight, grad = mostly_zero(rows, 70, kind), dyadic(70, outputs), dyadic(rows, outputs)
     lists = csr.listed(x)
     product, total = csr.outer((lists, grad), (lists, 2 * grad))
-    assert torch.equal(csr.product(lists, csr.packed(weight), None), x @ weight)
+    assert torch.equal(csr.product(lists, csr.pack_panels(weight), None), x @ weight)
     assert torch.equal(product, 3 * grad.t() @ x)
     assert torch.equal(total, 3 * grad.sum(0))
 
@@ -46,12 +46,12 @@ def test_products_are_the_dense_ones_for_blocks_that_are_not_full(rows: int, kin
 @pytest.mark.parametrize("strange", [float("inf"), float("-inf"), float("nan")])
 def test_a_packed_matrix_tells_whether_all_of_it_is_finite(strange: float) -> None:
     matrix = torch.full((70, 200), torch.finfo(torch.float32).max)  # large, but finite
-    assert csr.packed(matrix).finite
+    assert csr.pack_panels(matrix).finite
     for place in [(0, 0), (69, 199), (33, 130)]:
         other = matrix.clone()
         other[place] = strange
-        assert not csr.packed(other).finite
-        assert not csr.packed(other.t()).finite
+        assert not csr.pack_panels(other).finite
+        assert not csr.pack_panels(other.t()).finite
 
 
 def test_sums_over_many_rows_keep_their_digits() -> None:

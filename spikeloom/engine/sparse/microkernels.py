@@ -1,7 +1,7 @@
 """What kernels call for products whose one factor may be mostly zero: spikes times weights, and their gradients.
 
 Addresses are integers and count bytes; strides count elements. A product adds up the rows of a matrix that belong to
-nonzero values. The matrix is packed in panels of columns (`csr.packed`), and indices are 32-bit integers.
+nonzero values. The matrix is packed in panels of columns (`csr.pack_panels`), and indices are 32-bit integers.
 
 A tile of a product is held in vector registers, which Numba's own loops cannot be made to do. For a few rows i of
 values, and one panel or two, of `PANEL` columns each,
