@@ -6,7 +6,7 @@ from the ground up. Each look is at what is there now; nothing is remembered fro
 """
 
 from collections.abc import Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -230,7 +230,14 @@ class Running(Methods, States):
         return (spk, *([spk] if len(olds) > len(news) else []), *rest, mem)
 
 
+@dataclass
+class _NoProgram:
+    """In the place of a `Program`, where there is none, and why."""
+
+    untraceable: str
+
+
 def no_kernel(label: str, why: list[str], x: Tensor) -> list[str]:
     """What `choose` says of each faster backend where methods of the user's run; raises if one of these is forced."""
-    program: Any = SimpleNamespace(untraceable="; ".join(why))
+    program: Any = _NoProgram("; ".join(why))
     return choose(Call(program, x, None, (x,), {}, layer=label))[1]

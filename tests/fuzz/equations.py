@@ -177,13 +177,16 @@ def backend_of(name: str) -> Iterator[None]:
         with snn.backend(name):
             yield
         return
-    with (
-        patch.object(launch, "compiled", Interpreted),
-        patch.object(launch, "_kernels", {}),
-        patch.object(single_step, "plan_of", single_step.Plan),
-        snn.backend("numba"),
-    ):
-        yield
+    launch.kernel.cache_clear()
+    try:
+        with (
+            patch.object(launch, "compiled", Interpreted),
+            patch.object(single_step, "plan_of", single_step.Plan),
+            snn.backend("numba"),
+        ):
+            yield
+    finally:
+        launch.kernel.cache_clear()
 
 
 def shrunk(program: Program, differs: Callable[[Program], bool]) -> Program:

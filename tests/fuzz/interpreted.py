@@ -6,6 +6,7 @@ fewer programs.
 
 import ctypes
 import math
+from ast import literal_eval
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ _CELLS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 
 
 class Interpreted:
-    """In the place of `numba_module.compiled`: an entry that is run by Python.
+    """In the place of `numba_jit.compiled`: a kernel that is run by Python.
 
     Args:
         source: from `team` and `cached` to the source.
@@ -45,8 +46,19 @@ class Interpreted:
         space |= {"inf": math.inf, "nan": math.nan, "settled": lambda: None, "types": type("types", (), {"int64": int})}
         exec(compile(text[start:], "<kernel>", "exec"), space)
         self.kernel = space["kernel"]
+        (line,) = [line for line in text.splitlines() if line.startswith("ARGUMENTS = ")]
+        self.arguments: dict[str, int | None] = literal_eval(line.partition(" = ")[2])
 
-    def run(self, words: Sequence[int], *_: Any) -> None:
-        """Run the whole of it."""
+    def run(self, threads: int | None = None, **given: Any) -> None:
+        """Run the whole of it, with its arguments by name."""
+        words: list[int] = []
+        held = [*given.values()]  # what the kernel reads outlives the call
+        for name, length in self.arguments.items():
+            value = 0 if name == "team" else given.pop(name.strip("*"), ())
+            members = [value] if length is None else [*value]
+            assert length in (None, len(members)), f"{name}: {len(members)} of {length}"
+            words += [0 if m is None else m.data_ptr() if name.endswith("*") else m for m in members]
+        assert not given, f"no argument of the kernel: {[*given]}"
         with np.errstate(all="ignore"):
             self.kernel(words, 0, 1)
+        del held

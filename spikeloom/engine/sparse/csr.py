@@ -366,13 +366,7 @@ def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     (rows, width), columns, matrix = x.shape, len(weight), pack_panels(weight.t(), shapes.line).panels
     out = x.new_empty((rows, columns))
-    sizes = {
-        "rows": rows,
-        "size": width * columns,
-        "width": width,
-        "columns": columns,
-        "scratch": slim_height() * shapes.line,
-    }
+    sizes = {"rows": rows, "size": width * columns, "width": width, "columns": columns}
     scratch = slim_height() * shapes.line
     _narrow_product(x.dtype)(**sizes, x=x, matrix=matrix, bias=padded(bias, matrix), out=out, scratch=scratch)
     return out
