@@ -45,7 +45,7 @@ def batched(grads: Iterable[Tensor | None]) -> bool:
 
 
 def saved_by(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
-    """The same for a backward that has no form but the kernel, and what it is to pull back.
+    """The saved tensors, see `saved_tensors_of`, for a backward on some gradients that has no form but the kernel.
 
     Raises:
         RuntimeError: in a sentence, also for what no kernel can do.

@@ -81,6 +81,23 @@ class Quantiser:
     multiplier: float | None
     _searches: dict[tuple[torch.dtype, torch.device], Search] = field(default_factory=dict, init=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.num_bits, bool) or not hasattr(self.num_bits, "__index__"):
+            raise TypeError(f"state_quant got num_bits={self.num_bits!r}; pass a whole number of bits, such as 8")
+        if not 1 <= self.num_bits <= MOST_BITS:
+            raise ValueError(f"state_quant got num_bits={self.num_bits}; pass 1 to {MOST_BITS}")
+        converted: dict[str, Any] = {"num_bits": int(self.num_bits)}
+        converted |= {"uniform": bool(self.uniform), "thr_centered": bool(self.thr_centered)}
+        for name in ("threshold", "lower_limit", "upper_limit", "multiplier"):
+            value = getattr(self, name)
+            try:
+                converted[name] = None if name == "multiplier" and value is None else float(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise TypeError(f"state_quant got {name}={value!r}; pass one number") from error
+        for name, value in converted.items():
+            object.__setattr__(self, name, value)  # frozen from here on
+        self._check_ends()
+
     def __call__(self, x: Tensor) -> Tensor:
         """The nearest level of every value; NaN stays NaN."""
         if not x.is_floating_point():
@@ -131,7 +148,7 @@ class Quantiser:
         gaps = m ** (exponents.flip(0) if m < 1 else -exponents)  # the larger ones at 1: nothing overflows
         return gaps.cumsum(0) / gaps.sum()
 
-    def __post_init__(self) -> None:
+    def _check_ends(self) -> None:
         low, high = self._ends()
         if low == high:
             raise ValueError(
@@ -210,18 +227,7 @@ def state_quant(
         >>> q(x).detach(), x.grad
         (tensor([0.5118, 1.2000]), tensor([1., 1.]))
     """
-    if isinstance(num_bits, bool) or not hasattr(num_bits, "__index__"):
-        raise TypeError(f"state_quant got num_bits={num_bits!r}; pass a whole number of bits, such as 8")
-    if not 1 <= num_bits <= MOST_BITS:
-        raise ValueError(f"state_quant got num_bits={num_bits}; pass 1 to {MOST_BITS}")
-    given = {"threshold": threshold, "lower_limit": lower_limit, "upper_limit": upper_limit, "multiplier": multiplier}
-    numbers: dict[str, Any] = {}
-    for name, value in given.items():
-        try:
-            numbers[name] = None if name == "multiplier" and value is None else float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"state_quant got {name}={value!r}; pass one number") from error
-    return Quantiser(int(num_bits), bool(uniform), bool(thr_centered), **numbers)
+    return Quantiser(num_bits, uniform, thr_centered, threshold, lower_limit, upper_limit, multiplier)
 
 
 # -- the searches ------------------------------------------------------------------------------------------------------

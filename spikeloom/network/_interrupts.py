@@ -30,6 +30,8 @@ from ._snapshot import RandomState, Snapshot
 
 Result = TypeVar("Result")
 
+DEVICES = ("cpu", "cuda")
+
 
 class _Settings:
     """What torch holds for this thread that a run sets for a while: hooks and modes; and hooks on all modules."""
@@ -38,7 +40,8 @@ class _Settings:
         self._hooks = saved_hooks()
         self._modes, self._functions = function_modes(), function_state()
         self._dispatch, self._stance = count_dispatch_modes(), compiler_stance()
-        self._grad = torch.is_grad_enabled()
+        self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
+        self._nested = _nested_autocast()
         self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
 
     def restore(self) -> None:
@@ -53,10 +56,20 @@ class _Settings:
             set_compiler_stance(self._stance)
         set_function_state(self._functions)
         torch.set_grad_enabled(self._grad)
+        for device, on in zip(DEVICES, self._autocast, strict=True):
+            torch.set_autocast_enabled(device, on)
+        while _nested_autocast() > self._nested:
+            torch.autocast_decrement_nesting()
         for hooks, before in zip(hooks_on_all_modules(), self._on_modules, strict=True):
             for key in hooks.keys() - before:
                 if is_ours(hooks[key]):
                     hooks.pop(key, None)
+
+
+def _nested_autocast() -> int:
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return depth
 
 
 def contained(work: Callable[..., Result], *args: Any) -> Result:

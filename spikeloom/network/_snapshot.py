@@ -97,7 +97,9 @@ class Snapshot:
         if only is None:
             self._put_back(lent)
         else:
-            self._put_back_containers([self._containers[id(holder)] for holder in only], lent)
+            # some are not saved: those of a scripted module are no dictionaries, and a large network has too many
+            saved = [self._containers[id(holder)] for holder in only if id(holder) in self._containers]
+            self._put_back_containers(saved, lent)
 
     def _put_back(self, lent: Lent | None = None) -> None:
         for module, attributes in self._living():
@@ -137,7 +139,7 @@ class Snapshot:
         """Copies of the buffers that have another value by now."""
         changed: Named = []
         for module, attributes in self._living():
-            _, before = self._containers[id(attributes["_buffers"])]
+            _, before = self._containers.get(id(attributes.get("_buffers")), (None, {}))
             for name, buffer in module._buffers.items():
                 if buffer is None:
                     continue

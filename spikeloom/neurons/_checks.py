@@ -86,7 +86,7 @@ def restarted(layer: Layer) -> None:
 
 def replicated(layer: Layer, replica: Layer) -> None:
     """Watch what becomes of a replica; raise if the last one took a single step from a state that has gone with it."""
-    if layer.__dict__.get("_replicated") == ["step"]:
+    if set(layer.__dict__.get("_replicated", ())) == {"step"}:
         raise RuntimeError(
             f"{layer._label()} is called once per step by an nn.DataParallel, whose replicas, and their states, are "
             "gone after each call. Put the loop over time, or spikeloom.unroll, into the forward of the module that is "

@@ -54,7 +54,7 @@ class Running(Methods, States):
                     return step_by_step(self, lambda x: self._run(x, given), time, input_, given, refusals)
                 outs = self._unrolled(input_, given, time)
         elif next(self._why_by_methods(), None) is not None or (
-            self._program.untraceable and isinstance(self.model, Model)  # a spike function that can only be called
+            self._program.untraceable and isinstance(self._model, Model)  # a spike function that can only be called
         ):
             outs = self._step_by_methods(input_, given)
         else:
@@ -89,7 +89,7 @@ class Running(Methods, States):
             outs = kernel_step(self._program, type(self).__name__, driven, states, hoisted)
         for name, state in zip(self._state_names(), outs[1:], strict=True):
             own[name] = state
-        own["_before"], own["_reset"] = mem if isinstance(self.model, Model) else None, None
+        own["_before"], own["_reset"] = mem if isinstance(self._model, Model) else None, None
         return self._outs(outs)
 
     def _uncommon_step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -142,7 +142,7 @@ class Running(Methods, States):
     def _note(self, run: Trajectory, backend: str, states: tuple[Tensor, ...], steps: int | None) -> None:
         """Remember what `reset` and the message about freed graphs need."""
         own = self.__dict__
-        if not isinstance(self.model, Model):
+        if not isinstance(self._model, Model):
             own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
         elif steps is None or steps == 1:
             own["_before"], own["_reset"] = states[-1], None

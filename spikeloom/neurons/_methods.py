@@ -182,7 +182,7 @@ class Methods:
 
     def _why_by_methods(self) -> Iterator[str]:
         """Why the neuron runs by its methods and not by its equation alone; nothing if it need not."""
-        if not isinstance(self.model, Model):  # type: ignore[attr-defined]  # its equation fires and resets by itself
+        if not isinstance(self._model, Model):  # type: ignore[attr-defined]  # its equation fires and resets by itself
             return
         if self.state_quant:
             yield "state_quant is a function of the user's"
@@ -203,7 +203,7 @@ def _uncalled(cls: type[Methods]) -> Iterator[tuple[str, str]]:
         for name in cls._overridden:
             if name not in cls._calls:
                 yield name, "write a forward of your own"
-    if neuron.model is not NO_MODEL and not is_ours(cls.state_function):
+    if neuron._model is not NO_MODEL and not is_ours(cls.state_function):
         yield "state_function", "name it _base_state_function, or assign it to self.state_function in the constructor"
     for kind in cls.__mro__:
         for name in UNCALLED.get(kind.__name__, ()) if is_ours(kind) else ():

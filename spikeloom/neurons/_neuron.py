@@ -142,7 +142,14 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         INSTANCES.add(self)
 
     def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: list[str]
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
         # checkpoints of old versions hold the state; it is not part of the network
         states = {prefix + name for name in self._state_names()}
@@ -151,10 +158,12 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         if isinstance(number, Tensor) and number.numel() == 1 and not number.is_meta:
             modes = {value: name for name, value in self.reset_dict.items()}
             if int(number) not in modes:
-                lists[-1].append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
+                error_msgs.append(f"{prefix}reset_mechanism_val is none of {self.reset_dict}; nothing was loaded there")
                 return
             mode = modes[int(number)]
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         self._reset_mechanism = mode
         self._retrace()
 
@@ -177,7 +186,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         self._find_values()
         for name in ("_passage", "_cut"):
             self.__dict__.setdefault(name, None)  # torch.compile would see it come, and compile again
-        if self.model is not NO_MODEL:
+        if self._model is not NO_MODEL:
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
 

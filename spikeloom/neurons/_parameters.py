@@ -29,13 +29,19 @@ class Parameters(nn.Module):
     (`beta_logit`), so that no checkpoint is read as something else. The attribute `beta` is the decay itself.
     """
 
-    model: AnyModel = NO_MODEL
+    model: AnyModel
+    _model: AnyModel = NO_MODEL  # the same, where a submodule of the user's may have that name
     decay: str = "clamp"
     _sources: tuple[tuple[str, str], ...] = ()
     _starts: Mapping[str, float] = MappingProxyType({})
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "model" in vars(cls):
+            cls._model = vars(cls)["model"]
+
     def _state_names(self) -> tuple[str, ...]:
-        return self.model.states
+        return self._model.states
 
     def _heard_names(self) -> tuple[str, ...]:
         """The states that hooks get at every step (see `Listener`)."""
@@ -46,10 +52,10 @@ class Parameters(nn.Module):
         return self._starts[name]
 
     def _value_names(self) -> tuple[str, ...]:
-        return self.model.params
+        return self._model.params
 
     def _registered_as(self, name: str) -> str:
-        return name + DECAYS[self.decay].suffix if name in self.model.decays else name
+        return name + DECAYS[self.decay].suffix if name in self._model.decays else name
 
     def _register_value(self, name: str, value: Any, learn: bool) -> None:
         tensor, own = checked_value(value, type(self).__name__, name), self._registered_as(name)
@@ -63,6 +69,9 @@ class Parameters(nn.Module):
 
     def _values(self, copied: bool = True) -> dict[str, Tensor]:
         """What the equation takes, as it stands now; see `copies_values` for what is copied."""
+        program = self.__dict__.get("_program")
+        # an equation that was not traced may write into its parameters
+        copy = Tensor.clone if program is not None and program.untraceable else _shared_copy
         copied = copied and copies_values()
         buffers, parameters = self._buffers, self._parameters
         values = {}
@@ -74,7 +83,7 @@ class Parameters(nn.Module):
                 value = getattr(self, own or name)
             if not isinstance(value, Tensor):  # a number is a plain attribute
                 value = torch.tensor(value, dtype=torch.float64, device="cpu")
-            values[name] = _copy(value) if copied and not value.requires_grad else value
+            values[name] = copy(value) if copied and not value.requires_grad else value
         return values
 
     def _numbers(self) -> tuple[float, ...] | None:
@@ -93,7 +102,7 @@ class Parameters(nn.Module):
         names = ((name, self._registered_as(name)) for name in self._value_names())
         # a property of the user's stands before the buffer of its name
         self.__dict__["_sources"] = tuple((name, "" if own in theirs else own) for name, own in names)
-        self.__dict__["_starts"] = dict(self.model.initial)
+        self.__dict__["_starts"] = dict(self._model.initial)
 
     def __getattr__(self, name: str) -> Any:
         buffers = self.__dict__.get("_buffers")
@@ -147,13 +156,13 @@ def copies_values() -> bool:
 
 def taken(value: Tensor) -> Tensor:
     """A value as a call takes it."""
-    return _copy(value) if not value.requires_grad and copies_values() else value
+    return value.clone() if not value.requires_grad and copies_values() else value
 
 
 _numbers: dict[tuple[torch.dtype, float], Tensor] = {}
 
 
-def _copy(value: Tensor) -> Tensor:
+def _shared_copy(value: Tensor) -> Tensor:
     """A copy of a value, into which nobody writes; that of a number on the CPU is made once."""
     if type(value) is not Tensor or value.dim() or not value.is_cpu or is_wrapped(value) or fake_mode() is not None:
         return value.clone()

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
-from spikeloom.functional.quant import StateQuant, state_quant
+from spikeloom.functional.quant import Quantiser, StateQuant, state_quant
 
 from ..each import for_each
 from ..oracle import assert_close
@@ -233,3 +233,10 @@ def test_what_makes_no_levels_is_refused(name):
     options, kind, told = REFUSED[name]
     with pytest.raises(kind, match=told):
         state_quant(**options)
+
+
+def test_what_state_quant_returns_checks_its_arguments_too():
+    with pytest.raises(ValueError, match="pass 1 to 24"):
+        Quantiser(0, True, True, 1, 0, 0, None)
+    with pytest.raises(TypeError, match="threshold='high'"):
+        Quantiser(8, True, True, "high", 0, 0, None)

@@ -318,3 +318,36 @@ def test_lazy_modules_get_the_parameters_and_statistics_of_the_run_alone(static,
         ends.append([out, again, *net.state_dict().values()])
     assert all(map(torch.equal, *ends))
     assert ends[0][2:][1].abs().max() < 1  # the bias was drawn
+
+
+class Scripted(nn.Module):
+    """A part whose buffers torch.jit holds, where they cannot be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = torch.jit.script(nn.Linear(3, 4)), snn.Leaky(beta=0.5, init_hidden=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lif(self.fc(x) + 0.0)
+
+
+class Large(nn.Module):
+    """With more objects than a comparison saves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = [(number,) for number in range(20_001)]
+        self.fc, self.lif = nn.Linear(3, 4), snn.Leaky(beta=0.5, init_hidden=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lif(self.fc(x) + 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("options", [{}, {"checkpoint": 2, "check": False}], ids=str)
+@pytest.mark.parametrize("network", [Scripted, Large])
+def test_a_network_that_cannot_be_saved_whole_is_compared_all_the_same(network, options):
+    net, x = network(), torch.rand(5, 2, 3)
+    ours = snn.unroll(net, x, **options)
+    snn.utils.reset(net)
+    assert torch.equal(ours, torch.stack([net(x_t) for x_t in x]))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import spikeloom as snn
 
@@ -227,3 +228,18 @@ def test_states_of_a_neuron_change_all_at_once():
         with pytest.raises(KeyboardInterrupt):
             traced(lambda: lif(x), at)
         assert same([lif.syn, lif.mem], before) or same([lif.syn, lif.mem], after)
+
+
+def test_autocast_that_a_forward_leaves_on_is_put_back():
+    class Entering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lif = snn.Leaky(beta=0.5, init_hidden=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch.autocast("cpu").__enter__()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        snn.unroll(Entering(), torch.rand(5, 2, 3))
+    assert not torch.is_autocast_enabled("cpu")

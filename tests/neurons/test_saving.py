@@ -245,3 +245,21 @@ def test_train_and_eval_give_the_same():
     xs = torch.rand(4, 3, 4)
     train, evaluate = at_once(snn.Leaky(0.5), xs), at_once(snn.Leaky(0.5).eval(), xs)
     assert torch.equal(train[1], evaluate[1])
+
+
+def test_a_subclass_may_load_by_the_names_of_torchs_arguments():
+    class Own(snn.Leaky):
+        def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+            super()._load_from_state_dict(
+                state_dict,
+                prefix,
+                local_metadata=local_metadata,
+                strict=strict,
+                missing_keys=missing,
+                unexpected_keys=unexpected,
+                error_msgs=errors,
+            )
+
+    lif = Own(beta=0.25)
+    lif.load_state_dict(snn.Leaky(beta=0.5).state_dict())
+    assert lif.beta.item() == 0.5

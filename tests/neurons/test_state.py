@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import spikeloom as snn
 
@@ -242,3 +243,33 @@ def test_compiled_steps_give_what_plain_ones_give_and_leave_the_same_state(hidde
     assert torch.equal(compiled.mem, plain.mem)
     grads = [torch.autograd.grad(sum(out.sum() for out in outs), x)[0] for outs in (got, wanted)]
     torch.testing.assert_close(*grads)
+
+
+def test_a_submodule_of_a_users_neuron_may_be_named_model():
+    class Own(snn.SpikingNeuron):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model(x)
+
+    assert Own()(torch.rand(2, 3)).shape == (2, 3)
+
+
+def test_an_equation_that_writes_to_its_parameter_changes_no_other_neuron():
+    @snn.charge(loop=True)
+    def Doubling(x, mem, *, k=0.25):
+        """Doubles its parameter in place."""
+        k.mul_(2)
+        return (mem * k + x,)
+
+    own = Doubling()
+    mem = own.reset_mem()
+    for _ in range(3):
+        _, mem = own(torch.ones(1, 1), mem)
+    lif, mem = snn.Leaky(beta=0.25, threshold=9.0), torch.zeros(1, 1)
+    with snn.backend("loop"):
+        for _ in range(2):
+            _, mem = lif(torch.ones(1, 1), mem)
+    assert mem.item() == 1.25

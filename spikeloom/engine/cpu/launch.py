@@ -73,8 +73,8 @@ def forward(
     key: str, variant: Variant, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> Outputs:
     """Run the scan. Sequences lie in memory as the input does."""
-    order, inputs = Order.of(x), Order.of(x).spread(params, variant.params, x.shape[1:])
-    turned = order.turned(x)
+    order = Order.of(x)
+    inputs, turned = order.spread(params, variant.params, x.shape[1:]), order.turned(x)
     shape, (x, stride) = turned.shape[1:], rows(turned)
     threads, block, strips = None, 0, None
     spk = buffer_pool.empty((steps, *shape), x)
@@ -113,7 +113,8 @@ def block_for(sequence: int) -> int:
 
 
 def elements_recomputed(steps: int, states: int, size: int) -> int:
-    """How many elements of so many bytes a block has that recomputes their states of all steps."""
+    """How many elements of so many bytes a block has that recomputes their states of all steps: a multiple of 64, and
+    none where the states of 64 are too many."""
     shapes = tuning.shapes
     return min(2 * shapes.block, shapes.recomputed_bytes // (steps * states * size) // 64 * 64)
 

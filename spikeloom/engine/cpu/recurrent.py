@@ -195,8 +195,8 @@ def weight_gradient(map: Map, weight: Tensor, first: Tensor, spk: Tensor, g: Gra
     """As `feedback.weight_gradient`, from the spikes that are not zero."""
     assert g.x is not None
     assert g.summed is not None
-    if not csr.finite(g.summed):
+    if not len(spk) or not csr.finite(g.summed):
         return dense_weight_gradient(map, weight, first, spk, g)
     width, parts = spk.shape[-1], [(first.unsqueeze(0), g.x[:1]), (spk[:-1], g.x[1:])]
-    pairs = [(before.reshape(-1, width).contiguous(), after.reshape(-1, width)) for before, after in parts]
+    pairs = [(b.reshape(-1, width).contiguous(), a.reshape(-1, width)) for b, a in parts if len(a)]
     return csr.outer(*((csr.listed(before), after) for before, after in pairs))[0]

@@ -73,7 +73,7 @@ class Derivation:
         return needed([g for g in results if g is not None], self.recalled)
 
     def read_states(self, params: tuple[Param, ...], grad: InputGrad) -> tuple[State, ...]:
-        """The same where those are saved that the backward reads."""
+        """`Variant.states` where those are saved that the backward reads."""
         nodes, olds = set(self.pulled(params, grad)), frozenset(self.trace.states)
         pairs = zip(self.every_state, self.trace.states, self.trace.new_states, strict=True)
         return tuple(

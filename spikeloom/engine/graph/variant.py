@@ -89,7 +89,7 @@ class InputGrad(IntEnum):
     """The sum over all steps, for a static input."""
 
     FED_BACK = 4
-    """That of the current, to which a recurrent layer adds, see `emit_recurrent`."""
+    """That of the current, to which a recurrent layer adds, see `cpu/recurrent.py`."""
 
 
 class Target(IntEnum):

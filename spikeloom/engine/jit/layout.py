@@ -36,11 +36,6 @@ def spread(param: Tensor, kind: Param, shape: torch.Size) -> Tensor:
     return param.contiguous() if kind.fixed == Param.STEP else param.expand(shape).contiguous()
 
 
-def address(tensor: Tensor | None) -> int:
-    """Where a tensor lies; 0 if there is none."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def sum_to(total: Tensor, param: Tensor) -> Tensor:
     """Sum over what the parameter was broadcast over; on the CPU in an order that does not depend on the threads."""
     if not total.is_cpu:

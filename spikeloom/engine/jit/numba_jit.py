@@ -50,7 +50,7 @@ def module_source(
     Args:
         title: the module's first line, in words of the package alone: it is a part of what is executed.
         dtype: "float32" or "float64".
-        arguments: see `openmp.names`: 64-bit words, of which the first three are "steps", "size" and "team".
+        arguments: see `openmp.Arguments`: 64-bit words, of which the first three are "steps", "size" and "team".
         body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
         team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
         cached: whether Numba keeps the machine code beside the source.

@@ -69,7 +69,7 @@ class Kernel:
 
     Args:
         function: what Numba compiled; it holds the machine code.
-        arguments: see `names`.
+        arguments: see `Arguments`.
         team: whether it asks OpenMP for its share; else the share is an argument.
 
     Attributes:

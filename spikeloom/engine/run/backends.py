@@ -180,7 +180,7 @@ def _feedback_refusals(call: Call) -> Iterator[str]:
 
 
 def triton_refusals(program: Program, x: Tensor, tensors: Sequence[Tensor]) -> Iterator[str]:
-    """The same of Triton's kernels."""
+    """Why no kernel of Triton's runs a program on an input and other tensors."""
     if program.untraceable:
         yield program.untraceable
     yield from triton_jit.refusals(x.device, _forced.get() == "triton")

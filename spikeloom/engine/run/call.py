@@ -176,5 +176,5 @@ def _recomputed(call: Call, kept: tuple[State, ...]) -> bool:
         return False
     states, each = len(kept), call.x.element_size()
     saved = (states - kept.count(State.DROPPED)) * call.steps * call.x.nbytes
-    enough = elements_recomputed(call.steps, states, each) >= tuning.limits.recompute_elements * states
+    enough = elements_recomputed(call.steps, states, each) >= max(64, tuning.limits.recompute_elements * states)
     return saved >= tuning.limits.pool_from and enough and runs_quickly(call.program.key)

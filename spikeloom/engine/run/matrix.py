@@ -215,12 +215,7 @@ def _run_triton(call: MatrixCall) -> Tensor:
 
 MATRICES: tuple[Backend, ...] = (
     Backend("numba", _refusals, _run_numba),
-    Backend(
-        "triton",
-        lambda call: triton_refusals(call.program, call.v, (call.v, call.k, call.gate)),
-        _run_triton,
-        off_the_cpu,
-    ),
+    Backend("triton", _triton_refusals, _run_triton, off_the_cpu),
     Backend("loop", lambda call: [], partial(by_steps, which=0)),
 )
 """The ladder of such scans; from a `MatrixCall` to spikes, [T, B, D, N]."""
@@ -315,7 +310,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    v, k, gate, kept, *params = saved_by(ctx)
+    v, k, gate, kept, *params = saved_by(ctx, *grads)
     out = (None, None, None) if grads[0] is None else _backward_operator(ctx.key, v, k, gate, params, kept, grads[0])
     return None, None, *out, [None] * len(params), None
 

@@ -91,7 +91,7 @@ def scan(
         spk, *rest = runner.forward(plan, x, weight, bias, _with_what_comes_back(plan, states), params)[0]
     finals, traces = rest[:count], rest[count:]
     if plan.map is None:  # the spikes are a state
-        finals, traces = [spk[-1].clone() if plan.steps else states[0], *finals], [spk, *traces]
+        finals, traces = [(spk[-1] if plan.steps else states[0]).clone(), *finals], [spk, *traces]
     return Trajectory(spk, tuple(traces), tuple(finals))
 
 

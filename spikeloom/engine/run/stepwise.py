@@ -75,6 +75,7 @@ def _one_step(plan: Recurrence, grad: InputGrad, mem: Tensor, params: Sequence[T
     """The kernel of a step, forward or backward."""
     assert plan.map is not None
     states, scan = (State.DROPPED,) * (len(plan.variant.states) - 1), plan.variant
-    variant = Variant.of(scan.dtype, scan.params, states, grad, scan.target, single=not grad)
+    params_of = scan.params if grad else scan.forward.params
+    variant = Variant.of(scan.dtype, params_of, states, grad, scan.target, single=not grad)
     backend: ModuleType = launch if variant.target == Target.NUMBA else gpu_launch
     return backend.OneStep(plan.key, variant, mem, params, mem.shape[plan.map.axis :].numel())

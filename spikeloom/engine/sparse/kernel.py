@@ -25,11 +25,12 @@ ROUTINES = {
     "jit.intrinsics": ("nonzero", "one", "flow"),
     "sparse.microkernels": ("copy", "collect", "product", "tall", "flat", "listed", "pair", "slim", "thin"),
 }
-"""What a body may call, by file: those that there are for each dtype, and those that there are once."""
+"""What a body may call that there is for each dtype, by file."""
 
 INTRINSICS = {
     "jit.intrinsics": ("byte", "short", "store_byte", "store_short", "store_word", "lowest", "bits", "settled"),
 }
+"""And what there is once."""
 
 SHARE = """    part = ({shared} + threads - 1) // threads
     low = min(me * part, {shared})

@@ -125,7 +125,7 @@ def pooled(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
 
 def empty_places(shape: Sequence[int], windows: Windows, channels_last: bool) -> Tensor:
-    """Memory for the second, for that shape of the result."""
+    """Memory for the second result of `pooled`, for that shape of the first."""
     count = shape if windows.kind == "maximum" else (*shape[:3], 0)
     return buffer_pool.images(count, torch.empty(0, dtype=torch.uint8, device="cpu"), channels_last)
 

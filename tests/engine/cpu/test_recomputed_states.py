@@ -71,6 +71,15 @@ def test_states_are_made_again_only_where_that_is_faster(other, small):
     assert State.RECOMPUTED not in states(replace(job, **other))
 
 
+@pytest.mark.parametrize("steps", [2048, 2049, 4000])
+def test_states_that_are_too_many_for_the_cache_are_saved_whatever_the_limit(steps, tuned):
+    """A block of no elements would have the kernel write out of bounds."""
+    tuned(pool_from=0, recompute_elements=0)
+    job = Job(CELLS["leaky subtract delayed"], steps, (2, 8), static=True, traced=False, outputs=("spk",))
+    assert (State.RECOMPUTED in states(job)) == (steps == 2048)
+    assert_same(outcome("numba", job), outcome("loop", job))
+
+
 def test_small_sequences_and_long_ones_are_kept():
     most = tuning.shapes.recomputed_bytes // (4 * tuning.limits.recompute_elements)
     for steps, width, again in ((100, 4096, True), (100, 512, False), (most, 4096, True), (most + 8, 4096, False)):

@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import spikeloom as snn
 from spikeloom import surrogate
 from spikeloom.engine.cpu import recurrent
-from spikeloom.engine.feedback import Feedback
+from spikeloom.engine.feedback import Feedback, LinearMap
+from spikeloom.engine.graph import Gradients
 from spikeloom.engine.jit import buffer_pool
 from spikeloom.engine.sparse import csr
 
@@ -335,3 +336,9 @@ def test_sparse_products_are_the_dense_ones(
     assert torch.equal(lists.dense(), x)
     assert torch.equal(csr.product(lists, csr.pack_panels(weight.t()), bias), x @ weight.t() + bias)
     assert torch.equal(csr.outer((lists, grad))[0], grad.t() @ x)
+
+
+def test_no_steps_give_the_weight_no_gradient() -> None:
+    g = Gradients(torch.zeros(0, 5, 7), [], [], torch.zeros(5, 7))
+    weight, first, spikes = torch.rand(7, 7), torch.ones(5, 7), torch.zeros(0, 5, 7)
+    assert torch.equal(recurrent.weight_gradient(LinearMap(), weight, first, spikes, g), torch.zeros(7, 7))

@@ -14,7 +14,8 @@ from spikeloom.cells.firing import Frame
 from spikeloom.engine.graph.program import program_for
 from spikeloom.engine.run import matrix
 from spikeloom.engine.run.backends import choose
-from spikeloom.engine.run.matrix import MATRICES, SPAN, MatrixCall
+from spikeloom.engine.run.matrix import MATRICES, MatrixCall
+from spikeloom.engine.tuning import shapes
 
 from ...cases import SPIKES
 from ...oracle import Outcome, assert_same
@@ -23,9 +24,9 @@ from ..running import weights
 SIZES = {
     "one of each": (1, 1, 1, 1),
     "small": (5, 2, 3, 4),
-    "a span": (SPAN, 1, 2, 8),
-    "a span and one": (SPAN + 1, 2, 2, 9),
-    "many spans": (5 * SPAN - 3, 3, 4, 17),
+    "a span": (shapes.matrix_span, 1, 2, 8),
+    "a span and one": (shapes.matrix_span + 1, 2, 2, 9),
+    "many spans": (5 * shapes.matrix_span - 3, 3, 4, 17),
     "wide": (6, 2, 1, 130),
     "tall": (6, 2, 130, 1),
 }
