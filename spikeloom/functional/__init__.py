@@ -21,3 +21,7 @@ from .probe import unpack_len1_tuple as unpack_len1_tuple
 from .reg import l1_rate_sparsity as l1_rate_sparsity
 from .reg import rate_lower_bound as rate_lower_bound
 from .reg import rate_upper_bound as rate_upper_bound
+
+for _public in list(globals().values()):  # pickles hold the path of a class, which stays when its file moves
+    if isinstance(_public, type) and _public.__module__.startswith(f"{__name__}."):
+        _public.__module__ = __name__

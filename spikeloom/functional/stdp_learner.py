@@ -234,7 +234,7 @@ def mstdp_linear_single_step(
 
     is not summed: every row of the batch has its own. The third factor comes from you: dW = (reward * e).sum(0), with
     a reward [B, 1, 1] of this step. Arguments are those of `stdp_linear_single_step`; returned are the new traces, and
-    e, [..., out_features, in_features].
+    e, [..., out_features, in_features]. Source: Florian, 2007.
 
         >>> import torch
         >>> fc = torch.nn.Linear(2, 1)
@@ -269,7 +269,7 @@ def mstdpet_linear_single_step(
 
         z <- z * exp(-1 / tau_trace) + e / tau_trace;    dW = reward * z
 
-    Further arguments are those of `stdp_linear_single_step`. A time constant that is not above 0 is a ValueError.
+    Other arguments: see `stdp_linear_single_step`. A time constant not above 0 is a ValueError. Source: Florian, 2007.
 
         >>> import math, torch
         >>> fc, z, pre, post = torch.nn.Linear(2, 1), 0.0, None, None
