@@ -52,8 +52,9 @@ class Plan:
         told: from the outputs of a step to its results: a state that is the spikes is the same tensor.
         copies: the states that the backward reads, see `source.copies`; the last new state always, for its shape.
         saves_input: whether it also reads the input; where that holds several, always, for its shape.
-        olds, news: for each state, where its copies stand among what is saved; None where it is not.
+        olds, news: for each state, where its copies stand among what is saved; -1, behind it all, where it has none.
         strides: of the gradients of the outputs, over the one step.
+        learns, no_totals: whether any parameter is learned; in the place of their gradients, if none is.
     """
 
     def __init__(self, key: str, dtype: torch.dtype, kinds: tuple[Param, ...], grad: InputGrad):
@@ -75,8 +76,9 @@ class Plan:
         self.saves_input = self.several or not set(step.inputs).isdisjoint(derivation.pulled(kinds, grad))
         self.forward = kernel(key, forward).run
         saved = {copy: at + self.saves_input for at, copy in enumerate(self.copies)}
-        self.olds, self.news = ([saved.get(f"{which}{k}") for k in range(self.count)] for which in ("old", "new"))
-        self.strides = [0] * (self.count + 1)
+        self.olds, self.news = ([saved.get(f"{which}{k}", -1) for k in range(self.count)] for which in ("old", "new"))
+        self.strides, self.no_totals = [0] * (self.count + 1), [None] * len(kinds)
+        self.learns = any(kind.learned for kind in kinds)
 
     def _saved(self, derivation: Derivation) -> tuple[State, ...]:
         """The copies of states that a backward reads."""
@@ -93,9 +95,7 @@ class Plan:
         return run
 
     def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
-        """The parameters as the kernel reads them."""
-        if self.alike:
-            return params
+        """The parameters as the kernel reads them, where one is not one number."""
         return [spread(p, kind, shape) for p, kind in zip(params, self.kinds, strict=True)]
 
 
@@ -110,9 +110,14 @@ def step(
         return plan.told(_forward(plan, x, states, params))
     # constants do not pass through autograd, nor are they saved
     if type(params) is Constants:
-        return plan.told(_Step.apply(plan, layer, surrogate, params, x, *states))
-    learnable = params[: plan.learnable]
-    return plan.told(_Step.apply(plan, layer, surrogate, params[plan.learnable :], x, *states, *learnable))
+        return plan.told(_Step.apply((plan, layer, surrogate, params), x, *states))
+    constants = params[plan.learnable :]
+    return plan.told(_Step.apply((plan, layer, surrogate, constants), x, *states, *params[: plan.learnable]))
+
+
+StepCall = tuple[Plan, str, Surrogate, tuple[Tensor, ...]]
+"""The plan, how messages name the neuron, the spike function, and the hoisted values that are not learned. In one,
+since `Function.apply` looks at each argument."""
 
 
 class _Step(torch.autograd.Function):
@@ -120,20 +125,18 @@ class _Step(torch.autograd.Function):
     which a second derivative needs."""
 
     @staticmethod
-    def forward(
-        ctx: Any, plan: Plan, layer: str, surrogate: Surrogate, constants: tuple[Tensor, ...], x: Tensor, *rest: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, call: StepCall, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        plan, ctx.layer, _, constants = ctx.call = call
         states, params = rest[: plan.count], rest[plan.count :]
         outs = _forward(plan, x, states, (*params, *constants) if params else constants)
         copied = outs[plan.count + 1 :]
         ctx.save_for_backward(*((x, *copied) if plan.saves_input else copied), *params)
-        ctx.call, ctx.layer = (plan, constants, surrogate), layer
         ctx.set_materialize_grads(False)
         return outs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        (plan, params, surrogate), saved = ctx.call, saved_tensors_of(ctx)
+        (plan, _, surrogate, params), saved = ctx.call, saved_tensors_of(ctx)
         end, extra = plan.saves_input + len(plan.copies), 0
         if len(saved) > end:
             saved, params, extra = saved[:end], (*saved[end:], *params), len(params)
@@ -146,12 +149,12 @@ class _Step(torch.autograd.Function):
                 if not batched(grads):
                     raise
         found = found or _backward_by_torch(plan, surrogate, saved, params, grads, to_copies)
-        return (None, None, None, None, *found[: len(found) - extra])
+        return (None, *found[: len(found) - extra])
 
 
 def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The spikes, the new states, and the copies of states."""
-    x, olds = plain(x).contiguous(), [*map(Tensor.contiguous, states)]
+    x, olds = _dense(x), [*map(Tensor.contiguous, states)]
     like = olds[-1]
     empty = _maker(like)
     spk, news, copied = empty(like), [*map(empty, olds)], [*map(empty, repeat(like, len(plan.copies)))]
@@ -163,7 +166,7 @@ def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tens
         spk=spk,
         state=olds,
         trace=news,
-        param=plan.spread(params, like.shape),
+        param=params if plan.alike else plan.spread(params, like.shape),
         width=_width(x, like) if plan.several else 0,
         copy=copied,
     )
@@ -178,12 +181,10 @@ def _backward(
     Args:
         kept: the input, if it is saved, and the copies.
     """
-    like, x = kept[-1], None
-    if plan.saves_input:
-        x = plain(kept[0]).contiguous()
+    like, x, each = kept[-1], _dense(kept[0]) if plan.saves_input else None, (*kept, None)
     empty = _maker(like)
     carries = [*map(empty, repeat(like, plan.count))]
-    totals = [empty(like) if kind.learned else None for kind in plan.kinds]
+    totals = [empty(like) if kind.learned else None for kind in plan.kinds] if plan.learns else plan.no_totals
     dx = empty(x if plan.several and x is not None else like) if plan.grad == InputGrad.EACH else None
     plan.backward(
         steps=1,
@@ -191,12 +192,12 @@ def _backward(
         x=x,
         x_stride=0,
         dx=dx,
-        grad=[torch.zeros_like(like) if g is None else plain(g).contiguous() for g in grads],
+        grad=[torch.zeros_like(like) if g is None else _dense(g) for g in grads],
         grad_stride=plan.strides,
-        initial=[None if at is None else kept[at] for at in plan.olds],
-        trace=[None if at is None else kept[at] for at in plan.news],
+        initial=[*map(each.__getitem__, plan.olds)],
+        trace=[*map(each.__getitem__, plan.news)],
         carry=carries,
-        param=plan.spread(params, like.shape),
+        param=params if plan.alike else plan.spread(params, like.shape),
         total=totals,
         width=0 if x is None or not plan.several else _width(x, like),
     )
@@ -226,6 +227,10 @@ def _backward_by_torch(
     dx = None if plan.grad == InputGrad.UNWANTED else torch.cat(dxs, axis) if plan.several else dxs[0]
     carried = [add(carry, more.get(f"old{k}")) for k, carry in enumerate(carries)]
     return (dx, *carried, *(() if type(params) is Constants else summed(totals, params, plan.kinds)))
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x if x.is_contiguous() and not x.is_neg() else plain(x).contiguous()
 
 
 def _axis(x: Tensor, mem: Tensor) -> int:

@@ -104,7 +104,7 @@ CALL = """
 def bind(team_size, alone, together):
     def run(*, {keywords}, threads=None):
 {groups}
-        threads = team_size({work}, threads)
+        threads = 1 if {work} <= tuning.limits.serial_below else team_size({work}, threads)
         team = threads > 1
         words = pack({words})
         together(words, threads) if team else alone(words)
@@ -142,6 +142,6 @@ def _by_name(arguments: tuple[tuple[str, int | None], ...]) -> Any:
         work=" * ".join([*every][:2]),
         words=", ".join(words),
     )
-    made: dict[str, Any] = {"pack": Struct(f"{len(words)}q").pack}
+    made: dict[str, Any] = {"tuning": tuning, "pack": Struct(f"{len(words)}q").pack}
     exec(source, made)
     return made["bind"]
