@@ -45,6 +45,6 @@ FIXES: dict[str, Fix] = {
     ),
     "graded spikes in half precision": Fix("`GradedSpikes` on float16", dtype_of_halves, torch.float32, torch.float16),
     "a norm per step, called whole": Fix(
-        "`BatchNormTT1d` and `BatchNormTT2d` called themselves", called_whole, "NotImplementedError", "nothing"
+        "calling `BatchNormTT1d` or `BatchNormTT2d` directly", called_whole, "NotImplementedError", "nothing"
     ),
 }

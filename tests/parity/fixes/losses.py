@@ -113,7 +113,7 @@ STEPS = torch.tensor([[0, 1], [1, 0], [1, 1], [0, 0]])
 """A label per step and sample."""
 THREEFOLD = torch.tensor([1.0, 3.0, 1.0, 1.0])
 SINGLE, DOUBLE, HALF = torch.float32, torch.float64, torch.float16
-TARGETS = "a negative `off_target` below `on_target`, as by default in `mse_temporal_loss`"
+TARGETS = "a negative `off_target` below `on_target`, the default of `mse_temporal_loss`"
 WEIGHTS = "`weight` in a `mse_*` loss"
 WHOLE = "labels as int32, or spikes as integers, in a `ce_*` loss"
 GRADED = "spike times of graded spikes"

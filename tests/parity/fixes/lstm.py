@@ -43,7 +43,7 @@ def warned_of_silence(snn: ModuleType) -> bool:
 
 FIXES: dict[str, Fix] = {
     "memory of an SLSTM": Fix(
-        "`SLSTM` with `input_size` unlike `hidden_size`",
+        "`SLSTM` with `input_size` other than `hidden_size`",
         remembers,
         False,
         True,
@@ -62,6 +62,6 @@ FIXES: dict[str, Fix] = {
         "`SConv2dLSTM` with an even `kernel_size`", even_kernel, "RuntimeError", "ValueError"
     ),
     "SLSTM that never fires": Fix(
-        "`SLSTM` and `SConv2dLSTM` with a threshold from 1 on", warned_of_silence, False, True
+        "`SLSTM` and `SConv2dLSTM` with a threshold of 1 or more", warned_of_silence, False, True
     ),
 }

@@ -100,7 +100,7 @@ FIXES: dict[str, Fix] = {
         "`Lapicque` with a tensor of several values", lapicque_per_neuron, "RuntimeError", "nothing"
     ),
     "DeltaLeaky beside Leaky": Fix(
-        "`Leaky.reset_hidden()`, `utils.reset(net)` while a `DeltaLeaky` lives",
+        "`Leaky.reset_hidden()`, `utils.reset(net)` while a `DeltaLeaky` exists",
         delta_beside_leaky,
         "AttributeError",
         "nothing",

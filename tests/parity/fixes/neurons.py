@@ -157,7 +157,7 @@ def dtypes(dtype: torch.dtype) -> Callable[[ModuleType], Any]:
 
 
 FED, ZERO = [[0.5625, 0.5625]], [[0.0, 0.0]]
-SHAPE_ROW = "a state, passed by hand or kept, that has not the input's shape but broadcasts to it"
+SHAPE_ROW = "a passed or stored state whose shape differs from the input's but broadcasts to it"
 RESET_ROW = '`lif.reset_mechanism = "zero"`, or loading a state_dict with another `reset_mechanism_val`'
 
 FIXES: dict[str, Fix] = {
@@ -172,7 +172,7 @@ FIXES: dict[str, Fix] = {
         ("TypeError", FED),
     ),
     "a graph already freed": Fix(
-        "a backward into the graph of an earlier batch, because nobody called reset", freed_graph, False, True
+        "backward into the graph of an earlier batch, because `reset` was not called", freed_graph, False, True
     ),
     "reset_mechanism assigned": Fix(RESET_ROW, assigned_reset, [1.0], [2.0]),
     "reset_mechanism loaded": Fix(RESET_ROW, loaded_reset, [1.0], [2.0]),
@@ -184,12 +184,12 @@ FIXES: dict[str, Fix] = {
         "`copy.deepcopy` of a layer that holds a state with a graph", copied_with_a_graph, "RuntimeError", "nothing"
     ),
     "saved whole": Fix(
-        "a layer with a spike function of `surrogate`: `pickle`, `torch.save(net)`",
+        "`pickle` or `torch.save(net)` of a layer with a `surrogate` function",
         saved_whole,
         "AttributeError",
         "nothing",
     ),
-    "a replica": Fix("a replica that `nn.DataParallel` makes", replicated, [0.0], [0.5]),
+    "a replica": Fix("a replica made by `nn.DataParallel`", replicated, [0.0], [0.5]),
     "reset of one network": Fix("`utils.reset(net)`", reset_of_one_network, (ZERO, ZERO), (ZERO, FED)),
     "reset of what is nested": Fix("`utils.reset(net)`", reset_of_nested_and_bare, (FED, FED), (ZERO, ZERO)),
     "kept alive": Fix("`SpikingNeuron.instances`", kept_alive, 3, 0),

@@ -122,7 +122,7 @@ FIXES: dict[str, Fix] = {
     ),
     "LeakyParallel is a neuron": Fix("class of `LeakyParallel`", is_a_neuron, False, True),
     "an infinite membrane": Fix(
-        "an infinite or NaN membrane of a `LeakyParallel`", driven_beyond_all_numbers, [0.0, 0.0], [1.0, 1.0]
+        "an infinite or NaN membrane in a `LeakyParallel`", driven_beyond_all_numbers, [0.0, 0.0], [1.0, 1.0]
     ),
     "a long memory": Fix(LONG, remembers, False, True),
 }

@@ -163,13 +163,11 @@ FIXES: dict[str, Fix] = {
         "TypeError, TypeError",
         "nothing, nothing",
     ),
-    "dropped monitor": Fix("a monitor that nobody holds", dropped_monitor, 1, 0),
+    "dropped monitor": Fix("a monitor without references", dropped_monitor, 1, 0),
     "monitor in a with block": Fix("`with OutputMonitor(net):`", in_a_with_block, "TypeError", "nothing"),
     "STDP reset": Fix("`STDPLearner.reset()`", learner_reset, "AttributeError", "nothing"),
     "STDP without spikes": Fix("`STDPLearner.step()` before any spike", learner_without_spikes, "TypeError", "nothing"),
-    "STDP of a tuple": Fix(
-        "`STDPLearner` of a neuron that returns its states, too", learner_of_a_tuple, "TypeError", "nothing"
-    ),
+    "STDP of a tuple": Fix("`STDPLearner` for a neuron with `output=True`", learner_of_a_tuple, "TypeError", "nothing"),
     "STDP graph": Fix("traces and changes of STDP", graph_of_a_change, True, False),
     "STDP same padding": Fix('STDP of a convolution with `padding="same"`', same_padding, "TypeError", "nothing"),
     "STDP dilation and groups": Fix(
@@ -179,7 +177,7 @@ FIXES: dict[str, Fix] = {
         "nothing, nothing",
     ),
     "STDP shapes": Fix(
-        "STDP of spikes without a batch, MSTDPET with one",
+        "STDP without a batch dimension, MSTDPET with one",
         shapes_of_spikes,
         "IndexError, IndexError, RuntimeError",
         "nothing, nothing, nothing",

@@ -153,7 +153,7 @@ FIXES: dict[str, Fix] = {
     "a time of float16": Fix(HALF_ROW, time_of_halves, float("inf"), 11.5),
     "an infinite time": Fix("`latency` with an `epsilon` lost in rounding", infinite_time, [19, 0], "ValueError"),
     "times of far data": Fix(
-        "`latency_code` with a `first_spike_time`, of data below 0 and above 1",
+        "`latency_code` with a `first_spike_time`, and data both below 0 and above 1",
         times_of_far_data,
         "Exception",
         "nothing",
@@ -161,7 +161,7 @@ FIXES: dict[str, Fix] = {
     "rate of integers": Fix(INTEGER_ROW, integers("rate"), "NotImplementedError", "nothing"),
     "rate_conv of integers": Fix(INTEGER_ROW, integers("rate_conv"), "NotImplementedError", "nothing"),
     "codes of a batch of none": Fix(
-        "a batch of none, or a sequence of no steps",
+        "an empty batch, or a sequence of no steps",
         batch_of_none,
         ["RuntimeError", "RuntimeError", "IndexError", "RuntimeError"],
         ["nothing"] * 4,
@@ -170,7 +170,7 @@ FIXES: dict[str, Fix] = {
     "bools that change": Fix(DELTA_ROW, changing_bools, "RuntimeError", "nothing"),
     "from one-hot": Fix("`from_one_hot`", labels_of_one_hot, [0, 1], [1, 0]),
     "labels of images": Fix("`to_one_hot` of labels `[B, H, W]`", labels_of_images, "RuntimeError", "nothing"),
-    "half a label": Fix("`to_one_hot` of a label that is not whole", half_a_label, "nothing", "ValueError"),
+    "half a label": Fix("`to_one_hot` of a label that is not an integer", half_a_label, "nothing", "ValueError"),
     "targets of other rates": Fix(RATES_ROW, targets_of_rates(3), "RuntimeError", ((4, 1, 3), [1.0, 0.0, 1.0, 0.0])),
     "targets of other rates, as many classes as steps": Fix(
         RATES_ROW, targets_of_rates(4), ((4, 1, 4, 1, 4), "no train"), ((4, 1, 4), [1.0, 0.0, 1.0, 0.0])

@@ -104,7 +104,7 @@ def utils(snn: ModuleType) -> Any:
     return importlib.import_module(f"{snn.__name__}.utils")
 
 
-CRITERION_ROW = "a criterion or a regularization that is not one of the library's own, as an `nn.Module` of yours"
+CRITERION_ROW = "a custom criterion or regularization, such as an `nn.Module`"
 SEQUENCE_ROW = "`backprop.TBPTT` and `RTRL` with `time_var=True`"
 K_ROW = "`TBPTT` with a `K` of zero or below"
 LIST_ROW = "`data_subset` and `valid_split` of datasets that hold lists"
@@ -113,7 +113,7 @@ FIXES: dict[str, Fix] = {
     "TBPTT over sequences": Fix(SEQUENCE_ROW, error("TBPTT", **SEQUENCE), "UnboundLocalError", "nothing"),
     "RTRL over sequences": Fix(SEQUENCE_ROW, error("RTRL", **SEQUENCE), "UnboundLocalError", "nothing"),
     "two kinds of neurons": Fix(
-        "`TBPTT` and `RTRL` of a network with several kinds of neurons", two_kinds, "RuntimeError", "nothing"
+        "`TBPTT` and `RTRL` with several kinds of neurons", two_kinds, "RuntimeError", "nothing"
     ),
     "static data, batch first": Fix(
         "`backprop` with `time_var=False, time_first=False`",
@@ -138,7 +138,7 @@ FIXES: dict[str, Fix] = {
     "K below zero": Fix(K_ROW, error("TBPTT", **STATIC, K=-1), "nothing", "ValueError"),
     "backprop is deprecated": Fix("importing `backprop`", warned, ["DeprecationWarning"], []),
     "a part with nothing in it": Fix(
-        "`data_subset` of a part beyond the data",
+        "`data_subset` with a part beyond the end of the data",
         lambda snn: error_of(lambda: utils(snn).data_subset(digits(), 3, 4)),
         "nothing",
         "ValueError",
