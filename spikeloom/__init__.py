@@ -1,70 +1,126 @@
 """Spiking neurons as PyTorch layers, each written once as an equation and run step by step or over all time at once."""
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import layers as layers
-from . import surrogate as surrogate
-from .accelerated import accelerate as accelerate
-from .alias import as_snntorch as as_snntorch
-from .engine.run import backend as backend
-from .engine.tuning import tuning as tuning
-from .inspect import Diagnosis as Diagnosis
-from .inspect import Explanation as Explanation
-from .inspect import diagnose as diagnose
-from .inspect import explain as explain
-from .inspect import tap as tap
-from .layers import BatchNormTT1d as BatchNormTT1d
-from .layers import BatchNormTT2d as BatchNormTT2d
-from .layers import DelayedLinear as DelayedLinear
-from .layers import GradedSpikes as GradedSpikes
-from .layers import SynapticDelay as SynapticDelay
-from .network import stream as stream
-from .network import unroll as unroll
-from .neurons import ALIF as ALIF
-from .neurons import EIF as EIF
-from .neurons import IF as IF
-from .neurons import LI as LI
-from .neurons import LIF as LIF
-from .neurons import QIF as QIF
-from .neurons import SLSTM as SLSTM
-from .neurons import AdLIF as AdLIF
-from .neurons import Alpha as Alpha
-from .neurons import AssociativeLeaky as AssociativeLeaky
-from .neurons import CuBaLIF as CuBaLIF
-from .neurons import DeltaLeaky as DeltaLeaky
-from .neurons import EquationNeuron as EquationNeuron
-from .neurons import Izhikevich as Izhikevich
-from .neurons import Lapicque as Lapicque
-from .neurons import Leaky as Leaky
-from .neurons import LeakyParallel as LeakyParallel
-from .neurons import LinearLeaky as LinearLeaky
-from .neurons import NoisyLeaky as NoisyLeaky
-from .neurons import ParametricLIF as ParametricLIF
-from .neurons import ResonateFire as ResonateFire
-from .neurons import RLeaky as RLeaky
-from .neurons import RSynaptic as RSynaptic
-from .neurons import SConv2dLSTM as SConv2dLSTM
-from .neurons import SpikingNeuron as SpikingNeuron
-from .neurons import StateLeaky as StateLeaky
-from .neurons import Synaptic as Synaptic
-from .neurons import cell as cell
-from .neurons import charge as charge
+from . import _layers, _neurons, backprop, distributed, functional, layers, ops, spikegen, spikeplot, surrogate, utils
+from .accelerated import accelerate
+from .alias import as_snntorch
+from .engine.run import backend
+from .engine.tuning import tuning
+from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
+from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
+from .network import stream, unroll
+from .neurons import (
+    ALIF,
+    EIF,
+    IF,
+    LI,
+    LIF,
+    QIF,
+    SLSTM,
+    AdLIF,
+    Alpha,
+    AssociativeLeaky,
+    CuBaLIF,
+    DeltaLeaky,
+    EquationNeuron,
+    Izhikevich,
+    Lapicque,
+    Leaky,
+    LeakyParallel,
+    LinearLeaky,
+    NoisyLeaky,
+    ParametricLIF,
+    ResonateFire,
+    RLeaky,
+    RSynaptic,
+    SConv2dLSTM,
+    SpikingNeuron,
+    StateLeaky,
+    Synaptic,
+    cell,
+    charge,
+)
+from .utils import detach, reset
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ALIF",
+    "EIF",
+    "IF",
+    "LI",
+    "LIF",
+    "QIF",
+    "SLSTM",
+    "AdLIF",
+    "Alpha",
+    "AssociativeLeaky",
+    "BatchNormTT1d",
+    "BatchNormTT2d",
+    "CuBaLIF",
+    "DelayedLinear",
+    "DeltaLeaky",
+    "Diagnosis",
+    "EquationNeuron",
+    "Explanation",
+    "GradedSpikes",
+    "Izhikevich",
+    "Lapicque",
+    "Leaky",
+    "LeakyParallel",
+    "LinearLeaky",
+    "NoisyLeaky",
+    "ParametricLIF",
+    "RLeaky",
+    "RSynaptic",
+    "Recording",
+    "ResonateFire",
+    "SConv2dLSTM",
+    "SpikingNeuron",
+    "StateLeaky",
+    "Summary",
+    "Synaptic",
+    "SynapticDelay",
+    "Tap",
+    "accelerate",
+    "as_snntorch",
+    "backend",
+    "backprop",
+    "cell",
+    "charge",
+    "detach",
+    "diagnose",
+    "distributed",
+    "explain",
+    "functional",
+    "layers",
+    "ops",
+    "reset",
+    "spikegen",
+    "spikeplot",
+    "stream",
+    "summary",
+    "surrogate",
+    "tap",
+    "tuning",
+    "unroll",
+    "utils",
+]
 
 for _public in list(globals().values()):  # pickles hold the path of a class, which stays when its file moves
     if isinstance(_public, type) and _public.__module__.startswith(f"{__name__}."):
         _public.__module__ = __name__
 
-_LAZY_MODULES = {"_layers", "_neurons", "backprop", "distributed", "functional", "spikegen", "spikeplot", "utils"}
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY_MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    for package in ("_neurons", "_layers"):  # snnTorch has their modules at its top, too
-        modules = importlib.import_module(f".{package}", __name__).MODULES
+if not TYPE_CHECKING:  # so that a type checker reports a name that does not exist
+
+    def __getattr__(name: str) -> Any:
+        modules = _neurons.MODULES | _layers.MODULES  # snnTorch has these modules at its top level, too
         if name in modules:
             return modules[name]
-    raise AttributeError(f"module 'spikeloom' has no attribute {name!r}")
+        raise AttributeError(f"module 'spikeloom' has no attribute {name!r}")

@@ -7,5 +7,7 @@ from ._explain import Summary as Summary
 from ._explain import explain as explain
 from ._explain import summary as summary
 from ._tap import Log as Log
+from ._tap import Recording as Recording
+from ._tap import Tap as Tap
 from ._tap import tap as tap
 from ._tap import with_time as with_time
