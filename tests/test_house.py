@@ -303,7 +303,8 @@ def test_public_names_are_documented():
 def test_public_names_show_in_dir_and_to_type_checkers():
     """`__all__` names everything public, and type checkers, which do not see `__getattr__`, find each by an import."""
     assert (PACKAGE / "py.typed").exists()
-    imports = [node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.ImportFrom)]
+    body = ast.parse((PACKAGE / "__init__.py").read_text()).body
+    imports = [node for node in body if isinstance(node, ast.ImportFrom)]
     stated = {alias.asname or alias.name for node in imports for alias in node.names if node.module != "typing"}
     assert {name for name in stated if not name.startswith("_")} == set(snn.__all__)
     assert dir(snn) == sorted([*snn.__all__, "__version__"])
