@@ -1,4 +1,4 @@
-"""Draws docs/reset_timing.png from what the layer returns: run `python docs/reset_timing.py` after changing either."""
+"""Draws docs/reset_timing.png from the outputs of `Leaky`. Run `python docs/reset_timing.py` after changing either."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ BETA, INPUT, STEPS = 0.5, 0.75, 8
 MEMBRANE, SPIKE, RESET, SOFT = "#2563eb", "#ea580c", "#7c3aed", "#6b7280"
 
 Row = tuple[float, float, float, float]
-"""One step: the membrane as charged, the one that is returned, spk and R."""
+"""One step: the membrane before an immediate reset, the returned membrane, spk and R."""
 
 
 def rows(delayed: bool) -> list[Row]:
-    """The steps of a layer with reset_mechanism="subtract", threshold 1 and a constant input."""
+    """Run a layer with reset_mechanism="subtract", threshold 1 and a constant input."""
     lif = snn.Leaky(beta=BETA, reset_delay=delayed)
     seen, mem = [], torch.zeros(1, dtype=torch.float64)
     for _ in range(STEPS):
@@ -30,7 +30,7 @@ def rows(delayed: bool) -> list[Row]:
 
 
 def draw(axes: Axes, delayed: bool) -> None:
-    """One panel: the membrane as stairs, its value at every step, and below it spk and R as pulses."""
+    """Draw one panel: the membrane as a step plot with its values, and below it spk and R as pulses."""
     seen = rows(delayed)
     edges = [edge for t in range(STEPS) for edge in (t + 0.5, t + 1, t + 1, t + 1.5)]
     axes.plot(edges, [m for charged, mem, _, _ in seen for m in (charged, charged, mem, mem)], color=MEMBRANE)
@@ -39,7 +39,7 @@ def draw(axes: Axes, delayed: bool) -> None:
         at_once = charged != mem
         color = SPIKE if spk and not at_once else MEMBRANE
         axes.plot(t, mem, "o", color=color)
-        below = 0.7 < mem < 1 or at_once  # where a number above the dot would meet a line
+        below = 0.7 < mem < 1 or at_once  # where a label above the dot would overlap a line
         axes.annotate(
             f"{mem:.3f}", (t, mem), (0, -15 if below else 8), textcoords="offset points", ha="center", color=color
         )
@@ -47,7 +47,7 @@ def draw(axes: Axes, delayed: bool) -> None:
             axes.plot(t, charged, "o", color=SPIKE, markerfacecolor="white", zorder=3)
             axes.annotate(f"{charged:.3f}", (t, charged), (0, 8), textcoords="offset points", ha="center", color=SPIKE)
             axes.annotate("", (t, mem + 0.06), (t, charged - 0.05), arrowprops={"arrowstyle": "->", "color": RESET})
-        if fired:  # from the spike to the R that remembers it
+        if fired:  # an arrow from the spike to the R that it causes
             axes.annotate("", (t - 0.5, -0.95), (t - 1, -0.62), arrowprops={"arrowstyle": "->", "color": RESET})
     for index, floor, name, color in ((2, -0.6, "spk", SPIKE), (3, -1.05, "R", RESET)):
         axes.step(
@@ -70,12 +70,12 @@ def draw(axes: Axes, delayed: bool) -> None:
 
 
 def main() -> None:
-    """Draw both panels."""
+    """Draw and save both panels."""
     plt.rcParams["font.size"] = 11
     figure, panels = plt.subplots(2, 1, figsize=(9, 8), layout="constrained")
     for axes, delayed in zip(panels, (True, False), strict=True):
         draw(axes, delayed)
-    # the values go into the file, so that a test can see whether it is the picture of today's layer
+    # stored in the file, so that a test can compare the picture with the current layer
     figure.savefig(PICTURE, dpi=110, metadata={"Description": repr([rows(True), rows(False)])})
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import __version__
 from .demo import CannotRun, demo
 from .doctor import doctor
 
@@ -14,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m spikeloom", description="Spiking neurons for PyTorch, each one equation run in a fused kernel."
     )
+    top.add_argument("--version", action="version", version=f"spikeloom {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     text = "train a small network on handwritten digits, time it, and draw what its neurons did"
