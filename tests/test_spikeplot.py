@@ -79,6 +79,39 @@ def test_a_raster_takes_what_scatter_takes():
     assert dots.get_label() == "spikes"
 
 
+def test_layers_are_stacked_in_a_raster_by_name():
+    _, ax = canvas()
+    first, second = spikes(T, 4), spikes(T, 2)
+    dots = spikeplot.raster({"first": first, "second": second}, ax)
+    wanted = torch.cat((first, second), 1).nonzero().tolist()
+    assert dots.get_offsets().tolist() == wanted
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    assert ax.get_yticks().tolist() == [1.5, 4.5]
+    colors = {neuron: tuple(color) for (_, neuron), color in zip(wanted, dots.get_facecolors(), strict=True)}
+    assert len({colors[n] for n in range(4)}) == len({colors[n] for n in (4, 5)}) == 1
+    assert colors[0] != colors[4]
+
+
+def test_a_raster_has_labels_and_room_for_silent_neurons_and_keeps_those_of_the_user():
+    _, ax = canvas()
+    spk = torch.zeros(T, N)
+    spk[3, 2] = 1
+    spikeplot.raster(spk, ax)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "neuron")
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    assert left <= 0 < T - 1 <= right
+    assert bottom <= 0 < N - 1 <= top
+    ax.set(xlabel="time [ms]", ylabel="cell")
+    spikeplot.raster(spk, ax)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time [ms]", "cell")
+
+
+@pytest.mark.parametrize(("neurons", "largest"), [(5, 36), (2000, 1)])
+def test_the_more_neurons_a_raster_has_the_smaller_are_its_dots(neurons, largest):
+    _, ax = canvas()
+    assert spikeplot.raster(torch.ones(10, neurons), ax).get_sizes().tolist() == [largest]
+
+
 # -- animations --------------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +192,7 @@ def test_a_count_has_a_bar_and_a_dot_per_neuron(form):
     wanted = [[count, n + 1] for n, count in enumerate(spikes().sum(0).tolist())]
     assert shown([*ax.collections, *ax.lines]) == (wanted, wanted)
     assert [label.get_text() for label in ax.get_yticklabels()] == LABELS
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Time Step", "Labels")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("spike count", "neuron")
     assert ax.get_xlim() == (0, T)
 
 
@@ -195,7 +228,7 @@ def test_an_animated_count_grows_behind_the_time(interpolate):
 def test_a_count_may_be_labelled_in_seconds():
     fig, ax = canvas()
     spikeplot.spike_count(spikes(), fig, ax, LABELS, time_step=1e-3)
-    assert ax.get_xlabel() == "Time [s]"
+    assert ax.get_xlabel() == "time [s]"
     assert ax.xaxis.get_major_formatter()(15, 0) == "0.015"
 
 
@@ -211,7 +244,8 @@ def test_traces_have_a_panel_per_neuron_in_the_current_figure(form):
     assert [panel.get_title() for panel in fig.axes] == ["first", "second", "", "", "", ""]
     for n, panel in enumerate(fig.axes):
         assert np.array_equal(panel.lines[0].get_ydata(), mem[:, n])
-        assert not panel.axison
+    assert [panel.get_xlabel() for panel in fig.axes] == [*[""] * 3, *["step"] * 3]
+    assert [panel.get_ylabel() for panel in fig.axes] == ["membrane", "", ""] * 2
     assert len({panel.get_ylim() for panel in fig.axes}) == 1
 
 
@@ -220,6 +254,32 @@ def test_spikes_rise_from_the_traces(form):
     spikeplot.traces(torch.full((T, N), 0.5), FORMS[form](spikes()), dim=(1, 2), spk_height=3)
     assert len(plt.gcf().axes) == 2
     assert np.allclose(plt.gcf().axes[1].lines[0].get_ydata(), 0.5 + 3 * spikes()[:, 1])
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_learning_curve_has_a_line_per_name_from_epoch_1_on():
+    _, ax = canvas()
+    lines = spikeplot.learning_curve({"training": [3.0, 2.0, 1.0], "validation": [3.0, 2.5]}, ax)
+    assert [line.get_xydata().tolist() for line in lines] == [[[1, 3], [2, 2], [3, 1]], [[1, 3], [2, 2.5]]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "validation"]
+    assert ax.get_xlabel() == "epoch"
+
+
+def test_a_confusion_matrix_counts_predictions_by_class_and_leaves_out_ignored_labels():
+    _, ax = canvas()
+    predicted, targets = torch.tensor([0, 2, 1, 1, 1]), torch.tensor([0, 0, 1, 1, -100])
+    counts = spikeplot.confusion_matrix(predicted, targets, ax, labels=["a", "b", "c"])
+    assert counts.tolist() == [[1, 0, 1], [0, 2, 0], [0, 0, 0]]
+    assert [(text.get_position(), text.get_text()) for text in ax.texts] == [
+        ((0, 0), "1"),
+        ((2, 0), "1"),
+        ((1, 1), "2"),
+    ]
+    assert np.array_equal(ax.images[0].get_array(), [[0.5, 0, 0.5], [0, 1, 0], [0, 0, 0]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "class")
 
 
 # -- what does not work ------------------------------------------------------------------------------------------------
@@ -236,6 +296,17 @@ REFUSED = {
     "too many steps": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, T + 1), "the data has 20"),
     "no frames": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, interpolate=0), "interpolate is 0"),
     "traces of a batch": (lambda fig, ax: spikeplot.traces(torch.rand(5, 2, 9)), r"\(5, 2, 9\)"),
+    "layers of other lengths": (
+        lambda fig, ax: spikeplot.raster({"a": spikes(5, 2), "b": spikes(6, 2)}, ax),
+        "'a': 5, 'b': 6",
+    ),
+    "no layers": (lambda fig, ax: spikeplot.raster({}, ax), "none"),
+    "no history": (lambda fig, ax: spikeplot.learning_curve({}, ax), "got no values"),
+    "other targets": (lambda fig, ax: spikeplot.confusion_matrix(torch.ones(2), torch.ones(3), ax), r"\(3,\)"),
+    "a class without label": (
+        lambda fig, ax: spikeplot.confusion_matrix(torch.tensor([2]), torch.tensor([0]), ax, ["a", "b"]),
+        "pass 0 to 1",
+    ),
     "a raster of no steps": (lambda fig, ax: spikeplot.raster(torch.zeros(0, 3), ax), r"raster draws .*\(0, 3\)"),
     "a raster of no neurons": (lambda fig, ax: spikeplot.raster(torch.zeros(3, 0), ax), r"raster draws .*\(3, 0\)"),
     "a raster of a number": (lambda fig, ax: spikeplot.raster(torch.tensor(1.0), ax), r"raster draws .*\(\)"),

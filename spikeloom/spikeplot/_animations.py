@@ -1,50 +1,21 @@
-"""Pictures of spikes and membranes: rasters, traces, counts, and animations of them."""
+"""Animations, and the spike count, which may be one."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .spikegen._inputs import given, whole
+from ..spikegen._inputs import given, whole
+from ._data import BLUE, INK, ORANGE, SHADE, needs_matplotlib, numbers
 
 if TYPE_CHECKING:
     from matplotlib.animation import ArtistAnimation
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, INK, SHADE = "#007acc", "#e67700", "#333f4b", "lightgrey"
 BANDS = 8
 """Between how many ticks the time of a spike count is shaded, every other band."""
-
-
-def raster(data: Tensor, ax: "Axes", **kwargs: Any) -> "PathCollection":
-    """Draw a dot for every spike, at (step, neuron).
-
-    Args:
-        data: spikes, [T], [T, N] or [T, *N]; more dimensions are numbered through, so none of them may be a batch.
-        ax: where to draw.
-        kwargs: of ``ax.scatter``: ``s`` is the size of a dot, ``c`` its colour, ``marker`` its form.
-
-    Returns:
-        the dots.
-
-    Raises:
-        TypeError: for data that are no numbers.
-        ValueError: for data without a step or a neuron.
-
-        >>> import matplotlib.figure, torch, spikeloom as snn
-        >>> ax = matplotlib.figure.Figure().add_subplot()
-        >>> dots = snn.spikeplot.raster(torch.eye(3), ax, s=5, c="black")
-        >>> dots.get_offsets().tolist()
-        [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
-    """
-    _matplotlib()
-    spikes = _numbers(data, "raster", "spikes [T], [T, N] or [T, *N]")
-    steps, neurons = np.nonzero(spikes.reshape(len(spikes), -1))
-    return ax.scatter(steps, neurons, **kwargs)
 
 
 def animator(
@@ -71,8 +42,8 @@ def animator(
         >>> anim = snn.spikeplot.animator(torch.rand(5, 8, 8), fig, fig.add_subplot())
         >>> page = anim.to_jshtml()  # for a notebook
     """
-    _matplotlib()
-    images = _numbers(data, "animator", "images [T, H, W]", 3)
+    needs_matplotlib()
+    images = numbers(data, "animator", "images [T, H, W]", 3)
     shown = images[: _steps(num_steps, len(images))]
     ax.axis("off")
     camera = Camera(fig)
@@ -121,15 +92,15 @@ def spike_count(
         >>> ax.lines[0].get_xdata().tolist()
         [6.0, 6.0]
     """
-    _matplotlib()
-    spikes = _numbers(data, "spike_count", "spikes [T, N]", 2)
+    needs_matplotlib()
+    spikes = numbers(data, "spike_count", "spikes [T, N]", 2)
     if len(labels) != spikes.shape[1]:
         raise ValueError(f"there are {len(labels)} labels for {spikes.shape[1]} neurons; give one for each")
     if whole(interpolate, "interpolate") < 1:
         raise ValueError(f"interpolate is {interpolate}; pass the number of frames per step, 1 or more")
     steps = _steps(num_steps, len(spikes))
     counts = spikes[:steps].cumsum(0, dtype=np.float64)  # float16 counts to 2048
-    _style_counts(ax, labels, steps, float(time_step))
+    _style_counts(ax, labels, steps, float(time_step), animate)
     if not animate:
         _draw_counts(ax, counts[-1])
         if gridshader:
@@ -144,55 +115,6 @@ def spike_count(
         ax.plot([now, now], [0, 1], transform=ax.get_xaxis_transform(), color=ORANGE, linewidth=2)
         camera.snap()
     return camera.animate(interval=interval)
-
-
-def traces(
-    data: Tensor,
-    spk: Tensor | None = None,
-    dim: tuple[int, int] = (3, 3),
-    spk_height: float = 5,
-    titles: "list[str] | None" = None,
-) -> None:
-    """Draw the membranes of the first neurons over time, a panel for each, in pyplot's current figure.
-
-    Args:
-        data: membranes of one sample, [T, N].
-        spk: spikes, [T, N], which are added on top of the membranes; None draws none.
-        dim: rows and columns of panels.
-        spk_height: how far a spike rises, in units of the membrane.
-        titles: of the first panels.
-
-    Raises:
-        IndexError: for more panels than neurons, before anything is drawn.
-        ValueError: for data of another shape, or spikes of another than the membranes.
-
-        >>> import matplotlib.pyplot as plt, torch, spikeloom as snn
-        >>> fig = plt.figure()
-        >>> spk, mem = snn.unroll(snn.Leaky(beta=0.9), torch.rand(50, 1, 4))
-        >>> snn.spikeplot.traces(mem[:, 0], spk[:, 0], dim=(2, 2), titles=["first"])
-        >>> len(fig.axes)
-        4
-        >>> plt.close(fig)
-    """
-    _matplotlib()
-    from matplotlib import pyplot as plt
-
-    lines = _numbers(data, "traces", "membranes [T, N]", 2)
-    if len(dim) != 2 or min(whole(size, "a size in dim") for size in dim) < 1:
-        raise ValueError(f"dim is {dim}; pass the rows and the columns of panels, 1 or more each")
-    if lines.shape[1] < dim[0] * dim[1]:
-        raise IndexError(f"{dim[0]} x {dim[1]} panels are too many for {lines.shape[1]} neurons; pass a smaller dim")
-    if spk is not None:
-        fired = _numbers(spk, "traces", "spikes [T, N]", 2)
-        if fired.shape != lines.shape:
-            raise ValueError(f"spk has shape {fired.shape} for membranes of shape {lines.shape}; pass the same")
-        lines = lines + spk_height * fired
-    panels = plt.gcf().subplots(*dim, sharey=True, squeeze=False)
-    for number, panel in enumerate(panels.flat):
-        panel.plot(lines[:, number])
-        panel.axis("off")
-        if titles and number < len(titles):
-            panel.set_title(titles[number])
 
 
 class Camera:
@@ -215,7 +137,7 @@ class Camera:
     """
 
     def __init__(self, figure: "Figure") -> None:
-        _matplotlib()
+        needs_matplotlib()
         self._figure = figure
         self._seen: set[Artist] = set()
         self._frames: list[list[Artist]] = []
@@ -248,15 +170,13 @@ class Camera:
         return drawn
 
 
-# -- the spike count --------------------------------------------------------------------------------------------------
-
-
-def _style_counts(ax: "Axes", labels: "list[str]", steps: int, time_step: float) -> None:
+def _style_counts(ax: "Axes", labels: "list[str]", steps: int, time_step: float, animate: bool) -> None:
     ax.set_xlim(0, steps)
     ax.set_ylim(0.4, len(labels) + 0.6)
     ax.set_yticks(range(1, len(labels) + 1), labels)
-    ax.set_xlabel("Time [s]" if time_step else "Time Step", fontsize="large", fontweight="bold", color=INK)
-    ax.set_ylabel("Labels", fontsize="large", fontweight="bold", color=INK)
+    count = "spike count, step" if animate else "spike count"  # one axis: a neuron fires at most once per step
+    ax.set_xlabel("time [s]" if time_step else count, fontsize="large", fontweight="bold", color=INK)
+    ax.set_ylabel("neuron", fontsize="large", fontweight="bold", color=INK)
     if time_step:
         ax.xaxis.set_major_formatter(lambda step, _: f"{step * time_step:g}")
     ax.spines[["top", "right"]].set_visible(False)
@@ -274,39 +194,6 @@ def _shade(ax: "Axes", steps: int) -> None:
     for band in range(1, BANDS, 2):
         begin, end = (steps * edge / BANDS for edge in (band, band + 1))
         ax.axvspan(begin, end, facecolor=SHADE, alpha=0.4, zorder=0)
-
-
-# -- reading the arguments --------------------------------------------------------------------------------------------
-
-
-def _matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("spikeplot needs matplotlib; install it with: pip install 'spikeloom[plot]'") from error
-
-
-def _numbers(data: Any, taker: str, wanted: str, dims: int | None = None) -> Any:
-    """A tensor, on whichever device and with whichever graph, or an array or a list, as an array.
-
-    Args:
-        taker, wanted: for messages: who draws, and what.
-        dims: how many dimensions it must have; None is any.
-    """
-    if isinstance(data, Tensor):
-        data = data.detach().cpu().to_dense()
-        data = data.float() if data.dtype is torch.bfloat16 else data
-    try:
-        array = np.asarray(data)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{taker} draws {wanted}; it cannot read a {type(data).__name__} ({error})") from error
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{taker} draws {wanted}, real numbers; got a {type(data).__name__} of {array.dtype}")
-    if not array.size or not array.ndim:
-        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pass at least one step")
-    if dims is not None and array.ndim != dims:
-        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pick one of a batch")
-    return array
 
 
 def _steps(asked: int | bool, present: int) -> int:

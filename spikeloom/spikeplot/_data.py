@@ -1,0 +1,39 @@
+"""What the plots share: colors, and data as arrays."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLUE, ORANGE, INK, SHADE = "#007acc", "#e67700", "#333f4b", "lightgrey"
+
+
+def needs_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError("spikeplot needs matplotlib; install it with: pip install 'spikeloom[plot]'") from error
+
+
+def numbers(data: Any, taker: str, wanted: str, dims: int | None = None) -> Any:
+    """A tensor, on whichever device and with whichever graph, or an array or a list, as an array.
+
+    Args:
+        taker, wanted: for messages: who draws, and what.
+        dims: how many dimensions it must have; None is any.
+    """
+    if isinstance(data, Tensor):
+        data = data.detach().cpu().to_dense()
+        data = data.float() if data.dtype is torch.bfloat16 else data
+    try:
+        array = np.asarray(data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{taker} draws {wanted}; it cannot read a {type(data).__name__} ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{taker} draws {wanted}, real numbers; got a {type(data).__name__} of {array.dtype}")
+    if not array.size or not array.ndim:
+        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pass at least one step")
+    if dims is not None and array.ndim != dims:
+        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pick one of a batch")
+    return array

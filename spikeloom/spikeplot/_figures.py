@@ -1,0 +1,216 @@
+"""Static figures: rasters, traces, learning curves, confusion matrices."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from ..spikegen._inputs import whole
+from ._data import BLUE, INK, ORANGE, SHADE, needs_matplotlib, numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.lines import Line2D
+
+IGNORED = -100
+"""The label of samples that are left out, as in the losses."""
+
+
+def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> "PathCollection":
+    """Draw a dot for every spike, at (step, neuron).
+
+    Args:
+        data: spikes of one sample, [T], [T, N] or [T, *N], further dimensions flattened; or a dict of these, a layer
+            each, which are stacked, the first at the bottom, in alternating colors.
+        ax: the axes to draw on. Axes without labels get "step" and "neuron".
+        kwargs: of ``ax.scatter``: ``s`` is the size of a dot (default: by the space that the axes have for a neuron and
+            a step), ``c`` its color, ``marker`` its shape.
+
+    Returns:
+        the dots.
+
+    Raises:
+        TypeError: if data is not numeric.
+        ValueError: if data has no step or no neuron, or if layers differ in the number of steps.
+
+        >>> import matplotlib.figure, torch, spikeloom as snn
+        >>> ax = matplotlib.figure.Figure().add_subplot()
+        >>> dots = snn.spikeplot.raster(torch.eye(3), ax, s=5, c="black")
+        >>> dots.get_offsets().tolist()
+        [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
+    """
+    needs_matplotlib()
+    from matplotlib.ticker import MaxNLocator
+
+    layers = data if isinstance(data, Mapping) else {"": data}
+    arrays = [numbers(spikes, "raster", "spikes [T], [T, N] or [T, *N]") for spikes in layers.values()]
+    if len({len(array) for array in arrays}) != 1:
+        steps = ", ".join(f"{name!r}: {len(array)}" for name, array in zip(layers, arrays, strict=True))
+        raise ValueError(f"raster got layers of different numbers of steps ({steps or 'none'}); pass the same for each")
+    flat = [array.reshape(len(array), -1) for array in arrays]
+    steps, neurons = np.nonzero(np.concatenate(flat, axis=1))
+    edges = np.cumsum([0, *(array.shape[1] for array in flat)])
+    if "s" not in kwargs:
+        kwargs["s"] = _size_of_dots(ax, len(flat[0]), int(edges[-1]))
+        kwargs.setdefault("linewidths", 0)
+    if isinstance(data, Mapping):
+        if not {"c", "color"} & kwargs.keys():
+            layer = np.searchsorted(edges, neurons, side="right") - 1
+            kwargs["color"] = np.array([BLUE, ORANGE])[layer % 2]
+        ax.set_yticks((edges[:-1] + edges[1:] - 1) / 2, list(layers))
+        ax.tick_params(axis="y", length=0)
+        for edge in edges[1:-1]:
+            ax.axhline(edge - 0.5, color=SHADE, linewidth=0.8)
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_ylabel(ax.get_ylabel() or "neuron")
+    ax.set_xlabel(ax.get_xlabel() or "step")
+    dots = ax.scatter(steps, neurons, **kwargs)
+    ax.update_datalim([(0, 0), (len(flat[0]) - 1, edges[-1] - 1)])  # so that silent neurons have their place
+    ax.autoscale_view()
+    return dots
+
+
+def traces(
+    data: Tensor,
+    spk: Tensor | None = None,
+    dim: tuple[int, int] = (3, 3),
+    spk_height: float = 5,
+    titles: "list[str] | None" = None,
+) -> None:
+    """Draw the membranes of the first neurons over time, a panel for each, in pyplot's current figure.
+
+    Args:
+        data: membranes of one sample, [T, N].
+        spk: spikes, [T, N], which are added on top of the membranes; None draws none.
+        dim: rows and columns of panels.
+        spk_height: how far a spike rises, in units of the membrane.
+        titles: of the first panels.
+
+    Raises:
+        IndexError: for more panels than neurons, before anything is drawn.
+        ValueError: for data of another shape, or spikes of another than the membranes.
+
+        >>> import matplotlib.pyplot as plt, torch, spikeloom as snn
+        >>> fig = plt.figure()
+        >>> spk, mem = snn.unroll(snn.Leaky(beta=0.9), torch.rand(50, 1, 4))
+        >>> snn.spikeplot.traces(mem[:, 0], spk[:, 0], dim=(2, 2), titles=["first"])
+        >>> len(fig.axes)
+        4
+        >>> plt.close(fig)
+    """
+    needs_matplotlib()
+    from matplotlib import pyplot as plt
+
+    lines = numbers(data, "traces", "membranes [T, N]", 2)
+    if len(dim) != 2 or min(whole(size, "a size in dim") for size in dim) < 1:
+        raise ValueError(f"dim is {dim}; pass the rows and the columns of panels, 1 or more each")
+    if lines.shape[1] < dim[0] * dim[1]:
+        raise IndexError(f"{dim[0]} x {dim[1]} panels are too many for {lines.shape[1]} neurons; pass a smaller dim")
+    if spk is not None:
+        fired = numbers(spk, "traces", "spikes [T, N]", 2)
+        if fired.shape != lines.shape:
+            raise ValueError(f"spk has shape {fired.shape} for membranes of shape {lines.shape}; pass the same")
+        lines = lines + spk_height * fired
+    panels = plt.gcf().subplots(*dim, sharex=True, sharey=True, squeeze=False)
+    for number, panel in enumerate(panels.flat):
+        panel.plot(lines[:, number], color=BLUE, linewidth=1)
+        panel.spines[["top", "right"]].set_visible(False)
+        if titles and number < len(titles):
+            panel.set_title(titles[number])
+    for panel in panels[-1]:
+        panel.set_xlabel("step")
+    for panel in panels[:, 0]:
+        panel.set_ylabel("membrane")
+
+
+def learning_curve(history: "Mapping[str, Sequence[float]]", ax: "Axes") -> "list[Line2D]":
+    """Draw values per epoch, such as losses or accuracies, a line for each.
+
+    Args:
+        history: the values by name, each with one number per epoch.
+        ax: the axes to draw on.
+
+    Returns:
+        the lines.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+
+        >>> import matplotlib.figure, spikeloom as snn
+        >>> ax = matplotlib.figure.Figure().add_subplot()
+        >>> lines = snn.spikeplot.learning_curve({"training": [2.3, 1.1, 0.6], "validation": [2.2, 1.3, 0.9]}, ax)
+        >>> lines[1].get_xdata().tolist()
+        [1, 2, 3]
+    """
+    needs_matplotlib()
+    from matplotlib.ticker import MaxNLocator
+
+    if not history:
+        raise ValueError("learning_curve got no values; pass a dict such as {'training': [2.3, 1.1]}")
+    lines = []
+    for name, values in history.items():
+        found = numbers(values, "learning_curve", f"numbers [epochs] for {name!r}", 1)
+        lines += ax.plot(np.arange(1, len(found) + 1), found, marker="o", markersize=3, linewidth=1.5, label=name)
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    return lines
+
+
+def confusion_matrix(
+    predicted: Tensor, targets: Tensor, ax: "Axes", labels: "list[str] | None" = None, cmap: str = "Blues"
+) -> Any:
+    """Draw how often each class was predicted for samples of each class.
+
+    Args:
+        predicted: predicted classes, [samples].
+        targets: the classes, [samples]; samples with the label -100 are left out.
+        ax: the axes to draw on.
+        labels: the names of the classes; None numbers them.
+        cmap: the color map. The color is the share of the samples of a class, the number their count.
+
+    Returns:
+        the counts, an array [C, C]: rows are targets, columns are predictions.
+
+    Raises:
+        ValueError: if the shapes differ, or if a class has no label.
+
+        >>> import matplotlib.figure, torch, spikeloom as snn
+        >>> ax = matplotlib.figure.Figure().add_subplot()
+        >>> snn.spikeplot.confusion_matrix(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]), ax, ["cat", "dog"])
+        array([[1, 1],
+               [0, 2]])
+    """
+    needs_matplotlib()
+    found, wanted = (numbers(t, "confusion_matrix", "classes [samples]", 1) for t in (predicted, targets))
+    if found.shape != wanted.shape:
+        raise ValueError(f"predicted has shape {found.shape} and targets {wanted.shape}; pass one class per sample")
+    found, wanted = found[wanted != IGNORED].astype(int), wanted[wanted != IGNORED].astype(int)
+    count = len(labels) if labels else int(max([*found, *wanted], default=0)) + 1
+    if len(found) and not 0 <= min(found.min(), wanted.min()) <= max(found.max(), wanted.max()) < count:
+        raise ValueError(f"classes go from {min(*found, *wanted)} to {max(*found, *wanted)}; pass 0 to {count - 1}")
+    counts = np.zeros((count, count), dtype=int)
+    np.add.at(counts, (wanted, found), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    ax.imshow(shares, cmap=cmap, vmin=0, vmax=1)
+    for (row, column), number in np.ndenumerate(counts):
+        if number:
+            color = "white" if shares[row, column] > 0.5 else INK
+            ax.text(column, row, f"{number}", ha="center", va="center", color=color, fontsize="small")
+    names = labels or [f"{n}" for n in range(count)]
+    ax.set_xticks(range(count), names)
+    ax.set_yticks(range(count), names)
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("class")
+    return counts
+
+
+def _size_of_dots(ax: "Axes", steps: int, neurons: int) -> float:
+    """The area of a dot in points^2 so that dots of adjacent steps and neurons touch at most."""
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+    pitch = 72 * min(box.width / steps, box.height / neurons)
+    return float(np.clip(pitch, 1, 6)) ** 2
