@@ -1,8 +1,8 @@
-"""The vocabulary of a cell: functions that mean the same on tensors and on symbols.
+"""Operations for the equations of neurons, on tensors and on symbols.
 
-A cell is written with ordinary arithmetic (``+ - * /``, ``** 2``, comparisons) and the functions below.
-Called with tensors they compute; called with the symbols of the tracer they record what is to be computed.
-Anything outside this vocabulary cannot be traced, and the cell then runs through the plain PyTorch loop.
+An equation uses ordinary arithmetic (``+ - * /``, ``** 2``, comparisons) and the functions below. Called with tensors
+they compute the result. Called with symbols of the tracer they record the operation. An equation with other operations
+cannot be traced: it requires ``snn.cell(loop=True)`` and runs on the PyTorch loop.
 
     >>> import torch
     >>> from spikeloom import ops
@@ -42,7 +42,7 @@ TENSOR_FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def heaviside(u: torch.Tensor) -> torch.Tensor:
-    """1 where u > 0, else 0 (exactly at zero: no spike), in the dtype of `u`; NaN does not spike."""
+    """1 where u > 0, else 0, in the dtype of `u`; 0 at zero and for NaN."""
     return (u > 0).to(u.dtype)
 
 
@@ -50,7 +50,7 @@ _surrogate: Scoped[Surrogate] = Scoped("spikeloom_surrogate", heaviside)
 
 
 def spiking_with(surrogate: Surrogate) -> AbstractContextManager[None]:
-    """Within this context, `spike` on tensors is `surrogate`."""
+    """Context manager in which `spike` on tensors calls `surrogate`."""
     return _surrogate.set(surrogate)
 
 
@@ -61,9 +61,9 @@ def _apply(name: str, *args: Value) -> Value:
     like = next((arg for arg in args if isinstance(arg, torch.Tensor)), None)
     if like is None:
         raise TypeError(f"ops.{name} got {args!r}; pass at least one tensor, or use Python's math module on numbers")
-    if name in ("minimum", "maximum") or (name == "clamp" and not _of_numbers(*args)):  # torch takes tensors alone
+    if name in ("minimum", "maximum") or (name == "clamp" and not _of_numbers(*args)):  # torch accepts only tensors
         args = tuple(arg if isinstance(arg, torch.Tensor) else like.new_full((), arg) for arg in args)
-        if name == "clamp":  # whose backward does not broadcast
+        if name == "clamp":  # the backward of clamp does not broadcast
             args = tuple(torch.broadcast_tensors(*args))
     return TENSOR_FUNCTIONS[name](*args)
 
@@ -73,22 +73,22 @@ def _is_number(value: Value) -> bool:
 
 
 def _of_numbers(u: Value, low: Value, high: Value) -> bool:
-    """Whether a tensor is held between two numbers."""
+    """Whether u is a tensor and both bounds are numbers."""
     return isinstance(u, torch.Tensor) and _is_number(low) and _is_number(high)
 
 
 def spike(u: Value) -> Value:
-    """H(u): 1 where u > 0, else 0; its derivative is the surrogate of the layer."""
+    """H(u): 1 where u > 0, else 0. The derivative is the surrogate gradient of the layer."""
     return u.record("spike", u) if hasattr(u, "record") else _surrogate.get()(u)
 
 
 def detach(u: Value) -> Value:
-    """`u`, with no gradient flowing through it."""
+    """`u`, without gradient."""
     return _apply("detach", u)
 
 
 def exp(u: Value) -> Value:
-    """e to the power of u."""
+    """The exponential of u."""
     return _apply("exp", u)
 
 
@@ -128,30 +128,30 @@ def cos(u: Value) -> Value:
 
 
 def minimum(a: Value, b: Value) -> Value:
-    """The smaller of a and b; NaN if either is NaN. One of them may be a number."""
+    """The minimum of a and b, elementwise; NaN if either is NaN. One of them may be a number."""
     return _apply("minimum", a, b)
 
 
 def maximum(a: Value, b: Value) -> Value:
-    """The larger of a and b; NaN if either is NaN. One of them may be a number."""
+    """The maximum of a and b, elementwise; NaN if either is NaN. One of them may be a number."""
     return _apply("maximum", a, b)
 
 
 def full_like(u: Value, value: float) -> Value:
-    """A number in the dtype and shape of u, for `where` between two numbers."""
+    """A tensor filled with a number, with the dtype and shape of u, for `where` with two numbers."""
     return u.full_like(value) if hasattr(u, "record") else torch.full_like(u, value)
 
 
 def where(condition: Value, a: Value, b: Value) -> Value:
-    """a where the condition holds, else b; one of them may be a number."""
+    """a where the condition is True, else b. One of them may be a number."""
     if _is_number(a) and _is_number(b):
-        raise TypeError(f"ops.where got two numbers, {a} and {b}, and no dtype; make one of them ops.full_like(u, {a})")
+        raise TypeError(f"ops.where got two numbers, {a} and {b}, without dtype; replace one by ops.full_like(u, {a})")
     return _apply("where", condition, a, b)
 
 
 def clamp(u: Value, low: Value, high: Value) -> Value:
-    """u, held between two values; where low > high, it is high, and NaN where any of the three is NaN.
+    """Clamp u to [low, high]; high where low > high, and NaN where any argument is NaN.
 
-    The gradient passes to u where low <= u <= high, and elsewhere to the bound that is taken, where that is a tensor.
+    The gradient flows to u where low <= u <= high, and elsewhere to the active bound, if it is a tensor.
     """
     return _apply("clamp", u, low, high)

@@ -1,8 +1,8 @@
-"""Spike functions: the Heaviside step forward, a smooth stand-in for its derivative backward.
+"""Spike functions: the Heaviside step in the forward pass, a surrogate gradient in the backward pass.
 
-A surrogate is one row: a factory with its defaults and one formula for dH/du, u = mem - threshold. The formula is
-written in the vocabulary of `spikeloom.ops`, so the same line serves PyTorch's autograd and the fused kernels.
-In the formulas below g is the incoming gradient and k the slope.
+Each factory returns a `Spike` with a formula for dH/du, u = mem - threshold. The formula uses the operations of
+`spikeloom.ops`, so it serves both autograd and the fused kernels. In the formulas below, g is the incoming gradient
+and k the slope.
 
     >>> import torch
     >>> from spikeloom import surrogate
@@ -15,9 +15,9 @@ In the formulas below g is the incoming gradient and k the slope.
     >>> spk.detach(), u.grad
     (tensor([0., 1.]), tensor([0.0816, 0.0278]))
 
-Write your own with `Spike`: ``Spike("mine", formula, {"width": 0.5})``, where ``formula(u, width)`` uses the functions
-of `spikeloom.ops`. Any other callable from a tensor to spikes works too; it runs through the plain loop instead of a
-fused kernel.
+For a custom surrogate: ``Spike("mine", formula, {"width": 0.5})``, where ``formula(u, width)`` uses the functions of
+`spikeloom.ops`. Any other callable from a tensor to spikes works too, but runs on the PyTorch loop instead of a fused
+kernel.
 
 Source of the method: Neftci, Mostafa and Zenke, "Surrogate gradient learning in spiking neural networks", 2019.
 """
@@ -36,7 +36,7 @@ from .fixed import fixed
 
 
 class _Fire(torch.autograd.Function):
-    """Heaviside forward; the surrogate's own rule backward, itself differentiable."""
+    """Heaviside forward; the surrogate gradient backward, which is differentiable itself."""
 
     @staticmethod
     def forward(ctx: Any, u: torch.Tensor, spike: "Spike") -> torch.Tensor:
@@ -51,7 +51,7 @@ class _Fire(torch.autograd.Function):
 
 
 class _FireInTransforms(torch.autograd.Function):
-    """The same in the form that torch.func and forward-mode differentiation ask for, which costs twice as much."""
+    """The same in the form that torch.func and forward-mode AD require, which takes twice the time."""
 
     generate_vmap_rule = True
 
@@ -70,29 +70,30 @@ class _FireInTransforms(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor, spike: None) -> torch.Tensor:
         (u,) = ctx.saved_tensors
-        spk: torch.Tensor = ctx.spike.backward(u, tangent)  # each spike depends on its own u alone
+        spk: torch.Tensor = ctx.spike.backward(u, tangent)  # elementwise, so the JVP equals the VJP
         return spk
 
 
 class Spike:
-    """A spike function from its derivative: ``derivative(u, **constants)``.
+    """A spike function, defined by its surrogate derivative ``derivative(u, **constants)``.
 
-    It does not change: for other constants make another one. What the formula reads from its module is fixed, too.
+    It is immutable: for other constants, create a new one. Globals that the formula reads are fixed at creation.
 
     Args:
-        name: what the repr shows.
-        derivative: dH/du in the vocabulary of `spikeloom.ops`; a module-level function, so that it pickles. One that is
-            no function, but a method or another callable object, runs through the plain loop, and so does the spike
-            function of a subclass.
-        constants: the numbers that the formula takes, by name.
+        name: name in the repr.
+        derivative: dH/du, with the operations of `spikeloom.ops`; a module-level function, so that it can be pickled.
+            A method or another callable object runs on the PyTorch loop instead of a fused kernel. The same holds for
+            subclasses of `Spike`.
+        constants: keyword arguments of the formula, numbers by name.
 
     Raises:
-        AttributeError: if one of the three is assigned later; TypeError, if a constant is.
+        AttributeError: if name, derivative or constants are assigned later.
+        TypeError: if an item of constants is assigned.
 
     Shapes:
         u [*S] to spikes [*S] of the same dtype and device.
 
-    Spike functions are equal if class, name, formula and constants are; they pickle, deepcopy and hash.
+    Spike functions with equal class, name, formula and constants are equal. They support pickle, deepcopy and hash.
 
         >>> import torch
         >>> from spikeloom import ops
@@ -116,7 +117,7 @@ class Spike:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("name", "derivative", "constants"):
-            raise AttributeError(f"{self!r} cannot get another {name}; make another spike function and assign that")
+            raise AttributeError(f"{self!r} is immutable: its {name} cannot be assigned; create another spike function")
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,11 +134,11 @@ class Spike:
         return spk
 
     def slope_at(self, u: ops.Value) -> ops.Value:
-        """dH/du at u, on tensors and on symbols."""
+        """dH/du at u, for tensors and symbols."""
         return self._formula(u)
 
     def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-        """The gradient for u, given the gradient for the spikes."""
+        """The gradient of u, from the gradient of the spikes."""
         result: torch.Tensor = grad * self.slope_at(u)
         return result
 
@@ -156,16 +157,16 @@ class Spike:
 
 
 def _number(constant: Any) -> Any:
-    """A tensor of one number as that number: it enters kernels, hashes and comparisons."""
+    """Convert a tensor with one element to a number, for kernels, hashes and comparisons."""
     return constant.item() if isinstance(constant, torch.Tensor) and constant.numel() == 1 else constant
 
 
 class _RandomSpike(Spike):
-    """Its derivative draws random numbers in every backward, so no kernel can be made of it."""
+    """A spike function whose derivative draws random numbers in every backward pass, so it has no kernel."""
 
 
 class _CustomSpike(Spike):
-    """The user's own rule ``f(input, grad, spikes)``, kept as it is."""
+    """A spike function with a custom backward ``f(input, grad, spikes)``."""
 
     def backward(self, u: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.derivative(u, grad, ops.heaviside(u))
@@ -203,7 +204,7 @@ def _heaviside(u: ops.Value) -> ops.Value:
 
 
 def _sigmoid(u: ops.Value, slope: float) -> ops.Value:
-    decay = ops.exp(-abs(slope) * ops.abs(u))  # even in u, so the exponent is never positive and never overflows
+    decay = ops.exp(-abs(slope) * ops.abs(u))  # even in u, so the exponent is never positive and cannot overflow
     return slope * decay / (1 + decay) ** 2
 
 
@@ -220,7 +221,7 @@ def _leaky(u: ops.Value, slope: float) -> ops.Value:
 
 
 def _sparse_fast_sigmoid(u: ops.Value, slope: float, B: float) -> ops.Value:
-    return ops.where(u <= B, 0.0, _fast_sigmoid(u, slope))  # in this order NaN comes through
+    return ops.where(u <= B, 0.0, _fast_sigmoid(u, slope))  # in this order NaN propagates
 
 
 def _gaussian(u: ops.Value, sigma: float) -> ops.Value:
@@ -243,15 +244,15 @@ def _exponential(u: ops.Value, beta: float) -> ops.Value:
 
 
 def straight_through_estimator() -> Spike:
-    """g: the gradient passes unchanged (Bengio et al., 2013)."""
+    """g: passes the gradient unchanged (Bengio et al., 2013)."""
     return Spike("straight_through_estimator", _straight_through)
 
 
 def triangular(threshold: float = 1) -> Spike:
     """g * threshold below the threshold, -g * threshold at and above it.
 
-    Despite its name this is a step, and it is negative where the neuron fired: kept, because trained networks depend
-    on it. For a triangle around the threshold use `triangle`.
+    As in snnTorch this is a step function, despite its name, and negative where the neuron fired. For a triangle
+    around the threshold use `triangle`.
     """
     return Spike("triangular", _triangular, {"threshold": threshold})
 
@@ -267,7 +268,7 @@ def atan(alpha: float = 2.0) -> Spike:
 
 
 def heaviside() -> Spike:
-    """g * H(u): the gradient passes only where the neuron fired."""
+    """g * H(u): passes the gradient only where the neuron fired."""
     return Spike("heaviside", _heaviside)
 
 
@@ -279,7 +280,7 @@ def sigmoid(slope: float = 25) -> Spike:
 def spike_rate_escape(beta: float = 1, slope: float = 25) -> Spike:
     """g * k exp(-beta |u - 1|), with its peak one unit *above* the threshold.
 
-    The place of the peak is kept, because trained networks depend on it. For one at the threshold use `exponential`.
+    The peak is where snnTorch has it. For a peak at the threshold use `exponential`.
     """
     return Spike("spike_rate_escape", _spike_rate_escape, {"beta": beta, "slope": slope})
 
@@ -287,8 +288,8 @@ def spike_rate_escape(beta: float = 1, slope: float = 25) -> Spike:
 def SSO(mean: float = 0, variance: float = 0.2) -> Spike:
     """Stochastic: g where the neuron fired, elsewhere g * (U(0, 1) - 0.5 + mean) * variance, drawn in every backward.
 
-    The two arguments are not what they are called, and stay so because trained networks depend on it: the noise has
-    the mean ``mean * variance`` and the standard deviation ``variance / sqrt(12)``. Runs through the plain loop.
+    As in snnTorch, the arguments are not the mean and variance of the noise: its mean is ``mean * variance`` and its
+    standard deviation ``variance / sqrt(12)``. Runs on the PyTorch loop.
     """
     return _RandomSpike("SSO", _stochastic, {"mean": mean, "variance": variance})
 
@@ -310,7 +311,7 @@ def gaussian(sigma: float = 0.4) -> Spike:
 
 
 def boxcar(width: float = 1.0) -> Spike:
-    """g / width where |u| < width / 2, else exactly 0: a compact support, so most gradients vanish.
+    """g / width where |u| < width / 2, else 0: compact support, so most gradients are exactly zero.
 
     Source: Kaiser, Mostafa and Neftci, "Synaptic plasticity dynamics for deep continuous local learning", 2020.
     """
@@ -319,27 +320,27 @@ def boxcar(width: float = 1.0) -> Spike:
 
 
 def triangle(width: float = 1.0) -> Spike:
-    """g * max(0, 1 - |u| / width) / width: a peak at the threshold, exactly 0 from `width` on."""
+    """g * max(0, 1 - |u| / width) / width: a peak at the threshold, exactly 0 for |u| >= width."""
     _check_positive("triangle", width=width)
     return Spike("triangle", _triangle, {"width": width})
 
 
 def exponential(beta: float = 5.0) -> Spike:
-    """g * beta / 2 * exp(-beta |u|): a peak at the threshold that falls off exponentially on both sides."""
+    """g * beta / 2 * exp(-beta |u|): a peak at the threshold with exponential decay on both sides."""
     _check_positive("exponential", beta=beta)
     return Spike("exponential", _exponential, {"beta": beta})
 
 
 def custom_surrogate(custom_surrogate_function: Callable[..., torch.Tensor]) -> Spike:
-    """The gradient is ``custom_surrogate_function(input, grad, spikes)``; runs through the plain loop.
+    """The gradient is ``custom_surrogate_function(input, grad, spikes)``. Runs on the PyTorch loop.
 
-    A formula for dH/du alone is better written as a `Spike`, which runs in fused kernels.
+    If the gradient is g times a formula for dH/du, prefer a `Spike`, which runs in fused kernels.
     """
     return _CustomSpike("custom_surrogate", custom_surrogate_function)
 
 
 def no_gradient() -> Spike:
-    """0: the plain step, through which no gradient flows (what `surrogate_disable=True` uses)."""
+    """0: the Heaviside step without gradient, which `surrogate_disable=True` uses."""
     return Spike("no_gradient", _zero)
 
 
@@ -349,13 +350,13 @@ def _check_positive(name: str, **constants: float) -> None:
             raise ValueError(f"surrogate.{name} got {key}={value!r}; pass a positive number")
 
 
-# -- the same under the names of autograd functions: ATan.apply(x, alpha) ---------------------------------------------
+# -- aliases with the names of autograd functions: ATan.apply(x, alpha) ----------------------------------------------
 
 
 class _Function:
-    """What stands behind ``ATan``: ``ATan.apply(u, alpha)`` is ``atan(alpha)(u)``, and ``ATan.apply`` a spike function.
+    """The type of ``ATan``: ``ATan.apply(u, alpha)`` is ``atan(alpha)(u)``, and ``ATan.apply`` is a spike function.
 
-    ``apply`` is the object itself, so that a layer recognises it as spike_grad and it pickles by its name.
+    ``apply`` returns the object itself, so that layers recognize it as spike_grad. It is pickled by name.
     """
 
     def __init__(self, name: str, factory: Callable[..., Spike]):
@@ -389,12 +390,12 @@ CustomSurrogate = _Function("CustomSurrogate", custom_surrogate)
 
 
 def as_spike(spike_grad: Callable[..., torch.Tensor]) -> Spike | None:
-    """The traceable `Spike` behind a layer's `spike_grad`, or None if it can only be called."""
+    """The traceable `Spike` of a layer's `spike_grad`, or None if it has no traceable formula."""
     if isinstance(spike_grad, _Function) and spike_grad is not CustomSurrogate:
         spike_grad = spike_grad.factory()
     return spike_grad if type(spike_grad) is Spike and _is_function(spike_grad.derivative) else None
 
 
 def _is_function(derivative: Callable[..., Any]) -> bool:
-    """Whether what it computes follows from its arguments, once it is `fixed`."""
+    """Whether the derivative is a function, which is pure once it is `fixed`."""
     return type(derivative.func if type(derivative) is partial else derivative) is FunctionType

@@ -81,7 +81,7 @@ def test_numbers_alone_are_refused(name):
     numbers = [0.5] * len(inspect.signature(word).parameters)
     if name == "where":
         with pytest.raises(
-            TypeError, match=r"ops.where got two numbers, 0.5 and 0.5, and no dtype; make one .*full_like"
+            TypeError, match=r"ops.where got two numbers, 0.5 and 0.5, without dtype; replace one .*full_like"
         ):
             word(U > 0, 0.5, 0.5)
     else:

@@ -1,4 +1,4 @@
-"""The equations: one model, one short file."""
+"""The equations of the neurons, one short file per model."""
 
 from .adaptive import ADAPTIVE_CURRENT, ADAPTIVE_THRESHOLD
 from .alpha import ALPHA as ALPHA
@@ -42,4 +42,4 @@ MODELS: dict[str, AnyModel] = {
     "leaky_parallel": LEAKY_PARALLEL,
     "associative": ASSOCIATIVE,
 }
-"""Every model of the library by name; the test matrix is driven by it."""
+"""All models of the library by name. The tests iterate over it."""

@@ -1,4 +1,4 @@
-"""Neurons that adapt: after spikes the threshold rises, or a current holds the membrane down."""
+"""Neurons with spike-frequency adaptation, by a threshold or by a current."""
 
 from .. import ops
 from ..ops import Value
@@ -15,17 +15,17 @@ def adaptive_threshold(
     kappa: Value = 0.1,
     threshold: Value = 1.0,
 ) -> States:
-    """Leaky integrate-and-fire neuron with an adaptive threshold: each spike raises it, and it decays back.
+    """Leaky integrate-and-fire neuron with an adaptive threshold, which each spike raises and which decays back.
 
-    With R = H(mem - threshold - kappa * adapt) from the step before, without gradient:
+    With R = H(mem - threshold - kappa * adapt) from the previous step, without gradient:
 
     adapt' = rho * adapt + R;  mem' = beta * mem + x - R * threshold;  spk = H(mem' - threshold - kappa * adapt')
 
     Args:
-        beta: decay of the membrane per step, held between 0 and 1 (see `decay`).
-        rho: decay of the adaptation per step, likewise.
-        kappa: how far one spike raises the threshold.
-        threshold: membrane above which a neuron that has not fired for long fires.
+        beta: decay of the membrane per step, in [0, 1] (see `decay`).
+        rho: decay of the adaptation per step, in [0, 1].
+        kappa: increase of the threshold per spike.
+        threshold: threshold without adaptation.
 
     Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", 2018; Bellec
     et al., "A solution to the learning dilemma for recurrent networks of spiking neurons", 2020, equations 6 to 10.
@@ -53,23 +53,23 @@ def adaptive_current(
     b: Value = 0.5,
     threshold: Value = 1.0,
 ) -> States:
-    """Adaptive leaky integrate-and-fire neuron: a current that follows membrane and spikes works against the input.
+    """Adaptive leaky integrate-and-fire neuron: a current driven by membrane and spikes counteracts the input.
 
-    With R = H(mem - threshold) from the step before, without gradient:
+    With R = H(mem - threshold) from the previous step, without gradient:
 
     adapt' = rho * adapt + a * mem + b * R;  mem' = beta * (mem - R * threshold) + (1 - beta) * (x - adapt')
 
     and spk = H(mem' - threshold). With a > 0 the membrane can oscillate.
 
     Args:
-        beta: decay of the membrane per step, held between 0 and 1 (see `decay`).
-        rho: decay of the adaptation per step, likewise.
-        a: how strongly the adaptation follows the membrane.
-        b: how far one spike raises the adaptation.
+        beta: decay of the membrane per step, in [0, 1] (see `decay`).
+        rho: decay of the adaptation per step, in [0, 1].
+        a: coupling of the adaptation to the membrane.
+        b: increase of the adaptation per spike.
         threshold: membrane above which the neuron fires.
 
     Source: Bittar and Garner, "A surrogate gradient spiking baseline for speech command recognition", 2022, section 2;
-    after Brette and Gerstner, "Adaptive exponential integrate-and-fire model", 2005, without its exponential.
+    after Brette and Gerstner, "Adaptive exponential integrate-and-fire model", 2005, without the exponential.
 
         >>> import torch, spikeloom as snn
         >>> lif = snn.AdLIF(beta=0.5, a=0.0, b=1.0)

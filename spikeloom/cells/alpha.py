@@ -1,4 +1,4 @@
-"""The alpha neuron: an excitatory and an inhibitory current, whose difference is the membrane, an alpha function."""
+"""The alpha neuron: its membrane is the difference of two synaptic currents, which is an alpha function."""
 
 from .. import ops
 from ..ops import Value
@@ -10,7 +10,7 @@ def alpha_neuron(
 ) -> tuple[Value, ...]:
     """exc' = alpha * exc + x;  inh' = beta * inh - x;  mem' = tau * (exc' + inh').
 
-    tau = ln(alpha) / (ln(beta) - ln(alpha)) + 1 scales the membrane; it has no memory of its own.
+    tau = ln(alpha) / (ln(beta) - ln(alpha)) + 1 scales the membrane, which follows from the currents alone.
     """
     exc, inh = alpha * syn_exc + x, beta * syn_inh - x
     tau = ops.log(alpha) / (ops.log(beta) - ops.log(alpha)) + 1
@@ -18,13 +18,13 @@ def alpha_neuron(
 
 
 def subtract(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
-    """exc' - R * threshold;  (1 - R) * inh';  mem' + R * inh, with the inhibitory current of the step before."""
+    """exc' - R * threshold;  (1 - R) * inh';  mem' + R * inh, with the inhibitory current of the previous step."""
     exc, inh, mem = charge(x, *states)
     return exc - fired * threshold, (1 - fired) * inh, mem + fired * states[1]
 
 
 def zero(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
-    """Both currents and the membrane, each times (1 - R)."""
+    """(1 - R) times both currents and the membrane."""
     exc, inh, mem = charge(x, *states)
     return (1 - fired) * exc, (1 - fired) * inh, (1 - fired) * mem
 

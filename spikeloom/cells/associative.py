@@ -1,4 +1,4 @@
-"""One entry of an associative memory: it forgets by a gate that differs from step to step, and is written to."""
+"""One entry of an associative memory: it decays by a gate that changes over time, and is written to."""
 
 from .. import ops
 from ..ops import Value

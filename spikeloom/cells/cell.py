@@ -1,7 +1,7 @@
-"""What a cell is: a neuron model as a pure function of one time step.
+"""Cells: neuron models as pure functions of one time step.
 
-A cell maps ``(x, *states, **params)`` to ``(spk, *states)``. It knows nothing of layers, time, devices or kernels.
-Called with tensors it is the reference; called with symbols it yields the graph from which kernels are made.
+A cell maps ``(x, *states, **params)`` to ``(spk, *states)``. It does not depend on layers, time, devices or kernels.
+Called with tensors it is the reference. Called with symbols it builds the graph from which kernels are compiled.
 """
 
 import inspect
@@ -14,14 +14,13 @@ from ..ops import Value
 
 @dataclass(frozen=True)
 class Cell:
-    """A neuron model: its equation, the names of its states and of its parameters.
+    """A neuron model: its equation and the names of its states and parameters.
 
-    Two cells with the same equation, names and name are equal, and share their kernels. A cell with several inputs
-    takes a tuple of them as x.
+    Cells with equal fields are equal and share their kernels. A cell with several inputs expects a tuple of them as x.
 
     Args:
-        any_order: whether its sums over time may be taken in any order, so that it agrees with the loop to rounding.
-        loop: whether its equation is to run as it is, through the plain loop, also where it could be traced.
+        any_order: whether its sums over time may be reordered, so that kernels agree with the loop to rounding.
+        loop: whether its equation always runs on the PyTorch loop, even if it could be traced.
     """
 
     name: str
@@ -38,42 +37,42 @@ class Cell:
 
 
 def returned(name: str, out: Any, names: tuple[str, ...]) -> tuple[Value, ...]:
-    """What an equation has returned, if it is one value for each of these names.
+    """Return the results of an equation as a tuple.
 
     Raises:
-        TypeError: in a sentence, if it is not.
+        TypeError: if it is not a tuple with one value for each name.
     """
-    kind = type(out)  # isinstance would ask a symbol for its class, which it refuses to tell
+    kind = type(out)  # not isinstance: symbols raise an error when their class is read
     if issubclass(kind, tuple) and len(out) == len(names):
         return tuple(out)
     single = f"a {kind.__name__}" if kind in (list, dict, type(None)) else "one value"
-    got = f"{len(out)} values" if issubclass(kind, tuple) else f"{single}, which is no tuple"
+    got = f"{len(out)} values" if issubclass(kind, tuple) else f"{single}, which is not a tuple"
     wanted = ", ".join(names) + ("," if len(names) == 1 else "")
     raise TypeError(f"{name} returned {got}; return ({wanted})")
 
 
 def signature_of(equation: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The states (arguments after x) and the parameters (keyword-only arguments) that an equation names."""
+    """The names of the states (arguments after x) and parameters (keyword-only arguments) of an equation."""
     arguments = inspect.signature(equation).parameters.values()
     positional = tuple(a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD)
     keyword = tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY)
     if len(positional) < 2 or len(positional) + len(keyword) != len(arguments):
         raise TypeError(
-            f"{equation.__name__}{inspect.signature(equation)} is not a neuron's equation; "
+            f"{equation.__name__}{inspect.signature(equation)} is not the equation of a neuron; "
             "write it as (x, state, ..., *, parameter, ...), with at least one state"
         )
     return positional[1:], keyword
 
 
 def initial_of(equation: Callable[..., Any]) -> dict[str, float]:
-    """Where each state of an equation starts: at its default, else at zero."""
+    """The initial value of each state of an equation: its default, else zero."""
     states, _ = signature_of(equation)
     arguments = inspect.signature(equation).parameters
     return {name: 0.0 if (d := arguments[name].default) is inspect.Parameter.empty else float(d) for name in states}
 
 
 def cell_from(equation: Callable[..., tuple[Value, ...]]) -> Cell:
-    """The cell of a complete equation, which fires and resets by itself.
+    """The cell of a complete equation, including spikes and reset.
 
     >>> from spikeloom import ops
     >>> def integrate(x, mem, *, threshold):

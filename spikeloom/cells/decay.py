@@ -1,7 +1,7 @@
-"""What the parameter of a decay holds: the decay itself, or a number from which it follows and which may be any real.
+"""Parametrizations of decays: the stored parameter is the decay, or an unbounded number from which it is computed.
 
-A decay is the share of a state that is left after one step. A learned one must stay between 0 and 1, and how that is
-ensured is a choice: a clamped decay has no gradient once it has left the interval, the other two cannot leave it.
+A decay is the factor by which a state shrinks per step. A learned decay must stay in [0, 1]: a clamped one has no
+gradient outside of the interval, and the other parametrizations cannot leave it.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from ..ops import Value
 
 @dataclass(frozen=True)
 class Parametrisation:
-    """How a decay is kept.
+    """How a decay is stored.
 
     Args:
-        suffix: what the name of the parameter ends in.
-        bounded: the decay, from what is kept; in the vocabulary of cells.
-        kept: what is kept, from a decay.
+        suffix: appended to the name of the parameter.
+        bounded: computes the decay from the parameter, with the operations of `spikeloom.ops`.
+        kept: computes the parameter from a decay.
     """
 
     suffix: str
@@ -30,7 +30,7 @@ class Parametrisation:
 
 
 def _of_tau(tau: Value) -> Value:
-    return ops.exp(-1.0 / ops.clamp(tau, 1e-3, float("inf")))  # held above zero, where the decay has long vanished
+    return ops.exp(-1.0 / ops.clamp(tau, 1e-3, float("inf")))  # bounded away from zero; the decay is 0 there already
 
 
 DECAYS: Mapping[str, Parametrisation] = {

@@ -1,4 +1,4 @@
-"""A leaky integrator that fires where its membrane has changed by more than a threshold."""
+"""Leaky integrator that fires when its membrane changes by more than a threshold."""
 
 from .. import ops
 from ..ops import Value

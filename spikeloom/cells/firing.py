@@ -1,13 +1,13 @@
-"""The firing frame: threshold, reset, delay and grading, written once for every neuron.
+"""The frame that neurons share: threshold, reset, reset delay and graded spikes.
 
-A model file states only how a neuron *charges*; the frame makes a cell of it. One step is
+A model defines only the *charge*, the update of the states without spikes. The frame turns it into a cell:
 
-    R    = H(mem - threshold)                 from the membrane of the step before, without gradient
+    R    = H(mem - threshold)                 from the membrane of the previous step, without gradient
     mem' = reset rule of the charge with R    (delayed reset: it acts one step after the spike)
     spk  = H(mem' - threshold) * factor
 
-and, with ``reset_delay=False``, the spike that R did not know of yet resets the membrane within the same step.
-A model may feed the spike of the step before back into its input, and names which of its parameters are decays.
+With ``reset_delay=False``, spikes that are not in R reset the membrane within the same step. A model may also feed the
+spikes of the previous step back into its input. It declares which of its parameters are decays.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,19 +27,19 @@ FRAME_PARAMS = ("threshold", "graded_spikes_factor")
 
 
 def subtract(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
-    """The charged membrane less one threshold: mem' = charge(mem, x) - R * threshold."""
+    """Subtract the threshold after the charge: mem' = charge(mem, x) - R * threshold."""
     *rest, mem = charge(x, *states)
     return (*rest, mem - fired * threshold)
 
 
 def zero(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
-    """The charged membrane cleared, the new input with it: mem' = (1 - R) * charge(mem, x)."""
+    """Clear the membrane after the charge, including the new input: mem' = (1 - R) * charge(mem, x)."""
     *rest, mem = charge(x, *states)
     return (*rest, (1 - fired) * mem)
 
 
 def zero_before_charge(charge: Charge, x: Value, states: States, fired: Value, threshold: Value) -> States:
-    """Only the old membrane cleared, the new input survives: mem' = charge((1 - R) * mem, x)."""
+    """Clear the membrane before the charge, without the new input: mem' = charge((1 - R) * mem, x)."""
     *rest, mem = states
     return charge(x, *rest, (1 - fired) * mem)
 
@@ -51,7 +51,7 @@ def none(charge: Charge, x: Value, states: States, fired: Value, threshold: Valu
 
 RESETS: Mapping[str, Rule] = {"subtract": subtract, "zero": zero, "none": none}
 
-# The reset within the same step, for spikes that the delayed reset has not seen: late = spk - R.
+# The reset within the same step, for spikes that are not in R: late = spk - R.
 IMMEDIATE: Mapping[str, Callable[[Value, Value, Value], Value]] = {
     "subtract": lambda mem, late, threshold: mem - late * threshold,
     "zero": lambda mem, late, threshold: mem - late * mem,
@@ -61,7 +61,7 @@ IMMEDIATE: Mapping[str, Callable[[Value, Value, Value], Value]] = {
 
 @dataclass(frozen=True)
 class Frame:
-    """What a layer chooses: the reset, when it acts, and what the parameters of decays hold."""
+    """Options of a layer: the reset mechanism, its delay, and the parametrization of decays (see `DECAYS`)."""
 
     reset: str = "subtract"
     delayed: bool = True
@@ -70,14 +70,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Model:
-    """A neuron that charges and fires: its charge equation and where it differs from the common frame.
+    """A neuron with the common frame: its charge equation, and its differences from the frame.
 
     Args:
         charge: ``(x, *states, *, params) -> new states``; the membrane is the last state.
         resets: rules that replace those of `RESETS` by name.
-        decays: the parameters that are decays per step, which the frame holds between 0 and 1 (see `DECAYS`).
-        recurrent: whether the neuron's own spike of the step before, a first state `spk`, comes back as V * spk.
-        inputs: how many values x holds; of several, the charge gets a tuple.
+        decays: names of the parameters that are decays per step, which the frame keeps in [0, 1] (see `DECAYS`).
+        recurrent: whether V * spk is added to the input, where spk, the first state, is the previous spike.
+        inputs: number of inputs in x; if there are several, the charge receives a tuple.
         loop: see `Cell`.
     """
 
@@ -94,7 +94,7 @@ class Model:
 
     @cached_property
     def charged(self) -> tuple[str, ...]:
-        """The states that the charge takes and returns; the membrane is the last."""
+        """The states that the charge accepts and returns, the membrane last."""
         return signature_of(self.charge)[0]
 
     @cached_property
@@ -117,11 +117,11 @@ class Model:
         return lambda x, *states: returned(self.charge.__name__, self.charge(x, *states, **own), self.charged)
 
     def rule(self, reset: str) -> Rule:
-        """How a reset of that name acts."""
+        """The rule of a reset mechanism."""
         return self.resets.get(reset, RESETS[reset])
 
     def step(self, frame: Frame, x: Value, states: States, p: Mapping[str, Value]) -> States:
-        """One time step: the spikes, then the new states."""
+        """One time step: returns the spikes, then the new states."""
         if self.recurrent:
             last, *states_left = states
             x, states = x + p["V"] * last, tuple(states_left)
@@ -134,7 +134,7 @@ class Model:
         return (spk, spk, *rest, mem) if self.recurrent else (spk, *rest, mem)
 
     def cell(self, frame: Frame) -> Cell:
-        """The cell of this model in one frame."""
+        """The cell of this model for a frame."""
         timing = "delayed" if frame.delayed else "immediate"
         marks = (*(["recurrent"] if self.recurrent else []), *([frame.decay] if self.decays else []))
         name = "/".join((self.charge.__name__, *marks, frame.reset, timing))
@@ -143,7 +143,7 @@ class Model:
 
 @dataclass(frozen=True)
 class _Equation:
-    """A model's step in one frame, in the form of a complete equation; equal choices are equal."""
+    """The step of a model in a frame as a complete equation. Equal models and frames compare equal."""
 
     model: Model
     frame: Frame
@@ -154,14 +154,14 @@ class _Equation:
 
 @dataclass(frozen=True)
 class Whole:
-    """A neuron whose equation fires and resets by itself: ``(x, *states, *, params) -> (spk, *new states)``.
+    """A neuron whose equation includes spikes and reset: ``(x, *states, *, params) -> (spk, *new states)``.
 
-    Of a frame it heeds the decay alone.
+    It uses only the `decay` of a frame.
 
     Args:
-        equation: that of one step.
+        equation: the equation of one step.
         decays: see `Model`.
-        any_order: see `Cell`; for neurons that have no step form.
+        any_order: see `Cell`; for neurons without a step form.
         loop: see `Cell`.
     """
 

@@ -1,13 +1,13 @@
-"""Neurons without a decay, or without spikes: the integrate-and-fire neuron and the leaky integrator."""
+"""The integrate-and-fire neuron, which has no decay, and the leaky integrator, which has no spikes."""
 
 from ..ops import Value
 from .firing import Model, States, Whole
 
 
 def integrate_and_fire(x: Value, mem: Value) -> States:
-    """Integrate-and-fire neuron: a membrane without leak, mem' = mem + x, less its reset.
+    """Integrate-and-fire neuron: a membrane without decay, mem' = mem + x, and a reset.
 
-    spk = H(mem' - threshold); the resets are those of `spikeloom.Leaky` with beta = 1.
+    spk = H(mem' - threshold). A delayed "zero" also clears the input of the step. Other resets: see `spikeloom.Leaky`.
 
     Source: Abbott, "Lapicque's introduction of the integrate-and-fire model neuron (1907)", 1999.
 
@@ -19,12 +19,12 @@ def integrate_and_fire(x: Value, mem: Value) -> States:
 
 
 def leaky_integrator(x: Value, mem: Value, *, beta: Value = 0.9) -> States:
-    """Leaky integrator, a readout that does not spike: mem' = beta * mem + x, and mem' is its output.
+    """Leaky integrator, a readout without spikes: mem' = beta * mem + x is also its output.
 
     Args:
-        beta: decay per step, held between 0 and 1 (see `decay`).
+        beta: decay per step, in [0, 1] (see `decay`).
 
-    Source: Gerstner et al., "Neuronal Dynamics", 2014, equation 1.5, by one exact step.
+    Source: Gerstner et al., "Neuronal Dynamics", 2014, equation 1.5, integrated exactly over one step.
 
         >>> import torch, spikeloom as snn
         >>> readout = snn.LI(beta=0.5, init_hidden=True)

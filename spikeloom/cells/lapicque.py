@@ -1,4 +1,4 @@
-"""Lapicque's neuron: a capacitor C that leaks through a resistor R, one Euler step of `time_step` at a time."""
+"""Lapicque's neuron: a capacitor C and a resistor R in parallel, by Euler steps of `time_step`."""
 
 from ..ops import Value
 from .firing import Model

@@ -12,4 +12,4 @@ def leaky(x: Value, mem: Value, *, beta: Value) -> tuple[Value, ...]:
 LEAKY = Model(leaky, resets={"zero": zero_before_charge}, decays=("beta",))
 RLEAKY = Model(leaky, decays=("beta",), recurrent=True)
 RLEAKY_THROUGH_LAYER = Model(leaky, decays=("beta",))
-"""The recurrent neuron where a layer brings the spikes back: they come in as input, and the reset clears that too."""
+"""The recurrent neuron with feedback through a layer: the feedback is part of x, so a reset to zero clears it too."""

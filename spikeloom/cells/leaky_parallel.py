@@ -1,4 +1,4 @@
-"""A leaky integrator without reset whose membrane never falls below zero: a recurrent ReLU unit, of its own or not."""
+"""Leaky integrator with a ReLU and without reset, with a recurrent weight per neuron or a full matrix."""
 
 from .. import ops
 from ..ops import Value
@@ -13,8 +13,8 @@ def leaky_parallel(
 
 
 def joint_parallel(x: Value, mem: Value, *, threshold: Value, graded_spikes_factor: Value) -> tuple[Value, ...]:
-    """The same where the membranes of all neurons come back, and are in x: mem' = relu(x)."""
-    mem = ops.where(x <= 0, 0.0, x)  # no gradient at zero, and NaN comes through
+    """With a full recurrent matrix, whose product is part of x: mem' = relu(x);  spk as above."""
+    mem = ops.where(x <= 0, 0.0, x)  # no gradient at zero; propagates NaN
     return ops.spike(mem - threshold) * graded_spikes_factor, mem
 
 

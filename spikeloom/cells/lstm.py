@@ -1,7 +1,7 @@
-"""A long short-term memory cell whose output is a membrane: it fires above a threshold.
+"""Long short-term memory cell whose output is a membrane, which fires above a threshold.
 
-Its four inputs are what the gates get, the part of the membrane of the step before among it. In the two orders in which
-checkpoints hold them.
+The four inputs are the pre-activations of the gates, including the part from the previous membrane. The two functions
+expect the two gate orders that checkpoints use.
 """
 
 from .. import ops
@@ -17,7 +17,7 @@ def lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]:
 
 
 def conv_lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]:
-    """The same of inputs in the order i, f, o, g."""
+    """The same, with inputs in the order i, f, o, g."""
     i, f, o, g = x
     return lstm((i, f, g, o), syn, mem)
 

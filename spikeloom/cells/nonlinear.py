@@ -1,4 +1,4 @@
-"""Neurons whose membrane drives itself on to the spike: quadratic, exponential, Izhikevich."""
+"""Nonlinear integrate-and-fire neurons: quadratic, exponential, Izhikevich."""
 
 from .. import ops
 from ..ops import Value
@@ -16,18 +16,18 @@ def quadratic(
     threshold: Value = 1.0,
     v_reset: Value = 0.0,
 ) -> States:
-    """Quadratic integrate-and-fire neuron: beyond a critical membrane it drives itself on to the spike.
+    """Quadratic integrate-and-fire neuron: above a critical membrane it rises to the spike without input.
 
-    v = mem + (gain * (mem - v_rest) * (mem - v_critical) + x) / tau;  spk = H(v - threshold);  mem' = v_reset after it
+    v = mem + (gain * (mem - v_rest) * (mem - v_critical) + x) / tau
 
-    One Euler step. No gradient flows through the reset.
+    spk = H(v - threshold);  mem' = v_reset if it fired, else v. One Euler step. No gradient through the reset.
 
     Args:
         tau: time constant, in steps.
         gain: strength of the quadratic drive.
         v_rest: stable membrane without input.
         v_critical: membrane above which it rises without input.
-        threshold: membrane at which the spike is counted.
+        threshold: membrane above which the neuron fires.
         v_reset: membrane after a spike.
 
     Source: Gerstner et al., "Neuronal Dynamics", 2014, equation 5.16; Latham et al., "Intrinsic dynamics in neuronal
@@ -53,18 +53,18 @@ def exponential(
     threshold: Value = 1.0,
     v_reset: Value = 0.0,
 ) -> States:
-    """Exponential integrate-and-fire neuron: near the rheobase an exponential drive takes over.
+    """Exponential integrate-and-fire neuron: near the rheobase an exponential term dominates.
 
     v = mem + (v_rest - mem + sharpness * exp((mem - rheobase) / sharpness) + x) / tau
 
-    spk = H(v - threshold);  mem' = v_reset after a spike, else v. One Euler step. No gradient flows through the reset.
+    spk = H(v - threshold);  mem' = v_reset if it fired, else v. One Euler step. No gradient through the reset.
 
     Args:
         tau: time constant, in steps.
-        v_rest: membrane that the leak pulls to.
-        sharpness: how abrupt the upswing is, in units of the membrane.
-        rheobase: membrane at which it begins.
-        threshold: membrane at which the spike is counted.
+        v_rest: resting membrane.
+        sharpness: width of the exponential onset of the spike, in units of the membrane.
+        rheobase: membrane at which the onset begins.
+        threshold: membrane above which the neuron fires.
         v_reset: membrane after a spike.
 
     Source: Fourcaud-Trocmé et al., "How spike generation mechanisms determine the neuronal response to fluctuating
@@ -91,26 +91,26 @@ def izhikevich(
     threshold: Value = 30.0,
     dt: Value = 1.0,
 ) -> States:
-    """Izhikevich's neuron, in millivolt and milliseconds: two equations, and most firing patterns of the cortex.
+    """Izhikevich neuron, in millivolts and milliseconds: reproduces most firing patterns of cortical neurons.
 
     v' = 0.04 v^2 + 5 v + 140 - u + x;  u' = a (b v - u);  at v > threshold: a spike, v = c, u = u + d
 
-    Stepped by `dt`, the membrane in two halves, as in the paper's program. The states start at -65 and -13. With a
-    threshold in millivolt the surrogate should be as wide, for instance ``surrogate.atan(alpha=0.2)``.
+    Integrated by Euler steps of `dt`, two half steps for the membrane, as in the paper's code. Initial states: -65 and
+    -13. Use a surrogate as wide as membranes in millivolts, for instance ``surrogate.atan(alpha=0.2)``.
 
     Args:
         a: rate of the recovery, per millisecond.
-        b: how the recovery follows the membrane.
-        c: membrane after a spike, in millivolt.
-        d: what a spike adds to the recovery.
-        threshold: membrane at which the spike is counted, in millivolt.
+        b: coupling of the recovery to the membrane.
+        c: membrane after a spike, in millivolts.
+        d: increase of the recovery per spike.
+        threshold: membrane above which the neuron fires, in millivolts.
         dt: length of a step, in milliseconds.
 
     Source: Izhikevich, "Simple model of spiking neurons", 2003.
 
         >>> import torch, spikeloom as snn
         >>> spk, mem, recovery = snn.unroll(snn.Izhikevich(), torch.full((200, 1), 10.0))
-        >>> spk.flatten().nonzero().flatten()  # in milliseconds: regular spiking that adapts
+        >>> spk.flatten().nonzero().flatten()  # in milliseconds: regular spiking with adaptation
         tensor([  3,  30,  78, 140, 194])
     """
     for _ in range(2):

@@ -1,19 +1,18 @@
-"""Parametric leaky integrate-and-fire: the time constant is learned."""
+"""Parametric leaky integrate-and-fire: a learned time constant."""
 
 from ..ops import Value
 from .firing import Model, States
 
 
 def parametric(x: Value, mem: Value, *, beta: Value = 0.5) -> States:
-    """Parametric leaky integrate-and-fire neuron: the time constant tau = 1 / (1 - beta) is learned.
+    """Parametric leaky integrate-and-fire neuron with a learned time constant tau = 1 / (1 - beta).
 
     mem' = mem + (x - mem) / tau = beta * mem + (1 - beta) * x;  spk = H(mem' - threshold)
 
-    By default beta is learned as ``beta = sigmoid(beta_logit)``, and the membrane that fired is set to zero within the
-    same step.
+    By default ``beta = sigmoid(beta_logit)`` is learned, and a spike resets the membrane to zero within the same step.
 
     Args:
-        beta: decay per step that the learning starts from; 0.5 is tau = 2.
+        beta: initial decay per step. Default: 0.5, which is tau = 2.
 
     Source: Fang et al., "Incorporating learnable membrane time constant to enhance learning of spiking neural
     networks", 2021, equations 4 to 8.

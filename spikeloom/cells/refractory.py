@@ -16,17 +16,17 @@ def refractory(
     period: Value = 2.0,
     threshold: Value = 1.0,
 ) -> States:
-    """Current-based leaky integrate-and-fire neuron that rests after a spike: for `period` steps its membrane is zero.
+    """Current-based leaky integrate-and-fire neuron whose membrane is zero for `period` steps after a spike.
 
     syn' = alpha * syn + x;  v = beta * mem + syn' if wait = 0, else 0;  spk = H(v - threshold)
 
-    mem' = 0 and wait' = period if it fired, else mem' = v and wait' = max(wait - 1, 0). The current flows on meanwhile.
-    No gradient flows through the reset or the waiting.
+    mem' = 0 and wait' = period if it fired, else mem' = v and wait' = max(wait - 1, 0). The current is not reset. No
+    gradient flows through the reset or `wait`.
 
     Args:
-        alpha: decay of the current per step, held between 0 and 1 (see `decay`).
-        beta: decay of the membrane per step, likewise.
-        period: steps after a spike in which the neuron cannot fire.
+        alpha: decay of the current per step, in [0, 1] (see `decay`).
+        beta: decay of the membrane per step, in [0, 1].
+        period: refractory period, in steps.
         threshold: membrane above which the neuron fires.
 
     Source: Gerstner et al., "Neuronal Dynamics", 2014, section 1.3; Dayan and Abbott, "Theoretical Neuroscience", 2001,

@@ -1,4 +1,4 @@
-"""Resonate-and-fire: a membrane that rings at a frequency of its own."""
+"""Resonate-and-fire: a damped oscillator."""
 
 from .. import ops
 from ..ops import Value
@@ -8,25 +8,25 @@ from .firing import States, Whole
 def resonate_and_fire(
     x: Value, current: Value, mem: Value, *, beta: Value = 0.95, omega: Value = 0.5, threshold: Value = 1.0
 ) -> States:
-    """Resonate-and-fire neuron: a damped oscillation that inputs in its rhythm build up.
+    """Resonate-and-fire neuron: a damped oscillator that inputs at its frequency excite most.
 
-    z = current + i mem is turned by omega and shrunk by beta at every step, and the input enters its real part:
+    At every step z = current + i mem is rotated by omega and scaled by beta, and the input is added to its real part:
 
     current' = beta * (cos(omega) * current - sin(omega) * mem) + x
     mem'     = beta * (sin(omega) * current + cos(omega) * mem)
 
-    spk = H(mem' - threshold), and z is set to i * threshold by a spike. No gradient flows through the reset.
+    spk = H(mem' - threshold). A spike sets z to i * threshold. No gradient flows through the reset.
 
     Args:
-        beta: what is left of the amplitude after a step, held between 0 and 1 (see `decay`).
+        beta: decay of the amplitude per step, in [0, 1] (see `decay`).
         omega: angular frequency, in radians per step.
         threshold: membrane above which the neuron fires.
 
-    Source: Izhikevich, "Resonate-and-fire neurons", 2001, equation 1, by one exact step.
+    Source: Izhikevich, "Resonate-and-fire neurons", 2001, equation 1, integrated exactly over one step.
 
         >>> import torch, spikeloom as snn
         >>> lif, pulses = snn.ResonateFire(omega=1.05), torch.zeros(20, 1)
-        >>> pulses[0::6] = 0.7  # in its rhythm: one turn takes 2 pi / 1.05 = 6 steps
+        >>> pulses[0::6] = 0.7  # at its frequency: one period is 2 pi / 1.05 = 6 steps
         >>> snn.unroll(lif, pulses)[0].flatten().nonzero().flatten()
         tensor([ 7, 13, 19])
     """

@@ -1,4 +1,4 @@
-"""A leaky integrator without reset, which fires wherever its membrane stands above threshold."""
+"""Leaky integrator without reset, which fires while its membrane exceeds the threshold."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ DECAY_OF: Mapping[str, Callable[[Value], Value]] = {
     "tau": lambda tau: ops.exp(-1.0 / tau),
     "beta": DECAYS["clamp"].bounded,
 }
-"""The decay per step, by the name of the parameter from which it follows."""
+"""Functions that compute the decay per step, by the name of their parameter."""
 
 
 def state_leaky(

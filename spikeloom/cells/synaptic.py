@@ -1,4 +1,4 @@
-"""Current-based leaky integrate-and-fire: a current that decays by alpha feeds a membrane that decays by beta."""
+"""Current-based leaky integrate-and-fire: the current decays by alpha, the membrane by beta."""
 
 from ..ops import Value
 from .firing import Model

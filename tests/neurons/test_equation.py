@@ -204,10 +204,10 @@ REFUSED = {
     with_a_tensor_from_outside: r"a Tensor of shape \(12, 3, 4\) enters the equation; pass it as a parameter.*x \* XS",
     with_a_method: r"\.clamp is not in the vocabulary.*\.clamp\(0, 1\)",
     with_too_few_results: r"returned 2 values; return \(spk, mem, other\)",
-    with_one_result: r"returned one value, which is no tuple; return \(spk, mem\)",
-    with_a_list: r"returned a list, which is no tuple; return \(spk, mem\)",
-    without_a_return: r"returned a NoneType, which is no tuple; return \(spk, mem\)",
-    without_states: r"is not a neuron's equation; write it as \(x, state, ..., \*, parameter, ...\)",
+    with_one_result: r"returned one value, which is not a tuple; return \(spk, mem\)",
+    with_a_list: r"returned a list, which is not a tuple; return \(spk, mem\)",
+    without_a_return: r"returned a NoneType, which is not a tuple; return \(spk, mem\)",
+    without_states: r"is not the equation of a neuron; write it as \(x, state, ..., \*, parameter, ...\)",
     with_a_taken_name: r"calls a value reset, which every layer has already",
     with_an_option_for_a_name: r"calls a value learn, which every layer has already",
 }
@@ -236,7 +236,7 @@ def test_what_the_loop_gets_back_is_checked_as_well(equation):
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_charge_of_one_state_returns_a_tuple(loop):
     """A tensor of one row would unpack into a membrane without the dimension of the batch."""
-    with pytest.raises(TypeError, match=r"one value, which is no tuple; return \(mem,\)"):
+    with pytest.raises(TypeError, match=r"one value, which is not a tuple; return \(mem,\)"):
         snn.charge(loop=loop)(lambda x, mem, *, beta=0.9: beta * mem + x)()(XS[0, :1])
 
 

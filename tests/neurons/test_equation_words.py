@@ -286,7 +286,7 @@ def hill(u, height):
 def test_a_spike_function_does_not_change(monkeypatch):
     spike = surrogate.Spike("hill", hill, {"height": 1.0})
     for name in ("name", "derivative", "constants"):
-        with pytest.raises(AttributeError, match=rf"cannot get another {name}; make another"):
+        with pytest.raises(AttributeError, match=rf"its {name} cannot be assigned; create another"):
             setattr(spike, name, getattr(spike, name))
     with pytest.raises(TypeError):
         spike.constants["height"] = 2.0
