@@ -85,7 +85,7 @@ network = partial(Case, reference=STEPPED, ours=ACCELERATED, floor=PRODUCTS, unc
 
 LINEAR = network(
     name="linear",
-    title="Linear + Leaky over [T, B, N], percent of the inputs spikes, forward and weight gradient",
+    title="Linear + Leaky over [T, B, N], input spike density in percent, forward and weight gradient",
     label="Linear + Leaky [{T}, {B}, {N}], {percent} % spikes, training",
     axes=DENSITY,
     shapes=((500, 16, 512, 5), (250, 16, 1024, 5)),
@@ -102,7 +102,7 @@ LINEAR = network(
 
 INFERENCE = network(
     name="inference",
-    title="Linear + Leaky over [T, B, N], percent of the inputs spikes, inference",
+    title="Linear + Leaky over [T, B, N], input spike density in percent, inference",
     label="Linear + Leaky [{T}, {B}, {N}], {percent} % spikes, inference",
     axes=DENSITY,
     shapes=((100, 32, 1000, 5), (500, 1, 128, 5), (500, 1, 512, 5)),
@@ -131,7 +131,7 @@ CHECKPOINTED = "checkpoint=32"
 
 MEMORY = network(
     name="memory",
-    title="Three times Linear + Leaky over [T, B, N], 5 percent of the inputs spikes, forward and weight gradients",
+    title="Three times Linear + Leaky over [T, B, N], input spike density 5%, forward and weight gradients",
     label="3 x (Linear + Leaky) [{T}, {B}, {N}], training",
     axes=TX,
     shapes=((1000, 16, 1024),),

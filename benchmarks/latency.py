@@ -18,7 +18,7 @@ from .result import Shape
 from .runner import Case, Outcome, Run, installed
 
 DENSITY = 0.05
-PRODUCT = "the Linear alone"
+PRODUCT = "Linear alone"
 
 
 def trains(shape: Shape) -> Tensor:
@@ -68,7 +68,7 @@ def product(x: Tensor) -> Run:
 
 LATENCY = Case(
     name="latency",
-    title="Linear + Leaky, one row, one step of T with N inputs, inference",
+    title="Linear + Leaky at batch size 1, one step of T with N inputs, inference",
     label="Linear + Leaky [1, 1, {N}], one step, inference",
     axes=("T", "N"),
     shapes=((500, 128), (500, 512)),

@@ -170,8 +170,8 @@ SPIKES = Case(
 
 STEP = Case(
     name="step",
-    title="Leaky in the user's own loop over [T, B, N], forward and backward, float32",
-    label="Leaky [{T}, {B}, {N}], the user's own loop, training",
+    title="Leaky in a loop over steps, [T, B, N], forward and backward, float32",
+    label="Leaky [{T}, {B}, {N}], loop over steps, training",
     axes=TX,
     shapes=((100, 16, 512),),
     small=(12, 2, 3),
@@ -188,7 +188,7 @@ STEP = Case(
 # -- the cost of a step in a long sequence -----------------------------------------------------------------------------
 
 PARTS = 8
-WHOLE, SHORT = "spikeloom, one sequence", f"spikeloom, {PARTS} of a part each"
+WHOLE, SHORT = "spikeloom, one call", f"spikeloom, {PARTS} chunks"
 
 
 def in_parts(parts: int) -> Prepare:
@@ -220,7 +220,7 @@ def in_parts(parts: int) -> Prepare:
 
 LONG = Case(
     name="long",
-    title=f"Leaky over a long sequence [T, B, N], and over {PARTS} parts of it, forward and backward, float32",
+    title=f"Leaky over a long sequence [T, B, N], in one call and in {PARTS} chunks, forward and backward, float32",
     label="Leaky [{T}, {B}, {N}], training",
     axes=TX,
     shapes=((4000, 16, 512),),

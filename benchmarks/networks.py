@@ -286,6 +286,6 @@ def densities(work: Work) -> Callable[[Task], str]:
         for number, (layer, _, out) in enumerate(walked(work, task)):
             if hasattr(layer, "reset_mem"):
                 told.append(f"layer {number} {float(out.mean()):.1%}")
-        return f"not zero: {', '.join(told)}"
+        return f"nonzero: {', '.join(told)}"
 
     return tell

@@ -21,7 +21,7 @@ from .peers import Neurons, Ours
 from .runner import Outcome, Peer, Prepare, Run, installed
 
 SPYX = "spyx"
-NOTE = "fires one step later, and its gradient goes through the reset"
+NOTE = "spikes one step later; the gradient flows through the reset"
 
 Loss = Callable[..., Any]
 """Makes of tensors by name, for which gradients are wanted, and of others the loss and the spikes."""

@@ -108,4 +108,4 @@ def sweep(results: list[Result]) -> str:
     for name in others:
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "" for result in results]
     fixed = ", ".join(f"{other} = {size}" for other, size in first.sizes.items() if other != axis)
-    return f"Against {axis} ({fixed}); the others in times the first column:\n\n{markdown(table)}"
+    return f"Sweep of {axis} ({fixed}); other columns relative to the first:\n\n{markdown(table)}"

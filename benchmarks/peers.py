@@ -234,8 +234,8 @@ class Library:
     note: str
 
 
-AT_ONCE = "resets within the step of the spike"
-REACHED = f"{AT_ONCE}, and fires at the threshold too"
+AT_ONCE = "resets in the step of the spike"
+REACHED = f"{AT_ONCE}; also fires at mem = threshold"
 
 
 def ours(beta: float, backend: str = "numba") -> Neurons:
@@ -256,7 +256,7 @@ def damped(beta: float) -> Neurons:
 
 LIBRARIES: Mapping[str, Library] = {
     "SpikingJelly": Library(SpikingJelly, twin, REACHED),
-    "Norse": Library(Norse, damped, f"{AT_ONCE}; is scaled by 1 - beta; has a surrogate of its own, 1 / (1 + |u|)^2"),
+    "Norse": Library(Norse, damped, f"{AT_ONCE}; membrane and threshold scaled by 1 - beta; surrogate 1 / (1 + |u|)^2"),
     "Sinabs": Library(Sinabs, twin, REACHED),
 }
 """Who is measured with ``--peers``."""

@@ -112,14 +112,14 @@ def layers(hidden: int, x: Tensor) -> str:
     net = snn.accelerate(network(snn, hidden, x))
     with torch.no_grad():
         fired = float(snn.unroll(net, x).mean())
-    return f"not zero: input {float(x.mean()):.1%}, layer 1 {fired:.1%}\n{ACCELERATED}:\n{snn.explain(net, x)}"
+    return f"nonzero: input {float(x.mean()):.1%}, layer 1 {fired:.1%}\n{ACCELERATED}:\n{snn.explain(net, x)}"
 
 
 def recurrent(hidden: int, name: str, shapes: tuple[Shape, ...], label: str = "") -> Case:
     """The case with so many neurons."""
     return Case(
         name=name,
-        title=f"Linear and RLeaky of {hidden} neurons over [T, B, N], {DENSITY:.0%} of it spikes, forward and backward",
+        title=f"Linear + RLeaky({hidden}) over [T, B, N], input spike density {DENSITY:.0%}, forward and backward",
         label=label,
         axes=TX,
         shapes=shapes,

@@ -135,7 +135,7 @@ def learner(make: Callable[..., tuple[nn.Module, Loss]], *arguments: object) -> 
 def active(lesson: Lesson) -> str:
     """Which digits, and how many of their pixels are not zero."""
     lit = torch.cat([images for images, _ in lesson.batches]).ne(0).float().mean()
-    return f"{lesson.source}; not zero: input {float(lit):.1%}"
+    return f"{lesson.source}; nonzero: input {float(lit):.1%}"
 
 
 TUTORIAL = Case(

@@ -111,7 +111,7 @@ def test_a_page_is_filled_in_from_what_is_stored(tmp_path):
     assert "| Nothing [3, 4] | 3.00 ms | - | - | - | - | 0.50x |" in text
     assert "| theirs | 60.0 ms | 60.0 ms | 20x | 40x | 0 | 60.0 MB to 130 MB (40x) |" in text
     assert "theirs: fires later. another: not installed; pip install another. wrong: not timed" in text
-    assert "Against N (T = 3); the others in times the first column:\n\n| N | ours | theirs | floor |" in text
+    assert "Sweep of N (T = 3); other columns relative to the first:\n\n| N | ours | theirs | floor |" in text
     assert "| 5 | 3.00 ms | 20x | 0.50x |" in text
     page.write_text(text)
     assert fill(page, folder) == text
