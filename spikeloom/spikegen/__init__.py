@@ -1,9 +1,8 @@
-"""Numbers to spike trains: rate, latency, delta, population, phase and burst codes, and the targets of a training.
+"""Spike encoding of numbers: rate, latency, delta, population, phase and burst codes, and spike trains for labels.
 
-Spike trains are led by time, [T, *S]. Each code is a function, and a module of the same name that can stand before a
-network's layers: see `Encoder`. What a function gets must be a tensor of real numbers, and numbers of steps must be
-whole; else it raises a TypeError. What it returns has the dtype of that tensor, for integers the default dtype, and its
-device.
+Spike trains are [T, *S], time first. Each code is a function and a module of the same name, which can be the first
+layer of a network: see `Encoder`. All functions require a real tensor and integer numbers of steps, and raise a
+TypeError otherwise. The result has the dtype (the default dtype for integers) and the device of that tensor.
 """
 
 from .codes import burst as burst

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ._inputs import between, checked, computable, floating, given, over_time, single_spikes, whole, window
 
-# -- rate: a number is the chance of a spike at each step --------------------------------------------------------------
+# -- rate: a value is the probability of a spike per step --------------------------------------------------------------
 
 
 def rate(
@@ -18,26 +18,26 @@ def rate(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw spikes whose chance at each step is the data: a Bernoulli process, which approximates a Poisson process.
+    """Draw spikes with the data as probability per step: a Bernoulli process, which approximates a Poisson process.
 
     spk[t] = 1 with probability clamp(gain * data + offset, 0, 1), independently for each t, else 0.
 
     Args:
-        data: numbers, 0 to 1 if nothing is to be clipped; [*S], or [T, *S] with `time_var_input`.
-        num_steps: T. Not given with `time_var_input`.
-        gain: what the data are multiplied by. Ignored with `time_var_input`, as in snnTorch.
-        offset: what is added then. Ignored with `time_var_input`, as in snnTorch.
-        first_spike_time: steps of silence at the beginning: the first of num_steps, or, with `time_var_input`, steps
-            that are put before the data.
-        time_var_input: if True, the data have their own time, and each step is drawn from its own numbers.
-        generator: where the random numbers come from; None is torch's own.
+        data: values, clamped to [0, 1] after gain and offset; [*S], or [T, *S] with `time_var_input`.
+        num_steps: T. Must be omitted with `time_var_input`.
+        gain: factor of the data. Ignored with `time_var_input`, as in snnTorch. Default: 1.
+        offset: added after the gain. Ignored with `time_var_input`, as in snnTorch. Default: 0.
+        first_spike_time: number of silent steps at the beginning: the first of num_steps or, with `time_var_input`,
+            steps that are added before the data. Default: 0.
+        time_var_input: if True, the data are a sequence, and each step is drawn from its own values.
+        generator: source of random numbers. Default: PyTorch's global generator.
 
     Returns:
         spk [T, *S].
 
     Raises:
-        ValueError: for num_steps missing, or given beside time_var_input; a first_spike_time that is negative or beyond
-            the last step; NaN in the data.
+        ValueError: if num_steps is missing, or given with time_var_input; if first_spike_time is negative or after the
+            last step; if the data contain NaN.
 
     Source: Heeger, "Poisson model of spike generation", 2000.
 
@@ -66,11 +66,11 @@ def rate(
 
 
 def rate_conv(data: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one spike or none for each number: 1 with probability clamp(data, 0, 1), else 0; [*S] to [*S].
+    """Draw one step of spikes: 1 with probability clamp(data, 0, 1), else 0; [*S] to [*S].
 
     Args:
-        data: numbers [*S], 0 to 1 if nothing is to be clipped; not NaN, which is a ValueError.
-        generator: where the random numbers come from; None is torch's own.
+        data: values [*S], clamped to [0, 1]. NaN raises a ValueError.
+        generator: source of random numbers. Default: PyTorch's global generator.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -81,41 +81,41 @@ def rate_conv(data: Tensor, *, generator: torch.Generator | None = None) -> Tens
 
 
 def _drawn(chance: Tensor, generator: torch.Generator | None, num_steps: int | None = None) -> Tensor:
-    """Draws from clipped chances, or, with num_steps, so many of each: [T, *S], the chances not repeated in memory."""
+    """Draw from clamped probabilities, once or num_steps times, [T, *S], without expanding them in memory."""
     if bool(chance.isnan().any()):
-        raise ValueError("there is NaN in the data, which is no chance of a spike")
+        raise ValueError("there is NaN in the data, which is not a probability")
     chance = chance.clamp(0, 1)
     if num_steps is not None:
         chance = chance.expand(num_steps, *chance.shape)
     return torch.bernoulli(chance, generator=generator)
 
 
-# -- delta modulation: a spike where the data change -------------------------------------------------------------------
+# -- delta modulation: spikes at changes of the data -------------------------------------------------------------------
 
 UNSIGNED = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 LARGE = (torch.int32, torch.int64, torch.uint32, torch.uint64)
-"""Integers that float32 does not hold."""
+"""Integer dtypes whose values float32 cannot represent exactly."""
 
 
 def delta(data: Tensor, threshold: float | Tensor = 0.1, padding: bool = False, off_spike: bool = False) -> Tensor:
-    """A spike where the data rise by the threshold or more from one step to the next.
+    """Fire where the data rise by the threshold or more from one step to the next.
 
     With change[t] = data[t] - data[t-1], and data[-1] = 0:
 
     spk[t] = H(change[t] - threshold) - off_spike * H(-change[t] - threshold), where H(0) = 1.
 
     Args:
-        data: a sequence, [T, *S]; a single number is a ValueError.
-        threshold: the change that makes a spike; a number, or a tensor that broadcasts over [T, *S].
+        data: a sequence, [T, *S]. A scalar raises a ValueError.
+        threshold: the smallest change that fires; a number, or a tensor that broadcasts to [T, *S]. Default: 0.1.
         padding: if True, data[-1] is data[0]: no spike at the first step, unless the threshold is 0 or less.
-        off_spike: if True, there is a spike of -1 where the data fall by the threshold or more.
+        off_spike: if True, a spike of -1 marks where the data fall by the threshold or more.
 
     Returns:
-        spk [T, *S], in the dtype of the data, integers too; unsigned ones and bools, which hold no -1, become the
-        default dtype.
+        spk [T, *S], in the dtype of the data, including integers. Unsigned integers and bools, which cannot hold -1,
+        become the default dtype.
 
     Source: Lichtsteiner, Posch and Delbruck, "A 128x128 120 dB 15 us latency asynchronous temporal contrast vision
-    sensor", 2008, where this is done to the logarithm of the light.
+    sensor", 2008, there on the logarithm of the light intensity.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -125,20 +125,20 @@ def delta(data: Tensor, threshold: float | Tensor = 0.1, padding: bool = False, 
         tensor([0., 0., 1., 1., 0.])
     """
     if not checked(data, "delta").dim():
-        raise ValueError("delta takes a sequence, with time in dimension 0; got a single number")
+        raise ValueError("delta expects a sequence, with time in dimension 0, got a single number")
     dtype = torch.get_default_dtype() if data.dtype in UNSIGNED else data.dtype
     data = data.detach()
-    if not data.is_floating_point():  # whose differences may be beyond their dtype
+    if not data.is_floating_point():  # differences may overflow their dtype
         data = data.to(torch.float64 if data.dtype in LARGE else torch.float32)
     change = torch.empty_like(data)
     torch.sub(data[1:], data[:-1], out=change[1:])
     change[:1] = 0 if padding else data[:1]
-    falls = -change >= threshold if off_spike else None  # of an unsigned threshold there is no negative
-    spk = change.copy_(change >= threshold)  # in the same memory: a video may be large
+    falls = -change >= threshold if off_spike else None  # -change, because an unsigned threshold has no negative
+    spk = change.copy_(change >= threshold)  # in place, because a video may be large
     return (spk if falls is None else spk.add_(falls, alpha=-1)).to(dtype)
 
 
-# -- population: a number is the activity of several neurons, each tuned to a value of its own -------------------------
+# -- population: a value is encoded by several neurons with different preferred values ---------------------------------
 
 
 def receptive_fields(
@@ -148,7 +148,7 @@ def receptive_fields(
     high: float | Tensor = 1.0,
     beta: float = 1.5,
 ) -> Tensor:
-    """The responses of neurons with Gaussian receptive fields that overlap and cover the range of the data.
+    """Responses of neurons with overlapping Gaussian receptive fields that cover the range of the data.
 
     For the neurons i = 1, ..., m:
 
@@ -158,20 +158,20 @@ def receptive_fields(
     | width    | sigma = (high - low) / (beta * (m - 2))                      |
     | response | r_i = exp(-(data - c_i)^2 / (2 sigma^2)), 1 at the center    |
 
-    The first and the last center lie outside of the range, so that its ends are covered like the rest.
+    The first and the last center are outside of the range, so that its ends are covered as well as the rest.
 
     Args:
-        data: numbers [*S].
+        data: values [*S].
         num_neurons: m, at least 3.
-        low: the low end of the range; a number, or a tensor that broadcasts over [*S].
-        high: the high end; likewise.
-        beta: how narrow the fields are.
+        low: lower end of the range; a number, or a tensor that broadcasts to [*S]. Default: 0.
+        high: upper end of the range; a number, or a tensor that broadcasts to [*S]. Default: 1.
+        beta: inverse width of the fields. Default: 1.5.
 
     Returns:
-        responses [*S, m], 0 to 1.
+        responses [*S, m], in [0, 1].
 
     Raises:
-        ValueError: for fewer than 3 neurons, a range whose high is not above its low, or a beta of 0 or less.
+        ValueError: if num_neurons < 3, high <= low, or beta <= 0.
 
     Source: Bohte, Kok and La Poutré, "Error-backpropagation in temporally encoded networks of spiking neurons", 2002.
 
@@ -188,7 +188,7 @@ def receptive_fields(
     exact = computable(data)
     bottom, top = (torch.as_tensor(end, dtype=exact.dtype, device=exact.device) for end in (low, high))
     if not bool((top > bottom).all()):
-        raise ValueError(f"the range goes from low={low} to high={high}; pass a high above the low")
+        raise ValueError(f"the range is low={low} to high={high}; pass a high above the low")
     scaled = ((exact - bottom) / (top - bottom)).unsqueeze(-1)
     centers = (torch.arange(neurons, dtype=scaled.dtype, device=data.device) - 0.5) / (neurons - 2)
     return torch.exp(-0.5 * ((scaled - centers) * (beta * (neurons - 2))) ** 2).to(data.dtype)
@@ -205,28 +205,28 @@ def population(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Spikes of neurons with Gaussian receptive fields: each number is told by several neurons.
+    """Encode each value by the spikes of several neurons with Gaussian receptive fields.
 
     With the responses r of `receptive_fields`:
 
-    | code      | the spikes                                                                           |
+    | code      | spikes                                                                               |
     | --------- | ------------------------------------------------------------------------------------ |
-    | "latency" | one at t = round(T * (1 - r)), the stronger the earlier; none where that is T         |
+    | "latency" | one at t = round(T * (1 - r)); none if that is T                                     |
     | "rate"    | at each step with probability r                                                      |
 
     Args:
         data, num_neurons, low, high, beta: see `receptive_fields`.
         num_steps: T, at least 1.
         code: "latency" or "rate".
-        generator: where the random numbers of the rate code come from; None is torch's own.
+        generator: source of random numbers for the rate code. Default: PyTorch's global generator.
 
     Returns:
-        spk [T, *S, m]; `spk.flatten(2)` of data [B, N] is what a Linear of N * m inputs takes.
+        spk [T, *S, m]. For data [B, N], `spk.flatten(2)` is the input of a Linear with N * m input features.
 
     Raises:
-        ValueError: as `receptive_fields` does; for another code, for num_steps below 1, or NaN in the data.
+        ValueError: as `receptive_fields`; for another code, num_steps < 1, or NaN in the data.
 
-    Source: that of `receptive_fields`; there T is 10, and the latest do not fire.
+    Source: see `receptive_fields`; there T is 10, and the latest neurons do not fire.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -244,38 +244,38 @@ def population(
     if code == "rate":
         return rate(responses, steps, generator=generator).to(data.dtype)
     if bool(responses.isnan().any()):
-        raise ValueError("there is NaN in the data, which has no time")
+        raise ValueError("there is NaN in the data, which has no spike time")
     times = (steps * (1 - responses)).round()
     return single_spikes(times, steps, times == steps, data.dtype)
 
 
-# -- phase: a number is its binary digits, one after another -----------------------------------------------------------
+# -- phase: a value is sent as its binary digits, in sequence ----------------------------------------------------------
 
 MOST_DIGITS = 24
-"""Binary digits that float32 tells apart."""
+"""Binary digits of the mantissa of float32."""
 
 
 def phase(data: Tensor, num_steps: int, period: int = 8, weighted: bool = True) -> Tensor:
-    """A spike where a binary digit of the data is 1, the highest digit first, over and over.
+    """Send the binary digits of the data, most significant first, and repeat them with the given period.
 
     With the digits d_1 ... d_K of min(floor(2^K * data), 2^K - 1), K = period, and k = 1 + t mod K:
 
-    spk[t] = d_k * 2^-k, or d_k where not weighted.
+    spk[t] = d_k * 2^-k, or d_k if not weighted.
 
-    The weighted spikes of one period add up to the data, rounded down to K digits. With K = 8, b / 255 has the digits
-    of the byte b.
+    The weighted spikes of one period add up to the data, rounded down to K digits. With K = 8, the value b / 255 has
+    the digits of the byte b.
 
     Args:
-        data: numbers from 0 to 1, [*S].
+        data: values in [0, 1], [*S].
         num_steps: T.
-        period: K, 1 to 24.
-        weighted: if False, all spikes are 1, and what follows has to weigh them.
+        period: K, 1 to 24. Default: 8.
+        weighted: if False, all spikes are 1, and the next layer has to weight them. Default: True.
 
     Returns:
         spk [T, *S].
 
     Raises:
-        ValueError: for data outside 0 to 1, or NaN; a period that is not 1 to 24.
+        ValueError: for data outside [0, 1] or NaN, or a period outside 1 to 24.
 
     Source: Kim, Kim, Huh, Lee and Choi, "Deep neural networks with weighted spikes", 2018.
 
@@ -290,7 +290,7 @@ def phase(data: Tensor, num_steps: int, period: int = 8, weighted: bool = True) 
     data = between(floating(data, "phase"), 0, 1, "phase")
     steps = whole(num_steps, "num_steps")
     if whole(period, "period", least=1) > MOST_DIGITS:
-        raise ValueError(f"period is {period}; pass at most {MOST_DIGITS}, the digits that float32 holds")
+        raise ValueError(f"period is {period}; pass at most {MOST_DIGITS}, the binary digits of float32")
     number = (computable(data) * 2**period).long().clamp(max=2**period - 1)
     place = over_time(number, steps) % period
     digits: Tensor = (number >> (period - 1 - place) & 1).to(data.dtype)
@@ -298,7 +298,7 @@ def phase(data: Tensor, num_steps: int, period: int = 8, weighted: bool = True) 
     return digits.mul_(weights[place]) if weighted else digits
 
 
-# -- burst: a number is how many spikes come, and how close together ---------------------------------------------------
+# -- burst: a value sets the number of spikes and their interval -------------------------------------------------------
 
 
 def burst(
@@ -309,29 +309,28 @@ def burst(
     max_interval: int | None = None,
     first_spike_time: int = 0,
 ) -> Tensor:
-    """A burst per element: the larger it is, the more spikes, and the closer together.
+    """Fire one burst per element. Larger values give more spikes at shorter intervals.
 
     | what     |                                                                             |
     | -------- | --------------------------------------------------------------------------- |
     | spikes   | n = ceil(max_spikes * data)                                                 |
     | interval | i = ceil(max_interval - (max_interval - min_interval) * data)               |
 
-    spk[t] = 1 at t = first_spike_time + j * i for j = 0, ..., n - 1, else 0. A zero does not fire.
+    spk[t] = 1 at t = first_spike_time + j * i for j = 0, ..., n - 1, else 0.
 
     Args:
-        data: numbers from 0 to 1, [*S].
+        data: values in [0, 1], [*S].
         num_steps: T.
-        max_spikes: the spikes of a 1.
-        min_interval: the steps from one spike to the next of a 1, at least 1.
-        max_interval: those of a number near 0. None: the most with which every burst ends in time.
-        first_spike_time: the step of the first spike.
+        max_spikes: number of spikes for the value 1. Default: 5.
+        min_interval: interval in steps for the value 1, at least 1. Default: 2.
+        max_interval: interval for values near 0. Default: the largest for which every burst ends within num_steps.
+        first_spike_time: step of the first spike. Default: 0.
 
     Returns:
         spk [T, *S].
 
     Raises:
-        ValueError: for data outside 0 to 1, or NaN; intervals in the wrong order, or with which a burst could outlast
-            num_steps.
+        ValueError: for data outside [0, 1] or NaN; if min_interval > max_interval; if a burst could exceed num_steps.
 
     Source: Guo, Fouda, Eltawil and Salama, "Neural coding in spiking neural networks: a comparative study for robust
     neuromorphic systems", 2021; bursts in networks: Park, Kim, Choe and Yoon, "Fast and efficient information

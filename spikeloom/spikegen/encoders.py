@@ -1,4 +1,4 @@
-"""The codes as modules, for a network that takes numbers."""
+"""The codes as modules, for networks whose input are numbers."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ from .latencies import latency
 
 
 class Encoder(nn.Module):
-    """Base of the modules that make spikes of numbers; not used by itself.
+    """Abstract base class of the encoder modules.
 
-    A module calls the function of its name with the arguments that it keeps; each is an attribute, a tensor a buffer
-    that follows `.to()`. It takes what the function takes and returns what it returns: [B, *N] becomes [T, B, *N].
+    A module calls the function of the same name with the arguments of its constructor. They are attributes; tensors are
+    buffers, which follow `.to()`. Input and output are those of the function: [B, *N] becomes [T, B, *N].
 
-    Unrolled (see `spikeloom.unroll`) it may stand before the layers of a network. Its input is then the same at every
-    step, and it makes all steps: `snn.unroll(net, x, steps=T)` with num_steps=T. In a loop over steps it has no place:
-    encode first, and loop over what comes out.
+    It can be the first layer of a network that `spikeloom.unroll` runs on a static input. It then produces all steps:
+    `snn.unroll(net, x, steps=T)` with num_steps=T. In a loop over steps it is not supported: encode first, and loop
+    over the spikes.
     """
 
     function: ClassVar[Callable[..., Tensor]]
@@ -28,7 +28,7 @@ class Encoder(nn.Module):
     _without_steps: ClassVar[bool] = True
 
     def _keep(self, given: Mapping[str, Any]) -> None:
-        """Keep the arguments of a constructor."""
+        """Store the arguments of a constructor."""
         super().__init__()
         self._names = tuple(name for name in given if name not in ("self", "__class__"))
         for name in self._names:
@@ -38,12 +38,12 @@ class Encoder(nn.Module):
                 setattr(self, name, given[name])
 
     def forward(self, data: Tensor) -> Tensor:
-        """The spikes of data: [B, *N] to [T, B, *N]; unrolled, with time in dimension 0, [T*B, *N]."""
+        """Encode data [B, *N] as [T, B, *N]; in an unrolled network [T*B, *N], with time folded into dimension 0."""
         time = current_time()
         return self._encode(data) if time is None else self._unrolled(data, time)
 
     def extra_repr(self) -> str:
-        """The arguments that are not the defaults."""
+        """The arguments that differ from the defaults."""
         defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
         given = {name: getattr(self, name) for name in self._names}
         differs = {name: value for name, value in given.items() if isinstance(value, Tensor) or value != defaults[name]}
@@ -58,31 +58,31 @@ class Encoder(nn.Module):
         with time.aside():
             spk = self._encode(given)
         if len(spk) != time.steps:
-            raise ValueError(f"{label} makes {len(spk)} steps of spikes, and the network is unrolled over {time.steps}")
+            raise ValueError(f"{label} generates {len(spk)} steps, but the network is unrolled over {time.steps}")
         return time.fold(spk)
 
     def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
-        """What the code takes, while the network is unrolled: the one input of all steps."""
+        """The input of the code in an unrolled network, which is the same at all steps."""
         if time.is_static(data):
             return data
         steps = time.unfold(data, label)
         if not torch.equal(steps, steps[:1].expand_as(steps)):
             raise ValueError(
-                f"{label} makes all steps of one input, and here its input changes from step to step; "
+                f"{label} generates all steps from a static input, but its input changes from step to step; "
                 "encode before the network is unrolled: snn.unroll(net, encode(x))"
             )
         return steps[0]
 
 
 class _OverTime(Encoder):
-    """One whose input has its own time."""
+    """An encoder whose input is a sequence."""
 
     def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
         return data.expand(time.steps, *data.shape) if time.is_static(data) else time.unfold(data, label)
 
 
 class Rate(Encoder):
-    """`rate` as a module, of the same arguments: [B, *N] to [T, B, *N].
+    """`rate` as a module, with the same arguments: [B, *N] to [T, B, *N].
 
     >>> import torch, spikeloom as snn
     >>> from spikeloom import spikegen
@@ -111,7 +111,7 @@ class Rate(Encoder):
 
 
 class RateConv(Encoder):
-    """`rate_conv` as a module: [*S] to [*S]. In a loop over steps, or unrolled, it draws anew at every step.
+    """`rate_conv` as a module: [*S] to [*S]. It draws new spikes at every step, in a loop or unrolled.
 
     >>> import torch, spikeloom as snn
     >>> from spikeloom import spikegen
@@ -127,12 +127,12 @@ class RateConv(Encoder):
         self._keep(locals())
 
     def forward(self, data: Tensor) -> Tensor:
-        """A draw of each number."""
+        """Draw one spike or none per element."""
         return self._encode(data)
 
 
 class Latency(Encoder):
-    """`latency` as a module, of the same arguments: [B, *N] to [T, B, *N].
+    """`latency` as a module, with the same arguments: [B, *N] to [T, B, *N].
 
     >>> import torch
     >>> from spikeloom import spikegen
@@ -165,7 +165,7 @@ class Latency(Encoder):
 
 
 class Delta(_OverTime):
-    """`delta` as a module, of the same arguments: [T, B, *N] to [T, B, *N], the input may change from step to step.
+    """`delta` as a module, with the same arguments: [T, B, *N] to [T, B, *N]. Its input is a sequence.
 
     >>> import torch, spikeloom as snn
     >>> from spikeloom import spikegen
@@ -181,7 +181,7 @@ class Delta(_OverTime):
 
 
 class Population(Encoder):
-    """`population` as a module, of the same arguments: [B, *N] to [T, B, *N, num_neurons].
+    """`population` as a module, with the same arguments: [B, *N] to [T, B, *N, num_neurons].
 
     >>> import torch
     >>> from spikeloom import spikegen
@@ -206,7 +206,7 @@ class Population(Encoder):
 
 
 class Phase(Encoder):
-    """`phase` as a module, of the same arguments: [B, *N] to [T, B, *N].
+    """`phase` as a module, with the same arguments: [B, *N] to [T, B, *N].
 
     >>> import torch
     >>> from spikeloom import spikegen
@@ -223,7 +223,7 @@ class Phase(Encoder):
 
 
 class Burst(Encoder):
-    """`burst` as a module, of the same arguments: [B, *N] to [T, B, *N].
+    """`burst` as a module, with the same arguments: [B, *N] to [T, B, *N].
 
     >>> import torch
     >>> from spikeloom import spikegen

@@ -1,4 +1,4 @@
-"""Latency coding: a number is the time of one spike, the larger the earlier; and ramps that lead up to spikes."""
+"""Latency coding, where larger values fire earlier, and ramps before spikes as targets for membranes."""
 
 import torch
 from torch import Tensor
@@ -23,37 +23,36 @@ def latency(
     *,
     stretch: bool = False,
 ) -> Tensor:
-    """One spike per element, the earlier the larger the element is.
+    """Fire once per element. Larger values fire earlier.
 
-    spk[t] = H'(t = round(s)), with the times s of `latency_code`: logarithmic by default, or linear. Halves are rounded
-    to the even step. Where no time fits, see `normalize` and `bypass`.
+    spk[t] = 1 at t = round(s), else 0, with the times s of `latency_code`: logarithmic by default, or linear. Halves
+    are rounded to even. For times beyond the last step, see `normalize` and `bypass`.
 
     Args:
-        data: numbers from 0 to 1, [*S].
-        num_steps: T. With `bypass` it may be left out: the spikes then end the train.
-        threshold: the number below which all fire together, last of all; above 0, below 1.
-        tau: the time constant in steps.
-        first_spike_time: what is added to the times.
-        on_target: the value at a spike: max(on_target, off_target).
-        off_target: the value elsewhere: max(0, off_target).
+        data: values in [0, 1], [*S].
+        num_steps: T. Optional with `bypass`: the train then ends with its last spike.
+        threshold: values below it are treated as equal, and fire last; in (0, 1). Default: 0.01.
+        tau: time constant, in steps. Default: 1.
+        first_spike_time: offset of the times. Default: 0.
+        on_target: the value at a spike is max(on_target, off_target). Default: 1.
+        off_target: the value elsewhere is max(0, off_target). Default: 0.
         clip: if True, elements below the threshold do not fire. Ignored with `interpolate`, as in snnTorch.
         normalize: if True, the times are scaled so that the latest is num_steps - 1.
         linear: if True, the times are linear in the data.
-        interpolate: if True, a ramp leads up to each spike, see `latency_interpolate`.
-        bypass: if True, spikes beyond num_steps are left out.
-        epsilon: keeps the logarithmic time of what is below the threshold finite.
-        stretch: with `normalize`: if True, the earliest spike is at first_spike_time too.
+        interpolate: if True, a ramp precedes each spike, see `latency_interpolate`.
+        bypass: if True, spikes beyond num_steps are dropped.
+        epsilon: keeps the logarithmic times of values below the threshold finite. Default: 1e-7.
+        stretch: with `normalize`: if True, the earliest spike is at first_spike_time.
 
     Returns:
         spk [T, *S].
 
     Raises:
-        ValueError: for data outside 0 to 1, or NaN; a threshold not between 0 and 1; a tau of 0 or less; num_steps
-            missing; a first_spike_time that is negative or beyond the last step; a spike beyond the last step, without
-            bypass.
+        ValueError: for data outside [0, 1] or NaN; a threshold outside (0, 1); tau <= 0; if num_steps is missing; if
+            first_spike_time is negative or after the last step; without bypass, for a spike after the last step.
 
     Source: Thorpe, "Spike arrival times: a highly efficient coding scheme for neural networks", 1990; the logarithmic
-    times are those at which a leaky membrane with a current of `data` reaches the threshold.
+    time is that at which a leaky membrane with the constant input `data` reaches the threshold.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -72,8 +71,8 @@ def latency(
     steps = int(last) + 1 if steps is None else steps
     if last > steps - 1 and not bypass:
         raise ValueError(
-            f"the last spike comes at step {last:g}, beyond the last of num_steps={steps}; raise num_steps, set "
-            "normalize=True to scale the times, or bypass=True to leave out what comes too late"
+            f"the last spike is at step {last:g}, after the last step of num_steps={steps}; increase num_steps, set "
+            "normalize=True to scale the times, or bypass=True to drop late spikes"
         )
     if interpolate:
         return latency_interpolate(times, steps, on_target, off_target).to(data.dtype)
@@ -95,18 +94,18 @@ def latency_code(
     *,
     stretch: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The times of `latency_code_log`, or with `linear` of `latency_code_linear`, and what is below the threshold.
+    """Spike times of `latency_code_log` or, with `linear`, `latency_code_linear`, and the elements below the threshold.
 
     Args:
-        data: numbers, [*S].
-        num_steps: T; needed to normalize.
-        threshold, tau, first_spike_time, normalize, linear, epsilon, stretch: as `latency` takes them.
+        data: values, [*S].
+        num_steps: T; required with normalize.
+        threshold, tau, first_spike_time, normalize, linear, epsilon, stretch: see `latency`.
 
     Returns:
-        (times, below): not rounded, [*S]; and a bool for each, True below the threshold.
+        (times, below): times [*S], not rounded, and a bool tensor [*S], True below the threshold.
 
     Raises:
-        ValueError: as `latency` does, but for data outside 0 to 1 and spikes beyond the last step.
+        ValueError: as `latency`, except for data outside [0, 1] and for late spikes.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -129,16 +128,16 @@ def latency_code_linear(
     *,
     stretch: bool = False,
 ) -> Tensor:
-    """Spike times that fall linearly with the data, not rounded, [*S].
+    """Spike times that decrease linearly with the data, not rounded, [*S].
 
     s = tau * (1 - max(data, threshold)) + first_spike_time.
 
-    With `normalize`, tau is num_steps - 1 - first_spike_time, so that a 1 is at first_spike_time and a 0, were it not
-    for the threshold, at num_steps - 1. Should data far above 1 have times below 0, then all times are stretched to
-    0 ... num_steps - 1, as in snnTorch. With `stretch` too, the earliest is at first_spike_time and the latest at
+    With `normalize`, tau is num_steps - 1 - first_spike_time: the value 1 is at first_spike_time, and the value 0 would
+    be at num_steps - 1 without the threshold. If data far above 1 have negative times, all times are scaled to
+    [0, num_steps - 1], as in snnTorch. With `stretch`, the earliest time is first_spike_time and the latest
     num_steps - 1.
 
-    Arguments and errors are those of `latency_code`.
+    For arguments and errors see `latency_code`.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -161,14 +160,14 @@ def latency_code_log(
     *,
     stretch: bool = False,
 ) -> Tensor:
-    """The times at which a leaky membrane with a current of `data` reaches the threshold, not rounded, [*S].
+    """Times at which a leaky membrane with the constant input `data` reaches the threshold, not rounded, [*S].
 
     s = tau * ln(d / (d - threshold)) + first_spike_time, with d = max(data, threshold + epsilon).
 
-    With `normalize`, s - first_spike_time is scaled so that the latest is at num_steps - 1. The earliest is then a
-    little behind first_spike_time; with `stretch` it is there. Where epsilon is lost in rounding, the time is inf.
+    With `normalize`, s - first_spike_time is scaled so that the latest time is num_steps - 1. The earliest is then
+    slightly after first_spike_time; with `stretch` it is equal to it. Times are inf where epsilon is lost in rounding.
 
-    Arguments and errors are those of `latency_code`.
+    For arguments and errors see `latency_code`.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -203,7 +202,7 @@ def _times(
     if normalize and steps is None:
         raise ValueError("normalize=True scales the times to num_steps; pass num_steps")
     if stretch and not normalize:
-        raise ValueError("stretch=True is a way to normalize; set normalize=True too")
+        raise ValueError("stretch=True requires normalization; set normalize=True too")
     data = computable(data)
     if linear:
         tau = steps - 1 - first if normalize and steps is not None else tau
@@ -223,35 +222,34 @@ def _times(
 
 
 def _scaled(times: Tensor, span: float) -> Tensor:
-    """Times from 0 on, the last of which is at the end of the span; where all are 0 they stay."""
+    """Scale times >= 0 so that the last is `span`; unchanged if all are 0."""
     last = times.max()
     return times * span / last.where(last != 0, 1)
 
 
-# -- ramps that lead up to spikes: targets for a membrane that is to rise to its spike ---------------------------------
+# -- ramps before spikes, as targets for membranes ---------------------------------------------------------------------
 
 
 def latency_interpolate(spike_time: Tensor, num_steps: int, on_target: float = 1, off_target: float = 0) -> Tensor:
-    """A ramp from the first step to each spike, one per element.
+    """A linear ramp from the first step to the spike of each element.
 
     With s = round(spike_time):
 
-    out[t] = off + (on - off) * t / s for t <= s, else off. A spike at step 0 is `on_target` there.
+    out[t] = off + (on - off) * t / s for t <= s, else off. For a spike at step 0, out[0] = on.
 
-    A spike at step T, one beyond the end, still has its ramp, as in snnTorch; a later one has none, nor has one before
-    the first step.
+    A spike at step T, one after the end, still has a ramp, as in snnTorch. Later spikes and negative times have none.
 
     Args:
-        spike_time: a time for each element, [*S].
+        spike_time: one time per element, [*S].
         num_steps: T.
-        on_target: the value at the spike.
-        off_target: the value at the start of the ramp, and after the spike; less than `on_target`.
+        on_target: value at the spike. Default: 1.
+        off_target: value at the start of the ramp and after the spike, below `on_target`. Default: 0.
 
     Returns:
         [T, *S].
 
     Raises:
-        ValueError: for an on_target that is not above off_target.
+        ValueError: if on_target <= off_target.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -268,7 +266,7 @@ def latency_interpolate(spike_time: Tensor, num_steps: int, on_target: float = 1
         )
     times = floating(spike_time, "latency_interpolate")
     spike = computable(times.detach()).round()
-    spike = spike.where(spike <= whole(num_steps, "num_steps"), -1)  # no step comes before that
+    spike = spike.where(spike <= whole(num_steps, "num_steps"), -1)  # before the first step
     t = over_time(spike, num_steps)
     out = _between(off_target, on_target, t / spike.where(spike != 0, 1))
     out[:1].masked_fill_(spike == 0, on_target)
@@ -278,19 +276,19 @@ def latency_interpolate(spike_time: Tensor, num_steps: int, on_target: float = 1
 def rate_interpolate(
     spike_time: Tensor, num_steps: int, on_target: float = 1, off_target: float = 0, epsilon: float = 1e-7
 ) -> Tensor:
-    """A ramp to each spike of one train, from the step after the spike before it.
+    """A linear ramp to each spike of one train, from the step after the previous spike.
 
-    Where s is the next spike from t on, and p the step after the spike before (0 before the first):
+    With s the first spike at or after t, and p the step after the previous spike (0 before the first):
 
-    out[t] = off + (on - off) * (t - p) / (s - p), and on where s = p. After the last spike it is off.
+    out[t] = off + (on - off) * (t - p) / (s - p), or on if s = p. After the last spike it is off.
 
     Args:
-        spike_time: the times of a train, in any order and shape; they are rounded, and those outside of the train left
-            out.
+        spike_time: spike times of a train, in any order and shape. They are rounded, and times outside of the train are
+            ignored.
         num_steps: T.
-        on_target: the value at a spike.
-        off_target: the value at the start of a ramp, and after the last spike.
-        epsilon: has no effect; an argument of snnTorch.
+        on_target: value at a spike. Default: 1.
+        off_target: value at the start of a ramp and after the last spike. Default: 0.
+        epsilon: no effect; for compatibility with snnTorch.
 
     Returns:
         [T].

@@ -1,4 +1,4 @@
-"""Class labels as one-hot rows, and as spike trains that the output neurons are to learn."""
+"""Class labels as one-hot vectors, and as target spike trains for the output neurons."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ PATTERNS = ("regular", "uniform", "poisson")
 
 
 def to_one_hot(targets: Tensor, num_classes: int) -> Tensor:
-    """Labels as rows with a single 1: one_hot[..., c] = 1 where c is the label, else 0.
+    """Convert labels to one-hot vectors: one_hot[..., c] = 1 where c is the label, else 0.
 
     Args:
-        targets: class labels [*S], from 0 to num_classes - 1; another is a ValueError.
+        targets: class labels [*S], from 0 to num_classes - 1. Other labels raise a ValueError.
         num_classes: C.
 
     Returns:
@@ -31,12 +31,12 @@ def to_one_hot(targets: Tensor, num_classes: int) -> Tensor:
     hits = labels.unsqueeze(-1) == classes
     if not bool(hits.any(-1).all()):
         found = targets[~hits.any(-1)].flatten()[0].item()
-        raise ValueError(f"{found} is none of {num_classes} classes; labels are 0 to {len(classes) - 1}")
+        raise ValueError(f"label {found} is not one of {num_classes} classes; labels are 0 to {len(classes) - 1}")
     return hits.to(torch.get_default_dtype())
 
 
 def to_one_hot_inverse(one_hot_targets: Tensor) -> Tensor:
-    """The complement of one-hot rows: 1 where there is 0, else 0; [*S] to [*S] of the same dtype.
+    """The complement of one-hot vectors: 1 where the input is 0, else 0; [*S] to [*S] of the same dtype.
 
     >>> import torch
     >>> from spikeloom import spikegen
@@ -49,10 +49,10 @@ def to_one_hot_inverse(one_hot_targets: Tensor) -> Tensor:
 
 
 def from_one_hot(one_hot_label: Tensor) -> Tensor:
-    """The labels of one-hot rows: where in each row the 1 stands. Undoes `to_one_hot`.
+    """Convert one-hot vectors to labels. The inverse of `to_one_hot`.
 
     Args:
-        one_hot_label: [*S, C], each row with a single 1 among zeros; another row is a ValueError.
+        one_hot_label: [*S, C], one-hot in the last dimension. Other vectors raise a ValueError.
 
     Returns:
         labels [*S], int64.
@@ -64,12 +64,12 @@ def from_one_hot(one_hot_label: Tensor) -> Tensor:
     """
     one_hot_label = checked(one_hot_label, "from_one_hot")
     if not one_hot_label.dim():
-        raise ValueError("from_one_hot takes rows of classes, [..., C]; got a single number")
+        raise ValueError("from_one_hot expects vectors of classes, [..., C], got a single number")
     ones = one_hot_label == 1
     one_hot = (ones.sum(-1) == 1) & (ones | (one_hot_label == 0)).all(-1)
     if not bool(one_hot.all()):
         row = one_hot_label[~one_hot][0].tolist()
-        raise ValueError(f"the row {row} is not one-hot; for the largest of each row use argmax(-1)")
+        raise ValueError(f"the vector {row} is not one-hot; for the index of the maximum use argmax(-1)")
     return ones.int().argmax(-1)
 
 
@@ -95,18 +95,18 @@ def targets_convert(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Labels as spike trains, by `targets_rate` or by `targets_latency`.
+    """Convert labels to target spike trains, by `targets_rate` or `targets_latency`.
 
     Args:
         targets: class labels [*S], from 0 to num_classes - 1.
         num_classes: C.
-        code: "rate" or "latency"; the other arguments are those of `targets_rate` or `targets_latency`.
+        code: "rate" or "latency"; for the other arguments see `targets_rate` and `targets_latency`.
 
     Returns:
-        [T, *S, C]; or [*S, C] where `targets_rate` returns that.
+        [T, *S, C], or [*S, C] (see `targets_rate`).
 
     Raises:
-        ValueError: for another code, and what the two raise.
+        ValueError: for another code, and as `targets_rate` and `targets_latency`.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -144,37 +144,37 @@ def targets_rate(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Labels as trains with one rate for the neuron of the right class and another for the rest.
+    """Convert labels to spike trains with one rate for the neuron of the correct class and another for the others.
 
-    Two trains are made by `target_rate_code`, one of each rate, and shared by all samples:
+    `target_rate_code` generates one train per rate, which all samples share:
 
-    out[t, b, c] = on_target where the train of c (right or wrong for b) has a spike at t, else off_target.
+    out[t, b, c] = on_target if the train of c (correct or incorrect for b) has a spike at t, else off_target.
 
-    With correct_rate=1 and incorrect_rate=0, the defaults, the right neuron fires at each step from first_spike_time on
-    and the others never: firing_pattern and interpolate change nothing, and without a first_spike_time all steps are
-    the same, so time is left out.
+    With the defaults correct_rate=1 and incorrect_rate=0, the correct neuron fires at each step from first_spike_time
+    on, and the others never. firing_pattern and interpolate then have no effect. If first_spike_time is 0 too, all
+    steps are equal, and the result has no time dimension.
 
     Args:
         targets: class labels [*S], from 0 to num_classes - 1.
         num_classes: C.
-        num_steps: T; may be left out where time is.
-        first_spike_time: steps of silence at the beginning.
-        correct_rate: spikes per step of the right neuron, 0 to 1.
-        incorrect_rate: spikes per step of the others, 0 to correct_rate.
-        on_target: the value at a spike.
-        off_target: the value elsewhere. With the default rates a wrong neuron has max(0, off_target) if
-            on_target > off_target, as in snnTorch.
-        firing_pattern: "regular", "uniform" or "poisson", see `target_rate_code`.
-        interpolate: if True, a ramp leads up to each spike, see `rate_interpolate`.
-        epsilon: has no effect; an argument of snnTorch.
-        generator: where the random numbers come from; None is torch's own.
+        num_steps: T; optional if the result has no time dimension.
+        first_spike_time: number of silent steps at the beginning. Default: 0.
+        correct_rate: spikes per step of the correct neuron, in [0, 1]. Default: 1.
+        incorrect_rate: spikes per step of the others, in [0, correct_rate]. Default: 0.
+        on_target: value at a spike. Default: 1.
+        off_target: value elsewhere. With the default rates an incorrect neuron has max(0, off_target) if
+            on_target > off_target, as in snnTorch. Default: 0.
+        firing_pattern: "regular", "uniform" or "poisson", see `target_rate_code`. Default: "regular".
+        interpolate: if True, a ramp precedes each spike, see `rate_interpolate`.
+        epsilon: no effect; for compatibility with snnTorch.
+        generator: source of random numbers. Default: PyTorch's global generator.
 
     Returns:
-        [T, *S, C], or [*S, C] where time is left out; in the default dtype.
+        [T, *S, C], or [*S, C] without time dimension, in the default dtype.
 
     Raises:
-        ValueError: for a label that is no class, rates outside of 0 to 1 or in the wrong order, another firing_pattern,
-            num_steps missing, a first_spike_time that is negative or beyond the end.
+        ValueError: for a label outside of the classes, rates outside [0, 1], incorrect_rate > correct_rate, another
+            firing_pattern, or a first_spike_time that is negative or after the end; if num_steps is missing.
 
         >>> import torch
         >>> from spikeloom import spikegen
@@ -234,10 +234,10 @@ def targets_latency(
     epsilon: float = 1e-7,
     bypass: bool = False,
 ) -> Tensor:
-    """Labels as one spike per neuron: the right one first, the others last. The `latency` of the one-hot labels.
+    """Convert labels to one spike per neuron by `latency` of the one-hot labels: the correct neuron fires first.
 
     Args:
-        targets, num_classes: as `to_one_hot` takes them; the others are those of `latency`.
+        targets, num_classes: see `to_one_hot`; for the others see `latency`.
 
     Returns:
         [T, *S, C] in the default dtype.
@@ -261,28 +261,28 @@ def target_rate_code(
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One spike train of a given rate.
+    """Generate one spike train with a given rate.
 
-    | firing_pattern | the spikes                                                                          |
+    | firing_pattern | spikes                                                                              |
     | -------------- | ----------------------------------------------------------------------------------- |
     | "regular"      | at floor(first_spike_time + i / rate), i = 0, 1, ...                                |
-    | "uniform"      | as many, each at a step drawn uniformly; where two fall on one step there is one    |
+    | "uniform"      | the same number, each at a step drawn uniformly; two may fall on the same step      |
     | "poisson"      | at each step with probability `rate`                                                |
 
     Args:
         num_steps: T.
-        first_spike_time: no spike comes before it; at most num_steps, which leaves no spike.
-        rate: spikes per step, 0 to 1.
-        firing_pattern: see above.
-        generator: where the random numbers come from; None is torch's own.
+        first_spike_time: step before which no spike occurs, at most num_steps (no spikes). Default: 0.
+        rate: spikes per step, in [0, 1]. Default: 1.
+        firing_pattern: see above. Default: "regular".
+        generator: source of random numbers. Default: PyTorch's global generator.
 
     Returns:
-        (train, times): [T] of 0 and 1 in the default dtype, and the steps of the spikes, int64: in the order drawn, and
-        twice where drawn twice.
+        (train, times): a tensor [T] of 0 and 1 in the default dtype, and the spike times, int64, in the order drawn and
+        with duplicates.
 
     Raises:
-        ValueError: for a rate outside of 0 to 1, another firing_pattern, or a first_spike_time that is negative or
-            beyond num_steps.
+        ValueError: for a rate outside [0, 1], another firing_pattern, or a first_spike_time that is negative or greater
+            than num_steps.
 
         >>> from spikeloom import spikegen
         >>> spikegen.target_rate_code(num_steps=8, first_spike_time=1, rate=0.4)
@@ -290,7 +290,7 @@ def target_rate_code(
     """
     steps, first = whole(num_steps, "num_steps"), whole(first_spike_time, "first_spike_time")
     if first > steps:
-        raise ValueError(f"first_spike_time is {first}, beyond num_steps={steps}; pass at most {steps}")
+        raise ValueError(f"first_spike_time is {first}, greater than num_steps={steps}; pass at most {steps}")
     if not 0 <= rate <= 1:
         raise ValueError(f"rate is {rate}; pass 0 to 1 spikes per step")
     _check_pattern(firing_pattern)
@@ -304,7 +304,7 @@ def _check_pattern(name: str) -> None:
 
 
 def _drawn(pattern: str, steps: int, first: int, rate: float, generator: torch.Generator | None) -> Tensor:
-    """The steps of the spikes of a train."""
+    """The spike times of a train."""
     regular, device = torch.arange(first, steps, 1 / rate).long(), None if generator is None else generator.device
     if pattern == "regular":
         return regular

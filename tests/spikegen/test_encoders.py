@@ -157,7 +157,7 @@ def test_rate_conv_draws_anew_at_every_step_in_a_loop_and_unrolled():
 
 def test_another_number_of_steps_is_refused():
     net = nn.Sequential(spikegen.Rate(7), *body())
-    with pytest.raises(ValueError, match=r"'0' \(Rate\) makes 7 steps of spikes, and the network is unrolled over 10"):
+    with pytest.raises(ValueError, match=r"'0' \(Rate\) generates 7 steps, but the network is unrolled over 10"):
         unrolled(net, numbers(3, 4))
 
 
@@ -169,5 +169,5 @@ def test_an_input_that_changes_is_refused():
 
 def test_what_the_function_refuses_is_told_unrolled_too():
     net = nn.Sequential(spikegen.Phase(T), *body())
-    with pytest.raises(ValueError, match="phase takes data from 0 to 1; got"):
+    with pytest.raises(ValueError, match=r"phase expects data in \[0, 1\], got"):
         unrolled(net, numbers(3, 4) + 1)
