@@ -1,4 +1,4 @@
-"""Animations, and the spike count, which may be one."""
+"""Animations, and the spike count, which can be animated."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BANDS = 8
-"""Between how many ticks the time of a spike count is shaded, every other band."""
+"""Number of bands of the time axis of a spike count; every other one is shaded."""
 
 
 def animator(
@@ -26,16 +26,16 @@ def animator(
     Args:
         data: [T, H, W].
         fig: the figure of `ax`.
-        ax: where to draw; its axes are switched off.
-        num_steps: how many steps to show; False shows all.
-        interval: between the images, in milliseconds.
-        cmap: the colours, by matplotlib's name. They span the whole of `data`.
+        ax: the axes to draw on; their frame and ticks are switched off.
+        num_steps: number of steps to show. Default: all.
+        interval: time between frames, in milliseconds. Default: 40.
+        cmap: name of a matplotlib colormap, which spans the range of `data`. Default: "plasma".
 
     Returns:
-        the animation. Keep it until it is shown or saved: ``anim.save("spikes.gif")``.
+        the animation. Keep a reference until it is shown or saved: ``anim.save("spikes.gif")``.
 
     Raises:
-        ValueError: for data of another shape, or fewer steps than asked for.
+        ValueError: for data of another shape, or fewer steps than requested.
 
         >>> import matplotlib.figure, torch, spikeloom as snn
         >>> fig = matplotlib.figure.Figure()
@@ -65,25 +65,25 @@ def spike_count(
     interval: float = 25,
     time_step: float | bool = False,
 ) -> "ArtistAnimation | None":
-    """Draw how often each neuron has fired, a bar per neuron; over time if animated.
+    """Draw the number of spikes of each neuron as a bar chart, optionally animated over time.
 
     Args:
         data: spikes of one sample, [T, N].
         fig: the figure of `ax`.
-        ax: where to draw.
+        ax: the axes to draw on.
         labels: one for each of the N neurons.
-        num_steps: how many steps to count; False counts all.
-        animate: whether to show the counts as they grow, behind a line that marks the time.
-        interpolate: frames per step, for a smoother line.
-        gridshader: whether to shade the time in bands.
-        interval: between the frames, in milliseconds.
-        time_step: the length of a step in seconds, to label time in seconds; False labels steps.
+        num_steps: number of steps to count. Default: all.
+        animate: if True, animates the counts, with a line at the current time.
+        interpolate: frames per step; more frames give a smoother line. Default: 1.
+        gridshader: if True, shades bands of the time axis.
+        interval: time between frames, in milliseconds. Default: 25.
+        time_step: length of a step in seconds, to label the time axis in seconds. Default: False, which labels steps.
 
     Returns:
-        the animation, or None if nothing moves. Only `fig` and `ax` are changed, no global settings.
+        the animation, or None without `animate`. Only `fig` and `ax` are changed, not matplotlib's global settings.
 
     Raises:
-        ValueError: for data of another shape, fewer steps than asked for, labels that do not fit, or no frames.
+        ValueError: for data of another shape, fewer steps than requested, another number of labels, or no frames.
 
         >>> import matplotlib.figure, torch, spikeloom as snn
         >>> fig = matplotlib.figure.Figure()
@@ -95,11 +95,11 @@ def spike_count(
     needs_matplotlib()
     spikes = numbers(data, "spike_count", "spikes [T, N]", 2)
     if len(labels) != spikes.shape[1]:
-        raise ValueError(f"there are {len(labels)} labels for {spikes.shape[1]} neurons; give one for each")
+        raise ValueError(f"there are {len(labels)} labels for {spikes.shape[1]} neurons; pass one for each")
     if whole(interpolate, "interpolate") < 1:
         raise ValueError(f"interpolate is {interpolate}; pass the number of frames per step, 1 or more")
     steps = _steps(num_steps, len(spikes))
-    counts = spikes[:steps].cumsum(0, dtype=np.float64)  # float16 counts to 2048
+    counts = spikes[:steps].cumsum(0, dtype=np.float64)  # float16 counts only to 2048
     _style_counts(ax, labels, steps, float(time_step), animate)
     if not animate:
         _draw_counts(ax, counts[-1])
@@ -118,12 +118,12 @@ def spike_count(
 
 
 class Camera:
-    """Make an animation by drawing its frames one after the other: what was drawn since the last `snap` is a frame.
+    """Create an animation from successive drawings. Everything drawn since the last `snap` is a frame.
 
-    The first frame is all that was drawn before it; titles, ticks and the frames of the axes stay throughout.
+    Titles, ticks and the frames of the axes are visible in all frames.
 
     Args:
-        figure: on which you draw.
+        figure: the figure to draw on.
 
         >>> import matplotlib.figure, spikeloom as snn
         >>> figure = matplotlib.figure.Figure()
@@ -143,25 +143,25 @@ class Camera:
         self._frames: list[list[Artist]] = []
 
     def snap(self) -> "list[Artist]":
-        """Take what was drawn since the last call as a frame, and return it."""
+        """Add everything drawn since the last call as a frame, and return it."""
         frame = [artist for artist in self._drawn() if artist not in self._seen]
         self._seen.update(frame)
         self._frames.append(frame)
         return frame
 
     def animate(self, *args: Any, **kwargs: Any) -> "ArtistAnimation":
-        """The animation of the frames.
+        """Return the animation of the frames.
 
         Args:
-            args: of ``matplotlib.animation.ArtistAnimation``, after the figure and the frames.
-            kwargs: likewise, as ``interval``, in milliseconds.
+            args: further positional arguments of ``matplotlib.animation.ArtistAnimation``.
+            kwargs: its keyword arguments, such as ``interval``, in milliseconds.
         """
         from matplotlib.animation import ArtistAnimation
 
         return ArtistAnimation(self._figure, self._frames, *args, **kwargs)
 
     def _drawn(self) -> "list[Artist]":
-        """What is on the figure and its axes and comes and goes: not their frames, ticks and titles."""
+        """The artists on the figure and its axes, without frames, ticks and titles."""
         drawn: list[Artist] = [*self._figure.texts, *self._figure.lines, *self._figure.patches, *self._figure.images]
         for axes in self._figure.axes:
             for kind in (axes.collections, axes.patches, axes.lines, axes.texts, axes.artists, axes.images):
@@ -201,5 +201,5 @@ def _steps(asked: int | bool, present: int) -> int:
     if steps is None:
         return present
     if steps > present:
-        raise ValueError(f"num_steps is {steps}, and the data has {present}; pass at most as many")
+        raise ValueError(f"num_steps is {steps}, but the data has {present} steps; pass at most {present}")
     return steps

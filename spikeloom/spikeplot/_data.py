@@ -1,4 +1,4 @@
-"""What the plots share: colors, and data as arrays."""
+"""Colors and data conversion for all plots."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ def needs_matplotlib() -> None:
 
 
 def numbers(data: Any, taker: str, wanted: str, dims: int | None = None) -> Any:
-    """A tensor, on whichever device and with whichever graph, or an array or a list, as an array.
+    """Convert a tensor (on any device, with or without an autograd graph), an array or a list to an array.
 
     Args:
-        taker, wanted: for messages: who draws, and what.
-        dims: how many dimensions it must have; None is any.
+        taker, wanted: name of the plot and its expected data, for messages.
+        dims: required number of dimensions; None is any.
     """
     if isinstance(data, Tensor):
         data = data.detach().cpu().to_dense()
@@ -35,5 +35,5 @@ def numbers(data: Any, taker: str, wanted: str, dims: int | None = None) -> Any:
     if not array.size or not array.ndim:
         raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pass at least one step")
     if dims is not None and array.ndim != dims:
-        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pick one of a batch")
+        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; select one sample of the batch")
     return array

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 IGNORED = -100
-"""The label of samples that are left out, as in the losses."""
+"""The label of samples that are ignored, as in the losses."""
 
 
 def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> "PathCollection":
     """Draw a dot for every spike, at (step, neuron).
 
     Args:
-        data: spikes of one sample, [T], [T, N] or [T, *N], further dimensions flattened; or a dict of these, a layer
-            each, which are stacked, the first at the bottom, in alternating colors.
-        ax: the axes to draw on. Axes without labels get "step" and "neuron".
-        kwargs: of ``ax.scatter``: ``s`` is the size of a dot (default: by the space that the axes have for a neuron and
-            a step), ``c`` its color, ``marker`` its shape.
+        data: spikes of one sample, [T], [T, N] or [T, *N], further dimensions flattened; or a dict of these, one entry
+            per layer. Layers are stacked in alternating colors, the first at the bottom.
+        ax: the axes to draw on. Axes without labels are labeled "step" and "neuron".
+        kwargs: passed to ``ax.scatter``: ``s`` is the size of a dot (default: fits the space per neuron and step),
+            ``c`` its color, ``marker`` its shape.
 
     Returns:
         the dots.
@@ -68,7 +68,7 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
         ax.set_ylabel(ax.get_ylabel() or "neuron")
     ax.set_xlabel(ax.get_xlabel() or "step")
     dots = ax.scatter(steps, neurons, **kwargs)
-    ax.update_datalim([(0, 0), (len(flat[0]) - 1, edges[-1] - 1)])  # so that silent neurons have their place
+    ax.update_datalim([(0, 0), (len(flat[0]) - 1, edges[-1] - 1)])  # so that silent neurons are in the axis limits
     ax.autoscale_view()
     return dots
 
@@ -80,18 +80,18 @@ def traces(
     spk_height: float = 5,
     titles: "list[str] | None" = None,
 ) -> None:
-    """Draw the membranes of the first neurons over time, a panel for each, in pyplot's current figure.
+    """Draw the membranes of the first neurons over time, one panel each, in pyplot's current figure.
 
     Args:
         data: membranes of one sample, [T, N].
-        spk: spikes, [T, N], which are added on top of the membranes; None draws none.
-        dim: rows and columns of panels.
-        spk_height: how far a spike rises, in units of the membrane.
-        titles: of the first panels.
+        spk: spikes, [T, N], added to the membranes. Default: None, which draws no spikes.
+        dim: rows and columns of panels. Default: (3, 3).
+        spk_height: height of a spike, in units of the membrane. Default: 5.
+        titles: titles of the first panels.
 
     Raises:
         IndexError: for more panels than neurons, before anything is drawn.
-        ValueError: for data of another shape, or spikes of another than the membranes.
+        ValueError: for data of another shape, or if spikes and membranes differ in shape.
 
         >>> import matplotlib.pyplot as plt, torch, spikeloom as snn
         >>> fig = plt.figure()
@@ -127,7 +127,7 @@ def traces(
 
 
 def learning_curve(history: "Mapping[str, Sequence[float]]", ax: "Axes") -> "list[Line2D]":
-    """Draw values per epoch, such as losses or accuracies, a line for each.
+    """Draw values per epoch, such as losses or accuracies, as one line each.
 
     Args:
         history: the values by name, each with one number per epoch.
@@ -168,10 +168,10 @@ def confusion_matrix(
 
     Args:
         predicted: predicted classes, [samples].
-        targets: the classes, [samples]; samples with the label -100 are left out.
+        targets: the classes, [samples]; samples with the label -100 are ignored.
         ax: the axes to draw on.
         labels: the names of the classes; None numbers them.
-        cmap: the color map. The color is the share of the samples of a class, the number their count.
+        cmap: the colormap. The color is the fraction of the samples of a class, the number their count.
 
     Returns:
         the counts, an array [C, C]: rows are targets, columns are predictions.
