@@ -290,7 +290,7 @@ REFUSED = {
     "too many images": (lambda fig, ax: spikeplot.animator(torch.rand(5, 4, 4), fig, ax, 6), "the data has 5"),
     "counts of a batch": (
         lambda fig, ax: spikeplot.spike_count(torch.rand(5, 2, 6), fig, ax, LABELS),
-        "one of a batch",
+        "one sample of the batch",
     ),
     "labels": (lambda fig, ax: spikeplot.spike_count(torch.rand(5, 2), fig, ax, LABELS), "6 labels for 2 neurons"),
     "too many steps": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, T + 1), "the data has 20"),
