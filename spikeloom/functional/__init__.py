@@ -1,4 +1,4 @@
-"""Losses, accuracies, penalties, quantisation, probes and local learning rules for spiking networks."""
+"""Losses, accuracies, penalties, quantization, monitors and local learning rules for spiking networks."""
 
 from .acc import accuracy_rate as accuracy_rate
 from .acc import accuracy_temporal as accuracy_temporal
@@ -22,6 +22,6 @@ from .reg import l1_rate_sparsity as l1_rate_sparsity
 from .reg import rate_lower_bound as rate_lower_bound
 from .reg import rate_upper_bound as rate_upper_bound
 
-for _public in list(globals().values()):  # pickles hold the path of a class, which stays when its file moves
+for _public in list(globals().values()):  # pickles store the module of a class; this one is stable
     if isinstance(_public, type) and _public.__module__.startswith(f"{__name__}."):
         _public.__module__ = __name__

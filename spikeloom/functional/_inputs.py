@@ -1,4 +1,4 @@
-"""What losses and accuracies take: sequences of which some steps count, class labels, and options that a repr shows."""
+"""Arguments of losses and accuracies: sequences with masked steps, class labels, and options shown in the repr."""
 
 import inspect
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ Lengths = Tensor | Sequence[int]
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps that count in tensors of the shape [T, B, N].
+    """The steps that count in tensors [T, B, N].
 
     Args:
-        number: how many count: T, or [B, 1] where samples differ.
-        end: one more than the last that counts, likewise.
+        number: number of steps that count: T, or [B, 1] if samples differ.
+        end: one more than the last step that counts: T, or [B, 1].
         mask: [T, B, 1], True where a step counts; None if all do.
     """
 
@@ -27,7 +27,7 @@ class Steps:
     mask: Tensor | None = None
 
     def only(self, x: Tensor, other: float = 0.0) -> Tensor:
-        """The same with `other` at the steps that do not count, so that what stands there, NaN too, has no effect."""
+        """Fill the steps that do not count with `other`, so that their values, including NaN, have no effect."""
         return x if self.mask is None else x.masked_fill(~self.mask, other)
 
     def sum(self, x: Tensor) -> Tensor:
@@ -39,21 +39,21 @@ class Steps:
         return self.sum(x) / self.number
 
     def max(self, x: Tensor) -> Tensor:
-        """[T, B, N] to [B, N]; the gradient goes to the first of equal maxima."""
+        """[T, B, N] to [B, N]; the gradient flows to the first of equal maxima."""
         return self.only(x, -torch.inf).max(0).values
 
 
 def read(
     x: Tensor, owner: str, name: str, mask: Tensor | None, lengths: Lengths | None, axes: str = "[T, B, C]"
 ) -> tuple[Tensor, Steps]:
-    """A sequence in the dtype that is computed in, with zeros at the steps that do not count; and those that do.
+    """Return a sequence in the dtype of computation, with zeros at the steps that do not count, and its `Steps`.
 
     Half precision is computed in float32, so that counts over 2048 are exact and squares do not overflow.
     """
     if not isinstance(x, Tensor) or x.is_complex():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
-            f"{owner} got {name} of type {kind}; pass a tensor of real numbers, {axes}; of a list, stack it"
+            f"{owner} got {name} of type {kind}; pass a tensor of real numbers, {axes}; stack a list of tensors"
         )
     fits = x.dim() == 3 or (x.dim() > 3 and "*" in axes)
     if not fits or not len(x):
@@ -63,7 +63,7 @@ def read(
 
 
 def steps_of(x: Tensor, owner: str, mask: Tensor | None, lengths: Lengths | None) -> Steps:
-    """What `mask` [T, B] or `lengths` [B] say of x [T, B, ...]."""
+    """The steps of x [T, B, ...] that count by `mask` [T, B] or `lengths` [B]."""
     if mask is not None and lengths is not None:
         raise ValueError(f"{owner} got both mask and lengths; pass one of them")
     if lengths is not None:  # the first steps of each sample
@@ -72,9 +72,9 @@ def steps_of(x: Tensor, owner: str, mask: Tensor | None, lengths: Lengths | None
         if lengths.is_floating_point() or lengths.shape != (batch,):
             raise ValueError(
                 f"{owner} got lengths of {lengths.dtype} and the shape {list(lengths.shape)}; "
-                f"pass whole numbers of the shape [{batch}], one per sample"
+                f"pass integers of the shape [{batch}], one per sample"
             )
-        insist((lengths >= 1) & (lengths <= total), f"{owner} got lengths that are not all within 1 to T = {total}")
+        insist((lengths >= 1) & (lengths <= total), f"{owner} got lengths that are not all in 1 to T = {total}")
         mask = torch.arange(total, device=x.device).unsqueeze(1) < lengths
     if mask is None:
         return Steps(len(x), len(x))
@@ -83,27 +83,27 @@ def steps_of(x: Tensor, owner: str, mask: Tensor | None, lengths: Lengths | None
             f"{owner} got a mask of {mask.dtype} and the shape {list(mask.shape)}; "
             f"pass torch.bool and {list(x.shape[:2])}, [T, B], True where a step counts"
         )
-    insist(mask.any(0), f"{owner} got a mask in which a sample has no step that counts; leave that sample out")
+    insist(mask.any(0), f"{owner} got a mask in which a sample has no step that counts; remove that sample")
     after = torch.arange(1, len(x) + 1, device=x.device).unsqueeze(1)
     mask = mask.to(x.device)
     return Steps(mask.sum(0).unsqueeze(1), (mask * after).amax(0).unsqueeze(1), mask.unsqueeze(2))
 
 
 def insist(holds: Tensor, message: str) -> None:
-    """Raise unless all are True; not while torch.compile traces, which knows no values."""
+    """Raise a ValueError unless all are True. Skipped under torch.compile, which traces without values."""
     if not torch.compiler.is_compiling() and not bool(holds.all()):
         raise ValueError(message)
 
 
 Labels = Tensor | np.ndarray | Sequence[int]
-"""Class labels, in any dtype that holds whole numbers."""
+"""Class labels, integers in any dtype."""
 
 IGNORED = -100
-"""The label of samples that are left out, as in torch.nn.CrossEntropyLoss."""
+"""The label of samples that are ignored, as in torch.nn.CrossEntropyLoss."""
 
 
 def as_tensor(targets: Any, like: Tensor, owner: str) -> Tensor:
-    """Targets that come as an array or a list, as a tensor on the device of another."""
+    """Convert targets to a tensor; arrays and lists are moved to the device of `like`."""
     if isinstance(targets, Tensor):
         return targets
     try:
@@ -116,7 +116,7 @@ def as_tensor(targets: Any, like: Tensor, owner: str) -> Tensor:
 
 
 def labels_of(targets: Any, shape: tuple[int, ...], classes: int, like: Tensor, owner: str) -> Tensor:
-    """Class labels as int64, each 0 to classes - 1, or `IGNORED`."""
+    """Return class labels as int64, each in [0, classes - 1] or `IGNORED`."""
     given = as_tensor(targets, like, owner)
     if given.shape != shape:
         raise ValueError(f"{owner} got targets of the shape {list(given.shape)}; pass class labels, {list(shape)}")
@@ -124,33 +124,33 @@ def labels_of(targets: Any, shape: tuple[int, ...], classes: int, like: Tensor, 
         raise ValueError(f"{owner} got targets of {given.dtype}; pass class labels")
     labels = given.long()
     if given.is_floating_point():
-        insist(labels == given, f"{owner} got targets that are not whole numbers; pass class labels")
-    # on a GPU a check would wait for it: there the lookup itself asserts
+        insist(labels == given, f"{owner} got targets that are not integers; pass class labels")
+    # on a GPU a check would synchronize; there the lookup itself asserts
     if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
         for label in map(int, labels.masked_fill(labels == IGNORED, 0).aminmax()):
             if not 0 <= label < classes:
                 raise IndexError(
                     f"{owner} got the target {label}; pass labels of its {classes} classes, 0 to {classes - 1}, or "
-                    f"{IGNORED} for a sample to leave out"
+                    f"{IGNORED} to ignore a sample"
                 )
     return labels
 
 
 def chosen(labels: Tensor, classes: int, on: Any, off: Any, like: Tensor) -> Tensor:
-    """[..., C]: `on` at the neuron of the class, `off` at all others; numbers, or tensors that broadcast to it."""
+    """[..., C]: `on` at the neuron of the class, `off` elsewhere; numbers, or tensors that broadcast to it."""
     hot = labels.unsqueeze(-1) == torch.arange(classes, device=labels.device)
     on, off = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (on, off))
     return torch.where(hot, on, off)
 
 
 def check_population(owner: str, population_code: bool, num_classes: int) -> None:
-    """Raise if neurons are to be pooled into no classes."""
+    """Raise a ValueError for a population code without a number of classes."""
     if population_code and num_classes < 1:
-        raise ValueError(f"{owner} got population_code=True and num_classes={num_classes!r}; say how many classes")
+        raise ValueError(f"{owner} got population_code=True and num_classes={num_classes!r}; set num_classes")
 
 
 def pooled(x: Tensor, num_classes: int, owner: str) -> Tensor:
-    """[..., N] to [..., num_classes]: the sum over the neurons of a class, which stand side by side."""
+    """[..., N] to [..., num_classes]: sum over the neurons of each class, which are adjacent."""
     if x.shape[-1] % num_classes:
         raise ValueError(
             f"{owner} got {x.shape[-1]} output neurons for {num_classes} classes; pass a multiple of {num_classes}"
@@ -159,14 +159,14 @@ def pooled(x: Tensor, num_classes: int, owner: str) -> Tensor:
 
 
 class Optioned(nn.Module):
-    """An nn.Module whose repr shows the options that are not the defaults, and that has a ``__name__``."""
+    """An nn.Module with a ``__name__``, whose repr shows the options that differ from the defaults."""
 
     def __init__(self) -> None:
         super().__init__()
         self.__name__ = type(self).__name__
 
     def extra_repr(self) -> str:
-        """The options, as they are written in a call."""
+        """The options in the syntax of a call."""
         parameters = inspect.signature(type(self)).parameters
         values = {key: getattr(self, key) for key in parameters if hasattr(self, key)}
         given = {key: value for key, value in values.items() if not _is_default(value, parameters[key].default)}

@@ -1,4 +1,4 @@
-"""When neurons fire: their first spike, or their first few, with a gradient, and when they should."""
+"""Spike times: the first spikes of each neuron, with a gradient, and their targets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,19 +9,19 @@ from torch import Tensor
 from ._inputs import Labels, Lengths, Optioned, Steps, as_tensor, chosen, labels_of, read
 
 Target = float | Sequence[float] | Tensor
-"""A step; or several, for the first spikes of a neuron. Negative ones count from the end."""
+"""One step, or several for the first spikes of a neuron. Negative steps count from the end."""
 
 
 def spike_times(spk: Tensor, steps: Steps, number: int = 1) -> Tensor:
-    """The steps of the first spikes of every neuron, [number, B, C], from spk [T, B, C] that `read` has read.
+    """The steps of the first spikes of every neuron, [number, B, C], from spk [T, B, C] as returned by `read`.
 
-    A spike is what is not zero. A neuron that fires fewer times has the last step for the spikes that it lacks. The
-    gradient for a time goes, with its sign turned, to the spike at that step: a larger one would have come earlier.
+    Any nonzero value is a spike. Missing spikes have the last step as their time. The gradient of a time is passed to
+    the spike at that step with opposite sign, because a larger membrane would have fired earlier.
     """
     last = len(spk) - 1
     dtype = next(kind for kind in (torch.uint8, torch.int16, torch.int32) if last <= torch.iinfo(kind).max)
     countdown = torch.arange(last, -1, -1, dtype=dtype, device=spk.device).view(-1, 1, 1)
-    left = spk.bool() * countdown  # steps after each spike; none after the last step, nor where it is silent
+    left = spk.bool() * countdown  # steps left after each spike; 0 at the last step and where there is no spike
     found: list[Tensor] = []
     for _ in range(number):
         if found:
@@ -35,28 +35,28 @@ def spike_times(spk: Tensor, steps: Steps, number: int = 1) -> Tensor:
 
 
 class SpikeTime(Optioned):
-    """The steps at which output neurons fire first, and the steps at which they should.
+    """The times of the first spikes of the output neurons, and their target times.
 
-    Steps are counted from 0. A neuron that fires too few times has the last step for each spike that it lacks. What is
-    not zero is a spike, whatever its size. The gradient for a time goes, with its sign turned, to the spike at that
-    step: a larger one would have come earlier.
+    Times are steps, counted from 0. Any nonzero value is a spike. Missing spikes have the last step as their time. The
+    gradient of a time is passed to the spike at that step with opposite sign, because a larger membrane would have
+    fired earlier.
 
     Args:
-        target_is_time: if True, targets are the steps themselves; if False, class labels.
-        on_target: the step at which the neuron of the class is to fire; negative ones count from the end.
-        off_target: the same for the other neurons; -1 is the last step.
-        tolerance: a time less than this away from its target is taken to be the target.
+        target_is_time: if True, targets are steps; if False, class labels. Default: False.
+        on_target: target step of the neuron of the class; negative steps count from the end. Default: 0.
+        off_target: target step of the other neurons. Default: -1, the last step.
+        tolerance: times within this distance of their target are replaced by the target. Default: 0.
         multi_spike: if True, on_target and off_target are sequences of F steps, for the first F spikes.
 
     Call:
-        spk_out [T, B, C]; targets [B], labels (-100: all neurons as off_target says), or with target_is_time [B, C],
-        with multi_spike [F, B, C]; mask [T, B] or lengths [B]. Returns the times and the wanted times, each [B, C], or
+        spk_out [T, B, C]; targets [B], labels (-100: off_target for all neurons), or with target_is_time [B, C], with
+        multi_spike [F, B, C]; mask [T, B] or lengths [B]. Returns the times and the target times, each [B, C], or
         [F, B, C].
 
     Raises:
-        TypeError: if multi_spike does not go with what on_target and off_target are.
-        ValueError: for shapes that do not fit.
-        IndexError: if on_target and off_target differ in length, or for a label that is no class.
+        TypeError: if on_target and off_target are not sequences with multi_spike, or not numbers without.
+        ValueError: for shapes that do not match.
+        IndexError: if on_target and off_target differ in length, or for a label outside of the classes.
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -84,7 +84,7 @@ class SpikeTime(Optioned):
     def forward(
         self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The times of the spikes in spk_out [T, B, C], and those that targets want."""
+        """Return the times of the spikes in spk_out [T, B, C] and the target times."""
         times, wanted, _ = self.compare(*read(spk_out, self.__name__, "spk_out", mask, lengths), targets)
         return times, wanted
 
@@ -111,19 +111,19 @@ class SpikeTime(Optioned):
 
 
 def _from_start(step: Any, steps: Steps) -> Any:
-    """Steps counted from the start, where negative ones count from the end; a number stays one if it can."""
+    """Convert negative steps, which count from the end, to steps from the start; keeps numbers if possible."""
     if isinstance(step, (int, float)) and isinstance(steps.end, int):
         return step + steps.end if step < 0 else step
     step = torch.as_tensor(step)
-    step = step if step.is_floating_point() else step.long()  # a narrow integer could not hold the sum
+    step = step if step.is_floating_point() else step.long()  # narrow integers could overflow in the sum
     return torch.where(step < 0, step + steps.end, step)
 
 
 def _check_targets(owner: str, on_target: Target, off_target: Target, multi_spike: bool) -> None:
-    """One step each, or with `multi_spike` equally many."""
+    """Check that the targets are one step each, or with `multi_spike` sequences of equal length."""
     on, off = torch.as_tensor(on_target), torch.as_tensor(off_target)
     if {on.dim(), off.dim()} != {int(multi_spike)}:
         wanted = "sequences of steps, one for each spike" if multi_spike else "one step each, or set multi_spike=True"
         raise TypeError(f"{owner} got on_target={on_target!r} and off_target={off_target!r}; pass {wanted}")
     if on.shape != off.shape:
-        raise IndexError(f"{owner} got {len(on)} steps as on_target and {len(off)} as off_target; pass equally many")
+        raise IndexError(f"{owner} got {len(on)} steps as on_target and {len(off)} as off_target; pass the same number")

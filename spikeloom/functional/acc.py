@@ -1,4 +1,4 @@
-"""Accuracy: the share of samples whose neuron fires most, or first."""
+"""Accuracy: the fraction of samples whose correct neuron fires most, or first."""
 
 import numpy as np
 from torch import Tensor
@@ -16,23 +16,23 @@ def accuracy_rate(
     mask: Tensor | None = None,
     lengths: Lengths | None = None,
 ) -> np.float64:
-    """The share of samples for which the neuron of the right class fires most; of equal ones the first counts.
+    """The fraction of samples for which the neuron of the correct class fires most. The first of equal ones counts.
 
     Args:
         spk_out: spikes, [T, B, C].
-        targets: class labels, [B]: a tensor, an array or a list; -100 leaves a sample out.
-        population_code: if True, each class has several neurons, side by side, whose spikes are added.
-        num_classes: C, needed with population_code.
+        targets: class labels, [B]: a tensor, an array or a list. Samples with the label -100 are ignored.
+        population_code: if True, each class has several adjacent neurons, whose spikes are added.
+        num_classes: C, required with population_code.
         mask: [T, B], True where a step counts, for sequences of different lengths.
-        lengths: [B], how many steps of each sample count, instead of a mask.
+        lengths: [B], number of steps of each sample, instead of a mask.
 
     Returns:
-        A number between 0 and 1; NaN if no sample is left.
+        A number in [0, 1]; NaN if all samples are ignored.
 
     Raises:
-        TypeError: for spikes or labels that are no numbers.
-        ValueError: for options or shapes that do not fit.
-        IndexError: for a label that is no class.
+        TypeError: for spikes or labels that are not numeric.
+        ValueError: for options or shapes that do not match.
+        IndexError: for a label outside of the classes.
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -52,11 +52,9 @@ def accuracy_rate(
 def accuracy_temporal(
     spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
 ) -> np.float64:
-    """The share of samples for which the neuron of the right class fires first; of equal ones the first counts.
+    """The fraction of samples for which the neuron of the correct class fires first. The first of equal ones counts.
 
-    A silent neuron is taken to fire at the last step.
-
-    Arguments, result and errors are those of `accuracy_rate`.
+    The spike time of a silent neuron is the last step. For arguments, result and errors see `accuracy_rate`.
 
         >>> import torch
         >>> from spikeloom import functional as SF

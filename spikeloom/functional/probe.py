@@ -1,7 +1,7 @@
-"""Monitors: they record what passes through the modules of a network, call by call, forward and backward.
+"""Monitors, which record inputs, outputs, attributes and gradients of the modules of a network.
 
-There is one record per call of a module. In a loop over steps that is one per step, [B, ...]. A network that
-`spikeloom.unroll` runs calls each module once: the record is then the whole sequence, [T, B, ...].
+Each call of a module adds one record: in a loop over steps one per step, [B, ...]. `spikeloom.unroll` calls each module
+once, so the record is the whole sequence, [T, B, ...].
 """
 
 import weakref
@@ -23,11 +23,11 @@ def _as_it_is(x: Any) -> Any:
 
 
 IDENTITY_LAMBDA: Callable[[Any], Any] = _as_it_is
-"""The function that changes nothing, the default of every monitor."""
+"""The identity function, the default of every monitor."""
 
 
 def unpack_len1_tuple(x: Any) -> Any:
-    """The element of a tuple that holds one; anything else as it is.
+    """Return the element of a tuple of length one, and anything else unchanged.
 
     >>> unpack_len1_tuple((3,)), unpack_len1_tuple((3, 4))
     (3, (3, 4))
@@ -36,17 +36,17 @@ def unpack_len1_tuple(x: Any) -> Any:
 
 
 class BaseMonitor:
-    """What all monitors share: a list of records, in the order in which they were made, and their layers.
+    """Abstract base class of the monitors: a list of records in chronological order, and the names of their layers.
 
-    Not used by itself. Each takes a network, `net`, the class or a tuple of classes of the modules that it records,
-    `instance` (None is the class of `net`), and a function: what is recorded is this function of what is seen.
-    ``monitor[i]`` is the i-th record, ``monitor["name"]`` the list of those of one layer,
-    ``len(monitor)`` their number. As a context manager, or by `remove_hooks`, a monitor lets go of the network; what it
-    recorded stays. Records are as the network made them, with their graph: pass a function that ends in ``.detach()``
-    to a monitor that runs for long.
+    Common arguments: the network `net`; `instance`, the class or tuple of classes of the modules to record (None is
+    the class of `net`); and a function whose result is recorded instead of the value.
+
+    ``monitor[i]`` is the i-th record, ``monitor["name"]`` the list of records of one layer, ``len(monitor)`` the number
+    of records. `remove_hooks`, or the end of a ``with`` block, removes the hooks and keeps the records. Records keep
+    their autograd graph: in long runs, pass a function that ends in ``.detach()``.
 
     Attributes:
-        monitored_layers: the names of the modules that are listened to, as in `named_modules`.
+        monitored_layers: names of the recorded modules, as in `named_modules`.
     """
 
     def __init__(self) -> None:
@@ -57,12 +57,12 @@ class BaseMonitor:
 
     @property
     def records(self) -> list[Any]:
-        """All records, in order; runs of `spikeloom.unroll` that failed, or had no steps, have none."""
+        """All records, in order. Runs of `spikeloom.unroll` that failed, or had no steps, add none."""
         return [record for _, record in self._kept()]
 
     @property
     def name_records_index(self) -> dict[str, list[int]]:
-        """Which of the records belong to each layer."""
+        """The indices of the records of each layer."""
         places: dict[str, list[int]] = {name: [] for name in self.monitored_layers}
         for place, (name, _) in enumerate(self._kept()):
             places[name].append(place)
@@ -76,29 +76,29 @@ class BaseMonitor:
             return self.records[which]
         if which in self.monitored_layers:
             return [record for name, record in self._kept() if name == which]
-        raise KeyError(f"{which!r} is no layer of this monitor; it has {self.monitored_layers}, and numbers")
+        raise KeyError(f"{which!r} is not a layer of this monitor; pass an index, or one of {self.monitored_layers}")
 
     def __len__(self) -> int:
         return len(self.records)
 
     def clear_recorded_data(self) -> None:
-        """Forget all records."""
+        """Clear all records."""
         self._log.clear()
 
     def enable(self) -> None:
-        """Record again."""
+        """Resume recording."""
         self._enable = True
 
     def disable(self) -> None:
-        """Record nothing until `enable`."""
+        """Pause recording until `enable`."""
         self._enable = False
 
     def is_enable(self) -> bool:
-        """Whether it records."""
+        """Whether the monitor is recording."""
         return self._enable
 
     def remove_hooks(self) -> None:
-        """Let go of the network for good."""
+        """Remove all hooks from the network."""
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
@@ -113,7 +113,7 @@ class BaseMonitor:
         self.remove_hooks()
 
     def _listen(self, net: nn.Module, instance: Kind) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of the given class, each noted as monitored."""
+        """Yield the modules of the given class, and add them to `monitored_layers`."""
         if not isinstance(net, nn.Module):
             raise TypeError(f"{type(self).__name__} got a network of type {type(net).__name__}; pass an nn.Module")
         kind = type(net) if instance is None else instance
@@ -133,7 +133,7 @@ class BaseMonitor:
 
 
 class _Relay(Listener):
-    """Tells a monitor what it sees. The monitor is held weakly: one that is dropped lets go of the network."""
+    """A hook that calls a method of a monitor, by a weak reference, so that hooks do not keep the monitor alive."""
 
     def __init__(self, hears: Callable[..., None], name: str):
         self.hears, self.name = weakref.WeakMethod(hears), name
@@ -145,16 +145,16 @@ class _Relay(Listener):
 
 
 class _StateRelay(_Relay):
-    """The same on a neuron whose state at every step is wanted."""
+    """A hook on a neuron whose state at every step is required."""
 
     wants_states = True
 
 
 class OutputMonitor(BaseMonitor):
-    """Records the outputs of modules.
+    """Record the outputs of modules.
 
-    Arguments are those that `BaseMonitor` says. A tuple of one output is recorded as that output; a longer one, such as
-    (spk, mem), as a tuple.
+    For arguments see `BaseMonitor`. A tuple of length one is recorded as its element, a longer one, such as (spk, mem),
+    as a tuple.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
@@ -177,9 +177,9 @@ class OutputMonitor(BaseMonitor):
 
 
 class InputMonitor(BaseMonitor):
-    """Records the positional inputs of modules.
+    """Record the positional inputs of modules.
 
-    Arguments are those that `BaseMonitor` says. A single input is recorded as a tensor, several as a tuple.
+    For arguments see `BaseMonitor`. A single input is recorded as a tensor, several as a tuple.
 
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4))
@@ -202,14 +202,14 @@ class InputMonitor(BaseMonitor):
 
 
 class AttributeMonitor(BaseMonitor):
-    """Records an attribute of modules, before or after each of their forwards.
+    """Record an attribute of modules, before or after each forward.
 
     Args:
-        attribute_name: the attribute, such as "mem".
+        attribute_name: name of the attribute, such as "mem".
         pre_forward: if True, it is read before the forward, else after it.
-        net, instance, function_on_attribute: as `BaseMonitor` says.
+        net, instance, function_on_attribute: see `BaseMonitor`.
 
-    A state of a neuron that is unrolled is recorded as a sequence [T, B, ...]: before, or after, every step.
+    In an unrolled network, the state of a neuron is recorded as a sequence [T, B, ...], before or after every step.
 
         >>> import torch, spikeloom as snn
         >>> lif = snn.Leaky(beta=0.5, init_hidden=True)
@@ -269,7 +269,7 @@ class AttributeMonitor(BaseMonitor):
 
 
 class _GradMonitor(BaseMonitor):
-    """Listens to the backward of modules, and to their forwards, which tell whether time is folded into dimension 0."""
+    """Hooks on the backward of modules, and on their forward, to know whether time is folded into dimension 0."""
 
     def __init__(self, net: nn.Module, instance: Kind):
         super().__init__()
@@ -280,7 +280,7 @@ class _GradMonitor(BaseMonitor):
 
     def _hear_forward(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         time = current_time()
-        # one of our own, which does not keep alive what the neurons have done
+        # a new object, which does not keep the tensors of the neurons alive
         self._times[name] = None if time is None else Time(time.steps, time.batch, counted=time.counted)
 
     def _hear_backward(self, name: str, module: nn.Module, grad_input: Any, grad_output: Any) -> None:
@@ -288,12 +288,12 @@ class _GradMonitor(BaseMonitor):
 
 
 class GradInputMonitor(_GradMonitor):
-    """Records the gradients of the inputs of modules, in the order in which the backward reaches them.
+    """Record the gradients of the inputs of modules, in the order of the backward pass.
 
-    Arguments are those that `BaseMonitor` says. The gradient of a single input is recorded as a tensor, None if that
-    input needs none. A loop over steps is gone through backward in time, and its records stand in that order. An
-    unrolled network has one record per module, [T, B, ...]; before its first neuron, where it saw a static input once,
-    [B, ...], the sum over time.
+    For arguments see `BaseMonitor`. The gradient of a single input is recorded as a tensor, or None if the input does
+    not require it. Records of a loop over steps begin with the last step. An unrolled network adds one record per
+    module, [T, B, ...]. For modules before its first neuron that run once on a static input it is [B, ...], summed over
+    time.
 
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
@@ -315,10 +315,10 @@ class GradInputMonitor(_GradMonitor):
 
 
 class GradOutputMonitor(_GradMonitor):
-    """Records the gradients of the outputs of modules, in the order in which the backward reaches them.
+    """Record the gradients of the outputs of modules, in the order of the backward pass.
 
-    Arguments are those that `BaseMonitor` says. The gradient of a single output is recorded as a tensor; those of
-    several, such as (spk, mem), as a tuple, None for one that the loss does not use. Order and shapes are those of
+    For arguments see `BaseMonitor`. The gradient of a single output is recorded as a tensor, those of several, such as
+    (spk, mem), as a tuple, with None for outputs that the loss does not use. For order and shapes see
     `GradInputMonitor`.
 
         >>> import torch

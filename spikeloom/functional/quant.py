@@ -1,9 +1,8 @@
-"""Quantised states: every value goes to the nearest of 2^num_bits levels, and the gradient passes straight through.
+"""Quantized states: each value is rounded to the nearest of 2^num_bits levels, with a straight-through gradient.
 
-A search through all levels would compare every value with every level, or walk down a tree of comparisons. Here an
-estimate says at once between which two levels a value lies: by a division where the levels are uniform, else by a table
-over the leading bits of its distance from the centre, around which the levels lie ever closer. Time and memory do not
-grow with the number of levels.
+Values are not compared with all levels. Uniform levels are found by a division. Non-uniform levels, which are densest
+around a center, are found by a lookup table over the leading bits of the distance from the center, and few comparisons.
+Levels that are too dense for the table are found by bisection.
 """
 
 from collections.abc import Callable
@@ -16,20 +15,20 @@ from torch import Tensor
 from .._torch import transforms_active
 
 Search = Callable[[Tensor], Tensor]
-"""The nearest level of each value."""
+"""A function that returns the nearest level of each value."""
 
 MULTIPLIERS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.925, 0.95)
-"""How fast non-uniform levels draw together by default: by number of bits, the last for more bits too."""
+"""Default multipliers of non-uniform levels by number of bits; the last one also for more bits."""
 
 MOST_BITS = 24
-"""Those of a float32's mantissa: more levels than that cannot be told apart."""
+"""Bits of the mantissa of float32, which cannot distinguish more levels."""
 
 
 class StateQuant(torch.autograd.Function):
-    """``StateQuant.apply(x, levels)``: the nearest of any given levels; the gradient passes straight through.
+    """``StateQuant.apply(x, levels)``: round to the nearest of custom levels, with a straight-through gradient.
 
     Shapes:
-        x [*S] to [*S] of the same dtype; levels [L], in any order. Of two levels equally near the first one is taken.
+        x [*S] to [*S] of the same dtype; levels [L], in any order. Ties are resolved in favor of the first level.
 
         >>> import torch
         >>> StateQuant.apply(torch.tensor([0.2, 0.7, 5.0]), torch.tensor([0.0, 1.0]))
@@ -67,9 +66,9 @@ class _StraightThrough(torch.autograd.Function):
 
 @dataclass(frozen=True, repr=False)
 class Quantiser:
-    """What `state_quant` returns: a function of a tensor that pickles, compares and prints as its call.
+    """The result of `state_quant`: a function of tensors that supports pickle and comparison.
 
-    [*S] to [*S], of the same dtype and device; whole numbers become the default dtype.
+    [*S] to [*S], with the same dtype and device; integers become the default dtype.
     """
 
     num_bits: int
@@ -83,7 +82,7 @@ class Quantiser:
 
     def __post_init__(self) -> None:
         if isinstance(self.num_bits, bool) or not hasattr(self.num_bits, "__index__"):
-            raise TypeError(f"state_quant got num_bits={self.num_bits!r}; pass a whole number of bits, such as 8")
+            raise TypeError(f"state_quant got num_bits={self.num_bits!r}; pass an integer number of bits, such as 8")
         if not 1 <= self.num_bits <= MOST_BITS:
             raise ValueError(f"state_quant got num_bits={self.num_bits}; pass 1 to {MOST_BITS}")
         converted: dict[str, Any] = {"num_bits": int(self.num_bits)}
@@ -99,7 +98,7 @@ class Quantiser:
         self._check_ends()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The nearest level of every value; NaN stays NaN."""
+        """Round every value to the nearest level; NaN stays NaN."""
         if not x.is_floating_point():
             x = x.to(torch.get_default_dtype())
         kind = (x.dtype, x.device)
@@ -112,7 +111,7 @@ class Quantiser:
         return nearest
 
     def levels(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The 2^num_bits levels in rising order, [2^num_bits]."""
+        """The levels in ascending order, [2^num_bits]."""
         n, (low, high) = 1 << self.num_bits, self._ends()
         if self.uniform:
             return torch.linspace(low, high, n, dtype=dtype)
@@ -123,7 +122,7 @@ class Quantiser:
         return torch.cat((centre - below * down.flip(0), centre + above * up)).to(dtype)
 
     def _search(self, dtype: torch.dtype, device: torch.device) -> Search:
-        if dtype not in (torch.float32, torch.float64):  # a half cannot count 256 levels
+        if dtype not in (torch.float32, torch.float64):  # half precision cannot index 256 levels
             wide = self._search(torch.float32, device)
             return lambda x: wide(x.float()).to(dtype)
         levels = self.levels(dtype).sort().values.to(device)
@@ -137,15 +136,15 @@ class Quantiser:
         return -(threshold + threshold * self.lower_limit), threshold + threshold * self.upper_limit
 
     def _centre(self) -> float:
-        """Where non-uniform levels lie closest."""
+        """The center, where non-uniform levels are densest."""
         return self.threshold if self.thr_centered else 0.0
 
     def _drawn_together(self, count: int) -> Tensor:
-        """Distances from the centre, up to 1, whose gaps grow by 1 / multiplier from each to the next: [count]."""
+        """Relative distances from the center, up to 1, [count]; each gap is 1 / multiplier times the one before."""
         default = MULTIPLIERS[min(self.num_bits, len(MULTIPLIERS)) - 1]
         m = default if self.multiplier is None else self.multiplier
         exponents = torch.arange(count, dtype=torch.float64)
-        gaps = m ** (exponents.flip(0) if m < 1 else -exponents)  # the larger ones at 1: nothing overflows
+        gaps = m ** (exponents.flip(0) if m < 1 else -exponents)  # the largest gap is 1, so that nothing overflows
         return gaps.cumsum(0) / gaps.sum()
 
     def _check_ends(self) -> None:
@@ -153,7 +152,7 @@ class Quantiser:
         if low == high:
             raise ValueError(
                 f"state_quant has all levels at {low}: threshold={self.threshold}, lower_limit={self.lower_limit}, "
-                f"upper_limit={self.upper_limit}; give it a range"
+                f"upper_limit={self.upper_limit}; pass limits with a range"
             )
         if self.uniform:
             return
@@ -162,8 +161,8 @@ class Quantiser:
         between = sorted((low, high))
         if not between[0] <= self._centre() <= between[1]:
             raise ValueError(
-                f"state_quant has levels from {low} to {high}, which do not reach around {self._centre()}, where they "
-                "should lie closest; raise the limits, or change thr_centered"
+                f"state_quant has levels from {low} to {high}, which do not include their center {self._centre()}; "
+                "increase the limits, or change thr_centered"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -183,37 +182,37 @@ def state_quant(
     upper_limit: float = 0.2,
     multiplier: float | None = None,
 ) -> Quantiser:
-    """A function that moves every value to the nearest of n = 2^num_bits levels, for the `state_quant` of a neuron.
+    """Create a function that rounds to the nearest of n = 2^num_bits levels, for the `state_quant` of a neuron.
 
-    The levels reach from L = -threshold * (1 + lower_limit) to U = threshold * (1 + upper_limit). Values beyond take
-    the first and the last. Exactly half-way the lower level is taken.
+    The levels range from L = -threshold * (1 + lower_limit) to U = threshold * (1 + upper_limit). Values outside are
+    clamped. Values exactly halfway between two levels are rounded down.
 
     - uniform: L + k (U - L) / (n - 1), k = 0 ... n - 1.
-    - else, around a centre c, which is the threshold (`thr_centered`) or 0, with m the multiplier:
+    - non-uniform, around a center c, which is the threshold (`thr_centered`) or 0, with m the multiplier:
       floor(n (c - L) / (U - L)) levels below c, the others above it, at the distances
 
           d_k = D (1 + m^-1 + ... + m^-(k - 1)) / (1 + m^-1 + ... + m^-(K - 1)),    k = 1 ... K
 
-      for K levels that reach to the distance D: next to c they lie closest, for m < 1, and each gap is 1 / m of the
-      one before.
+      for K levels that extend to the distance D. Each gap is 1 / m times the one before, so for m < 1 the levels are
+      densest at c.
 
-    Backward: the gradient passes straight through, also where values were beyond the levels.
+    The gradient passes unchanged, also for clamped values.
 
     Args:
-        num_bits: 1 to 24.
-        uniform: whether the levels are equally spaced; if so, the next argument and the last are not used.
-        thr_centered: whether non-uniform levels lie closest around the threshold, or around 0.
-        threshold: that of the neuron; one number.
-        lower_limit: how far the levels reach below -threshold, in thresholds.
-        upper_limit: how far the levels reach above the threshold, in thresholds.
-        multiplier: m; None is 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.925, 0.95 for 1, 2, ... 8 bits, and 0.95 for more.
+        num_bits: 1 to 24. Default: 8.
+        uniform: whether the levels are equally spaced; thr_centered and multiplier are then not used. Default: True.
+        thr_centered: whether non-uniform levels are densest at the threshold, or at 0. Default: True.
+        threshold: the threshold of the neuron, a number. Default: 1.
+        lower_limit: extent of the levels below -threshold, in units of the threshold. Default: 0.
+        upper_limit: extent of the levels above the threshold, in units of the threshold. Default: 0.2.
+        multiplier: m. Default: 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.925, 0.95 for 1, 2, ... 8 bits, and 0.95 for more.
 
     Returns:
-        an object to be called with a tensor [*S], which gives [*S] of the same dtype and device. It pickles.
+        a callable from a tensor [*S] to [*S] of the same dtype and device. It supports pickle.
 
     Raises:
-        TypeError: for what are no numbers.
-        ValueError: for levels that fall together, or do not reach around their centre.
+        TypeError: for arguments that are not numbers.
+        ValueError: if all levels are equal, or if non-uniform levels do not include their center.
 
     Source of the straight-through gradient: Bengio, Leonard and Courville, "Estimating or propagating gradients
     through stochastic neurons for conditional computation", 2013.
@@ -234,18 +233,18 @@ def state_quant(
 
 
 def _boundaries(levels: Tensor) -> Tensor:
-    """Half-way between each level and the next, [L - 1]: above it the higher one is nearer."""
+    """Midpoints between adjacent levels, [L - 1]; above a midpoint the higher level is nearer."""
     exact = levels.double()
     return ((exact[:-1] + exact[1:]) / 2).to(levels.dtype)
 
 
 def _with_nan(levels: Tensor) -> Tensor:
-    """The levels and, after them, NaN, for values that are."""
+    """Append NaN to the levels, as the result for NaN."""
     return torch.cat((levels, levels.new_full((1,), torch.nan)))
 
 
 def _by_division(levels: Tensor) -> Search:
-    """For levels with equal gaps."""
+    """Search for uniform levels."""
     n, low = len(levels), float(levels[0])
     gap = (float(levels[-1]) - low) / (n - 1)
     first_boundary = low + gap / 2
@@ -253,26 +252,26 @@ def _by_division(levels: Tensor) -> Search:
 
     def search(x: Tensor) -> Tensor:
         place = x.flatten().sub(first_boundary).div_(gap).ceil_().clamp_(0, n - 1).nan_to_num_(nan=n)
-        # into the same memory: fresh memory costs as much as the arithmetic
+        # in place: allocating memory takes as long as the arithmetic
         return torch.index_select(values, 0, place.to(torch.int32), out=place).view(x.shape)
 
     return search
 
 
 def _by_leading_bits(levels: Tensor, centre: float) -> Search:
-    """For levels that draw together around a centre: the leading bits of a distance from it are its order of magnitude.
+    """Search for levels that are densest around a center, by the leading bits of the distance from it.
 
-    A cell is all values whose distances from the centre have the same leading bits. A table says how many boundaries
-    lie below each cell. The few within it are compared one by one.
+    A cell contains all values whose distances from the center have the same leading bits. A table stores the number of
+    midpoints below each cell. The few midpoints within the cell are compared one by one.
     """
     n, dtype = len(levels), levels.dtype
-    as_int, shift = (torch.int32, 18) if dtype == torch.float32 else (torch.int64, 47)  # exponent, five of the mantissa
+    as_int, shift = (torch.int32, 18) if dtype == torch.float32 else (torch.int64, 47)  # exponent, 5 mantissa bits
     half = 1 << (13 if dtype == torch.float32 else 16)
 
     def cell_of(x: Tensor) -> Tensor:
         return (x - centre).view(as_int).bitwise_right_shift_(shift).add_(half).to(torch.int32)
 
-    def rank_of(cell: Tensor) -> Tensor:  # of negative numbers, the larger bits are the lower ones
+    def rank_of(cell: Tensor) -> Tensor:  # larger bit patterns of negative numbers are lower values
         return torch.where(cell < half, half - 1 - cell, cell)
 
     boundaries = _boundaries(levels)
@@ -296,7 +295,7 @@ def _by_leading_bits(levels: Tensor, centre: float) -> Search:
 
 
 def _by_bisection(levels: Tensor) -> Search:
-    """For any levels."""
+    """Search for any levels."""
     levels, order = levels.sort(stable=True)
     boundaries = _boundaries(levels)
     lower_first = order[:-1] < order[1:]
@@ -310,5 +309,5 @@ def _by_bisection(levels: Tensor) -> Search:
 
 
 def _picked(table: Tensor, places: Tensor) -> Tensor:
-    """table[places], in half the time."""
+    """table[places], but twice as fast."""
     return table.index_select(0, places.flatten()).view(places.shape)

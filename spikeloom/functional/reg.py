@@ -1,4 +1,4 @@
-"""Penalties on how much neurons fire, to be added to a loss."""
+"""Penalties on firing rates, to be added to a loss."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from ._inputs import Lengths, Optioned, read
 
 
 class l1_rate_sparsity(Optioned):
-    """A penalty on every spike: fewer spikes, less energy.
+    """Penalty on the number of spikes.
 
         penalty = Lambda * sum of all spikes
 
     Args:
-        Lambda: the strength.
+        Lambda: strength of the penalty.
 
     Call:
         spk_out [T, B, *N], and for sequences of different lengths either mask [T, B], True where a step counts, or
-        lengths [B]. Returns []; float64 of float64, else float32.
+        lengths [B]. Returns [], float64 for float64 inputs, else float32.
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -37,12 +37,12 @@ class l1_rate_sparsity(Optioned):
 
 
 class _RateBound(Optioned):
-    """What the two bounds share: a bound, a strength, and the rates."""
+    """Base class of the two bounds."""
 
     def __init__(self, bound: float, Lambda: float):
         super().__init__()
         if not 0 <= bound <= 1:
-            raise ValueError(f"{self.__name__} got bound={bound!r}; pass spikes per step, between 0 and 1")
+            raise ValueError(f"{self.__name__} got bound={bound!r}; pass spikes per step, in [0, 1]")
         self.bound, self.Lambda = bound, Lambda
 
     def _rates(self, spk_out: Tensor, mask: Tensor | None, lengths: Lengths | None) -> Tensor:
@@ -52,22 +52,22 @@ class _RateBound(Optioned):
 
 
 class rate_lower_bound(_RateBound):
-    """A penalty on neurons that fire less than a bound, so that none falls silent.
+    """Penalty on neurons whose rate is below a bound, to avoid silent neurons.
 
     With r_n the spikes per step of neuron n:
 
         penalty = Lambda * mean over samples and neurons of max(0, bound - r_n)^2
 
     Args:
-        bound: spikes per step, from which on nothing is added.
-        Lambda: the strength.
+        bound: rate in spikes per step, at or above which the penalty is 0. Default: 0.01.
+        Lambda: strength of the penalty.
 
     Call:
         spk_out [T, B, *N], and for sequences of different lengths either mask [T, B], True where a step counts, or
-        lengths [B]. Returns []; float64 of float64, else float32.
+        lengths [B]. Returns [], float64 for float64 inputs, else float32.
 
     Raises:
-        ValueError: for a bound outside 0 to 1, or shapes that do not fit.
+        ValueError: for a bound outside [0, 1], or shapes that do not match.
 
     Source: Zenke and Vogels, "The remarkable robustness of surrogate gradient learning for instilling complex function
     in spiking neural networks", 2021 (there on counts; here on rates, so that the bound does not depend on T).
@@ -90,7 +90,7 @@ class rate_lower_bound(_RateBound):
 
 
 class rate_upper_bound(_RateBound):
-    """A penalty on a layer, or on single neurons, that fire more than a bound.
+    """Penalty on a layer, or on single neurons, whose rate is above a bound.
 
     With r_n the spikes per step of neuron n:
 
@@ -98,11 +98,11 @@ class rate_upper_bound(_RateBound):
         penalty = Lambda * mean over samples and neurons of max(0, r_n - bound)^2        (per_neuron)
 
     Args:
-        bound: spikes per step, up to which nothing is added.
-        Lambda: the strength.
-        per_neuron: if False, the bound is on the mean over the layer, so that single neurons may fire often.
+        bound: rate in spikes per step, up to which the penalty is 0. Default: 0.2.
+        Lambda: strength of the penalty.
+        per_neuron: if False, the bound is on the mean rate of the layer. Default: False.
 
-    Call, errors and source are those of `rate_lower_bound`.
+    For call, errors and source see `rate_lower_bound`.
 
         >>> import torch
         >>> from spikeloom import functional as SF

@@ -1,18 +1,18 @@
-"""Spike-timing-dependent plasticity: weights that learn from the spikes on their two sides alone.
+"""Spike-timing-dependent plasticity (STDP): weight changes from the spikes before and after a synapse.
 
-Every input of a synapse keeps a trace of its spikes, and so does every output of the neuron behind it:
+Every input of the synapse and every output of the neuron that it feeds has a trace of its spikes:
 
     pre  <- pre  - pre / tau_pre   + in_spike
     post <- post - post / tau_post + out_spike
 
-An output spike strengthens a weight by the trace of its input, which says how recently that one fired; an input spike
-weakens it by the trace of its output:
+An output spike strengthens a weight by the trace of its input, and an input spike weakens it by the trace of its
+output:
 
     dW = f_post(W) * out_spike pre^T - f_pre(W) * post in_spike^T,    summed over the batch
 
-The traces are those after the spikes of the step have entered. `f_pre` and `f_post` say how the change depends on the
-weight; by default it is proportional to it, and for a fixed step they return a number: ``f_post=lambda w: 0.01``.
-For a convolution the products are summed over all places, as for the gradient of its weight.
+Traces are updated before dW is computed. `f_pre` and `f_post` set how the change depends on the weight: by default it
+is proportional to it, and constant if they return a number, ``f_post=lambda w: 0.01``. For a convolution the products
+are summed over all positions, as in the gradient of its weight.
 
 Sources: Bi and Poo, "Synaptic modifications in cultured hippocampal neurons", 1998 (the effect); Morrison, Diesmann and
 Gerstner, "Phenomenological models of synaptic plasticity based on spike timing", 2008, section 4.1 (all-to-all pairing
@@ -27,7 +27,7 @@ by traces); Florian, "Reinforcement learning through modulation of spike-timing-
     >>> for x in (torch.rand(25, 8, 4) > 0.5).float():
     ...     spk = lif(fc(x))
     ...     optimizer.zero_grad()
-    ...     learner.step()           # fc.weight.grad -= dW, so that SGD adds dW
+    ...     learner.step()           # fc.weight.grad -= dW, so SGD adds dW
     ...     optimizer.step()
 """
 
@@ -48,14 +48,14 @@ Synapse = nn.Linear | nn.Conv1d | nn.Conv2d
 Trace = float | Tensor | None
 OfWeight = Callable[[Tensor], Any]
 Fade = Callable[[Any, float], Any]
-"""From a trace and its time constant to the trace one step later."""
+"""A function from a trace and its time constant to the decayed trace of the next step."""
 
 FEATURES = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3}
-"""How many trailing dimensions of an input or output belong to one row of the batch."""
+"""Number of dimensions of one sample, by the type of the synapse."""
 
 
 def _arriving(synapse: Synapse, in_spike: Tensor) -> Tensor:
-    """The input spikes as the weights meet them: padded, in the dtype of the weight."""
+    """The input spikes that the weights are applied to: padded, in the dtype of the weight."""
     spikes = in_spike.detach().to(synapse.weight.dtype)
     if isinstance(synapse, nn.Linear):
         return spikes
@@ -66,7 +66,7 @@ def _arriving(synapse: Synapse, in_spike: Tensor) -> Tensor:
 
 
 def _traced(spikes: Tensor, trace: Trace, tau: float) -> Tensor:
-    """The trace after every step, [T, ...], of spikes [T, ...], from the trace before the first."""
+    """The traces after every step, [T, ...], of spikes [T, ...], given the trace before the first step."""
     after: list[Tensor] = []
     for spike in spikes:
         before = after[-1] if after else 0.0 if trace is None else trace
@@ -83,7 +83,7 @@ def _exponentially(trace: Any, tau: float) -> Any:
 
 
 def _summed(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
-    """For each weight the sum of what arrives times what leaves, over batch, time and places: as its gradient is."""
+    """For each weight, sum pre * post over batch, time and positions, as in the gradient of the weight."""
     if isinstance(synapse, nn.Linear):
         return post.reshape(-1, post.shape[-1]).T @ pre.reshape(-1, pre.shape[-1])
     rows = FEATURES[type(synapse)]
@@ -93,7 +93,7 @@ def _summed(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
 
 
 def _apart(synapse: Synapse, pre: Tensor, post: Tensor) -> Tensor:
-    """The same for each row of the batch by itself, [..., out, in]; for an nn.Linear."""
+    """pre * post for each sample, [..., out, in]; for an nn.Linear."""
     return post.unsqueeze(-1) * pre.unsqueeze(-2)
 
 
@@ -111,7 +111,7 @@ def _single_step(
     fade: Fade = _by_part,
     product: Callable[[Synapse, Tensor, Tensor], Tensor] = _summed,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The traces after one step, and the change that it makes."""
+    """Return the traces after one step, and dW."""
     _check(synapse, tau_pre=tau_pre, tau_post=tau_post)
     weight = synapse.weight.detach()
     arrived, left = _arriving(synapse, in_spike), out_spike.detach().to(weight.dtype)
@@ -141,22 +141,22 @@ def stdp_linear_single_step(
     f_pre: OfWeight = IDENTITY_LAMBDA,
     f_post: OfWeight = IDENTITY_LAMBDA,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of the rule at the head of this module, for an nn.Linear.
+    """One step of STDP for an nn.Linear. See the module docstring for the rule.
 
     Args:
-        fc: the synapse; its weight is read and not changed.
+        fc: the synapse. Its weight is not changed.
         in_spike, out_spike: [..., in_features] and [..., out_features].
-        trace_pre, trace_post: those of the step before, in the shapes of the spikes; None is zero.
-        tau_pre, tau_post: steps; a trace fades by 1 - 1 / tau in each.
-        f_pre, f_post: factors of the weakening and of the strengthening, functions of the weight.
+        trace_pre, trace_post: traces of the previous step, with the shapes of the spikes. None is zero.
+        tau_pre, tau_post: time constants in steps; per step a trace is multiplied by 1 - 1 / tau.
+        f_pre, f_post: functions of the weight, the factors of weakening and strengthening. Default: the identity.
 
     Returns:
-        the new traces, and dW in the shape of the weight.
+        (trace_pre, trace_post, dW): the new traces, and dW with the shape of the weight.
 
         >>> import torch
         >>> fc = torch.nn.Linear(2, 1)
         >>> pre, post, dW = None, None, 0
-        >>> for x, y in ((1.0, 0.0), (0.0, 1.0)):                   # the first input fires a step before the output
+        >>> for x, y in ((1.0, 0.0), (0.0, 1.0)):                   # the first input fires one step before the output
         ...     spikes = torch.tensor([[x, 0.0]]), torch.tensor([[y]])
         ...     pre, post, change = stdp_linear_single_step(
         ...         fc, *spikes, pre, post, tau_pre=4.0, tau_post=4.0, f_pre=torch.ones_like, f_post=torch.ones_like)
@@ -178,9 +178,9 @@ def stdp_conv1d_single_step(
     f_pre: OfWeight = IDENTITY_LAMBDA,
     f_post: OfWeight = IDENTITY_LAMBDA,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for an nn.Conv1d: in_spike [B, C, L], out_spike [B, K, M]; see `stdp_linear_single_step`.
+    """One step of STDP for an nn.Conv1d: in_spike [B, C, L], out_spike [B, K, M]; see `stdp_linear_single_step`.
 
-    The trace of the input covers its padding, [B, C, L + padding]. Any stride, padding, dilation and groups.
+    The trace of the input includes the padding, [B, C, L + padding]. Supports stride, padding, dilation and groups.
 
         >>> import torch
         >>> conv = torch.nn.Conv1d(1, 1, kernel_size=2)
@@ -203,7 +203,7 @@ def stdp_conv2d_single_step(
     f_pre: OfWeight = IDENTITY_LAMBDA,
     f_post: OfWeight = IDENTITY_LAMBDA,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for an nn.Conv2d: in_spike [B, C, H, W], out_spike [B, K, h, w]; see `stdp_conv1d_single_step`.
+    """One step of STDP for an nn.Conv2d: in_spike [B, C, H, W], out_spike [B, K, h, w]; see `stdp_conv1d_single_step`.
 
     >>> import torch
     >>> conv = torch.nn.Conv2d(1, 2, kernel_size=3, padding=1)
@@ -226,15 +226,14 @@ def mstdp_linear_single_step(
     f_pre: OfWeight = IDENTITY_LAMBDA,
     f_post: OfWeight = IDENTITY_LAMBDA,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of reward-modulated STDP (MSTDP): the eligibility of every weight, to be multiplied by a reward.
+    """One step of reward-modulated STDP (MSTDP): returns the eligibility of every weight.
 
-    The traces decay exponentially, pre <- pre * exp(-1 / tau_pre) + in_spike, and
+    The traces decay exponentially, pre <- pre * exp(-1 / tau_pre) + in_spike, and the eligibility
 
         e = f_post(W) * out_spike pre^T - f_pre(W) * post in_spike^T
 
-    is not summed: every row of the batch has its own. The third factor comes from you: dW = (reward * e).sum(0), with
-    a reward [B, 1, 1] of this step. Arguments are those of `stdp_linear_single_step`; returned are the new traces, and
-    e, [..., out_features, in_features]. Source: Florian, 2007.
+    is not summed over the batch. Multiply it by a reward [B, 1, 1] of this step: dW = (reward * e).sum(0). Arguments:
+    see `stdp_linear_single_step`. Returns the new traces and e, [..., out_features, in_features]. Source: Florian 2007.
 
         >>> import torch
         >>> fc = torch.nn.Linear(2, 1)
@@ -264,12 +263,12 @@ def mstdpet_linear_single_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of MSTDP with an eligibility trace (MSTDPET), for rewards that come later than the spikes.
 
-    It returns what `mstdp_linear_single_step` does. The eligibility trace z of the weights, which fades with
-    `tau_trace`, is kept by whoever learns, since it outlives the step:
+    Returns the same as `mstdp_linear_single_step`. The caller updates the eligibility trace z of the weights, which
+    decays with `tau_trace`:
 
         z <- z * exp(-1 / tau_trace) + e / tau_trace;    dW = reward * z
 
-    Other arguments: see `stdp_linear_single_step`. A time constant not above 0 is a ValueError. Source: Florian, 2007.
+    For other arguments see `stdp_linear_single_step`. A time constant <= 0 is a ValueError. Source: Florian, 2007.
 
         >>> import math, torch
         >>> fc, z, pre, post = torch.nn.Linear(2, 1), 0.0, None, None
@@ -283,22 +282,22 @@ def mstdpet_linear_single_step(
 
 
 class STDPLearner(nn.Module):
-    """Listens to a synapse and to the neuron behind it, and turns their spikes into changes of the weight.
+    """Record the spikes of a synapse and of the neuron that it feeds, and compute weight changes by STDP.
 
     Args:
-        synapse: an nn.Linear, nn.Conv1d or nn.Conv2d; what goes into it are the input spikes.
-        sn: the neuron; what comes out of it are the output spikes, also where it returns them with its states.
-        tau_pre, tau_post, f_pre, f_post: as `stdp_linear_single_step` takes them.
+        synapse: an nn.Linear, nn.Conv1d or nn.Conv2d. Its inputs are the input spikes.
+        sn: the neuron. Its outputs are the output spikes; if it also returns states, the first output is used.
+        tau_pre, tau_post, f_pre, f_post: see `stdp_linear_single_step`.
 
-    Spikes pile up until `step` makes a change of them, be it after each time step, after a loop over many, or after a
-    `spikeloom.unroll`; the change is the same. The traces, `trace_pre` and `trace_post` (None at first), go on from one
-    `step` to the next, until `reset`.
+    Spikes accumulate until `step` computes a change from them: after each time step, after a loop, or after a
+    `spikeloom.unroll`. For an unchanged weight the total change is the same. The traces, `trace_pre` and `trace_post`
+    (None at first), continue from one `step` to the next, until `reset`.
 
     Raises:
-        TypeError: for another synapse, or a neuron that is no nn.Module.
-        ValueError: if a time constant is not above 0.
+        TypeError: for another type of synapse, or a neuron that is not an nn.Module.
+        ValueError: if a time constant is <= 0.
 
-    See the head of this module for the rule and an example.
+    See the module docstring for the rule and an example.
     """
 
     def __init__(
@@ -316,39 +315,39 @@ class STDPLearner(nn.Module):
         self.synapse = synapse
         self.in_spike_monitor = InputMonitor(synapse)
         self.out_spike_monitor = OutputMonitor(sn)
-        self._whole_sequences = isinstance(sn, WholeSequence)  # its plain calls are of all steps
+        self._whole_sequences = isinstance(sn, WholeSequence)  # a plain call runs all steps
         self.trace_pre: Tensor | None = None
         self.trace_post: Tensor | None = None
 
     def reset(self) -> None:
-        """Forget the traces, and spikes that no `step` has used: before a new sequence."""
+        """Clear the traces and the spikes that no `step` has used. Call it before a new sequence."""
         self.trace_pre = self.trace_post = None
         self.in_spike_monitor.clear_recorded_data()
         self.out_spike_monitor.clear_recorded_data()
 
     def enable(self) -> None:
-        """Listen again."""
+        """Resume recording."""
         self.in_spike_monitor.enable()
         self.out_spike_monitor.enable()
 
     def disable(self) -> None:
-        """Do not listen until `enable`."""
+        """Pause recording until `enable`."""
         self.in_spike_monitor.disable()
         self.out_spike_monitor.disable()
 
     def step(self, on_grad: bool = True, scale: float = 1.0) -> Tensor | None:
-        """Make a change of the weight out of the spikes since the last call.
+        """Compute the change of the weight from the spikes since the last call.
 
         Args:
-            on_grad: if True, ``synapse.weight.grad -= scale * dW``, so that an optimiser which goes against the
-                gradient adds dW; if False, the change is returned, and you add it.
-            scale: factor of the change.
+            on_grad: if True, ``synapse.weight.grad -= scale * dW``, so that gradient descent adds dW. If False, the
+                change is returned. Default: True.
+            scale: factor of the change. Default: 1.
 
         Returns:
-            scale * dW, in the shape of the weight, zeros if there were no spikes; None with on_grad.
+            scale * dW, with the shape of the weight, zeros if no steps were recorded; None with on_grad.
 
         Raises:
-            RuntimeError: if synapse and neuron were not called equally often. The spikes are kept; `reset` drops them.
+            RuntimeError: if synapse and neuron ran different numbers of steps. The spikes are kept until `reset`.
         """
         weight, dW = self.synapse.weight, self._change()
         if not on_grad:
@@ -359,11 +358,11 @@ class STDPLearner(nn.Module):
 
     @torch.no_grad()
     def _change(self) -> Tensor | None:
-        """dW of what was heard since the last step; None if there was nothing."""
+        """dW of the steps recorded since the last call; None if there are none."""
         arrived, left = (self._steps(monitor) for monitor in (self.in_spike_monitor, self.out_spike_monitor))
         if len(arrived) != len(left):
             raise RuntimeError(
-                f"the synapse saw {len(arrived)} steps and the neuron {len(left)} since STDPLearner's last step(); "
+                f"the synapse ran {len(arrived)} steps and the neuron {len(left)} since STDPLearner's last step(); "
                 "call both equally often, or call reset() after an incomplete sequence"
             )
         if not arrived:
@@ -380,12 +379,12 @@ class STDPLearner(nn.Module):
         return dW
 
     def _steps(self, monitor: BaseMonitor) -> list[Tensor]:
-        """The spikes of every step that a monitor has heard, [B, ...] each."""
+        """The recorded spikes of a monitor, one tensor [B, ...] per step."""
         steps: list[Tensor] = []
         for (name, record), length in monitor._log.kept():
             spikes = record[0] if isinstance(record, tuple) else record
             one_step = length is None and not self._whole_sequences
-            if name == "":  # what else it listens to are parts of the neuron
+            if name == "":  # other names are submodules of the neuron
                 steps.extend([spikes] if one_step else spikes[:length])
         return steps
 
@@ -394,7 +393,7 @@ def _stacked(steps: list[Tensor]) -> Tensor:
     shapes = {tuple(step.shape) for step in steps}
     if len(shapes) > 1:
         raise RuntimeError(
-            f"STDPLearner heard spikes of the shapes {' and '.join(map(str, shapes))}, which are no one sequence; "
+            f"STDPLearner recorded spikes of different shapes, {' and '.join(map(str, shapes))}; "
             "call step() and reset() before the batch changes"
         )
     return torch.stack(steps)

@@ -45,7 +45,7 @@ def test_a_numpy_float64_comes_out_and_no_gradient_is_needed(accuracy):
 
 
 REFUSED = {
-    "classes": ((spikes(), LABELS, True), "got population_code=True and num_classes=False; say how many classes"),
+    "classes": ((spikes(), LABELS, True), "got population_code=True and num_classes=False; set num_classes"),
     "neurons": ((spikes(), LABELS, True, 4), "got 6 output neurons for 4 classes; pass a multiple of 4"),
     "labels": ((spikes(), LABELS[:4]), r"got targets of the shape \[4\]; pass class labels, \[40\]"),
     "shape": ((spikes()[0], LABELS), r"got spk_out of the shape \[40, 6\]; pass \[T, B, C\], time first"),

@@ -1,4 +1,4 @@
-"""Class labels: of any kind that holds whole numbers; -100 leaves a sample out; others are refused in a sentence."""
+"""Class labels: integers of any kind; samples with the label -100 are ignored; other labels raise an error."""
 
 import numpy as np
 import pytest
@@ -71,8 +71,8 @@ def test_a_label_of_no_class_is_refused(name, label):
         (["a", "b", "c", "a", "b"], TypeError, "got targets of type list"),
         (None, TypeError, "got targets of type NoneType"),
         ([0, 1], ValueError, r"targets of the shape \[2\]; pass class labels, \[5\]"),
-        ([0.5, 1, 1, 1, 1], ValueError, "not whole numbers"),
-        (torch.full((B,), torch.nan), ValueError, "not whole numbers"),
+        ([0.5, 1, 1, 1, 1], ValueError, "not integers"),
+        (torch.full((B,), torch.nan), ValueError, "not integers"),
         (torch.zeros(B, dtype=torch.complex64), ValueError, "complex64"),
     ],
 )

@@ -144,12 +144,12 @@ REFUSED = {
     "batch first": ({"mask": MASK.T}, r"got a mask of torch.bool and the shape \[5, 9\]; pass torch.bool and \[9, 5\]"),
     "no step": (
         {"mask": MASK & (torch.arange(B) > 0)},
-        "got a mask in which a sample has no step that counts; leave that sample out",
+        "got a mask in which a sample has no step that counts; remove that sample",
     ),
-    "a length of zero": ({"lengths": [9, 0, 1, 1, 1]}, "got lengths that are not all within 1 to T = 9"),
-    "too long": ({"lengths": [9, 10, 1, 1, 1]}, "got lengths that are not all within 1 to T = 9"),
-    "too few": ({"lengths": [9, 1]}, r"got lengths of torch.int64 and the shape \[2\]; pass whole numbers .*\[5\]"),
-    "shares": ({"lengths": torch.rand(B)}, r"got lengths of torch.float32 and the shape \[5\]; pass whole numbers"),
+    "a length of zero": ({"lengths": [9, 0, 1, 1, 1]}, "got lengths that are not all in 1 to T = 9"),
+    "too long": ({"lengths": [9, 10, 1, 1, 1]}, "got lengths that are not all in 1 to T = 9"),
+    "too few": ({"lengths": [9, 1]}, r"got lengths of torch.int64 and the shape \[2\]; pass integers .*\[5\]"),
+    "shares": ({"lengths": torch.rand(B)}, r"got lengths of torch.float32 and the shape \[5\]; pass integers"),
 }
 
 

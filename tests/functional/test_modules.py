@@ -111,7 +111,7 @@ POOLING = ("ce_rate_loss", "ce_count_loss", "mse_count_loss")
 UNMADE = [
     *((n, {"reduction": "avg"}, ValueError, "got reduction='avg'; choose one of mean, sum, none") for n in NAMES),
     *((n, {"weight": torch.ones(2, 3)}, ValueError, r"got a weight of the shape \[2, 3\]; pass \[C\]") for n in NAMES),
-    *((n, {"population_code": True}, ValueError, "and num_classes=False; say how many classes") for n in POOLING),
+    *((n, {"population_code": True}, ValueError, "and num_classes=False; set num_classes") for n in POOLING),
     ("ce_temporal_loss", {"inverse": "square"}, ValueError, "got inverse='square'; choose negate or reciprocal"),
     ("mse_count_loss", {"incorrect_rate": -0.1}, ValueError, "incorrect_rate=-0.1; pass spikes per step, 0 or more"),
     (
@@ -133,10 +133,10 @@ UNMADE = [
         "SpikeTime",
         {"on_target": [1, 2], "off_target": [3], "multi_spike": True},
         IndexError,
-        "got 2 steps as on_target and 1 as off_target; pass equally many",
+        "got 2 steps as on_target and 1 as off_target; pass the same number",
     ),
-    ("rate_lower_bound", {"bound": 1.5}, ValueError, "got bound=1.5; pass spikes per step, between 0 and 1"),
-    ("rate_upper_bound", {"bound": -1}, ValueError, "got bound=-1; pass spikes per step, between 0 and 1"),
+    ("rate_lower_bound", {"bound": 1.5}, ValueError, r"got bound=1.5; pass spikes per step, in \[0, 1\]"),
+    ("rate_upper_bound", {"bound": -1}, ValueError, r"got bound=-1; pass spikes per step, in \[0, 1\]"),
     ("rate_upper_bound", {"bound": torch.nan}, ValueError, "got bound=nan"),
 ]
 
@@ -155,7 +155,7 @@ UNCALLED = {
     "a number": (SPK[0, 0, 0], LABELS, ValueError, r"of the shape \[\]; pass \[T, B, C\]"),
     "few labels": (SPK, LABELS[:3], ValueError, r"got targets of the shape \[3\]; pass class labels, \[5\]"),
     "labels of a column": (SPK, LABELS.view(B, 1), ValueError, r"got targets of the shape \[5, 1\]; pass class labels"),
-    "shares": (SPK, LABELS + 0.5, ValueError, "got targets that are not whole numbers; pass class labels"),
+    "shares": (SPK, LABELS + 0.5, ValueError, "got targets that are not integers; pass class labels"),
     "above": (SPK, LABELS + 4, IndexError, "got the target 6; pass labels of its 6 classes, 0 to 5"),
     "below": (SPK, LABELS - 1, IndexError, "got the target -1; pass labels of its 6 classes, 0 to 5"),
 }

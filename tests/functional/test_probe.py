@@ -136,7 +136,7 @@ def test_records_are_found_by_number_and_by_layer():
     assert len(monitor) == 4
     assert monitor["1"][1] is monitor[2]
     assert monitor.records[3] is monitor[-1]
-    with pytest.raises(KeyError, match="no layer of this monitor"):
+    with pytest.raises(KeyError, match="not a layer of this monitor"):
         monitor["0"]
 
 

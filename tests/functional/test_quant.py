@@ -218,13 +218,13 @@ def test_any_levels_in_any_order_and_the_first_of_two_equally_near(order):
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no bits": ({"num_bits": 0}, ValueError, "pass 1 to 24"),
     "too many bits": ({"num_bits": 25}, ValueError, "pass 1 to 24"),
-    "half a bit": ({"num_bits": 2.0}, TypeError, "whole number"),
-    "a truth": ({"num_bits": True}, TypeError, "whole number"),
-    "no range": ({"threshold": 0}, ValueError, "give it a range"),
+    "half a bit": ({"num_bits": 2.0}, TypeError, "pass an integer"),
+    "a truth": ({"num_bits": True}, TypeError, "pass an integer"),
+    "no range": ({"threshold": 0}, ValueError, "pass limits with a range"),
     "several thresholds": ({"threshold": torch.ones(3)}, TypeError, "pass one number"),
     "a word": ({"upper_limit": "wide"}, TypeError, "upper_limit='wide'"),
     "a negative multiplier": ({"uniform": False, "multiplier": -0.5}, ValueError, "above 0"),
-    "levels all above the centre": ({"uniform": False, "lower_limit": -3}, ValueError, "do not reach around"),
+    "levels all above the centre": ({"uniform": False, "lower_limit": -3}, ValueError, "do not include their center"),
 }
 
 

@@ -302,7 +302,7 @@ def test_refusals_say_what_to_do():
     with pytest.raises(ValueError, match="tau_trace=-1"):
         stdp.mstdpet_linear_single_step(synapse, spikes(6), spikes(4), None, None, 2.0, 2.0, -1)
     synapse(spikes(3, 6))
-    with pytest.raises(RuntimeError, match="the synapse saw 1 steps and the neuron 0"):
+    with pytest.raises(RuntimeError, match="the synapse ran 1 steps and the neuron 0"):
         learner.step()
     learner.reset()
     for rows in (3, 2):

@@ -1,4 +1,4 @@
-"""Losses on spikes and membranes: nn.Modules that take a sequence [T, B, C] and class labels [B]."""
+"""Losses on spikes and membranes: nn.Modules called with a sequence [T, B, C] and class labels [B]."""
 
 from .._spike_times import SpikeTime as SpikeTime
 from ._base import LossFunctions as LossFunctions

@@ -1,4 +1,4 @@
-"""What all losses are: modules of a sequence and targets, with a reduction and class weights."""
+"""Base classes of the losses: modules with a reduction and class weights."""
 
 from typing import Any, ClassVar
 
@@ -11,26 +11,25 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class LossFunctions(Optioned):
-    """Base of the losses, for one of your own too: an nn.Module with `reduction`, `weight` and `__name__`.
+    """Base class of the losses, also for custom ones: an nn.Module with `reduction`, `weight` and `__name__`.
 
     Args:
-        reduction: "mean", "sum" or "none", over the samples, or over what the loss says.
-        weight: [C], a factor for the samples of each class, or None. It follows ``.to(device)``, and never enters a
-            state_dict: neither the loss's own nor that of a network that holds the loss.
+        reduction: "mean", "sum" or "none", over samples unless the loss states otherwise.
+        weight: [C], a factor for the samples of each class, or None. It follows ``.to(device)``, and is not part of any
+            state_dict.
         normalize_weight: if True, "mean" divides by the sum of the samples' weights, as torch.nn.CrossEntropyLoss does;
-            if False by the number of samples, as snnTorch does.
+            if False, by the number of samples, as snnTorch does.
 
     Call of every loss: ``loss(x, targets, *, mask=None, lengths=None)``, where
         x is the sequence, [T, B, C]: spikes, or membranes,
-        targets are class labels [B], a tensor, an array or a list; -100 leaves a sample out,
-        mask [T, B], True where a step counts, or lengths [B] are for sequences of different lengths: T is then the
-        number of a sample's steps.
-        It returns [], or [B] for "none", unless it says otherwise; float64 of float64, else float32.
+        targets are class labels [B], a tensor, an array or a list; samples with the label -100 are ignored,
+        mask [T, B], True where a step counts, or lengths [B] are for sequences of different lengths: T in an equation
+        is then the number of steps of the sample.
+        Returns [], or [B] for "none", unless stated otherwise; float64 for float64 inputs, else float32.
 
     Raises:
-        ValueError: for another reduction, a weight that is not one-dimensional, and for options or shapes that do not
-            fit.
-        IndexError: for a label that is no class.
+        ValueError: for another reduction, a weight that is not one-dimensional, or options or shapes that do not match.
+        IndexError: for a label outside of the classes.
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -65,19 +64,19 @@ class LossFunctions(Optioned):
         return self.weight.to(like)
 
     def _as_one_element(self, loss: Tensor) -> Tensor:
-        """Without weights two losses return one number in the shape [1], as snnTorch does."""
+        """Reshape a scalar loss without weights to [1], for two losses that do so in snnTorch."""
         return loss.reshape(1) if self.weight is None and loss.dim() == 0 else loss
 
 
 class OfSequence(LossFunctions):
-    """A loss of a sequence, which messages call `_reads`."""
+    """A loss of a sequence, whose name in messages is `_reads`."""
 
     _reads: ClassVar[str] = "spk_out"
 
     def forward(
         self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
-        """The loss of spikes, or membranes, [T, B, C] for the labels, or whatever the loss takes as targets."""
+        """Return the loss of spikes or membranes [T, B, C] for class labels, or the targets that the loss defines."""
         return self._loss(*read(spk_out, self.__name__, self._reads, mask, lengths), targets)
 
     def _loss(self, x: Tensor, steps: Steps, targets: Labels) -> Tensor:
@@ -92,5 +91,5 @@ class OfRecording(OfSequence):
     def forward(
         self, spk_rec: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
-        """The loss of spikes [T, B, C] for the labels, or times, targets."""
+        """Return the loss of spikes [T, B, C] for targets, which are class labels or times."""
         return super().forward(spk_rec, targets, mask=mask, lengths=lengths)

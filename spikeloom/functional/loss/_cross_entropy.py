@@ -8,7 +8,7 @@ from ._base import LossFunctions, OfRecording, OfSequence
 
 
 def _cross_entropy(loss: LossFunctions, scores: Tensor, targets: Labels, logarithms: bool = False) -> Tensor:
-    """That of scores [B, C], or of log-probabilities, or of anything that is linear in these."""
+    """Cross-entropy of scores [B, C] or, with `logarithms`, of averaged log-probabilities."""
     samples, classes = scores.shape
     labels = labels_of(targets, (samples,), classes, scores, loss.__name__)
     log_p = scores if logarithms else _log_softmax(scores)
@@ -19,12 +19,12 @@ def _cross_entropy(loss: LossFunctions, scores: Tensor, targets: Labels, logarit
 
 
 def _log_softmax(x: Tensor) -> Tensor:
-    """Over the classes, which come last. PyTorch's kernel for the last dimension is slow where that is short."""
+    """Log-softmax over the classes, the last dimension. PyTorch's kernel for a short last dimension is slow."""
     return x.log_softmax(-1) if x.shape[-1] >= 16 else x.movedim(-1, 0).log_softmax(0).movedim(0, -1)
 
 
 class _OfPopulation(OfSequence):
-    """A cross-entropy that may have several output neurons for one class."""
+    """A cross-entropy with an optional population code."""
 
     def __init__(
         self,
@@ -44,16 +44,16 @@ class _OfPopulation(OfSequence):
 
 
 class ce_rate_loss(_OfPopulation):
-    """Cross-entropy of the spikes at every step: the right neuron shall fire always, the others never.
+    """Cross-entropy of the spikes at every step: trains the correct neuron to fire always, the others never.
 
     With S_c[t] the spikes of class c at step t, y the label, p_y[t] = softmax over c of S[t], at y:
 
         loss = -mean over t of log p_y[t]
 
     Args:
-        population_code: if True, each class has several neurons, side by side; S_c is the sum of theirs.
-        num_classes: C, needed with population_code.
-        reduction, weight, normalize_weight: see `LossFunctions`, which also says how it is called and what it raises.
+        population_code: if True, each class has several adjacent neurons, and S_c is the sum of their spikes.
+        num_classes: C, required with population_code.
+        reduction, weight, normalize_weight: see `LossFunctions`, also for the call and errors.
 
     Returns:
         [1] without a weight, [] with one, [B] for "none".
@@ -74,13 +74,13 @@ class ce_rate_loss(_OfPopulation):
 
 
 class ce_count_loss(_OfPopulation):
-    """Cross-entropy of the spike counts: the right neuron shall fire most.
+    """Cross-entropy of the spike counts: trains the correct neuron to fire most.
 
     With N_c = sum over t of S_c[t], y the label, p = softmax over c of N:
 
         loss = -log p_y
 
-    Arguments, source and call are those of `ce_rate_loss`; it returns [], or [B] for "none".
+    For arguments, call and source see `ce_rate_loss`. Returns [], or [B] for "none".
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -95,20 +95,20 @@ class ce_count_loss(_OfPopulation):
 
 
 class ce_max_membrane_loss(OfSequence):
-    """Cross-entropy of the highest membranes: the right neuron shall come highest, fire or not.
+    """Cross-entropy of the maximal membranes, with or without spikes.
 
     With M_c = max over t of mem_c[t], y the label, p = softmax over c of M:
 
         loss = -log p_y
 
-    The gradient reaches each membrane at one step, the first at which it is highest.
+    Each membrane receives a gradient at one step, the first of its maximum.
 
     Args:
-        reduction, weight, normalize_weight: see `LossFunctions`, which also says how it is called, here with membranes,
-            what it returns and raises.
+        reduction, weight, normalize_weight: see `LossFunctions`, also for the call (here with membranes), result and
+            errors.
 
     Source: Cramer et al., "The Heidelberg spiking data sets for the systematic evaluation of spiking neural networks",
-    2020 (its max-over-time loss).
+    2020 (the max-over-time loss).
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -127,19 +127,19 @@ class ce_max_membrane_loss(OfSequence):
 
 
 class ce_temporal_loss(OfRecording):
-    """Cross-entropy of the first spikes: the right neuron shall fire first.
+    """Cross-entropy of the first spike times: trains the correct neuron to fire first.
 
     With t_c the step of the first spike of neuron c, counted from 0 (the last step if it is silent), y the label, and
     z_c = -t_c ("negate") or 1 / (t_c + 1) ("reciprocal"), p = softmax over c of z:
 
         loss = -log p_y
 
-    The gradient for t_c goes, with its sign turned, to the first spike of the neuron; to the last step if it is silent.
+    The gradient of t_c is passed with opposite sign to the first spike, or to the last step if the neuron is silent.
 
     Args:
-        inverse: "negate" or "reciprocal".
-        reduction, weight, normalize_weight: see `LossFunctions`, which also says how it is called, what it returns and
-            raises. Here normalize_weight is True by default, as in snnTorch.
+        inverse: "negate" or "reciprocal". Default: "negate".
+        reduction, weight, normalize_weight: see `LossFunctions`, also for the call, result and errors. Here
+            normalize_weight is True by default, as in snnTorch.
 
     Source: Mostafa, "Supervised learning based on temporal coding in spiking neural networks", 2018.
 

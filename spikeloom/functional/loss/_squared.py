@@ -1,4 +1,4 @@
-"""Losses by squared error: of spike counts, of membranes, of spike times."""
+"""Squared errors of spike counts, membranes and spike times."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from ._base import LossFunctions, OfRecording, OfSequence
 
 
 def _squared(loss: LossFunctions, errors: Tensor, labels: Tensor | None, classes: int) -> Tensor:
-    """The loss of squared errors [..., B, C]; by labels [B] samples are weighted and left out."""
+    """Reduce squared errors [..., B, C]; labels [B] select the weights and the ignored samples."""
     count: int | Tensor = errors.numel()
     if labels is not None:
         kept = (labels != IGNORED).unsqueeze(-1)
@@ -27,29 +27,29 @@ def _squared(loss: LossFunctions, errors: Tensor, labels: Tensor | None, classes
 def _refuse_weight(loss: LossFunctions, option: str, given: bool) -> None:
     if given and loss.weight is not None:
         raise ValueError(
-            f"{loss.__name__} got a weight and {option}=True, but without class labels no sample has a class; "
-            "use reduction='none' and weigh the result"
+            f"{loss.__name__} got a weight and {option}=True, but class weights require class labels; "
+            "use reduction='none' and weight the result"
         )
 
 
 class mse_count_loss(OfSequence):
-    """Squared error of the spike counts: each neuron shall fire at the rate that is wanted of it.
+    """Squared error between the spike counts and those of target rates.
 
-    With N_c = sum over t of S_c[t], and floor(T r) the count at r = correct_rate for the class of the sample, or
-    incorrect_rate for the others:
+    With N_c = sum over t of S_c[t], and r_c = correct_rate for the class of the sample, incorrect_rate for the others:
 
         loss = mean over c of (N_c - floor(T r_c))^2 / T
 
     Args:
-        correct_rate: spikes per step of the neuron of the class.
-        incorrect_rate: the same for the others.
-        population_code: if True, each class has P neurons, side by side; N_c is the sum of theirs, T r becomes T r P.
-        num_classes: C, needed with population_code.
+        correct_rate: spikes per step of the neuron of the class. Default: 1.
+        incorrect_rate: spikes per step of the others. Default: 0.
+        population_code: if True, each class has P adjacent neurons, N_c is the sum of their spikes, and the target is
+            floor(T r_c P).
+        num_classes: C, required with population_code.
         reduction, weight, normalize_weight: see `LossFunctions`; over samples and classes.
 
-    Called, and raises, as `LossFunctions` says. Returns [], or [B, C] for "none".
+    For call and errors see `LossFunctions`. Returns [], or [B, C] for "none".
 
-    Source: Shrestha and Orchard, "SLAYER: spike layer error reassignment in time", 2018 (its loss on spike counts).
+    Source: Shrestha and Orchard, "SLAYER: spike layer error reassignment in time", 2018 (the loss on spike counts).
 
         >>> import torch
         >>> from spikeloom import functional as SF
@@ -94,7 +94,7 @@ class mse_count_loss(OfSequence):
 
 
 def _floor(number: int | Tensor, most: int, rate: float, population: float) -> int | Tensor:
-    """number * rate * population, rounded down as Python's floats have it, on every device."""
+    """floor(number * rate * population) in Python's double precision, on every device."""
     if isinstance(number, int):
         return int(number * rate * population)
     return torch.tensor([int(n * rate * population) for n in range(most + 1)], device=number.device)[number]
@@ -108,13 +108,13 @@ class mse_membrane_loss(OfSequence):
         loss = mean over c and t of (mem_c[t] - m_c)^2
 
     Args:
-        time_var_targets: if True, targets change over time: labels [T, B], or the membranes themselves, [T, B, C].
-        on_target: the membrane wanted of the neuron of the class.
-        off_target: the same for the others.
+        time_var_targets: if True, targets change over time: labels [T, B], or target membranes [T, B, C].
+        on_target: target membrane of the neuron of the class. Default: 1.
+        off_target: target membrane of the others. Default: 0.
         reduction, weight, normalize_weight: see `LossFunctions`; over samples and classes, after the mean over time.
 
-    Called, here with membranes, and raises, as `LossFunctions` says; a ValueError also for a weight together with
-    time_var_targets. Returns [1] without a weight, [] with one, [B, C] for "none".
+    For call (here with membranes) and errors see `LossFunctions`. A weight with time_var_targets is a ValueError.
+    Returns [1] without a weight, [] with one, [B, C] for "none".
 
     Source: Eshraghian et al., "Training spiking neural networks using lessons from deep learning", 2023.
 
@@ -155,27 +155,26 @@ class mse_membrane_loss(OfSequence):
         if self.time_var_targets:
             kept = labels != IGNORED
             errors = errors.masked_fill(~kept.unsqueeze(-1), 0.0)
-            counted = steps.only(kept.unsqueeze(2), False).sum(0).clamp(min=1)  # of each sample's steps, [B, 1]
+            counted = steps.only(kept.unsqueeze(2), False).sum(0).clamp(min=1)  # labeled steps per sample, [B, 1]
             steps = Steps(counted, steps.end, steps.mask)
             labels = torch.where(kept.any(0), 0, IGNORED)
         return self._as_one_element(_squared(self, steps.mean(errors), labels, classes))
 
 
 class mse_temporal_loss(OfRecording):
-    """Squared error of the times of the first spikes: each neuron shall fire when it is wanted to.
+    """Squared error between the first spike times and target times.
 
-    With t_c the step of the first spike of neuron c, counted from 0 (T - 1 if it is silent), and u_c the step wanted:
+    With t_c the step of the first spike of neuron c, counted from 0 (T - 1 if it is silent), and u_c its target:
 
         loss = mean over c of ((t_c - u_c) / T)^2
 
     Args:
         target_is_time, on_target, off_target, multi_spike: see `SpikeTime`, also for the gradient of the times.
-        tolerance: a time less than this away from its target costs nothing.
+        tolerance: errors below it are zero. Default: 0.
         reduction, weight, normalize_weight: see `LossFunctions`; over spikes, samples and neurons.
 
-    Called, and raises, as `LossFunctions` and `SpikeTime` say, with the targets of the latter; a ValueError also for a
-    weight together with target_is_time. T is one more than a sample's last step. Returns [], or for "none" [B, C] or
-    [F, B, C].
+    For call and errors see `LossFunctions`, for targets `SpikeTime`. A weight with target_is_time is a ValueError. With
+    a mask, T is one more than the last step of the sample. Returns [], or for "none" [B, C] or [F, B, C].
 
     Source: Bohte, Kok and La Poutre, "Error-backpropagation in temporally encoded networks of spiking neurons", 2002.
 
