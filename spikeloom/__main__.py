@@ -13,15 +13,15 @@ from .doctor import doctor
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
-        prog="python -m spikeloom", description="Spiking neurons for PyTorch, each one equation run in a fused kernel."
+        prog="python -m spikeloom", description="Spiking neural networks in PyTorch, with fused kernels."
     )
     top.add_argument("--version", action="version", version=f"spikeloom {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    text = "train a small network on handwritten digits, time it, and draw what its neurons did"
+    text = "train a small network on handwritten digits, time it, and plot the activity of its neurons"
     sub = commands.add_parser("demo", help=text, description=text)
-    sub.add_argument("--out", type=Path, default=Path("spikeloom-demo.png"), metavar="FILE.png", help="the picture")
-    sub.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the digits (default: 0)")
+    sub.add_argument("--out", type=Path, default=Path("spikeloom-demo.png"), metavar="FILE.png", help="plot file")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the weights and of the shuffling (default: 0)")
     sub.add_argument("--epochs", type=int, default=15, help=argparse.SUPPRESS)
     sub.set_defaults(run=lambda arguments: demo(arguments.out, arguments.epochs, arguments.seed))
 
@@ -32,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; what goes wrong by the user's arguments is told in a sentence."""
+    """Run a command; print errors in the user's arguments as a sentence."""
+
     arguments = parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)

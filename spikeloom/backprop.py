@@ -1,6 +1,6 @@
-"""One epoch of training in one call: through all of a sequence, or through chunks of it.
+"""One epoch of training per call, over whole sequences or in chunks.
 
-A training loop of one's own is as short and can do more: see docs/training.md.
+A custom training loop is as short and can do more: see docs/training.md.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,30 +34,30 @@ def BPTT(
     """Train for one epoch by backpropagation through time: one update per batch, through all of its steps.
 
     Args:
-        net: keeps its states (init_hidden=True) and returns (spk, ..., mem), or spk alone where the loss wants no
-            membrane. It is moved to `device` and set to training mode.
+        net: a network that stores its states (init_hidden=True) and returns (spk, ..., mem), or spk alone if the
+            criterion uses no membranes. It is moved to `device` and set to training mode.
         dataloader: yields (data, targets).
-        optimizer: of the parameters of `net`.
-        criterion: a function of the spikes [T, B, ...] and the targets; of the membranes if "membrane" is part of its
-            `__name__` (else of the name of its class). If it has a true `time_var_targets`, targets are [T, B, ...].
-        num_steps: T, for data that is the same at every step.
-        time_var: whether the data varies over time, and is [T, B, ...]; else it is [B, ...].
-        time_first: False if varying data is [B, T, ...]. Data that does not vary has no time, and takes either.
+        optimizer: optimizer of the parameters of `net`.
+        criterion: a function of the spikes [T, B, ...] and the targets; of the membranes if its `__name__` (or the name
+            of its class) contains "membrane". If it has a true `time_var_targets`, targets are [T, B, ...].
+        num_steps: T, for static data.
+        time_var: whether the data varies over time: [T, B, ...]. Static data is [B, ...]. Default: True.
+        time_first: False if the data is [B, T, ...]. Has no effect on static data. Default: True.
         regularization: a function of the spikes [T, B, ...] whose value is added to the loss.
-        device: to which batches are moved.
-        progress: show a bar over the batches; needs tqdm.
+        device: the device to which the network and the batches are moved.
+        progress: show a progress bar over the batches; requires tqdm.
 
     Returns:
-        the loss, without graph, in the mean over the batches.
+        the loss, averaged over the batches, without graph.
 
     Raises:
-        ValueError: for `num_steps` with data that varies, or without it for data that does not; for no batches, no
-            steps, or a batch that is no (data, targets).
-        TypeError: if the criterion wants membranes and the network returns only spikes.
-        ImportError: for a progress bar without tqdm.
+        ValueError: if `num_steps` is given for varying data or missing for static data; if there are no batches or no
+            steps; if a batch is not (data, targets).
+        TypeError: if the criterion uses membranes and the network returns spikes only.
+        ImportError: if `progress` is True and tqdm is not installed.
 
-    The network is unrolled where that gives what a loop over time gives, which is tried on the first batch; else it
-    runs step by step. So BatchNorm and Dropout in training see every step for itself.
+    The network is unrolled if that gives the results of a loop over time, which is checked on the first batch;
+    otherwise it runs step by step. So BatchNorm and Dropout in training mode process each step separately.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 2), snn.Leaky(beta=0.9, init_hidden=True, output=True))
@@ -86,22 +86,22 @@ def TBPTT(
     K: int = 1,
     progress: bool = False,
 ) -> Tensor:
-    """Train for one epoch by truncated backpropagation through time: an update every K steps, through those K alone.
+    """Train for one epoch by truncated backpropagation through time: one update per chunk of K steps.
 
-    The states go on from chunk to chunk, without their graph. Where K does not divide the number of steps, the last
-    chunk of a batch is shorter, and is trained on likewise; a sequence shorter than K is one chunk.
+    States are carried from chunk to chunk without their graph. If K does not divide the number of steps, the last chunk
+    of a batch is shorter. A sequence shorter than K is one chunk.
 
     Args:
         net, dataloader, optimizer, criterion, num_steps, time_var, time_first, regularization, device, progress: as for
-            `BPTT`, with K in the place of T. The criterion sees the same targets for every chunk; the steps of the
-            chunk only, if they vary over time.
-        K: how many steps a chunk has.
+            `BPTT`, with K in place of T. The criterion receives the same targets for every chunk, or the steps of the
+            chunk if the targets vary over time.
+        K: number of steps per chunk. Default: 1.
 
     Returns:
-        the loss, without graph, in the mean over the steps of a batch (a chunk counts by its steps), then over batches.
+        the loss, averaged over the steps of a batch and then over the batches, without graph.
 
     Raises:
-        ValueError: for a K that is no whole number from 1, or above `num_steps`; and as `BPTT`.
+        ValueError: if K is not an integer from 1 to `num_steps`; and as `BPTT`.
         TypeError, ImportError: as `BPTT`.
 
     Source: Williams and Peng, "An efficient gradient-based algorithm for on-line training of recurrent network
@@ -116,7 +116,7 @@ def TBPTT(
         >>> loss = snn.backprop.TBPTT(net, batches, optimizer, membrane_loss, K=5)
     """
     if not _is_count(K):
-        raise ValueError(f"K is {K!r}; pass a whole number of steps, 1 or more")
+        raise ValueError(f"K is {K!r}; pass a number of steps, an integer of at least 1")
     training = _Training(net, optimizer, criterion, num_steps, time_var, time_first, regularization, device, int(K))
     return training.epoch(dataloader, progress)
 
@@ -133,16 +133,16 @@ def RTRL(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Tensor:
-    """Train for one epoch with an update after every step: `TBPTT` with K = 1.
+    """Train for one epoch with one update per step: `TBPTT` with K = 1.
 
-    This is what snnTorch calls real-time recurrent learning; gradients do not go back beyond the step.
+    snnTorch calls this real-time recurrent learning. Gradients stop at the beginning of the step.
 
     Args:
         net, dataloader, optimizer, criterion, num_steps, time_var, time_first, regularization, device, progress: as for
             `TBPTT`.
 
     Returns:
-        the loss, without graph, in the mean over steps and batches.
+        the loss, averaged over steps and batches, without graph.
 
     Raises:
         ValueError, TypeError, ImportError: as `BPTT`.
@@ -164,7 +164,7 @@ def RTRL(
 
 @dataclass
 class _Training:
-    """The arguments of an epoch, in the order of the functions above; `chunk` is K, or None for all steps at once."""
+    """The arguments of the functions above, in their order; `chunk` is K, or None for all steps at once."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
@@ -184,14 +184,14 @@ class _Training:
         if self.time_var and self.num_steps:
             raise ValueError(
                 f"num_steps is {self.num_steps} for data that varies over time, which has its own number of steps; "
-                "leave num_steps out, or pass time_var=False for data without time"
+                "omit num_steps, or pass time_var=False for static data"
             )
         if not self.time_var and not _is_count(self.num_steps):
             raise ValueError(
-                f"num_steps is {self.num_steps!r}; with time_var=False pass the number of steps, a whole number from 1"
+                f"num_steps is {self.num_steps!r}; with time_var=False pass the number of steps, an integer from 1"
             )
         if not self.time_var and self.chunk is not None and self.chunk > self.num_steps:
-            raise ValueError(f"K is {self.chunk}, above num_steps, {self.num_steps}; pass at most as many")
+            raise ValueError(f"K is {self.chunk}, larger than num_steps, {self.num_steps}; pass at most num_steps")
 
     def epoch(self, dataloader: Iterable[Any], progress: bool) -> Tensor:
         self.net.to(self.device).train()
@@ -208,7 +208,7 @@ class _Training:
         return torch.stack(losses).mean(0)
 
     def _train(self, run: Callable[..., Any], chunks: "list[_Chunk]", targets: Any) -> Tensor:
-        """One update per chunk; returns the loss in the mean over the steps of the batch."""
+        """Make one update per chunk; return the loss averaged over the steps of the batch."""
         total, begin, steps = torch.zeros(()), 0, sum(_steps_of(chunk) for chunk in chunks)
         for data, num in chunks:
             end = begin + _steps_of((data, num))
@@ -229,7 +229,7 @@ class _Training:
             seen = outputs[-1]
             if len(outputs) < 2:
                 raise TypeError(
-                    f"the criterion {name} is one of membranes, and {type(self.net).__name__} returned spikes alone; "
+                    f"the criterion {name} uses membranes, but {type(self.net).__name__} returned spikes alone; "
                     "make its last neuron with output=True"
                 )
         if getattr(self.criterion, "time_var_targets", False):
@@ -238,7 +238,7 @@ class _Training:
         return loss + self.regularization(spk) if callable(self.regularization) else loss
 
     def _read(self, batch: Any) -> tuple[Tensor, Any]:
-        """Data, its time first, and targets, on the device."""
+        """Data, time first, and targets, on the device."""
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
             raise ValueError(f"the dataloader yielded a {type(batch).__name__}; pass one that yields (data, targets)")
         data, targets = tree_map(lambda t: t.to(self.device) if isinstance(t, Tensor) else t, tuple(batch))
@@ -254,7 +254,7 @@ class _Training:
 
 
 _Chunk = tuple[Tensor, int | None]
-"""Data [T, B, ...] and None, or data [B, ...] and T: what `unroll` takes."""
+"""Data [T, B, ...] and None, or data [B, ...] and T: the arguments of `unroll`."""
 
 
 def _is_count(value: Any) -> bool:
@@ -269,11 +269,11 @@ def _steps_of(chunk: _Chunk) -> int:
 def _way_of_running(net: nn.Module, data: Tensor, steps: int | None) -> Callable[..., Any]:
     if _steps_of((data, steps)) == 1 or why_by_steps(net, data, steps):
         return _by_steps
-    return partial(unroll, check=False)  # it has just been compared
+    return partial(unroll, check=False)  # already checked
 
 
 def _by_steps(net: nn.Module, data: Tensor, steps: int | None) -> Any:
-    """What the network returns at every step, stacked."""
+    """The outputs of all steps, stacked."""
     outs = [net(x) for x in (data.unbind(0) if steps is None else [data] * steps)]
     return tree_map(lambda *each: torch.stack(each), *outs)
 
@@ -284,6 +284,7 @@ def _with_bar(batches: Iterable[Any], progress: bool) -> Iterable[Any]:
     try:
         from tqdm import tqdm
     except ImportError as error:
-        raise ImportError("a progress bar needs tqdm; install it with: pip install 'spikeloom[progress]'") from error
+        raise ImportError("a progress bar requires tqdm; install it with: pip install tqdm") from error
+
     bar: Iterable[Any] = tqdm(batches, desc="training", unit="batch")
     return bar

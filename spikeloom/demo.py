@@ -1,4 +1,4 @@
-"""`python -m spikeloom demo`: trains a small network on handwritten digits, times it, and draws what its neurons do."""
+"""`python -m spikeloom demo`: train a small network on handwritten digits, time it, and plot its activity."""
 
 import copy
 import statistics
@@ -19,23 +19,23 @@ BATCH = 64
 HIDDEN = 256
 BETA = 0.9
 RATE = 0.01
-"""The highest learning rate of a schedule that rises first and then falls."""
+"""The maximum learning rate of a one-cycle schedule."""
 COMPARED = 15
-"""Batches that are timed each way."""
+"""Number of batches that are timed for each method."""
 PICTURED = 20
-"""The test digit in the picture: one that people can read too."""
+"""Index of the test digit in the plot."""
 
 
 class CannotRun(Exception):
-    """The demo was asked for what it cannot do here; the message says what is wrong and what to do."""
+    """The demo cannot run with these arguments or packages; the message says why, and how to fix it."""
 
 
-NEEDED: Mapping[str, str] = {"sklearn": "scikit-learn", "matplotlib": "Matplotlib", "tqdm": "tqdm"}
+NEEDED: Mapping[str, str] = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "tqdm": "tqdm"}
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The 1,797 digits that scikit-learn brings along, 8 x 8 pixels from 0 to 1, in a fixed split."""
+    """The 1,797 digits that scikit-learn includes, 8 x 8 pixels from 0 to 1, in a fixed split."""
 
     train: Tensor
     train_labels: Tensor
@@ -45,7 +45,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Training:
-    """What the training showed: the accuracy after each epoch, and the seconds of it all."""
+    """Results of the training: the accuracy after each epoch, and the total time in seconds."""
 
     train: list[float]
     test: list[float]
@@ -53,12 +53,12 @@ class Training:
 
 
 def demo(out: Path, epochs: int, seed: int) -> int:
-    """Train, report, draw."""
+    """Train, report, plot."""
     check_extras()
     if epochs < 1:
-        raise CannotRun(f"--epochs got {epochs}; give at least 1")
+        raise CannotRun(f"--epochs got {epochs}; pass at least 1")
     if out.suffix.lower() != ".png" or not out.resolve().parent.is_dir():
-        raise CannotRun(f"--out got {out}; give the path of a .png file in a folder that exists")
+        raise CannotRun(f"--out got {out}; pass the path of a .png file in an existing folder")
     digits = load()
     torch.manual_seed(seed)
     net = network()
@@ -70,22 +70,22 @@ def demo(out: Path, epochs: int, seed: int) -> int:
     print(f"\n{speed(net, digits)}")
     print(f"\n{snn.explain(net, digits.test, steps=STEPS)}\n")
     draw(net, digits, training, out)
-    print(f"picture         {out.resolve()}")
+    print(f"plot            {out.resolve()}")
     return 0
 
 
 def check_extras() -> None:
-    """Raise a sentence if a package is missing, before any work is done."""
+    """Raise `CannotRun` if a package is missing, before any work is done."""
     missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
     if missing:
-        raise CannotRun(f"the demo needs {', '.join(missing)}; install with: pip install 'spikeloom[demo]'")
+        raise CannotRun(f"the demo needs {', '.join(missing)}; install with: pip install {' '.join(missing)}")
 
 
 # -- training --------------------------------------------------------------------------------------
 
 
 def load() -> Digits:
-    """Four fifths to train, one fifth to test, each digit as frequent in both."""
+    """Load the digits: four fifths to train, one fifth to test, stratified by digit."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -99,7 +99,7 @@ def load() -> Digits:
 
 
 def network() -> nn.Sequential:
-    """64 pixels, 256 hidden neurons, 10 neurons of which the one that fires most names the digit."""
+    """64 pixels, 256 hidden neurons, 10 output neurons; the one that fires most is the prediction."""
     return nn.Sequential(
         nn.Linear(64, HIDDEN),
         snn.Leaky(beta=BETA, init_hidden=True),
@@ -127,7 +127,7 @@ def loss_of(spk: Tensor, labels: Tensor) -> Tensor:
 
 
 def train(net: nn.Module, digits: Digits, epochs: int) -> Training:
-    """Adam over shuffled batches, under a progress bar."""
+    """Train by Adam over shuffled batches, with a progress bar."""
     from tqdm import tqdm
 
     begun = time.perf_counter()
@@ -154,19 +154,19 @@ def train(net: nn.Module, digits: Digits, epochs: int) -> Training:
 
 
 def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step of the optimizer."""
+    """Make one optimizer step."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
 
 
 def correct(spk: Tensor, labels: Tensor) -> int:
-    """How many digits are named by the neuron that fired most."""
+    """Number of correct predictions, by the neuron that fired most."""
     return int((spk.detach().sum(0).argmax(1) == labels).sum())
 
 
 def speed(net: nn.Module, digits: Digits) -> str:
-    """The same training batch by `unroll` and by the loop over steps, in turn, on copies of the network."""
+    """Time the same training batch by `unroll` and by a loop over steps, interleaved, on copies of the network."""
     x, labels = digits.train[:BATCH], digits.train_labels[:BATCH]
 
     def batch(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[], None]:
@@ -180,24 +180,24 @@ def speed(net: nn.Module, digits: Digits) -> str:
 
     runs = {"unroll": batch(unrolled), "loop": batch(stepped)}
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(2 + COMPARED):  # in turn; the first two warm up
+    for _ in range(2 + COMPARED):  # interleaved; the first two are warmup
         for name, run in runs.items():
             begun = time.perf_counter()
             run()
             samples[name].append(time.perf_counter() - begun)
     took = {name: 1e3 * statistics.median(seconds[2:]) for name, seconds in samples.items()}
     return (
-        f"one training batch of {BATCH} digits, the same both ways (medians of {COMPARED}, timed in turn):\n"
+        f"one training batch of {BATCH} digits, same results (medians of {COMPARED} interleaved runs):\n"
         f"  snn.unroll       {took['unroll']:>6.1f} ms   {took['loop'] / took['unroll']:.1f}x as fast\n"
         f"  loop over steps  {took['loop']:>6.1f} ms"
     )
 
 
-# -- the picture -----------------------------------------------------------------------------------
+# -- the plot --------------------------------------------------------------------------------------
 
 INK, SOFT, FAINT = "#22272e", "#6b7480", "#d9dde2"
 NEURONS = ("#4477aa", "#ee6677", "#228833", "#b8860b", "#56b4e9", "#aa3377", "#7f7f7f", "#ee8833", "#44aa99", "#332288")
-"""One colour for each output neuron, told apart also by the colour-blind."""
+"""One color per output neuron, distinguishable for color-blind readers."""
 
 LOOK: Any = {
     "font.size": 10,
@@ -216,7 +216,7 @@ LOOK: Any = {
 
 
 def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> None:
-    """Three panels: the spikes of both layers, the output membranes, the accuracy."""
+    """Plot three panels: the spikes of both layers, the output membranes, the accuracy."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -246,7 +246,7 @@ def draw(net: nn.Sequential, digits: Digits, training: Training, out: Path) -> N
 
 
 def draw_head(figure: Any, image: Tensor, label: int, spikes: Tensor) -> None:
-    """The digit itself, and what is to be seen."""
+    """Plot the digit, and the caption."""
     inset = figure.add_axes((0.06, 0.87, 0.06, 0.0975))
     inset.imshow(image.reshape(8, 8).numpy(), cmap="gray_r")
     inset.set(xticks=[], yticks=[])
@@ -255,12 +255,13 @@ def draw_head(figure: Any, image: Tensor, label: int, spikes: Tensor) -> None:
     answer = max(range(10), key=counts.__getitem__)
     figure.text(0.135, 0.93, f"A handwritten {label}, seen by spiking neurons", fontsize=17, weight="bold", va="center")
     size = f"{HIDDEN} hidden and 10 output neurons over {STEPS} time steps"
-    text = f"{size}; the neuron of the {answer} fires most: {counts[answer]} times"
+    text = f"{size}; the neuron of digit {answer} fires most: {counts[answer]} times"
+
     figure.text(0.135, 0.89, text, fontsize=11, color=SOFT, va="center")
 
 
 def draw_hidden(axes: Any, spikes: Tensor) -> None:
-    """A tick per spike, a row per neuron that fires at all, those that fire first on top."""
+    """Plot a tick per spike and a row per neuron that fires, in the order of the first spike."""
     fired = spikes[:, spikes.any(0)]
     order = fired.argmax(0).argsort(stable=True)
     steps, rows = (where.tolist() for where in fired[:, order].nonzero(as_tuple=True))
@@ -272,25 +273,25 @@ def draw_hidden(axes: Any, spikes: Tensor) -> None:
 
 
 def draw_output(axes: Any, spikes: Tensor) -> None:
-    """A row per output neuron, in its colour."""
-    for digit, colour in enumerate(NEURONS):
+    """Plot a row per output neuron, in its color."""
+    for digit, color in enumerate(NEURONS):
         axes.axhline(digit, color=FAINT, linewidth=0.6, zorder=0)
         fired = (spikes[:, digit].nonzero().flatten() + 1).tolist()
-        axes.vlines(fired, digit - 0.38, digit + 0.38, color=colour, linewidth=3.2)
+        axes.vlines(fired, digit - 0.38, digit + 0.38, color=color, linewidth=3.2)
     axes.set(xlabel="time step", ylabel="output neurons", yticks=range(10), ylim=(9.6, -0.6), xlim=(0.3, STEPS + 0.7))
     axes.set_xticks([1, *range(5, STEPS + 1, 5)])
     axes.tick_params(axis="y", length=0, labelsize=8)
-    for tick, colour in zip(axes.get_yticklabels(), NEURONS, strict=True):
-        tick.set_color(colour)
+    for tick, color in zip(axes.get_yticklabels(), NEURONS, strict=True):
+        tick.set_color(color)
 
 
 def draw_membranes(axes: Any, membranes: Tensor, label: int) -> None:
-    """The membrane of each output neuron, that of the true digit drawn strong."""
+    """Plot the membrane of each output neuron; that of the true digit is emphasized."""
     steps = range(1, STEPS + 1)
-    for digit, colour in enumerate(NEURONS):
+    for digit, color in enumerate(NEURONS):
         strong = digit == label
         line = {"linewidth": 2.8, "zorder": 3} if strong else {"linewidth": 1.3, "alpha": 0.85}
-        axes.plot(steps, membranes[:, digit].tolist(), color=colour, label=str(digit), **line)
+        axes.plot(steps, membranes[:, digit].tolist(), color=color, label=str(digit), **line)
     axes.axhline(1, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="threshold", zorder=2)
     axes.set(
         title="Membranes of the output neurons",
@@ -304,10 +305,10 @@ def draw_membranes(axes: Any, membranes: Tensor, label: int) -> None:
 
 
 def draw_accuracy(axes: Any, training: Training) -> None:
-    """Accuracy per epoch, on the digits trained on and on the others."""
+    """Plot the accuracy per epoch, for training and test digits."""
     epochs = range(1, len(training.test) + 1)
-    for name, values, colour in (("train, while learning", training.train, SOFT), ("test", training.test, NEURONS[0])):
-        axes.plot(epochs, [100 * v for v in values], color=colour, label=name, linewidth=2.2, marker="o", markersize=4)
+    for name, values, color in (("train, during the epoch", training.train, SOFT), ("test", training.test, NEURONS[0])):
+        axes.plot(epochs, [100 * v for v in values], color=color, label=name, linewidth=2.2, marker="o", markersize=4)
     title = f"Accuracy: {training.test[-1]:.1%} of the test digits after {len(epochs)} epochs"
     axes.set(title=title, xlabel="epoch", ylabel="accuracy in %")
     axes.xaxis.get_major_locator().set_params(integer=True)

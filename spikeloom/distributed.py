@@ -1,6 +1,6 @@
-"""Networks over many processes: what FSDP2 (`torch.distributed.fsdp.fully_shard`) leaves to its user.
+"""Helpers for FSDP2 (`torch.distributed.fsdp.fully_shard`). DDP does not need them.
 
-DDP needs nothing of this. States are neither parameters nor buffers, so no process sends them to another.
+States are neither parameters nor buffers, so they are not exchanged between processes.
 """
 
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ from torch import nn
 
 
 def scalars(net: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are one number, such as a learned decay or threshold: fully_shard cannot cut them up.
+    """Return the zero-dimensional parameters, such as a learned decay or threshold, which fully_shard cannot shard.
 
-    Each process keeps a whole copy. Give them to every call of fully_shard as ``ignored_params=set(...)``, and after
-    each backward call `average_gradients`.
+    Each process holds a full copy. Pass them to every call of fully_shard as ``ignored_params=set(...)``, and call
+    `average_gradients` after each backward.
 
     Args:
         net: the network.
 
     Returns:
-        the parameters of no dimension, each once, in the order of ``net.parameters()``.
+        the parameters without dimensions, each once, in the order of ``net.parameters()``.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, learn_beta=True))
@@ -30,22 +30,22 @@ def scalars(net: nn.Module) -> list[nn.Parameter]:
         tensor(0.9000, requires_grad=True)]
     """
     if not isinstance(net, nn.Module):
-        raise TypeError(f"scalars takes a network, an nn.Module; got {type(net).__name__}")
+        raise TypeError(f"scalars expects a network, an nn.Module; got {type(net).__name__}")
     return [p for p in net.parameters() if not p.dim()]
 
 
 def average_gradients(params: Iterable[nn.Parameter], group: Any = None) -> None:
-    """Replace each gradient by its mean over all processes, as DDP and FSDP do for what they hold; one message for all.
+    """Replace each gradient by its mean over all processes, in a single all-reduce.
 
-    Every process of the group calls it, with the same parameters in the same order. A process without a gradient counts
-    as zero; where no process has one, none is made.
+    Every process of the group must call it, with the same parameters in the same order. A missing gradient counts as
+    zero; if no process has one, it stays None.
 
     Args:
-        params: whole parameters, such as `scalars`; none that is cut up.
-        group: the processes; None is all of them.
+        params: unsharded parameters, such as `scalars`.
+        group: the process group. Default: None, all processes.
 
     Raises:
-        TypeError: for a parameter that fully_shard has cut up; FSDP averages its gradient.
+        TypeError: if a parameter is sharded by fully_shard, which averages its gradient itself.
         RuntimeError: without a process group.
 
         >>> import torch, spikeloom as snn
@@ -53,14 +53,15 @@ def average_gradients(params: Iterable[nn.Parameter], group: Any = None) -> None
         >>> snn.distributed.average_gradients(snn.distributed.scalars(lif))
         Traceback (most recent call last):
         ...
-        RuntimeError: average_gradients needs processes; call torch.distributed.init_process_group first
+        RuntimeError: average_gradients needs a process group; call torch.distributed.init_process_group first
     """
     learned = [p for p in params if p.requires_grad]
     for p in learned:
         if hasattr(p, "full_tensor"):
-            raise TypeError(f"a parameter of shape {tuple(p.shape)} is cut up by FSDP, which averages its gradient")
+            raise TypeError(f"a parameter of shape {tuple(p.shape)} is sharded by FSDP, which averages its gradient")
     if not dist.is_available() or not dist.is_initialized():
-        raise RuntimeError("average_gradients needs processes; call torch.distributed.init_process_group first")
+        raise RuntimeError("average_gradients needs a process group; call torch.distributed.init_process_group first")
+
     if not learned:
         return
     grads = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in learned]

@@ -1,6 +1,6 @@
-"""`python -m spikeloom doctor`: what is installed, which backends run here and why the others do not.
+"""`python -m spikeloom doctor`: report versions, devices, which backends run here, and why the others do not.
 
-Every backend is tried by a real call, so that what is printed is evidence. Nothing that is broken stops the report.
+Every backend is tried by an actual call. Errors are reported and do not stop the report.
 """
 
 import tempfile
@@ -19,27 +19,27 @@ from .machine import machine, version_of, versions
 
 REQUIRED = ("numpy", "numba")
 OPTIONAL = {
-    "scikit-learn": "the demo's digits; pip install 'spikeloom[demo]'",
-    "matplotlib": "pictures; pip install 'spikeloom[plot]'",
-    "triton": "kernels for GPUs; comes with torch for CUDA and ROCm on Linux",
-    "tqdm": "progress bars; pip install 'spikeloom[demo]'",
-    "snntorch": "beside which the benchmarks measure; pip install snntorch==1.0.0",
+    "scikit-learn": "the digits of the demo; pip install scikit-learn",
+    "matplotlib": "plots; pip install matplotlib",
+    "triton": "GPU kernels; comes with torch for CUDA and ROCm on Linux",
+    "tqdm": "progress bars; pip install tqdm",
+    "snntorch": "for comparison in the benchmarks; pip install snntorch==1.0.0",
 }
 SHAPE = (12, 3, 40)
 """[T, B, N] of the call that tries a backend."""
 
 ADVICE = (
-    "snn.unroll(net, x, steps=25, check=True) runs all steps both ways and raises where they differ;",
-    "print(snn.explain(net, x, steps=25)) shows which backend runs each layer, and why not a faster one.",
+    "snn.unroll(net, x, steps=25, check=True) also runs the loop over steps and raises an error if results differ;",
+    "print(snn.explain(net, x, steps=25)) shows which backend runs each layer, and why a faster one was not used.",
 )
 
 
 class Wrong(Exception):
-    """A backend runs and returns something else than the loop."""
+    """A backend returned results other than the loop's."""
 
 
 def doctor() -> int:
-    """Print all sections. The status is 0 whatever they say: the report was made."""
+    """Print all sections. The exit status is 0 whenever the report is complete."""
     section("Versions", installed())
     section("Machine", hardware())
     with warnings.catch_warnings(record=True) as told:
@@ -48,19 +48,19 @@ def doctor() -> int:
         trials = [f"{f'{name} on {device}':14}{tell(name, device)}" for device in devices for name in families()]
     section("Backends, fastest first", trials)
     if told:
-        section("Warnings while they were tried", [str(warning.message) for warning in told])
+        section("Warnings from the backends", [str(warning.message) for warning in told])
     section("Kernel cache", kernel_cache())
-    section("If a network's results look wrong unrolled, or it is slow", ADVICE)
+    section("If an unrolled network is slow, or its results look wrong", ADVICE)
     return 0
 
 
 def section(title: str, lines: list[str] | tuple[str, ...]) -> None:
-    """A heading and its lines, indented."""
+    """Print a heading and its lines, indented."""
     print(title, *(f"  {line}" for line in lines), "", sep="\n")
 
 
 def installed() -> list[str]:
-    """Versions of what is there, and what the rest would be good for."""
+    """Versions of the installed packages, and the use of the others."""
     here = versions() | {name: v for name in OPTIONAL if (v := version_of(name)) is not None}
     lines = [f"{name:14}{number}" for name, number in here.items()]
     lines += [f"{name:14}not installed, but required: pip install {name}" for name in REQUIRED if name not in here]
@@ -84,10 +84,10 @@ def hardware() -> list[str]:
 
 
 def tell(name: str, device: str) -> str:
-    """What comes of a small neuron, forward and backward, on one backend."""
+    """Result of a small neuron, forward and backward, on one backend."""
     try:
         seconds = compare_with_loop(name, device)
-    except Exception as error:  # whatever breaks a backend, the other sections must still be told
+    except Exception as error:  # the report must go on, whatever breaks a backend
         reason, refused = str(error), "was asked for and cannot run" in str(error)
         return f"not here: {reason.partition(': ')[2]}" if refused else f"FAILS: {type(error).__name__}: {reason}"
     agrees = "" if name == "loop" else ", agrees with the loop"
@@ -121,10 +121,10 @@ def tried(name: str, device: str) -> tuple[Tensor, Tensor]:
 
 
 def kernel_cache() -> list[str]:
-    """Where compiled kernels are kept, and how much there is."""
+    """Location and size of the cache of compiled kernels."""
     place = cache_dir()
     try:
-        state, limit = state_of(place), f"{cache_limit() / 1e6:.0f} MB, then what was used longest ago is deleted"
+        state, limit = state_of(place), f"{cache_limit() / 1e6:.0f} MB, then the least recently used are deleted"
     except ValueError as error:
         state, limit = "", f"WRONG: {error}"
     return [
@@ -135,23 +135,24 @@ def kernel_cache() -> list[str]:
 
 
 def contents() -> str:
-    """How many kernels there are, and their size."""
+    """Number of cached kernels, and their size."""
     try:
         kernels, size = cache_size()
     except OSError as error:  # another process may delete files meanwhile
-        return f"cannot be told ({error})"
+        return f"unknown ({error})"
+
     return f"{kernels} kernels, {size / 1e6:.1f} MB; they may be deleted at any time"
 
 
 def state_of(place: Path) -> str:
-    """What keeps kernels from being stored there, or, before it is made, in the nearest folder above; "" if nothing."""
+    """Why kernels cannot be stored in that folder (or in its nearest existing parent); "" if they can."""
     folder = next(path for path in (place, *place.parents) if path.exists())
     try:
         if folder == place and not usable(place):
-            return " CAN ONLY BE READ: kernels that it does not hold are compiled anew in every process"
+            return " IS READ-ONLY: kernels that are not in it are compiled again in every process"
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 17))  # as large as a kernel: an empty file fits a full disk
     except OSError as error:
         how = "IS NOT USED" if isinstance(error, Untrusted) else "CANNOT BE WRITTEN"
-        return f" {how} ({error.strerror or error}): every process compiles its kernels anew"
+        return f" {how} ({error.strerror or error}): every process compiles its kernels again"
     return ""

@@ -1,4 +1,4 @@
-"""What is written by hand around every network: reset and detach, a seed, a summary, a validation split."""
+"""Utilities for training loops: reset and detach, seed, summary, validation split."""
 
 import numbers
 import random
@@ -19,13 +19,13 @@ from .spikegen._inputs import whole
 
 
 def reset(net: nn.Module) -> None:
-    """Set every state of every neuron in a network to what it starts from, nearly always zero, before a new input.
+    """Reset every state of every neuron in a network to its initial value, usually zero, before a new input.
 
-    Also what other layers keep from step to step: the inputs on their way through delays, the counts of steps.
+    Also resets the state of other layers: the contents of delays, and step counters.
 
     Args:
-        net: the network, or one layer; its layers may be nested and wrapped to any depth. Other networks are left
-            alone.
+        net: a network or a layer; its layers may be nested and wrapped to any depth. Other networks are not
+            affected.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(snn.Leaky(beta=0.5, init_hidden=True))
@@ -39,14 +39,14 @@ def reset(net: nn.Module) -> None:
 
 
 def detach(net: nn.Module) -> None:
-    """Cut every state of every neuron in a network from the graph that made it; the values stay.
+    """Detach every state of every neuron in a network from its graph; the values stay.
 
-    For truncated backpropagation through time: between two chunks of one sequence. Also cut are the inputs on their way
-    through delays. What calls have returned keeps its graph, step by step as unrolled: a loss may be made of it later.
-    Where the last state that a step has returned is passed to the next step by hand, it is taken without its graph.
+    Call it between two chunks of a sequence, for truncated backpropagation through time. The contents of delays are
+    detached too. Outputs keep their graph, step by step and unrolled, so a loss may be computed from them later. If you
+    pass states explicitly, the last state that a step has returned is detached when you pass it to the next step.
 
     Args:
-        net: the network, or one layer; its layers may be nested and wrapped to any depth.
+        net: a network or a layer; its layers may be nested and wrapped to any depth.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), snn.Leaky(beta=0.5, init_hidden=True))
@@ -70,11 +70,11 @@ def _stateful(net: nn.Module) -> list[Any]:
 
 
 def free_memory() -> None:
-    """Give memory that is not in use back to the system.
+    """Release unused memory to the system.
 
-    The blocks behind large results are kept when these die, to be used again (1 GiB at most); and the C library keeps
-    what was freed between things that live. Results that still exist are left alone. The next large ones take fresh
-    memory, which is slower the first time. On a GPU the recorded steps of wide recurrent layers go, too.
+    Releases the memory blocks of freed large results, which are cached for reuse (at most 1 GiB), and the free memory
+    of the C heap. Existing results are not affected. The next large results are slower, because they use fresh memory.
+    On a GPU, also deletes the CUDA graphs of wide recurrent layers.
 
         >>> import spikeloom as snn
         >>> snn.utils.free_memory()
@@ -84,22 +84,22 @@ def free_memory() -> None:
     buffer_pool.trim()
 
 
-# -- chance -----------------------------------------------------------------------------------------------------------
+# -- random numbers ---------------------------------------------------------------------------------------------------
 
 
 def seed(number: int | None = None) -> int:
-    """Seed every generator that a training draws from: Python's, NumPy's, and torch's on every device.
+    """Seed the random generators of Python, NumPy, and PyTorch on every device.
 
-    A DataLoader that is made or iterated later shuffles by it too, and seeds its workers by it.
+    This also determines the shuffling of a DataLoader that is created or iterated later, and the seeds of its workers.
 
     Args:
-        number: 0 to 2**32 - 1; None takes a new one from the operating system.
+        number: the seed, 0 to 2**32 - 1. Default: None, a new seed from the operating system.
 
     Returns:
-        the number. Keep it with the results: ``seed(number)`` draws the same again.
+        the seed. Store it with the results: ``seed(number)`` reproduces the random numbers.
 
     Raises:
-        TypeError, ValueError: for another number, before anything is seeded.
+        TypeError, ValueError: for any other value, before anything is seeded.
 
         >>> import torch, spikeloom as snn
         >>> number = snn.utils.seed()
@@ -112,10 +112,10 @@ def seed(number: int | None = None) -> int:
     if number is None:
         number = secrets.randbits(32)
     if isinstance(number, bool) or not hasattr(number, "__index__"):
-        raise TypeError(f"seed got {number!r}; pass a whole number, or nothing for a new one")
+        raise TypeError(f"seed got {number!r}; pass an integer, or nothing for a new seed")
     number = number.__index__()
     if not 0 <= number < 2**32:
-        raise ValueError(f"seed got {number}; pass a number from 0 to 2**32 - 1, which is what NumPy takes")
+        raise ValueError(f"seed got {number}; pass a number from 0 to 2**32 - 1, the range that NumPy accepts")
     random.seed(number)
     np.random.seed(number)
     torch.manual_seed(number)  # CUDA too, also if it starts later
@@ -126,22 +126,22 @@ def seed(number: int | None = None) -> int:
 
 
 def data_subset(dataset: Any, subset: float, idx: int = 0) -> Any:
-    """Shorten a dataset, in place, to one of `subset` equal parts: for a quick trial.
+    """Reduce a dataset, in place, to one of `subset` equal parts, for a quick trial.
 
-    With N entries the parts have N // subset entries each; what remains is a last, shorter part.
+    Each part has N // subset of the N entries; the remainder is a last, shorter part.
 
     Args:
-        dataset: has `.data` and `.targets`, each a tensor, an array or a list, as torchvision's MNIST has.
-        subset: how many parts; 1 or less keeps everything.
-        idx: which part, from 0.
+        dataset: a dataset with `.data` and `.targets`, each a tensor, array or list, such as torchvision's MNIST.
+        subset: number of parts; 1 or less keeps all entries.
+        idx: index of the part, from 0. Default: 0.
 
     Returns:
         the same dataset.
 
     Raises:
-        AttributeError: for a dataset without `.data` and `.targets`.
-        TypeError: for a subset or an idx that is no number.
-        ValueError: for a subset that is not whole, or a part in which there is nothing. The dataset is then as it was.
+        AttributeError: if the dataset has no `.data` or `.targets`.
+        TypeError: if subset or idx is not a number.
+        ValueError: if subset is not an integer, or if the part is empty. The dataset is then unchanged.
 
         >>> from types import SimpleNamespace
         >>> import torch, spikeloom as snn
@@ -153,34 +153,34 @@ def data_subset(dataset: Any, subset: float, idx: int = 0) -> Any:
     if _number(subset, "subset") <= 1:
         return dataset
     if subset % 1:
-        raise ValueError(f"subset is {subset}; pass a whole number of parts")
+        raise ValueError(f"subset is {subset}; pass an integer number of parts")
     size = len(data) // int(subset)
     idx = whole(idx, "idx", least=None)
     part = slice(idx * size, (idx + 1) * size)
     if idx < 0 or not len(data[part]):
-        raise ValueError(f"part {idx} of {len(data)} entries in {subset} parts is empty; give a smaller subset or idx")
+        raise ValueError(f"part {idx} of {len(data)} entries in {subset} parts is empty; pass a smaller subset or idx")
     dataset.data, dataset.targets = data[part], targets[part]
     return dataset
 
 
 def valid_split(ds_train: Any, ds_val: Any, split: float, seed: int = 0) -> tuple[Any, Any]:
-    """Split the entries of a training set, in place, at random, into a training set and a validation set.
+    """Split the entries of a training set, in place and at random, into a training set and a validation set.
 
-    Of N entries, ``int(split * N)`` go to `ds_val`, in their order; the others stay in `ds_train`, in the order drawn.
+    Of N entries, ``int(split * N)`` move to `ds_val`, in their order; the others stay in `ds_train`, in random order.
 
     Args:
-        ds_train: has `.data` and `.targets`, each a tensor, an array or a list, as torchvision's MNIST has.
-        ds_val: receives its part; what it held is replaced. It may have other transforms.
-        split: the share to validate on, 0 to 1.
-        seed: of the draw. It touches no other random numbers.
+        ds_train: a dataset with `.data` and `.targets`, each a tensor, array or list, such as torchvision's MNIST.
+        ds_val: the dataset that receives the validation entries instead of its own. It may have other transforms.
+        split: share of the validation entries, in [0, 1].
+        seed: seed of the split; no other random generator is affected. Default: 0.
 
     Returns:
-        both, the same objects.
+        ds_train and ds_val, the same objects.
 
     Raises:
-        AttributeError: for a `ds_train` without `.data` and `.targets`.
-        TypeError: for a split that is no number, or a seed that is not whole.
-        ValueError: for a split that is no share, or a negative seed.
+        AttributeError: if `ds_train` has no `.data` or `.targets`.
+        TypeError: if split is not a number, or seed is not an integer.
+        ValueError: if split is not in [0, 1], or seed is negative.
 
         >>> from types import SimpleNamespace
         >>> import torch, spikeloom as snn
@@ -191,7 +191,8 @@ def valid_split(ds_train: Any, ds_val: Any, split: float, seed: int = 0) -> tupl
     """
     data, targets = _data_of(ds_train)
     if not 0 <= _number(split, "split") <= 1:
-        raise ValueError(f"split is {split}; pass the share to validate on, from 0 to 1")
+        raise ValueError(f"split is {split}; pass the share of validation entries, from 0 to 1")
+
     total = len(data)
     kept = np.random.default_rng(whole(seed, "seed")).choice(total, total - int(split * total), replace=False)
     held = np.setdiff1d(np.arange(total), kept)

@@ -230,7 +230,7 @@ def test_a_network_that_returns_spikes_alone_suits_a_loss_of_spikes():
     net = network()
     net[3].output = False
     assert_close(trained(batches(True), net=net), trained(batches(True)), "the loss")
-    with pytest.raises(TypeError, match="max_membrane_loss is one of membranes"):
+    with pytest.raises(TypeError, match="max_membrane_loss uses membranes"):
         trained(batches(True), max_membrane_loss, net=net)
 
 
@@ -271,7 +271,7 @@ def test_progress_draws_a_bar_and_changes_nothing(train, capsys):
 
 def test_progress_without_tqdm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r"pip install 'spikeloom\[progress\]'"):
+    with pytest.raises(ImportError, match=r"pip install tqdm"):
         trained(batches(True), progress=True)
 
 
@@ -280,11 +280,11 @@ REFUSED = {
     "no pair": ([torch.rand(T, 5, IN)], {}, "yielded a Tensor"),
     "a triple": ([(1, 2, 3)], {}, "yielded a tuple"),
     "no steps": ([(torch.rand(0, 5, IN), torch.zeros(5))], {}, "without steps"),
-    "steps twice": (batches(True), {"num_steps": T}, "leave num_steps out"),
+    "steps twice": (batches(True), {"num_steps": T}, "omit num_steps"),
     "no number of steps": (batches(False), {"time_var": False}, "pass the number of steps"),
     "True steps": (batches(False), {"time_var": False, "num_steps": True}, "pass the number of steps"),
     "negative steps": (batches(False), {"time_var": False, "num_steps": -1}, "pass the number of steps"),
-    "K above num_steps": (batches(False), {"time_var": False, "num_steps": T, "K": T + 1}, "at most as many"),
+    "K above num_steps": (batches(False), {"time_var": False, "num_steps": T, "K": T + 1}, "pass at most num_steps"),
     "half a step": (batches(False), {"time_var": False, "num_steps": 2.5}, "num_steps is 2.5"),
     "steps in words": (batches(False), {"time_var": False, "num_steps": "two"}, "num_steps is 'two'"),
     **{f"K={K}": (batches(True), {"K": K}, f"K is {K!r}") for K in (0, -1, 1.5, "1", True)},

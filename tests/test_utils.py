@@ -122,7 +122,7 @@ def test_a_split_that_is_no_share_is_refused_and_nothing_changes(split):
 @pytest.mark.parametrize(
     ("call", "error", "told"),
     [
-        (lambda ds: utils.data_subset(ds, 2.5), ValueError, "subset is 2.5; pass a whole number"),
+        (lambda ds: utils.data_subset(ds, 2.5), ValueError, "subset is 2.5; pass an integer"),
         (lambda ds: utils.data_subset(ds, float("nan")), ValueError, "subset is nan"),
         (lambda ds: utils.data_subset(ds, "2"), TypeError, "subset is '2'; pass a number"),
         (lambda ds: utils.data_subset(ds, None), TypeError, "subset is None"),

@@ -59,11 +59,11 @@ def test_what_cannot_be_averaged_is_told():
         def full_tensor(self) -> None:
             """What a part of a parameter has."""
 
-    with pytest.raises(TypeError, match=r"shape \(3,\) is cut up by FSDP"):
+    with pytest.raises(TypeError, match=r"shape \(3,\) is sharded by FSDP"):
         snn.distributed.average_gradients([Cut(torch.zeros(3))])
     with pytest.raises(RuntimeError, match=r"call torch.distributed.init_process_group first"):
         snn.distributed.average_gradients([])
-    with pytest.raises(TypeError, match=r"takes a network, an nn.Module; got list"):
+    with pytest.raises(TypeError, match=r"expects a network, an nn.Module; got list"):
         snn.distributed.scalars([])
 
 
