@@ -82,8 +82,7 @@ class Spike:
     Args:
         name: name in the repr.
         derivative: dH/du, with the operations of `spikeloom.ops`; a module-level function, so that it can be pickled.
-            A method or another callable object runs on the PyTorch loop instead of a fused kernel. The same holds for
-            subclasses of `Spike`.
+            Other callables, and subclasses of `Spike`, run on the PyTorch loop instead of a fused kernel.
         constants: keyword arguments of the formula, numbers by name.
 
     Raises:
