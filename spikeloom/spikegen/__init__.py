@@ -2,7 +2,8 @@
 
 Spike trains are [T, *S], time first. Each code is a function and a module of the same name, which can be the first
 layer of a network: see `Encoder`. All functions require a real tensor and integer numbers of steps, and raise a
-TypeError otherwise. The result has the dtype (the default dtype for integers) and the device of that tensor.
+TypeError otherwise. The result has the dtype and device of that tensor; integers become the default dtype
+(but see `delta`).
 """
 
 from .codes import burst as burst
