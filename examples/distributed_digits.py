@@ -1,15 +1,15 @@
-"""Handwritten digits on several processes, by torchrun and DistributedDataParallel.
+"""Train on handwritten digits in several processes, with torchrun and DistributedDataParallel.
 
-On one machine, here with two processes:
+On one machine with two processes:
 
     torchrun --nproc_per_node 2 examples/distributed_digits.py
 
-On several machines, the same line on each, with the address of the first:
+On several machines, run the same command on each, with the address of the first:
 
     torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint first.machine:29500 \
         examples/distributed_digits.py
 
-It needs scikit-learn and tqdm (`pip install 'spikeloom[demo]'`). Each process takes a GPU where there are any.
+It requires scikit-learn and tqdm (`pip install scikit-learn tqdm`). Each process uses one GPU if there are any.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BATCH = 64  # over all processes
 
 
 class Counting(nn.Module):
-    """The network over all its steps: what is wrapped for many processes resets and unrolls by itself."""
+    """The network over all steps. A wrapped module must reset and unroll in its own forward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Counting(nn.Module):
 
 
 def start() -> torch.device:
-    """Join the other processes, of which torchrun has told in the environment."""
+    """Join the process group that torchrun describes in the environment; return the device."""
     dist.init_process_group()  # NCCL among GPUs, gloo among CPUs
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -53,24 +53,24 @@ def start() -> torch.device:
 
 
 def shares(dataset: Dataset, shuffle: bool) -> DataLoader:
-    """This process's share of a dataset, in batches that make BATCH over all processes."""
+    """This process's part of a dataset, in batches of BATCH over all processes."""
     sampler = DistributedSampler(dataset, shuffle=shuffle)
     return DataLoader(dataset, BATCH // dist.get_world_size(), sampler=sampler)
 
 
 def train(net: nn.Module, batches: DataLoader, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """One epoch, with a bar in process 0."""
+    """Train for one epoch, with a progress bar in process 0."""
     net.train()
     for images, labels in tqdm(batches, desc="training", disable=dist.get_rank() > 0):
         loss = nn.functional.cross_entropy(net(images.to(device)), labels.to(device))
         optimizer.zero_grad()
-        loss.backward()  # the gradients are averaged over all processes on the way
+        loss.backward()  # also averages the gradients over all processes
         optimizer.step()
 
 
 @torch.no_grad()
 def accuracy(net: nn.Module, batches: DataLoader, device: torch.device) -> float:
-    """The share of digits whose neuron fires most, over all processes."""
+    """Share of digits whose output neuron fires most, over all processes."""
     net.eval()
     right = torch.zeros(2, device=device)
     for images, labels in batches:
@@ -81,13 +81,13 @@ def accuracy(net: nn.Module, batches: DataLoader, device: torch.device) -> float
 
 
 def state(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """What a checkpoint holds; the neurons' states are not in it, since every batch begins afresh."""
+    """The content of a checkpoint. It has no states of neurons, since every batch starts from the initial state."""
     model, optim = get_state_dict(net, optimizer)
     return {"net": model, "optimizer": optim}
 
 
 def run(epochs: int, seed: int, load: Path | None, save: Path | None) -> None:
-    """The training, in each process."""
+    """Train, in each process."""
     device = start()
     snn.utils.seed(seed)
     training, held_out = (loader.dataset for loader in data(seed))
@@ -103,7 +103,7 @@ def run(epochs: int, seed: int, load: Path | None, save: Path | None) -> None:
     if first:
         print(f"seed {seed}: {sizes}, on {dist.get_world_size()} processes")
     for epoch in range(1, epochs + 1):
-        batches.sampler.set_epoch(epoch)  # shuffles anew
+        batches.sampler.set_epoch(epoch)  # another order in each epoch
         train(net, batches, optimizer, device)
         reached = accuracy(net, valid, device)
         if first:
@@ -116,10 +116,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="the same in every process")
-    parser.add_argument("--load", type=Path, help="go on from here; any number of processes may have saved it")
-    parser.add_argument("--save", type=Path, help="a folder that all processes see")
+    parser.add_argument("--load", type=Path, help="checkpoint to continue from, saved by any number of processes")
+    parser.add_argument("--save", type=Path, help="folder of the checkpoint, accessible from all processes")
     run(**vars(parser.parse_args()))
-    # Only now that the wrapped network is gone: the last to let go of the processes' connection would wait for itself.
+    # Only after the wrapped network is deleted: destroying the group while it holds a reference would deadlock.
+
     dist.destroy_process_group()
 
 

@@ -1,7 +1,7 @@
-"""Handwritten digits by Lightning, which needs no adapter: a network of spiking neurons is an nn.Module.
+"""Train on handwritten digits with Lightning. No adapter is required: a spiking network is an nn.Module.
 
-Run it with `python examples/lightning_digits.py`; it needs scikit-learn and `pip install lightning`, and says so and
-ends where Lightning is absent.
+Run `python examples/lightning_digits.py`. It requires scikit-learn and Lightning
+(`pip install scikit-learn lightning`), and exits with a message if Lightning is not installed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ Base: Any = lightning.LightningModule if HAS_LIGHTNING else nn.Module
 
 
 class Digits(Base):
-    """What Lightning asks for: the steps of training and validation, and an optimizer."""
+    """A LightningModule: training step, validation step, optimizer."""
 
     def __init__(self, rate: float = 5e-3):
         super().__init__()
@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if not HAS_LIGHTNING:
-        print("this example needs Lightning; install it with: pip install lightning")
+        print("this example requires Lightning; install it with: pip install lightning")
+
         return
 
     warnings.filterwarnings("ignore", ".*does not have many workers")  # the digits are in memory

@@ -1,10 +1,10 @@
-"""Trains on a sequence of 100,000 steps, in memory that does not grow with its length.
+"""Train on a sequence of 100,000 steps, in memory that does not grow with its length.
 
-    python examples/long_sequence.py                    # truncated backpropagation, an update after every 500 steps
-    python examples/long_sequence.py --way checkpoint   # one update, whose gradients reach back over all steps
+    python examples/long_sequence.py                    # truncated backpropagation, one update per 500 steps
+    python examples/long_sequence.py --way checkpoint   # one update, with gradients through all steps
 
-32 channels of spikes. Now and then the group of channels that fires most changes, and at every step three neurons say
-which group it is. It needs tqdm (`pip install 'spikeloom[progress]'`).
+The input has 32 channels of spikes in three groups, one of which fires most. That group changes at random times; the
+network classifies it at every step. It requires tqdm (`pip install tqdm`).
 """
 
 import argparse
@@ -21,11 +21,11 @@ from tqdm import tqdm
 import spikeloom as snn
 
 BATCH, GROUPS, CHANNELS, HIDDEN = 16, 3, 32, 64
-STAY = 0.995  # the chance that a group goes on for another step
+STAY = 0.995  # probability that the group stays the same at a step
 
 
 def network() -> nn.Sequential:
-    """Spikes [T, B, 32] to the membranes of three neurons that never fire, [T, B, 3]: the scores of the groups."""
+    """Spikes [T, B, 32] to membranes of three readout neurons [T, B, 3], the scores of the groups."""
     return nn.Sequential(
         nn.Linear(CHANNELS, HIDDEN),
         snn.Leaky(beta=0.9, init_hidden=True),
@@ -35,7 +35,7 @@ def network() -> nn.Sequential:
 
 
 def signal(steps: int, length: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Chunks of so many steps, made when asked for: spikes [t, B, 32], and the group that fires most, [t, B]."""
+    """Generate chunks of `length` steps: spikes [t, B, 32], and the group that fires most, [t, B]."""
     draw = torch.Generator().manual_seed(seed)
     member = torch.arange(CHANNELS) % GROUPS
     group = torch.randint(GROUPS, (BATCH,), generator=draw)
@@ -50,7 +50,7 @@ def signal(steps: int, length: int, seed: int) -> Iterator[tuple[Tensor, Tensor]
 
 
 def loss_and_hits(scores: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """The mean loss over all steps, and the share of steps with the right group."""
+    """The mean loss over all steps, and the accuracy."""
     flat, wanted = scores.flatten(0, 1), labels.flatten()
     return cross_entropy(flat, wanted), (flat.argmax(1) == wanted).float().mean().item()
 
@@ -58,7 +58,7 @@ def loss_and_hits(scores: Tensor, labels: Tensor) -> tuple[Tensor, float]:
 def train_by_chunks(
     net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, length: int, seed: int
 ) -> list[float]:
-    """An update after every chunk; returns the share of right steps in each."""
+    """Make one update per chunk; return the accuracy of each chunk."""
     labels: list[Tensor] = []
     hits = []
 
@@ -89,7 +89,7 @@ def whole(steps: int, seed: int) -> tuple[Tensor, Tensor]:
 def train_at_once(
     net: nn.Module, optimizer: torch.optim.Optimizer, spikes: Tensor, labels: Tensor, checkpoint: int | None
 ) -> list[float]:
-    """One update from all steps; returns the share of right steps."""
+    """Make one update from all steps; return the accuracy."""
     scores = snn.unroll(net, spikes, checkpoint=checkpoint)
     loss, right = loss_and_hits(scores, labels)
     loss.backward()
@@ -98,7 +98,7 @@ def train_at_once(
 
 
 def peak() -> float:
-    """The most memory that this process has had so far, in MB."""
+    """The peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1e-6 if sys.platform == "darwin" else 1024e-6)
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--way", choices=("chunks", "checkpoint", "plain"), default="chunks")
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--chunk", type=int, default=500, help="steps of a chunk, of either kind")
+    parser.add_argument("--chunk", type=int, default=500, help="number of steps per chunk")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     steps, length = arguments.steps, arguments.chunk
@@ -114,7 +114,7 @@ def main() -> None:
     snn.utils.seed(arguments.seed)
     net = network()
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    train_by_chunks(net, torch.optim.SGD(net.parameters(), lr=0.0), length, length, 1)  # kernels are loaded
+    train_by_chunks(net, torch.optim.SGD(net.parameters(), lr=0.0), length, length, 1)  # loads the kernels
     snn.utils.reset(net)
     data = () if arguments.way == "chunks" else whole(steps, arguments.seed)
     before, begin = peak(), time.perf_counter()
@@ -123,9 +123,9 @@ def main() -> None:
     else:
         hits = train_by_chunks(net, optimizer, steps, length, arguments.seed)
     last = hits[-max(1, len(hits) // 10) :]
-    print(f"{steps} steps in {time.perf_counter() - begin:.1f} s, {peak() - before:.0f} MB more than before them")
-    told = "the steps, before the one update" if data else "the last tenth of the steps"
-    print(f"right in {sum(last) / len(last):.1%} of {told}")
+    print(f"{steps} steps in {time.perf_counter() - begin:.1f} s, peak memory grew by {peak() - before:.0f} MB")
+    told = "all steps, before the update" if data else "the last tenth of the steps"
+    print(f"accuracy {sum(last) / len(last):.1%} in {told}")
 
 
 if __name__ == "__main__":

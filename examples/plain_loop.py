@@ -1,6 +1,6 @@
-"""Handwritten digits by a training loop of plain PyTorch, with a validation split.
+"""Train on handwritten digits by a plain PyTorch loop, with a validation split.
 
-Run it with `python examples/plain_loop.py`; it needs scikit-learn (`pip install 'spikeloom[demo]'`).
+Run `python examples/plain_loop.py`. It requires scikit-learn (`pip install scikit-learn`).
 """
 
 import argparse
@@ -18,7 +18,7 @@ BATCH = 64
 
 
 def data(seed: int) -> tuple[DataLoader, DataLoader]:
-    """Batches of (images [B, 64], labels [B]): four fifths to train, one fifth to validate."""
+    """Return batches of (images [B, 64], labels [B]): four fifths to train, one fifth to validate."""
     pixels, labels = load_digits(return_X_y=True)
     train = SimpleNamespace(data=torch.tensor(pixels / 16, dtype=torch.float32), targets=torch.tensor(labels))
     train, valid = snn.utils.valid_split(train, SimpleNamespace(), split=0.2, seed=seed)
@@ -29,7 +29,7 @@ def data(seed: int) -> tuple[DataLoader, DataLoader]:
 
 
 def network() -> nn.Sequential:
-    """64 pixels, 128 hidden neurons, 10 neurons of which the one that fires most names the digit."""
+    """64 pixels, 128 hidden neurons, 10 output neurons; the one that fires most is the prediction."""
     return nn.Sequential(
         nn.Linear(64, 128),
         snn.Leaky(beta=0.9, init_hidden=True),
@@ -39,14 +39,14 @@ def network() -> nn.Sequential:
 
 
 def counts(net: nn.Module, images: Tensor) -> Tensor:
-    """How often each output neuron fires, [B, 10], when it sees an image for STEPS steps."""
+    """Spike counts of the output neurons, [B, 10], over STEPS steps of a static image."""
     snn.utils.reset(net)
     spk, _ = snn.unroll(net, images, steps=STEPS)
     return spk.sum(0)
 
 
 def train(net: nn.Module, batches: DataLoader, optimizer: torch.optim.Optimizer) -> float:
-    """One epoch; returns the mean loss."""
+    """Train for one epoch; return the mean loss."""
     net.train()
     total = 0.0
     for images, labels in batches:
@@ -60,7 +60,7 @@ def train(net: nn.Module, batches: DataLoader, optimizer: torch.optim.Optimizer)
 
 @torch.no_grad()
 def accuracy(net: nn.Module, batches: DataLoader) -> float:
-    """The share of digits whose neuron fires most."""
+    """Share of digits whose output neuron fires most."""
     net.eval()
     right = sum(int((counts(net, images).argmax(1) == labels).sum()) for images, labels in batches)
     return right / len(batches.dataset)
@@ -69,7 +69,8 @@ def accuracy(net: nn.Module, batches: DataLoader) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, help="draw the same again; without it, another seed at every run")
+    parser.add_argument("--seed", type=int, help="seed of all random numbers (default: a new one)")
+
     arguments = parser.parse_args()
 
     seed = snn.utils.seed(arguments.seed)

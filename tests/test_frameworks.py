@@ -187,7 +187,7 @@ def test_the_lightning_example_trains_or_says_that_lightning_is_absent(lightning
     else:
         monkeypatch.setattr(sys, "argv", ["lightning_digits.py"])
         lightning_example["main"]()
-        told = "this example needs Lightning; install it with: pip install lightning\n"
+        told = "this example requires Lightning; install it with: pip install lightning\n"
         assert capsys.readouterr().out == told
 
 

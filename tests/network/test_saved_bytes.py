@@ -74,7 +74,7 @@ def test_the_example_trains_in_little_memory(way: str, steps: str, most: int):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    (grown,) = re.findall(r", (\d+) MB more", done.stdout)
-    (right,) = re.findall(r"right in ([\d.]+)%", done.stdout)
+    (grown,) = re.findall(r"grew by (\d+) MB", done.stdout)
+    (right,) = re.findall(r"accuracy ([\d.]+)%", done.stdout)
     assert int(grown) < most
     assert float(right) > (70 if way == "chunks" else 25)
