@@ -1,6 +1,6 @@
-"""The benchmark: this registry of cases, and one runner that times no contestant which disagrees with its reference.
+"""The registry of benchmark cases. The runner does not time a contestant that disagrees with its reference.
 
-A new case is a `Case` in a file of its own, and its name here.
+To add a case, define a `Case` in a new file and add its name here.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure speed on this machine. What disagrees with its reference is not timed."""
+"""`python -m benchmarks`: measure speed on this machine. Results that disagree with their reference are not timed."""
 
 import argparse
 import sys
@@ -9,10 +9,10 @@ from .result import CannotRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the cases asked for; what goes wrong by the user's arguments is printed as a sentence."""
+    """Run the requested cases; print errors in the user's arguments as a sentence."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure speed on this machine; what disagrees with its reference is not timed.",
+        description="Measure speed on this machine. Results that disagree with their reference are not timed.",
     )
     add_arguments(parser)
     try:

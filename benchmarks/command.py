@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: runs cases, prints their tables, stores the samples, draws sweeps, fills in a page."""
+"""`python -m benchmarks`: run cases, print their tables, store the samples, plot sweeps, update a page."""
 
 import argparse
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from .result import CannotRun, Record, Result, Shape, store
 from .runner import BUDGET, Case, run_case
 
 STORED = Path("docs/benchmarks")
-"""Where the runs of the pages are kept."""
+"""Where the runs for the pages are stored."""
 
 SWEPT = ("SpikingJelly", SPYX)
-"""The further libraries that are swept: those that step in Python as snnTorch does have lines beside its own."""
+"""Further libraries in sweeps. Those that step in Python perform similarly to snnTorch, and are left out."""
 
 POINT = 1.0
-"""Seconds that the timed rounds of one point of a sweep may take."""
+"""Time limit for the timed rounds of one point of a sweep, in seconds."""
 
 
 def shape(text: str) -> Shape:
-    """The sizes in "500,16,512"."""
+    """Parse sizes such as "500,16,512"."""
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
@@ -37,42 +37,42 @@ def shape(text: str) -> Shape:
 
 
 def rounds(text: str) -> int:
-    """A number of at least 1."""
+    """Parse an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds; pass 1 or more")
     return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments of the command."""
     standard = ", ".join(name for name, case in CASES.items() if case.standard)
     suite = ", ".join(case.name for case in SUITE)
     add = parser.add_argument
-    add("--case", action="append", choices=CASES, help=f"a case, may be repeated (default: {standard})")
-    add("--all", action="store_true", help="every case, which takes some minutes")
-    add("--peers", action="store_true", help="SpikingJelly, Norse, Sinabs and spyx too, where they are installed")
-    add("--sweep", action="store_true", help="along T, N and density too, where the case has such an axis")
-    add("--memory", action="store_true", help="the peak of memory too, in processes of their own (Linux)")
-    add("--suite", action="store_true", help=f"all of that, for the cases of the page of benchmarks: {suite}")
-    add("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes instead of the case's own")
+    add("--case", action="append", choices=CASES, help=f"a case; may be repeated (default: {standard})")
+    add("--all", action="store_true", help="every case; takes some minutes")
+    add("--peers", action="store_true", help="also SpikingJelly, Norse, Sinabs and spyx, if installed")
+    add("--sweep", action="store_true", help="also sweep T, N and density, if the case has such an axis")
+    add("--memory", action="store_true", help="also the peak memory, in separate processes (Linux)")
+    add("--suite", action="store_true", help=f"all of these, for the cases of the benchmark page: {suite}")
+    add("--shape", nargs="+", type=shape, metavar="T,B,N", help="sizes (default: those of the case)")
     gpu = ", ".join(case.name for case in ON_GPU)
-    add("--device", choices=DEVICES, default="cpu", help=f"where it runs (default: cpu); on a GPU: {gpu}")
-    add("--repeats", type=rounds, metavar="N", help=f"rounds (default: what fits {BUDGET:.0f} s a case)")
+    add("--device", choices=DEVICES, default="cpu", help=f"the device (default: cpu); cases for a GPU: {gpu}")
+    add("--repeats", type=rounds, metavar="N", help=f"rounds (default: as many as fit {BUDGET:.0f} s per case)")
     out = Path("spikeloom-bench.json")
-    add("--out", type=Path, default=out, metavar="FILE.json", help=f"every sample (default: {out})")
-    add("--store", type=Path, metavar="DIR", help="every sample, in a file for each case; pictures of sweeps beside it")
-    add("--plot", type=Path, metavar="DIR_OR_FILE", help="a picture of each case's sweeps: CASE.svg, or this file")
+    add("--out", type=Path, default=out, metavar="FILE.json", help=f"file for all samples (default: {out})")
+    add("--store", type=Path, metavar="DIR", help="folder for all samples, one file per case, and the plots of sweeps")
+    add("--plot", type=Path, metavar="DIR_OR_FILE", help="plot the sweeps of each case to CASE.svg, or to this file")
     add(
         "--page",
         type=Path,
         nargs="+",
         metavar="FILE.md",
-        help=f"fill in pages from {STORED} or --store; alone, run nothing",
+        help=f"update pages from {STORED} or --store; without other arguments, run nothing",
     )
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    """Run what was asked for; 1 if a contestant disagreed with its reference."""
+    """Run the requested cases; return 1 if a contestant disagreed with its reference."""
     if arguments.page and not (arguments.case or arguments.suite or arguments.all):
         return fill_in(arguments)
     arguments.sweep |= arguments.suite or bool(arguments.plot)
@@ -91,23 +91,23 @@ def bench(arguments: argparse.Namespace) -> int:
         results += found
     fill_in(arguments)
     store(Record(results), arguments.out)
-    print(f"\nevery sample is in {arguments.out}")
+    print(f"\nall samples are in {arguments.out}")
     return int(any(result.disagreeing for result in results))
 
 
 def fill_in(arguments: argparse.Namespace) -> int:
-    """Fill in the pages that were named."""
+    """Update the given pages."""
     for page in arguments.page or ():
         page.write_text(fill(page, arguments.store or STORED))
     return 0
 
 
 def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
-    """The cases that were asked for."""
+    """The requested cases."""
     known = list(CASES) if arguments.device == "cpu" else [case.name for case in ON_GPU]
     if arguments.case:
         if strange := [name for name in arguments.case if name not in known]:
-            raise CannotRun(f"--device {arguments.device} got the case {strange[0]}; give one of {', '.join(known)}")
+            raise CannotRun(f"--device {arguments.device} got the case {strange[0]}; pass one of {', '.join(known)}")
         return [CASES[name] for name in arguments.case]
     if arguments.suite:
         return [case for case in SUITE if case.name in known]
@@ -117,26 +117,26 @@ def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
 
 
 def check_places(arguments: argparse.Namespace, chosen: list[Case]) -> None:
-    """Refuse a device that is not there and what could not be written, before anything is measured."""
+    """Raise `CannotRun` for a missing device or an unwritable path, before anything is measured."""
     with on(arguments.device):
         pass
     if not arguments.out.resolve().parent.is_dir():
-        raise CannotRun(f"--out got {arguments.out}; give the path of a file in a folder that exists")
+        raise CannotRun(f"--out got {arguments.out}; pass the path of a file in an existing folder")
     if arguments.store and not arguments.store.is_dir():
-        raise CannotRun(f"--store got {arguments.store}; give the path of a folder that exists")
+        raise CannotRun(f"--store got {arguments.store}; pass the path of an existing folder")
     if arguments.plot or (arguments.store and arguments.sweep):
         check_matplotlib()
     if not (place := arguments.plot):
         return
     swept = [case.name for case in chosen if case.sweeps]
     if not swept:
-        raise CannotRun(f"--plot got cases without a sweep; of {', '.join(c.name for c in SUITE if c.sweeps)} give one")
+        raise CannotRun(f"--plot got cases without a sweep; pass one of {', '.join(c.name for c in SUITE if c.sweeps)}")
     if not place.is_dir() and (len(swept) > 1 or not place.resolve().parent.is_dir() or not place.suffix):
-        raise CannotRun(f"--plot got {place} for {', '.join(swept)}; give a folder that exists, or a file for one case")
+        raise CannotRun(f"--plot got {place} for {', '.join(swept)}; pass an existing folder, or a file for one case")
 
 
 def results_of(case: Case, arguments: argparse.Namespace) -> Iterator[Result]:
-    """The case at all its shapes; with its memory at the first, and along its sweeps, if that was asked for."""
+    """Run the case at all its shapes; on request, also its memory at the first shape, and its sweeps."""
     shapes, measure = arguments.shape or case.shapes, partial(run_case, case, device=arguments.device)
     for number, sizes in enumerate(shapes):
         budget = BUDGET / len(shapes)
@@ -151,7 +151,7 @@ def results_of(case: Case, arguments: argparse.Namespace) -> Iterator[Result]:
 
 
 def keep(case: Case, results: list[Result], arguments: argparse.Namespace) -> None:
-    """Store and draw the results of one case where that was asked for."""
+    """Store and plot the results of one case, if requested."""
     swept = any(result.swept for result in results)
     if folder := arguments.store:
         name = case.name if arguments.device == "cpu" else f"{case.name}-{arguments.device}"

@@ -1,4 +1,4 @@
-"""The device of a run: what is made within `on` lies there, and what was started there is waited for."""
+"""The device of a run: create tensors on it, and synchronize with it."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,20 +10,20 @@ DEVICES = ("cpu", "cuda")
 
 
 def on(device: str) -> AbstractContextManager[object]:
-    """Within this context inputs and networks are made on a device.
+    """Create inputs and networks on a device within this context.
 
     Raises:
-        CannotRun: if torch sees no such device.
+        CannotRun: if PyTorch finds no such device.
     """
     if device == "cpu":
         return nullcontext()
     if not torch.cuda.is_available():
-        raise CannotRun(f"--device got {device}, and torch sees no such device here; install its CUDA or ROCm build")
+        raise CannotRun(f"--device got {device}, but PyTorch finds no such device; install its CUDA or ROCm build")
     return torch.device(device)
 
 
 def draw(seed: int) -> torch.Generator:
-    """Random numbers, the same each time."""
+    """A seeded random generator."""
     return torch.Generator(torch.get_default_device()).manual_seed(seed)
 
 
@@ -33,6 +33,6 @@ def fused() -> str:
 
 
 def wait() -> None:
-    """Return when the GPU, if one has been used, has done all that it was given."""
+    """Synchronize with the GPU, if one has been used."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

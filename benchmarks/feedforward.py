@@ -1,4 +1,4 @@
-"""The cases of networks without recurrence: a Linear at any density, convolutions, and the memory of three layers."""
+"""Cases of feedforward networks: Linear + Leaky at any spike density, convolutions, memory of three layers."""
 
 from dataclasses import replace
 from functools import partial
@@ -30,11 +30,11 @@ from .runner import Case, Peer, Run
 DENSITY = (*TX, "percent")
 BETA = 0.5
 CURRENT = 0.67
-"""The standard deviation of what comes out of a Linear, whatever the density of the spikes that go in."""
+"""The standard deviation of the output of a Linear layer, at any spike density of its input."""
 
 
 def linear(leaky: Leaky, shape: Shape) -> nn.Sequential:
-    """One Linear and its neurons, as many as inputs."""
+    """One Linear layer and its neurons, as many as inputs."""
     size, percent = shape[2:]
     gain = CURRENT / (percent / 100) ** 0.5
     return exact(nn.Sequential(nn.Linear(size, size), leaky(BETA)), (gain,))
@@ -47,17 +47,17 @@ def by_spyx(work: Work, task: Task) -> Run:
 
 
 def all_libraries(work: Work) -> dict[str, Peer]:
-    """The other libraries, and spyx where it is installed."""
+    """The other libraries, and spyx if it is installed."""
     return libraries(work) | on_jax.where_installed(partial(by_spyx, work), layer_by_layer(work, on_jax.twin))
 
 
 def trains(shape: Shape) -> Tensor:
-    """Spikes [T, B, N], so many percent of the values."""
+    """Spikes [T, B, N] at a density in percent."""
     return spikes(shape[:3], shape[3] / 100)
 
 
 def convolutional(leaky: Leaky, shape: Shape) -> nn.Sequential:
-    """The network of snnTorch's tutorial 6, on images of 28 x 28; with the channels last all contestants are faster."""
+    """The network of snnTorch's tutorial 6, on images of 28 x 28; channels last, which is faster for all."""
     net = nn.Sequential(
         nn.Conv2d(1, 12, 5), nn.MaxPool2d(2), leaky(BETA),
         nn.Conv2d(12, 64, 5), nn.MaxPool2d(2), leaky(BETA),
@@ -71,7 +71,7 @@ def convolutional(leaky: Leaky, shape: Shape) -> nn.Sequential:
 
 
 def deep(leaky: Leaky, shape: Shape) -> nn.Sequential:
-    """Three Linears and their neurons."""
+    """Three Linear layers and their neurons."""
     layers = [layer for _ in range(3) for layer in (nn.Linear(shape[2], shape[2]), leaky(BETA))]
     return exact(nn.Sequential(*layers), (3.0, 3.0, 3.0))
 

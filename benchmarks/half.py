@@ -1,4 +1,4 @@
-"""The bare neuron in half precision, at the shapes for which SpikingJelly publishes times of its GPU kernel."""
+"""A neuron alone in half precision, at the shapes for which SpikingJelly publishes times of its GPU kernel."""
 
 from torch import Tensor
 
@@ -7,8 +7,8 @@ from .result import Shape
 from .runner import Case
 
 ROUNDED = 5e-3
-"""How far numbers may differ, and the share of them that may differ by more: the other library rounds its membranes to
-half precision at every step, this one's are of single precision."""
+"""The tolerance, and the share of numbers that may exceed it: the other library rounds its membranes to half precision
+at every step, spikeloom's are float32."""
 
 
 def half(shape: Shape) -> Tensor:

@@ -1,4 +1,4 @@
-"""One row, one step at a time: how long a network takes to answer."""
+"""Latency of a network: batch size 1, one step at a time."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def trains(shape: Shape) -> Tensor:
 
 
 def linear(x: Tensor) -> nn.Linear:
-    """The weights, the same each time."""
+    """The weights, from a fixed seed."""
     size = x.shape[-1]
     layer = nn.Linear(size, size)
     exact(nn.Sequential(layer), (CURRENT / DENSITY**0.5,))
@@ -36,7 +36,7 @@ def linear(x: Tensor) -> nn.Linear:
 
 
 def by_the_step(step: Callable[[Tensor], Tensor], restart: Callable[[], object], x: Tensor) -> Run:
-    """The seconds that a step takes in the mean over a sequence."""
+    """Mean time of a step over a sequence, in seconds."""
 
     def run() -> Outcome:
         restart()
@@ -50,7 +50,7 @@ def by_the_step(step: Callable[[Tensor], Tensor], restart: Callable[[], object],
 
 
 def stepped_by(library: ModuleType, x: Tensor) -> Run:
-    """This library or snnTorch."""
+    """spikeloom or snnTorch."""
     lif = library.Leaky(beta=0.5, init_hidden=True)
     return by_the_step(nn.Sequential(linear(x), lif), lif.reset_mem, x)
 
@@ -62,7 +62,7 @@ def another(make: Callable[[float], Neurons], x: Tensor) -> Run:
 
 
 def product(x: Tensor) -> Run:
-    """The Linear of each step."""
+    """The Linear layer of each step."""
     return by_the_step(linear(x), lambda: None, x)
 
 

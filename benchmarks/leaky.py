@@ -1,4 +1,4 @@
-"""The bare neuron: Leaky over a sequence, forward and backward, beside other libraries and the speed of memory."""
+"""A neuron alone: Leaky over a sequence, forward and backward, compared with other libraries and memory bandwidth."""
 
 import time
 from collections.abc import Callable
@@ -23,19 +23,19 @@ TX = ("T", "B", "N")
 
 
 def current(shape: Shape) -> Tensor:
-    """An input that makes some percent of the neurons fire at each step: the same each time; it wants its gradient."""
+    """An input, from a fixed seed, at which some percent of the neurons fire at each step; it requires its gradient."""
     x = torch.rand(shape, generator=draw(1)) * 0.4 - 0.05
     return x.requires_grad_()
 
 
 def outcome(spk: Tensor, x: Tensor) -> Outcome:
-    """The backward pass of the sum of all spikes: the work that every contestant does."""
+    """Run backward from the sum of all spikes: the work of every contestant."""
     (grad,) = torch.autograd.grad(spk.sum(), x)
     return {"spikes": spk.detach(), "input gradients": grad}
 
 
 def unrolled(x: Tensor) -> Run:
-    """One call over all time."""
+    """One call over all steps."""
     lif = snn.Leaky(beta=BETA)
 
     def run() -> Outcome:
@@ -47,7 +47,7 @@ def unrolled(x: Tensor) -> Run:
 
 
 def spikes_alone(x: Tensor) -> Run:
-    """The same where nobody asks for the membranes, as in the middle of a network."""
+    """The same without requesting the membranes, as in the middle of a network."""
     lif = snn.Leaky(beta=BETA, init_hidden=True)
 
     def run() -> Outcome:
@@ -58,7 +58,7 @@ def spikes_alone(x: Tensor) -> Run:
 
 
 def stepped_by(library: ModuleType, x: Tensor) -> Run:
-    """The loop over time that snnTorch's tutorials write; both libraries read it alike."""
+    """The loop over time of snnTorch's tutorials, for either library."""
     lif = library.Leaky(beta=BETA)
 
     def run() -> Outcome:
@@ -72,31 +72,31 @@ def stepped_by(library: ModuleType, x: Tensor) -> Run:
 
 
 def stepped(x: Tensor) -> Run:
-    """This library called once per step."""
+    """spikeloom, called once per step."""
     return stepped_by(snn, x)
 
 
 def peer(x: Tensor) -> Run:
-    """snnTorch called once per step."""
+    """snnTorch, called once per step."""
     return stepped_by(installed("snntorch"), x)
 
 
 def over_time(make: Callable[[float], Neurons], x: Tensor) -> Run:
-    """Neurons of any library over all time, their way."""
+    """Neurons of any library over all steps, in its own way."""
     neurons = make(BETA)
     return lambda: outcome(neurons(x), x)
 
 
 def by_steps(make: Callable[[float], Neurons], x: Tensor) -> Run:
-    """The same in the user's own loop."""
+    """The same in a loop over steps."""
     neurons = make(BETA)
     return lambda: outcome(neurons.by_steps(x), x)
 
 
 def floor(x: Tensor) -> Run:
-    """Membranes from the input, spikes from them, the gradient from them: these bytes must move, whatever is computed.
+    """The minimum memory traffic: membranes from the input, spikes from them, the gradient from them.
 
-    Three torch operations, each reading one sequence and writing another into memory that exists already.
+    Three PyTorch operations, each of which reads one sequence and writes another into preallocated memory.
     """
     x = x.detach()
     mem, spk, grad = (torch.empty_like(x) for _ in range(3))
@@ -111,7 +111,7 @@ def floor(x: Tensor) -> Run:
 
 
 def floor_by_steps(x: Tensor) -> Run:
-    """The same three operations at each step."""
+    """The same three operations per step."""
     floors = [floor(x_t) for x_t in x.detach()]
 
     def run() -> Outcome:
@@ -123,7 +123,7 @@ def floor_by_steps(x: Tensor) -> Run:
 
 
 def layers(x: Tensor) -> str:
-    """Which backend runs the unrolled neuron, so that a slow result explains itself."""
+    """The backend that runs the unrolled neuron."""
     return f"{UNROLLED}:\n{snn.explain(snn.Leaky(beta=BETA), x)}"
 
 
@@ -192,9 +192,9 @@ WHOLE, SHORT = "spikeloom, one call", f"spikeloom, {PARTS} chunks"
 
 
 def in_parts(parts: int) -> Prepare:
-    """The sequence in so many parts, each from where the one before ended, with gradients inside a part.
+    """The sequence in chunks, each from the last state of the one before, with gradients inside a chunk.
 
-    A part is timed by itself, and gone when the next begins: what counts is the cost of a step.
+    Each chunk is timed separately and released before the next, to measure the cost per step.
     """
 
     def prepare(x: Tensor) -> Run:

@@ -1,4 +1,4 @@
-"""The losses beside snnTorch's, forward and backward, on spikes over [T, B, C]."""
+"""Losses compared with snnTorch's, forward and backward, on spikes [T, B, C]."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ SPIKES = 3
 """How often a neuron fires."""
 
 Make = Callable[[Any], Callable[[Tensor, Tensor], Tensor]]
-"""Makes a loss of the `functional` of either library."""
+"""Creates a loss from the `functional` of either library."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a network might give: spikes [T, B, C], which want their gradient, and the labels [B] of the samples."""
+    """Outputs of a network: spikes [T, B, C], which require their gradient, and labels [B]."""
 
     spk: Tensor
     labels: Tensor
 
 
 def regular(shape: Shape) -> Output:
-    """Each neuron fires `SPIKES` times, in one of as many ways as there is room for that have no step in common.
+    """Each neuron fires `SPIKES` times, in one of several patterns that share no step.
 
-    For on other trains `multi_spike` of snnTorch loses spikes, and there would be no agreement to check.
+    For other spike trains snnTorch's `multi_spike` loses spikes, so the results would not agree.
     """
     generator = draw(1)
     steps, batch, classes = shape
@@ -46,7 +46,7 @@ def regular(shape: Shape) -> Output:
 
 
 def run_of(make: Make, functional: Any, output: Output) -> Run:
-    """The loss, and its gradient for the spikes."""
+    """The loss, and its gradient with respect to the spikes."""
     loss = make(functional)
 
     def run() -> Outcome:
@@ -58,17 +58,17 @@ def run_of(make: Make, functional: Any, output: Output) -> Run:
 
 
 def ours(make: Make, output: Output) -> Run:
-    """This library's."""
+    """spikeloom's."""
     return run_of(make, snn.functional, output)
 
 
 def peer(make: Make, output: Output) -> Run:
-    """The one of snnTorch."""
+    """snnTorch's."""
     return run_of(make, installed("snntorch.functional"), output)
 
 
 def floor(output: Output) -> Run:
-    """The spikes are read once and a gradient is written, into memory that exists already, whatever is computed."""
+    """The minimum memory traffic: read the spikes once and write a gradient, in preallocated memory."""
     spk = output.spk.detach()
     grad = torch.empty_like(spk)
 

@@ -1,5 +1,5 @@
-"""The neurons with gates over a sequence, forward and backward, for the input and all weights: beside snnTorch's, the
-plain loop with the same hoisted product, and the matrix products or convolutions alone.
+"""SLSTM and SConv2dLSTM over a sequence, forward and backward, for the input and all weights: compared with snnTorch,
+the plain loop with the same hoisted product, and the matrix products or convolutions alone.
 """
 
 from collections.abc import Callable
@@ -18,33 +18,33 @@ from .result import Shape
 from .runner import Case, Outcome, Run, installed
 
 Make = Callable[[ModuleType, Shape], Any]
-"""Makes the layer of a library for inputs of a shape."""
+"""Creates the layer of a library for inputs of a shape."""
 
 
 def slstm(library: ModuleType, shape: Shape) -> Any:
-    """As many neurons as inputs, where snnTorch's has a memory too."""
+    """As many neurons as inputs, the only case in which snnTorch's has a memory."""
     return library.SLSTM(shape[2], shape[2], threshold=0.1, init_hidden=True, output=True)
 
 
 def sconv2dlstm(library: ModuleType, shape: Shape) -> Any:
-    """As many channels as the input has."""
+    """As many channels as the input."""
     return library.SConv2dLSTM(shape[2], shape[2], 3, threshold=0.1, init_hidden=True, output=True)
 
 
 def drawn(shape: Shape) -> Tensor:
-    """The same inputs each time; they want their gradient."""
+    """Inputs from a fixed seed; they require their gradient."""
     return torch.randn(shape, generator=draw(1)).requires_grad_()
 
 
 def outcome(layer: Any, spk: Tensor, x: Tensor) -> Outcome:
-    """The backward pass of the sum of all spikes, to the input and to every weight."""
+    """Run backward from the sum of all spikes, to the input and to every weight."""
     names = [f"gradients of {name}" for name in ("input", *dict(layer.named_parameters()))]
     grads = torch.autograd.grad(spk.sum(), [x, *layer.parameters()])
     return {"spikes": spk.detach(), **dict(zip(names, grads, strict=True))}
 
 
 def prepared(make: Make, library: str, spikes: Callable[[Any, Tensor], Tensor]) -> Callable[[Tensor], Run]:
-    """One way of running the layer of a library."""
+    """Prepare one way to run the layer of a library."""
 
     def prepare(x: Tensor) -> Run:
         package = installed(library)
@@ -61,7 +61,7 @@ def prepared(make: Make, library: str, spikes: Callable[[Any, Tensor], Tensor]) 
 
 
 def at_once(layer: Any, x: Tensor) -> Tensor:
-    """One call over all time."""
+    """One call over all steps."""
     spk: Tensor = snn.unroll(layer, x)[0]
     return spk
 
@@ -73,13 +73,13 @@ def on_the_loop(layer: Any, x: Tensor) -> Tensor:
 
 
 def by_steps(layer: Any, x: Tensor) -> Tensor:
-    """The loop over time that snnTorch's users write."""
+    """The usual loop over time of snnTorch code."""
     return torch.stack([layer(x_t)[0] for x_t in x.unbind(0)])
 
 
 def products(make: Make) -> Callable[[Tensor], Run]:
-    """What torch multiplies, forward and backward, whatever is done between: the input's part over all time, the
-    membrane's at each step, and the gradient of both weights over all time.
+    """The PyTorch products alone, forward and backward: of the input over all steps, of the membrane at each step, and
+    the gradient of both weights over all steps.
     """
 
     def prepare(x: Tensor) -> Run:

@@ -1,4 +1,4 @@
-"""How much memory a contestant needs at its peak: measured in processes of its own, which do nothing else."""
+"""Peak memory of contestants, each measured in a separate process."""
 
 import gc
 import sys
@@ -21,13 +21,13 @@ print(json.dumps({{"bytes": extra(CASES[{case!r}], {shape!r}, {name!r})}}))
 
 
 AT_A_TIME = 2
-"""So many processes: none of them changes what another one needs."""
+"""The number of processes that run at a time; they do not affect each other's memory."""
 
 
 def peaks(case: Case, result: Result) -> dict[str, list[int]]:
-    """The peaks of all that were timed, the floor apart; none where the system does not tell.
+    """The peaks of all timed contestants except the floor; empty if the system does not report them.
 
-    Every process is one sample: where the heap of the C library happens to begin decides which holes it fills again.
+    Every process is one sample, because the start address of the C heap determines which free blocks are reused.
     """
     if sys.platform != "linux":
         return {}
@@ -43,9 +43,9 @@ def peaks(case: Case, result: Result) -> dict[str, list[int]]:
 
 
 def extra(case: Case, shape: Shape, name: str) -> int:
-    """The bytes of resident memory that one run needs at its peak, beyond what was there before it.
+    """Peak resident memory of one run minus that before it, in bytes.
 
-    A run at the small shape comes first: modules are loaded and kernels compiled by it.
+    A run at the small shape comes first, to load modules and compile kernels.
     """
     prepare: Prepare = case.contestants[name] if name in case.contestants else case.peers[name].prepare
     prepare(case.inputs(case.small))()
@@ -55,7 +55,7 @@ def extra(case: Case, shape: Shape, name: str) -> int:
 
 
 def peak_of(action: Callable[[], object]) -> int:
-    """The bytes by which resident memory rose while something ran, on Linux."""
+    """Increase of the peak resident memory during a call, in bytes, on Linux."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     before = resident("VmRSS")
     action()
@@ -63,7 +63,7 @@ def peak_of(action: Callable[[], object]) -> int:
 
 
 def resident(name: str) -> int:
-    """A line of the process's status, in bytes."""
+    """A field of the process status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

@@ -1,6 +1,6 @@
-"""Whole networks: unrolled, accelerated, and step by step, beside other libraries and the dense products alone.
+"""Whole networks: unrolled, accelerated and step by step, compared with other libraries and the dense products.
 
-Weights are scaled so that every layer fires: in a silent network agreement proves nothing.
+Weights are scaled so that every layer fires, since agreement of a silent network proves nothing.
 """
 
 import math
@@ -25,22 +25,22 @@ from .runner import Outcome, Peer, Prepare, Run, installed
 ACCELERATED, PRODUCTS = "spikeloom, accelerated", "dense products"
 
 Leaky = Callable[[float], nn.Module]
-"""Makes a layer of leaky neurons for a decay."""
+"""Creates a layer of leaky neurons with a decay."""
 Build = Callable[[Leaky, Shape], nn.Sequential]
-"""Makes the layers of a network, with neurons of one kind."""
+"""Creates a network with neurons of one kind."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with a network.
+    """How a network is built and run.
 
     Args:
-        build: makes it.
-        inputs: makes its input, [T, B, ...], or [B, ...] if it is static.
-        training: whether the gradients of all weights are computed, or the forward alone.
-        static: whether each step sees the same input.
-        slope: that of a `fast_sigmoid` surrogate; None takes the default of the library.
-        kept: whether the output spikes are kept during the backward, as by someone who looks at them afterwards.
+        build: creates the network.
+        inputs: creates its input, [T, B, ...], or [B, ...] if it is static.
+        training: whether to compute the gradients of all weights, or the forward only.
+        static: whether the input is the same at every step.
+        slope: slope of a `fast_sigmoid` surrogate; None for the library's default surrogate.
+        kept: whether the output spikes are held during backward.
     """
 
     build: Build
@@ -55,7 +55,7 @@ class Work:
         return Task(shape, self.inputs(shape), self.static)
 
     def of(self, library: ModuleType, shape: Shape) -> nn.Sequential:
-        """The network with the neurons of a library that steps."""
+        """The network, with the neurons of a library that is called step by step."""
         options = {} if self.slope is None else {"spike_grad": library.surrogate.fast_sigmoid(self.slope)}
 
         def leaky(beta: float) -> nn.Module:
@@ -67,32 +67,32 @@ class Work:
 
 @dataclass(frozen=True)
 class Task:
-    """A shape and its input, the same for every contestant."""
+    """A shape and its input, the same for all contestants."""
 
     shape: Shape
     x: Tensor
     static: bool = False
 
     def steps(self) -> Iterator[Tensor]:
-        """What each step sees."""
+        """The input of each step."""
         return iter([self.x] * self.shape[0] if self.static else self.x.unbind(0))
 
     def unroll(self, layer: nn.Module, x: Tensor, checkpoint: int | None = None) -> Any:
-        """Run a layer or a network over all time."""
+        """Run a layer or a network over all steps."""
         return snn.unroll(layer, x, steps=self.shape[0] if self.static else None, checkpoint=checkpoint)
 
 
 def spikes(shape: Shape, density: float) -> Tensor:
-    """Spikes of 0 and 1, the same each time."""
+    """Spikes of 0 and 1, from a fixed seed."""
     return (torch.rand(shape, generator=draw(1)) < density).float()
 
 
 def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
-    """Draw the weights, the same each time, as multiples of 1/64: most sums are exact, no spike hangs on their order.
+    """Draw weights as multiples of 1/64, from a fixed seed, so that most sums are exact in any order.
 
     Args:
-        net: its layers with weights are drawn.
-        gains: for each of them the standard deviation of its weights times the root of its inputs.
+        net: the network.
+        gains: per layer, the standard deviation of its weights times the square root of its number of inputs.
     """
     generator = draw(2)
     layers = [layer for layer in net if isinstance(layer, nn.Linear | nn.Conv2d)]
@@ -106,9 +106,9 @@ def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
 
 
 def outcome(forward: Callable[[], Tensor], net: nn.Module, training: bool = True, kept: bool = True) -> Outcome:
-    """The output spikes; in training also the gradients of their sum for every weight.
+    """The output spikes; in training also the gradients of their sum with respect to every weight.
 
-    The gradient of a sum is one number, which no contestant writes out for every spike.
+    The gradient of a sum is a constant, which no contestant stores per spike.
     """
     with torch.set_grad_enabled(training):
         spk = forward()
@@ -121,7 +121,7 @@ def outcome(forward: Callable[[], Tensor], net: nn.Module, training: bool = True
 
 
 def packed(spk: Tensor) -> Tensor:
-    """Every spike, as many as 16 in one number, so that what is compared takes little memory beside what is measured.
+    """The spikes, up to 16 packed in one number, so that the comparison adds little to the measured memory.
 
     >>> packed(torch.tensor([[1.0, 0.0, 1.0, 1.0]]))
     tensor([[13.]])
@@ -135,7 +135,7 @@ def packed(spk: Tensor) -> Tensor:
 
 
 def unrolled(work: Work, accelerated: bool, checkpoint: int | None = None) -> Prepare:
-    """One call over all time."""
+    """One call over all steps."""
 
     def prepare(task: Task) -> Run:
         net = snn.accelerate(work.of(snn, task.shape), accelerated)
@@ -168,7 +168,7 @@ def stepped(work: Work, library: str) -> Prepare:
 
 
 def layer_by_layer(work: Work, neurons: Callable[[float], Neurons]) -> Prepare:
-    """Another library's multi-step mode: every layer over all time, the Linears over all steps in one product."""
+    """Multi-step mode of another library: every layer over all steps, a Linear layer in one product."""
 
     def prepare(task: Task) -> Run:
         net = work.build(neurons, task.shape)
@@ -182,7 +182,7 @@ def layer_by_layer(work: Work, neurons: Callable[[float], Neurons]) -> Prepare:
 
 
 def over_time(net: nn.Sequential, task: Task) -> Tensor:
-    """Each layer over all time; what comes before the first neurons of static inputs over one step alone."""
+    """Run each layer over all steps; with static inputs, the layers before the first neurons over one step only."""
     x, static = task.x.unsqueeze(0) if task.static else task.x, task.static
     for layer in net:
         if isinstance(layer, Neurons):
@@ -199,7 +199,7 @@ def libraries(work: Work) -> dict[str, Peer]:
 
 
 def contestants(work: Work) -> dict[str, Prepare]:
-    """All ways of this library, snnTorch's loop, and the floor."""
+    """All ways to run spikeloom, snnTorch's loop, and the floor."""
     return {
         ACCELERATED: unrolled(work, True),
         UNROLLED: unrolled(work, False),
@@ -213,7 +213,7 @@ def contestants(work: Work) -> dict[str, Prepare]:
 
 
 def walked(work: Work, task: Task) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
-    """Each layer with what goes in and comes out, over all time; over one step before the first neuron if static."""
+    """Each layer with its input and output over all steps; over one step before the first neuron, if static."""
     x, static = task.x.unsqueeze(0) if task.static else task.x, task.static
     with torch.no_grad():
         for layer in work.of(snn, task.shape):
@@ -227,8 +227,8 @@ def walked(work: Work, task: Task) -> Iterator[tuple[nn.Module, Tensor, Tensor]]
 
 
 def products(work: Work, task: Task) -> Run:
-    """Every Linear and convolution alone, as torch's dense products over all time: forward, and in training the
-    gradients of all weights and, behind the first layer, of the input.
+    """All Linear layers and convolutions alone, as dense PyTorch products over all steps: forward, and in training
+    the gradients of all weights and, after the first layer, of the input.
     """
     weighted = [(layer, x) for layer, x, _ in walked(work, task) if isinstance(layer, nn.Linear | nn.Conv2d)]
     parts = [
@@ -248,7 +248,7 @@ def products(work: Work, task: Task) -> Run:
 
 
 def dense_linear(layer: Any, rows: Tensor, weights: bool, inputs: bool) -> Callable[[], None]:
-    """The products of a Linear, into memory that exists already."""
+    """The products of a Linear layer, in preallocated memory."""
     weight = layer.weight.detach()
     out, grad, back = rows.new_zeros(len(rows), len(weight)), torch.empty_like(weight), torch.empty_like(rows)
 
@@ -263,7 +263,7 @@ def dense_linear(layer: Any, rows: Tensor, weights: bool, inputs: bool) -> Calla
 
 
 def dense_convolution(layer: Any, images: Tensor, weights: bool, inputs: bool) -> Callable[[], None]:
-    """The convolutions of a Conv2d, with the channels last in memory, where torch is fastest."""
+    """The convolutions of a Conv2d, channels last, which is PyTorch's fastest layout."""
     images = images.contiguous(memory_format=torch.channels_last)
     weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
     where = {"stride": layer.stride, "padding": layer.padding}
@@ -279,7 +279,7 @@ def dense_convolution(layer: Any, images: Tensor, weights: bool, inputs: bool) -
 
 
 def densities(work: Work) -> Callable[[Task], str]:
-    """How many of the values are spikes, in the input and after each neuron."""
+    """Spike density of the input and after each neuron."""
 
     def tell(task: Task) -> str:
         told = [f"input {float((task.x != 0).float().mean()):.1%}"]

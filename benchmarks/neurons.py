@@ -1,5 +1,5 @@
-"""Every elementwise neuron over a sequence, forward and backward: beside snnTorch's of that name, or, where it has
-none, beside the plain loop over the equation.
+"""Every elementwise neuron over a sequence, forward and backward, compared with snnTorch's neuron of that name, or
+with the plain loop over the equation.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ LAW = "the plain loop"
 SIZES = (500, 16, 512)
 
 Make = Callable[[ModuleType], Any]
-"""Makes the neuron of a library."""
+"""Creates the neuron of a library."""
 
 SHARED: dict[str, Make] = {
     "synaptic": lambda library: library.Synaptic(alpha=0.8, beta=0.7, init_hidden=True),
@@ -29,7 +29,7 @@ SHARED: dict[str, Make] = {
     "alpha": lambda library: library.Alpha(alpha=0.9, beta=0.8, threshold=0.3, init_hidden=True),
     "delta-leaky": lambda library: library.DeltaLeaky(0.3, beta=0.9, init_hidden=True),
 }
-"""What snnTorch has too."""
+"""Neurons that snnTorch has too."""
 
 FURTHER: dict[str, Make] = {
     "integrate-and-fire": lambda library: library.IF(init_hidden=True),
@@ -43,17 +43,17 @@ FURTHER: dict[str, Make] = {
     "resonate-and-fire": lambda library: library.ResonateFire(threshold=0.5, init_hidden=True),
     "refractory": lambda library: library.CuBaLIF(init_hidden=True),
 }
-"""What only spikeloom has."""
+"""Neurons that only spikeloom has."""
 
 
 def first(outs: Any) -> Tensor:
-    """The spikes of what a call returned."""
+    """The spikes in the outputs of a call."""
     spk: Tensor = outs[0] if isinstance(outs, tuple) else outs
     return spk
 
 
 def unrolled(make: Make, backend: str | None = None) -> Callable[[Tensor], Run]:
-    """One call over all time."""
+    """One call over all steps."""
 
     def prepare(x: Tensor) -> Run:
         neuron, name = make(snn), backend or fused()
@@ -69,7 +69,7 @@ def unrolled(make: Make, backend: str | None = None) -> Callable[[Tensor], Run]:
 
 
 def stepped(make: Make, library: str = "spikeloom") -> Callable[[Tensor], Run]:
-    """The loop over time that snnTorch's users write."""
+    """The usual loop over time of snnTorch code."""
 
     def prepare(x: Tensor) -> Run:
         neuron = make(installed(library))

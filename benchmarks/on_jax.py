@@ -1,7 +1,7 @@
-"""spyx, which runs on JAX: its neurons in its own scan, forward and gradient in one function, compiled beforehand.
+"""spyx, which runs on JAX: its neurons in its own scan, forward and gradient compiled beforehand as one function.
 
-Its step compares the membrane that it starts from, so a spike comes one step after that of the other libraries, and its
-gradient goes through the reset too:
+Its step compares the previous membrane with the threshold, so spikes come one step later than in other libraries, and
+the gradient flows through the reset:
 
     spk = H(mem - threshold),    mem' = beta mem + x - spk threshold.
 """
@@ -40,12 +40,12 @@ def twin(beta: float) -> Neurons:
 
 
 def where_installed(prepare: Prepare, twin: Prepare) -> dict[str, Peer]:
-    """The contestant, if JAX and spyx are there: few who use PyTorch have them, so a case without it is complete."""
+    """The contestant, if JAX and spyx are installed; they are optional."""
     return {SPYX: Peer(prepare, twin, NOTE)} if version_of("jax") and version_of(SPYX) else {}
 
 
 def bare(x: Tensor, beta: float) -> Run:
-    """The neurons alone; the loss is the sum of their spikes."""
+    """The neurons alone. The loss is the sum of their spikes."""
     over_time = neurons(x.shape[-1], beta)
 
     def loss(wanted: Any) -> Any:
@@ -56,7 +56,7 @@ def bare(x: Tensor, beta: float) -> Run:
 
 
 def linear(layer: nn.Linear, x: Tensor, beta: float, training: bool) -> Run:
-    """A Linear over all steps in one product, and neurons; the loss is the sum of their spikes."""
+    """A Linear layer over all steps in one product, and neurons. The loss is the sum of their spikes."""
     over_time = neurons(layer.out_features, beta)
 
     def loss(wanted: Any, x: Any) -> Any:
@@ -67,7 +67,7 @@ def linear(layer: nn.Linear, x: Tensor, beta: float, training: bool) -> Run:
 
 
 def neurons(features: int, beta: float) -> Callable[[Any], Any]:
-    """Makes spikes over all time, in arrays of JAX, with the surrogate of the other contestants."""
+    """Compute spikes over all steps, as JAX arrays, with the surrogate of the other contestants."""
     spyx, nnx = installed(SPYX), installed("flax.nnx")
     arc_tangent = spyx.axn.custom(lambda u: 1 / (1 + (math.pi * u) ** 2))
     lif = spyx.nn.LIF((features,), beta=beta, activation=arc_tangent, rngs=nnx.Rngs(0))
@@ -75,7 +75,7 @@ def neurons(features: int, beta: float) -> Callable[[Any], Any]:
 
 
 def compiled(loss: Loss, wanted: dict[str, Tensor], *others: Tensor, training: bool = True) -> Run:
-    """The spikes, and in training the gradients of the loss for what is wanted, when all of it is there."""
+    """The spikes, and in training the requested gradients of the loss; synchronizes."""
     jax = installed("jax")
 
     def both(wanted: Any, *others: Any) -> Any:

@@ -1,8 +1,8 @@
-"""The tables of a page, filled in from stored runs, so that no number on it is typed by hand.
+"""Generate the tables of a page from stored runs.
 
-A page marks each place by `<!-- bench NAME -->` and `<!-- end -->`. Between them come the tables of the case of that
-name. `<!-- bench summary: NAME NAME -->` asks for a row for each of the cases, `<!-- bench memory: NAME NAME -->` for
-one of their memory, `<!-- bench machine: NAME NAME -->` for what they were measured on.
+A page marks each place by `<!-- bench NAME -->` and `<!-- end -->`; the tables of that case are inserted between them.
+`<!-- bench summary: NAME NAME -->` inserts a row of times per case, `<!-- bench memory: NAME NAME -->` a row of memory
+per case, and `<!-- bench machine: NAME NAME -->` the machine and versions.
 """
 
 import re
@@ -18,13 +18,13 @@ PLACE = re.compile(r"(<!-- bench ([\w:\- ]+?) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def fill(page: Path, folder: Path) -> str:
-    """The text of a page with its tables made anew from the runs stored in a folder.
+    """The text of a page with its tables generated from the runs stored in a folder.
 
     Raises:
-        CannotRun: if the page is not there.
+        CannotRun: if the page does not exist.
     """
     if not page.is_file():
-        raise CannotRun(f"--page got {page}; give the path of a page that exists, such as docs/benchmarks.md")
+        raise CannotRun(f"--page got {page}; pass the path of an existing page, such as docs/benchmarks.md")
 
     def filled(place: re.Match[str]) -> str:
         opening, asked, end = place.groups()
@@ -34,7 +34,7 @@ def fill(page: Path, folder: Path) -> str:
 
 
 def told(asked: str, folder: Path) -> str:
-    """What comes between the marks of one place; a run that is not stored is said to be missing."""
+    """The text between the marks of one place; "Not measured." if no run is stored."""
     kind, _, names = asked.partition(":")
     paths = [folder / f"{name}.json" for name in (names or asked).split()]
     records = [load(path) for path in paths if path.is_file()]
@@ -53,7 +53,7 @@ def told(asked: str, folder: Path) -> str:
 
 
 def machine(records: list[Record]) -> str:
-    """On what the runs were made, a sentence for each set of them that shares it."""
+    """The machines and versions of the runs, one line per distinct set."""
     lines = {}
     for record in records:
         versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
@@ -64,7 +64,7 @@ def machine(records: list[Record]) -> str:
 
 
 def summary(records: list[Record]) -> str:
-    """A row for each case, at its first shape: ours, and how many times as long the others and the floor take."""
+    """A row per case, at its first shape: the time of spikeloom, and the others and the floor relative to it."""
     results = [record.results[0] for record in records]
     table = {"": [r.label or headline(r) for r in results], "spikeloom": [duration(r.median(r.ours)) for r in results]}
     for name in others(results):
@@ -74,7 +74,7 @@ def summary(records: list[Record]) -> str:
 
 
 def memory(records: list[Record]) -> str:
-    """A row for each case, at its first shape: the memory of ours, and how many times as much the others need."""
+    """A row per case, at its first shape: the memory of spikeloom, and that of the others relative to it."""
     results = [record.results[0] for record in records if record.results[0].memory]
     table = {"": [r.label or headline(r) for r in results], "spikeloom": [size(r.peak(r.ours)) for r in results]}
     for name in others(results):
@@ -83,7 +83,7 @@ def memory(records: list[Record]) -> str:
 
 
 def others(results: list[Result]) -> list[str]:
-    """The libraries that have a column: spyx if it was measured."""
+    """The libraries that have a column; spyx only if it was measured."""
     return [PEER, *LIBRARIES, *({SPYX} & {name for result in results for name in result.seconds})]
 
 
@@ -98,7 +98,7 @@ def shown(result: Result) -> str:
 
 
 def sweep(results: list[Result]) -> str:
-    """One axis: a row for each size, ours and how many times as long the others take."""
+    """One axis: a row per size, the time of the first contestant, and that of the others relative to it."""
     first, axis = results[0], results[0].swept or ""
     others = [name for name in dict.fromkeys(n for r in results for n in r.seconds) if name != first.ours]
     table = {

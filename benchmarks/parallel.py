@@ -1,5 +1,5 @@
-"""The neurons over whole sequences, forward and backward, beside snnTorch's: one call of the same layer, with the same
-weights. Both round their membranes differently, so not each spike is compared, but their sum.
+"""Neurons over whole sequences, forward and backward, compared with snnTorch's: one call of the same layer, with the
+same weights. The membranes round differently, so the sum of the spikes is compared, not each spike.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from .runner import Case, Outcome, Run, installed
 OURS = "spikeloom"
 
 Make = Callable[[ModuleType, int], Any]
-"""Makes the layer of a library, for inputs of so many features."""
+"""Creates the layer of a library for a number of input features."""
 
 WINDOW, NEURONS, SIDE = 64, 256, 16
 
 
 def memory(library: ModuleType, features: int) -> Any:
-    """An associative memory with gates near one: snnTorch divides by their product, which must not vanish."""
+    """An associative memory with gates close to one, because snnTorch divides by their product."""
     layer = library.AssociativeLeaky(features, SIDE, SIDE, SIDE * SIDE)
     with torch.no_grad():
         layer.to_alpha.bias.add_(8.0)
@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[Make, tuple[Shape, ...]]] = {
 
 
 def called(make: Make, library: str) -> Callable[[Tensor], Run]:
-    """One call over all time, and the backward pass of the sum of its first output, for the input and all weights."""
+    """One call over all steps, and backward from the sum of its first output, to the input and all weights."""
 
     def prepare(x: Tensor) -> Run:
         package = installed(library)

@@ -1,11 +1,11 @@
-"""The leaky neurons of other libraries, set to the same dynamics as far as they go.
+"""The leaky neurons of other libraries, configured for the same dynamics as far as possible.
 
-All of them take the threshold off the membrane within the step of the spike, where snnTorch, and so this library, does
-it one step later:
+All of them subtract the threshold from the membrane in the step of the spike; snnTorch and spikeloom subtract it one
+step later:
 
     mem' = beta mem + x,    spk = H(mem' - threshold),    mem = mem' - spk threshold.
 
-`twin` is this equation as a cell of this library's, on the plain loop; what else differs is each one's note.
+`twin` is this equation as a cell of spikeloom, on the plain loop. The note of each library lists other differences.
 """
 
 import math
@@ -24,7 +24,7 @@ from .runner import Peer, Prepare, installed
 
 
 class Neurons(nn.Module):
-    """Leaky neurons of one kind: a whole sequence from zero, or a step from where the last one ended."""
+    """Leaky neurons of one kind: over a sequence from zero, or one step from the last state."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The spikes [T, B, *N] for inputs [T, B, *N], from zero."""
@@ -35,7 +35,7 @@ class Neurons(nn.Module):
         raise NotImplementedError
 
     def step(self, x: Tensor) -> Tensor:
-        """The spikes [B, *N] for inputs [B, *N], from where the last step ended."""
+        """The spikes [B, *N] for inputs [B, *N], from the last state."""
         raise NotImplementedError
 
     def restart(self) -> None:
@@ -43,15 +43,15 @@ class Neurons(nn.Module):
         raise NotImplementedError
 
     def by_steps(self, x: Tensor) -> Tensor:
-        """The sequence step by step: faster where a library takes its input apart by an index, which makes the backward
-        of T steps clear T gradients of the whole sequence.
+        """Run the sequence step by step. Faster for a library that indexes its input, whose backward makes a gradient
+        of the whole sequence at each of T steps.
         """
         self.restart()
         return torch.stack([self.step(x_t) for x_t in x.unbind(0)])
 
 
 class ByStep(Neurons):
-    """Neurons of a library that is called once per step, and that can be asked for its membranes then."""
+    """Neurons of a library that is called once per step, with readable membranes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.by_steps(x)
@@ -80,14 +80,14 @@ def TakenAtOnce(x: Any, mem: Any, *, beta: Any = 0.9, threshold: Any = 1.0, belo
 
 @snn.cell
 def Relaxing(x: Any, mem: Any, *, rate: Any = 0.1, threshold: Any = 0.1) -> Any:
-    """That of Norse, rounded as it rounds: the membrane goes a part of the way to its input."""
+    """The neuron of Norse, with its order of operations: the membrane relaxes toward its input."""
     mem = mem + rate * (x - mem)
     spk = ops.spike(mem - threshold)
     return spk, mem - spk * threshold
 
 
 def before(threshold: float) -> float:
-    """The largest number of single precision below a threshold: what is above it has reached the threshold.
+    """The largest float32 below a threshold: a membrane above it has reached the threshold.
 
     >>> before(1.0) < 1.0 == before(1.0) + 2**-24
     True
@@ -96,7 +96,7 @@ def before(threshold: float) -> float:
 
 
 class Ours(Neurons):
-    """This library's neurons of one of these equations, on a backend."""
+    """spikeloom's neurons with one of these equations, on a backend."""
 
     def __init__(self, cell: Any, backend: str | None = None, **options: Any) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Ours(Neurons):
 
 
 class SpikingJelly(Neurons):
-    """LIFNode, with its input undamped and a reset by subtraction."""
+    """LIFNode with `decay_input=False` and reset by subtraction."""
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class SpikingJelly(Neurons):
 
 
 class Norse(ByStep):
-    """LIFBoxCell, in steps of such a length that its membrane decays by beta, called once per step."""
+    """LIFBoxCell with decay beta, called once per step."""
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -183,9 +183,9 @@ class Norse(ByStep):
 
 
 class Sinabs(ByStep):
-    """LIF with one spike a step at most and its input undamped, called once per step, on [B, 1, *N].
+    """LIF with at most one spike per step and `norm_input=False`, called once per step, on [B, 1, *N].
 
-    Its time constant is a parameter by default, whose gradient would be computed for nothing.
+    Its time constant is a parameter by default; its gradient is not needed here.
     """
 
     def __init__(self, beta: float) -> None:
@@ -214,19 +214,19 @@ class Sinabs(ByStep):
 
 
 def arc_tangent(v_mem: Tensor, spike_threshold: float) -> Tensor:
-    """The derivative that stands for that of the spike: the default of snnTorch and of this library."""
+    """The surrogate derivative: the default of snnTorch and of spikeloom."""
     slope: Tensor = 1 / (1 + (math.pi * (v_mem - spike_threshold)).square())
     return slope
 
 
 @dataclass(frozen=True)
 class Library:
-    """How a library's neurons are made.
+    """How the neurons of a library are created.
 
     Args:
-        neurons: makes them for a decay.
-        twin: makes this library's of the same dynamics, on the plain loop.
-        note: in what these differ from snnTorch's.
+        neurons: creates them for a decay.
+        twin: creates spikeloom's neurons with the same dynamics, on the plain loop.
+        note: how they differ from snnTorch's.
     """
 
     neurons: Callable[[float], Neurons]
@@ -239,7 +239,7 @@ REACHED = f"{AT_ONCE}; also fires at mem = threshold"
 
 
 def ours(beta: float, backend: str = "numba") -> Neurons:
-    """This library with the equation of SpikingJelly and Sinabs."""
+    """spikeloom with the equation of SpikingJelly and Sinabs."""
     return Ours(TakenAtOnce, backend, beta=beta, below=before(1.0))
 
 
@@ -249,7 +249,7 @@ def twin(beta: float) -> Neurons:
 
 
 def damped(beta: float) -> Neurons:
-    """That of Norse: scaled by 1 - beta, H(0) = 0, and the surrogate 1 / (1 + |u|)^2."""
+    """The loop over Norse's equation: scaled by 1 - beta, H(0) = 0, and the surrogate 1 / (1 + |u|)^2."""
     rate = 1 - beta
     return Ours(Relaxing, "loop", rate=rate, threshold=rate, spike_grad=snn.surrogate.fast_sigmoid(1))
 
@@ -263,10 +263,10 @@ LIBRARIES: Mapping[str, Library] = {
 
 
 def by_library(prepared: Callable[[Callable[[float], Neurons]], Prepare]) -> dict[str, Peer]:
-    """The contestants of all libraries, each beside the plain loop of its own dynamics.
+    """The contestants of all libraries, each with the plain loop over its own dynamics.
 
     Args:
-        prepared: makes a contestant of what makes its neurons.
+        prepared: creates a contestant from a factory of neurons.
     """
     return {name: Peer(prepared(each.neurons), prepared(each.twin), each.note) for name, each in LIBRARIES.items()}
 

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: time against an axis, both logarithmic, with the floor drawn in."""
+"""Log-log plots of a sweep: time against an axis, with the floor."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -24,28 +24,28 @@ COLOURS = {
     "Sinabs": "#15803d",
     "spyx": "#ec4899",
 }
-"""The same in every picture, whoever else is in it; ours are warm."""
+"""Fixed colors per contestant; spikeloom's are warm."""
 FURTHER = ("#57534e", "#84cc16", "#a16207")
-"""Of contestants that have none, in the order of their case."""
+"""Colors of other contestants, in the order of their case."""
 
 
 def check_matplotlib() -> None:
-    """Raise `CannotRun` without Matplotlib."""
+    """Raise `CannotRun` if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise CannotRun(f"pictures of a sweep need Matplotlib ({error}); pip install 'spikeloom[plot]'") from error
+        raise CannotRun(f"plots of a sweep require matplotlib ({error}); pip install matplotlib") from error
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Draw the sweeps of one case, one panel for each axis.
+    """Plot the sweeps of one case, one panel per axis.
 
     Args:
-        results: those of one case, at least one of them swept.
-        path: the file; its ending says the format, as in .svg or .png.
+        results: the results of one case, at least one of them from a sweep.
+        path: the file; its extension determines the format, such as .svg or .png.
 
     Raises:
-        CannotRun: without Matplotlib.
+        CannotRun: if matplotlib is not installed.
     """
     check_matplotlib()
     import matplotlib
@@ -66,7 +66,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
 
 
 def draw(panel: Any, results: Sequence[Result], axis: str) -> None:
-    """The lines of one axis: a contestant each, the floor dashed."""
+    """Plot one axis: a line per contestant, the floor dashed."""
     names = list(dict.fromkeys(name for result in results for name in result.seconds))
     further = cycle(FURTHER)
     for name in names:

@@ -1,4 +1,4 @@
-"""Quantised states: a million of them to 256 levels, beside snnTorch and what PyTorch itself offers."""
+"""Quantized states: a million values to 256 levels, compared with snnTorch and PyTorch."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ OURS, OURS_APART = "spikeloom, uniform", "spikeloom, non-uniform"
 
 
 def states(shape: Shape) -> Tensor:
-    """Membranes around and beyond the uniform levels, none half-way between two, where rounding decides."""
+    """Membranes around and beyond the uniform levels, none half-way between two levels."""
     draw = torch.Generator().manual_seed(1)
     low, above = state_quant(num_bits=8).levels()[:2]
     places = torch.randint(-50, 300, shape, generator=draw) + 0.9 * (torch.rand(shape, generator=draw) - 0.5)
@@ -22,20 +22,20 @@ def states(shape: Shape) -> Tensor:
 
 
 def ours(x: Tensor, uniform: bool) -> Run:
-    """The library's quantiser at 8 bits."""
+    """spikeloom's quantizer at 8 bits."""
     q = state_quant(num_bits=8, uniform=uniform)
     return lambda: {"values": q(x)}
 
 
 def peer(x: Tensor) -> Run:
-    """snnTorch's, which compares every value with every level: a gigabyte for a million values."""
+    """snnTorch's quantizer, which compares every value with every level: a gigabyte for a million values."""
     theirs = installed("snntorch.functional.quant")
     q = theirs.state_quant(num_bits=8)
     return lambda: {"values": q(x)}
 
 
 def rounded(x: Tensor) -> Run:
-    """The least that quantising can be: three operations."""
+    """The minimum for quantization: three operations."""
 
     def run() -> Outcome:
         return {"values": (x * 128).round() / 128}
@@ -44,7 +44,7 @@ def rounded(x: Tensor) -> Run:
 
 
 def bisected(x: Tensor) -> Run:
-    """The search alone among the 255 boundaries of the non-uniform levels; it does not pick the levels."""
+    """A search among the 255 boundaries of the non-uniform levels, without reading the levels."""
     levels = state_quant(num_bits=8, uniform=False).levels()
     boundaries = (levels[1:] + levels[:-1]) / 2
     return lambda: {"values": torch.bucketize(x, boundaries)}

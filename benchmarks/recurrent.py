@@ -1,4 +1,4 @@
-"""All-to-all recurrence in the shape of spoken digits: Linear and RLeaky over sparse input, forward and backward."""
+"""All-to-all recurrence in the shape of spoken digits: Linear + RLeaky over sparse input, forward and backward."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,27 +21,27 @@ DENSITY, HIDDEN, WIDE, BETA = 0.02, 256, 2048, 0.5
 
 
 def events(shape: Shape) -> Tensor:
-    """Spikes of 0 and 1, the same each time."""
+    """Spikes of 0 and 1, from a fixed seed."""
     return spikes(shape, DENSITY)
 
 
 def network(library: ModuleType, hidden: int, x: Tensor) -> nn.Sequential:
-    """The layers, the same each time, with weights under which about as many neurons fire as inputs do.
+    """The layers, from a fixed seed, with weights at which neurons fire at about the rate of the inputs.
 
-    Weights are multiples of 1/64 and beta is 1/2, so that most sums are exact: the spikes do not hang on their order.
+    Weights are multiples of 1/64 and beta is 1/2, so that most sums are exact in any order.
     """
     return drawn(library.RLeaky(beta=BETA, linear_features=hidden, init_hidden=True), x)
 
 
 def drawn(neuron: Any, x: Tensor) -> nn.Sequential:
-    """A Linear and neurons with a Linear of their own, `recurrent`."""
+    """A Linear layer, and neurons with a recurrent Linear layer."""
     exact(nn.Sequential(linear := nn.Linear(x.shape[-1], neuron.recurrent.out_features)), (2.75,))
     exact(nn.Sequential(neuron.recurrent), (1.5,))
     return nn.Sequential(linear, neuron)
 
 
 def unrolled(hidden: int, accelerated: bool) -> Callable[[Tensor], Run]:
-    """One call over all time."""
+    """One call over all steps."""
 
     def prepare(x: Tensor) -> Run:
         net = snn.accelerate(network(snn, hidden, x), accelerated)
@@ -72,7 +72,7 @@ def stepped(hidden: int, library: str) -> Callable[[Tensor], Run]:
 
 
 class Recurrent(nn.Module):
-    """Another library's neurons, whose spikes come back at the next step through a Linear."""
+    """Another library's neurons, whose spikes are fed back at the next step through a Linear layer."""
 
     def __init__(self, neurons: Neurons, hidden: int) -> None:
         super().__init__()
@@ -90,13 +90,13 @@ class Recurrent(nn.Module):
 
 
 def another(hidden: int, make: Callable[[float], Neurons], x: Tensor) -> Run:
-    """Another library's neurons, the Linear of the input over all steps in one product."""
+    """Another library's neurons, with the input's Linear layer over all steps in one product."""
     net = drawn(Recurrent(make(BETA), hidden), x)
     return lambda: outcome(lambda: net(x), net)
 
 
 def floor(hidden: int, x: Tensor) -> Run:
-    """The one product that skips nothing: the gradients of all steps times the recurrent weights, at once."""
+    """The one dense product: the gradients of all steps times the recurrent weights, at once."""
     grads, weight = torch.rand(x.shape[0] * x.shape[1], hidden), torch.rand(hidden, hidden)
     out = torch.empty_like(grads)
 
@@ -108,7 +108,7 @@ def floor(hidden: int, x: Tensor) -> Run:
 
 
 def layers(hidden: int, x: Tensor) -> str:
-    """How many neurons fire, and what runs the layers, so that a slow result explains itself."""
+    """The firing rate, and the backend of each layer."""
     net = snn.accelerate(network(snn, hidden, x))
     with torch.no_grad():
         fired = float(snn.unroll(net, x).mean())
@@ -116,7 +116,7 @@ def layers(hidden: int, x: Tensor) -> str:
 
 
 def recurrent(hidden: int, name: str, shapes: tuple[Shape, ...], label: str = "") -> Case:
-    """The case with so many neurons."""
+    """The case for a number of neurons."""
     return Case(
         name=name,
         title=f"Linear + RLeaky({hidden}) over [T, B, N], input spike density {DENSITY:.0%}, forward and backward",
@@ -145,4 +145,4 @@ def recurrent(hidden: int, name: str, shapes: tuple[Shape, ...], label: str = ""
 LABEL = "Linear + RLeaky [{T}, {B}, {N}], 2 % spikes, training"
 RECURRENT = recurrent(HIDDEN, "recurrent", ((250, 64, 700), (100, 32, 700)), LABEL)
 RECURRENT_WIDE = recurrent(WIDE, "recurrent-wide", ((250, 64, 700), (25, 64, 700)))
-"""So many neurons that on a GPU their steps are recorded."""
+"""Enough neurons that on a GPU their steps are captured as a CUDA graph."""

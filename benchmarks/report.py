@@ -1,4 +1,4 @@
-"""The report: a table to read, which says what it was measured on."""
+"""The report: a table, with the machine that it was measured on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,13 +7,13 @@ from spikeloom.machine import machine, versions
 from .result import Result
 
 FAR = 1.2
-"""How many times the least peak of memory the largest is where one number does not tell both."""
+"""The ratio of the largest and smallest peak of memory from which both are shown."""
 
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
 def heading() -> str:
-    """What everything below was measured on."""
+    """The machine and the versions."""
     here = machine()
     gpu = f", {here['gpu']}" if "gpu" in here else ""
     threads = f"{here['cores']} cores, {here['torch_threads']} torch threads"
@@ -30,13 +30,13 @@ def table(result: Result) -> str:
 
 
 def headline(result: Result) -> str:
-    """What was timed, at which sizes."""
+    """The title with the sizes."""
     sizes = ", ".join(f"{axis} = {size}" for axis, size in result.sizes.items())
     return f"{result.title}{': ' if sizes else ''}{sizes}"
 
 
 def columns(result: Result) -> dict[str, list[str]]:
-    """The columns of a table, by their headings: a row per contestant."""
+    """The columns of a table by their headings, with a row per contestant."""
     names = list(result.seconds)
     found = {
         "": names,
@@ -55,7 +55,7 @@ def columns(result: Result) -> dict[str, list[str]]:
 
 
 def memory(result: Result, name: str) -> str:
-    """A contestant's peak, or the range of samples that are far apart; how many times that of ours the median is."""
+    """The peak of a contestant, or the range if samples are far apart; and its median relative to `ours`."""
     if name not in result.memory:
         return ""
     least, most = min(result.memory[name]), max(result.memory[name])
@@ -64,7 +64,7 @@ def memory(result: Result, name: str) -> str:
 
 
 def aligned(columns: dict[str, list[str]]) -> str:
-    """Columns side by side under their headings: the first to the left, the numbers to the right."""
+    """Columns under their headings, the first left-aligned, the numbers right-aligned."""
     padded = []
     for number, (head, cells) in enumerate(columns.items()):
         width = max(map(len, (head, *cells)))
@@ -75,13 +75,13 @@ def aligned(columns: dict[str, list[str]]) -> str:
 
 
 def markdown(columns: Mapping[str, Sequence[str]]) -> str:
-    """The same as a table of a page."""
+    """The same as a Markdown table."""
     rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def times(ratio: float | None) -> str:
-    """A ratio in two digits or so.
+    """A ratio with about two digits.
 
     >>> times(0.4512), times(2.345), times(24.5), times(187.3)
     ('0.45x', '2.3x', '24x', '187x')
@@ -90,7 +90,7 @@ def times(ratio: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three digits and a unit.
+    """A duration with three digits and a unit.
 
     >>> duration(0.0000123), duration(0.00666), duration(1.5)
     ('12.3 us', '6.66 ms', '1.50 s')

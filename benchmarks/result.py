@@ -1,4 +1,4 @@
-"""What a run has found: one `Result` for a case at a shape, and the JSON that keeps results with every sample."""
+"""Results of runs: one `Result` per case and shape, and JSON files with all samples."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 class CannotRun(Exception):
-    """A command was asked for what it cannot do here; the message says what is wrong and what to do."""
+    """A command cannot run with these arguments; the message says why, and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Result:
         case: the name of the case.
         title: what was timed.
         sizes: the shape, by axis.
-        ours: the contestant by whose time those of all are divided.
-        floor: the contestant that is the least that any could take, if there is one.
+        ours: the contestant whose time is the unit of the ratios.
+        floor: the contestant that does the minimum work, if there is one.
         seconds: every sample, by contestant, in the order of the rounds.
-        missing: how to get a contestant that is not installed.
-        disagreeing: in what a contestant that was therefore not timed differs from its reference.
-        notes: what contestants compute otherwise than ours.
-        remarks: what else the case tells.
-        swept: the axis along which this shape is one of many, if it is.
-        memory: bytes that a contestant needed at its peak beyond its inputs and weights, a sample for each process.
-        kernels: how many a contestant has compiled, or loaded from disk, if it tells.
-        device: where it ran.
-        label: the same as the title and the sizes, in a few words for a row of a summary.
+        missing: how to install a missing contestant.
+        disagreeing: how a contestant differs from its reference, which is therefore not timed.
+        notes: how the equations of contestants differ from `ours`.
+        remarks: further information from the case.
+        swept: the axis of the sweep, if this shape is part of one.
+        memory: peak bytes of a contestant in addition to its inputs and weights, one sample per process.
+        kernels: number of kernels that a contestant compiled or loaded from disk, if known.
+        device: the device of the run.
+        label: title and sizes in short, for a row of a summary.
     """
 
     case: str
@@ -60,19 +60,19 @@ class Result:
         return statistics.median(self.seconds[name])
 
     def peak(self, name: str) -> float:
-        """The median of a contestant's peaks of memory, in bytes; 0 where it was not measured."""
+        """The median of a contestant's memory peaks, in bytes; 0 if not measured."""
         return statistics.median(self.memory.get(name, (0,)))
 
     def times_ours(self, name: str) -> float | None:
-        """How many times as long as ours a contestant takes; None if ours was not timed."""
+        """The time of a contestant relative to `ours`; None if `ours` was not timed."""
         return self._over(self.ours, name)
 
     def times_floor(self, name: str) -> float | None:
-        """How many times as long as the floor a contestant takes; None without a floor."""
+        """The time of a contestant relative to the floor; None without a floor."""
         return self._over(self.floor, name)
 
     def memory_times_ours(self, name: str) -> float | None:
-        """How many times the memory of ours a contestant needs; None where one of them was not measured."""
+        """The memory of a contestant relative to `ours`; None if one of them was not measured."""
         ours = self.peak(self.ours)
         return self.peak(name) / ours if ours and name in self.memory else None
 
@@ -82,7 +82,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Record:
-    """Results, and what they were measured on."""
+    """Results, with the machine and the versions."""
 
     results: Sequence[Result]
     machine: Mapping[str, str | int] = field(default_factory=machine)
@@ -91,7 +91,7 @@ class Record:
 
 
 def store(record: Record, path: Path) -> None:
-    """Write a record as JSON: all that `load` needs, and the medians and ratios for other readers."""
+    """Write a record as JSON, with medians and ratios for other readers."""
     told = asdict(record)
     for result, entry in zip(record.results, told["results"], strict=True):
         entry["seconds"] = {name: [float(f"{s:.4g}") for s in samples] for name, samples in result.seconds.items()}
@@ -100,7 +100,7 @@ def store(record: Record, path: Path) -> None:
 
 
 def figures(result: Result, name: str) -> dict[str, float | None]:
-    """The numbers that the samples of one contestant come to."""
+    """Statistics of the samples of one contestant."""
     return {
         "median_s": result.median(name),
         "min_s": min(result.seconds[name]),
@@ -110,7 +110,7 @@ def figures(result: Result, name: str) -> dict[str, float | None]:
 
 
 def load(path: Path) -> Record:
-    """The record that `store` wrote."""
+    """Read a record that `store` wrote."""
     told: dict[str, Any] = json.loads(path.read_text())
     results = [Result(**{k: v for k, v in entry.items() if k != "found"}) for entry in told.pop("results")]
     return Record(results, **told)

@@ -1,4 +1,4 @@
-"""The runner: checks that the contestants of a case agree, then times those that do, in turn."""
+"""The runner: check that the contestants of a case agree, then time them in interleaved rounds."""
 
 import gc
 import importlib
@@ -19,38 +19,38 @@ from .device import on, wait
 from .result import CannotRun, Result, Shape
 
 Outcome = Mapping[str, Tensor]
-"""Results by name: "spikes" are compared for equality, the rest is close, but for what is `OF_ITSELF`."""
+"""Results by name: "spikes" are compared for equality, the others within a tolerance, except `OF_ITSELF`."""
 OF_ITSELF = ("seconds", "kernels")
-"""What a run tells of itself: its time by its own clock, and how many kernels it has compiled or loaded."""
+"""Information that is not compared: the time by the run's own clock, and the number of kernels compiled or loaded."""
 Run = Callable[[], Outcome]
 Prepare = Callable[[Any], Run]
-"""Makes of the inputs what is timed, or raises `NotInstalled`. What it does before it returns is not timed."""
+"""Returns the timed call for given inputs, or raises `NotInstalled`. The preparation itself is not timed."""
 
 BUDGET = 10.0
-"""Seconds that the timed rounds of a case may take, over all its shapes."""
+"""Time limit for the timed rounds of a case, over all its shapes, in seconds."""
 
 TURN = 0.05
-"""Seconds that a turn lasts, unless one run takes longer. A short run is repeated in it, as in a training. Another such
-turn goes before, not timed: after another contestant the first runs find the threads asleep, the caches full of other
-things and the memory given back, and take up to half as long again."""
+"""Length of a turn in seconds, unless one run takes longer; a short run is repeated. An untimed warmup turn precedes it.
+After another contestant threads are asleep, caches are cold and memory has been released, so the first runs take up to
+1.5 times as long."""
 
 MOST_ROUNDS = 200
 
 CLOSE = 1e-4
-"""How far numbers may differ, in parts of the one compared with: sums are added up in an order of each one's own."""
+"""The relative tolerance of numbers, since the contestants add up sums in different orders."""
 SMALL = 1e-5
-"""The same in parts of the largest number of their tensor, for those that are nearly zero."""
+"""The tolerance relative to the largest number of the tensor, for numbers close to zero."""
 FLIPPED = 1e-4
-"""The share of a library's numbers that may differ where its dynamics round otherwise: a membrane that comes to within
-rounding of the threshold fires in the one and not in the other, and what hangs on that spike follows it."""
+"""The share of a library's numbers that may differ because its dynamics round differently: a membrane within rounding
+of the threshold may fire in one and not in the other, which affects all values that depend on this spike."""
 
 
 class NotInstalled(Exception):
-    """A contestant is of a library that is not here; the message says how to get it."""
+    """A contestant requires a library that is not installed; the message says how to install it."""
 
 
 def installed(module: str) -> ModuleType:
-    """A module of one of the libraries that are compared, if it is installed; else raises `NotInstalled`."""
+    """Import a module of another library; raise `NotInstalled` if it is not installed."""
     package = module.partition(".")[0]
     try:
         with warnings.catch_warnings():
@@ -63,12 +63,12 @@ def installed(module: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Peer:
-    """A contestant of another library, whose neurons are not quite ours.
+    """A contestant of another library, whose neurons differ slightly from spikeloom's.
 
     Args:
-        prepare: makes of the inputs what is timed.
-        twin: this library's plain loop with the dynamics of that library: what its outcome must be.
-        note: in what those differ from the dynamics of the other contestants.
+        prepare: returns the timed call for given inputs.
+        twin: spikeloom's plain loop with the dynamics of that library, its reference.
+        note: how the dynamics differ from those of the other contestants.
     """
 
     prepare: Prepare
@@ -78,30 +78,30 @@ class Peer:
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work, done by several contestants on the same inputs.
+    """One computation, done by several contestants on the same inputs.
 
     Args:
-        name: what ``--case`` takes.
-        title: one line that says what is timed.
+        name: the name for ``--case``.
+        title: one line that describes what is timed.
         axes: names of the axes of a shape, such as ("T", "B", "N").
-        shapes: those that are timed unless others are asked for.
-        small: a shape at which a run takes no time, and shows all that it shows at others.
-        inputs: makes the inputs of one shape, the same ones every time.
+        shapes: the default shapes.
+        small: a shape at which a run is fast, with the same behavior.
+        inputs: creates the inputs of one shape, from a fixed seed.
         contestants: by name, in the order in which they run and are shown.
-        reference: the contestant that all others are compared with.
-        ours: the contestant by whose time that of each row is divided: a column of the report.
-        floor: the contestant by whose time that of each row is divided: another column.
-        unchecked: contestants that do other work, and so are not compared.
-        peers: further libraries' contestants, with ``--peers``, each compared with its twin.
-        sweeps: by axis, the shapes that differ along it alone, for ``--sweep``.
-        remarks: what else is worth telling.
-        label: a few words for a row of a summary, with the sizes by axis in braces, such as "Leaky [{T}, {B}, {N}]".
-        standard: whether the case runs without being asked for.
+        reference: the contestant with which all others are compared.
+        ours: the contestant whose time is the unit of a column of the report.
+        floor: the contestant whose time is the unit of another column.
+        unchecked: contestants that do other work, and are not compared.
+        peers: contestants of other libraries (``--peers``), each compared with its twin.
+        sweeps: by axis, the shapes of its sweep (``--sweep``).
+        remarks: returns further information.
+        label: the row name in a summary, with the axes in braces, such as "Leaky [{T}, {B}, {N}]".
+        standard: whether the case runs by default.
         memory: whether ``--memory`` measures it.
-        processes: in how many processes, by contestant, where one sample of memory does not tell enough.
-        least_rounds: at least so many rounds, whatever they cost.
-        close: how far numbers may differ, in parts of the one compared with.
-        flipped: the share of a library's numbers that may differ by more.
+        processes: by contestant, the number of processes (samples) for the memory. Default: 1.
+        least_rounds: minimum number of rounds.
+        close: relative tolerance of numbers.
+        flipped: the share of a library's numbers that may exceed the tolerance.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Admitted:
-    """Who may be timed, ready to run, and what it tells of its kernels; and why the others may not."""
+    """The contestants to be timed, with their numbers of kernels, and why the others are not."""
 
     runs: dict[str, Run] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Admitted:
     kernels: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, prepare: Prepare, inputs: object, differences: Callable[[Outcome], str]) -> None:
-        """Run a contestant once, and take it or leave it."""
+        """Run a contestant once, and admit or reject it."""
         try:
             run = prepare(inputs)
         except NotInstalled as absent:
@@ -153,7 +153,7 @@ class Admitted:
 
 
 def bar(rounds: range, label: str) -> Iterable[int]:
-    """The rounds, under a progress bar that goes away when they are done; bare where tqdm is not installed."""
+    """The rounds, with a progress bar that is removed at the end; without one if tqdm is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -176,16 +176,16 @@ def run_case(
     Args:
         case: the case.
         shape: one size per axis of the case.
-        repeats: rounds; None takes as many as fit the budget.
-        budget: seconds for the timed rounds.
-        peers: which of the case's `peers` take part.
-        device: where all of it lies.
+        repeats: number of rounds; None for as many as fit the budget.
+        budget: time limit for the timed rounds, in seconds.
+        peers: names of the case's `peers` to include.
+        device: the device of all tensors.
 
     Raises:
-        CannotRun: if the shape has not one positive size per axis, or torch sees no such device.
+        CannotRun: if the shape does not have one positive size per axis, or the device does not exist.
     """
     if len(shape) != len(case.axes) or any(size < 1 for size in shape):
-        wanted = f"give {','.join(case.axes)}, each at least 1" if case.axes else "it takes none"
+        wanted = f"pass {','.join(case.axes)}, each at least 1" if case.axes else "it has no shape"
         raise CannotRun(f"case {case.name} got the shape {','.join(map(str, shape))}; {wanted}")
     with on(device):
         inputs = case.inputs(shape)
@@ -214,7 +214,7 @@ def run_case(
 
 
 def admit(case: Case, inputs: object, peers: Collection[str] = ()) -> Admitted:
-    """Let every contestant run once, and compare what it gives."""
+    """Run every contestant once, and compare its results."""
     found = Admitted()
     wanted = case.contestants[case.reference](inputs)()
 
@@ -231,7 +231,7 @@ def admit(case: Case, inputs: object, peers: Collection[str] = ()) -> Admitted:
 
 
 def from_twin(case: Case, peer: Peer, inputs: object) -> Callable[[Outcome], str]:
-    """In what a peer differs from the plain loop of its own dynamics."""
+    """How a peer differs from the plain loop over its own dynamics."""
 
     def differences(got: Outcome) -> str:
         told = "; ".join(disagreements(got, peer.twin(inputs)(), close=case.close, flipped=case.flipped))
@@ -241,13 +241,13 @@ def from_twin(case: Case, peer: Peer, inputs: object) -> Callable[[Outcome], str
 
 
 def disagreements(got: Outcome, wanted: Outcome, *, close: float = CLOSE, flipped: float = 0.0) -> list[str]:
-    """In what results differ, in sentences: spikes in any single one, others beyond rounding.
+    """How results differ, in sentences: spikes in any value, other numbers beyond the tolerance.
 
     Args:
-        got: the results of a contestant.
-        wanted: those of the reference.
-        close: how far numbers may differ, in parts of the one compared with.
-        flipped: the share of numbers that may differ by more.
+        got: results of a contestant.
+        wanted: results of the reference.
+        close: relative tolerance of numbers.
+        flipped: the share of numbers that may exceed the tolerance.
     """
     found = []
     for name, right in wanted.items():
@@ -268,7 +268,7 @@ def disagreements(got: Outcome, wanted: Outcome, *, close: float = CLOSE, flippe
 
 
 def elapsed(action: Callable[[], object]) -> float:
-    """Seconds that something takes."""
+    """Time of a call, in seconds."""
     wait()
     begun = time.perf_counter()
     action()
@@ -277,7 +277,7 @@ def elapsed(action: Callable[[], object]) -> float:
 
 
 def timed(run: Run) -> float:
-    """Seconds that one run takes, by its own clock if it has one."""
+    """Time of one run in seconds, by its own clock if it has one."""
     begun = time.perf_counter()
     outcome = run()
     wait()
@@ -286,20 +286,20 @@ def timed(run: Run) -> float:
 
 
 def turn_size(seconds: float) -> int:
-    """How many runs of so many seconds make a turn."""
+    """Number of runs per turn, given the time of one run."""
     return max(1, round(TURN / max(seconds, 1e-6)))
 
 
 def in_turn(
     runs: Mapping[str, Run], rounds: Iterable[int], sizes: Mapping[str, int] | None = None
 ) -> dict[str, list[float]]:
-    """Time the runs A B C A B C ..., so that what else the machine does falls on all of them alike.
+    """Time the runs in the order A B C A B C ..., so that other load on the machine affects all of them.
 
     Args:
-        runs: what is timed, by name.
-        rounds: one turn of each in every round.
-        sizes: how many runs make a turn, 1 if not given; a sample is their mean. Before several go as many that are
-            not timed.
+        runs: the timed calls, by name.
+        rounds: number of rounds; each has one turn of every run.
+        sizes: number of runs per turn; a sample is their mean. If more than 1, as many warmup runs precede them.
+            Default: 1.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with no_collector():
@@ -315,7 +315,7 @@ def in_turn(
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """Within this context the garbage collector does not interrupt; what it would find is collected before."""
+    """Disable the garbage collector within this context, after a collection."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""How long it takes until the first result: the import, and the first call without and with kernels on disk."""
+"""Startup time: the import, and the first call with and without cached kernels."""
 
 import atexit
 import json
@@ -51,14 +51,14 @@ TEN_MORE = "ten calls after it, of other lengths"
 
 
 def own_cache(shape: Shape) -> str:
-    """A kernel cache of the bench's own, gone at exit: the user's is neither used nor touched."""
+    """A temporary kernel cache, deleted at exit; the user's cache is not used."""
     folder = tempfile.mkdtemp(prefix="spikeloom-bench-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def in_fresh_process(code: str, cache: str) -> Outcome:
-    """What a new interpreter prints as JSON, with its kernels in `cache`. Starting Python and torch is not timed."""
+    """The JSON output of a new interpreter with kernel cache `cache`. Starting Python and PyTorch is not timed."""
     place = str(Path(__file__).parents[1])
     paths = os.pathsep.join(filter(None, (place, os.environ.get("PYTHONPATH"))))
     env = os.environ | {"SPIKELOOM_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache, "PYTHONPATH": paths}
@@ -69,30 +69,30 @@ def in_fresh_process(code: str, cache: str) -> Outcome:
 
 
 def importing(library: str, cache: str) -> Run:
-    """Import a library into a process that has torch and NumPy already."""
+    """Import a library into a process that has already imported PyTorch and NumPy."""
     if library != "spikeloom" and version_of(library) is None:
         raise NotInstalled(f"not installed; pip install {library}=={PEERS[library]}")
     return partial(in_fresh_process, IMPORT.format(library=library), cache)
 
 
 def calls(more: int = 0) -> str:
-    """Forward and backward of a Leaky on the device of the run: once, or so many times after that."""
+    """Forward and backward of a Leaky on the device of the run: once, or more times after that."""
     return CALLS.format(device=torch.get_default_device().type, more=more)
 
 
 def first_call(cache: str) -> Run:
-    """In a process that has done nothing yet, its kernels compiled by another."""
+    """First call in a new process, with kernels compiled by another process."""
     in_fresh_process(calls(), cache)
     return partial(in_fresh_process, calls(), cache)
 
 
 def ten_more(cache: str) -> Run:
-    """Later in such a process: this long if nothing is compiled again."""
+    """Later calls in such a process, without compilation."""
     return partial(in_fresh_process, calls(more=10), cache)
 
 
 def very_first_call(cache: str) -> Run:
-    """The same with an empty kernel cache."""
+    """First call in a new process, with an empty kernel cache."""
     code = calls()
 
     def run() -> Outcome:

@@ -1,4 +1,4 @@
-"""The sharing of a neuron's work among threads: Leaky on one and on all, with torch's threads awake and asleep."""
+"""Multithreading: Leaky on one thread and on all, with PyTorch's threads active and asleep."""
 
 import time
 from collections.abc import Callable
@@ -16,9 +16,9 @@ PAUSE = 0.005
 
 
 def shared_from(work: int, pause: float = 0.0) -> Callable[[Tensor], Run]:
-    """The unrolled neuron, shared among torch's threads from so many element-steps on, after a pause.
+    """The unrolled neuron, multithreaded from a number of element-steps on, after a pause.
 
-    The gradient comes in ready made: torch would share the sum of the spikes by rules of its own.
+    The gradient is passed in, because PyTorch would parallelize the sum of the spikes by its own rules.
     """
 
     def prepare(x: Tensor) -> Run:

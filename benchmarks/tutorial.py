@@ -1,4 +1,4 @@
-"""snnTorch's tutorial 5: a network of 784, 1,000 and 10 neurons learns digits, and the losses agree."""
+"""snnTorch's tutorial 5: a network of 784, 1,000 and 10 neurons learns digits; the losses are compared."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ BETA, HIDDEN, CLASSES = 0.95, 1000, 10
 COMPARED = 12
 """Training steps whose losses are compared."""
 CLOSE = 5e-3
-"""In parts of a loss. The first six are equal to 1e-5; then spikes that rounding has flipped move the weights, in every
-library: snnTorch on one thread and on two is 2e-3 apart after twelve, and as far from itself in double precision."""
+"""Relative tolerance of a loss. The first six agree to 1e-5; after that, spikes flipped by rounding change the weights in
+every library: snnTorch on one thread differs by 2e-3 from two threads after twelve, and from itself in float64."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Batches of digits, and how many steps each is seen."""
+    """Batches of digits, and the number of steps per batch."""
 
     steps: int
     batches: list[tuple[Tensor, Tensor]]
@@ -35,14 +35,14 @@ class Lesson:
 
 
 def lesson(shape: Shape) -> Lesson:
-    """As many batches as losses are compared."""
+    """One batch per compared loss."""
     steps, batch = shape
     images, labels, source = digits(COMPARED * batch)
     return Lesson(steps, list(zip(images.split(batch), labels.split(batch), strict=True)), source)
 
 
 def linears() -> tuple[nn.Linear, nn.Linear]:
-    """The layers with weights, as PyTorch draws them, the same each time."""
+    """The Linear layers, with PyTorch's initialization from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Linear(28 * 28, HIDDEN), nn.Linear(HIDDEN, CLASSES)
@@ -53,12 +53,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def over_time(membranes: Tensor, labels: Tensor) -> Tensor:
-    """The loss in one call, for the output neurons' membranes [T, B, classes]."""
+    """The loss in one call, from the membranes of the output neurons [T, B, classes]."""
     return nn.functional.cross_entropy(membranes.flatten(0, 1), labels.repeat(len(membranes)))
 
 
 def unrolled(lesson: Lesson, accelerated: bool) -> tuple[nn.Module, Loss]:
-    """One call over all time."""
+    """One call over all steps."""
     first, second = linears()
     hidden, output = snn.Leaky(beta=BETA, init_hidden=True), snn.Leaky(beta=BETA, init_hidden=True, output=True)
     net = snn.accelerate(nn.Sequential(first, hidden, second, output), accelerated)
@@ -71,7 +71,7 @@ def unrolled(lesson: Lesson, accelerated: bool) -> tuple[nn.Module, Loss]:
 
 
 def stepped(lesson: Lesson, library: str) -> tuple[nn.Module, Loss]:
-    """The loop over time as the tutorial writes it."""
+    """The loop over time of the tutorial."""
     first, second = linears()
     leaky = installed(library).Leaky
     hidden, output = leaky(beta=BETA), leaky(beta=BETA)
@@ -91,7 +91,7 @@ def stepped(lesson: Lesson, library: str) -> tuple[nn.Module, Loss]:
 
 
 def layer_by_layer(lesson: Lesson, neurons: Callable[[float], Neurons]) -> tuple[nn.Module, Loss]:
-    """Another library's multi-step mode; the first product, which is the same in every step, computed once."""
+    """Multi-step mode of another library; the first product, the same at every step, is computed once."""
     first, second = linears()
     hidden, output = neurons(BETA), neurons(BETA)
 
@@ -103,8 +103,8 @@ def layer_by_layer(lesson: Lesson, neurons: Callable[[float], Neurons]) -> tuple
 
 
 def learning(make: Callable[[Lesson], tuple[nn.Module, Loss]], lesson: Lesson) -> Run:
-    """Train for the losses that are compared; what is timed are further steps at a learning rate of zero, so that all
-    contestants take them with the same weights, however many they take.
+    """Train for the compared losses; then time further steps at a learning rate of zero, so that all contestants have
+    the same weights at any number of steps.
     """
     net, loss_of = make(lesson)
     adam = torch.optim.Adam(net.parameters(), lr=5e-4)
@@ -128,12 +128,12 @@ def learning(make: Callable[[Lesson], tuple[nn.Module, Loss]], lesson: Lesson) -
 
 
 def learner(make: Callable[..., tuple[nn.Module, Loss]], *arguments: object) -> Prepare:
-    """A way of running the network, as a contestant."""
+    """A contestant from a way to run the network."""
     return partial(learning, lambda lesson: make(lesson, *arguments))
 
 
 def active(lesson: Lesson) -> str:
-    """Which digits, and how many of their pixels are not zero."""
+    """The source of the digits, and the share of nonzero pixels."""
     lit = torch.cat([images for images, _ in lesson.batches]).ne(0).float().mean()
     return f"{lesson.source}; nonzero: input {float(lit):.1%}"
 

@@ -155,7 +155,7 @@ def test_short_runs_are_repeated_in_a_turn(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(), (3, 4), (0,)], ids=str)
 def test_a_wrong_shape_is_a_sentence(shape):
-    with pytest.raises(CannotRun, match=r"case made up got the shape .*; give T, each at least 1"):
+    with pytest.raises(CannotRun, match=r"case made up got the shape .*; pass T, each at least 1"):
         run_case(case(), shape)
 
 
