@@ -30,7 +30,7 @@ BUDGET = 10.0
 """Time limit for the timed rounds of a case, over all its shapes, in seconds."""
 
 TURN = 0.05
-"""Length of a turn in seconds, unless one run takes longer; a short run is repeated. An untimed warmup turn precedes it.
+"""Length of a turn in seconds, unless one run takes longer; a short run is repeated. A warmup turn comes first.
 After another contestant threads are asleep, caches are cold and memory has been released, so the first runs take up to
 1.5 times as long."""
 

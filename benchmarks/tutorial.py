@@ -21,7 +21,7 @@ BETA, HIDDEN, CLASSES = 0.95, 1000, 10
 COMPARED = 12
 """Training steps whose losses are compared."""
 CLOSE = 5e-3
-"""Relative tolerance of a loss. The first six agree to 1e-5; after that, spikes flipped by rounding change the weights in
+"""Relative tolerance of a loss. The first six agree to 1e-5; then, spikes flipped by rounding change the weights in
 every library: snnTorch on one thread differs by 2e-3 from two threads after twelve, and from itself in float64."""
 
 
