@@ -1,5 +1,11 @@
 """Losses, accuracies, penalties, quantization, monitors and local learning rules for spiking networks."""
 
+from . import acc as acc
+from . import loss as loss
+from . import probe as probe
+from . import quant as quant
+from . import reg as reg
+from . import stdp_learner as stdp_learner
 from .acc import accuracy_rate as accuracy_rate
 from .acc import accuracy_temporal as accuracy_temporal
 from .loss import LossFunctions as LossFunctions
