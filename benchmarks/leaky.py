@@ -156,7 +156,7 @@ LEAKY = Case(
 
 SPIKES = Case(
     name="spikes",
-    title="Leaky whose membranes nobody asks for, over [T, B, N], forward and backward, float32",
+    title="Leaky without its membranes, over [T, B, N], forward and backward, float32",
     axes=TX,
     shapes=((500, 16, 512),),
     small=(12, 2, 3),
