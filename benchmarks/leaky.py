@@ -18,7 +18,7 @@ from .runner import Case, Outcome, Peer, Prepare, Run, installed
 
 BETA = 0.9
 UNROLLED, STEPPED, PEER, FLOOR = "spikeloom, unrolled", "spikeloom, step by step", "snnTorch", "floor"
-ALONE = "spikeloom, spikes alone"
+ALONE = "spikeloom, spikes only"
 TX = ("T", "B", "N")
 
 

@@ -47,7 +47,7 @@ print(json.dumps(total | {{"spikes": calls[0]["spikes"]}}))
 
 OURS, THEIRS = "import spikeloom", "import snntorch"
 FIRST_EMPTY, FIRST_FILLED = "first call, no kernels on disk", "first call, kernels on disk"
-TEN_MORE = "ten calls after it, of other lengths"
+TEN_MORE = "ten further calls, of other lengths"
 
 
 def own_cache(shape: Shape) -> str:
@@ -104,7 +104,7 @@ def very_first_call(cache: str) -> Run:
 
 START = Case(
     name="start",
-    title="Until the first result, each in a fresh process, after torch is imported",
+    title="Startup, each in a new process, after importing PyTorch",
     axes=(),
     shapes=((),),
     small=(),

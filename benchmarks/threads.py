@@ -45,7 +45,7 @@ ALONE = "one thread"
 
 THREADS = Case(
     name="threads",
-    title="Leaky over [T, M], forward and backward, on one thread and on all that torch has",
+    title="Leaky over [T, M], forward and backward, on one thread and on all threads of PyTorch",
     axes=("T", "M"),
     shapes=tuple((100, m) for m in (100, 300, 600, 1000, 2000, 3000, 6000, 10_000, 30_000, 100_000)),
     small=(10, 20),
