@@ -7,16 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..neurons._checks import (
-    Passage,
-    carried,
-    checked_input,
-    compute_dtype,
-    refuse_misplaced,
-    restarted,
-    usable,
-    watched,
-)
+from ..neurons._checks import checked_input, compute_dtype, refuse_misplaced, restarted, usable
 from ..neurons._parameters import checked_params, checked_value, taken
 from ..neurons._state import deep_copied, moved, state_for
 from ._over_time import OverTime
@@ -28,7 +19,6 @@ class _Delayed(OverTime):
 
     delay: Tensor
     past: Tensor
-    _passage: Passage | None = None
 
     def __init__(
         self,
@@ -91,12 +81,10 @@ class _Delayed(OverTime):
         self._admit(x)
         if not len(x):  # nothing passes, in the shape that a step would have
             return self._read(x.new_zeros(self.max_delay + 1, *x.shape[1:]))[:0]
-        past = self._present(x)
-        series, steps = torch.cat((past, x)), len(x)
+        series, steps = torch.cat((self._present(x), x)), len(x)
         out = self._read(series)
         # cloned: a view would keep the whole sequence in memory
         self.past = series[steps:].clone() if steps > 1 else series[steps:]
-        self._passage = watched(self._passage, (past,), (out, self.past))
         return out
 
     def _admit(self, x: Tensor) -> None:
@@ -110,8 +98,7 @@ class _Delayed(OverTime):
         """The last inputs, [max_delay, *S], in the dtype of x; zeros where there were none of this shape."""
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
         refuse_misplaced(self, [self.past])
-        past = state_for(like, x.dtype, self, "past", self.past, kept=True)
-        return carried(past, self, "past")
+        return state_for(like, x.dtype, self, "past", self.past, kept=True)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -131,13 +118,13 @@ class _Delayed(OverTime):
 
     def _replicate_for_data_parallel(self) -> Any:
         replica = super()._replicate_for_data_parallel()  # which sees another part of the batch
-        replica.past, replica._passage = self.past.new_zeros(0), None
+        replica.past = self.past.new_zeros(0)
         return replica
 
     __deepcopy__ = deep_copied
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "past": usable(self.past).detach(), "_passage": None}
+        return {**self.__dict__, "past": usable(self.past).detach()}
 
     def extra_repr(self) -> str:
         learned = isinstance(self.delay, nn.Parameter)

@@ -17,7 +17,7 @@ from ..cells.firing import IMMEDIATE, Model
 from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph import Constants, Program
 from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step
-from ._checks import checked_input, compute_dtype, refuse_misplaced, watched
+from ._checks import checked_input, compute_dtype, refuse_misplaced
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
 from ._state import States
@@ -65,7 +65,7 @@ class Running(Methods, States):
         """One step of the equation, for an input as it was given: the spikes and the states."""
         eager = type(x) is Tensor and x.layout is torch.strided and not torch.compiler.is_compiling()
         own = self.__dict__  # past nn.Module's way of setting attributes, which costs as much as a step's arithmetic
-        if not eager or own["_passage"] is not None or own["_cut"] is not None or not kernel_at_hand(self._program, x):
+        if not eager or own["_cut"] is not None or not kernel_at_hand(self._program, x):
             return self._uncommon_step(x, given)
         states = self._states_at_hand(x, given)
         if states is None:
@@ -136,11 +136,11 @@ class Running(Methods, States):
         run = chosen.run(call)
         if steps != 0:
             self._keep(run.finals)
-            self._note(run, chosen.name, states, steps)
+            self._note(run, states, steps)
         return run, chosen.name, refusals
 
-    def _note(self, run: Trajectory, backend: str, states: tuple[Tensor, ...], steps: int | None) -> None:
-        """Remember what `reset` and the message about freed graphs need."""
+    def _note(self, run: Trajectory, states: tuple[Tensor, ...], steps: int | None) -> None:
+        """Remember what `reset` needs."""
         own = self.__dict__
         if not isinstance(self._model, Model):
             own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
@@ -149,8 +149,6 @@ class Running(Methods, States):
         elif steps > 1:
             # cloned: a view would keep the whole sequence in memory
             own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
-        # the kernels notice a freed graph by themselves
-        own["_passage"] = watched(self._passage, states, (run.spk, *run.finals) if backend == "loop" else ())
         own["_cut"] = None
 
     # -- what a subclass changes --------------------------------------------------------------------------------------
@@ -189,9 +187,9 @@ class Running(Methods, States):
         dtype = compute_dtype(raw)
         x = raw if raw.dtype is dtype else raw.to(dtype)
         own, names = self.__dict__, self._state_names()
-        passage, at_hand = own["_passage"], None
+        at_hand = None
         common = not torch.compiler.is_compiling() and x.is_cpu and own["_cut"] is None and graph_task() == -1
-        if common and IS_REPLICA not in own and (passage is None or not passage.done):
+        if common and IS_REPLICA not in own:
             at_hand = self._states_at_hand(x, given)
         if at_hand is None:
             olds = self._states(x.new_empty(()).expand(self._shape_of_states(x)), dtype, given)
@@ -200,12 +198,12 @@ class Running(Methods, States):
         before = {name: getattr(self, name) for name in (*names, "_before", "_reset")}
         own.update(zip(names, olds, strict=True))
         try:
-            spk, *news = outs = self._by_methods(x, olds, dtype)
+            spk, *news = self._by_methods(x, olds, dtype)
         except BaseException:
             own.update(before)
             raise
         own.update(zip(names, news, strict=True))
-        own["_passage"], own["_cut"] = watched(passage, olds, outs), None
+        own["_cut"] = None
         return self._outs((spk if spk.dtype is raw.dtype else spk.to(raw.dtype), *news))
 
     def _by_methods(self, x: Tensor, olds: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -184,8 +184,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
     def _retrace(self) -> None:
         """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
         self._find_values()
-        for name in ("_passage", "_cut"):
-            self.__dict__.setdefault(name, None)  # torch.compile would see it come, and compile again
+        self.__dict__.setdefault("_cut", None)  # torch.compile would see it come, and compile again
         if self._model is not NO_MODEL:
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)

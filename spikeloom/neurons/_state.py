@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from .._torch import is_fake, is_traced, is_wrapped
 from ..engine.run import seen_through
 from ..scoped import Scoped
-from ._checks import Layer, Passage, carried, refuse_misplaced, replicated, restarted, usable
+from ._checks import Layer, refuse_misplaced, replicated, restarted, usable
 from ._parameters import Parameters, broadcasts
 from ._time import REWRITE, current_time
 
@@ -49,7 +49,6 @@ class States(Parameters):
 
     _before: Tensor | None = None  # the membrane before the last step, with its graph, from which `reset` follows
     _reset: Tensor | None = None  # what a subclass with its own forward says that R was
-    _passage: Passage | None = None
     _cut: weakref.ref[Tensor] | None = None  # the membrane that the last step returned before `detach_mem`
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -62,8 +61,8 @@ class States(Parameters):
         refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
         for name, state in zip(names, given, strict=True):
             kept = state is None
-            state = state_for(x, dtype, self, name, getattr(self, name) if kept else state, self._starts_at(name), kept)
-            states.append(carried(state, self, name))
+            value = getattr(self, name) if kept else state
+            states.append(state_for(x, dtype, self, name, value, self._starts_at(name), kept))
         return tuple(states)
 
     def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
@@ -140,7 +139,7 @@ class States(Parameters):
         replica = super()._replicate_for_data_parallel()
         replicated(self, replica)
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
-        replica.__dict__.update(_passage=None, _cut=None)
+        replica.__dict__["_cut"] = None
         return replica
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -155,7 +154,7 @@ class States(Parameters):
     def __getstate__(self) -> dict[str, Any]:
         tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
         kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
-        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage", "_cut")} | kept
+        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_cut")} | kept
 
     def _label(self) -> str:
         """The name of the neuron in messages: its path while its network is unrolled."""

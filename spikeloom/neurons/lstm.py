@@ -181,7 +181,7 @@ class SLSTM(Gated):
         spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
         run = Trajectory(spk, tuple(traces), tuple(trace[-1].clone() for trace in traces))
         self._keep(run.finals)
-        self._note(run, backend, tuple(torch.zeros_like(state) for state in run.finals), 1)
+        self._note(run, tuple(torch.zeros_like(state) for state in run.finals), 1)
         return run, backend, refusals
 
     init_slstm = by_reset_mem
