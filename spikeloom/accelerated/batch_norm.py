@@ -1,4 +1,4 @@
-"""A BatchNorm in evaluation, and pooling, as a part of the product before it in an nn.Sequential.
+"""A BatchNorm in evaluation as a part of the product before it in an nn.Sequential.
 
 The norm's scale goes into the weight, the rest into the bias:
 
@@ -9,7 +9,6 @@ That saves a pass over all results, forward and backward, and the memory of the 
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from .._torch import any_global_hook
 from ..engine import tuning
-from .conv import WITH_CONVOLUTION, Pool, SpikeConv2d
+from .conv import SpikeConv2d
 from .linear import SpikeLinear
 from .plan import Plan, SkipsZeros, goes_with, kernel_refusals, report, seen_as_one, untouched
 
@@ -28,11 +27,10 @@ NORMS: dict[type[nn.Module], type[nn.Module]] = {SpikeLinear: nn.BatchNorm1d, Sp
 
 
 class SpikeSequential(nn.Sequential):
-    """An nn.Sequential that runs what follows a product as a part of it, as `accelerate` makes it.
+    """An nn.Sequential that runs a norm in evaluation as a part of the product before it, as `accelerate` makes it.
 
-    Not constructed by itself. That is pooling behind a convolution, as in `SpikeConv2d`, and a norm in evaluation.
-    A norm runs by itself in training or without running statistics, for small results, and where the kernels of the
-    product would not do; both do where they or the product have hooks.
+    Not constructed by itself. A norm runs by itself in training or without running statistics, for small results,
+    where the kernels of the product would not do, and where it or the product has hooks.
     """
 
     def forward(self, input: Any) -> Any:
@@ -42,30 +40,21 @@ class SpikeSequential(nn.Sequential):
         layers = deque(self)
         while layers:
             layer = layers.popleft()
-            followed = isinstance(layer, SkipsZeros) and layers and isinstance(layers[0], Norm | Pool)
-            input = _product(layer, layers, input) if followed else layer(input)
+            if isinstance(layer, SkipsZeros) and layers and isinstance(layers[0], Norm):
+                reason = next(_norm_refusals(layer, layers[0], input), "")
+                report(layers[0], Plan("torch", reason) if reason else Plan("folded"))
+                if not (reason or any_global_hook()):  # which is to see both, one after the other
+                    input = seen_as_one(_product, layer, input, layers.popleft())
+                    continue
+            input = layer(input)
         return input
 
 
-def _product(layer: Any, behind: deque[Any], x: Any) -> Any:
-    """What a product computes, with those behind it that run as parts of it, which are removed."""
-    norm = behind[0] if isinstance(behind[0], Norm) else None
-    reason = "" if norm is None else next(_norm_refusals(layer, norm, x), "")
-    if norm is not None:
-        report(norm, Plan("torch", reason) if reason else Plan("folded"))
-    following: Any = next(islice(behind, norm is not None, None), None)
-    hooked = any_global_hook()  # which is to see all layers, one after the other; that of `explain` sees reports too
-    if reason or layer.strict or not untouched(layer) or (hooked and not isinstance(following, Pool)):
-        return layer(x)
-    weight, bias = (layer.weight, layer.bias) if norm is None else folded(layer, norm)
-    plan = seen_as_one(type(layer).plan, layer, x, weight, following)
-    if plan.windows is not None:
-        report(following, Plan(WITH_CONVOLUTION))
-    if hooked:
-        return layer(x)
-    for _ in range((norm is not None) + (plan.windows is not None)):
-        behind.popleft()
-    return seen_as_one(type(layer).run, layer, x, plan, weight, bias)
+def _product(layer: Any, x: Tensor, norm: Norm) -> Tensor:
+    """A product and the norm behind it as one."""
+    weight, bias = folded(layer, norm)
+    out: Tensor = layer.run(x, layer.plan(x, weight), weight, bias)
+    return out
 
 
 def folded(layer: SkipsZeros, norm: Norm) -> tuple[Tensor, Tensor]:

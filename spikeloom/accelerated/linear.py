@@ -20,7 +20,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
     """
 
-    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
+    def plan(self, x: Tensor, weight: Tensor) -> Plan:
         reason, lists = next(self._refusals(x, weight), ""), None
         if not reason:
             lists = _listed(_rows(x.detach()), self.out_features)

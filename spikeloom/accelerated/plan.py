@@ -13,7 +13,6 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ..engine.graph import FLOATS
 from ..engine.jit import plain
 from ..engine.run import forced, numba_missing, seen_through
-from ..engine.sparse import Windows
 
 Result = TypeVar("Result")
 Backward = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
@@ -27,13 +26,11 @@ class Plan:
         route: such as "sparse" or "dense", as `explain` shows it.
         reason: why no faster route was taken, in a sentence; empty if there is none.
         found: what was computed for the decision and is used by the run.
-        windows: what kernels pool, those of a pooling layer or of the convolution before one.
     """
 
     route: str
     reason: str = ""
     found: tuple[Any, ...] = ()
-    windows: Windows | None = None
 
 
 _reports: ContextVar[dict[nn.Module, Plan] | None] = ContextVar("spikeloom_plans", default=None)
@@ -87,8 +84,8 @@ class SkipsZeros(Accelerated):
             return self._plain(input)
         return self.run(input, self.plan(input, self.weight), self.weight, self.bias)
 
-    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
-        """How the product of x and this weight runs; `following` is a layer whose work it may do as well."""
+    def plan(self, x: Tensor, weight: Tensor) -> Plan:
+        """How the product of x and this weight runs."""
         raise NotImplementedError
 
     def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
