@@ -23,7 +23,8 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     unequal numbers of rows, and images without a batch are torch's.
     """
 
-    def plan(self, x: Tensor, weight: Tensor) -> Plan:
+    def plan(self, x: Tensor) -> Plan:
+        weight = self.weight
         reason = next(self._unreadable(x, weight), "")
         if reason:
             return Plan("dense", reason)
@@ -38,14 +39,13 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
             return Plan("dense", reason, (patch,) if _chunks_pay(x, weight, result) else ())
         return Plan("sparse", found=(patch,))
 
-    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
-        report(self, plan)
+    def run(self, x: Tensor, plan: Plan) -> Tensor:
         if plan.route == "sparse":
-            out: Tensor = _SpikeConvolution.apply(x, weight, bias, *plan.found)
+            out: Tensor = _SpikeConvolution.apply(x, self.weight, self.bias, *plan.found)
         elif plan.found:
-            out = _Chunked.apply(x, weight, bias, *plan.found, self.groups)
+            out = _Chunked.apply(x, self.weight, self.bias, *plan.found, self.groups)
         else:
-            out = self._conv_forward(x, weight, bias)
+            out = self._plain(x)
         return out
 
     def _frame(self) -> tuple[int, ...]:
