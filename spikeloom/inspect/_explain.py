@@ -2,7 +2,6 @@
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -22,7 +21,6 @@ from ..network import (
     read,
     run_checked,
     undone,
-    unharmed,
     why_not_compared,
 )
 from ..neurons import SpikingNeuron
@@ -149,7 +147,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
         hook = register_module_forward_hook(watch)
         try:
             with torch.no_grad(), on_trial(), reported() as watch.plans:
-                return unharmed(request, partial(run_checked, request, None))
+                return run_checked(request, None)
         finally:
             hook.remove()
 

@@ -7,7 +7,6 @@ from ._check import why_not_compared as why_not_compared
 from ._checkpoint import recomputing as recomputing
 from ._interrupts import undone as undone
 from ._run import Run as Run
-from ._run import unharmed as unharmed
 from ._snapshot import RandomState as RandomState
 from ._snapshot import Snapshot as Snapshot
 from ._time_folding import Request as Request

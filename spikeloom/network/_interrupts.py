@@ -6,9 +6,9 @@ a copy of the context, which ends in C with the call.
 """
 
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from traceback import clear_frames
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -29,11 +29,10 @@ from ..neurons._parameters import is_ours
 from ._snapshot import RandomState, Snapshot
 
 Result = TypeVar("Result")
-
 DEVICES = ("cpu", "cuda")
 
 
-class _Settings:
+class Settings:
     """What torch holds for this thread that a run sets for a while: hooks and modes; and hooks on all modules."""
 
     def __init__(self) -> None:
@@ -44,8 +43,11 @@ class _Settings:
         self._nested = _nested_autocast()
         self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
 
-    def restore(self) -> None:
-        """Put everything back that is not as it was."""
+    def restore(self, error: BaseException) -> None:
+        """After an error, put everything back that is not as it was."""
+        if not isinstance(error, Exception):
+            # Ctrl-C may have left context managers, torch's too, half entered; they end with the frames that hold them
+            clear_frames(error.__traceback__)
         while saved_hooks() not in (None, self._hooks):
             pop_saved_hooks()
         while function_modes() > self._modes:
@@ -72,24 +74,11 @@ def _nested_autocast() -> int:
     return depth
 
 
-def contained(work: Callable[..., Result], *args: Any) -> Result:
-    """Return ``work(*args)``; where it raises, this thread has the settings of torch that it had before.
-
-    Context variables of the user's that it sets stay set where it returns.
-    """
-    before, context = _Settings(), copy_context()
-    try:
-        result = context.run(work, *args)
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            # Ctrl-C may have left context managers, torch's too, half entered; they end with the frames that hold them
-            clear_frames(error.__traceback__)
-        before.restore()
-        raise
+def adopt(context: Context) -> None:
+    """Context variables of the user's that were set in a copy of the context stay set."""
     for variable, value in context.items():
         if variable.get(None) is not value:
             variable.set(value)
-    return result
 
 
 def undone(work: Callable[[], Result], *taken: Snapshot | RandomState) -> Result:
@@ -99,10 +88,13 @@ def undone(work: Callable[[], Result], *taken: Snapshot | RandomState) -> Result
         for each in taken:
             each.restore()
 
+    settings, context = Settings(), copy_context()
     try:
-        result = contained(work)
+        result = context.run(work)
+        adopt(context)
         restore()
         return result
-    except BaseException:  # also where Ctrl-C came while it was put back
+    except BaseException as error:  # also where Ctrl-C came while it was put back
+        settings.restore(error)
         restore()
         raise

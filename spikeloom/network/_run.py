@@ -1,9 +1,8 @@
-"""How a request is run: which way its static input goes, and how the network is left."""
+"""How a request is run, and which way its static input goes."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,16 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import is_compiled, tree_map_only
-from ..layers import SEES_TIME
-from ..neurons._time import REWRITE, Time, mark, time_is
-from ._interrupts import contained
+from ..neurons._time import Time, time_is
 from ._known_layers import runs_straight
 from ._saved_bits import spikes_as_bits
 from ._snapshot import RandomState, Snapshot
 from ._static_inputs import Following, NotStatic
 from ._time_folding import Request, unfolded
-
-Result = TypeVar("Result")
 
 REPEATED: WeakKeyDictionary[nn.Module, dict[bool, str]] = WeakKeyDictionary()
 """Networks whose static input had to be repeated, why, by training mode: so that it is not found out at every call."""
@@ -55,28 +50,6 @@ def run_traced(request: Request) -> Any:
         outputs = request.net(*args, **kwargs)
     time.counted.append(request.steps)
     return unfolded(outputs, time)
-
-
-def unharmed(request: Request, work: Callable[[Snapshot], Result]) -> Result:
-    """Return ``work(before)``; an error leaves the network as it was before, and says that the network was unrolled."""
-    layers = [module for module in request.names if isinstance(module, SEES_TIME)]
-    before = None
-    try:
-        mark(layers, unrolled=True)
-        before = Snapshot(request.names)
-        result = contained(work, before)
-        mark(layers, unrolled=False)
-        return result
-    except BaseException as error:
-        if before is not None:
-            before.restore()
-        mark(layers, unrolled=False)
-        rows = request.steps * request.batch
-        sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
-        error.add_note(f"(while the network was unrolled: {sizes})")
-        if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
-            error.add_note(f"(Has its forward a batch size or a loop over time written in? {REWRITE})")
-        raise
 
 
 def run(request: Request, before: Snapshot) -> Run:
