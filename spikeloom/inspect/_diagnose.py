@@ -134,7 +134,7 @@ def _unrolled(request: Request) -> Any:
     args, kwargs = request.mapped(lambda t: _leaf(t.expand(request.steps, *t.shape) if request.static else t))
     request = replace(request, args=args, kwargs=kwargs, static=False)
     done = run_checked(request, None)
-    done.time.counted.append(request.steps)
+    done.unrolled.counted.append(request.steps)
     return done.outputs
 
 

@@ -25,7 +25,7 @@ from ..network import (
 )
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
-from ..neurons._time import Time, current_time
+from ..neurons._unrolled_run import UnrolledRun, current_run
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
             hook.remove()
 
     done = undone(work, before, drawn)
-    rows, unchecked = tuple(watch.rows(done.time)), why_not_compared(request)
+    rows, unchecked = tuple(watch.rows(done.unrolled)), why_not_compared(request)
     return Explanation(rows, request.steps, request.batch, done.repeated, unchecked or "")
 
 
@@ -161,30 +161,30 @@ class _Watch:
     """A hook on every module of the process that notes those of one network."""
 
     request: Request
-    seen: list[tuple[Time, nn.Module, Row]] = field(default_factory=list)
+    seen: list[tuple[UnrolledRun, nn.Module, Row]] = field(default_factory=list)
     plans: dict[nn.Module, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = {m for m in self.request.layers() if isinstance(m, SEES_TIME) or not m._modules}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        time, plan = current_time(), self.plans.pop(module, Plan("torch"))
-        if module not in self.layers or time is None:
+        unrolled, plan = current_run(), self.plans.pop(module, Plan("torch"))
+        if module not in self.layers or unrolled is None:
             return
         path, kind = self.request.names[module], type(module).__name__
-        with time.aside():
+        with unrolled.aside():
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-            static = bool(tensors) and time.is_static(tensors[0])
+            static = bool(tensors) and unrolled.is_static(tensors[0])
             shape = tuple(tensors[0].shape[1:]) if tensors else ()
             refusals = (plan.reason,) if plan.reason else ()
             row = Row(path, kind, plan.route, refusals, _density(tensors), static, shape)
-            self.seen.append((time, module, row))
+            self.seen.append((unrolled, module, row))
 
-    def rows(self, time: Time) -> Iterator[Row]:
+    def rows(self, unrolled: UnrolledRun) -> Iterator[Row]:
         """Those of the run that counted; one that was given up has another time."""
         for at, module, row in self.seen:
-            if at is time:
-                visit = time.visits.get(module)
+            if at is unrolled:
+                visit = unrolled.visits.get(module)
                 if visit is not None:
                     refusals = tuple(visit.refusals)
                     row = replace(row, backend=visit.backend, refusals=refusals, static=visit.static)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._torch import count_dispatch_modes, is_traced, transforms_active
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
-from ..neurons._time import REWRITE, mark
+from ..neurons._unrolled_run import REWRITE, mark
 from ._compare import STEPS, CannotCompare, Comparison, Differs
 from ._interrupts import Settings, adopt, undone
 from ._known_layers import is_row_by_row

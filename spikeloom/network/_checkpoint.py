@@ -21,7 +21,7 @@ from .._torch import TreeSpec, graph_task, tree_flatten, tree_map_only, tree_unf
 from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
 from ..neurons._checks import restarted
-from ..neurons._time import current_time, time_is
+from ..neurons._unrolled_run import current_run, running
 from ._interrupts import undone
 from ._known_layers import runs_straight
 from ._run import Run, run
@@ -52,7 +52,7 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
             done = _run_chunk(start, part)
             joined.add(done.outputs, part.steps)
             done.count(part.steps)
-            counted.append(done.time.counted)
+            counted.append(done.unrolled.counted)
             buffer_pool.trim_now_and_then()
     except BaseException:
         for one in counted:
@@ -300,11 +300,11 @@ class _Recomputed:
     @contextmanager
     def first(self) -> Iterator[None]:
         """Around the run within the forward."""
-        time = current_time()
-        if time is not None and time.origins is not None:
+        unrolled = current_run()
+        if unrolled is not None and unrolled.origins is not None:
             raise RuntimeError("what is checkpointed cannot be followed to see which of its tensors are static")
         self.before = Snapshot(self.layers)
-        self.time = None if time is None else replace(time, visits=dict(time.visits))
+        self.unrolled = None if unrolled is None else replace(unrolled, visits=dict(unrolled.visits))
         yield
         self.versions = self.before.versions()
 
@@ -327,7 +327,8 @@ class _Recomputed:
                 self.before.stand_in()
                 for layer in self.layers:
                     restarted(layer)
-                with time_is(None if self.time is None else replace(self.time, visits=dict(self.time.visits))):
+                unrolled = self.unrolled
+                with running(None if unrolled is None else replace(unrolled, visits=dict(unrolled.visits))):
                     yield
             finally:
                 restore()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
-from ..neurons._time import Listener, Time
+from ..neurons._unrolled_run import Listener, UnrolledRun
 from ._run import REPEATED, run
 from ._snapshot import DeepSnapshot, RandomState, Snapshot
 from ._time_folding import Request
@@ -155,20 +155,20 @@ class Comparison:
         watch = Watch(layers, self.request.names, given(steps, self.request))
         try:
             with chance:
-                time = run(self.request, Snapshot(self.request.names)).time
+                unrolled = run(self.request, Snapshot(self.request.names)).unrolled
         except Exception as error:
             raise Differs(
                 f"unrolled over {self.request.steps} steps the network raises {type(error).__name__}: {error} Step by "
                 f"step it does not; look in the forward for {CURES}"
             ) from error
-        return [note for note in (*watch.taken(), *self._states(time)) if note.time is time]
+        return [note for note in (*watch.taken(), *self._states(unrolled)) if note.unrolled is unrolled]
 
-    def _states(self, time: Time | None) -> Iterator[Note]:
+    def _states(self, unrolled: UnrolledRun | None) -> Iterator[Note]:
         """What the neurons keep: it shows what their spikes do not yet show."""
         for module, name in self.request.names.items():
             if isinstance(module, SpikingNeuron):
                 states = tuple(vars(module)[state].detach() for state in module._state_names())
-                yield Note((name, "state", 0), module, time, states, (True,) * len(states))
+                yield Note((name, "state", 0), module, unrolled, states, (True,) * len(states))
 
     def _begin(self) -> None:
         """Let the network be as it was before the run, without the hooks that change nothing."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import is_compiled, tree_map_only
-from ..neurons._time import Time, time_is
+from ..neurons._unrolled_run import UnrolledRun, running
 from ._known_layers import runs_straight
 from ._saved_bits import spikes_as_bits
 from ._snapshot import RandomState, Snapshot
@@ -27,29 +27,29 @@ class Run:
 
     Args:
         outputs: what the forward returned, every tensor led by [T, B].
-        time: what the neurons did.
+        unrolled: what the neurons did.
         repeated: why a static input was repeated over time; empty if it was not.
     """
 
     outputs: Any
-    time: Time
+    unrolled: UnrolledRun
     repeated: str = ""
 
     def count(self, steps: int) -> None:
         """Tell the taps and monitors of the network that it is done, and how many steps it had."""
-        if not self.time.counted:  # a run in chunks has told so of each
-            self.time.counted.append(steps)
+        if not self.unrolled.counted:  # a run in chunks has told so of each
+            self.unrolled.counted.append(steps)
 
 
 def run_traced(request: Request) -> Any:
     """Under torch.compile, where nothing can be put back or tried again."""
     straight = request.static and runs_straight(request.net)
     args, kwargs = request.mapped(lambda t: t) if straight else request.folded()
-    time = Time(request.steps, request.batch, straight, names=request.names)
-    with time_is(time):
+    unrolled = UnrolledRun(request.steps, request.batch, straight, names=request.names)
+    with running(unrolled):
         outputs = request.net(*args, **kwargs)
-    time.counted.append(request.steps)
-    return unfolded(outputs, time)
+    unrolled.counted.append(request.steps)
+    return unfolded(outputs, unrolled)
 
 
 def run(request: Request, before: Snapshot) -> Run:
@@ -94,11 +94,11 @@ def _cannot_follow(request: Request) -> str:
 def _run_once(
     request: Request, inputs: Any, straight: bool = False, repeated: str = "", origins: Following | None = None
 ) -> Run:
-    time = Time(request.steps, request.batch, straight, origins, request.names)
-    with time_is(time), spikes_as_bits(time, request), origins or nullcontext():
+    unrolled = UnrolledRun(request.steps, request.batch, straight, origins, request.names)
+    with running(unrolled), spikes_as_bits(unrolled, request), origins or nullcontext():
         args, kwargs = inputs
         outputs = request.net(*args, **kwargs)
-    return Run(unfolded(outputs, time), time, repeated)
+    return Run(unfolded(outputs, unrolled), unrolled, repeated)
 
 
 def _follow(request: Request, drawn: RandomState) -> Run | str:

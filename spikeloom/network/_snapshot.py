@@ -25,7 +25,7 @@ from torch.nn.parameter import is_lazy
 from .._torch import is_wrapped, tree_leaves
 from ..layers import SEES_TIME
 from ..neurons._parameters import is_ours
-from ..neurons._time import Listener
+from ..neurons._unrolled_run import Listener
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The attributes in which nn.Module itself holds tensors and hooks."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._torch import BatchNorm, DispatchMode, argument_names, tree_flatten, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
-from ..neurons._time import Time, current_time
+from ..neurons._unrolled_run import UnrolledRun, current_run
 from ._time_folding import Request
 
 Key = tuple[str, str, int]
@@ -28,7 +28,7 @@ class Note:
     Args:
         key: which module, which way, which call.
         module: the module.
-        time: the unrolled run; None step by step.
+        unrolled: the unrolled run; None step by step.
         tensors: as they were.
         static: which are the same at every step.
         given: what the module got in their place, or what was returned in their place; empty if nothing was.
@@ -36,7 +36,7 @@ class Note:
 
     key: Key
     module: nn.Module
-    time: Time | None
+    unrolled: UnrolledRun | None
     tensors: tuple[Tensor, ...]
     static: tuple[bool, ...]
     given: tuple[Tensor, ...] = ()
@@ -77,26 +77,26 @@ class Watch:
         return taken
 
     def _call(self, module: nn.Module, path: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        time = current_time()
-        call = self._calls.get((module, id(time)), 0)
+        unrolled = current_run()
+        call = self._calls.get((module, id(unrolled)), 0)
         if kwargs:
-            args, kwargs = self._note((path, "input", call), module, time, (args, kwargs))
+            args, kwargs = self._note((path, "input", call), module, unrolled, (args, kwargs))
         else:
-            args = self._note((path, "input", call), module, time, args)
-        self._calls[module, id(time)] = call + 1
-        return self._note((path, "output", call), module, time, forward(*args, **kwargs))
+            args = self._note((path, "input", call), module, unrolled, args)
+        self._calls[module, id(unrolled)] = call + 1
+        return self._note((path, "output", call), module, unrolled, forward(*args, **kwargs))
 
-    def _note(self, key: Key, module: nn.Module, time: Time | None, tree: Any) -> Any:
-        with nullcontext() if time is None else time.aside():
+    def _note(self, key: Key, module: nn.Module, unrolled: UnrolledRun | None, tree: Any) -> Any:
+        with nullcontext() if unrolled is None else unrolled.aside():
             leaves, rebuilt = _flat(tree)
             tensors = tuple([leaf for leaf in leaves if _counts(leaf)])
-            static = tuple([time is not None and time.is_static(t) for t in tensors])
-            note = Note(key, module, time, tuple([t.detach().clone() for t in tensors]), static)
+            static = tuple([unrolled is not None and unrolled.is_static(t) for t in tensors])
+            note = Note(key, module, unrolled, tuple([t.detach().clone() for t in tensors]), static)
             self._notes.append(note)
             mended = self._mend(note, tensors)
             if mended is None:
                 return tree
-            if time is None:
+            if unrolled is None:
                 note.given = tuple([t.clone() for t in mended])
             rest = iter(mended)
             return rebuilt([next(rest) if _counts(leaf) else leaf for leaf in leaves])
@@ -149,9 +149,9 @@ def given(steps: Steps, request: Request) -> Mend:
     """Unrolled: a neuron gets and returns what it got and returned step by step, as does what differs by design."""
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
-        module, time = note.module, note.time
+        module, unrolled = note.module, note.unrolled
         forced = isinstance(module, SEES_TIME) or (note.key[1] == "output" and differs_by_design(module))
-        if time is None or not forced:
+        if unrolled is None or not forced:
             return None
         if any(note.key not in step or len(step[note.key].tensors) != len(tensors) for step in steps):
             return None
@@ -161,8 +161,8 @@ def given(steps: Steps, request: Request) -> Mend:
             other = each[0] if static else torch.cat(each)
             if other.shape != t.shape or other.dtype != t.dtype:
                 return None
-            if time.origins is not None:
-                time.origins.mark(other, static)
+            if unrolled.origins is not None:
+                unrolled.origins.mark(other, static)
             new.append(other)
         return new
 

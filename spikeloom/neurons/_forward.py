@@ -21,7 +21,7 @@ from ._checks import checked_input, compute_dtype, refuse_misplaced
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
 from ._state import States
-from ._time import Time, Visit, step_by_step, time_of, wants_states
+from ._unrolled_run import Visit, run_of, step_by_step, wants_states
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensors whose numbers are in memory."""
@@ -35,7 +35,7 @@ class Running(Methods, States):
     reset_delay: bool
     _through_layer: bool = False  # whether spikes come back through a layer (see `Recurrent`)
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
-    _unrolled_around: bool = False  # see `time_of`
+    _unrolled_around: bool = False  # see `run_of`
     _program: Program
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -45,14 +45,19 @@ class Running(Methods, States):
         """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
         if self.init_hidden and True in [state is not None for state in given]:
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
-        time = time_of(self)
-        if time is not None:
-            with time.aside():
+        unrolled = run_of(self)
+        if unrolled is not None:
+            with unrolled.aside():
                 why = [*self._why_by_methods()]
                 if why:
                     refusals = no_kernel(self._label(), why, input_)
-                    return step_by_step(self, lambda x: self._run(x, given), time, input_, given, refusals)
-                outs = self._unrolled(input_, given, time)
+                    return step_by_step(self, lambda x: self._run(x, given), unrolled, input_, given, refusals)
+                unrolled.admit(self, given)
+                x = unrolled.unfold(checked_input(input_, self._label), self._label())
+                run, backend, refusals = self._scan(self._drive(x, unrolled.steps), unrolled.steps, given)
+                spk = run.spk.to(x.dtype)
+                unrolled.note(self, Visit(backend, refusals, len(x) == 1 != unrolled.steps, spk, run.traces))
+                outs = tuple([unrolled.fold(out) for out in self._outs((spk, *run.traces))])
         elif next(self._why_by_methods(), None) is not None or (
             self._program.untraceable and isinstance(self._model, Model)  # a spike function that can only be called
         ):
@@ -96,15 +101,6 @@ class Running(Methods, States):
         x = checked_input(input_, self._label)
         run, _, _ = self._scan(self._drive(x, None), None, given)
         return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
-
-    def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
-        """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
-        time.admit(self, given)
-        x = time.unfold(checked_input(input_, self._label), self._label())
-        run, backend, refusals = self._scan(self._drive(x, time.steps), time.steps, given)
-        spk = run.spk.to(x.dtype)
-        time.note(self, Visit(backend, refusals, len(x) == 1 != time.steps, spk, run.traces))
-        return tuple(time.fold(out) for out in self._outs((spk, *run.traces)))
 
     def _scan(
         self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]

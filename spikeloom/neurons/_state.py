@@ -17,7 +17,7 @@ from ..engine.run import seen_through
 from ..scoped import Scoped
 from ._checks import Layer, refuse_misplaced, replicated, restarted, usable
 from ._parameters import Parameters, broadcasts
-from ._time import REWRITE, current_time
+from ._unrolled_run import REWRITE, current_run
 
 
 def by_reset_mem(self: Any) -> Any:
@@ -96,10 +96,10 @@ class States(Parameters):
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
-        time = current_time()
-        if time is not None:
+        unrolled = current_run()
+        if unrolled is not None:
             cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
-            time.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
+            unrolled.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
         names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
         if is_traced():  # torch.jit.trace runs twice and compares: the second run must not meet states of the first
@@ -158,8 +158,8 @@ class States(Parameters):
 
     def _label(self) -> str:
         """The name of the neuron in messages: its path while its network is unrolled."""
-        time, kind = current_time(), type(self).__name__
-        return kind if time is None else time.label(self, kind)
+        unrolled, kind = current_run(), type(self).__name__
+        return kind if unrolled is None else unrolled.label(self, kind)
 
 
 def state_for(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..neurons._time import Time, current_time
+from ..neurons._unrolled_run import UnrolledRun, current_run
 from .codes import burst, delta, phase, population, rate, rate_conv
 from .latencies import latency
 
@@ -39,8 +39,8 @@ class Encoder(nn.Module):
 
     def forward(self, data: Tensor) -> Tensor:
         """The spikes of data: [B, *N] to [T, B, *N]; unrolled, with time in dimension 0, [T*B, *N]."""
-        time = current_time()
-        return self._encode(data) if time is None else self._unrolled(data, time)
+        unrolled = current_run()
+        return self._encode(data) if unrolled is None else self._unrolled(data, unrolled)
 
     def extra_repr(self) -> str:
         """The arguments that are not the defaults."""
@@ -52,20 +52,22 @@ class Encoder(nn.Module):
     def _encode(self, data: Tensor) -> Tensor:
         return type(self).function(data, **{name: getattr(self, name) for name in self._names})
 
-    def _unrolled(self, data: Tensor, time: Time) -> Tensor:
-        label = time.label(self, type(self).__name__)
-        given = self._over_time(data, time, label)
-        with time.aside():
+    def _unrolled(self, data: Tensor, unrolled: UnrolledRun) -> Tensor:
+        label = unrolled.label(self, type(self).__name__)
+        given = self._over_time(data, unrolled, label)
+        with unrolled.aside():
             spk = self._encode(given)
-        if len(spk) != time.steps:
-            raise ValueError(f"{label} makes {len(spk)} steps of spikes, and the network is unrolled over {time.steps}")
-        return time.fold(spk)
+        if len(spk) != unrolled.steps:
+            raise ValueError(
+                f"{label} makes {len(spk)} steps of spikes, and the network is unrolled over {unrolled.steps}"
+            )
+        return unrolled.fold(spk)
 
-    def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
+    def _over_time(self, data: Tensor, unrolled: UnrolledRun, label: str) -> Tensor:
         """What the code takes, while the network is unrolled: the one input of all steps."""
-        if time.is_static(data):
+        if unrolled.is_static(data):
             return data
-        steps = time.unfold(data, label)
+        steps = unrolled.unfold(data, label)
         if not torch.equal(steps, steps[:1].expand_as(steps)):
             raise ValueError(
                 f"{label} makes all steps of one input, and here its input changes from step to step; "
@@ -77,8 +79,8 @@ class Encoder(nn.Module):
 class _OverTime(Encoder):
     """One whose input has its own time."""
 
-    def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
-        return data.expand(time.steps, *data.shape) if time.is_static(data) else time.unfold(data, label)
+    def _over_time(self, data: Tensor, unrolled: UnrolledRun, label: str) -> Tensor:
+        return data.expand(unrolled.steps, *data.shape) if unrolled.is_static(data) else unrolled.unfold(data, label)
 
 
 class Rate(Encoder):
