@@ -13,10 +13,9 @@ from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import REWRITE, mark
 from ._compare import STEPS, CannotCompare, Comparison, Differs
-from ._interrupts import Settings, adopt, undone
 from ._known_layers import is_row_by_row
 from ._run import Run, run
-from ._snapshot import RandomState, Snapshot
+from ._snapshot import RandomState, Settings, Snapshot, adopt, undone
 from ._time_folding import Request, read
 from ._watch import differs_by_design
 

@@ -22,10 +22,9 @@ from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
 from ..neurons._checks import restarted
 from ..neurons._unrolled_run import current_run, running
-from ._interrupts import undone
 from ._known_layers import runs_straight
 from ._run import Run, run
-from ._snapshot import RandomState, Snapshot
+from ._snapshot import RandomState, Snapshot, undone
 from ._time_folding import Request
 
 

@@ -208,17 +208,6 @@ def _counts(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0
 
 
-def precision(t: Tensor) -> float:
-    """The rounding error of products that lead to a tensor."""
-    kind = t.device.type
-    eps = float(torch.finfo(t.dtype).eps)
-    if torch.is_autocast_enabled(kind):
-        eps = max(eps, float(torch.finfo(torch.get_autocast_dtype(kind)).eps))
-    if kind == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
-        eps = max(eps, 2.0**-10) if t.dtype is torch.float32 else eps
-    return eps
-
-
 # -- chance ------------------------------------------------------------------------------------------------------------
 
 DROPOUT = ("dropout_p", "dropout")
@@ -261,3 +250,81 @@ def _settle(t: Tensor, source: Tensor | None, name: str) -> None:
         t.copy_(torch.arange(len(t), device=t.device))
     else:
         t.fill_(0.5 if t.is_floating_point() or t.is_complex() else 0)
+
+
+# -- differences ------------------------------------------------------------------------------------------------------
+
+
+CURES = (
+    "what it keeps between steps (an attribute, a counter, a state of a neuron), operations over dimension 0, which "
+    "mix the rows of a batch (layers that take time or nodes there, a mean, an index), or a size of dimension 0 that "
+    "enters a value. If that cannot be changed, run the network step by step, or pass check=False if it is meant"
+)
+
+Difference = tuple[str, int | None]
+"""What differs, in a sentence, and in how many numbers; None where it is more than numbers."""
+
+
+def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
+    """Where a note of the unrolled run differs from those of the loop over steps; None if it does not."""
+    path, way, _ = note.key
+    if way == "output" and differs_by_design(note.module):
+        return None
+    label = f"{path!r} ({type(note.module).__name__})" if path else f"the network ({type(note.module).__name__})"
+    first = len(steps) - 1 if way == "state" else 0  # of states, that of the last step is known
+    for step, stepped in enumerate(steps[first:], first):
+        if note.key not in stepped:
+            return f"{label} is called unrolled, and not at step {step}; look in the forward for {CURES}", None
+        if len(stepped[note.key].tensors) != len(note.tensors):
+            return _sentence(label, way, step), None
+    counts = [0] * len(steps)
+    for i, (t, static) in enumerate(zip(note.tensors, note.static, strict=True)):
+        if not static and len(t) != request.steps * request.batch:
+            continue  # dimension 0 is not time and batch, as inside an attention
+        wanted = [stepped[note.key].tensors[i] for stepped in steps[first:]]
+        shape = t.shape if static else (request.batch, *t.shape[1:])
+        for step, w in enumerate(wanted, first):
+            if w.shape != shape or w.dtype != t.dtype:
+                return _sentence(label, way, step), None
+        got = t.expand(len(wanted), *shape) if static else t.view(len(wanted), *shape)
+        for step, count in enumerate(count_unlike(got, torch.stack(wanted)), first):
+            counts[step] += count
+    differing = [step for step, count in enumerate(counts) if count]
+    return (_sentence(label, way, differing[0]), sum(counts)) if differing else None
+
+
+def _sentence(label: str, way: str, step: int) -> str:
+    told, where = {
+        "input": ("gets another input", "the forward around it, or a hook,"),
+        "output": ("returns other values for the same input", "its forward"),
+        "state": ("has another state after the same input", "the forward around it"),
+    }[way]
+    return f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}"
+
+
+def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:
+    """How many numbers differ by more than rounding, at each step, of tensors [T, ...] of one shape and dtype."""
+    if torch.equal(got, wanted):
+        return [0] * len(got)
+    if not got.dtype.is_floating_point:
+        same = got == wanted
+    else:
+        close = precision(got)
+        relative = min(1000 * close, close**0.5)
+        finite = wanted.nan_to_num(0.0, 0.0, 0.0).abs()
+        largest = finite.flatten(1).amax(1).view(-1, *[1] * (got.dim() - 1))
+        same = (got - wanted).abs() <= relative * (finite + largest / 8)
+        same |= (got == wanted) | (got.isnan() & wanted.isnan())
+    counts: list[int] = (~same).flatten(1).sum(1).tolist()
+    return counts
+
+
+def precision(t: Tensor) -> float:
+    """The rounding error of products that lead to a tensor."""
+    kind = t.device.type
+    eps = float(torch.finfo(t.dtype).eps)
+    if torch.is_autocast_enabled(kind):
+        eps = max(eps, float(torch.finfo(torch.get_autocast_dtype(kind)).eps))
+    if kind == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
+        eps = max(eps, 2.0**-10) if t.dtype is torch.float32 else eps
+    return eps
