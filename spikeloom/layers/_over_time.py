@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..neurons import SpikingNeuron
-from ..neurons._checks import replicated
+from ..neurons._state import replicated
 from ..neurons._unrolled_run import Visit, current_run, run_of
 
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from .._torch import TreeSpec, graph_task, tree_flatten, tree_map_only, tree_unflatten
 from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
-from ..neurons._checks import restarted
+from ..neurons._state import restarted
 from ..neurons._unrolled_run import current_run, running
 from ._known_layers import runs_straight
 from ._run import Run, run

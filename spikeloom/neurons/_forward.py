@@ -17,10 +17,9 @@ from ..cells.firing import IMMEDIATE, Model
 from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph import Constants, Program
 from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step
-from ._checks import checked_input, compute_dtype, refuse_misplaced
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
-from ._state import States
+from ._state import States, checked_input, compute_dtype, refuse_misplaced
 from ._unrolled_run import Visit, run_of, step_by_step, wants_states
 
 PLAIN = (Tensor, nn.Parameter)

@@ -9,9 +9,9 @@ from torch import Tensor
 from .. import surrogate
 from ..engine.graph import program_for
 from ..engine.run import Call
-from ._checks import checked_input, compute_dtype
 from ._neuron import SpikingNeuron
 from ._parameters import checked_params
+from ._state import checked_input, compute_dtype
 from ._unrolled_run import Visit, run_of
 
 

@@ -14,10 +14,9 @@ from ..cells.firing import Model
 from ..cells.lstm import CONV_LSTM, LSTM
 from ..engine.feedback import ConvMap, LinearMap, Map, MemFeedback
 from ..engine.run import Trajectory
-from ._checks import compute_dtype
 from ._methods import ClearedByEquation
 from ._neuron import SpikeGrad, SpikingNeuron
-from ._state import by_reset_mem
+from ._state import by_reset_mem, compute_dtype
 
 Size = int | tuple[int, int]
 

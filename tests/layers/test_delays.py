@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom.layers._reading import Connected
+from spikeloom.layers.delays import Connected
 
 from ..oracle import assert_close
 from .running import by_steps, drawn, inputs, unrolled
