@@ -30,7 +30,7 @@ from ..neurons._unrolled_run import UnrolledRun, current_run
 
 @dataclass(frozen=True)
 class Row:
-    """One layer.
+    """One layer, of a table of `explain` or `summary`.
 
     Args:
         path: its name in the network, as in `named_modules`.
@@ -40,6 +40,10 @@ class Row:
         density: the share of its outputs that are not zero; NaN where there are none.
         static: whether its input was the same at every step and was therefore seen once, or summed by the scan.
         shape: of its first output for one step and one row, [*N].
+        states: the names of what each of its neurons keeps between steps.
+        parameters: how many numbers its nn.Parameters hold.
+        neurons: how many spiking neurons it has; 0 for a layer without state.
+        rate: the share of steps in which a neuron fires, over all rows, steps and neurons; NaN where there are none.
     """
 
     path: str
@@ -48,7 +52,11 @@ class Row:
     refusals: tuple[str, ...]
     density: float
     static: bool
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...]
+    states: tuple[str, ...]
+    parameters: int
+    neurons: int
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,12 @@ class _Watch:
             static = bool(tensors) and unrolled.is_static(tensors[0])
             shape = tuple(tensors[0].shape[1:]) if tensors else ()
             refusals = (plan.reason,) if plan.reason else ()
-            row = Row(path, kind, plan.route, refusals, _density(tensors), static, shape)
+            density, own = _density(tensors), _numbers(module.parameters())
+            states: tuple[str, ...] = ()
+            neurons, rate = 0, float("nan")
+            if isinstance(module, SpikingNeuron):
+                states, neurons, rate = module._state_names(), prod(shape), density
+            row = Row(path, kind, plan.route, refusals, density, static, shape, states, own, neurons, rate)
             self.seen.append((unrolled, module, row))
 
     def rows(self, unrolled: UnrolledRun) -> Iterator[Row]:
@@ -201,31 +214,6 @@ def _density(tensors: list[Tensor]) -> float:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer of a summary.
-
-    Args:
-        path: its name in the network, as in `named_modules`.
-        kind: its class.
-        shape: of its output for one step and one row, [*N].
-        neurons: how many spiking neurons it has; 0 for a layer without state.
-        states: the names of what each neuron keeps between steps.
-        parameters: how many numbers its nn.Parameters hold.
-        rate: the share of steps in which a neuron fires, over all rows, steps and neurons; NaN where there are none.
-        backend: what it runs on.
-    """
-
-    path: str
-    kind: str
-    shape: tuple[int, ...]
-    neurons: int
-    states: tuple[str, ...]
-    parameters: int
-    rate: float
-    backend: str
-
-
-@dataclass(frozen=True)
 class Summary:
     """What `summary` found; print it for a table.
 
@@ -237,7 +225,7 @@ class Summary:
         learned: those of them that require a gradient.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Row, ...]
     steps: int
     batch: int
     parameters: int
@@ -289,9 +277,8 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
         total                      100               6,500  ...
     """
     explanation = explain(net, x, steps=steps)
-    modules = dict(net.named_modules())
     return Summary(
-        tuple(_layer(row, modules[row.path]) for row in explanation.rows),
+        explanation.rows,
         explanation.steps,
         explanation.batch,
         _numbers(net.parameters()),
@@ -299,25 +286,11 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
     )
 
 
-def _layer(row: Row, module: Any) -> Layer:
-    spiking = isinstance(module, SpikingNeuron)
-    return Layer(
-        path=row.path,
-        kind=row.kind,
-        shape=row.shape,
-        neurons=prod(row.shape) if spiking else 0,
-        states=module._state_names() if spiking else (),
-        parameters=_numbers(module.parameters()),
-        rate=row.density if spiking else float("nan"),
-        backend=row.backend,
-    )
-
-
 def _numbers(parameters: Iterable[nn.Parameter]) -> int:
     return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters)
 
 
-def _layer_cells(layer: Layer) -> tuple[str, ...]:
+def _layer_cells(layer: Row) -> tuple[str, ...]:
     return (
         layer.path or "(itself)",
         layer.kind,

@@ -1,4 +1,4 @@
-"""Does a network give the same unrolled as step by step? Its first steps are run both ways and compared.
+"""Compare a network's unrolled run with its loop over steps, layer by layer, on the first steps of an input.
 
 Both runs are made on the network itself, in its mode and in the dtype of the call, from where it stood before; then it
 is put back. Random operations return constants. Neurons are driven to spike, and return spikes made up for the purpose,
