@@ -32,6 +32,7 @@ from ._time_folding import Request
 from ._watch import (
     CURES,
     Key,
+    Mend,
     NoChance,
     Note,
     Steps,
@@ -139,14 +140,14 @@ class Comparison:
                 yield note.key, *found
 
     def _step_by_step(
-        self, layers: set[nn.Module], chance: AbstractContextManager[Any], clean: Steps | None = None
+        self, layers: set[nn.Module], chance: AbstractContextManager[Any], mend: Callable[[Steps], Mend] = driven
     ) -> Steps:
-        """What the modules saw and returned at each step; with noise as large as rounding, if `clean` is given."""
+        """What the modules saw and returned at each step."""
         steps: Steps = []
         self._begin()
         own, kwargs = self.request.mapped(torch.clone)  # which a forward may write to
         request = replace(self.request, args=own, kwargs=kwargs)
-        watch = Watch(layers, self.request.names, driven(steps) if clean is None else noise(clean, steps))
+        watch = Watch(layers, self.request.names, mend(steps))
         for step in range(self.request.steps):
             if step:  # what torch's own layers count (statistics, a spectral norm's vectors) is written once unrolled
                 self.before.stand_in(
@@ -200,7 +201,7 @@ class Comparison:
             self._repeats = all(
                 was.keys() == now.keys() and not _moved(was, now, *was) for was, now in zip(steps, again, strict=True)
             )
-            self._noisy = self._step_by_step(layers, NoChance(), steps)
+            self._noisy = self._step_by_step(layers, NoChance(), noise)
         moved = sum(_moved(clean, noisy, key) for clean, noisy in zip(steps, self._noisy, strict=True))
         return self._repeats and count <= 16 * moved
 

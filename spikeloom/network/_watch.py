@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
-from operator import itemgetter
+from functools import partial
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,16 +79,13 @@ class Watch:
     def _call(self, module: nn.Module, path: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         unrolled = current_run()
         call = self._calls.get((module, id(unrolled)), 0)
-        if kwargs:
-            args, kwargs = self._note((path, "input", call), module, unrolled, (args, kwargs))
-        else:
-            args = self._note((path, "input", call), module, unrolled, args)
+        args, kwargs = self._note((path, "input", call), module, unrolled, (args, kwargs))
         self._calls[module, id(unrolled)] = call + 1
         return self._note((path, "output", call), module, unrolled, forward(*args, **kwargs))
 
     def _note(self, key: Key, module: nn.Module, unrolled: UnrolledRun | None, tree: Any) -> Any:
         with nullcontext() if unrolled is None else unrolled.aside():
-            leaves, rebuilt = _flat(tree)
+            leaves, form = tree_flatten(tree)
             tensors = tuple([leaf for leaf in leaves if _counts(leaf)])
             static = tuple([unrolled is not None and unrolled.is_static(t) for t in tensors])
             note = Note(key, module, unrolled, tuple([t.detach().clone() for t in tensors]), static)
@@ -99,7 +96,7 @@ class Watch:
             if unrolled is None:
                 note.given = tuple([t.clone() for t in mended])
             rest = iter(mended)
-            return rebuilt([next(rest) if _counts(leaf) else leaf for leaf in leaves])
+            return tree_unflatten([next(rest) if _counts(leaf) else leaf for leaf in leaves], form)
 
 
 # -- what is changed on the way ---------------------------------------------------------------------------------------
@@ -130,19 +127,8 @@ def driven(steps: Steps) -> Mend:
 
 def _pattern(like: Tensor, path: str, step: int) -> Tensor:
     """Zeros, and ones at two of five places, which differ from row to row and from step to step."""
-    start, size = crc32(f"{step} {path}".encode()) % PERIOD, like.numel()
-    ones = _ones() if size <= PERIOD else _ones().repeat(1 + size // PERIOD)
-    return ones[start : start + size].view(like.shape).to(like, copy=True)
-
-
-PERIOD = 65521
-"""Places after which made-up spikes come again. A prime number, so that rows of nearly all sizes differ."""
-
-
-@cache
-def _ones() -> Tensor:
-    places = torch.arange(2 * PERIOD, device="cpu") % PERIOD
-    return ((places * 2654435761) % 2**32 >> 16) % 5 < 2
+    draw = np.random.default_rng(crc32(f"{step} {path}".encode()))  # NumPy's, which `NoChance` does not see
+    return torch.from_numpy(draw.integers(5, size=tuple(like.shape), dtype=np.uint8) < 2).to(like)
 
 
 def given(steps: Steps, request: Request) -> Mend:
@@ -169,20 +155,15 @@ def given(steps: Steps, request: Request) -> Mend:
     return mend
 
 
-def noise(clean: Steps, steps: Steps) -> Mend:
-    """Step by step: every layer returns a little more or less, and every neuron gets and returns what it did before."""
+def noise(steps: Steps) -> Mend:
+    """As `driven`; and inputs of the network and of neurons, and outputs of layers, are off by a rounding error."""
+    drive = driven(steps)
 
-    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
-        was = clean[len(steps)].get(note.key)
-        if was is None or len(was.tensors) != len(tensors):
-            return None
-        given = was.given or was.tensors
-        if note.key[1] == "input":
-            first = not note.key[0] or isinstance(note.module, SEES_TIME)
-            return [_shaken(t) for t in given] if first else None
-        if isinstance(note.module, SEES_TIME):
-            return [t.clone() for t in given]
-        return None if note.module._modules else [_shaken(t) for t in tensors]
+    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        new = drive(note, tensors) or [*tensors]
+        neuron = isinstance(note.module, SEES_TIME)
+        shaken = not note.key[0] or neuron if note.key[1] == "input" else not neuron and not note.module._modules
+        return [_shaken(t) for t in new] if shaken else new
 
     return mend
 
@@ -192,16 +173,6 @@ def _shaken(t: Tensor) -> Tensor:
         return t
     wave = torch.arange(t.numel(), device=t.device, dtype=torch.float32).cos().view(t.shape)
     return t + (16 * precision(t) * t.abs().max() * wave).to(t.dtype)
-
-
-def _flat(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The leaves of nested containers, and what makes such containers of others; `tree_flatten` takes 20 us."""
-    if isinstance(tree, Tensor):
-        return [tree], itemgetter(0)
-    if type(tree) is tuple and all(isinstance(leaf, Tensor) for leaf in tree):
-        return list(tree), tuple
-    leaves, form = tree_flatten(tree)
-    return leaves, lambda others: tree_unflatten(others, form)
 
 
 def _counts(leaf: Any) -> bool:
