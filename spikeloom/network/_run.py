@@ -64,15 +64,7 @@ def run(request: Request, before: Snapshot) -> Run:
     why = REPEATED.get(request.net, {}).get(request.net.training, "") or _cannot_follow(request)
     if why or request.steps < 2:
         return _run_once(request, request.folded(), repeated=why)
-    drawn = RandomState()
-    followed = _follow(request, drawn)
-    if isinstance(followed, Run):
-        return followed
-    before.restore()
-    drawn.restore()
-    done = _run_once(request, request.folded(), repeated=followed)
-    REPEATED.setdefault(request.net, {})[request.net.training] = followed  # not if that, too, has raised
-    return done
+    return _follow(request, before)
 
 
 def _run_no_steps(request: Request, before: Snapshot) -> Run:
@@ -102,9 +94,9 @@ def _run_once(
     return Run(unfolded(outputs, unrolled), unrolled, repeated)
 
 
-def _follow(request: Request, drawn: RandomState) -> Run | str:
-    """Run with the static input as it is; or say why it must be repeated over time."""
-    following = Following(request.steps, request.batch)
+def _follow(request: Request, before: Snapshot) -> Run:
+    """Run with the static input as it is; where that is not possible, once more with the input repeated over time."""
+    drawn, following = RandomState(), Following(request.steps, request.batch)
     try:
         done = _run_once(request, request.mapped(following.static), origins=following)
     except NotStatic:
@@ -115,7 +107,12 @@ def _follow(request: Request, drawn: RandomState) -> Run | str:
         following.why_not = following.why_not or f"with a static input it raises {type(error).__name__}: {error}"
     if not drawn.same_outside_torch():
         following.why_not = "its forward draws random numbers, which are to differ from step to step"
-    return following.why_not or done
+    if why := following.why_not:
+        before.restore()
+        drawn.restore()
+        done = _run_once(request, request.folded(), repeated=why)
+        REPEATED.setdefault(request.net, {})[request.net.training] = why  # not if that, too, has raised
+    return done
 
 
 # -- which tensors of a run are static ---------------------------------------------------------------------------------
