@@ -1,4 +1,7 @@
-"""When is a network compared with its loop over steps? At the first run of its kind, and whenever that is asked for."""
+"""Run a network so that an error leaves it as it was, and compare it with its loop over steps.
+
+It is compared at the first run of its kind, and whenever that is asked for.
+"""
 
 from collections.abc import Callable, Hashable
 from contextvars import copy_context

@@ -161,9 +161,10 @@ def noise(steps: Steps) -> Mend:
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         new = drive(note, tensors) or [*tensors]
-        neuron = isinstance(note.module, SEES_TIME)
-        shaken = not note.key[0] or neuron if note.key[1] == "input" else not neuron and not note.module._modules
-        return [_shaken(t) for t in new] if shaken else new
+        (path, way, _), neuron = note.key, isinstance(note.module, SEES_TIME)
+        if (neuron or not path) if way == "input" else not (neuron or note.module._modules):
+            return [_shaken(t) for t in new]
+        return new
 
     return mend
 
