@@ -93,10 +93,6 @@ is_view: Callable[[Tensor], bool] = Tensor._is_view
 IS_REPLICA = "_is_replica"
 """The attribute that marks a module as a replica made by nn.DataParallel."""
 
-any_global_hook: Callable[[], bool] = _module._has_any_global_hook
-"""Whether a hook is registered for all modules."""
-
-
 BatchNorm: type[nn.Module] = _BatchNorm
 """The base of torch's BatchNorm layers."""
 

@@ -1,7 +1,8 @@
-"""Functions of the user's from which kernels are made, with what they read from outside fixed.
+"""Copies of a user's functions whose global and enclosing variables no longer change.
 
-A kernel holds the numbers that an equation read from its module when it was traced. The plain loop would read them
-again at every step. So both get the same function: a copy whose names from outside mean what they meant at first.
+A kernel compiled from an equation holds the values that the equation's global variables had when it was traced. The
+plain loop would read these variables again at every step. So both run the same copy of the function, which keeps the
+values of the first time.
 """
 
 from collections.abc import Callable

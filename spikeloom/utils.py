@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .engine.gpu import captured_scan
+from .engine.gpu import cuda_graphs
 from .engine.jit import buffer_pool
 from .inspect import Summary as Summary
 from .inspect import summary as summary
@@ -80,7 +80,7 @@ def free_memory() -> None:
         >>> snn.utils.free_memory()
     """
     buffer_pool.release()
-    captured_scan.release()
+    cuda_graphs.release()
     buffer_pool.trim()
 
 

@@ -16,7 +16,7 @@ import torch
 import spikeloom as snn
 from spikeloom import forks, scoped
 from spikeloom.engine.cpu import launch
-from spikeloom.engine.gpu import captured_scan, cuda_graphs
+from spikeloom.engine.gpu import cuda_graphs
 from spikeloom.engine.jit import kernel_cache
 
 pytestmark = [
@@ -80,7 +80,7 @@ def locks() -> dict[str, Any]:
         "numba's compiler": global_compiler_lock,
         "numba's types": registry.cpu_target.typing_context.callstack._lock,
         "llvm": llvmlite.binding.ffi.lib._lock,
-        "the recorder": cuda_graphs._recorder,
+        "the recorder": cuda_graphs._lock,
     }
 
 
@@ -110,14 +110,6 @@ def test_each_lock_is_free_in_the_child(name):
         assert status_of_child(lambda: locks()[name].__enter__(), 10) == 0
 
 
-def test_a_lock_of_a_recording_is_free_in_the_child():
-    recording = captured_scan._Recording.__new__(captured_scan._Recording)
-    recording.lock = threading.Lock()
-    captured_scan._alive.add(recording)
-    with held(recording.lock):
-        assert status_of_child(lambda: recording.lock.__enter__(), 10) == 0
-
-
 def test_every_lock_of_the_package_is_in_one_of_these_tests():
     package = Path(snn.__file__).parent
     makers = ("Lock()", "RLock()", "Condition(", "Semaphore(", "from functools import cached_property", "Queue(")
@@ -127,7 +119,6 @@ def test_every_lock_of_the_package_is_in_one_of_these_tests():
         "engine/jit/kernel_cache.py",
         "engine/jit/numba_jit.py",
         "engine/gpu/cuda_graphs.py",
-        "engine/gpu/captured_scan.py",
     }
 
 
@@ -139,13 +130,13 @@ def test_who_forks_within_a_lock_leaves_it():
         with context.set(2):
             assert context.get() == 2
 
-    with kernel_cache._lock, cuda_graphs._recorder, context.set(1):
+    with kernel_cache._lock, cuda_graphs._lock, context.set(1):
         child = os.fork()
         if not child:
             signal.alarm(30)
     if not child:
         work()
-        with kernel_cache._lock, cuda_graphs._recorder:
+        with kernel_cache._lock, cuda_graphs._lock:
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 

@@ -169,13 +169,6 @@ def test_is_replica():
     assert _torch.IS_REPLICA in vars(nn.Linear(1, 1)._replicate_for_data_parallel())
 
 
-def test_any_global_hook():
-    assert not _torch.any_global_hook()
-    with nn.modules.module.register_module_forward_hook(lambda *_: None):
-        assert _torch.any_global_hook()
-    assert not _torch.any_global_hook()
-
-
 def test_batch_norm():
     assert isinstance(nn.BatchNorm2d(1), _torch.BatchNorm)
     assert not isinstance(nn.InstanceNorm2d(1), _torch.BatchNorm)

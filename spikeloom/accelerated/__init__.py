@@ -3,7 +3,6 @@
 from torch import nn
 
 from ..neurons import SpikingNeuron
-from .batch_norm import SpikeSequential
 from .conv import SpikeAvgPool2d, SpikeConv2d, SpikeMaxPool2d
 from .linear import SpikeLinear
 from .plan import Plan as Plan
@@ -15,7 +14,6 @@ ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: SpikeConv2d,
     nn.MaxPool2d: SpikeMaxPool2d,
     nn.AvgPool2d: SpikeAvgPool2d,
-    nn.Sequential: SpikeSequential,
 }
 """Which class a layer becomes."""
 
@@ -26,10 +24,8 @@ PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ACCELE
 def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.Module:
     """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
 
-    Each decides at every call by the share of active inputs, and `explain` shows how and why. A BatchNorm in evaluation
-    that follows one of them in an nn.Sequential runs as a part of it, and so does pooling behind a convolution. The
-    layers stay what they are, with their names, parameters and hooks; subclasses of these, and layers inside of
-    neurons, are left alone.
+    Each decides at every call by the share of active inputs, and `explain` shows how and why. The layers stay what they
+    are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
 
     While it is on, a layer has a subclass of its class, which `explain` names. Tools that compare ``type(layer)`` with
     ``nn.Linear``, such as thop, ptflops and torch.ao's quantization, pass over it: call ``accelerate(net, False)``

@@ -12,10 +12,7 @@ from ..engine import tuning
 from ..engine.jit import buffer_pool
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import Pair, Windows, conv, csr, pooling
-from .plan import Accelerated, Plan, SkipsZeros, kernel_refusals, of_plain, report, untouched
-
-WITH_CONVOLUTION = "numba, with the convolution"
-"""The route of pooling that the convolution before it does in its own result."""
+from .plan import Accelerated, Plan, SkipsZeros, kernel_refusals, of_plain, report
 
 
 class SpikeConv2d(SkipsZeros, nn.Conv2d):
@@ -24,12 +21,10 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
     [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie in memory as torch's
     do: with their channels last if those of the images or of the weight are. Groups, other paddings than zeros or by
     unequal numbers of rows, and images without a batch are torch's.
-
-    Pooling behind it in an nn.Sequential is done within its kernel, image by image, while the image is in the cache.
-    The result as a whole is then never in memory.
     """
 
-    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
+    def plan(self, x: Tensor) -> Plan:
+        weight = self.weight
         reason = next(self._unreadable(x, weight), "")
         if reason:
             return Plan("dense", reason)
@@ -42,18 +37,15 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         reason = next(self._refusals(x, weight, result), "")
         if reason:
             return Plan("dense", reason, (patch,) if _chunks_pay(x, weight, result) else ())
-        if isinstance(following, Pool) and untouched(following) and not any(following.refusals(result)):
-            return Plan("sparse", found=(patch,), windows=following.windows())
         return Plan("sparse", found=(patch,))
 
-    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
-        report(self, plan)
+    def run(self, x: Tensor, plan: Plan) -> Tensor:
         if plan.route == "sparse":
-            out: Tensor = _SpikeConvolution.apply(x, weight, bias, *plan.found, plan.windows)
+            out: Tensor = _SpikeConvolution.apply(x, self.weight, self.bias, *plan.found)
         elif plan.found:
-            out = _Chunked.apply(x, weight, bias, *plan.found, self.groups)
+            out = _Chunked.apply(x, self.weight, self.bias, *plan.found, self.groups)
         else:
-            out = self._conv_forward(x, weight, bias)
+            out = self._plain(x)
         return out
 
     def _frame(self) -> tuple[int, ...]:
@@ -97,24 +89,18 @@ def _density(images: Tensor) -> float:
 
 class _SpikeConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: conv.Patch, windows: Windows | None
-    ) -> Tensor:
-        ctx.layer, ctx.patch, ctx.windows = "a SpikeConv2d", patch, windows
-        out, places = conv.convolution(x, weight, bias, patch, windows)
-        ctx.save_for_backward(x, weight, *([] if places is None else [places]))
-        return out
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, patch: conv.Patch) -> Tensor:
+        ctx.layer, ctx.patch = "a SpikeConv2d", patch
+        ctx.save_for_backward(x, weight)
+        return conv.convolution(x, weight, bias, patch)
 
     @staticmethod
     @of_plain
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *places = saved_by(ctx, grad)
-        wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        x, weight = saved_by(ctx, grad)
+        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
-        total = conv.over_pixels(grad)  # pooling spreads each gradient over a window: the sum is the same
-        if places:
-            shape = ctx.patch.result(x, weight)
-            grad = pooling.pooled_gradient(grad, places[0], shape, ctx.windows, channels_last=True)
+        total = conv.over_pixels(grad)
         finite = csr.finite(total)
         sparse_x = wants_x and finite and _density(grad) < tuning.limits.conv_dense_input_above
         sparse_weight = wants_weight and finite and _density(x) < tuning.limits.conv_dense_weight_above
@@ -123,7 +109,7 @@ class _SpikeConvolution(torch.autograd.Function):
             dx = conv.input_gradient(grad, weight, x, ctx.patch)
         if sparse_weight:
             dweight = conv.weight_gradient(x, grad, ctx.patch)
-        return dx, dweight, total if wants_bias else None, None, None
+        return dx, dweight, total if wants_bias else None, None
 
 
 def _dense(

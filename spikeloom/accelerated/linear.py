@@ -11,7 +11,7 @@ from ..engine import tuning
 from ..engine.jit import sum_to
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr
-from .plan import Plan, SkipsZeros, kernel_refusals, of_plain, report
+from .plan import Plan, SkipsZeros, kernel_refusals, of_plain
 
 
 class SpikeLinear(SkipsZeros, nn.Linear):
@@ -20,7 +20,8 @@ class SpikeLinear(SkipsZeros, nn.Linear):
     y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
     """
 
-    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
+    def plan(self, x: Tensor) -> Plan:
+        weight = self.weight
         reason, lists = next(self._refusals(x, weight), ""), None
         if not reason:
             lists = _listed(_rows(x.detach()), self.out_features)
@@ -41,14 +42,13 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         if not x.dim() or x.shape[-1] != weight.shape[1]:
             yield "the sizes of input and weight differ"
 
-    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
-        report(self, plan)
+    def run(self, x: Tensor, plan: Plan) -> Tensor:
         if plan.route == "sparse":
-            out: Tensor = _SparseProduct.apply(x, weight, bias, *plan.found)
+            out: Tensor = _SparseProduct.apply(x, self.weight, self.bias, *plan.found)
         elif plan.route == "narrow":
-            out = _NarrowProduct.apply(x, weight, bias)
+            out = _NarrowProduct.apply(x, self.weight, self.bias)
         else:
-            out = nn.functional.linear(x, weight, bias)
+            out = self._plain(x)
         return out
 
 

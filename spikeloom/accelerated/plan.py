@@ -1,10 +1,10 @@
-"""What accelerated layers share: the plan of a call, made once before it runs, and that torch sees the call as one."""
+"""What accelerated layers share: the plan of a call, made before it runs, and what kernels refuse."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ..engine.graph import FLOATS
 from ..engine.jit import plain
 from ..engine.run import forced, numba_missing, seen_through
-from ..engine.sparse import Windows
 
-Result = TypeVar("Result")
 Backward = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
 
 
@@ -27,13 +25,11 @@ class Plan:
         route: such as "sparse" or "dense", as `explain` shows it.
         reason: why no faster route was taken, in a sentence; empty if there is none.
         found: what was computed for the decision and is used by the run.
-        windows: what kernels pool, those of a pooling layer or of the convolution before one.
     """
 
     route: str
     reason: str = ""
     found: tuple[Any, ...] = ()
-    windows: Windows | None = None
 
 
 _reports: ContextVar[dict[nn.Module, Plan] | None] = ContextVar("spikeloom_plans", default=None)
@@ -64,7 +60,10 @@ class Accelerated(nn.Module):
         """What the layer of torch's computes."""
         if torch.compiler.is_compiling():
             return self._plain(input)
-        return seen_as_one(type(self)._run, self, input)
+        if has_torch_function_unary(input):  # a mode that watches torch's calls, such as that of a static unroll
+            out: Tensor = handle_torch_function(type(self)._run, (input,), self, input)
+            return out
+        return self._run(input)
 
     def _run(self, input: Tensor) -> Tensor:
         raise NotImplementedError
@@ -85,23 +84,17 @@ class SkipsZeros(Accelerated):
         if self.strict:
             report(self, Plan("dense, strict"))
             return self._plain(input)
-        return self.run(input, self.plan(input, self.weight), self.weight, self.bias)
+        plan = self.plan(input)
+        report(self, plan)
+        return self.run(input, plan)
 
-    def plan(self, x: Tensor, weight: Tensor, following: nn.Module | None = None) -> Plan:
-        """How the product of x and this weight runs; `following` is a layer whose work it may do as well."""
+    def plan(self, x: Tensor) -> Plan:
+        """How the product of x and the weight runs."""
         raise NotImplementedError
 
-    def run(self, x: Tensor, plan: Plan, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Report a plan and run it."""
+    def run(self, x: Tensor, plan: Plan) -> Tensor:
+        """Run as planned."""
         raise NotImplementedError
-
-
-def seen_as_one(run: Callable[..., Result], layer: Accelerated, x: Tensor, *more: Any) -> Result:
-    """run(layer, x, *more); a mode that watches torch's calls, such as that of a static unroll, sees one."""
-    if has_torch_function_unary(x):
-        out: Result = handle_torch_function(run, (x,), layer, x, *more)
-        return out
-    return run(layer, x, *more)
 
 
 def kernel_refusals(x: Any, weight: Tensor | None = None) -> Iterator[str]:
@@ -112,26 +105,16 @@ def kernel_refusals(x: Any, weight: Tensor | None = None) -> Iterator[str]:
         yield f"kernels take float32 or float64 on the CPU, the input is {x.dtype} on {x.device}"
     elif not x.numel():
         yield "the input has no values"
-    if weight is not None and not goes_with(weight, x):
-        yield "the weight is not a plain tensor of the input's dtype and device"
+    if weight is not None:
+        plainly = type(weight) in (nn.Parameter, Tensor) and not weight.is_neg() and weight.numel() > 0
+        if not plainly or weight.device != x.device or weight.dtype != x.dtype:
+            yield "the weight is not a plain tensor of the input's dtype and device"
     if forced() not in (None, "numba"):
         yield f"the backend {forced()!r} was asked for"
     if torch.is_autocast_enabled("cpu"):
         yield "autocast is on"
     if why := seen_through() or numba_missing():
         yield why
-
-
-def goes_with(weight: Tensor, x: Tensor) -> bool:
-    """Whether it is a plain tensor like x."""
-    plainly = type(weight) in (nn.Parameter, Tensor) and not weight.is_neg() and weight.numel() > 0
-    return plainly and weight.device == x.device and weight.dtype == x.dtype
-
-
-def untouched(module: nn.Module) -> bool:
-    """Whether a module has no hooks and no other forward in its place."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
-    return "forward" not in vars(module) and not any(getattr(module, name) for name in hooks)
 
 
 def of_plain(backward: Backward) -> Backward:

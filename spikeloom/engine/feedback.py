@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, linear
 from torch.nn.grad import conv2d_weight
 
-from .graph import Gradients, InputGrad, State, Variant
+from .graph import Cotangents, Gradients, InputGrad, Saved, State, Variant
 
 
 @dataclass  # not frozen: torch.compile of some releases cannot make one that is
@@ -131,6 +131,27 @@ class Recurrence:
     def placed(self, saved: Iterator[Any]) -> list[Any]:
         """What there is for each state that is saved, as a list over all states of the program."""
         return [next(saved) if state == State.SAVED else None for state in self.variant.states[:-1]]
+
+
+class Runner(Protocol):
+    """A way to run such a scan. The states, and the gradients of the last ones, begin with that of what comes back at
+    the first step: the last spikes, or the membrane, which is then the last state as well."""
+
+    def forward(
+        self,
+        plan: Recurrence,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The spikes, the last states of the program and the states after every step that are saved; and what every
+        step gets in full, [T, ...], if that is saved."""
+
+    def backward(self, plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
+        """The gradients of what every step gets, of the states and of the parameters; `saved.x` is what every step
+        got in full."""
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -114,12 +114,6 @@ class Tuning:
     pooling_largest_window: int = 64
     """Values of a window above which torch's pooling is taken: the kernels name each."""
 
-    fold_least_values: int = 1 << 18
-    """Values of the result below which a norm runs by itself: it is over before the weight is scaled."""
-
-    fold_least_share: int = 2
-    """How many times the values of the weight these must be as well."""
-
     # -- a GPU: choices that no device has confirmed ------------------------------------------------------------------
 
     graph_steps: int = 32

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..inspect import Log, with_time
 from ..neurons import SpikingNeuron
-from ..neurons._time import Listener, Time, current_time
+from ..neurons._unrolled_run import Listener, UnrolledRun, current_run
 
 Kind = type[nn.Module] | tuple[type[nn.Module], ...] | None
 
@@ -122,14 +122,14 @@ class BaseMonitor:
                 self.monitored_layers.append(name)
                 yield name, module
 
-    def _record(self, name: str, value: Any, function: Callable[[Any], Any], time: Time | None) -> None:
+    def _record(self, name: str, value: Any, function: Callable[[Any], Any], unrolled: UnrolledRun | None) -> None:
         if not self._enable:
             return
-        if time is None:
+        if unrolled is None:
             self._log.add((name, function(unpack_len1_tuple(value))), None)
             return
-        with time.aside():
-            self._log.add((name, function(unpack_len1_tuple(with_time(value, time)))), time.counted)
+        with unrolled.aside():
+            self._log.add((name, function(unpack_len1_tuple(with_time(value, unrolled)))), unrolled.counted)
 
 
 class _Relay(Listener):
@@ -173,7 +173,7 @@ class OutputMonitor(BaseMonitor):
             self.hooks.append(module.register_forward_hook(_Relay(self._hear, name)))
 
     def _hear(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self._record(name, output, self.function_on_output, current_time())
+        self._record(name, output, self.function_on_output, current_run())
 
 
 class InputMonitor(BaseMonitor):
@@ -198,7 +198,7 @@ class InputMonitor(BaseMonitor):
             self.hooks.append(module.register_forward_hook(_Relay(self._hear, name)))
 
     def _hear(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self._record(name, args, self.function_on_input, current_time())
+        self._record(name, args, self.function_on_input, current_run())
 
 
 class AttributeMonitor(BaseMonitor):
@@ -240,24 +240,25 @@ class AttributeMonitor(BaseMonitor):
                 self.hooks.append(module.register_forward_hook(relay(self._hear_after, name)))
 
     def _hear_before(self, name: str, module: nn.Module, args: Any) -> None:
-        if current_time() is not None and self._is_state(module):
+        if current_run() is not None and self._is_state(module):
             # the rest of the sequence is known after the forward
             self._before[name] = vars(module)[self.attribute_name]
         else:
             self._record(name, getattr(module, self.attribute_name), self.function_on_attribute, None)
 
     def _hear_after(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        time = current_time()
-        if time is None or not self._is_state(module):
+        unrolled = current_run()
+        if unrolled is None or not self._is_state(module):
             if not self.pre_forward:
                 self._record(name, getattr(module, self.attribute_name), self.function_on_attribute, None)
         elif self._enable:
-            with time.aside():
-                self._log.add((name, self.function_on_attribute(self._sequence(name, module, time))), time.counted)
+            with unrolled.aside():
+                value = self.function_on_attribute(self._sequence(name, module, unrolled))
+                self._log.add((name, value), unrolled.counted)
 
-    def _sequence(self, name: str, neuron: Any, time: Time) -> Tensor:
+    def _sequence(self, name: str, neuron: Any, unrolled: UnrolledRun) -> Tensor:
         """The state at every step, [T, B, ...]."""
-        after: Tensor = time.visits[neuron].states[neuron._heard_names().index(self.attribute_name)]
+        after: Tensor = unrolled.visits[neuron].states[neuron._heard_names().index(self.attribute_name)]
         if not self.pre_forward:
             return after
         first = self._before.pop(name)
@@ -273,15 +274,17 @@ class _GradMonitor(BaseMonitor):
 
     def __init__(self, net: nn.Module, instance: Kind):
         super().__init__()
-        self._times: dict[str, Time | None] = {}
+        self._times: dict[str, UnrolledRun | None] = {}
         for name, module in self._listen(net, instance):
             self.hooks.append(module.register_forward_hook(_Relay(self._hear_forward, name)))
             self.hooks.append(module.register_full_backward_hook(_Relay(self._hear_backward, name)))
 
     def _hear_forward(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        time = current_time()
+        unrolled = current_run()
         # a new object, which does not keep the tensors of the neurons alive
-        self._times[name] = None if time is None else Time(time.steps, time.batch, counted=time.counted)
+        self._times[name] = (
+            None if unrolled is None else UnrolledRun(unrolled.steps, unrolled.batch, counted=unrolled.counted)
+        )
 
     def _hear_backward(self, name: str, module: nn.Module, grad_input: Any, grad_output: Any) -> None:
         raise NotImplementedError

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from .._torch import tree_leaves, tree_map_only
 from ..cells.firing import Model
-from ..network import RandomState, Request, Snapshot, read, run_checked, undone, unharmed
+from ..network import RandomState, Request, Snapshot, read, run_checked, undone
 from ..neurons import SpikingNeuron, StateLeaky
 from ._explain import aligned, share
 from ._findings import Vitals, found
@@ -134,8 +133,8 @@ def _unrolled(request: Request) -> Any:
         raise ValueError(f"diagnose got {request.steps} steps of {request.batch} rows; it needs at least one of each")
     args, kwargs = request.mapped(lambda t: _leaf(t.expand(request.steps, *t.shape) if request.static else t))
     request = replace(request, args=args, kwargs=kwargs, static=False)
-    done = unharmed(request, partial(run_checked, request, None))
-    done.time.counted.append(request.steps)
+    done = run_checked(request, None)
+    done.unrolled.counted.append(request.steps)
     return done.outputs
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -22,17 +21,16 @@ from ..network import (
     read,
     run_checked,
     undone,
-    unharmed,
     why_not_compared,
 )
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
-from ..neurons._time import Time, current_time
+from ..neurons._unrolled_run import UnrolledRun, current_run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer.
+    """One layer, of a table of `explain` or `summary`.
 
     Args:
         path: its name in the network, as in `named_modules`.
@@ -42,6 +40,10 @@ class Row:
         density: the share of its outputs that are not zero; NaN where there are none.
         static: whether its input was the same at every step and was therefore seen once, or summed by the scan.
         shape: of its first output for one step and one row, [*N].
+        states: the names of what each of its neurons keeps between steps.
+        parameters: how many numbers its nn.Parameters hold.
+        neurons: how many spiking neurons it has; 0 for a layer without state.
+        rate: the share of steps in which a neuron fires, over all rows, steps and neurons; NaN where there are none.
     """
 
     path: str
@@ -50,7 +52,11 @@ class Row:
     refusals: tuple[str, ...]
     density: float
     static: bool
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...]
+    states: tuple[str, ...]
+    parameters: int
+    neurons: int
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -149,12 +155,12 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
         hook = register_module_forward_hook(watch)
         try:
             with torch.no_grad(), on_trial(), reported() as watch.plans:
-                return unharmed(request, partial(run_checked, request, None))
+                return run_checked(request, None)
         finally:
             hook.remove()
 
     done = undone(work, before, drawn)
-    rows, unchecked = tuple(watch.rows(done.time)), why_not_compared(request)
+    rows, unchecked = tuple(watch.rows(done.unrolled)), why_not_compared(request)
     return Explanation(rows, request.steps, request.batch, done.repeated, unchecked or "")
 
 
@@ -163,30 +169,35 @@ class _Watch:
     """A hook on every module of the process that notes those of one network."""
 
     request: Request
-    seen: list[tuple[Time, nn.Module, Row]] = field(default_factory=list)
+    seen: list[tuple[UnrolledRun, nn.Module, Row]] = field(default_factory=list)
     plans: dict[nn.Module, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = {m for m in self.request.layers() if isinstance(m, SEES_TIME) or not m._modules}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        time, plan = current_time(), self.plans.pop(module, Plan("torch"))
-        if module not in self.layers or time is None:
+        unrolled, plan = current_run(), self.plans.pop(module, Plan("torch"))
+        if module not in self.layers or unrolled is None:
             return
         path, kind = self.request.names[module], type(module).__name__
-        with time.aside():
+        with unrolled.aside():
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-            static = bool(tensors) and time.is_static(tensors[0])
+            static = bool(tensors) and unrolled.is_static(tensors[0])
             shape = tuple(tensors[0].shape[1:]) if tensors else ()
             refusals = (plan.reason,) if plan.reason else ()
-            row = Row(path, kind, plan.route, refusals, _density(tensors), static, shape)
-            self.seen.append((time, module, row))
+            density, own = _density(tensors), _numbers(module.parameters())
+            states: tuple[str, ...] = ()
+            neurons, rate = 0, float("nan")
+            if isinstance(module, SpikingNeuron):
+                states, neurons, rate = module._state_names(), prod(shape), density
+            row = Row(path, kind, plan.route, refusals, density, static, shape, states, own, neurons, rate)
+            self.seen.append((unrolled, module, row))
 
-    def rows(self, time: Time) -> Iterator[Row]:
+    def rows(self, unrolled: UnrolledRun) -> Iterator[Row]:
         """Those of the run that counted; one that was given up has another time."""
         for at, module, row in self.seen:
-            if at is time:
-                visit = time.visits.get(module)
+            if at is unrolled:
+                visit = unrolled.visits.get(module)
                 if visit is not None:
                     refusals = tuple(visit.refusals)
                     row = replace(row, backend=visit.backend, refusals=refusals, static=visit.static)
@@ -203,31 +214,6 @@ def _density(tensors: list[Tensor]) -> float:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer of a summary.
-
-    Args:
-        path: its name in the network, as in `named_modules`.
-        kind: its class.
-        shape: of its output for one step and one row, [*N].
-        neurons: how many spiking neurons it has; 0 for a layer without state.
-        states: the names of what each neuron keeps between steps.
-        parameters: how many numbers its nn.Parameters hold.
-        rate: the share of steps in which a neuron fires, over all rows, steps and neurons; NaN where there are none.
-        backend: what it runs on.
-    """
-
-    path: str
-    kind: str
-    shape: tuple[int, ...]
-    neurons: int
-    states: tuple[str, ...]
-    parameters: int
-    rate: float
-    backend: str
-
-
-@dataclass(frozen=True)
 class Summary:
     """What `summary` found; print it for a table.
 
@@ -239,7 +225,7 @@ class Summary:
         learned: those of them that require a gradient.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Row, ...]
     steps: int
     batch: int
     parameters: int
@@ -291,9 +277,8 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
         total                      100               6,500  ...
     """
     explanation = explain(net, x, steps=steps)
-    modules = dict(net.named_modules())
     return Summary(
-        tuple(_layer(row, modules[row.path]) for row in explanation.rows),
+        explanation.rows,
         explanation.steps,
         explanation.batch,
         _numbers(net.parameters()),
@@ -301,25 +286,11 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
     )
 
 
-def _layer(row: Row, module: Any) -> Layer:
-    spiking = isinstance(module, SpikingNeuron)
-    return Layer(
-        path=row.path,
-        kind=row.kind,
-        shape=row.shape,
-        neurons=prod(row.shape) if spiking else 0,
-        states=module._state_names() if spiking else (),
-        parameters=_numbers(module.parameters()),
-        rate=row.density if spiking else float("nan"),
-        backend=row.backend,
-    )
-
-
 def _numbers(parameters: Iterable[nn.Parameter]) -> int:
     return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters)
 
 
-def _layer_cells(layer: Layer) -> tuple[str, ...]:
+def _layer_cells(layer: Row) -> tuple[str, ...]:
     return (
         layer.path or "(itself)",
         layer.kind,

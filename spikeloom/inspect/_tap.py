@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
 from ..neurons._sequence import WholeSequence
-from ..neurons._time import Counted, Listener, Time, time_of
+from ..neurons._unrolled_run import Counted, Listener, UnrolledRun, run_of
 
 Entry = TypeVar("Entry")
 
@@ -36,21 +36,21 @@ class Log(Generic[Entry]):
         self._entries.clear()
 
 
-def with_time(heard: Any, time: Time) -> Any:
+def with_time(heard: Any, unrolled: UnrolledRun) -> Any:
     """Every tensor of an unrolled run as [T, B, ...], static ones repeated as views; others as they are."""
 
     def is_static(t: Tensor) -> bool:
         # asked after a neuron has run, when only the rows tell what was static on the straight way to it
-        few = len(t) == time.batch != time.steps * time.batch
-        return few and (time.straight if time.origins is None else time.origins.is_static(t))
+        few = len(t) == unrolled.batch != unrolled.steps * unrolled.batch
+        return few and (unrolled.straight if unrolled.origins is None else unrolled.origins.is_static(t))
 
     def unfold(t: Tensor) -> Tensor:
         if t.dim() and is_static(t):
-            return t.expand(time.steps, *t.shape)
-        folded = t.dim() and len(t) == time.steps * time.batch
-        return t.unflatten(0, (time.steps, time.batch)) if folded else t
+            return t.expand(unrolled.steps, *t.shape)
+        folded = t.dim() and len(t) == unrolled.steps * unrolled.batch
+        return t.unflatten(0, (unrolled.steps, unrolled.batch)) if folded else t
 
-    with time.aside():
+    with unrolled.aside():
         return tree_map_only(Tensor, unfold, heard)
 
 
@@ -165,13 +165,13 @@ class _OfNeuron(Listener):
         self.log, self.inputs, self.graph = log, inputs, graph
 
     def __call__(self, neuron: SpikingNeuron, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        time = time_of(neuron)
+        unrolled = run_of(neuron)
         given = (args or tuple(kwargs.values()))[0] if self.inputs else None
-        if time is not None:
-            visit = time.visits[neuron]
+        if unrolled is not None:
+            visit = unrolled.visits[neuron]
             assert visit.spk is not None  # since this one wants them
-            with time.aside():
-                self.log.add(self._call(visit.spk, visit.states, given, visit.static), time.counted)
+            with unrolled.aside():
+                self.log.add(self._call(visit.spk, visit.states, given, visit.static), unrolled.counted)
             return
         spk = output[0] if isinstance(output, tuple) else output
         if isinstance(neuron, WholeSequence):

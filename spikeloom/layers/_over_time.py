@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..neurons import SpikingNeuron
-from ..neurons._checks import replicated
-from ..neurons._time import Visit, current_time, time_of
+from ..neurons._state import replicated
+from ..neurons._unrolled_run import Visit, current_run, run_of
 
 
 class OverTime(nn.Module):
@@ -35,7 +35,7 @@ class OverTime(nn.Module):
         tensor([ 1.,  3., -2.])
     """
 
-    _unrolled_around: bool = False  # see `time_of`
+    _unrolled_around: bool = False  # see `run_of`
 
     def over_time(self, x: Tensor) -> Tensor:
         """What the layer makes of the next T steps, [T, *S] -> [T, *R], T at least 1; it counts and keeps for later."""
@@ -49,15 +49,15 @@ class OverTime(nn.Module):
 
     def forward(self, input_: Tensor) -> Tensor:
         """One step, [*S]; or, while the network is unrolled, all of them, with time folded into dimension 0."""
-        time = time_of(self)
-        if time is None:
+        unrolled = run_of(self)
+        if unrolled is None:
             return self.over_time(input_.unsqueeze(0))[0]
-        with time.aside():
-            time.admit(self, ())
-            x = time.unfold(input_, self._label())
-            out = self.over_time(x.expand(time.steps, *x.shape[1:]))
-            time.note(self, Visit("torch", [], len(x) == 1 != time.steps, out))
-            return time.fold(out)
+        with unrolled.aside():
+            unrolled.admit(self, ())
+            x = unrolled.unfold(input_, self._label())
+            out = self.over_time(x.expand(unrolled.steps, *x.shape[1:]))
+            unrolled.note(self, Visit("torch", [], len(x) == 1 != unrolled.steps, out))
+            return unrolled.fold(out)
 
     def _replicate_for_data_parallel(self) -> Any:
         replica = super()._replicate_for_data_parallel()
@@ -66,8 +66,8 @@ class OverTime(nn.Module):
 
     def _label(self) -> str:
         """How messages name the layer: by its path while its network is unrolled."""
-        time, kind = current_time(), type(self).__name__
-        return kind if time is None else time.label(self, kind)
+        unrolled, kind = current_run(), type(self).__name__
+        return kind if unrolled is None else unrolled.label(self, kind)
 
 
 SEES_TIME = (SpikingNeuron, OverTime)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..neurons._checks import refuse_misplaced, restarted
+from ..neurons._state import refuse_misplaced, restarted
 from ._over_time import OverTime
 
 

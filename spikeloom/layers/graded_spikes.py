@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..neurons._checks import checked_input
+from ..neurons._state import checked_input
 from ._over_time import OverTime
 
 

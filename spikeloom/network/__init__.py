@@ -5,11 +5,10 @@ from ._check import run_checked as run_checked
 from ._check import why_by_steps as why_by_steps
 from ._check import why_not_compared as why_not_compared
 from ._checkpoint import recomputing as recomputing
-from ._interrupts import undone as undone
 from ._run import Run as Run
-from ._run import unharmed as unharmed
 from ._snapshot import RandomState as RandomState
 from ._snapshot import Snapshot as Snapshot
+from ._snapshot import undone as undone
 from ._time_folding import Request as Request
 from ._time_folding import read as read
 from ._unroll import stream as stream

@@ -1,7 +1,10 @@
-"""When is a network compared with its loop over steps? At the first run of its kind, and whenever that is asked for."""
+"""Run a network so that an error leaves it as it was, and compare it with its loop over steps.
+
+It is compared at the first run of its kind, and whenever that is asked for.
+"""
 
 from collections.abc import Callable, Hashable
-from functools import partial
+from contextvars import copy_context
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import count_dispatch_modes, is_traced, transforms_active
+from ..layers import SEES_TIME
 from ..neurons._state import on_trial
+from ..neurons._unrolled_run import REWRITE, mark
 from ._compare import STEPS, CannotCompare, Comparison, Differs
-from ._interrupts import undone
 from ._known_layers import is_row_by_row
-from ._run import Run, run, unharmed
-from ._snapshot import RandomState, Snapshot
+from ._run import Run, run
+from ._snapshot import RandomState, Settings, Snapshot, adopt, undone
 from ._time_folding import Request, read
 from ._watch import differs_by_design
 
@@ -27,21 +31,47 @@ MOST = 64
 """How many kinds of runs of one network are compared, for those whose inputs have another size at every call."""
 
 
-def run_checked(
-    request: Request, check: bool | None, before: Snapshot, how: Callable[[Request, Snapshot], Run] = run
-) -> Run:
-    """Return ``how(request, before)``; then compare the network with its loop over steps, if that is due.
+Runner = Callable[[Request, Snapshot], Run]
+"""`run`, or what runs a request in chunks; takes the network as it was before."""
+
+
+def run_checked(request: Request, check: bool | None, how: Runner = run) -> Run:
+    """Run a request; then compare the network with its loop over steps, if that is due.
+
+    An error leaves the network, and the settings of torch, as they were, and says that the network was unrolled.
 
     Args:
         request: what is run.
         check: None at the first run of its kind, over the first steps; True always and over all steps; False never.
-        before: how the network is now.
         how: `run`, or what runs it in chunks.
 
     Raises:
         RuntimeError: if the network differs; naming the module. With check=True also if it cannot be compared.
         TypeError: for check=True with a neuron that takes whole sequences alone.
     """
+    layers = [module for module in request.names if isinstance(module, SEES_TIME)]
+    settings, context, before = Settings(), copy_context(), None
+    try:
+        mark(layers, unrolled=True)
+        before = Snapshot(request.names)
+        done = context.run(_run_and_compare, request, check, how, before)
+        adopt(context)
+        mark(layers, unrolled=False)
+        return done
+    except BaseException as error:
+        settings.restore(error)
+        if before is not None:
+            before.restore()
+        mark(layers, unrolled=False)
+        rows = request.steps * request.batch
+        sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
+        error.add_note(f"(while the network was unrolled: {sizes})")
+        if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
+            error.add_note(f"(Has its forward a batch size or a loop over time written in? {REWRITE})")
+        raise
+
+
+def _run_and_compare(request: Request, check: bool | None, how: Runner, before: Snapshot) -> Run:
     comparison = _due(request, check)
     if comparison is None:
         return how(request, before)
@@ -136,7 +166,7 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
     def work() -> str:
         request = read(net, (x,), {}, steps)
         with torch.no_grad(), on_trial():
-            unharmed(request, partial(run_checked, request, True))
+            run_checked(request, True)
         if before.written():
             return "a layer writes to a buffer in its forward"
         if any(map(differs_by_design, request.layers())):

@@ -20,12 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from .._torch import TreeSpec, graph_task, tree_flatten, tree_map_only, tree_unflatten
 from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
-from ..neurons._checks import restarted
-from ..neurons._time import current_time, time_is
-from ._interrupts import undone
+from ..neurons._state import restarted
+from ..neurons._unrolled_run import current_run, running
 from ._known_layers import runs_straight
 from ._run import Run, run
-from ._snapshot import RandomState, Snapshot
+from ._snapshot import RandomState, Snapshot, undone
 from ._time_folding import Request
 
 
@@ -52,7 +51,7 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
             done = _run_chunk(start, part)
             joined.add(done.outputs, part.steps)
             done.count(part.steps)
-            counted.append(done.time.counted)
+            counted.append(done.unrolled.counted)
             buffer_pool.trim_now_and_then()
     except BaseException:
         for one in counted:
@@ -204,63 +203,50 @@ def _run_chunk(start: _Start, part: Request) -> Run:
 
 
 class _Joined:
-    """Outputs over so many steps, to which chunks are added in order: there is never a second copy of them."""
+    """Outputs over so many steps, to which chunks are added in order; a chunk becomes a view of the whole."""
 
     def __init__(self, steps: int) -> None:
         self._steps, self._filled = steps, 0
         self._form: TreeSpec | None = None
         self._kinds: list[Any] = []
-        self._leaves: list[Any] = []
-        self._tickets: list[list[Tensor]] = []
+        self._wholes: list[Any] = []
+        self._chunks: list[list[Any]] = []
 
     def add(self, outputs: Any, steps: int) -> None:
         """Take over what the network returned for the next so many steps, which must fit what it returned before."""
         leaves, form = tree_flatten(outputs)
         kinds = [("T", *x.shape[1:], x.dtype) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
         if self._form is None:
-            self._form, self._kinds, self._tickets = form, kinds, [[] for _ in leaves]
-            self._leaves = tree_map_only(Tensor, lambda x: x.detach().new_empty((self._steps, *x.shape[1:])), leaves)
+            self._form, self._kinds = form, kinds
+            self._wholes = tree_map_only(Tensor, lambda x: x.detach().new_empty((self._steps, *x.shape[1:])), leaves)
         if form != self._form or kinds != self._kinds:
             raise ValueError(
                 f"the forward returned {kinds} for steps {self._filled} to {self._filled + steps - 1}, and "
                 f"{self._kinds} for those before; return the same for every chunk"
             )
-        for leaf, whole, tickets in zip(leaves, self._leaves, self._tickets, strict=True):
+        for leaf, whole in zip(leaves, self._wholes, strict=True):
             if isinstance(leaf, Tensor):
-                whole[self._filled : self._filled + steps].copy_(leaf.detach())
-                tickets.append(_Ticket.apply(leaf) if leaf.requires_grad else leaf.new_zeros(()).expand(leaf.shape))
+                part = whole[self._filled : self._filled + steps].copy_(leaf.detach())
+                leaf.data = part  # there is never a second copy
+        self._chunks.append(leaves)
         self._filled += steps
 
     def outputs(self, net: Any) -> Any:
         """What one run over all steps would have returned; its graph holds the network, which its backward runs."""
         assert self._form is not None
-        return tree_unflatten(
-            [
-                _Whole.apply([leaf], net, *tickets) if any(ticket.requires_grad for ticket in tickets) else leaf
-                for leaf, tickets in zip(self._leaves, self._tickets, strict=True)
-            ],
-            self._form,
-        )
-
-
-class _Ticket(torch.autograd.Function):
-    """Stands for a chunk of outputs in the graph, without memory of its own: zeros of its shape."""
-
-    @staticmethod
-    def forward(ctx: Any, chunk: Tensor) -> Tensor:
-        return chunk.new_zeros(()).expand(chunk.shape)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
+        leaves = [
+            _Whole.apply([whole], net, *chunks) if isinstance(whole, Tensor) else whole
+            for whole, *chunks in zip(self._wholes, *self._chunks, strict=True)
+        ]
+        return tree_unflatten(leaves, self._form)
 
 
 class _Whole(torch.autograd.Function):
-    """The chunks as one tensor, which is already filled; each ticket gets its part of the gradient."""
+    """The chunks as one tensor, which is already filled; each chunk gets its part of the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, whole: list[Tensor], net: Any, *tickets: Tensor) -> Tensor:
-        ctx.net, ctx.sizes = net, [len(ticket) for ticket in tickets]
+    def forward(ctx: Any, whole: list[Tensor], net: Any, *chunks: Tensor) -> Tensor:
+        ctx.net, ctx.sizes = net, [len(chunk) for chunk in chunks]
         return whole[0]
 
     @staticmethod
@@ -313,11 +299,11 @@ class _Recomputed:
     @contextmanager
     def first(self) -> Iterator[None]:
         """Around the run within the forward."""
-        time = current_time()
-        if time is not None and time.origins is not None:
+        unrolled = current_run()
+        if unrolled is not None and unrolled.origins is not None:
             raise RuntimeError("what is checkpointed cannot be followed to see which of its tensors are static")
         self.before = Snapshot(self.layers)
-        self.time = None if time is None else replace(time, visits=dict(time.visits))
+        self.unrolled = None if unrolled is None else replace(unrolled, visits=dict(unrolled.visits))
         yield
         self.versions = self.before.versions()
 
@@ -340,7 +326,8 @@ class _Recomputed:
                 self.before.stand_in()
                 for layer in self.layers:
                     restarted(layer)
-                with time_is(None if self.time is None else replace(self.time, visits=dict(self.time.visits))):
+                unrolled = self.unrolled
+                with running(None if unrolled is None else replace(unrolled, visits=dict(unrolled.visits))):
                     yield
             finally:
                 restore()

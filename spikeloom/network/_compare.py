@@ -1,4 +1,4 @@
-"""Does a network give the same unrolled as step by step? Its first steps are run both ways and compared.
+"""Compare a network's unrolled run with its loop over steps, layer by layer, on the first steps of an input.
 
 Both runs are made on the network itself, in its mode and in the dtype of the call, from where it stood before; then it
 is put back. Random operations return constants. Neurons are driven to spike, and return spikes made up for the purpose,
@@ -6,36 +6,47 @@ the same both ways: so what is done to spikes shows within three steps, also whe
 given, unrolled, the very inputs that it got step by step: a difference by rounding, which is no error, can not grow.
 """
 
+import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from .._torch import is_wrapped
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
-from ..neurons._time import Listener, Time
+from ..neurons._unrolled_run import Listener, UnrolledRun
 from ._run import REPEATED, run
-from ._snapshot import DeepSnapshot, RandomState, Snapshot
+from ._snapshot import Lent, RandomState, Snapshot, version
 from ._time_folding import Request
-from ._watch import Key, NoChance, Note, Steps, Watch, differs_by_design, driven, given, noise, precision
+from ._watch import (
+    CURES,
+    Key,
+    Mend,
+    NoChance,
+    Note,
+    Steps,
+    Watch,
+    count_unlike,
+    difference,
+    differs_by_design,
+    driven,
+    given,
+    noise,
+)
 
 STEPS = 3
 """How many steps the first call compares. What a forward keeps between steps shows at the second or third."""
-
-
-CURES = (
-    "what it keeps between steps (an attribute, a counter, a state of a neuron), operations over dimension 0, which "
-    "mix the rows of a batch (layers that take time or nodes there, a mean, an index), or a size of dimension 0 that "
-    "enters a value. If that cannot be changed, run the network step by step, or pass check=False if it is meant"
-)
-
-Difference = tuple[str, int | None]
-"""What differs, in a sentence, and in how many numbers; None where it is more than numbers."""
 
 
 class CannotCompare(Exception):
@@ -129,14 +140,14 @@ class Comparison:
                 yield note.key, *found
 
     def _step_by_step(
-        self, layers: set[nn.Module], chance: AbstractContextManager[Any], clean: Steps | None = None
+        self, layers: set[nn.Module], chance: AbstractContextManager[Any], mend: Callable[[Steps], Mend] = driven
     ) -> Steps:
-        """What the modules saw and returned at each step; with noise as large as rounding, if `clean` is given."""
+        """What the modules saw and returned at each step."""
         steps: Steps = []
         self._begin()
         own, kwargs = self.request.mapped(torch.clone)  # which a forward may write to
         request = replace(self.request, args=own, kwargs=kwargs)
-        watch = Watch(layers, self.request.names, driven(steps) if clean is None else noise(clean, steps))
+        watch = Watch(layers, self.request.names, mend(steps))
         for step in range(self.request.steps):
             if step:  # what torch's own layers count (statistics, a spectral norm's vectors) is written once unrolled
                 self.before.stand_in(
@@ -155,20 +166,20 @@ class Comparison:
         watch = Watch(layers, self.request.names, given(steps, self.request))
         try:
             with chance:
-                time = run(self.request, Snapshot(self.request.names)).time
+                unrolled = run(self.request, Snapshot(self.request.names)).unrolled
         except Exception as error:
             raise Differs(
                 f"unrolled over {self.request.steps} steps the network raises {type(error).__name__}: {error} Step by "
                 f"step it does not; look in the forward for {CURES}"
             ) from error
-        return [note for note in (*watch.taken(), *self._states(time)) if note.time is time]
+        return [note for note in (*watch.taken(), *self._states(unrolled)) if note.unrolled is unrolled]
 
-    def _states(self, time: Time | None) -> Iterator[Note]:
+    def _states(self, unrolled: UnrolledRun | None) -> Iterator[Note]:
         """What the neurons keep: it shows what their spikes do not yet show."""
         for module, name in self.request.names.items():
             if isinstance(module, SpikingNeuron):
                 states = tuple(vars(module)[state].detach() for state in module._state_names())
-                yield Note((name, "state", 0), module, time, states, (True,) * len(states))
+                yield Note((name, "state", 0), module, unrolled, states, (True,) * len(states))
 
     def _begin(self) -> None:
         """Let the network be as it was before the run, without the hooks that change nothing."""
@@ -190,7 +201,7 @@ class Comparison:
             self._repeats = all(
                 was.keys() == now.keys() and not _moved(was, now, *was) for was, now in zip(steps, again, strict=True)
             )
-            self._noisy = self._step_by_step(layers, NoChance(), steps)
+            self._noisy = self._step_by_step(layers, NoChance(), noise)
         moved = sum(_moved(clean, noisy, key) for clean, noisy in zip(steps, self._noisy, strict=True))
         return self._repeats and count <= 16 * moved
 
@@ -221,58 +232,113 @@ def _eager() -> AbstractContextManager[Any]:
     return stance
 
 
-# -- differences ------------------------------------------------------------------------------------------------------
+# -- everything that hangs on a network --------------------------------------------------------------------------------
+
+FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
+"""Packages whose objects are not looked into: a forward has no business to write to them."""
+
+MOST = 20_000
+"""How many objects are looked into. A network that holds a whole dataset has more."""
+
+ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size))
+"""Types of values on which nothing hangs."""
 
 
-def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
-    """Where a note of the unrolled run differs from those of the loop over steps; None if it does not."""
-    path, way, _ = note.key
-    if way == "output" and differs_by_design(note.module):
-        return None
-    label = f"{path!r} ({type(note.module).__name__})" if path else f"the network ({type(note.module).__name__})"
-    first = len(steps) - 1 if way == "state" else 0  # of states, that of the last step is known
-    for step, stepped in enumerate(steps[first:], first):
-        if note.key not in stepped:
-            return f"{label} is called unrolled, and not at step {step}; look in the forward for {CURES}", None
-        if len(stepped[note.key].tensors) != len(note.tensors):
-            return _sentence(label, way, step), None
-    counts = [0] * len(steps)
-    for i, (t, static) in enumerate(zip(note.tensors, note.static, strict=True)):
-        if not static and len(t) != request.steps * request.batch:
-            continue  # dimension 0 is not time and batch, as inside an attention
-        wanted = [stepped[note.key].tensors[i] for stepped in steps[first:]]
-        shape = t.shape if static else (request.batch, *t.shape[1:])
-        for step, w in enumerate(wanted, first):
-            if w.shape != shape or w.dtype != t.dtype:
-                return _sentence(label, way, step), None
-        got = t.expand(len(wanted), *shape) if static else t.view(len(wanted), *shape)
-        for step, count in enumerate(count_unlike(got, torch.stack(wanted)), first):
-            counts[step] += count
-    differing = [step for step, count in enumerate(counts) if count]
-    return (_sentence(label, way, differing[0]), sum(counts)) if differing else None
+class DeepSnapshot(Snapshot):
+    """All that hangs on some modules: also what is in lists and in objects of the user's, and random generators.
+
+    Args:
+        modules: of the network; those that stand in plain lists or objects are found as well.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]):
+        super().__init__(())
+        self.modules: list[nn.Module] = []
+        self._lazy: list[Tensor] = []
+        self._arrays: list[tuple[Any, Any]] = []
+        self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
+        todo: list[Any] = list(modules)
+        seen: set[int] = set()
+        for obj in todo:  # which grows; the modules come first
+            if id(obj) in seen:
+                continue
+            seen.add(id(obj))
+            if isinstance(obj, nn.Module):
+                self.modules.append(obj)
+            if len(todo) < MOST:
+                todo.extend(self._visit(obj))
+
+    def _visit(self, obj: Any) -> Iterable[Any]:
+        """Save one object; returns what hangs on it."""
+        if isinstance(obj, (list, dict, set, deque)):
+            return self._save(obj)
+        if isinstance(obj, tuple):
+            return obj
+        if isinstance(obj, Tensor):
+            if is_lazy(obj):
+                self._lazy.append(obj)
+            elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
+                self._save_values(obj)
+        elif isinstance(obj, torch.Generator):
+            self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
+        elif isinstance(obj, random.Random):
+            self._generators.append((obj.setstate, obj.getstate(), obj.getstate))
+        elif isinstance(obj, np.random.Generator):
+            bits = obj.bit_generator
+            self._generators.append((lambda s: setattr(bits, "state", s), bits.state, lambda: bits.state))
+        elif isinstance(obj, np.ndarray) and obj.dtype != object and obj.flags.writeable:
+            self._arrays.append((obj, obj.copy()))
+        elif _has_attributes(obj):
+            return self._save(vars(obj))
+        return ()
+
+    def _save(self, holder: Any) -> Iterable[Any]:
+        saved = _copied(holder)
+        self._containers[id(holder)] = holder, saved
+        return [v for v in (saved.values() if isinstance(saved, dict) else saved) if type(v) not in ATOMS]
+
+    def now(self) -> Self:
+        """The same containers, arrays and generators as they are by now; and lazy buffers, if they were made since.
+
+        The values of other tensors are not taken: `stand_in` leaves them alone.
+        """
+        now = copy(self)
+        now._containers = {at: (holder, _copied(holder)) for at, (holder, _) in self._containers.items()}
+        now._arrays = [(array, array.copy()) for array, _ in self._arrays]
+        now._generators = [(setter, getter(), getter) for setter, _, getter in self._generators]
+        now._values = {}
+        for t in self._lazy:
+            if not is_lazy(t) and not isinstance(t, nn.Parameter):
+                now._save_values(t)
+        return now
+
+    def _put_back(self, lent: Lent | None = None) -> None:
+        super()._put_back(lent)
+        for array, values in self._arrays:
+            array[...] = values
+        for setter, state, _ in self._generators:
+            setter(state)
+
+    def forget_unwritten(self) -> None:
+        """Let `stand_in` make no copies of parameters that nobody has written to since: they may be large."""
+        for at, (tensor, values, then) in [*self._values.items()]:
+            same = isinstance(tensor, nn.Parameter) and version(tensor) == then
+            if same and torch.equal(tensor, values):  # writes to `.data` do not count in the version
+                del self._values[at]
+
+    def drawn(self) -> tuple[bool, bool]:
+        """Whether generators that hang on the network were drawn from: one of torch's, one of another library."""
+        moved = [(state, getter()) for _, state, getter in self._generators]
+        torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
+        return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
 
 
-def _sentence(label: str, way: str, step: int) -> str:
-    told, where = {
-        "input": ("gets another input", "the forward around it, or a hook,"),
-        "output": ("returns other values for the same input", "its forward"),
-        "state": ("has another state after the same input", "the forward around it"),
-    }[way]
-    return f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}"
+def _has_attributes(obj: Any) -> bool:
+    if isinstance(obj, (nn.Module, SimpleNamespace)):
+        return True
+    kind = type(obj)
+    return kind.__module__.partition(".")[0] not in FOREIGN and isinstance(getattr(obj, "__dict__", None), dict)
 
 
-def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:
-    """How many numbers differ by more than rounding, at each step, of tensors [T, ...] of one shape and dtype."""
-    if torch.equal(got, wanted):
-        return [0] * len(got)
-    if not got.dtype.is_floating_point:
-        same = got == wanted
-    else:
-        close = precision(got)
-        relative = min(1000 * close, close**0.5)
-        finite = wanted.nan_to_num(0.0, 0.0, 0.0).abs()
-        largest = finite.flatten(1).amax(1).view(-1, *[1] * (got.dim() - 1))
-        same = (got - wanted).abs() <= relative * (finite + largest / 8)
-        same |= (got == wanted) | (got.isnan() & wanted.isnan())
-    counts: list[int] = (~same).flatten(1).sum(1).tolist()
-    return counts
+def _copied(holder: Any) -> Any:
+    return dict(holder) if isinstance(holder, dict) else set(holder) if isinstance(holder, set) else list(holder)

@@ -7,7 +7,7 @@ from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._from_equation import EquationNeuron
 from ..neurons._parameters import is_ours
-from ..neurons._time import Listener
+from ..neurons._unrolled_run import Listener
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 

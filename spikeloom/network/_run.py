@@ -1,26 +1,22 @@
-"""How a request is run: which way its static input goes, and how the network is left."""
+"""How a request is run, and which way its static input goes."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from .._torch import is_compiled, tree_map_only
-from ..layers import SEES_TIME
-from ..neurons._time import REWRITE, Time, mark, time_is
-from ._interrupts import contained
+from .._torch import FunctionMode, is_compiled, tree_map_only, without_torch_function
+from ..neurons._unrolled_run import UnrolledRun, running
 from ._known_layers import runs_straight
 from ._saved_bits import spikes_as_bits
-from ._snapshot import RandomState, Snapshot
-from ._static_inputs import Following, NotStatic
+from ._snapshot import RandomState, Snapshot, torch_random
 from ._time_folding import Request, unfolded
-
-Result = TypeVar("Result")
 
 REPEATED: WeakKeyDictionary[nn.Module, dict[bool, str]] = WeakKeyDictionary()
 """Networks whose static input had to be repeated, why, by training mode: so that it is not found out at every call."""
@@ -32,51 +28,29 @@ class Run:
 
     Args:
         outputs: what the forward returned, every tensor led by [T, B].
-        time: what the neurons did.
+        unrolled: what the neurons did.
         repeated: why a static input was repeated over time; empty if it was not.
     """
 
     outputs: Any
-    time: Time
+    unrolled: UnrolledRun
     repeated: str = ""
 
     def count(self, steps: int) -> None:
         """Tell the taps and monitors of the network that it is done, and how many steps it had."""
-        if not self.time.counted:  # a run in chunks has told so of each
-            self.time.counted.append(steps)
+        if not self.unrolled.counted:  # a run in chunks has told so of each
+            self.unrolled.counted.append(steps)
 
 
 def run_traced(request: Request) -> Any:
     """Under torch.compile, where nothing can be put back or tried again."""
     straight = request.static and runs_straight(request.net)
     args, kwargs = request.mapped(lambda t: t) if straight else request.folded()
-    time = Time(request.steps, request.batch, straight, names=request.names)
-    with time_is(time):
+    unrolled = UnrolledRun(request.steps, request.batch, straight, names=request.names)
+    with running(unrolled):
         outputs = request.net(*args, **kwargs)
-    time.counted.append(request.steps)
-    return unfolded(outputs, time)
-
-
-def unharmed(request: Request, work: Callable[[Snapshot], Result]) -> Result:
-    """Return ``work(before)``; an error leaves the network as it was before, and says that the network was unrolled."""
-    layers = [module for module in request.names if isinstance(module, SEES_TIME)]
-    before = None
-    try:
-        mark(layers, unrolled=True)
-        before = Snapshot(request.names)
-        result = contained(work, before)
-        mark(layers, unrolled=False)
-        return result
-    except BaseException as error:
-        if before is not None:
-            before.restore()
-        mark(layers, unrolled=False)
-        rows = request.steps * request.batch
-        sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
-        error.add_note(f"(while the network was unrolled: {sizes})")
-        if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
-            error.add_note(f"(Has its forward a batch size or a loop over time written in? {REWRITE})")
-        raise
+    unrolled.counted.append(request.steps)
+    return unfolded(outputs, unrolled)
 
 
 def run(request: Request, before: Snapshot) -> Run:
@@ -90,15 +64,7 @@ def run(request: Request, before: Snapshot) -> Run:
     why = REPEATED.get(request.net, {}).get(request.net.training, "") or _cannot_follow(request)
     if why or request.steps < 2:
         return _run_once(request, request.folded(), repeated=why)
-    drawn = RandomState()
-    followed = _follow(request, drawn)
-    if isinstance(followed, Run):
-        return followed
-    before.restore()
-    drawn.restore()
-    done = _run_once(request, request.folded(), repeated=followed)
-    REPEATED.setdefault(request.net, {})[request.net.training] = followed  # not if that, too, has raised
-    return done
+    return _follow(request, before)
 
 
 def _run_no_steps(request: Request, before: Snapshot) -> Run:
@@ -119,18 +85,18 @@ def _cannot_follow(request: Request) -> str:
 
 
 def _run_once(
-    request: Request, inputs: Any, straight: bool = False, repeated: str = "", origins: Following | None = None
+    request: Request, inputs: Any, straight: bool = False, repeated: str = "", origins: "Following | None" = None
 ) -> Run:
-    time = Time(request.steps, request.batch, straight, origins, request.names)
-    with time_is(time), spikes_as_bits(time, request), origins or nullcontext():
+    unrolled = UnrolledRun(request.steps, request.batch, straight, origins, request.names)
+    with running(unrolled), spikes_as_bits(unrolled, request), origins or nullcontext():
         args, kwargs = inputs
         outputs = request.net(*args, **kwargs)
-    return Run(unfolded(outputs, time), time, repeated)
+    return Run(unfolded(outputs, unrolled), unrolled, repeated)
 
 
-def _follow(request: Request, drawn: RandomState) -> Run | str:
-    """Run with the static input as it is; or say why it must be repeated over time."""
-    following = Following(request.steps, request.batch)
+def _follow(request: Request, before: Snapshot) -> Run:
+    """Run with the static input as it is; where that is not possible, once more with the input repeated over time."""
+    drawn, following = RandomState(), Following(request.steps, request.batch)
     try:
         done = _run_once(request, request.mapped(following.static), origins=following)
     except NotStatic:
@@ -141,4 +107,96 @@ def _follow(request: Request, drawn: RandomState) -> Run | str:
         following.why_not = following.why_not or f"with a static input it raises {type(error).__name__}: {error}"
     if not drawn.same_outside_torch():
         following.why_not = "its forward draws random numbers, which are to differ from step to step"
-    return following.why_not or done
+    if why := following.why_not:
+        before.restore()
+        drawn.restore()
+        done = _run_once(request, request.folded(), repeated=why)
+        REPEATED.setdefault(request.net, {})[request.net.training] = why  # not if that, too, has raised
+    return done
+
+
+# -- which tensors of a run are static ---------------------------------------------------------------------------------
+
+
+class NotStatic(BaseException):
+    """The static input must be repeated. No Exception, so that a forward's own `except Exception` lets it through."""
+
+
+class Following(FunctionMode):
+    """Follows through the user's forward which tensors are static, [B, ...], and which carry time, [T*B, ...].
+
+    Shapes alone cannot tell: with one step or one row they are the same, and a reshape by a size that was read off a
+    static tensor takes time for something else. So every torch call is watched, and where static and folded tensors
+    meet, or where random numbers are drawn that should differ from step to step, the run is given up. It is then made
+    again with the static input repeated over time, which needs none of this.
+    """
+
+    def __init__(self, steps: int, batch: int):
+        super().__init__()
+        self.why_not = ""
+        self._rows, self._batch = steps * batch, batch
+        self._static = WeakTensorKeyDictionary()
+        self._random: list[Tensor] = []  # empty: to be read before the next call
+
+    def is_static(self, x: Tensor) -> bool:
+        """Whether x is the same at every step. One made by the forward itself is told by its rows."""
+        known: bool | None = self._static.get(x)
+        return (x.dim() > 0 and len(x) == self._batch != self._rows) if known is None else known
+
+    def static(self, x: Tensor) -> Tensor:
+        """x, noted as static. Every input passes here."""
+        self._static[x] = True
+        return x
+
+    def mark(self, x: Tensor, static: bool) -> None:
+        """Note where x comes from."""
+        self._static[x] = static
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Within this context nothing is watched: a neuron knows about time, and may draw random numbers."""
+        self._random = []
+        return without_torch_function()
+
+    def give_up(self, why: str) -> None:
+        """End the run."""
+        self.why_not = self.why_not or why
+        raise NotStatic(why)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        met = {known for t in _tensors((args, kwargs)) if (known := self._static.get(t)) is not None}
+        name = getattr(func, "__name__", str(func))
+        if len(met) == 2:
+            self.give_up(f"{name} joins a tensor that is the same at every step and one that is not")
+        if False in met:
+            result = func(*args, **kwargs)
+            self._random = []
+        else:
+            result = self._without_randomness(name, func, args, kwargs)
+        for known in met:
+            changed = args[:1] if name == "__setitem__" else result
+            for t in _tensors(changed):
+                self.mark(t, known)
+                if not known and t.dim() and len(t) != self._rows:
+                    self.give_up(f"{name} takes time out of dimension 0: it returns {len(t)} rows, not {self._rows}")
+        return result
+
+    def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        before = self._random or torch_random()
+        result = func(*args, **kwargs)
+        self._random = torch_random()
+        own = any(isinstance(arg, torch.Generator) for arg in (*args, *kwargs.values()))
+        if own or len(before) != len(self._random) or not all(map(torch.equal, before, self._random)):
+            self.give_up(f"{name} draws random numbers, which are to differ from step to step")
+        return result
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for branch in tree:
+            yield from _tensors(branch)
+    elif isinstance(tree, dict):
+        for branch in tree.values():
+            yield from _tensors(branch)

@@ -23,7 +23,7 @@ from .._torch import saved_hooks, saved_hooks_allowed, transformed
 from ..engine import tuning
 from ..engine.jit import buffer_pool
 from ..engine.run import numba_missing
-from ..neurons._time import Time
+from ..neurons._unrolled_run import UnrolledRun
 from ._time_folding import Request
 
 CHANGED = (
@@ -32,7 +32,7 @@ CHANGED = (
 )
 
 
-def spikes_as_bits(time: Time, request: Request) -> AbstractContextManager[Any]:
+def spikes_as_bits(unrolled: UnrolledRun, request: Request) -> AbstractContextManager[Any]:
     """Within this context what autograd saves in the run is kept so.
 
     Nothing is changed where autograd saves nothing, or hands it to another, or where the run is too small.
@@ -42,7 +42,7 @@ def spikes_as_bits(time: Time, request: Request) -> AbstractContextManager[Any]:
     if not saved_hooks_allowed() or saved_hooks() is not None:
         return nullcontext()
     held = frozenset(_memory(x) for x in request.tensors() if type(x) is Tensor)
-    return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(time), held, tuning.limits.pack_after), _recalled)
+    return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(unrolled), held, tuning.limits.pack_after), _recalled)
 
 
 def _may_pack(request: Request) -> bool:
@@ -65,7 +65,7 @@ def _may_pack(request: Request) -> bool:
 class _Keep:
     """The hook that packs what autograd saves."""
 
-    time: "ref[Time]"
+    unrolled: "ref[UnrolledRun]"
     """The run. It holds the network, whose states hold what autograd saves, and that holds this hook: hence the ref."""
     held: frozenset[int]
     """Where tensors lie that someone else holds."""
@@ -73,8 +73,8 @@ class _Keep:
     """How many bytes may still be saved as they are."""
 
     def __call__(self, x: Tensor) -> Any:
-        time = self.time()
-        large = x.nbytes >= tuning.limits.pool_from and time is not None and not time.at_work
+        unrolled = self.unrolled()
+        large = x.nbytes >= tuning.limits.pool_from and unrolled is not None and not unrolled.at_work
         if large and type(x) is Tensor and x.device.type == "cpu" and _memory(x) not in self.held:
             if x.nbytes <= self.plain:
                 self.plain -= x.nbytes

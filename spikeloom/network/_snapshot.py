@@ -1,49 +1,55 @@
-"""What a run may change, taken before it, so that it can be put back.
+"""What a run may change, taken before it, so that it can be put back: after an error, an interrupt, or a trial.
 
-A `Snapshot` holds the attributes and buffers of modules, and is taken at every call. A `DeepSnapshot` also holds all
-that hangs on them: so a network can be run once more, by a comparison, and be left as it was. Nothing is deep-copied:
-modules, locks and open files are not written to by value. What is copied are attributes, lists, dicts, sets, arrays and
-tensors.
+A `Snapshot` holds the attributes and buffers of modules, and is taken at every call; `RandomState` holds where the
+random generators stand, and `Settings` what torch holds for a thread or for the process. Nothing is deep-copied: what
+is copied are attributes, dicts and tensors.
+
+Python raises KeyboardInterrupt between any two lines, also within the `finally` of a `with` block. So the settings are
+noted before, and put back by whoever is outermost; and context variables are set in a copy of the context, which ends
+in C with the call.
 """
 
 import random
-import sys
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from copy import copy
+from contextvars import Context, copy_context
 from functools import cache
-from types import SimpleNamespace
-from typing import Any, Self, cast
+from traceback import clear_frames
+from typing import Any, TypeVar, cast
 from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.parameter import is_lazy
 
-from .._torch import is_wrapped, tree_leaves
+from .._torch import (
+    compiler_stance,
+    count_dispatch_modes,
+    function_modes,
+    function_state,
+    hooks_on_all_modules,
+    pop_dispatch_mode,
+    pop_function_mode,
+    pop_saved_hooks,
+    saved_hooks,
+    set_compiler_stance,
+    set_function_state,
+    tree_leaves,
+)
 from ..layers import SEES_TIME
 from ..neurons._parameters import is_ours
-from ..neurons._time import Listener
+from ..neurons._unrolled_run import Listener
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The attributes in which nn.Module itself holds tensors and hooks."""
-
-FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
-"""Packages whose objects are not looked into: a forward has no business to write to them."""
-
-MOST = 20_000
-"""How many objects are looked into. A network that holds a whole dataset has more."""
-
-ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size))
-"""Types of values on which nothing hangs."""
 
 Lent = Callable[[Tensor], Tensor]
 """Takes a tensor, and returns the copy that stands in for it."""
 
 Named = list[tuple["ref[nn.Module]", str, Any]]
 """Attributes, or buffers, with the module that has them and their name there."""
+
+Result = TypeVar("Result")
 
 
 class Snapshot:
@@ -72,7 +78,7 @@ class Snapshot:
                         self._save_values(buffer)
 
     def _save_values(self, tensor: Tensor) -> None:
-        self._values[id(tensor)] = tensor, _like(tensor), _version(tensor)
+        self._values[id(tensor)] = tensor, _like(tensor), version(tensor)
 
     def restore(self) -> None:
         """Put everything back."""
@@ -168,95 +174,6 @@ class Snapshot:
                 vars(module)[kind] = type(hooks)(quiet)
 
 
-class DeepSnapshot(Snapshot):
-    """All that hangs on some modules: also what is in lists and in objects of the user's, and random generators.
-
-    Args:
-        modules: of the network; those that stand in plain lists or objects are found as well.
-    """
-
-    def __init__(self, modules: Iterable[nn.Module]):
-        super().__init__(())
-        self.modules: list[nn.Module] = []
-        self._lazy: list[Tensor] = []
-        self._arrays: list[tuple[Any, Any]] = []
-        self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
-        todo: list[Any] = list(modules)
-        seen: set[int] = set()
-        for obj in todo:  # which grows; the modules come first
-            if id(obj) in seen:
-                continue
-            seen.add(id(obj))
-            if isinstance(obj, nn.Module):
-                self.modules.append(obj)
-            if len(todo) < MOST:
-                todo.extend(self._visit(obj))
-
-    def _visit(self, obj: Any) -> Iterable[Any]:
-        """Save one object; returns what hangs on it."""
-        if isinstance(obj, (list, dict, set, deque)):
-            return self._save(obj)
-        if isinstance(obj, tuple):
-            return obj
-        if isinstance(obj, Tensor):
-            if is_lazy(obj):
-                self._lazy.append(obj)
-            elif (type(obj) is nn.Parameter or not isinstance(obj, nn.Parameter)) and not is_wrapped(obj):
-                self._save_values(obj)
-        elif isinstance(obj, torch.Generator):
-            self._generators.append((obj.set_state, obj.get_state(), obj.get_state))
-        elif isinstance(obj, random.Random):
-            self._generators.append((obj.setstate, obj.getstate(), obj.getstate))
-        elif isinstance(obj, np.random.Generator):
-            bits = obj.bit_generator
-            self._generators.append((lambda s: setattr(bits, "state", s), bits.state, lambda: bits.state))
-        elif isinstance(obj, np.ndarray) and obj.dtype != object and obj.flags.writeable:
-            self._arrays.append((obj, obj.copy()))
-        elif _has_attributes(obj):
-            return self._save(vars(obj))
-        return ()
-
-    def _save(self, holder: Any) -> Iterable[Any]:
-        saved = _copied(holder)
-        self._containers[id(holder)] = holder, saved
-        return [v for v in (saved.values() if isinstance(saved, dict) else saved) if type(v) not in ATOMS]
-
-    def now(self) -> Self:
-        """The same containers, arrays and generators as they are by now; and lazy buffers, if they were made since.
-
-        The values of other tensors are not taken: `stand_in` leaves them alone.
-        """
-        now = copy(self)
-        now._containers = {at: (holder, _copied(holder)) for at, (holder, _) in self._containers.items()}
-        now._arrays = [(array, array.copy()) for array, _ in self._arrays]
-        now._generators = [(setter, getter(), getter) for setter, _, getter in self._generators]
-        now._values = {}
-        for t in self._lazy:
-            if not is_lazy(t) and not isinstance(t, nn.Parameter):
-                now._save_values(t)
-        return now
-
-    def _put_back(self, lent: Lent | None = None) -> None:
-        super()._put_back(lent)
-        for array, values in self._arrays:
-            array[...] = values
-        for setter, state, _ in self._generators:
-            setter(state)
-
-    def forget_unwritten(self) -> None:
-        """Let `stand_in` make no copies of parameters that nobody has written to since: they may be large."""
-        for at, (tensor, values, version) in [*self._values.items()]:
-            same = isinstance(tensor, nn.Parameter) and _version(tensor) == version
-            if same and torch.equal(tensor, values):  # writes to `.data` do not count in the version
-                del self._values[at]
-
-    def drawn(self) -> tuple[bool, bool]:
-        """Whether generators that hang on the network were drawn from: one of torch's, one of another library."""
-        moved = [(state, getter()) for _, state, getter in self._generators]
-        torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
-        return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))
-
-
 @cache
 def _of_torch(kind: Hashable) -> bool:
     """Whether a class of modules is of torch.nn, or of this package."""
@@ -280,14 +197,7 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, (Tensor, list, tuple, dict)) and any(isinstance(t, Tensor) for t in tree_leaves(value))
 
 
-def _has_attributes(obj: Any) -> bool:
-    if isinstance(obj, (nn.Module, SimpleNamespace)):
-        return True
-    kind = type(obj)
-    return kind.__module__.partition(".")[0] not in FOREIGN and isinstance(getattr(obj, "__dict__", None), dict)
-
-
-def _version(tensor: Tensor) -> int:
+def version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
@@ -295,10 +205,6 @@ def _like(tensor: Tensor) -> Tensor:
     """A copy, of a parameter as a parameter: a forward may clip its weights."""
     values = tensor.detach().clone()
     return nn.Parameter(values, tensor.requires_grad) if type(tensor) is nn.Parameter else values
-
-
-def _copied(holder: Any) -> Any:
-    return dict(holder) if isinstance(holder, dict) else set(holder) if isinstance(holder, set) else list(holder)
 
 
 def put(holder: Any, values: Any) -> None:
@@ -353,3 +259,76 @@ class RandomState:
 def torch_random() -> list[Tensor]:
     """Where torch's generators stand: that of the CPU, and those of all CUDA devices if CUDA is in use."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
+
+
+# -- torch's settings, and work that leaves nothing behind ------------------------------------------------------------
+
+DEVICES = ("cpu", "cuda")
+
+
+class Settings:
+    """What torch holds for this thread that a run sets for a while: hooks and modes; and hooks on all modules."""
+
+    def __init__(self) -> None:
+        self._hooks = saved_hooks()
+        self._modes, self._functions = function_modes(), function_state()
+        self._dispatch, self._stance = count_dispatch_modes(), compiler_stance()
+        self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
+        self._nested = _nested_autocast()
+        self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
+
+    def restore(self, error: BaseException) -> None:
+        """After an error, put everything back that is not as it was."""
+        if not isinstance(error, Exception):
+            # Ctrl-C may have left context managers, torch's too, half entered; they end with the frames that hold them
+            clear_frames(error.__traceback__)
+        while saved_hooks() not in (None, self._hooks):
+            pop_saved_hooks()
+        while function_modes() > self._modes:
+            pop_function_mode()
+        while count_dispatch_modes() > self._dispatch:
+            pop_dispatch_mode()
+        if compiler_stance() is not self._stance:
+            set_compiler_stance(self._stance)
+        set_function_state(self._functions)
+        torch.set_grad_enabled(self._grad)
+        for device, on in zip(DEVICES, self._autocast, strict=True):
+            torch.set_autocast_enabled(device, on)
+        while _nested_autocast() > self._nested:
+            torch.autocast_decrement_nesting()
+        for hooks, before in zip(hooks_on_all_modules(), self._on_modules, strict=True):
+            for key in hooks.keys() - before:
+                if is_ours(hooks[key]):
+                    hooks.pop(key, None)
+
+
+def _nested_autocast() -> int:
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return depth
+
+
+def adopt(context: Context) -> None:
+    """Context variables of the user's that were set in a copy of the context stay set."""
+    for variable, value in context.items():
+        if variable.get(None) is not value:
+            variable.set(value)
+
+
+def undone(work: Callable[[], Result], *taken: Snapshot | RandomState) -> Result:
+    """Return ``work()``, and put back all that was taken, whether it returns or raises; twice, if it is interrupted."""
+
+    def restore() -> None:
+        for each in taken:
+            each.restore()
+
+    settings, context = Settings(), copy_context()
+    try:
+        result = context.run(work)
+        adopt(context)
+        restore()
+        return result
+    except BaseException as error:  # also where Ctrl-C came while it was put back
+        settings.restore(error)
+        restore()
+        raise

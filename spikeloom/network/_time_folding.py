@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._torch import TreeSpec, transformed, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
-from ..neurons._time import Time, current_time
+from ..neurons._unrolled_run import UnrolledRun, current_run
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps
     """What was asked, checked; raises a sentence for what cannot be unrolled."""
     if not isinstance(net, nn.Module):
         raise TypeError(f"unroll takes a network, an nn.Module; got {type(net).__name__}")
-    if current_time() is not None:
+    if current_run() is not None:
         raise RuntimeError("unroll was called within a network that is being unrolled; unroll the outermost one only")
     whole = isinstance(steps, int) or hasattr(steps, "__index__")  # torch.compile knows its numbers by the first alone
     if steps is not None and (isinstance(steps, bool) or not whole):
@@ -124,17 +124,17 @@ def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, .
     return total, batch
 
 
-def unfolded(outputs: Any, time: Time) -> Any:
+def unfolded(outputs: Any, unrolled: UnrolledRun) -> Any:
     """What a forward returned, every tensor led by [T, B], in the same containers."""
     if isinstance(outputs, Tensor):  # this and the next are what neurons return; looking into containers takes 50 us
-        return _unfolded(outputs, time, "")
+        return _unfolded(outputs, unrolled, "")
     if type(outputs) is tuple and all(isinstance(out, Tensor) for out in outputs):
-        return tuple([_unfolded(out, time, f"[{i}]") for i, out in enumerate(outputs)])
+        return tuple([_unfolded(out, unrolled, f"[{i}]") for i, out in enumerate(outputs)])
     leaves, form = tree_flatten_with_path(outputs)
-    return tree_unflatten([_unfolded(leaf, time, "".join(map(str, path))) for path, leaf in leaves], form)
+    return tree_unflatten([_unfolded(leaf, unrolled, "".join(map(str, path))) for path, leaf in leaves], form)
 
 
-def _unfolded(out: Any, time: Time, path: str) -> Any:
+def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
     if not isinstance(out, Tensor):
         if any(isinstance(value, Tensor) for value in getattr(out, "__dict__", {}).values()):
             raise TypeError(
@@ -142,13 +142,14 @@ def _unfolded(out: Any, time: Time, path: str) -> Any:
                 "tuples, lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
             )
         return out
-    if not out.dim() or len(out) != time.rows(out):
+    if not out.dim() or len(out) != unrolled.rows(out):
         raise ValueError(
             f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
-            f"{time.told_rows(out)}. Return one row per step and batch entry, and sum up what unroll returns"
+            f"{unrolled.told_rows(out)}. Return one row per step and batch entry, and sum up what unroll returns"
         )
-    static = time.is_static(out)
-    view = out.expand(time.steps, *out.shape) if static else out.view(time.steps, time.batch, *out.shape[1:])
+    static = unrolled.is_static(out)
+    steps, batch = unrolled.steps, unrolled.batch
+    view = out.expand(steps, *out.shape) if static else out.view(steps, batch, *out.shape[1:])
     if transformed():  # transforms of torch.func and tangents see through views alone
         return view
     return _NoView.apply(view) if view.requires_grad else view.detach()

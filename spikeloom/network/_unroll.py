@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..layers import SEES_TIME
 from ._check import run_checked
 from ._checkpoint import checked_length, run_in_chunks
-from ._run import run, run_traced, unharmed
-from ._snapshot import Snapshot
+from ._run import run, run_traced
 from ._time_folding import Request, read
 
 
@@ -82,17 +81,12 @@ def _perform(request: Request, check: bool | None, checkpoint: int | None, detac
         checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
         return run_traced(request)
-
-    def work(before: Snapshot) -> Any:
-        how = run if checkpoint is None else partial(run_in_chunks, length=checkpoint)
-        done = run_checked(request, check, before, how)
-        for layer in request.names if detach else ():
-            if isinstance(layer, SEES_TIME):
-                layer.detach_mem()
-        done.count(request.steps)
-        return done.outputs
-
-    return unharmed(request, work)
+    done = run_checked(request, check, run if checkpoint is None else partial(run_in_chunks, length=checkpoint))
+    for layer in request.names if detach else ():
+        if isinstance(layer, SEES_TIME):
+            layer.detach_mem()
+    done.count(request.steps)
+    return done.outputs
 
 
 def stream(

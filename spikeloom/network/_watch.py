@@ -3,18 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
-from operator import itemgetter
+from functools import partial
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .._torch import BatchNorm, DispatchMode, argument_names, tree_flatten, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
-from ..neurons._time import Time, current_time
+from ..neurons._unrolled_run import UnrolledRun, current_run
 from ._time_folding import Request
 
 Key = tuple[str, str, int]
@@ -28,7 +28,7 @@ class Note:
     Args:
         key: which module, which way, which call.
         module: the module.
-        time: the unrolled run; None step by step.
+        unrolled: the unrolled run; None step by step.
         tensors: as they were.
         static: which are the same at every step.
         given: what the module got in their place, or what was returned in their place; empty if nothing was.
@@ -36,7 +36,7 @@ class Note:
 
     key: Key
     module: nn.Module
-    time: Time | None
+    unrolled: UnrolledRun | None
     tensors: tuple[Tensor, ...]
     static: tuple[bool, ...]
     given: tuple[Tensor, ...] = ()
@@ -77,29 +77,26 @@ class Watch:
         return taken
 
     def _call(self, module: nn.Module, path: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        time = current_time()
-        call = self._calls.get((module, id(time)), 0)
-        if kwargs:
-            args, kwargs = self._note((path, "input", call), module, time, (args, kwargs))
-        else:
-            args = self._note((path, "input", call), module, time, args)
-        self._calls[module, id(time)] = call + 1
-        return self._note((path, "output", call), module, time, forward(*args, **kwargs))
+        unrolled = current_run()
+        call = self._calls.get((module, id(unrolled)), 0)
+        args, kwargs = self._note((path, "input", call), module, unrolled, (args, kwargs))
+        self._calls[module, id(unrolled)] = call + 1
+        return self._note((path, "output", call), module, unrolled, forward(*args, **kwargs))
 
-    def _note(self, key: Key, module: nn.Module, time: Time | None, tree: Any) -> Any:
-        with nullcontext() if time is None else time.aside():
-            leaves, rebuilt = _flat(tree)
+    def _note(self, key: Key, module: nn.Module, unrolled: UnrolledRun | None, tree: Any) -> Any:
+        with nullcontext() if unrolled is None else unrolled.aside():
+            leaves, form = tree_flatten(tree)
             tensors = tuple([leaf for leaf in leaves if _counts(leaf)])
-            static = tuple([time is not None and time.is_static(t) for t in tensors])
-            note = Note(key, module, time, tuple([t.detach().clone() for t in tensors]), static)
+            static = tuple([unrolled is not None and unrolled.is_static(t) for t in tensors])
+            note = Note(key, module, unrolled, tuple([t.detach().clone() for t in tensors]), static)
             self._notes.append(note)
             mended = self._mend(note, tensors)
             if mended is None:
                 return tree
-            if time is None:
+            if unrolled is None:
                 note.given = tuple([t.clone() for t in mended])
             rest = iter(mended)
-            return rebuilt([next(rest) if _counts(leaf) else leaf for leaf in leaves])
+            return tree_unflatten([next(rest) if _counts(leaf) else leaf for leaf in leaves], form)
 
 
 # -- what is changed on the way ---------------------------------------------------------------------------------------
@@ -130,28 +127,17 @@ def driven(steps: Steps) -> Mend:
 
 def _pattern(like: Tensor, path: str, step: int) -> Tensor:
     """Zeros, and ones at two of five places, which differ from row to row and from step to step."""
-    start, size = crc32(f"{step} {path}".encode()) % PERIOD, like.numel()
-    ones = _ones() if size <= PERIOD else _ones().repeat(1 + size // PERIOD)
-    return ones[start : start + size].view(like.shape).to(like, copy=True)
-
-
-PERIOD = 65521
-"""Places after which made-up spikes come again. A prime number, so that rows of nearly all sizes differ."""
-
-
-@cache
-def _ones() -> Tensor:
-    places = torch.arange(2 * PERIOD, device="cpu") % PERIOD
-    return ((places * 2654435761) % 2**32 >> 16) % 5 < 2
+    draw = np.random.default_rng(crc32(f"{step} {path}".encode()))  # NumPy's, which `NoChance` does not see
+    return torch.from_numpy(draw.integers(5, size=tuple(like.shape), dtype=np.uint8) < 2).to(like)
 
 
 def given(steps: Steps, request: Request) -> Mend:
     """Unrolled: a neuron gets and returns what it got and returned step by step, as does what differs by design."""
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
-        module, time = note.module, note.time
+        module, unrolled = note.module, note.unrolled
         forced = isinstance(module, SEES_TIME) or (note.key[1] == "output" and differs_by_design(module))
-        if time is None or not forced:
+        if unrolled is None or not forced:
             return None
         if any(note.key not in step or len(step[note.key].tensors) != len(tensors) for step in steps):
             return None
@@ -161,28 +147,24 @@ def given(steps: Steps, request: Request) -> Mend:
             other = each[0] if static else torch.cat(each)
             if other.shape != t.shape or other.dtype != t.dtype:
                 return None
-            if time.origins is not None:
-                time.origins.mark(other, static)
+            if unrolled.origins is not None:
+                unrolled.origins.mark(other, static)
             new.append(other)
         return new
 
     return mend
 
 
-def noise(clean: Steps, steps: Steps) -> Mend:
-    """Step by step: every layer returns a little more or less, and every neuron gets and returns what it did before."""
+def noise(steps: Steps) -> Mend:
+    """As `driven`; and inputs of the network and of neurons, and outputs of layers, are off by a rounding error."""
+    drive = driven(steps)
 
-    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
-        was = clean[len(steps)].get(note.key)
-        if was is None or len(was.tensors) != len(tensors):
-            return None
-        given = was.given or was.tensors
-        if note.key[1] == "input":
-            first = not note.key[0] or isinstance(note.module, SEES_TIME)
-            return [_shaken(t) for t in given] if first else None
-        if isinstance(note.module, SEES_TIME):
-            return [t.clone() for t in given]
-        return None if note.module._modules else [_shaken(t) for t in tensors]
+    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        new = drive(note, tensors) or [*tensors]
+        (path, way, _), neuron = note.key, isinstance(note.module, SEES_TIME)
+        if (neuron or not path) if way == "input" else not (neuron or note.module._modules):
+            return [_shaken(t) for t in new]
+        return new
 
     return mend
 
@@ -194,29 +176,8 @@ def _shaken(t: Tensor) -> Tensor:
     return t + (16 * precision(t) * t.abs().max() * wave).to(t.dtype)
 
 
-def _flat(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The leaves of nested containers, and what makes such containers of others; `tree_flatten` takes 20 us."""
-    if isinstance(tree, Tensor):
-        return [tree], itemgetter(0)
-    if type(tree) is tuple and all(isinstance(leaf, Tensor) for leaf in tree):
-        return list(tree), tuple
-    leaves, form = tree_flatten(tree)
-    return leaves, lambda others: tree_unflatten(others, form)
-
-
 def _counts(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0
-
-
-def precision(t: Tensor) -> float:
-    """The rounding error of products that lead to a tensor."""
-    kind = t.device.type
-    eps = float(torch.finfo(t.dtype).eps)
-    if torch.is_autocast_enabled(kind):
-        eps = max(eps, float(torch.finfo(torch.get_autocast_dtype(kind)).eps))
-    if kind == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
-        eps = max(eps, 2.0**-10) if t.dtype is torch.float32 else eps
-    return eps
 
 
 # -- chance ------------------------------------------------------------------------------------------------------------
@@ -261,3 +222,81 @@ def _settle(t: Tensor, source: Tensor | None, name: str) -> None:
         t.copy_(torch.arange(len(t), device=t.device))
     else:
         t.fill_(0.5 if t.is_floating_point() or t.is_complex() else 0)
+
+
+# -- differences ------------------------------------------------------------------------------------------------------
+
+
+CURES = (
+    "what it keeps between steps (an attribute, a counter, a state of a neuron), operations over dimension 0, which "
+    "mix the rows of a batch (layers that take time or nodes there, a mean, an index), or a size of dimension 0 that "
+    "enters a value. If that cannot be changed, run the network step by step, or pass check=False if it is meant"
+)
+
+Difference = tuple[str, int | None]
+"""What differs, in a sentence, and in how many numbers; None where it is more than numbers."""
+
+
+def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
+    """Where a note of the unrolled run differs from those of the loop over steps; None if it does not."""
+    path, way, _ = note.key
+    if way == "output" and differs_by_design(note.module):
+        return None
+    label = f"{path!r} ({type(note.module).__name__})" if path else f"the network ({type(note.module).__name__})"
+    first = len(steps) - 1 if way == "state" else 0  # of states, that of the last step is known
+    for step, stepped in enumerate(steps[first:], first):
+        if note.key not in stepped:
+            return f"{label} is called unrolled, and not at step {step}; look in the forward for {CURES}", None
+        if len(stepped[note.key].tensors) != len(note.tensors):
+            return _sentence(label, way, step), None
+    counts = [0] * len(steps)
+    for i, (t, static) in enumerate(zip(note.tensors, note.static, strict=True)):
+        if not static and len(t) != request.steps * request.batch:
+            continue  # dimension 0 is not time and batch, as inside an attention
+        wanted = [stepped[note.key].tensors[i] for stepped in steps[first:]]
+        shape = t.shape if static else (request.batch, *t.shape[1:])
+        for step, w in enumerate(wanted, first):
+            if w.shape != shape or w.dtype != t.dtype:
+                return _sentence(label, way, step), None
+        got = t.expand(len(wanted), *shape) if static else t.view(len(wanted), *shape)
+        for step, count in enumerate(count_unlike(got, torch.stack(wanted)), first):
+            counts[step] += count
+    differing = [step for step, count in enumerate(counts) if count]
+    return (_sentence(label, way, differing[0]), sum(counts)) if differing else None
+
+
+def _sentence(label: str, way: str, step: int) -> str:
+    told, where = {
+        "input": ("gets another input", "the forward around it, or a hook,"),
+        "output": ("returns other values for the same input", "its forward"),
+        "state": ("has another state after the same input", "the forward around it"),
+    }[way]
+    return f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}"
+
+
+def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:
+    """How many numbers differ by more than rounding, at each step, of tensors [T, ...] of one shape and dtype."""
+    if torch.equal(got, wanted):
+        return [0] * len(got)
+    if not got.dtype.is_floating_point:
+        same = got == wanted
+    else:
+        close = precision(got)
+        relative = min(1000 * close, close**0.5)
+        finite = wanted.nan_to_num(0.0, 0.0, 0.0).abs()
+        largest = finite.flatten(1).amax(1).view(-1, *[1] * (got.dim() - 1))
+        same = (got - wanted).abs() <= relative * (finite + largest / 8)
+        same |= (got == wanted) | (got.isnan() & wanted.isnan())
+    counts: list[int] = (~same).flatten(1).sum(1).tolist()
+    return counts
+
+
+def precision(t: Tensor) -> float:
+    """The rounding error of products that lead to a tensor."""
+    kind = t.device.type
+    eps = float(torch.finfo(t.dtype).eps)
+    if torch.is_autocast_enabled(kind):
+        eps = max(eps, float(torch.finfo(torch.get_autocast_dtype(kind)).eps))
+    if kind == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
+        eps = max(eps, 2.0**-10) if t.dtype is torch.float32 else eps
+    return eps

@@ -17,11 +17,10 @@ from ..cells.firing import IMMEDIATE, Model
 from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph import Constants, Program
 from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step
-from ._checks import checked_input, compute_dtype, refuse_misplaced, watched
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
-from ._state import States
-from ._time import Time, Visit, step_by_step, time_of, wants_states
+from ._state import States, checked_input, compute_dtype, refuse_misplaced
+from ._unrolled_run import Visit, run_of, step_by_step, wants_states
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensors whose numbers are in memory."""
@@ -35,7 +34,7 @@ class Running(Methods, States):
     reset_delay: bool
     _through_layer: bool = False  # whether spikes come back through a layer (see `Recurrent`)
     _reads_mems: bool = False  # whether it needs the membrane of every step for itself
-    _unrolled_around: bool = False  # see `time_of`
+    _unrolled_around: bool = False  # see `run_of`
     _program: Program
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -45,14 +44,19 @@ class Running(Methods, States):
         """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
         if self.init_hidden and True in [state is not None for state in given]:
             raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
-        time = time_of(self)
-        if time is not None:
-            with time.aside():
+        unrolled = run_of(self)
+        if unrolled is not None:
+            with unrolled.aside():
                 why = [*self._why_by_methods()]
                 if why:
                     refusals = no_kernel(self._label(), why, input_)
-                    return step_by_step(self, lambda x: self._run(x, given), time, input_, given, refusals)
-                outs = self._unrolled(input_, given, time)
+                    return step_by_step(self, lambda x: self._run(x, given), unrolled, input_, given, refusals)
+                unrolled.admit(self, given)
+                x = unrolled.unfold(checked_input(input_, self._label), self._label())
+                run, backend, refusals = self._scan(self._drive(x, unrolled.steps), unrolled.steps, given)
+                spk = run.spk.to(x.dtype)
+                unrolled.note(self, Visit(backend, refusals, len(x) == 1 != unrolled.steps, spk, run.traces))
+                outs = tuple([unrolled.fold(out) for out in self._outs((spk, *run.traces))])
         elif next(self._why_by_methods(), None) is not None or (
             self._program.untraceable and isinstance(self._model, Model)  # a spike function that can only be called
         ):
@@ -65,7 +69,7 @@ class Running(Methods, States):
         """One step of the equation, for an input as it was given: the spikes and the states."""
         eager = type(x) is Tensor and x.layout is torch.strided and not torch.compiler.is_compiling()
         own = self.__dict__  # past nn.Module's way of setting attributes, which costs as much as a step's arithmetic
-        if not eager or own["_passage"] is not None or own["_cut"] is not None or not kernel_at_hand(self._program, x):
+        if not eager or own["_cut"] is not None or not kernel_at_hand(self._program, x):
             return self._uncommon_step(x, given)
         states = self._states_at_hand(x, given)
         if states is None:
@@ -97,15 +101,6 @@ class Running(Methods, States):
         run, _, _ = self._scan(self._drive(x, None), None, given)
         return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
 
-    def _unrolled(self, input_: Tensor, given: tuple[Tensor | None, ...], time: Time) -> tuple[Tensor, ...]:
-        """All steps at once, of an input with time folded into dimension 0; goes on from the layer's state."""
-        time.admit(self, given)
-        x = time.unfold(checked_input(input_, self._label), self._label())
-        run, backend, refusals = self._scan(self._drive(x, time.steps), time.steps, given)
-        spk = run.spk.to(x.dtype)
-        time.note(self, Visit(backend, refusals, len(x) == 1 != time.steps, spk, run.traces))
-        return tuple(time.fold(out) for out in self._outs((spk, *run.traces)))
-
     def _scan(
         self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
@@ -136,11 +131,11 @@ class Running(Methods, States):
         run = chosen.run(call)
         if steps != 0:
             self._keep(run.finals)
-            self._note(run, chosen.name, states, steps)
+            self._note(run, states, steps)
         return run, chosen.name, refusals
 
-    def _note(self, run: Trajectory, backend: str, states: tuple[Tensor, ...], steps: int | None) -> None:
-        """Remember what `reset` and the message about freed graphs need."""
+    def _note(self, run: Trajectory, states: tuple[Tensor, ...], steps: int | None) -> None:
+        """Remember what `reset` needs."""
         own = self.__dict__
         if not isinstance(self._model, Model):
             own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
@@ -149,8 +144,6 @@ class Running(Methods, States):
         elif steps > 1:
             # cloned: a view would keep the whole sequence in memory
             own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
-        # the kernels notice a freed graph by themselves
-        own["_passage"] = watched(self._passage, states, (run.spk, *run.finals) if backend == "loop" else ())
         own["_cut"] = None
 
     # -- what a subclass changes --------------------------------------------------------------------------------------
@@ -189,9 +182,9 @@ class Running(Methods, States):
         dtype = compute_dtype(raw)
         x = raw if raw.dtype is dtype else raw.to(dtype)
         own, names = self.__dict__, self._state_names()
-        passage, at_hand = own["_passage"], None
+        at_hand = None
         common = not torch.compiler.is_compiling() and x.is_cpu and own["_cut"] is None and graph_task() == -1
-        if common and IS_REPLICA not in own and (passage is None or not passage.done):
+        if common and IS_REPLICA not in own:
             at_hand = self._states_at_hand(x, given)
         if at_hand is None:
             olds = self._states(x.new_empty(()).expand(self._shape_of_states(x)), dtype, given)
@@ -200,12 +193,12 @@ class Running(Methods, States):
         before = {name: getattr(self, name) for name in (*names, "_before", "_reset")}
         own.update(zip(names, olds, strict=True))
         try:
-            spk, *news = outs = self._by_methods(x, olds, dtype)
+            spk, *news = self._by_methods(x, olds, dtype)
         except BaseException:
             own.update(before)
             raise
         own.update(zip(names, news, strict=True))
-        own["_passage"], own["_cut"] = watched(passage, olds, outs), None
+        own["_cut"] = None
         return self._outs((spk if spk.dtype is raw.dtype else spk.to(raw.dtype), *news))
 
     def _by_methods(self, x: Tensor, olds: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..cells.firing import Model
 from ._parameters import NO_MODEL, checked_params, is_ours, taken
-from ._time import forward_over_time
+from ._unrolled_run import forward_over_time
 
 Update = Tensor | tuple[Tensor, ...]
 """The new states: one tensor, or a tuple that ends in the membrane."""

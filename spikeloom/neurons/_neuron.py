@@ -16,7 +16,7 @@ from ._forward import Running
 from ._methods import WATCHED
 from ._parameters import NO_MODEL
 from ._registry import INSTANCES, ClassWide, Registered
-from ._time import current_time, guarded
+from ._unrolled_run import current_run, guarded
 
 SpikeGrad = Callable[..., Tensor]
 RETRACED = ("spike_grad", "reset_delay")
@@ -171,10 +171,10 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._state_names():
-            time = current_time()
-            if time is not None:
+            unrolled = current_run()
+            if unrolled is not None:
                 cure = "Assign it before unroll, or run the network step by step"
-                time.refuse_access(self, f"its {name} is assigned", cure)
+                unrolled.refuse_access(self, f"its {name} is assigned", cure)
             self.__dict__[name] = value  # a state is neither buffer nor parameter, whatever is assigned
             return
         super().__setattr__(name, self._assign(name, value) if name in WATCHED else value)
@@ -184,8 +184,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
     def _retrace(self) -> None:
         """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
         self._find_values()
-        for name in ("_passage", "_cut"):
-            self.__dict__.setdefault(name, None)  # torch.compile would see it come, and compile again
+        self.__dict__.setdefault("_cut", None)  # torch.compile would see it come, and compile again
         if self._model is not NO_MODEL:
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)

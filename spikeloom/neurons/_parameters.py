@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import fake_mode, is_traced, is_wrapped
+from .._torch import is_traced
 from ..cells.decay import DECAYS
 from ..cells.firing import AnyModel
-from ..engine import tuning
 
 
 def is_ours(thing: Any) -> bool:
@@ -69,9 +68,6 @@ class Parameters(nn.Module):
 
     def _values(self, copied: bool = True) -> dict[str, Tensor]:
         """What the equation takes, as it stands now; see `copies_values` for what is copied."""
-        program = self.__dict__.get("_program")
-        # an equation that was not traced may write into its parameters
-        copy = Tensor.clone if program is not None and program.untraceable else _shared_copy
         copied = copied and copies_values()
         buffers, parameters = self._buffers, self._parameters
         values = {}
@@ -83,7 +79,7 @@ class Parameters(nn.Module):
                 value = getattr(self, own or name)
             if not isinstance(value, Tensor):  # a number is a plain attribute
                 value = torch.tensor(value, dtype=torch.float64, device="cpu")
-            values[name] = copy(value) if copied and not value.requires_grad else value
+            values[name] = value.clone() if copied and not value.requires_grad else value
         return values
 
     def _numbers(self) -> tuple[float, ...] | None:
@@ -157,24 +153,6 @@ def copies_values() -> bool:
 def taken(value: Tensor) -> Tensor:
     """A value as a call takes it."""
     return value.clone() if not value.requires_grad and copies_values() else value
-
-
-_numbers: dict[tuple[torch.dtype, float], Tensor] = {}
-
-
-def _shared_copy(value: Tensor) -> Tensor:
-    """A copy of a value, into which nobody writes; that of a number on the CPU is made once."""
-    if type(value) is not Tensor or value.dim() or not value.is_cpu or is_wrapped(value) or fake_mode() is not None:
-        return value.clone()
-    key = value.dtype, value.item()
-    found = _numbers.get(key)
-    if found is None or not key[1]:  # -0.0 == 0.0
-        found = value.clone()
-        if not found.is_inference():
-            if len(_numbers) >= tuning.limits.constants_most:
-                _numbers.clear()
-            _numbers[key] = found
-    return found
 
 
 def broadcasts(shape: torch.Size, target: torch.Size) -> bool:

@@ -9,10 +9,10 @@ from torch import Tensor
 from .. import surrogate
 from ..engine.graph import program_for
 from ..engine.run import Call
-from ._checks import checked_input, compute_dtype
 from ._neuron import SpikingNeuron
 from ._parameters import checked_params
-from ._time import Visit, time_of
+from ._state import checked_input, compute_dtype
+from ._unrolled_run import Visit, run_of
 
 
 class Ran(NamedTuple):
@@ -46,7 +46,7 @@ class WholeSequence(SpikingNeuron):
     def _checked(self, input_: Tensor) -> Tensor:
         """The input as a floating tensor: [T, B, N], or, while unrolled, [T*B, N]."""
         x = checked_input(input_, self._label)
-        wanted = (3, 2)[: 1 + self.unbatched] if time_of(self) is None else (2,)
+        wanted = (3, 2)[: 1 + self.unbatched] if run_of(self) is None else (2,)
         if x.dim() not in wanted:
             raise ValueError(
                 f"{self._label()} got an input of shape {tuple(x.shape)}; pass a whole sequence, [T, B, N], or run the "
@@ -61,16 +61,16 @@ class WholeSequence(SpikingNeuron):
             scan: takes sequences [T, B, N], or [1, B, N] where they are the same at every step.
             series: sequences as the layer got them, all alike in that.
         """
-        time = time_of(self)
-        if time is None:
+        unrolled = run_of(self)
+        if unrolled is None:
             return scan(len(series[0]), *series).outs
-        with time.aside():
-            time.admit(self, ())
-            unfolded = [time.unfold(x, self._label()) for x in series]
-            ran = scan(time.steps, *unfolded)
-            static = len(unfolded[0]) == 1 != time.steps
-            time.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs)))
-            return tuple(time.fold(out) for out in ran.outs)
+        with unrolled.aside():
+            unrolled.admit(self, ())
+            unfolded = [unrolled.unfold(x, self._label()) for x in series]
+            ran = scan(unrolled.steps, *unfolded)
+            static = len(unfolded[0]) == 1 != unrolled.steps
+            unrolled.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs)))
+            return tuple(unrolled.fold(out) for out in ran.outs)
 
     def _call(self, steps: int, x: Tensor, values: Mapping[str, Tensor], traced: bool = True) -> Call:
         """The layer's program over x, [T, B, N] or [1, B, N], from a membrane of zeros."""

@@ -1,9 +1,16 @@
-"""The states of a layer: where they start, what a call takes and leaves, and how they go with the layer."""
+"""The states of a layer: where they start, what a call takes and leaves, and how they go with the layer.
+
+Before a run a layer also checks its input, and whether the states that it has are those of the present run:
+
+- `torch.utils.checkpoint` runs a forward once more within the backward. It would start from where the first run ended.
+- A replica of nn.DataParallel lives for one call. Its states are lost, and the next call starts afresh.
+- A state from within `torch.func.vmap` is a wrapper, of no use once that is over.
+"""
 
 import copy
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -12,12 +19,24 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
-from .._torch import is_fake, is_traced, is_wrapped
+from .._torch import (
+    IS_REPLICA,
+    graph_task,
+    is_batched,
+    is_fake,
+    is_traced,
+    is_wrapped,
+    of_running_vmap,
+    unwrapped_if_dead,
+)
+from ..engine.graph import HALVES
 from ..engine.run import seen_through
 from ..scoped import Scoped
-from ._checks import Layer, Passage, carried, refuse_misplaced, replicated, restarted, usable
 from ._parameters import Parameters, broadcasts
-from ._time import REWRITE, current_time
+from ._unrolled_run import REWRITE, current_run
+
+Layer = Any
+"""A layer that has states: a `SpikingNeuron` or an `OverTime`, which are built upon this file."""
 
 
 def by_reset_mem(self: Any) -> Any:
@@ -49,7 +68,6 @@ class States(Parameters):
 
     _before: Tensor | None = None  # the membrane before the last step, with its graph, from which `reset` follows
     _reset: Tensor | None = None  # what a subclass with its own forward says that R was
-    _passage: Passage | None = None
     _cut: weakref.ref[Tensor] | None = None  # the membrane that the last step returned before `detach_mem`
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -62,8 +80,8 @@ class States(Parameters):
         refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
         for name, state in zip(names, given, strict=True):
             kept = state is None
-            state = state_for(x, dtype, self, name, getattr(self, name) if kept else state, self._starts_at(name), kept)
-            states.append(carried(state, self, name))
+            value = getattr(self, name) if kept else state
+            states.append(state_for(x, dtype, self, name, value, self._starts_at(name), kept))
         return tuple(states)
 
     def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
@@ -97,10 +115,10 @@ class States(Parameters):
 
     def reset_mem(self) -> Any:
         """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
-        time = current_time()
-        if time is not None:
+        unrolled = current_run()
+        if unrolled is not None:
             cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
-            time.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
+            unrolled.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
         names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
         if is_traced():  # torch.jit.trace runs twice and compares: the second run must not meet states of the first
@@ -140,7 +158,7 @@ class States(Parameters):
         replica = super()._replicate_for_data_parallel()
         replicated(self, replica)
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
-        replica.__dict__.update(_passage=None, _cut=None)
+        replica.__dict__["_cut"] = None
         return replica
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -155,12 +173,12 @@ class States(Parameters):
     def __getstate__(self) -> dict[str, Any]:
         tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
         kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
-        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_passage", "_cut")} | kept
+        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_cut")} | kept
 
     def _label(self) -> str:
         """The name of the neuron in messages: its path while its network is unrolled."""
-        time, kind = current_time(), type(self).__name__
-        return kind if time is None else time.label(self, kind)
+        unrolled, kind = current_run(), type(self).__name__
+        return kind if unrolled is None else unrolled.label(self, kind)
 
 
 def state_for(
@@ -217,3 +235,88 @@ def _warn_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: floa
             stacklevel=2,
         )
         _warned.add(layer)
+
+
+# -- checks before a run -----------------------------------------------------------------------------------------------
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of states: that of the input, but float32 for half precision, whose steps are too coarse to add up."""
+    return torch.float32 if x.dtype in HALVES else x.dtype
+
+
+def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
+    """The input as a floating tensor; integers and booleans become the default dtype, as in torch's own promotion."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{label()} got an input of type {type(x).__name__}; pass a torch.Tensor")
+    if x.is_complex():
+        raise TypeError(f"{label()} got an input of dtype {x.dtype}; pass real numbers")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{label()} got an input of layout {x.layout}; pass a dense tensor, x.to_dense()")
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+# -- states of another run ---------------------------------------------------------------------------------------------
+
+
+def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun: bool = False) -> None:
+    """Raise if the states are of another run, or of a transform that is over.
+
+    They are the layer's own: those that it starts from and was not given, None if it has none. `begun` is whether
+    something else shows that it has run before.
+    """
+    if torch.compiler.is_compiling():
+        return
+    task = graph_task()  # -1 outside of a backward
+    own = layer.__dict__
+    if task != -1 and own.get("_restarted") != task:
+        if begun or any(state.numel() for state in states or ()):
+            raise RuntimeError(
+                f"{layer._label()} is run again within a backward, as torch.utils.checkpoint does, and would start "
+                "from where the first run ended. Give checkpoint context_fn=spikeloom.utils.recomputing(net), or reset "
+                "the neurons within what is checkpointed"
+            )
+        if states is None or states:  # states that are passed say nothing about the next call, which may be given none
+            own["_restarted"] = task
+    if any(map(escaped, states or ())):
+        raise RuntimeError(
+            f"{layer._label()} keeps a state from within torch.func.vmap, which is over; "
+            "call spikeloom.utils.reset(net) before the next run"
+        )
+    if IS_REPLICA in own:
+        own.setdefault("_replicated", []).append("step")
+
+
+def restarted(layer: Layer) -> None:
+    """Note that the layer has its states from the present run: it was reset, or given them."""
+    if torch.compiler.is_compiling():
+        return
+    layer.__dict__["_restarted"] = graph_task()
+    if IS_REPLICA in layer.__dict__:
+        layer.__dict__.setdefault("_replicated", []).append("reset")
+    else:
+        layer.__dict__["_replicated"] = []
+
+
+def replicated(layer: Layer, replica: Layer) -> None:
+    """Watch what becomes of a replica; raise if the last one took a single step from a state that has gone with it."""
+    if set(layer.__dict__.get("_replicated", ())) == {"step"}:
+        raise RuntimeError(
+            f"{layer._label()} is called once per step by an nn.DataParallel, whose replicas, and their states, are "
+            "gone after each call. Put the loop over time, or spikeloom.unroll, into the forward of the module that is "
+            "wrapped, or use nn.parallel.DistributedDataParallel"
+        )
+    layer.__dict__["_replicated"] = replica.__dict__["_replicated"] = []
+
+
+def usable(state: Tensor) -> Tensor:
+    """The state, or an empty one for that of a torch.func.vmap that is over."""
+    return torch.zeros(0, dtype=state.dtype, device=state.device) if escaped(state) else state
+
+
+def escaped(state: Tensor) -> bool:
+    """Whether a state is a wrapper that is left of a torch.func.vmap that is over."""
+    if torch.compiler.is_compiling() or not is_wrapped(state):
+        return False
+    inner = unwrapped_if_dead(state)  # what torch.func.grad leaves is used as what it wraps
+    return is_batched(inner) and not of_running_vmap(inner)

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from ..cells.associative import ASSOCIATIVE
 from ..cells.firing import FRAME_PARAMS
 from ..engine.run import MATRICES, MatrixCall, by_steps, choose
-from ._checks import compute_dtype
 from ._forward import no_kernel
 from ._sequence import Ran, WholeSequence
+from ._state import compute_dtype
 
 
 class AssociativeLeaky(WholeSequence):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..cells.delta_leaky import DELTA_LEAKY
 from ..cells.firing import AnyModel
-from ._time import time_of
+from ._unrolled_run import run_of
 from .leaky import Leaky
 
 Pair = tuple[Tensor | None, Tensor | None]
@@ -51,7 +51,7 @@ class DeltaLeaky(Leaky):
 
     def forward(self, input_: Tensor, mem: Pair | None = None) -> Any:  # type: ignore[override]
         """One step: input_ [B, *N] and, unless the layer keeps it, both states; returns (spk, (mem, mem_prev))."""
-        given = self.init_hidden or time_of(self) is not None or (isinstance(mem, tuple) and len(mem) == 2)
+        given = self.init_hidden or run_of(self) is not None or (isinstance(mem, tuple) and len(mem) == 2)
         if not given:
             raise TypeError(
                 f"{self._label()} got the state {mem!r}; pass a pair (mem, mem_prev), or use init_hidden=True"

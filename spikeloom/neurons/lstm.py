@@ -14,10 +14,9 @@ from ..cells.firing import Model
 from ..cells.lstm import CONV_LSTM, LSTM
 from ..engine.feedback import ConvMap, LinearMap, Map, MemFeedback
 from ..engine.run import Trajectory
-from ._checks import compute_dtype
 from ._methods import ClearedByEquation
 from ._neuron import SpikeGrad, SpikingNeuron
-from ._state import by_reset_mem
+from ._state import by_reset_mem, compute_dtype
 
 Size = int | tuple[int, int]
 
@@ -181,7 +180,7 @@ class SLSTM(Gated):
         spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
         run = Trajectory(spk, tuple(traces), tuple(trace[-1].clone() for trace in traces))
         self._keep(run.finals)
-        self._note(run, backend, tuple(torch.zeros_like(state) for state in run.finals), 1)
+        self._note(run, tuple(torch.zeros_like(state) for state in run.finals), 1)
         return run, backend, refusals
 
     init_slstm = by_reset_mem

@@ -12,7 +12,7 @@ from ..engine.feedback import Feedback
 from ._methods import ClearedByEquation
 from ._neuron import LIF, SpikeGrad
 from ._state import by_reset_mem
-from ._time import current_time, time_is
+from ._unrolled_run import current_run, running
 
 Size = int | tuple[int, int]
 
@@ -86,7 +86,7 @@ class Recurrent(LIF):
     def _feedback(self) -> Feedback | None:
         if not self._through_layer:
             return None
-        return Feedback(self.recurrent) if current_time() is None else _FeedbackByStep(self.recurrent)
+        return Feedback(self.recurrent) if current_run() is None else _FeedbackByStep(self.recurrent)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -99,7 +99,7 @@ class _FeedbackByStep(Feedback):
     """That of a sequence, whose layer sees one step at a time, as its own neurons must know."""
 
     def __call__(self, spk: Tensor) -> Tensor:
-        with time_is(None):
+        with running(None):
             return super().__call__(spk)
 
 

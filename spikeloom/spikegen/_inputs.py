@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..neurons._checks import compute_dtype
+from ..neurons._state import compute_dtype
 
 
 def checked(data: Any, taker: str) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..neurons._time import Time, current_time
+from ..neurons._unrolled_run import UnrolledRun, current_run
 from .codes import burst, delta, phase, population, rate, rate_conv
 from .latencies import latency
 
@@ -39,8 +39,8 @@ class Encoder(nn.Module):
 
     def forward(self, data: Tensor) -> Tensor:
         """Encode data [B, *N] as [T, B, *N]; in an unrolled network [T*B, *N], with time folded into dimension 0."""
-        time = current_time()
-        return self._encode(data) if time is None else self._unrolled(data, time)
+        unrolled = current_run()
+        return self._encode(data) if unrolled is None else self._unrolled(data, unrolled)
 
     def extra_repr(self) -> str:
         """The arguments that differ from the defaults."""
@@ -52,20 +52,20 @@ class Encoder(nn.Module):
     def _encode(self, data: Tensor) -> Tensor:
         return type(self).function(data, **{name: getattr(self, name) for name in self._names})
 
-    def _unrolled(self, data: Tensor, time: Time) -> Tensor:
-        label = time.label(self, type(self).__name__)
-        given = self._over_time(data, time, label)
-        with time.aside():
+    def _unrolled(self, data: Tensor, unrolled: UnrolledRun) -> Tensor:
+        label = unrolled.label(self, type(self).__name__)
+        given = self._over_time(data, unrolled, label)
+        with unrolled.aside():
             spk = self._encode(given)
-        if len(spk) != time.steps:
-            raise ValueError(f"{label} generates {len(spk)} steps, but the network is unrolled over {time.steps}")
-        return time.fold(spk)
+        if len(spk) != unrolled.steps:
+            raise ValueError(f"{label} generates {len(spk)} steps, but the network is unrolled over {unrolled.steps}")
+        return unrolled.fold(spk)
 
-    def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
+    def _over_time(self, data: Tensor, unrolled: UnrolledRun, label: str) -> Tensor:
         """The input of the code in an unrolled network, which is the same at all steps."""
-        if time.is_static(data):
+        if unrolled.is_static(data):
             return data
-        steps = time.unfold(data, label)
+        steps = unrolled.unfold(data, label)
         if not torch.equal(steps, steps[:1].expand_as(steps)):
             raise ValueError(
                 f"{label} generates all steps from a static input, but its input changes from step to step; "
@@ -77,8 +77,8 @@ class Encoder(nn.Module):
 class _OverTime(Encoder):
     """An encoder whose input is a sequence."""
 
-    def _over_time(self, data: Tensor, time: Time, label: str) -> Tensor:
-        return data.expand(time.steps, *data.shape) if time.is_static(data) else time.unfold(data, label)
+    def _over_time(self, data: Tensor, unrolled: UnrolledRun, label: str) -> Tensor:
+        return data.expand(unrolled.steps, *data.shape) if unrolled.is_static(data) else unrolled.unfold(data, label)
 
 
 class Rate(Encoder):

@@ -16,8 +16,6 @@ LIMITS = {
     "conv_least_channels": 0,
     "conv_least_inputs": 0,
     "pooling_least_values": 0,
-    "fold_least_values": 0,
-    "fold_least_share": 0,
     "chunk_images_from": 0,
 }
 ROWS = [(0, 4), (0, 5, 4), (5, 0, 4), (4,), (0,), (2, 0), (0, 0), (3, 4)]

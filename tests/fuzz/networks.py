@@ -30,8 +30,6 @@ LIMITS = {
     "conv_least_channels": 0,
     "conv_least_inputs": 0,
     "pooling_least_values": 0,
-    "fold_least_values": 0,
-    "fold_least_share": 0,
 }
 NEURONS: dict[str, dict[str, Any]] = {
     "Leaky": {"beta": 0.8},

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom.layers._reading import Connected
+from spikeloom.layers.delays import Connected
 
 from ..oracle import assert_close
 from .running import by_steps, drawn, inputs, unrolled
@@ -216,18 +216,6 @@ def test_detach_lets_the_inputs_arrive_that_are_under_way_without_their_graph():
     assert under_way(late, chunk).any()
     snn.utils.reset(net)
     assert not under_way(late, chunk).any()
-
-
-@pytest.mark.parametrize("make", [lambda: snn.SynapticDelay(N, 3), lambda: snn.DelayedLinear(N, OUT, 3)])
-@pytest.mark.parametrize("way", [by_steps, unrolled])
-def test_a_backward_into_an_earlier_batch_names_the_layer_and_the_cure(make, way):
-    net = nn.Sequential(nn.Linear(N, N), nn.Sigmoid(), make())
-    x = torch.rand(5, B, N)
-    way(net, x).sum().backward()
-    with pytest.raises(RuntimeError, match=r"(?s)Delay.*goes on from past of an earlier batch.*utils\.reset"):
-        way(net, x).sum().backward()
-    snn.utils.reset(net)
-    way(net, x).sum().backward()
 
 
 def test_a_batch_of_another_size_starts_from_nothing():

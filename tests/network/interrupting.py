@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import spikeloom as snn
 from spikeloom import _torch, ops
 from spikeloom.engine.run.backends import forced
-from spikeloom.neurons._time import current_time
+from spikeloom.neurons._unrolled_run import current_run
 
 STEPS, BATCH, WIDTH = 6, 2, 5
 
@@ -163,7 +163,7 @@ ACTIONS: dict[str, Action] = {
 
 def assert_nothing_is_set() -> None:
     """No context variable, hook, mode or setting of torch is left."""
-    assert current_time() is None
+    assert current_run() is None
     assert forced() is None
     assert ops._surrogate.get() is ops.heaviside
     assert torch._C._autograd._top_saved_tensors_default_hooks(False) is None

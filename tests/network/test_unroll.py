@@ -219,7 +219,7 @@ def test_what_cannot_be_unrolled_is_refused_and_changes_nothing(case, static):
     assert net[1].mem is before[1]
     assert net[0].num_batches_tracked == 0
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before[0].items())
-    assert snn.neurons._time.current_time() is None
+    assert snn.neurons._unrolled_run.current_run() is None
 
 
 @pytest.mark.parametrize(

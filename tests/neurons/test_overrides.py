@@ -80,17 +80,6 @@ def test_the_states_of_a_run_by_methods_carry_over_and_follow_the_shape(run):
         assert lif.mem.shape == (rows, 5)
 
 
-def test_a_second_backward_through_an_old_graph_is_a_sentence():
-    lif = Doubled(0.9, learn_beta=True, init_hidden=True, output=True)
-    for batch in range(2):
-        loss = sum(lif(torch.rand(2, 3))[1].sum() for _ in range(3))
-        if batch:
-            with pytest.raises(RuntimeError, match="goes on from mem of an earlier batch"):
-                loss.backward()
-        else:
-            loss.backward()
-
-
 # -- where an override comes from -------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
-from spikeloom.engine.gpu import captured_scan, cuda_graphs
+from spikeloom.engine.gpu import cuda_graphs
 from spikeloom.engine.gpu import launch as gpu_launch
 from spikeloom.engine.gpu import recurrent as gpu_recurrent
 from spikeloom.engine.jit import triton_jit
@@ -99,7 +99,7 @@ def test_no_run_waits_for_a_value_or_copies_one(network, backend, unrolled, monk
         outs = [out for out in net(x) if out.requires_grad]
         total = torch.stack([out.sum() for out in outs]).sum()
         torch.autograd.grad(total, [x, *(p for p in net.parameters() if p.requires_grad)])
-    captured_scan.release()
+    cuda_graphs.release()
 
 
 @pytest.mark.parametrize("widest", [8, 4], ids=["one kernel", "steps"])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .. import tuning
 from ..feedback import Feedback, Map, Recurrence
 from ..feedback import weight_gradient as dense_weight_gradient
-from ..graph import Derivation, Gradients, InputGrad, State, Variant
+from ..graph import Cotangents, Derivation, Gradients, InputGrad, Saved, State, Variant
 from ..jit import buffer_pool, lines, module_source, rows, spread, sum_to
 from ..sparse import csr, importing
 from .launch import kernel
@@ -122,7 +122,7 @@ def _widened(values: Tensor, width: int) -> Tensor:
 def forward(
     plan: Recurrence, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Run the scan; see `run.recurrent.Runner`. What a step gets in full is the current."""
+    """Run the scan; see `feedback.Runner`. What a step gets in full is the current."""
     shape, variant = x.shape[1:], plan.variant
     x, stride = rows(x)
     spk = buffer_pool.empty((plan.steps, *shape), x)
@@ -147,27 +147,18 @@ def forward(
     return [spk, *finals, *(trace for trace in traces if trace is not None)], current
 
 
-def backward(
-    plan: Recurrence,
-    weight: Tensor,
-    current: Tensor | None,
-    states: Sequence[Tensor],
-    traces: Sequence[Tensor | None],
-    params: Sequence[Tensor],
-    pulls: Sequence[Tensor | None],
-    finals: Sequence[Tensor | None],
-) -> Gradients:
-    """Run the adjoint scan; see `run.recurrent.Runner`. Of the gradient of the input one row is left where that at each
-    step is not wanted."""
-    variant, like, width = plan.variant, states[0], len(weight)
+def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
+    """Run the adjoint scan; see `feedback.Runner`. Of the gradient of the input one row is left where that at each step
+    is not wanted."""
+    variant, (like, *states), params, width = plan.variant, saved.states, saved.params, len(weight)
     zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
     every = plan.weight_learns or plan.x_grad == InputGrad.EACH
     currents = buffer_pool.empty((plan.steps if every else 1, *like.shape), like)
     summed, back = zero.clone(), _widened(zero, width)
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in finals]
+    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals[1:]]
     totals = [zero.clone() if kind.learned else None for kind in variant.params]
-    given, stride = (zero, 0) if current is None else rows(current)
-    read = [(zero, 0) if g is None else rows(g) for g in pulls]
+    given, stride = (zero, 0) if saved.x is None else rows(saved.x)
+    pulls = [(zero, 0) if g is None else rows(g) for g in (grads.spk, *grads.traces)]
     kernel(plan.key, variant, emit_recurrent).run(
         steps=plan.steps,
         size=like.numel(),
@@ -175,10 +166,10 @@ def backward(
         x_stride=stride,
         dx=currents,
         dx_stride=like.numel() if every else 0,
-        grad=[row for row, _ in read],
-        grad_stride=[stride for _, stride in read],
-        initial=[state.contiguous() for state in states[1:]],
-        trace=traces,
+        grad=[row for row, _ in pulls],
+        grad_stride=[stride for _, stride in pulls],
+        initial=[state.contiguous() for state in states],
+        trace=saved.traces,
         carry=carries,
         param=[spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)],
         total=totals,

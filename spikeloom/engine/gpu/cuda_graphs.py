@@ -1,27 +1,40 @@
-"""CUDA graphs: work on a GPU that is captured once, and then replayed, which costs next to nothing to start."""
+"""CUDA graphs: steps on a GPU that are captured once, and then replayed, which costs next to nothing to start.
+
+A step with a product in it is a product by torch and a kernel for the rest, which Python starts one by one. So a long
+scan is cut into runs of `graph_steps` steps, the last ones shorter, and each run is a scan of its own that is captured:
+what it reads is copied to where it was captured, and what it gives is copied away. The backward is captured likewise.
+"""
 
 import warnings
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, lru_cache, partial
 from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..._torch import TreeSpec, tree_flatten, tree_unflatten
 from ...forks import in_child
+from .. import tuning
+from ..feedback import Recurrence, Runner
+from ..graph import Cotangents, Gradients, InputGrad, Saved, add
+
+KEPT = 32
+"""Graphs whose memory is kept; of more, the one that was not used for the longest goes."""
 
 _failed: list[tuple[tuple[Any, ...], str]] = []
-"""What torch could not record, and why: the `_kind` of the tensors, and a sentence. Until `forget` is called."""
+"""What torch could not capture, and why: the `_kind` of the tensors, and a sentence. Until `release` is called."""
 
-_recorder = Lock()
-"""A process records one graph at a time."""
+_lock = Lock()
+"""A process captures one graph at a time, and replays one: they share memory (see `_place`)."""
 
 
 @in_child
 def _renew_lock() -> None:
-    global _recorder
-    _recorder = Lock()
+    global _lock
+    _lock = Lock()
 
 
 def _kind(x: Tensor) -> tuple[Any, ...]:
@@ -29,7 +42,7 @@ def _kind(x: Tensor) -> tuple[Any, ...]:
 
 
 def refusals(x: Tensor) -> Iterator[str]:
-    """Why nothing is recorded for tensors like that one, in sentences."""
+    """Why nothing is captured for tensors like that one, in sentences."""
     if why := dict(_failed).get(_kind(x)):
         retry = f"it is tried again for {list(x.shape)} after spikeloom.utils.free_memory()"
         yield f"torch could not record steps as a CUDA graph: {why}; {retry}"
@@ -38,31 +51,154 @@ def refusals(x: Tensor) -> Iterator[str]:
 
 
 def captured(x: Tensor) -> bool:
-    """Whether what runs now, on the device of x, is being recorded."""
+    """Whether what runs now, on the device of x, is being captured."""
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def recordable(x: Tensor) -> bool:
+def capturable(x: Tensor) -> bool:
     """Whether there are CUDA graphs for work on the device of x."""
     return x.is_cuda and x.numel() > 0 and next(refusals(x), None) is None
 
 
-def replayable(work: Callable[[], None], like: Tensor) -> Callable[[], None]:
-    """The same work, to be done many times on the same memory: recorded, or, where that cannot be, as it is.
+class CapturedScan:
+    """A `Runner` that captures runs of steps of another one, which computes on the device alone."""
+
+    def __init__(self, runner: Runner):
+        self.runner = runner
+
+    @torch.no_grad()
+    def forward(
+        self,
+        plan: Recurrence,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Run the scan; see `Runner`."""
+        plan, T = replace(plan, variant=plan.variant.forward), plan.steps
+        if not T or captured(states[0]):
+            return self.runner.forward(plan, x, weight, bias, states, params)
+        outs: list[Tensor | None] = []
+        with _lock:
+            for run in _runs(T):
+                x_run = x if len(x) == 1 else x[run]
+                call = (_part(plan, run), x_run, weight, bias, [*states], [*params])
+                (spk, *rest), full = _replayed(self.runner.forward, states[0], call)
+                finals, sequences = rest[: len(states) - 1], [spk, *rest[len(states) - 1 :], full]
+                states = [spk[-1] if plan.map is None else finals[-1], *finals]
+                outs = outs or [None if s is None else s.new_empty((T, *s.shape[1:])) for s in sequences]
+                for out, sequence in zip(outs, sequences, strict=True):
+                    if out is not None:
+                        out[run] = sequence
+            lasts = [state.clone() for state in states[1:]]
+        *kept, full = outs
+        spk, *traces = [out for out in kept if out is not None]
+        return [spk, *lasts, *traces], full
+
+    def backward(self, plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
+        """Run the adjoint scan; see `Runner`."""
+        like, T = saved.states[0], plan.steps
+        if not T or captured(like):
+            return self.runner.backward(plan, weight, saved, grads)
+        dx = like.new_empty((T, *like.shape) if saved.x is None else saved.x.shape)
+        carries = [like.new_zeros(like.shape) if g is None else g for g in grads.finals]
+        totals: list[Tensor | None] = [None for _ in saved.params]
+        with _lock:
+            for run in reversed(_runs(T)):
+                full, spk, *sequences = [None if s is None else s[run] for s in (saved.x, grads.spk, *grads.traces)]
+                traces, (back, *states) = [None if s is None else s[run] for s in saved.traces], saved.states
+                if run.start:
+                    pairs = zip(states, saved.traces, strict=True)
+                    states = [state if trace is None else trace[run.start - 1] for state, trace in pairs]
+                part = _part(plan, run)
+                read = Saved(plan.key, plan.variant, part.steps, full, [back, *states], traces, [*saved.params])
+                g = _replayed(self.runner.backward, like, (part, weight, read, Cotangents(spk, carries, sequences)))
+                dx[run], carries = g.x, g.states
+                totals = [*map(add, totals, [None if new is None else new.clone() for new in g.params])]
+            carries = [carry.clone() for carry in carries]
+        sums = [None if total is None else total.to(p.device) for total, p in zip(totals, saved.params, strict=True)]
+        return Gradients(dx, carries, sums)
+
+
+def _runs(steps: int) -> list[slice]:
+    """A sequence as runs of `graph_steps` steps, then of half as many, and so on."""
+    at, length, runs = 0, tuning.limits.graph_steps, list[slice]()
+    while at < steps:
+        while length > steps - at:
+            length //= 2
+        runs.append(slice(at, at + length))
+        at += length
+    return runs
+
+
+def _part(plan: Recurrence, run: slice) -> Recurrence:
+    """The plan of a run, one for all layers that are alike."""
+    return replace(plan, steps=run.stop - run.start, layer="", x_grad=InputGrad.EACH, weight_learns=True)
+
+
+# -- graphs -----------------------------------------------------------------------------------------------------------
+
+
+def _replayed(function: Callable[..., Any], like: Tensor, call: tuple[Any, ...]) -> Any:
+    """function(*call), captured at the first call of its kind; the results are written over by whatever is next."""
+    leaves, form = tree_flatten(call)
+    kind = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
+    memories, replay = _graph(function, kind, form, _kind(like), stream, _precision(like.device.type))
+    for memory, leaf in zip(memories, leaves, strict=True):
+        if isinstance(leaf, Tensor):
+            memory.copy_(leaf)
+    return replay()
+
+
+def _precision(device: str) -> tuple[Any, ...]:
+    """Of products on a kind of device."""
+    lowered = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return torch.backends.cuda.matmul.fp32_precision, convolutions.fp32_precision, lowered
+
+
+@lru_cache(maxsize=KEPT)
+def _graph(
+    function: Callable[..., Any],
+    kind: tuple[Any, ...],
+    form: TreeSpec,
+    state: tuple[torch.Size, torch.dtype, torch.device],
+    stream: int,
+    precision: tuple[Any, ...],
+) -> tuple[list[Any], Callable[[], Any]]:
+    """The memory that a captured call reads, and what replays it and returns its results.
 
     Args:
-        work: what reads and writes tensors that stay, and leaves no others. It may be done here once.
+        function: what is called.
+        kind, form: of each leaf of the arguments its shape and dtype, or itself if it is no tensor; their structure.
+        state: the kind of a state.
+        stream, precision: on which it is replayed; of its products.
+    """
+    shape, dtype, device = state
+    with torch.inference_mode(False), torch.no_grad():
+        memory = [torch.zeros(k[0], dtype=k[1], device=device) if isinstance(k, tuple) else k for k in kind]
+        like = torch.empty(shape, dtype=dtype, device=device)
+        return memory, replayable(partial(function, *tree_unflatten(memory, form)), like)
+
+
+def replayable(work: Callable[[], Any], like: Tensor) -> Callable[[], Any]:
+    """The same work, to be done many times on the same memory: captured, or, where that cannot be, as it is.
+
+    Args:
+        work: what reads tensors that stay. It may be done here once.
         like: a tensor on its device.
     """
-    if not recordable(like):
+    if not capturable(like):
         return work
-    work()  # compiles kernels, which cannot be done while they are recorded
-    with _recorder:
-        try:
-            return record(work, like.device)
-        except RuntimeError as error:
-            why = str(error).partition("\n")[0]
-            _failed.append((_kind(like), why))
+    work()  # compiles kernels, which cannot be done while they are captured
+    try:
+        return capture(work, like.device)
+    except RuntimeError as error:
+        why = str(error).partition("\n")[0]
+        _failed.append((_kind(like), why))
     warnings.warn(
         f"torch could not record the steps of a recurrent layer of shape {list(like.shape)} as a CUDA graph ({why}): "
         "they are started one by one, which gives the same results and takes longer",
@@ -71,28 +207,33 @@ def replayable(work: Callable[[], None], like: Tensor) -> Callable[[], None]:
     return work
 
 
-def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """What replays the work, on the stream that is the current one of a device."""
+def capture(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
+    """What replays the work, on the stream that is the current one of a device, and returns its results."""
     current, graph = torch.cuda.current_stream(device), torch.cuda.CUDAGraph()
     pool, side = _place(device, current.cuda_stream)
-    # the outer context goes back to the current stream where recording fails; the inner one does not
+    # the outer context goes back to the current stream where capturing fails; the inner one does not
     with torch.cuda.stream(current), torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local"):
-        work()
-    replay: Callable[[], None] = graph.replay
+        results = work()
+
+    def replay() -> Any:
+        graph.replay()
+        return results
+
     return replay
 
 
 @cache
 def _place(device: torch.device, stream: int) -> tuple[Any, torch.cuda.Stream]:
-    """Where graphs that are replayed on a stream keep intermediate results, and the stream on which they are recorded.
+    """Where graphs that are replayed on a stream keep their results, and the stream on which they are captured.
 
-    They share that memory, for each is done before the next begins and leaves nothing there. With it they share the
-    workspace that torch gives to cuBLAS for each stream: its address is recorded, so it may not die with one of them.
+    They share that memory: what one leaves is copied away before the next is replayed. With it they share the workspace
+    that torch gives to cuBLAS for each stream: its address is captured, so it may not die with one of them.
     """
     return torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
 
-def forget() -> None:
-    """Called when no graph is left: what is recorded from now on has memory of its own, and what failed is tried."""
+def release() -> None:
+    """Let go of all that is kept. What is captured from now on has memory of its own, and what failed is tried."""
+    _graph.cache_clear()
     _place.cache_clear()
     _failed.clear()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import tuning
 from ..feedback import Recurrence
-from ..graph import Derivation, Gradients, Param, State, Variant, needed, structure_of
+from ..graph import Cotangents, Derivation, Gradients, Param, Saved, State, Variant, needed, structure_of
 from ..jit import TritonKernel, lines, rows, sum_to
 from .launch import named, params_by_name, run
 from .step_source import TritonNames, helpers, integers
@@ -181,7 +181,7 @@ def _kernel(key: str, variant: Variant) -> TritonKernel:
 def forward(
     plan: Recurrence, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Run the scan; see `run.recurrent.Runner`. What a step gets in full is the current."""
+    """Run the scan; see `feedback.Runner`. What a step gets in full is the current."""
     first, variant, shape = states[0].contiguous(), plan.variant, states[0].shape
     x, stride = rows(x)
     spk = first.new_empty((plan.steps, *shape))
@@ -194,26 +194,17 @@ def forward(
     return [spk, *finals, *(trace for trace in traces if trace is not None)], current
 
 
-def backward(
-    plan: Recurrence,
-    weight: Tensor,
-    current: Tensor | None,
-    states: Sequence[Tensor],
-    traces: Sequence[Tensor | None],
-    params: Sequence[Tensor],
-    pulls: Sequence[Tensor | None],
-    finals: Sequence[Tensor | None],
-) -> Gradients:
-    """Run the adjoint scan; see `run.recurrent.Runner`."""
-    variant, like = plan.variant, states[0]
+def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
+    """Run the adjoint scan; see `feedback.Runner`."""
+    variant, (like, *states), params = plan.variant, saved.states, saved.params
     zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in finals]
+    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals[1:]]
     totals = [zero.clone() if kind.learned else None for kind in variant.params]
     dx = like.new_empty((plan.steps, *like.shape))
-    given = _sizes(plan, weight.contiguous(), like) | {"dx": dx, "current": current, "last": zero}
-    given |= named("initial", [s.contiguous() for s in states[1:]]) | named("trace", traces)
+    given = _sizes(plan, weight.contiguous(), like) | {"dx": dx, "current": saved.x, "last": zero}
+    given |= named("initial", [s.contiguous() for s in states]) | named("trace", saved.traces)
     given |= named("carry", carries) | named("total", totals) | params_by_name(params, variant, like, like.shape)
-    for name, sequence in named("grad", pulls).items():
+    for name, sequence in named("grad", (grads.spk, *grads.traces)).items():
         given[name], given[f"{name}_stride"] = (zero, 0) if sequence is None else rows(sequence)
     run(_kernel(plan.key, variant), given, like, given["rows"])
     sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]

@@ -1,4 +1,4 @@
-"""A user's equation on tensors against its graph: it may notice which of the two it computes.
+"""Check that the graph of a user's equation computes what the equation computes on tensors.
 
 The tracer calls an equation with symbols. An equation that catches the refusal of a symbol, or looks at the type or the
 text of a value, records other operations than it runs on tensors. And torch refuses some numbers that a graph takes.

@@ -1,65 +1,32 @@
 """The scan of a neuron whose spikes or membrane come back into its input through weights, made differentiable.
 
-There are four ways to run one, each with a forward and a backward: one kernel for all steps (`cpu/recurrent.py`,
-`gpu/recurrent.py`), steps on a GPU that are captured (`gpu/captured_scan.py`), and a loop over time (`stepwise.py`).
-What can wait till the end is done here at once over all time: the gradient of the weight is one product.
+There are four ways to run one (see `Runner`): a kernel for all steps (`cpu/recurrent.py`, `gpu/recurrent.py`), a loop
+over time (`stepwise.py`), and runs of that loop as CUDA graphs (`gpu/cuda_graphs.py`). The gradient of the weight is
+one product over all time.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..cpu import recurrent as cpu_recurrent
-from ..feedback import Recurrence, weight_gradient
-from ..gpu import captured_scan
+from ..feedback import Recurrence, Runner, weight_gradient
+from ..gpu import CapturedScan
 from ..gpu import recurrent as gpu_recurrent
-from ..graph import Gradients, InputGrad, Target
+from ..graph import Cotangents, InputGrad, Saved, Target
 from ..jit import sum_to
 from ..saved_tensors import saved_by
 from . import stepwise
 from .reference import Trajectory
 
-
-class Runner(Protocol):
-    """A way to run such a scan. The states begin with what comes back at the first step: the last spikes, or the
-    membrane, which is then the last state as well."""
-
-    def forward(
-        self,
-        plan: Recurrence,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        states: Sequence[Tensor],
-        params: Sequence[Tensor],
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """The spikes, the last states of the program and the states after every step that are saved; and what every
-        step gets in full, [T, ...], if that is saved."""
-
-    def backward(
-        self,
-        plan: Recurrence,
-        weight: Tensor,
-        full: Any,
-        states: Sequence[Tensor],
-        traces: Sequence[Any],
-        params: Sequence[Tensor],
-        pulls: Sequence[Tensor | None],
-        finals: Sequence[Tensor | None],
-    ) -> Gradients:
-        """The gradients of what every step gets, of the states and of the parameters.
-
-        Args:
-            pulls: the gradients of the spikes and of the states after every step; None is zero.
-            finals: those of the last states of the program.
-        """
+CAPTURED = CapturedScan(stepwise)
 
 
 def _runner(plan: Recurrence, recorded: bool) -> Runner:
     if recorded:
-        return captured_scan
+        return CAPTURED
     if plan.map is not None:
         return stepwise
     return cpu_recurrent if plan.variant.target == Target.NUMBA else gpu_recurrent
@@ -122,8 +89,10 @@ class _Scan(torch.autograd.Function):
         plan, n = ctx.plan, len(ctx.plan.variant.states) - 1
         weight, spikes, full, *saved = saved_by(ctx, *grads)
         states, left = saved[: 1 + n], iter(saved[1 + n :])
-        traces, pulls = plan.placed(left), [grads[0], *plan.placed(iter(grads[1 + n :]))]
-        g = ctx.runner.backward(plan, weight, full, states, traces, [*left], pulls, grads[1 : 1 + n])
+        traces = plan.placed(left)
+        read = Saved(plan.key, plan.variant, plan.steps, full, states, traces, [*left])
+        incoming = Cotangents(grads[0], [None, *grads[1 : 1 + n]], plan.placed(iter(grads[1 + n :])))
+        g = ctx.runner.backward(plan, weight, read, incoming)
         dx, dweight, dbias, wants_bias = None, None, None, ctx.needs_input_grad[4]
         if plan.weight_learns:
             series = traces[-1] if spikes is None else spikes

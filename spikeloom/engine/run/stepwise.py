@@ -1,7 +1,4 @@
-"""A scan with a product between two steps, as a loop over time: the product by torch, and one kernel for the rest.
-
-Here the membrane comes back through a linear map. `run/recurrent.py` makes the scan differentiable.
-"""
+"""A scan with a product between two steps, as a loop over time: the product by torch, and one kernel for the rest."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -9,73 +6,74 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from ..cpu import launch
-from ..feedback import Recurrence
+from ..feedback import Recurrence, as_rows
 from ..gpu import launch as gpu_launch
-from ..graph import Gradients, InputGrad, State, Target, Variant
+from ..graph import Cotangents, Gradients, InputGrad, Saved, State, Target, Variant
 from ..jit import buffer_pool, rows, sum_to
 
 
 def forward(
-    plan: Recurrence,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    states: Sequence[Tensor],
-    params: Sequence[Tensor],
+    plan: Recurrence, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Run the scan; see `recurrent.Runner`."""
-    assert plan.map is not None
-    olds = tuple(state.contiguous() for state in states[1:])
-    mem, T, saved = olds[-1], plan.steps, plan.variant.states[0] == State.SAVED
-    length = T if saved else min(T, 2)  # of two rows the states go from the one to the other
-    spk, full = buffer_pool.empty((T, *mem.shape), mem), buffer_pool.empty((length, *x.shape[1:]), x)
-    traces = [buffer_pool.empty((length, *mem.shape), mem) for _ in olds]
-    inputs, every = full.unbind(), [*zip(*(trace.unbind() for trace in traces), strict=True)]
-    step = _one_step(plan, InputGrad.FORWARD, mem, params)
+    """Run the scan; see `feedback.Runner`."""
+    back, *olds = (state.contiguous() for state in states)
+    like, T = olds[-1], plan.steps
+    lengths = [T if state == State.SAVED else min(T, 2) for state in plan.variant.states]  # of two rows, one is read
+    spk = buffer_pool.empty((T, *like.shape), like)
+    *traces, full = [
+        buffer_pool.empty((n, *shape), like)
+        for n, shape in zip(lengths, [like.shape] * len(olds) + [x.shape[1:]], strict=True)
+    ]
+    inputs, every = full.unbind(), [trace.unbind() for trace in traces]
+    step = _one_step(plan, InputGrad.FORWARD, like, params)
     for t, (x_t, spk_t) in enumerate(zip(x.expand(T, *x.shape[1:]).unbind(), spk.unbind(), strict=True)):
-        at, news = inputs[t % length], every[t % length]
-        torch.add(x_t, plan.map.of(weight, olds[-1]), out=at)
+        at, news = inputs[t % len(inputs)], [row[t % len(row)] for row in every]
+        fed = linear(back, weight, bias) if plan.map is None else plan.map.of(weight, back)
+        torch.add(x_t, fed, out=at)
         step.forward(at, spk_t, olds, news)
-        olds = news
-    finals = [state.clone() for state in olds]
-    return [spk, *finals, *(traces if saved else ())], full
+        olds, back = news, spk_t if plan.map is None else news[-1]
+    *saved, saves_full = (state == State.SAVED for state in plan.variant.states)
+    kept = [trace for trace, asked in zip(traces, saved, strict=True) if asked]
+    return [spk, *(state.clone() for state in olds), *kept], full if saves_full else None
 
 
-def backward(
-    plan: Recurrence,
-    weight: Tensor,
-    full: Tensor,
-    states: Sequence[Tensor],
-    traces: Sequence[Tensor],
-    params: Sequence[Tensor],
-    pulls: Sequence[Tensor | None],
-    finals: Sequence[Tensor | None],
-) -> Gradients:
-    """Run the adjoint scan; see `recurrent.Runner`."""
-    assert plan.map is not None
-    like, T = states[0], plan.steps
+def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
+    """Run the adjoint scan; see `feedback.Runner`."""
+    (like, *states), T = saved.states, plan.steps
     zero = like.new_zeros(like.shape)
-    pulled = [(zero if g is None else rows(g)[0]).expand(T, *like.shape).unbind() for g in pulls]
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in finals]
+    zeros = zero.expand(T, *like.shape)
+    pulls = [(zeros if g is None else rows(g)[0].expand(zeros.shape)).unbind() for g in (grads.spk, *grads.traces)]
+    back, *carries = [
+        zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals
+    ]
     totals = [zero.clone() if kind.learned else None for kind in plan.variant.params]
-    every = [tuple(s.contiguous() for s in states[1:]), *zip(*(trace.unbind() for trace in traces), strict=True)]
-    dx = buffer_pool.empty(full.shape, full)
-    step = _one_step(plan, InputGrad.EACH, like, params)
+    sequences = [zeros if trace is None else trace for trace in saved.traces]  # what is not saved, nobody reads
+    every = [[state.contiguous() for state in states], *zip(*(s.unbind() for s in sequences), strict=True)]
+    full = zeros if saved.x is None else saved.x
+    dx = buffer_pool.empty((T, *full.shape[1:]), like)
+    step = _one_step(plan, InputGrad.EACH, like, saved.params)
     inputs, results = full.unbind(), dx.unbind()
     for t in reversed(range(T)):
-        step.backward(inputs[t], results[t], every[t], every[t + 1], carries, [g[t] for g in pulled], totals)
-        plan.map.add_mem_gradient(weight, results[t], carries[-1])
-    sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, params, strict=True)]
-    return Gradients(dx, [carries[-1], *carries], sums)
+        own = [g[t] for g in pulls]
+        if plan.map is None:
+            own[0] = back.add_(own[0])
+        step.backward(inputs[t], results[t], every[t], every[t + 1], carries, own, totals)
+        if plan.map is None:
+            torch.mm(as_rows(results[t]), weight, out=as_rows(back))
+        else:
+            plan.map.add_mem_gradient(weight, results[t], carries[-1])
+    sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, saved.params, strict=True)]
+    return Gradients(dx, [back if plan.map is None else carries[-1], *carries], sums)
 
 
-def _one_step(plan: Recurrence, grad: InputGrad, mem: Tensor, params: Sequence[Tensor]) -> Any:
+def _one_step(plan: Recurrence, grad: InputGrad, like: Tensor, params: Sequence[Tensor]) -> Any:
     """The kernel of a step, forward or backward."""
-    assert plan.map is not None
     states, scan = (State.DROPPED,) * (len(plan.variant.states) - 1), plan.variant
-    params_of = scan.params if grad else scan.forward.params
-    variant = Variant.of(scan.dtype, params_of, states, grad, scan.target, single=not grad)
+    kinds = scan.params if grad else scan.forward.params
+    variant = Variant.of(scan.dtype, kinds, states, grad, scan.target, single=not grad)
     backend: ModuleType = launch if variant.target == Target.NUMBA else gpu_launch
-    return backend.OneStep(plan.key, variant, mem, params, mem.shape[plan.map.axis :].numel())
+    width = like.shape[plan.map.axis :].numel() if plan.map else 0
+    return backend.OneStep(plan.key, variant, like, params, width)

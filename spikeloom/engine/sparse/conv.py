@@ -10,9 +10,7 @@ added up.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ from torch import Tensor
 from ..jit import buffer_pool, sum_to
 from .csr import pack_panels, padded, whole_panels
 from .kernel import kernel
-from .pooling import Pair, Windows, empty_places, lies_channels_last, pooling_lines
+from .pooling import Pair, lies_channels_last
 
 CHUNK_BYTES = 1 << 18
 """Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
@@ -35,13 +33,16 @@ FRAME = """
     reach = kernel_across if dilation_across == 1 else 1
     line, run = across * channels, reach * channels"""
 
-FORWARD = """
+_forward = kernel(
+    "convolution of a mostly zero input",
+    f"images, channels, {PATCH}, to_image, to_channel, to_row, to_pixel, x*, matrix*, bias*, out*, scratch",
+    FRAME
+    + """
     starts = scratch
     frame = starts + 8 * (down * across + 1)
     values = frame + SIZE * down * line
     sums = values + SIZE * down * line
-    image = sums + SIZE * out_width * PANEL
-{scratch}
+    active = sums + SIZE * out_width * PANEL
     for i in range(down * line):
         store(frame, i, R(0))
     for n in range(low, high):
@@ -75,40 +76,11 @@ FORWARD = """
                                 begin, to = band + SIZE * (b - pixel) * channels * PANEL, sums + SIZE * j * PANEL
                                 listed(values + SIZE * first, 1, active + 4 * first, many, begin, PANEL, to)
                 for j in range(out_width):
-                    to = {to}
+                    to = out + SIZE * (n * to_image + p * to_channel + i * to_row + j * to_pixel)
                     for k in range(min(PANEL, out_channels - p)):
-                        store(to, k{step}, load(sums, j * PANEL + k)){pool}"""
+                        store(to, k * to_channel, load(sums, j * PANEL + k))""",
+)
 """out[n, i, j] = bias + sum over bands of patch @ matrix [panels, kernel_down * kernel_across * channels, PANEL]."""
-
-TO_OUT = {
-    "scratch": "    active = image",
-    "to": "out + SIZE * (n * to_image + p * to_channel + i * to_row + j * to_pixel)",
-    "step": " * to_channel",
-    "pool": "",
-}
-"""What `FORWARD` does with a result: it goes to its place."""
-
-TO_WINDOWS = {
-    "scratch": """    pooled = image + SIZE * out_height * out_width * out_channels
-    active = pooled + SIZE * pooled_height * pooled_width * out_channels""",
-    "to": "image + SIZE * ((i * out_width + j) * out_channels + p)",
-    "step": "",
-    "pool": """
-        places = all_places + n * pooled_height * pooled_width * out_channels
-        for i in range(pooled_height):
-            for j in range(pooled_width):
-                window = image + SIZE * (i * {down} * out_width + j * {across}) * out_channels
-                first = (i * pooled_width + j) * out_channels
-                for m in range(out_channels):
-                    at = m
-{lines}
-        for i in range(pooled_height):
-            for j in range(pooled_width):
-                to = out + SIZE * (n * to_image + i * to_row + j * to_pixel)
-                for c in range(out_channels):
-                    store(to, c * to_channel, load(pooled, (i * pooled_width + j) * out_channels + c))""",
-}
-"""Or the results of an image stay in the cache, with their channels last, until their windows are pooled."""
 
 _input_gradient = kernel(
     "convolution, the gradient of a mostly zero input",
@@ -199,19 +171,6 @@ For each channel, active inputs of a few images are listed row by row; rows that
 other, since those that meet row a of the kernel are then one run."""
 
 
-@cache
-def _forward(windows: Windows | None) -> Callable[[torch.dtype], Callable[..., None]]:
-    """The kernel of the result, or, of results that are pooled, of what `pooled` gives for them."""
-    title, how = "convolution of a mostly zero input", TO_OUT
-    arguments = f"images, channels, {PATCH}, to_image, to_channel, to_row, to_pixel, x*, matrix*, bias*, out*, scratch"
-    if windows is not None:
-        title, arguments = f"{title}, pooled", f"{arguments}, pooled_height, pooled_width, all_places*"
-        down, across = windows.stride
-        body = pooling_lines(windows, "pooled", "out_width", "out_channels")
-        how = TO_WINDOWS | {"pool": TO_WINDOWS["pool"].format(down=down, across=across, lines=body)}
-    return kernel(title, arguments, FRAME + FORWARD.format(**how))
-
-
 @dataclass(frozen=True)
 class Patch:
     """How a convolution walks over an image: its kernel's size, and what torch.nn.Conv2d calls by these names."""
@@ -258,30 +217,18 @@ class Patch:
         return torch.where((rest == 0) & (place >= 0) & (place < out_width), place, -1)
 
 
-def convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch, windows: Windows | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W'].
-
-    With windows, what `pooled` gives for that, image by image, so that the convolution is never in memory as a whole.
-    The second is then laid out with the channels last.
-    """
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, patch: Patch) -> Tensor:
+    """The convolution of [N, C, H, W] with [K, C, kh, kw], all finite: [N, K, H', W']."""
     shape = patch.result(x, weight)
-    pooled_shape = shape if windows is None else windows.result(shape)
-    out = buffer_pool.images(pooled_shape, x, lies_channels_last(x) or lies_channels_last(weight))
+    out = buffer_pool.images(shape, x, lies_channels_last(x) or lies_channels_last(weight))
     matrix = pack_panels(weight.permute(2, 3, 1, 0).reshape(-1, len(weight))).panels
     frame = patch.framed(*x.shape[2:])
-    values = 2 * frame * x.shape[1] + shape[3] * matrix.shape[2]
-    places, pooling = None, {}
-    if windows is not None:
-        places = empty_places(pooled_shape, windows, channels_last=True)
-        pooling = {"pooled_height": out.shape[2], "pooled_width": out.shape[3], "all_places": places}
-        values += math.prod(shape[1:]) + math.prod(pooled_shape[1:])
     sizes = patch.arguments(x, shape) | {"size": math.prod(shape[1:]) * x.shape[1]}
     sizes |= zip(("to_image", "to_channel", "to_row", "to_pixel"), out.stride(), strict=True)
+    values = 2 * frame * x.shape[1] + shape[3] * matrix.shape[2]
     sizes["scratch"] = 8 * (frame + 1) + x.element_size() * values + 4 * frame * x.shape[1]
-    _forward(windows)(x.dtype)(**sizes, **pooling, x=x, matrix=matrix, bias=padded(bias, matrix), out=out)
-    return out, places
+    _forward(x.dtype)(**sizes, x=x, matrix=matrix, bias=padded(bias, matrix), out=out)
+    return out
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, patch: Patch) -> Tensor:

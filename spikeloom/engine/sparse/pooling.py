@@ -53,24 +53,24 @@ class Windows:
         return images, channels, rows, columns
 
 
-def pooling_lines(windows: Windows, out: str = "out", width: str = "width", channels: str = "channels") -> str:
+def _pooling_lines(windows: Windows) -> str:
     """Lines that write result `first + m`, and its place in the window, where a result goes through `at`."""
-    first, *others = _taps(windows, width, channels)
+    first, *others = _taps(windows)
     if windows.kind == "average":
         body = [f"total = load(window, {first})", *(f"total += load(window, {tap})" for tap in others)]
-        body += [f"store({out}, first + m, total / R({1 + len(others)}))"]
+        body += [f"store(out, first + m, total / R({1 + len(others)}))"]
     else:  # the first of the largest values, or the last NaN, as torch takes them
         body = [f"best, place = load(window, {first}), R(0)"]
         for k, tap in enumerate(others, 1):
             body += [f"value = load(window, {tap})", "taken = value > best or value != value"]
             body += [f"best, place = value if taken else best, R({k}) if taken else place"]
-        body += [f"store({out}, first + m, best)", "store_byte(places, first + m, np.uint8(place))"]
+        body += ["store(out, first + m, best)", "store_byte(places, first + m, np.uint8(place))"]
     return indent("\n".join(body), " " * 20)
 
 
 def _gradient_lines(windows: Windows) -> str:
     """Lines that give each value of a window the gradient of the result; added up where windows overlap."""
-    taps = _taps(windows, "width", "channels")
+    taps = _taps(windows)
     values = ["grad"] * len(taps)
     body = [f"grad = load(out, first + m) / R({len(taps)})"]
     if windows.kind == "maximum":
@@ -82,10 +82,10 @@ def _gradient_lines(windows: Windows) -> str:
     return indent("\n".join(body), " " * 20)
 
 
-def _taps(windows: Windows, width: str, channels: str) -> list[str]:
-    """Where the values of a window lie, row by row, in an image of that width."""
+def _taps(windows: Windows) -> list[str]:
+    """Where the values of a window lie, row by row."""
     rows, columns = windows.size
-    return [f"at + ({a} * {width} + {b}) * {channels}" for a in range(rows) for b in range(columns)]
+    return [f"at + ({a} * width + {b}) * channels" for a in range(rows) for b in range(columns)]
 
 
 @cache
@@ -102,7 +102,7 @@ def _kernel(windows: Windows, channels_last: bool, backward: bool) -> Callable[[
             step=step,
             down=down,
             across=across,
-            body=_gradient_lines(windows) if backward else pooling_lines(windows),
+            body=_gradient_lines(windows) if backward else _pooling_lines(windows),
         ),
     )
 
@@ -119,15 +119,10 @@ def pooled(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     The second is, for a maximum, which value of its window each is, counted row by row, in bytes; else it is empty.
     """
     channels_last, shape = lies_channels_last(x), windows.result(x.shape)
-    out, places = buffer_pool.images(shape, x, channels_last), empty_places(shape, windows, channels_last)
+    out, count = buffer_pool.images(shape, x, channels_last), shape if windows.kind == "maximum" else (*shape[:3], 0)
+    places = buffer_pool.images(count, torch.empty(0, dtype=torch.uint8, device="cpu"), channels_last)
     _run(windows, channels_last, False, _laid(x, channels_last), out, places)
     return out, places
-
-
-def empty_places(shape: Sequence[int], windows: Windows, channels_last: bool) -> Tensor:
-    """Memory for the second result of `pooled`, for that shape of the first."""
-    count = shape if windows.kind == "maximum" else (*shape[:3], 0)
-    return buffer_pool.images(count, torch.empty(0, dtype=torch.uint8, device="cpu"), channels_last)
 
 
 def pooled_gradient(

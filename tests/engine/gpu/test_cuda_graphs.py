@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom.engine.gpu import captured_scan, cuda_graphs
+from spikeloom.engine.gpu import cuda_graphs
 
 from ...network.networks import quarters, twins
 from ...oracle import assert_close, assert_same
@@ -26,9 +26,9 @@ def recording(monkeypatch, quiet, tuned):
     tuned(gpu_recurrent_most=0)
     tuned(graph_steps=4)
     monkeypatch.setattr(cuda_graphs, "_failed", [])
-    captured_scan.release()
+    cuda_graphs.release()
     yield
-    captured_scan.release()
+    cuda_graphs.release()
 
 
 CASES = [
@@ -80,7 +80,7 @@ def test_layers_calls_lengths_and_batches_share_what_is_recorded():
                     p.mul_(0.75)
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours, theirs, "a result", exact=ours.dim() == 3)
-    assert captured_scan._kept.cache_info().misses == 4  # forward and backward, for two sizes of the batch
+    assert cuda_graphs._graph.cache_info().misses == 12  # of 4, 2 and 1 steps, forward and backward, for two batches
 
 
 def test_the_next_backward_leaves_the_gradients_of_the_last_as_they_are():
@@ -96,24 +96,24 @@ def test_the_next_backward_leaves_the_gradients_of_the_last_as_they_are():
 
 
 def test_a_run_is_recorded_once_and_memory_is_bounded(monkeypatch):
-    made, replayable = [], captured_scan.replayable
+    made, replayable = [], cuda_graphs.replayable
 
     def noting(work, like):
-        made.append(work.args)
+        made.append(work.args[0].steps)
         return replayable(work, like)
 
-    monkeypatch.setattr(captured_scan, "replayable", noting)
+    monkeypatch.setattr(cuda_graphs, "replayable", noting)
     layer = layer_of(Case()).to(DEVICE)
     with torch.no_grad(), snn.backend("triton"):
         for steps in (7, 4, 11, 2):
             snn.unroll(layer, torch.rand(steps, 5, 7, device=DEVICE))
-        assert made == [(4,), (2,), (1,)]
-        for batch in range(1, 2 * captured_scan.KEPT):
+        assert made == [4, 2, 1]
+        for batch in range(1, 2 * cuda_graphs.KEPT):
             snn.utils.reset(layer)
             snn.unroll(layer, torch.rand(1, batch, 7, device=DEVICE))
-    assert captured_scan._kept.cache_info().currsize == captured_scan.KEPT
+    assert cuda_graphs._graph.cache_info().currsize == cuda_graphs.KEPT
     snn.utils.free_memory()
-    assert captured_scan._kept.cache_info().currsize == 0
+    assert cuda_graphs._graph.cache_info().currsize == 0
 
 
 def test_memory_made_without_gradients_serves_a_training():
@@ -161,15 +161,15 @@ def test_the_precision_of_products_is_that_of_the_call():
                 snn.unroll(layer, x)
     finally:
         torch.set_float32_matmul_precision(before)
-    assert captured_scan._kept.cache_info().misses == 2
+    assert cuda_graphs._graph.cache_info().misses == 2
 
 
 def test_what_torch_cannot_record_is_run_as_it_is_and_told_once(monkeypatch):
     def record(work, device):
         raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
-    monkeypatch.setattr(cuda_graphs, "recordable", lambda like: not cuda_graphs._failed)
-    monkeypatch.setattr(cuda_graphs, "record", record)
+    monkeypatch.setattr(cuda_graphs, "capturable", lambda like: not cuda_graphs._failed)
+    monkeypatch.setattr(cuda_graphs, "capture", record)
     case = Case(steps=7)
     with warnings.catch_warnings(record=True) as told:
         warnings.filterwarnings("always", category=UserWarning)
@@ -187,14 +187,14 @@ def test_what_cannot_be_recorded_for_one_shape_is_recorded_for_others(monkeypatc
     recorded = []
 
     def record(work, device):
-        shape = work.func.__self__.states[0].shape
+        shape = work.args[4][0].shape
         if shape == (5, 7):
             raise torch.OutOfMemoryError("CUDA out of memory")
         recorded.append(shape)
         return work
 
-    monkeypatch.setattr(cuda_graphs, "recordable", lambda like: not [*cuda_graphs.refusals(like)])
-    monkeypatch.setattr(cuda_graphs, "record", record)
+    monkeypatch.setattr(cuda_graphs, "capturable", lambda like: not [*cuda_graphs.refusals(like)])
+    monkeypatch.setattr(cuda_graphs, "capture", record)
     layer = layer_of(Case()).to(DEVICE)
     with torch.no_grad(), snn.backend("triton"), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -206,7 +206,7 @@ def test_what_cannot_be_recorded_for_one_shape_is_recorded_for_others(monkeypatc
     refused = [backend_of(layer, torch.zeros(2, rows, 7, device=DEVICE)).backend for rows in (5, 3)]
     assert refused == ["triton, step by step", "triton, recorded"]
     snn.utils.free_memory()
-    monkeypatch.setattr(cuda_graphs, "record", lambda work, device: work)
+    monkeypatch.setattr(cuda_graphs, "capture", lambda work, device: work)
     assert backend_of(layer, torch.zeros(2, 5, 7, device=DEVICE)).backend == "triton, recorded"
 
 
@@ -253,7 +253,7 @@ def test_work_is_done_once_then_recorded_beside_the_stream_of_the_call(fails, mo
     for name, fake in (fakes | dict.fromkeys(("synchronize", "empty_cache"), lambda: None)).items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
-    monkeypatch.setattr(cuda_graphs, "recordable", lambda like: True)
+    monkeypatch.setattr(cuda_graphs, "capturable", lambda like: True)
 
     def work():
         done.append(Stream.order[-1])
@@ -265,4 +265,4 @@ def test_work_is_done_once_then_recorded_beside_the_stream_of_the_call(fails, mo
     assert Stream.order == ("current",)
     assert done == ["current", "begin", "pool", "thread_local", "side", "end", "current" if fails else "replay"]
     assert len(told) == fails
-    cuda_graphs.forget()
+    cuda_graphs.release()

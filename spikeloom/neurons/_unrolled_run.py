@@ -1,4 +1,4 @@
-"""How a neuron knows that it runs over a whole sequence: a value that `unroll` sets and neurons read.
+"""The unrolled run that neurons take part in: `unroll` sets it, and neurons and other layers read it.
 
 While it is set, the network's tensors carry time folded into dimension 0, [T*B, ...]; or they are static, [B, ...],
 where nothing has depended on time yet. A neuron unfolds its input, runs all T steps, and folds what it returns.
@@ -75,8 +75,8 @@ def wants_states(neuron: nn.Module) -> bool:
 
 
 @dataclass
-class Time:
-    """An unrolled run.
+class UnrolledRun:
+    """A run of a network over T steps at once, which its layers look up.
 
     Args:
         steps: T.
@@ -177,9 +177,9 @@ class Time:
         return folded
 
 
-_time: Scoped[Time | None] = Scoped("spikeloom_time", None)
-current_time = _time.get
-time_is = _time.set
+_current: Scoped[UnrolledRun | None] = Scoped("spikeloom_unrolled_run", None)
+current_run = _current.get
+running = _current.set
 """Within this context neurons run over that time; None is step by step."""
 
 
@@ -188,10 +188,10 @@ def guarded(name: str) -> property:
     them while the network is unrolled."""
 
     def value(neuron: Any) -> Any:
-        time = current_time()
-        if time is not None:
+        unrolled = current_run()
+        if unrolled is not None:
             cure = f"Make it with output=True and use the {name} that it returns: spk, mem = lif(x)"
-            time.refuse_access(neuron, f"its {name} is read", cure)
+            unrolled.refuse_access(neuron, f"its {name} is read", cure)
         try:
             return neuron.__dict__[name]
         except KeyError:
@@ -200,13 +200,13 @@ def guarded(name: str) -> property:
     return property(value, doc=f"The state {name} after the last step.")
 
 
-def time_of(neuron: Any) -> Time | None:
+def run_of(neuron: Any) -> UnrolledRun | None:
     """What the neuron runs over now.
 
     A network may hold parts that are compiled by themselves. Compiled code would not notice that it is unrolled; so the
     neurons are marked, and a marked one leaves the graph.
     """
-    return _time.outside() if neuron._unrolled_around else current_time()
+    return _current.outside() if neuron._unrolled_around else current_run()
 
 
 def mark(layers: Iterable[Any], unrolled: bool) -> None:
@@ -226,35 +226,40 @@ def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(forward)
     def over_time(self: Any, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
-        time = time_of(self)
-        if time is None:
+        unrolled = run_of(self)
+        if unrolled is None:
             return forward(self, input_, *args, **kwargs)
-        with time.aside():
+        with unrolled.aside():
             given = (*args, *(value for value in kwargs.values() if isinstance(value, Tensor)))
             why = [f"{type(self).__name__} overrides forward"]
-            return step_by_step(self, lambda x: forward(self, x, *args, **kwargs), time, input_, given, why)
+            return step_by_step(self, lambda x: forward(self, x, *args, **kwargs), unrolled, input_, given, why)
 
     over_time.over_time = True  # type: ignore[attr-defined]
     return over_time
 
 
 def step_by_step(
-    neuron: Any, step: Callable[[Tensor], Any], time: Time, input_: Tensor, given: Sequence[Any], why: list[str]
+    neuron: Any,
+    step: Callable[[Tensor], Any],
+    unrolled: UnrolledRun,
+    input_: Tensor,
+    given: Sequence[Any],
+    why: list[str],
 ) -> Any:
     """One step after the other of a sequence; what they return is folded, time into dimension 0."""
-    time.admit(neuron, given)
-    x = time.unfold(input_, neuron._label())
-    static = len(x) == 1 != time.steps
-    inputs = [x[0]] * time.steps if static else list(x.unbind(0))
+    unrolled.admit(neuron, given)
+    x = unrolled.unfold(input_, neuron._label())
+    static = len(x) == 1 != unrolled.steps
+    inputs = [x[0]] * unrolled.steps if static else list(x.unbind(0))
     if not inputs:  # one step shows the form of the results; `unroll` restores the state
         inputs = [x.new_zeros(x.shape[1:])]
     wanted, outs, states = wants_states(neuron), [], []
-    with time_is(None):
+    with running(None):
         for x_t in inputs:
             outs.append(step(x_t))
             states.append(tuple(getattr(neuron, name) for name in neuron._state_names()) if wanted else ())
-    stacked = tree_map(lambda *each: torch.stack(each)[: time.steps], *outs)
+    stacked = tree_map(lambda *each: torch.stack(each)[: unrolled.steps], *outs)
     spk = stacked[0] if isinstance(stacked, tuple) else stacked
     traces = tuple(map(torch.stack, zip(*states, strict=True))) if wanted else ()
-    time.note(neuron, Visit("loop", why, static, spk, traces))
-    return tree_map(time.fold, stacked)
+    unrolled.note(neuron, Visit("loop", why, static, spk, traces))
+    return tree_map(unrolled.fold, stacked)
