@@ -11,6 +11,8 @@ from torch.nn.grad import conv2d_weight
 
 from .graph import Cotangents, Gradients, InputGrad, Saved, State, Variant
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 @dataclass  # not frozen: torch.compile of some releases cannot make one that is
 class Feedback:
@@ -23,6 +25,22 @@ class Feedback:
         weight = next(self.layer.parameters(), spk)
         fed: Tensor = self.layer(spk.to(weight.dtype))
         return fed.to(spk.dtype)
+
+    def refusals(self, x: Tensor) -> Iterator[str]:
+        """Why no scan over all steps can do what the layer does to the spikes, in sentences; x is [*, *S]."""
+        layer = self.layer
+        if type(layer) is not nn.Linear:
+            yield f"the recurrent layer is {type(layer).__name__}, not nn.Linear: the steps are fused one by one"
+            return
+        if "forward" in vars(layer) or any(getattr(layer, name) for name in HOOKS):
+            yield "the recurrent layer has hooks or a forward of its own, which are called at every step"
+        if type(layer.weight) is not nn.Parameter or (layer.weight.dtype, layer.weight.device) != (x.dtype, x.device):
+            told = f"{layer.weight.dtype} on {layer.weight.device}"
+            yield f"the recurrent weight is {told}, the state {x.dtype} on {x.device}"
+        if layer.weight.shape != (x.shape[-1],) * 2:
+            yield f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons"
+        if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu"):
+            yield "autocast is on, and lowers the precision of the recurrent layer"
 
 
 class Map(Protocol):

@@ -20,7 +20,7 @@ from ..cpu import Names
 from ..graph import Derivation, Program, needed, structure_of
 from ..jit import buffer_pool, compiled, lines, module_source, openmp, rows
 from ..saved_tensors import saved_by
-from .backends import Backend, numba_refusals, off_the_cpu, run_triton, triton_refusals
+from .backends import Backend, kernel_refusals, run_triton
 from .call import Call
 
 ARGUMENTS = ("steps", "size", "team", "batch", "D", "N", "v*", "k*", "gate*", "kept*")
@@ -181,7 +181,7 @@ def by_steps(call: MatrixCall, which: int) -> Tensor:
 
 
 def _refusals(call: MatrixCall) -> Iterator[str]:
-    yield from numba_refusals(call.program, call.v, (call.v, call.k, call.gate, *call.params.values()))
+    yield from kernel_refusals(call.program.untraceable, call.v, (call.v, call.k, call.gate, *call.params.values()))
     if any(p.requires_grad for p in call.params.values()) and torch.is_grad_enabled():
         yield f"{' and '.join(call.params)} get no gradient from its kernel"
     if any(p.numel() != 1 for p in call.params.values()):
@@ -189,7 +189,8 @@ def _refusals(call: MatrixCall) -> Iterator[str]:
 
 
 def _triton_refusals(call: MatrixCall) -> Iterator[str]:
-    return triton_refusals(call.program, call.v, (call.v, call.k, call.gate, *call.params.values()))
+    tensors = (call.v, call.k, call.gate, *call.params.values())
+    return kernel_refusals(call.program.untraceable, call.v, tensors, triton=True)
 
 
 def _numbers(call: MatrixCall) -> list[Tensor]:
@@ -215,7 +216,7 @@ def _run_triton(call: MatrixCall) -> Tensor:
 
 MATRICES: tuple[Backend, ...] = (
     Backend("numba", _refusals, _run_numba),
-    Backend("triton", _triton_refusals, _run_triton, off_the_cpu),
+    Backend("triton", _triton_refusals, _run_triton, on_gpu=True),
     Backend("loop", lambda call: [], partial(by_steps, which=0)),
 )
 """The ladder of such scans; from a `MatrixCall` to spikes, [T, B, D, N]."""
