@@ -8,16 +8,16 @@ from torch import Tensor
 
 from .. import tuning
 from ..graph import Constants, Cotangents, Derivation, Gradients, InputGrad, Saved, State, Variant, structure_of
-from ..jit import buffer_pool, compiled, openmp, rows, spread, sum_to
+from ..jit import KernelSource, buffer_pool, compiled, openmp, rows, spread, sum_to
 from .source import emit, own_arguments, streamed
 
-Emitter = Callable[[Derivation, Variant, str, bool, bool], str]
+Emitter = Callable[[Derivation, Variant, str], KernelSource]
 
 
 @cache
 def kernel(key: str, variant: Variant, emitter: Emitter = emit) -> openmp.Kernel:
     """A kernel of a program, compiled at first use and kept for the life of the process."""
-    return compiled(partial(emitter, structure_of(key).derivation, variant, f"A scan: {variant}."))
+    return compiled(emitter(structure_of(key).derivation, variant, f"A scan: {variant}."))
 
 
 Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]

@@ -22,7 +22,7 @@ from .. import tuning
 from ..feedback import Map, Recurrence
 from ..feedback import weight_gradient as dense_weight_gradient
 from ..graph import Cotangents, Derivation, Gradients, InputGrad, Saved, State, Variant
-from ..jit import buffer_pool, lines, module_source, rows, spread, sum_to
+from ..jit import KernelSource, buffer_pool, lines, rows, spread, sum_to
 from ..sparse import csr, importing
 from .launch import kernel
 from .source import backward_arguments, backward_part, forward_arguments, forward_part
@@ -66,8 +66,8 @@ BACKWARD_WORK = """            for r in range(low, low + count):
             product(dx_t + first, width, matrix, panels, back + block, count, mine, skip)"""
 
 
-def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
-    """The source of a recurrent scan's kernel, forward or, if the variant has a gradient, backward."""
+def emit_recurrent(derivation: Derivation, variant: Variant, title: str) -> KernelSource:
+    """A recurrent scan's kernel, forward or, if the variant has a gradient, backward."""
     count = len(derivation.trace.states), len(variant.params)
     if variant.grad:
         part = backward_part(derivation, variant, fed=" + load(back_r, m)")
@@ -80,7 +80,7 @@ def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: b
             part.body.append("store(current_t, m, x_m)")
     uniforms, rows, source = lines(part.uniforms, 1), lines(part.rows, 3), work.format(body=lines(part.body, 5))
     body = BLOCKS.format(uniforms=uniforms, count=tuning.shapes.recurrent_rows, time=part.time, rows=rows, work=source)
-    return module_source(title, variant.dtype, arguments, body, team, cached, importing(variant.dtype, "product"))
+    return KernelSource(title, variant.dtype, arguments, body, importing(variant.dtype, "product"))
 
 
 def _weights(matrix: Tensor, like: Tensor) -> dict[str, Any]:

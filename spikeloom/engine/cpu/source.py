@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from .. import tuning
 from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
-from ..jit import lines, module_source
+from ..jit import KernelSource, lines
 
 RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
 """A value held above the lower bound of a clamp."""
@@ -114,15 +114,8 @@ ROW = ("row = low // width", "high = min(high, (row + 1) * width)")
 """What several inputs add to it."""
 
 
-def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
-    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
-
-    Args:
-        derivation: the program's graphs.
-        variant: how it is run.
-        title: see `module_source`.
-        team, cached: see `module_source`.
-    """
+def emit(derivation: Derivation, variant: Variant, title: str) -> KernelSource:
+    """A kernel, forward or, if the variant has a gradient, backward."""
     inputs = len(derivation.trace.inputs)
     count = len(derivation.trace.states), len(variant.params)
     arguments = backward_arguments(*count) if variant.grad else forward_arguments(*count)
@@ -144,7 +137,7 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
         settled="    settled()" if names else "",
     )
     imports = FLOW.format(variant.dtype) if names else ""
-    return module_source(title, variant.dtype, arguments | own, body, team, cached, imports)
+    return KernelSource(title, variant.dtype, arguments | own, body, imports)
 
 
 FLOW = "from spikeloom.engine.jit.intrinsics import flow_{} as flow, settled\n"
