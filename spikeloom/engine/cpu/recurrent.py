@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import tuning
-from ..feedback import Map, Recurrence
+from ..feedback import LinearMap, Recurrence
 from ..feedback import weight_gradient as dense_weight_gradient
 from ..graph import Cotangents, Derivation, Gradients, InputGrad, Saved, State, Variant
 from ..jit import KernelSource, buffer_pool, lines, rows, spread, sum_to
@@ -162,7 +162,7 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
     return Gradients(currents, [to_spk, *carries], sums, summed)
 
 
-def weight_gradient(map: Map, weight: Tensor, first: Tensor, spk: Tensor, g: Gradients) -> Tensor:
+def weight_gradient(map: LinearMap, weight: Tensor, first: Tensor, spk: Tensor, g: Gradients) -> Tensor:
     """As `feedback.weight_gradient`, from the spikes that are not zero."""
     assert g.x is not None
     assert g.summed is not None

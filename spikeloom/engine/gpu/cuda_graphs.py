@@ -21,9 +21,6 @@ from .. import tuning
 from ..feedback import Recurrence, Runner
 from ..graph import Cotangents, Gradients, InputGrad, Saved, add
 
-KEPT = 32
-"""Graphs whose memory is kept; of more, the one that was not used for the longest goes."""
-
 _failed: list[tuple[tuple[Any, ...], str]] = []
 """What torch could not capture, and why: the `_kind` of the tensors, and a sentence. Until `release` is called."""
 
@@ -160,7 +157,7 @@ def _precision(device: str) -> tuple[Any, ...]:
     return torch.backends.cuda.matmul.fp32_precision, convolutions.fp32_precision, lowered
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=tuning.triton_shapes.graphs)
 def _graph(
     function: Callable[..., Any],
     kind: tuple[Any, ...],

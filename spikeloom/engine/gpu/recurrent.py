@@ -31,14 +31,14 @@ def kernel({arguments}, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
 {before}
     for t in range(steps):
-        for low in range(0, width, {columns}):
-            n = low + tl.arange(0, {columns})[None, :]
+        for low in range(0, width, {tile}):
+            n = low + tl.arange(0, {tile})[None, :]
             m = row * width + n
             inside = (row < rows) & (n < width)
             left = tl.where(inside, steps, 0)
-            fed = tl.zeros([BLOCK, {columns}], {dtype})
-            for first in range(0, {reach}, {depth}):
-                deep = first + tl.arange(0, {depth})
+            fed = tl.zeros([BLOCK, {tile}], {dtype})
+            for first in range(0, {reach}, {tile}):
+                deep = first + tl.arange(0, {tile})
                 across, down = deep[None, :], deep[:, None]
                 earlier = tl.load(last + row * width + across, mask=(row < rows) & (across < width), other=0.0)
                 weight = tl.load(matrix + down * width + n, mask=(down < width) & (n < width), other=0.0)
@@ -47,9 +47,6 @@ def kernel({arguments}, BLOCK: tl.constexpr):
         tl.debug_barrier()
 {moves}
 '''
-
-COLUMNS, DEPTH = 32, 32
-"""The tile of the matrix that a product takes at once. Not tuned: no choice has been measured on a GPU."""
 
 
 @dataclass
@@ -99,8 +96,7 @@ def emit_triton_recurrent(derivation: Derivation, variant: Variant, title: str) 
         body=lines(part.body, 3),
         moves=lines(part.moves, 2),
         reach="width * (t > 0)" if variant.grad else "width",  # nothing comes back to the last step
-        columns=COLUMNS,
-        depth=DEPTH,
+        tile=tuning.triton_shapes.tile,
         dtype=f"tl.{variant.computed}",
     )
 
@@ -161,10 +157,6 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
     return part
 
 
-ROWS = 16
-"""Of the batch, for each program of the grid: the fewest that a product of tiles takes."""
-
-
 def refusals(spk: Tensor) -> Iterator[str]:
     """Why the kernel does not take a layer of such spikes, [*S]."""
     width, most = spk.shape[-1], tuning.limits.gpu_recurrent_most
@@ -175,7 +167,9 @@ def refusals(spk: Tensor) -> Iterator[str]:
 @cache
 def _kernel(key: str, variant: Variant) -> TritonKernel:
     title = f"A scan of a recurrent neuron: {variant}."
-    return TritonKernel(emit_triton_recurrent(structure_of(key).derivation, variant, title), ROWS)
+    return TritonKernel(
+        emit_triton_recurrent(structure_of(key).derivation, variant, title), tuning.triton_shapes.recurrent_rows
+    )
 
 
 def forward(

@@ -17,15 +17,10 @@ from functools import partial
 
 from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
 from ..jit import lines
+from ..tuning import triton_shapes
 from .step_source import Lines, TritonNames, helpers, integers, varying
 
-SPAN = 8
-"""Of so many steps one leaves its states, where the backward rebuilds those between from the input, in registers.
-
-What is kept is written and read, the input is only read: so a neuron of one state moves 21 bytes per step, where it
-would be 24 with its state kept at every step. With 16 it would be half a byte less, for twice the registers, compiled
-for sm_90. Not tuned: no choice has been measured on a GPU."""
-
+SPAN = triton_shapes.span
 LAST = "steps - 1"
 
 SOURCE = '''"""{title}"""

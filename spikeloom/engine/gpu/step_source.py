@@ -10,10 +10,7 @@ from itertools import pairwise
 
 from ..cpu import TEMPLATES, Names
 from ..graph import NUMBERS, Derivation, Param, Symbol, Target, Variant, needed
-
-AHEAD, AHEAD_BACKWARDS = 4, 2
-"""How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice
-has been measured on a GPU."""
+from ..tuning import triton_shapes
 
 TANH = '''
 @triton.jit
@@ -153,7 +150,7 @@ class Lines:
         self.arguments += [name for name in (sequence, stride) if name not in self.arguments]
         start, sign = (f" + ({first}).to(tl.int64) * {stride}", "-") if first else ("", "+")
         place, other = f"{sequence}_t", other and f", other={other}"
-        waiting = [f"{sequence}_{k}" for k in range(AHEAD_BACKWARDS if first else AHEAD)]
+        waiting = [f"{sequence}_{k}" for k in range(triton_shapes.ahead_backwards if first else triton_shapes.ahead)]
         self.before.append(f"{place} = {sequence} + m{start}")
         for k, ahead in enumerate(waiting):
             self.before.append(f"{ahead} = tl.load({place}, mask={k + later} < left{other})")

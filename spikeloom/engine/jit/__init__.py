@@ -17,8 +17,4 @@ from .layout import sum_to as sum_to
 from .numba_jit import KernelSource as KernelSource
 from .numba_jit import compiled as compiled
 from .numba_jit import lines as lines
-from .triton_jit import BLOCK_BYTES as BLOCK_BYTES
-from .triton_jit import COLUMNS as COLUMNS
-from .triton_jit import SPAN_BYTES as SPAN_BYTES
-from .triton_jit import STEPS as STEPS
 from .triton_jit import TritonKernel as TritonKernel

@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from ..jit import buffer_pool, sum_to
+from ..tuning import shapes
 from .csr import pack_panels, padded, whole_panels
 from .kernel import kernel
 from .pooling import Pair, lies_channels_last
-
-CHUNK_BYTES = 1 << 18
-"""Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
 
 PATCH = """kernel_down, kernel_across, stride_down, stride_across, dilation_down, dilation_across, padding_down,
     padding_across, height, width, out_height, out_width, out_channels,
@@ -250,7 +248,7 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     count, wide = grad.shape[1], whole_panels(grad.shape[1], x)
     last = torch.nn.functional.pad(_channels_last(grad), (0, wide - count)) if wide > count else _channels_last(grad)
     out = x.new_zeros((*patch.kernel, channels, wide))
-    chunk = max(1, min(images, CHUNK_BYTES // last[0].nbytes))
+    chunk = max(1, min(images, shapes.gradient_chunk_bytes // last[0].nbytes))
     most = chunk * height * width + 1
     sizes = patch.arguments(x, grad.shape) | {"size": grad.numel(), "chunk": chunk}
     sizes["scratch"] = 8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most

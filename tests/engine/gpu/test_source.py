@@ -38,7 +38,7 @@ COMPILED = textwrap.dedent("""
     from spikeloom.engine.gpu.source import emit_triton
     from spikeloom.engine.gpu.parallel_source import emit_triton_parallel
     from spikeloom.engine.gpu.recurrent import emit_triton_recurrent
-    from spikeloom.engine.gpu.recurrent import ROWS
+    from spikeloom.engine.tuning import triton_shapes
     from tests.engine.cpu.test_recurrent import Case, layer_of
     from spikeloom.engine.gpu.launch import block_of
     from spikeloom.engine.jit.triton_jit import COLUMNS, OPTIONS, STEPS
@@ -102,7 +102,7 @@ COMPILED = textwrap.dedent("""
     variant = Variant("float32", numbers, (State.SAVED,) * 3, InputGrad.FED_BACK, Target.TRITON)
     for each in (variant.forward, variant):
         source = emit_triton_recurrent(derivation, each, "a test")
-        ptx, amd = compiled(source, {"BLOCK": ROWS}), compiled(source, {"BLOCK": ROWS}, (), AMD, "amdgcn")
+        ptx, amd = compiled(source, {"BLOCK": triton_shapes.recurrent_rows}), compiled(source, {"BLOCK": triton_shapes.recurrent_rows}, (), AMD, "amdgcn")
         assert "bar.sync" in ptx and "tf32" not in ptx and "s_barrier" in amd and "xf32" not in amd
 """)
 
