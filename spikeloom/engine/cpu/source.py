@@ -218,16 +218,23 @@ def _places(derivation: Derivation) -> list[str]:
     return ["m"] if count == 1 else [f"m + width * ({count - 1} * row + {k})" for k in range(count)]
 
 
+def _step_lines(
+    derivation: Derivation, variant: Variant, results: Sequence[Symbol], state: str, fed: str = ""
+) -> list[str]:
+    """An element's input, states and parameters, and what these results take; `state` is the address of one."""
+    name, step = Names(derivation, recalled=False), derivation.trace
+    body = [f"{name(x)} = load(x_t, {place}){fed}" for x, place in zip(step.inputs, _places(derivation), strict=True)]
+    body += [f"state{k}_m = load({state.format(k)}, m)" for k in range(len(step.states))]
+    return body + _per_element(variant) + name.assign(needed(results, frozenset(derivation.hoisted)))
+
+
 def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
     """The forward of a step; `fed` is what comes to the input, as source."""
     states = range(len(derivation.trace.states))
     name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
-    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
-    body = [f"{name(x)} = load(x_t, {place}){fed}" for x, place in inputs]
-    body += [*(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
-    body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
+    body = _step_lines(derivation, variant, derivation.forward, "state{}", fed)
     body.append(f"store(spk_t, m, {name(spk)})")
     body += [f"store(state{k}, m, {name(new[k])})" for k in states if not variant.single]
     kept = [k for k in states if variant.single or variant.states[k] == State.SAVED]
@@ -292,10 +299,7 @@ def _again(derivation: Derivation, variant: Variant) -> list[str]:
     rows = ["x_t = x + SIZE * t * x_stride"]
     rows += [f"state{k}_t = again{k} + SIZE * (t - 1) * block if t > 0 else initial{k}" for k in states]
     rows += [f"new{k}_t = again{k} + SIZE * t * block" for k in states]
-    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
-    body = [f"{name(x)} = load(x_t, {place})" for x, place in inputs]
-    body += [*(f"state{k}_m = load(state{k}_t, m)" for k in states), *_per_element(variant)]
-    body += name.assign(needed(new, frozenset(derivation.hoisted)))
+    body = _step_lines(derivation, variant, new, "state{}_t")
     body += [f"store(new{k}_t, m, {name(new[k])})" for k in states]
     return [
         *(f"again{k} = trace{k} + SIZE * (me * steps * block - low)" for k in states),

@@ -161,54 +161,22 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
-def _run_numba(call: Call) -> Trajectory:
-    """All steps by one kernel of Numba's, or a single step."""
-    return _run_steps(call) if call.steps is None else run_fused(_wide(call), Target.NUMBA)
+def run_fused(call: Call, target: Target | None = None, captured: bool = False) -> Trajectory:
+    """All steps at once, or a single step, by kernels that do not refuse it; `captured`: by CUDA graphs.
 
-
-def _run_steps(call: Call) -> Trajectory:
-    """Step by step by kernels of Numba's."""
-    call = _wide(call)
+    Args:
+        target: whose kernels; Triton's, where the input is, if none is given.
+    """
+    target = triton_jit.target_on(call.x) if target is None else target
+    if call.steps is None and (target == Target.NUMBA or call.mem_feedback is None):
+        return _run_steps(call, target)
+    if target == Target.NUMBA or call.mem_feedback is not None:
+        call = _wide(call)
     program, params = call.program, call.hoisted()
-
-    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        if torch.compiler.is_compiling():  # which needs the operator
-            return _scan_step(program, call.layer, x, states, params, Target.NUMBA)
-        unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
-        return kernel_step(program, call.layer, x, unwrapped, params)
-
-    return _looped(call, step)
-
-
-def run_triton(call: Call) -> Trajectory:
-    """All steps by one kernel of Triton's, or a single step, where these do not refuse it."""
-    return _run_triton_steps(call) if call.steps is None else run_fused(call, triton_jit.target_on(call.x))
-
-
-def _run_captured(call: Call) -> Trajectory:
-    call = call if call.mem_feedback is None else _wide(call)
-    return run_fused(call, triton_jit.target_on(call.x), captured=True)
-
-
-def _run_triton_steps(call: Call) -> Trajectory:
-    """Step by step by kernels of Triton's."""
-    params, target = call.hoisted(), triton_jit.target_on(call.x)
-    if call.mem_feedback is not None:
-        return run_fused(_wide(call), target)
-
-    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return _scan_step(call.program, call.layer, x, states, params, target)
-
-    return _looped(call, step)
-
-
-def run_fused(call: Call, target: Target, captured: bool = False) -> Trajectory:
-    """All steps at once; `captured`: by CUDA graphs."""
-    program, params = call.program, call.hoisted()
-    if call.feedback is None and call.mem_feedback is None:
+    if call.steps is not None and call.feedback is None and call.mem_feedback is None:
         variant = variant_of(call, params, target)
         spk, finals, traces = autograd.scan(
-            program.key, variant, call.layer, call.steps or 0, call.x, call.states, params, program.surrogate
+            program.key, variant, call.layer, call.steps, call.x, call.states, params, program.surrogate
         )
         asked = [trace for trace in traces if trace is not None] if call.traced else ()
         return Trajectory(spk, tuple(asked), tuple(finals))
@@ -218,6 +186,23 @@ def run_fused(call: Call, target: Target, captured: bool = False) -> Trajectory:
     if call.steps is None:
         return Trajectory(run.spk.squeeze(0), (), run.finals)
     return run if call.traced else replace(run, traces=())
+
+
+def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
+    """Step by step by kernels; see `run_fused`."""
+    target = triton_jit.target_on(call.x) if target is None else target
+    if target != Target.NUMBA and call.mem_feedback is not None:
+        return run_fused(call, target)  # whose kernel of a step takes several inputs in one tensor
+    call = _wide(call) if target == Target.NUMBA else call
+    program, params = call.program, call.hoisted()
+
+    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        if target != Target.NUMBA or torch.compiler.is_compiling():  # which needs the operator
+            return _scan_step(program, call.layer, x, states, params, target)
+        unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
+        return kernel_step(program, call.layer, x, unwrapped, params)
+
+    return _looped(call, step)
 
 
 def _run_loop(call: Call) -> Trajectory:
@@ -274,11 +259,11 @@ def _scan_step(
 # -- the choice -------------------------------------------------------------------------------------------------------
 
 LADDER: tuple[Backend, ...] = (
-    Backend("numba", partial(_refusals, fused=True), _run_numba),
-    Backend("numba, step by step", _refusals, _run_steps),
-    Backend("triton", _triton_refusals, run_triton, on_gpu=True),
-    Backend("triton, recorded", _capture_refusals, _run_captured, on_gpu=True),
-    Backend("triton, step by step", partial(_refusals, triton=True), _run_triton_steps, on_gpu=True),
+    Backend("numba", partial(_refusals, fused=True), partial(run_fused, target=Target.NUMBA)),
+    Backend("numba, step by step", _refusals, partial(_run_steps, target=Target.NUMBA)),
+    Backend("triton", _triton_refusals, run_fused, on_gpu=True),
+    Backend("triton, recorded", _capture_refusals, partial(run_fused, captured=True), on_gpu=True),
+    Backend("triton, step by step", partial(_refusals, triton=True), _run_steps, on_gpu=True),
     Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""

@@ -21,7 +21,7 @@ from ..jit import buffer_pool, lines, rows
 from ..saved_tensors import saved_by
 from ..sparse import kernel
 from ..tuning import shapes
-from .backends import Backend, kernel_refusals, run_triton
+from .backends import Backend, kernel_refusals, run_fused
 from .call import Call
 
 ARGUMENTS = "steps, batch, D, N, v*, k*, gate*, kept*"
@@ -204,7 +204,7 @@ def _run_triton(call: MatrixCall) -> Tensor:
     x = call.v.unsqueeze(-1) * call.k.unsqueeze(-2)
     params = {**call.params, "gate": call.gate.unsqueeze(-2).expand_as(x)}
     start = x.new_zeros(x.shape[1:])
-    return run_triton(Call(call.program, x, len(x), (start,), params, traced=False, layer=call.layer)).spk
+    return run_fused(Call(call.program, x, len(x), (start,), params, traced=False, layer=call.layer)).spk
 
 
 MATRICES: tuple[Backend, ...] = (
