@@ -19,7 +19,7 @@ from ..feedback import Recurrence
 from ..graph import Cotangents, Derivation, Gradients, Param, Saved, State, Variant, needed, structure_of
 from ..jit import TritonKernel, lines, rows, sum_to
 from .launch import named, params_by_name, run
-from .step_source import TritonNames, helpers, integers
+from .step_source import Lines, TritonNames, helpers, integers
 
 SOURCE = '''"""{title}"""
 import triton
@@ -50,13 +50,11 @@ def kernel({arguments}, BLOCK: tl.constexpr):
 
 
 @dataclass
-class Tile:
-    """A kernel as it is written: its arguments, the lines before the loops, for each tile, and between two steps."""
+class Tile(Lines):
+    """A kernel whose body is that of a tile of elements, and whose moves stand between two steps."""
 
     arguments: list[str] = field(default_factory=lambda: ["steps", "size", "rows", "width", "matrix", "last"])
-    before: list[str] = field(default_factory=list)
-    body: list[str] = field(default_factory=list)
-    moves: list[str] = field(default_factory=list)
+    element: str = "0"  # those of a tile are added to a pointer where it is read
 
     def constants(self, variant: Variant) -> None:
         """The parameters: one number, or one per element."""
@@ -74,14 +72,6 @@ class Tile:
     def write(self, place: str, value: str) -> None:
         """The same into memory."""
         self.body.append(f"tl.store({place} + m, {value}, mask=inside)")
-
-    def sequence(self, name: str, stride: str, backwards: bool) -> str:
-        """A pointer to a step's row of a sequence, which moves by a row between two steps."""
-        self.arguments += [name] if stride == "size" else [name, stride]
-        start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
-        self.before.append(f"{name}_t = {name}{start}")
-        self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
-        return f"{name}_t"
 
 
 def emit_triton_recurrent(derivation: Derivation, variant: Variant, title: str) -> str:
@@ -106,7 +96,7 @@ def _forward_tile(derivation: Derivation, variant: Variant) -> Tile:
     spk, *new = derivation.forward
     part.constants(variant)
     part.arguments.append("bias")
-    part.read("x_m", part.sequence("x", "x_stride", backwards=False))
+    part.read("x_m", part.pointer("x", "x_stride", backwards=False))
     part.body.append(f"x_m = x_m.to({name.dtype}) + (fed + tl.load(bias + n, mask=n < width))")
     for k in range(len(new)):
         part.arguments.append(f"final{k}")
@@ -115,11 +105,11 @@ def _forward_tile(derivation: Derivation, variant: Variant) -> Tile:
     for k, value in enumerate(new):
         part.write(f"final{k}", name(value))
         if variant.states[k] == State.SAVED:
-            part.write(part.sequence(f"trace{k}", "size", backwards=False), name(value))
+            part.write(part.pointer(f"trace{k}", "size", backwards=False), name(value))
     if variant.states[-1] == State.SAVED:
-        part.write(part.sequence("current", "size", backwards=False), "x_m")
+        part.write(part.pointer("current", "size", backwards=False), "x_m")
     part.moves.append("last = spk_t")
-    part.write(part.sequence("spk", "size", backwards=False), name(spk))
+    part.write(part.pointer("spk", "size", backwards=False), name(spk))
     return part
 
 
@@ -130,10 +120,10 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
     nodes = derivation.pulled(variant.params, variant.grad)
     part.constants(variant)
     if step.inputs[0] in nodes:
-        part.read("x_m", part.sequence("current", "size", backwards=True))
+        part.read("x_m", part.pointer("current", "size", backwards=True))
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
         if old in nodes or (new in nodes and new not in frozenset(step.states)):
-            place = part.sequence(f"trace{k}", "size", backwards=True)
+            place = part.pointer(f"trace{k}", "size", backwards=True)
             part.read(f"new{k}_m", place)
         if old in nodes:
             part.arguments.append(f"initial{k}")
@@ -143,7 +133,7 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
         if k:
             part.arguments.append(f"carry{k - 1}")
         if g in nodes:
-            part.read(f"grad{k}_m", part.sequence(f"grad{k}", f"grad{k}_stride", backwards=True))
+            part.read(f"grad{k}_m", part.pointer(f"grad{k}", f"grad{k}_stride", backwards=True))
             part.body.append(f"grad{k}_m += " + (f"tl.load(carry{k - 1} + m, mask=inside)" if k else "fed"))
     part.body += name.assign(nodes)
     for k, g_old in enumerate(carries):
@@ -153,7 +143,7 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
             part.arguments.append(f"total{k}")
             part.write(f"total{k}", f"tl.load(total{k} + m, mask=inside) + {name(total)}")
     part.moves.append("last = dx_t")
-    part.write(part.sequence("dx", "size", backwards=True), name(dx))
+    part.write(part.pointer("dx", "size", backwards=True), name(dx))
     return part
 
 

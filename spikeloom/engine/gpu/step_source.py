@@ -98,7 +98,8 @@ class Lines:
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
-    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not m
+    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not `element`
+    element: str = "m"
 
     def constants(self, variant: Variant) -> None:
         """The parameters that are the same at every step, read once."""
@@ -130,7 +131,7 @@ class Lines:
         """A pointer into a sequence, which moves by a row at each step."""
         self.arguments += [name] if stride == "size" else [name, stride]
         start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
-        self.before.append(f"{name}_t = {name} + {self.places.get(name, 'm')}{start}")
+        self.before.append(f"{name}_t = {name} + {self.places.get(name, self.element)}{start}")
         self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
         return f"{name}_t"
 
