@@ -182,7 +182,7 @@ class OneStep:
     """
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
-        inputs = len(structure_of(key).derivation.trace.inputs)
+        inputs = len(structure_of(key).derivation.step.inputs)
         own = {"block": tuning.shapes.block} if "block" in own_arguments(variant, inputs) else {"width": width}
         params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
         self.run = partial(kernel(key, variant).run, steps=1, size=like.numel(), x_stride=0, param=params, **own)

@@ -68,7 +68,7 @@ BACKWARD_WORK = """            for r in range(low, low + count):
 
 def emit_recurrent(derivation: Derivation, variant: Variant, title: str) -> KernelSource:
     """A recurrent scan's kernel, forward or, if the variant has a gradient, backward."""
-    count = len(derivation.trace.states), len(variant.params)
+    count = len(derivation.step.states), len(variant.params)
     if variant.grad:
         part = backward_part(derivation, variant, fed=" + load(back_r, m)")
         arguments, work = backward_arguments(*count) | BACKWARD, BACKWARD_WORK

@@ -114,7 +114,7 @@ def _forward_tile(derivation: Derivation, variant: Variant) -> Tile:
 
 
 def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
-    step = derivation.trace
+    step = derivation.step
     name, part = TritonNames(derivation, variant, recalled=True), Tile()
     (dx,), carries, totals = derivation.gradients
     nodes = derivation.pulled(variant.params, variant.grad)

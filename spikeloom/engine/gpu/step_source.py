@@ -54,7 +54,7 @@ class TritonNames(Names):
     def __init__(self, derivation: Derivation, variant: Variant, recalled: bool, at: int | None = None):
         super().__init__(derivation, recalled)
         if at is not None:  # a step of several, each of whose states has a name
-            step = derivation.trace
+            step = derivation.step
             self.names |= {step.inputs[0]: f"x_{at}"}
             self.names |= {new: f"state{k}_{at + 1}" for k, new in enumerate(step.new_states) if recalled}
             self.names |= {old: f"state{k}_{at}" for k, old in enumerate(step.states)}

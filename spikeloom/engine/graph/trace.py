@@ -261,7 +261,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Trace:
+class TracedStep:
     """One step of a cell: its leaves and its results in one graph."""
 
     graph: Graph
@@ -272,7 +272,7 @@ class Trace:
     new_states: tuple[Symbol, ...]
 
 
-def trace(cell: Cell) -> Trace:
+def trace(cell: Cell) -> TracedStep:
     """Call the cell with symbols; raises `Untraceable` with the line at fault."""
     step, again = _traced(cell), _traced(cell)
     if (str(step.graph), repr(step.graph.numbers)) != (str(again.graph), repr(again.graph.numbers)):
@@ -283,7 +283,7 @@ def trace(cell: Cell) -> Trace:
     return step
 
 
-def _traced(cell: Cell) -> Trace:
+def _traced(cell: Cell) -> TracedStep:
     graph = Graph()
     inputs = tuple(graph.leaf("x", k) for k in range(cell.inputs))
     states = tuple(graph.leaf("state", name) for name in cell.states)
@@ -296,7 +296,7 @@ def _traced(cell: Cell) -> Trace:
         graph.close()
     except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
         raise Untraceable(f"{cell.name} cannot be traced: {error}{line_of(error)}") from error
-    return Trace(graph, inputs, states, params, results[0], results[1:])
+    return TracedStep(graph, inputs, states, params, results[0], results[1:])
 
 
 def _check_result(name: str, result: Symbol) -> None:
