@@ -27,9 +27,8 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
     """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
 
     Each decides at every call by the share of active inputs, and `explain` shows how and why. A BatchNorm in evaluation
-    that follows one of them in an nn.Sequential runs as a part of it, and so does pooling behind a convolution. The
-    layers stay what they are, with their names, parameters and hooks; subclasses of these, and layers inside of
-    neurons, are left alone.
+    that follows one of them in an nn.Sequential runs as a part of it. The layers stay what they are, with their names,
+    parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
 
     While it is on, a layer has a subclass of its class, which `explain` names. Tools that compare ``type(layer)`` with
     ``nn.Linear``, such as thop, ptflops and torch.ao's quantization, pass over it: call ``accelerate(net, False)``
