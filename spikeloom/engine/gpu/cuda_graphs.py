@@ -143,7 +143,7 @@ def _replayed(function: Callable[..., Any], like: Tensor, call: tuple[Any, ...])
     leaves, form = tree_flatten(call)
     kind = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
-    memories, replay = _graph(function, kind, form, _kind(like), stream, _precision(like.device.type))
+    memories, replay = _graph(function, kind, form, _kind(like), stream, _precision("cuda" if like.is_cuda else "cpu"))
     for memory, leaf in zip(memories, leaves, strict=True):
         if isinstance(leaf, Tensor):
             memory.copy_(leaf)
