@@ -19,7 +19,7 @@ from ..cpu import Names
 from ..graph import Program, needed, structure_of
 from ..jit import buffer_pool, lines, rows
 from ..saved_tensors import saved_by
-from ..sparse import kernel
+from ..sparse import row_kernel
 from ..tuning import shapes
 from .backends import Backend, kernel_refusals, run_fused
 from .call import Call
@@ -111,7 +111,7 @@ def _kernel(key: str, forward: bool) -> Callable[[torch.dtype], Callable[..., No
     if forward:
         body = lines(name.assign(needed(derivation.forward, known)), 5)
         source = FORWARD.format(loads=lines(loads, 5), body=body, spk=name(spk), **parts)
-        return kernel("a scan of matrices", f"rows, {ARGUMENTS}, state*, spk*{params}", source)
+        return row_kernel("a scan of matrices", f"rows, {ARGUMENTS}, state*, spk*{params}", source)
     name_back, lanes, (dx, carry, *totals) = Names(derivation, recalled=True), shapes.matrix_lanes, derivation.backward
     nodes = needed([g for g in (dx, carry, totals[gate]) if g is not None], derivation.recalled)
     source = BACKWARD.format(
@@ -128,7 +128,7 @@ def _kernel(key: str, forward: bool) -> Callable[[torch.dtype], Callable[..., No
         **parts,
     )
     others = ARGUMENTS.replace("batch, ", "")
-    return kernel(
+    return row_kernel(
         "the gradient of a scan of matrices",
         f"batch, {others}, grad*, grad_stride, carry*, dv*, dk*, dgate*{params}, scratch",
         source,

@@ -59,8 +59,8 @@ def importing(dtype: str, *names: str) -> str:
     return "".join(f"from spikeloom.engine.{line}\n" for line in typed + plain)
 
 
-def kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Callable[..., None]]:
-    """A kernel, by dtype: called as `kernel(...)(x.dtype)(x=x, ...)`, see `openmp.Kernel.run`.
+def row_kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Callable[..., None]]:
+    """A kernel, by dtype: called as `row_kernel(...)(x.dtype)(x=x, ...)`, see `openmp.Kernel.run`.
 
     Args:
         title: the first line of its source.
