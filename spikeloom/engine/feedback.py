@@ -11,6 +11,8 @@ from torch.nn.grad import conv2d_weight
 
 from .graph import Cotangents, Gradients, InputGrad, Saved, State, Variant
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 @dataclass  # not frozen: torch.compile of some releases cannot make one that is
 class Feedback:
@@ -24,69 +26,57 @@ class Feedback:
         fed: Tensor = self.layer(spk.to(weight.dtype))
         return fed.to(spk.dtype)
 
-
-class Map(Protocol):
-    """A linear map M(weight, mem).
-
-    The inputs stand one after the other along `axis`, counted from behind, which is that of the features of `mem`.
-    """
-
-    @property
-    def axis(self) -> int: ...
-
-    def of(self, weight: Tensor, mem: Tensor) -> Tensor:
-        """M(weight, mem)."""
-
-    def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
-        """Add the gradient of mem to `total`, from that of the result."""
-
-    def weight_gradient(self, weight: Tensor, mem: Tensor, grad: Tensor) -> Tensor:
-        """The gradient of the weight, from sequences [T, ...] of mem and of the result's gradient."""
-
-
-@dataclass  # not frozen: torch.compile of some releases cannot make one that is
-class MemFeedback:
-    """A linear map with its weight."""
-
-    map: Map
-    weight: Tensor
-
-    def __call__(self, mem: Tensor) -> Tensor:
-        """What the membrane adds to the inputs."""
-        return self.map.of(self.weight, mem)
-
-    def split(self, x: Tensor, count: int) -> Tensor | tuple[Tensor, ...]:
-        """The inputs that x holds, as a cell takes them."""
-        return x if count == 1 else x.chunk(count, self.map.axis)
+    def refusals(self, x: Tensor) -> Iterator[str]:
+        """Why no scan over all steps can do what the layer does to the spikes, in sentences; x is [*, *S]."""
+        layer = self.layer
+        if type(layer) is not nn.Linear:
+            yield f"the recurrent layer is {type(layer).__name__}, not nn.Linear: the steps are fused one by one"
+            return
+        if "forward" in vars(layer) or any(getattr(layer, name) for name in HOOKS):
+            yield "the recurrent layer has hooks or a forward of its own, which are called at every step"
+        if type(layer.weight) is not nn.Parameter or (layer.weight.dtype, layer.weight.device) != (x.dtype, x.device):
+            told = f"{layer.weight.dtype} on {layer.weight.device}"
+            yield f"the recurrent weight is {told}, the state {x.dtype} on {x.device}"
+        if layer.weight.shape != (x.shape[-1],) * 2:
+            yield f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons"
+        if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu"):
+            yield "autocast is on, and lowers the precision of the recurrent layer"
 
 
 @dataclass(frozen=True)
 class LinearMap:
-    """mem @ weight.T, with a weight [inputs * N, N] and mem [..., N]."""
+    """mem @ weight.T, with a weight [inputs * N, N] and mem [..., N].
+
+    Args:
+        axis: along which the inputs stand one after the other, that of the features of `mem`, counted from behind.
+    """
 
     axis: int = -1
 
     def of(self, weight: Tensor, mem: Tensor) -> Tensor:
+        """What comes back."""
         return linear(mem, weight)
 
     def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
+        """Add the gradient of mem to `total`, from that of the result."""
         as_rows(total).addmm_(as_rows(grad), weight)
 
     def weight_gradient(self, weight: Tensor, mem: Tensor, grad: Tensor) -> Tensor:
+        """The gradient of the weight, from sequences [T, ...] of mem and of the result's gradient."""
         return as_rows(grad).t() @ as_rows(mem)
 
 
 @dataclass(frozen=True)
-class ConvMap:
+class ConvMap(LinearMap):
     """The convolution of images mem [..., C, H, W] with a weight [inputs * C, C, K, K], which keeps their size.
 
     Args:
         padding, dilation: of the convolution, for rows and columns.
     """
 
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
     axis: int = -3
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
 
     def of(self, weight: Tensor, mem: Tensor) -> Tensor:
         return conv2d(mem, weight, padding=self.padding, dilation=self.dilation)
@@ -98,6 +88,22 @@ class ConvMap:
         images, results = (t.reshape(-1, *t.shape[-3:]) for t in (mem, grad))
         gradient: Tensor = conv2d_weight(images, weight.shape, results, padding=self.padding, dilation=self.dilation)
         return gradient
+
+
+@dataclass  # not frozen: torch.compile of some releases cannot make one that is
+class MemFeedback:
+    """A linear map with its weight."""
+
+    map: LinearMap
+    weight: Tensor
+
+    def __call__(self, mem: Tensor) -> Tensor:
+        """What the membrane adds to the inputs."""
+        return self.map.of(self.weight, mem)
+
+    def split(self, x: Tensor, count: int) -> Tensor | tuple[Tensor, ...]:
+        """The inputs that x holds, as a cell takes them."""
+        return x if count == 1 else x.chunk(count, self.map.axis)
 
 
 @dataclass(frozen=True)
@@ -121,10 +127,10 @@ class Recurrence:
     steps: int
     x_grad: InputGrad
     weight_learns: bool
-    map: Map | None = None
+    map: LinearMap | None = None
 
     @property
-    def through(self) -> Map:
+    def through(self) -> LinearMap:
         """The linear map of what comes back."""
         return LinearMap() if self.map is None else self.map
 
@@ -159,7 +165,7 @@ def as_rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def weight_gradient(map: Map, weight: Tensor, first: Tensor, series: Tensor, g: Gradients) -> Tensor:
+def weight_gradient(map: LinearMap, weight: Tensor, first: Tensor, series: Tensor, g: Gradients) -> Tensor:
     """The gradient of the weight over all time.
 
     Args:

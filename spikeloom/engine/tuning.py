@@ -168,6 +168,10 @@ class Shapes:
     block of two panels, it then picks from the second-level cache. It takes as long with twice and four times as many.
     """
 
+    gradient_chunk_bytes: int = 1 << 18
+    """Bytes of an output gradient that the gradient of a convolution's weight goes through together, so that they stay
+    in the cache."""
+
     matrix_span: int = 32
     """Steps of which one matrix of an `AssociativeLeaky` is saved; the backward recomputes the others."""
 
@@ -182,7 +186,47 @@ class Shapes:
         return self.block + 16
 
 
-shapes = Shapes()
+@dataclass(frozen=True)
+class TritonShapes:
+    """The same of kernels on a GPU. Not tuned: no choice has been measured on one."""
+
+    block_bytes: int = 2048
+    """Of a sequence, for each program of the grid: 512 floats, sixteen bytes for each thread of its four warps, which
+    are read and written at once."""
+
+    span: int = 8
+    """Of so many steps one leaves its states, where the backward rebuilds those between from the input, in registers.
+    A neuron of one state moves 21 bytes per step then, where it would be 24 with its state kept at every step. With 16
+    it would be half a byte less, for twice the registers, compiled for sm_90."""
+
+    span_bytes: int = 1024
+    """`block_bytes` of a program that holds the states of a span. With twice as many, compiled for sm_90, registers ran
+    out: in float64 for half of the neurons, in float32 for all that were tried."""
+
+    ahead: int = 4
+    """How many steps ahead of its use something is asked for: the more, the more registers are taken."""
+
+    ahead_backwards: int = 2
+    """The same in the backward."""
+
+    joined_steps: int = 64
+    """Steps that a program takes at once where steps can be joined, and the fewest for which they are."""
+
+    joined_elements: int = 16
+    """Elements of such a program: eight values for each thread. With twice as many, compiled for sm_80, registers ran
+    out in float64."""
+
+    recurrent_rows: int = 16
+    """Rows of the batch for each program of a recurrent kernel: the fewest that a product of tiles takes."""
+
+    tile: int = 32
+    """Rows and columns of the tile of the matrix that such a product takes at once."""
+
+    graphs: int = 32
+    """CUDA graphs whose memory is kept; of more, the one that was not used for the longest goes."""
+
+
+shapes, triton_shapes = Shapes(), TritonShapes()
 
 
 def _checked(changes: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,7 @@ and the kernel runs at once. Whatever is not common, every error with it, goes b
 from the ground up. Each look is at what is there now; nothing is remembered from step to step.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -49,7 +48,7 @@ class Running(Methods, States):
             with unrolled.aside():
                 why = [*self._why_by_methods()]
                 if why:
-                    refusals = no_kernel(self._label(), why, input_)
+                    refusals = self._no_kernel(why, input_)
                     return step_by_step(self, lambda x: self._run(x, given), unrolled, input_, given, refusals)
                 unrolled.admit(self, given)
                 x = unrolled.unfold(checked_input(input_, self._label), self._label())
@@ -172,12 +171,17 @@ class Running(Methods, States):
         """What brings the membrane back into the inputs, if anything does (see `Gated`)."""
         return None
 
+    def _no_kernel(self, why: Iterable[str], x: Tensor) -> list[str]:
+        """Why no faster backend runs where methods of the user's do; raises if one of these is forced."""
+        call = Call(self._program, x, None, (x,), {}, layer=self._label(), untraceable="; ".join(why))
+        return choose(call)[1]
+
     # -- a step by the methods ----------------------------------------------------------------------------------------
 
     def _step_by_methods(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """One step by the methods: the spikes and the states. The neuron keeps its former states where one raises."""
         if forced() is not None:
-            no_kernel(self._label(), [*self._why_by_methods()] or [self._program.untraceable], input_)
+            self._no_kernel(self._why_by_methods(), input_)
         raw = checked_input(input_, self._label)
         dtype = compute_dtype(raw)
         x = raw if raw.dtype is dtype else raw.to(dtype)
@@ -221,16 +225,3 @@ class Running(Methods, States):
             late = spk / taken(self.graded_spikes_factor) - fired
             mem = IMMEDIATE[neuron.reset_mechanism](mem, late, taken(self.threshold))
         return (spk, *([spk] if len(olds) > len(news) else []), *rest, mem)
-
-
-@dataclass
-class _NoProgram:
-    """In the place of a `Program`, where there is none, and why."""
-
-    untraceable: str
-
-
-def no_kernel(label: str, why: list[str], x: Tensor) -> list[str]:
-    """What `choose` says of each faster backend where methods of the user's run; raises if one of these is forced."""
-    program: Any = _NoProgram("; ".join(why))
-    return choose(Call(program, x, None, (x,), {}, layer=label))[1]

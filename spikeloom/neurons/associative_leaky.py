@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from ..cells.associative import ASSOCIATIVE
 from ..cells.firing import FRAME_PARAMS
 from ..engine.run import MATRICES, MatrixCall, by_steps, choose
-from ._forward import no_kernel
 from ._sequence import Ran, WholeSequence
 from ._state import compute_dtype
 
@@ -90,7 +89,7 @@ class AssociativeLeaky(WholeSequence):
         call = MatrixCall(self._program, v_t, k_t, gate_t, params, self._label())
         if self._fires_by_method():
             why = self._program.untraceable or f"{type(self).__name__} overrides fire"
-            backend, refusals = "loop", no_kernel(call.layer, [why], v)
+            backend, refusals = "loop", self._no_kernel([why], v)
             spk = self.fire(by_steps(call, which=1).flatten(-2)).unflatten(-1, (self.d_value, self.d_key))
         else:
             chosen, refusals = choose(call, MATRICES)

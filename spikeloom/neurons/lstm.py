@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 from .._torch import is_traced
 from ..cells.firing import Model
 from ..cells.lstm import CONV_LSTM, LSTM
-from ..engine.feedback import ConvMap, LinearMap, Map, MemFeedback
+from ..engine.feedback import ConvMap, LinearMap, MemFeedback
 from ..engine.run import Trajectory
 from ._methods import ClearedByEquation
 from ._neuron import SpikeGrad, SpikingNeuron
@@ -29,7 +29,7 @@ class Gated(ClearedByEquation, SpikingNeuron):
     """
 
     model: Model
-    map: Map
+    map: LinearMap
     syn: Tensor
     mem: Tensor
 
@@ -267,7 +267,7 @@ class SConv2dLSTM(Gated):
         self.in_channels, self.out_channels, self.kernel_size, self.bias = in_channels, out_channels, kernel_size, bias
         self.max_pool, self.avg_pool, self.stride, self.dilation = max_pool, avg_pool, step, spaced
         self.padding = (kernel[0] // 2 * spaced[0], kernel[1] // 2 * spaced[1])
-        self.map = ConvMap(self.padding, spaced)
+        self.map = ConvMap(padding=self.padding, dilation=spaced)
         self._reads_mems = bool(max_pool or avg_pool)
         self.conv = nn.Conv2d(
             in_channels + out_channels, 4 * out_channels, kernel, padding=self.padding, dilation=spaced, bias=bias

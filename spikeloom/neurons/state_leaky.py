@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..cells.firing import Whole
 from ..cells.state_leaky import DECAY_OF, STATE_LEAKY, STATE_LEAKY_EXACT
 from ..engine.run import choose
-from ._forward import no_kernel
 from ._neuron import LIF, SpikeGrad
 from ._parameters import checked_value, taken
 from ._sequence import Ran, WholeSequence
@@ -146,7 +145,7 @@ class StateLeaky(WholeSequence, LIF):
         if self._is_overridden("_base_state_function"):
             mem, spk = self._base_state_function(x.expand(steps, *x.shape[1:])), None
             why = [f"{type(self).__name__} overrides _base_state_function"]
-            backend, refusals = "loop", no_kernel(self._label(), why, x)
+            backend, refusals = "loop", self._no_kernel(why, x)
         else:
             mem, spk, backend, refusals = self._scanned(steps, x)
         if self.state_quant:
@@ -164,7 +163,7 @@ class StateLeaky(WholeSequence, LIF):
             chosen, refusals = choose(call)
             run = chosen.run(call)
             return run.traces[0], run.spk, chosen.name, refusals
-        refusals = no_kernel(self._label(), ["a sum over the last steps alone has no kernel"], x)
+        refusals = self._no_kernel(["a sum over the last steps alone has no kernel"], x)
         name = "beta" if self.exact else "tau"
         inputs = call.x.to(call.states[0].dtype).expand(steps, *call.x.shape[1:])
         return truncated_sums(inputs, DECAY_OF[name](call.params[name]), K), None, "loop", refusals

@@ -7,10 +7,12 @@ fewer programs.
 import ctypes
 import math
 from ast import literal_eval
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from spikeloom.engine.jit import KernelSource
 
 _CELLS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 
@@ -19,11 +21,11 @@ class Interpreted:
     """In the place of `numba_jit.compiled`: a kernel that is run by Python.
 
     Args:
-        source: from `team` and `cached` to the source.
+        source: the kernel.
     """
 
-    def __init__(self, source: Callable[[bool, bool], str]):
-        text = source(False, False)
+    def __init__(self, source: KernelSource):
+        text = source.text(team=False, cached=False)
         dtype = "float64" if "R = np.float64" in text else "float32"
         start = text.index("def kernel(")
         cell, real = _CELLS[dtype], getattr(np, dtype)

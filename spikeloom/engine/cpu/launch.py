@@ -1,65 +1,23 @@
 """Running a program's kernels on the CPU: tensors in, tensors out; `run/autograd.py` makes them differentiable."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from .. import tuning
-from ..graph import Constants, Cotangents, Derivation, Gradients, InputGrad, Param, Saved, State, Variant, structure_of
-from ..jit import buffer_pool, compiled, openmp, rows, spread, sum_to
+from ..graph import Constants, Cotangents, Derivation, Gradients, InputGrad, Saved, State, Variant, structure_of
+from ..jit import KernelSource, buffer_pool, compiled, openmp, rows, spread, sum_to
 from .source import emit, own_arguments, streamed
 
-Emitter = Callable[[Derivation, Variant, str, bool, bool], str]
+Emitter = Callable[[Derivation, Variant, str], KernelSource]
 
 
 @cache
 def kernel(key: str, variant: Variant, emitter: Emitter = emit) -> openmp.Kernel:
     """A kernel of a program, compiled at first use and kept for the life of the process."""
-    return compiled(partial(emitter, structure_of(key).derivation, variant, f"A scan: {variant}."))
-
-
-@dataclass(frozen=True)
-class Order:
-    """In which order the dimensions of a row [B, *N] lie in memory, as after a convolution with its channels last.
-
-    The elements of a scan know nothing of each other, so a kernel takes them in any order that all its tensors share.
-
-    Args:
-        dims: of a row, the outermost first; empty if they lie in their own order, or not without gaps.
-    """
-
-    dims: tuple[int, ...] = ()
-
-    @staticmethod
-    def of(x: Tensor) -> "Order":
-        """That of a sequence [T, B, *N]. B stays in front, so that T and B can be folded without a copy."""
-        if x.dim() < 4 or x.is_contiguous() or x[0].is_contiguous():
-            return Order()
-        dims = (0, *sorted(range(1, x.dim() - 1), key=lambda dim: -x.stride(dim + 1)))
-        return Order(dims) if x[0].permute(dims).is_contiguous() else Order()
-
-    def turned(self, t: Tensor) -> Tensor:
-        """A row or sequence with its dimensions in that order."""
-        return self._permuted(t, self.dims) if self.dims else t
-
-    def back(self, t: Tensor) -> Tensor:
-        """The same the other way, for a result: detached, since it is an output and no view."""
-        return self._permuted(t, [self.dims.index(dim) for dim in range(len(self.dims))]).detach() if self.dims else t
-
-    def _permuted(self, t: Tensor, dims: Sequence[int]) -> Tensor:
-        lead = t.dim() - len(dims)
-        return t.permute(*range(lead), *(lead + dim for dim in dims))
-
-    def spread(self, params: Sequence[Tensor], kinds: Sequence[Param], shape: torch.Size) -> Sequence[Tensor]:
-        """The hoisted values, each one number or broadcast over rows [B, *N] of that shape, as a kernel reads them."""
-        if type(params) is Constants:
-            return params
-        in_order = [self.turned(p.expand(shape)) if self.dims and p.numel() > 1 else p for p in params]
-        row = self.turned(torch.empty(shape, device="meta")).shape if self.dims else shape
-        return [spread(p, kind, row) for p, kind in zip(in_order, kinds, strict=True)]
+    return compiled(emitter(structure_of(key).derivation, variant, f"A scan: {variant}."))
 
 
 Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]
@@ -73,14 +31,21 @@ def forward(
     key: str, variant: Variant, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> Outputs:
     """Run the scan. Sequences lie in memory as the input does."""
-    order = Order.of(x)
-    inputs, turned = order.spread(params, variant.params, x.shape[1:]), order.turned(x)
-    shape, (x, stride) = turned.shape[1:], rows(turned)
-    threads, block, strips = None, 0, None
+    shape = x.shape[1:]
+    if dims := _memory_order(x):
+        params = [_turned(p.expand(shape), dims) if p.numel() > 1 else p for p in params]
+        spk, finals, traces = forward(
+            key, variant, steps, _turned(x, dims), [_turned(state, dims) for state in states], params
+        )
+        back = _back(spk, dims)
+        every = [None if trace is None else back if trace is spk else _back(trace, dims) for trace in traces]
+        return back, [_back(final, dims) for final in finals], every
+    x, stride = rows(x)
     spk = buffer_pool.empty((steps, *shape), x)
-    finals = [_copied(order.turned(s)) for s in states]
-    stored = [buffer_pool.empty((steps, *shape), spk) for _ in range(variant.states.count(State.SAVED))]
+    finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
+    stored = [buffer_pool.empty(spk.shape, spk) for _ in range(variant.states.count(State.SAVED))]
     traces = all_traces(variant.states, spk, stored)
+    block, threads, strips = block_for(spk.nbytes), None, None
     if stride == 0 and spk.nbytes >= tuning.limits.stream_stores_from:
         block, threads = tuning.shapes.block, openmp.team_size(spk.numel())
         strips = spk.new_empty(threads * len(streamed(variant)) * tuning.shapes.strip)
@@ -92,18 +57,19 @@ def forward(
         spk=spk,
         state=finals,
         trace=traces,
-        param=inputs,
-        block=block or block_for(spk.nbytes),
+        param=_spread(params, variant, shape),
+        block=block,
         strips=strips,
         threads=threads,
     )
-    back = order.back(spk)
-    traces = [None if trace is None else back if trace is spk else order.back(trace) for trace in traces]
-    return back, [order.back(final) for final in finals], traces
+    return spk, finals, traces
 
 
-def _copied(t: Tensor) -> Tensor:
-    return t.clone(memory_format=torch.contiguous_format)
+def _spread(params: Sequence[Tensor], variant: Variant, shape: torch.Size) -> Sequence[Tensor]:
+    """The hoisted values, each one number or broadcast over rows of that shape, as a kernel reads them."""
+    if type(params) is Constants:
+        return params
+    return [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
 
 
 def block_for(sequence: int) -> int:
@@ -136,35 +102,32 @@ def by_themselves(outs: Outputs) -> list[Tensor]:
 def backward(saved: Saved, grads: Cotangents) -> Gradients:
     """Run the adjoint scan."""
     key, variant, steps, x, states, traces, params = saved
-    order = next((Order.of(t) for t in (*traces, x if variant.recomputes else None) if t is not None), Order())
-    inputs, states = order.spread(params, variant.params, states[0].shape), [order.turned(s) for s in states]
+    dims = next((_memory_order(t) for t in (*traces, x if variant.recomputes else None) if t is not None), ())
+    given = params if not dims else [_turned(p.expand(states[0].shape), dims) if p.numel() > 1 else p for p in params]
+    states = [_turned(state, dims) for state in states]
     like, shape = states[0], states[0].shape
     zero = like.new_zeros(shape)
-
-    def read(sequence: Tensor | None) -> tuple[Tensor, int]:
-        return (zero, 0) if sequence is None else rows(order.turned(sequence))
-
     dx = None
     if variant.grad == InputGrad.EACH:
         dx = buffer_pool.empty((steps, *shape), like)
     elif variant.grad == InputGrad.SUM:
         dx = like.new_zeros((1, *shape))
     carries = [
-        zero.clone() if g is None else order.turned(g).clone(memory_format=torch.contiguous_format)
+        zero.clone() if g is None else _turned(g, dims).clone(memory_format=torch.contiguous_format)
         for g in grads.finals
     ]
     totals = [like.new_zeros(shape) if kind.learned else None for kind in variant.params]
-    (given, stride), pulls = read(x), [read(g) for g in (grads.spk, *grads.traces)]
+    (read, stride), *pulls = [(zero, 0) if t is None else rows(_turned(t, dims)) for t in (x, grads.spk, *grads.traces)]
     elements = elements_recomputed(steps, len(states), like.element_size()) if variant.recomputes else 0
     threads = openmp.team_size(steps * shape.numel()) if elements else None
     if threads:
         kept = [buffer_pool.empty((threads, steps, elements), like) for _ in states]
     else:
-        kept = [zero if trace is None else order.turned(trace).contiguous() for trace in traces]
+        kept = [zero if trace is None else _turned(trace, dims).contiguous() for trace in traces]
     kernel(key, variant).run(
         steps=steps,
         size=shape.numel(),
-        x=given,
+        x=read,
         x_stride=stride,
         dx=dx,
         grad=[row for row, _ in pulls],
@@ -172,16 +135,40 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
         initial=[state.contiguous() for state in states],
         trace=kept,
         carry=carries,
-        param=inputs,
+        param=_spread(given, variant, shape),
         total=totals,
         block=elements or block_for(steps * like.nbytes),
         threads=threads,
     )
     sums = [
-        None if total is None else sum_to(order.back(total).contiguous(), p)
+        None if total is None else sum_to(_back(total, dims).contiguous(), p)
         for total, p in zip(totals, params, strict=True)
     ]
-    return Gradients(None if dx is None else order.back(dx), [order.back(carry) for carry in carries], sums)
+    return Gradients(None if dx is None else _back(dx, dims), [_back(carry, dims) for carry in carries], sums)
+
+
+def _memory_order(x: Tensor) -> tuple[int, ...]:
+    """The dimensions of a row of a sequence [T, B, *N] as they lie in memory, the outermost first; empty if they lie in
+    their own order, or not without gaps. B stays in front, so that T and B can be folded without a copy.
+
+    The elements of a scan know nothing of each other, so a kernel takes them in any order that all its tensors share,
+    as after a convolution with its channels last.
+    """
+    if x.dim() < 4 or x.is_contiguous() or x[0].is_contiguous():
+        return ()
+    dims = (0, *sorted(range(1, x.dim() - 1), key=lambda dim: -x.stride(dim + 1)))
+    return dims if x[0].permute(dims).is_contiguous() else ()
+
+
+def _turned(t: Tensor, dims: Sequence[int]) -> Tensor:
+    """A row or sequence with the dimensions of a row in that order, if there is one."""
+    lead = t.dim() - len(dims)
+    return t.permute(*range(lead), *(lead + dim for dim in dims)) if dims else t
+
+
+def _back(t: Tensor, dims: Sequence[int]) -> Tensor:
+    """The same the other way, for a result: detached, since it is an output and no view."""
+    return _turned(t, [dims.index(dim) for dim in range(len(dims))]).detach() if dims else t
 
 
 class OneStep:
@@ -195,7 +182,7 @@ class OneStep:
     """
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
-        inputs = len(structure_of(key).derivation.trace.inputs)
+        inputs = len(structure_of(key).derivation.step.inputs)
         own = {"block": tuning.shapes.block} if "block" in own_arguments(variant, inputs) else {"width": width}
         params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
         self.run = partial(kernel(key, variant).run, steps=1, size=like.numel(), x_stride=0, param=params, **own)

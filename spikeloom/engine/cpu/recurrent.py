@@ -12,17 +12,17 @@ between two steps their spikes, or in the backward the gradients of their curren
 weights. The step itself is that of `source`, with the product as a part of its input.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import tuning
-from ..feedback import Feedback, Map, Recurrence
+from ..feedback import LinearMap, Recurrence
 from ..feedback import weight_gradient as dense_weight_gradient
 from ..graph import Cotangents, Derivation, Gradients, InputGrad, Saved, State, Variant
-from ..jit import buffer_pool, lines, module_source, rows, spread, sum_to
+from ..jit import KernelSource, buffer_pool, lines, rows, spread, sum_to
 from ..sparse import csr, importing
 from .launch import kernel
 from .source import backward_arguments, backward_part, forward_arguments, forward_part
@@ -66,9 +66,9 @@ BACKWARD_WORK = """            for r in range(low, low + count):
             product(dx_t + first, width, matrix, panels, back + block, count, mine, skip)"""
 
 
-def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
-    """The source of a recurrent scan's kernel, forward or, if the variant has a gradient, backward."""
-    count = len(derivation.trace.states), len(variant.params)
+def emit_recurrent(derivation: Derivation, variant: Variant, title: str) -> KernelSource:
+    """A recurrent scan's kernel, forward or, if the variant has a gradient, backward."""
+    count = len(derivation.step.states), len(variant.params)
     if variant.grad:
         part = backward_part(derivation, variant, fed=" + load(back_r, m)")
         arguments, work = backward_arguments(*count) | BACKWARD, BACKWARD_WORK
@@ -80,27 +80,7 @@ def emit_recurrent(derivation: Derivation, variant: Variant, title: str, team: b
             part.body.append("store(current_t, m, x_m)")
     uniforms, rows, source = lines(part.uniforms, 1), lines(part.rows, 3), work.format(body=lines(part.body, 5))
     body = BLOCKS.format(uniforms=uniforms, count=tuning.shapes.recurrent_rows, time=part.time, rows=rows, work=source)
-    return module_source(title, variant.dtype, arguments, body, team, cached, importing(variant.dtype, "product"))
-
-
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def refusals(feedback: Feedback, x: Tensor) -> Iterator[str]:
-    """Why the scan cannot do what the recurrent layer does to the spikes, in sentences; x is [*, *S]."""
-    layer = feedback.layer
-    if type(layer) is not nn.Linear:
-        yield f"the recurrent layer is {type(layer).__name__}, not nn.Linear: the steps are fused one by one"
-        return
-    if "forward" in vars(layer) or any(getattr(layer, name) for name in HOOKS):
-        yield "the recurrent layer has hooks or a forward of its own, which are called at every step"
-    if type(layer.weight) is not nn.Parameter or (layer.weight.dtype, layer.weight.device) != (x.dtype, x.device):
-        told = f"{layer.weight.dtype} on {layer.weight.device}"
-        yield f"the recurrent weight is {told}, the state {x.dtype} on {x.device}"
-    if layer.weight.shape != (x.shape[-1],) * 2:
-        yield f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons"
-    if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu"):
-        yield "autocast is on, and lowers the precision of the recurrent layer"
+    return KernelSource(title, variant.dtype, arguments, body, importing(variant.dtype, "product"))
 
 
 def _weights(matrix: Tensor, like: Tensor) -> dict[str, Any]:
@@ -182,7 +162,7 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
     return Gradients(currents, [to_spk, *carries], sums, summed)
 
 
-def weight_gradient(map: Map, weight: Tensor, first: Tensor, spk: Tensor, g: Gradients) -> Tensor:
+def weight_gradient(map: LinearMap, weight: Tensor, first: Tensor, spk: Tensor, g: Gradients) -> Tensor:
     """As `feedback.weight_gradient`, from the spikes that are not zero."""
     assert g.x is not None
     assert g.summed is not None

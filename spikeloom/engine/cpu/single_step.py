@@ -60,7 +60,7 @@ class Plan:
     def __init__(self, key: str, dtype: torch.dtype, kinds: tuple[Param, ...], grad: InputGrad):
         structure = structure_of(key)
         derivation = structure.derivation
-        step, self.learnable = derivation.trace, len(kinds) - len(structure.places)
+        step, self.learnable = derivation.step, len(kinds) - len(structure.places)
         states = (State.DROPPED,) * len(step.states)
         self.key, self.variant = key, Variant.of(dtype_name(dtype), kinds, states, grad, single=True)
         self.count, self.kinds, self.grad = len(step.states), kinds, grad
@@ -82,7 +82,7 @@ class Plan:
 
     def _saved(self, derivation: Derivation) -> tuple[State, ...]:
         """The copies of states that a backward reads."""
-        step, read = derivation.trace, set(derivation.pulled(self.kinds, self.grad))
+        step, read = derivation.step, set(derivation.pulled(self.kinds, self.grad))
         needed = {step.new_states[-1], *(read & set(step.new_states)) - set(step.states)}
         pairs = zip(step.states, step.new_states, strict=True)
         kinds = (State.DROPPED, State.OLD, State.NEW, State.BOTH)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from .. import tuning
 from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
-from ..jit import lines, module_source
+from ..jit import KernelSource, lines
 
 RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
 """A value held above the lower bound of a clamp."""
@@ -114,17 +114,10 @@ ROW = ("row = low // width", "high = min(high, (row + 1) * width)")
 """What several inputs add to it."""
 
 
-def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cached: bool) -> str:
-    """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
-
-    Args:
-        derivation: the program's graphs.
-        variant: how it is run.
-        title: see `module_source`.
-        team, cached: see `module_source`.
-    """
-    inputs = len(derivation.trace.inputs)
-    count = len(derivation.trace.states), len(variant.params)
+def emit(derivation: Derivation, variant: Variant, title: str) -> KernelSource:
+    """A kernel, forward or, if the variant has a gradient, backward."""
+    inputs = len(derivation.step.inputs)
+    count = len(derivation.step.states), len(variant.params)
     arguments = backward_arguments(*count) if variant.grad else forward_arguments(*count)
     own = own_arguments(variant, inputs)
     part = backward_part(derivation, variant) if variant.grad else forward_part(derivation, variant)
@@ -144,7 +137,7 @@ def emit(derivation: Derivation, variant: Variant, title: str, team: bool, cache
         settled="    settled()" if names else "",
     )
     imports = FLOW.format(variant.dtype) if names else ""
-    return module_source(title, variant.dtype, arguments | own, body, team, cached, imports)
+    return KernelSource(title, variant.dtype, arguments | own, body, imports)
 
 
 FLOW = "from spikeloom.engine.jit.intrinsics import flow_{} as flow, settled\n"
@@ -185,7 +178,7 @@ class Names:
     condition = "({} != R(0))"  # a hoisted condition comes as a number
 
     def __init__(self, derivation: Derivation, recalled: bool):
-        step = derivation.trace
+        step = derivation.step
         self.names: dict[Symbol, str] = {x: f"x{k or ''}_m" for k, x in enumerate(step.inputs)}
         if recalled:
             self.names.update({n: f"new{k}_m" for k, n in enumerate(step.new_states)})
@@ -221,20 +214,27 @@ def _per_element(variant: Variant) -> list[str]:
 
 def _places(derivation: Derivation) -> list[str]:
     """Where each input of element m lies, and its gradient."""
-    count = len(derivation.trace.inputs)
+    count = len(derivation.step.inputs)
     return ["m"] if count == 1 else [f"m + width * ({count - 1} * row + {k})" for k in range(count)]
+
+
+def _step_lines(
+    derivation: Derivation, variant: Variant, results: Sequence[Symbol], state: str, fed: str = ""
+) -> list[str]:
+    """An element's input, states and parameters, and what these results take; `state` is the address of one."""
+    name, step = Names(derivation, recalled=False), derivation.step
+    body = [f"{name(x)} = load(x_t, {place}){fed}" for x, place in zip(step.inputs, _places(derivation), strict=True)]
+    body += [f"state{k}_m = load({state.format(k)}, m)" for k in range(len(step.states))]
+    return body + _per_element(variant) + name.assign(needed(results, frozenset(derivation.hoisted)))
 
 
 def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
     """The forward of a step; `fed` is what comes to the input, as source."""
-    states = range(len(derivation.trace.states))
+    states = range(len(derivation.step.states))
     name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride", "spk_t = spk + SIZE * t * size"]
-    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
-    body = [f"{name(x)} = load(x_t, {place}){fed}" for x, place in inputs]
-    body += [*(f"state{k}_m = load(state{k}, m)" for k in states), *_per_element(variant)]
-    body += name.assign(needed(derivation.forward, frozenset(derivation.hoisted)))
+    body = _step_lines(derivation, variant, derivation.forward, "state{}", fed)
     body.append(f"store(spk_t, m, {name(spk)})")
     body += [f"store(state{k}, m, {name(new[k])})" for k in states if not variant.single]
     kept = [k for k in states if variant.single or variant.states[k] == State.SAVED]
@@ -247,7 +247,7 @@ def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Par
 
 def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
     """The backward of a step; `fed` is what comes to the gradient of the spikes, as source."""
-    step = derivation.trace
+    step = derivation.step
     states = range(len(step.states))
     name = Names(derivation, recalled=True)
     dxs, carries, totals = derivation.gradients
@@ -294,15 +294,12 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
 def _again(derivation: Derivation, variant: Variant) -> list[str]:
     """The forward of a block once more, its states to the block's own memory: `trace` holds that of all threads, rows
     of `block` elements for each step of each thread."""
-    name, states = Names(derivation, recalled=False), range(len(derivation.trace.states))
+    name, states = Names(derivation, recalled=False), range(len(derivation.step.states))
     _, *new = derivation.forward
     rows = ["x_t = x + SIZE * t * x_stride"]
     rows += [f"state{k}_t = again{k} + SIZE * (t - 1) * block if t > 0 else initial{k}" for k in states]
     rows += [f"new{k}_t = again{k} + SIZE * t * block" for k in states]
-    inputs = zip(derivation.trace.inputs, _places(derivation), strict=True)
-    body = [f"{name(x)} = load(x_t, {place})" for x, place in inputs]
-    body += [*(f"state{k}_m = load(state{k}_t, m)" for k in states), *_per_element(variant)]
-    body += name.assign(needed(new, frozenset(derivation.hoisted)))
+    body = _step_lines(derivation, variant, new, "state{}_t")
     body += [f"store(new{k}_t, m, {name(new[k])})" for k in states]
     return [
         *(f"again{k} = trace{k} + SIZE * (me * steps * block - low)" for k in states),

@@ -43,9 +43,9 @@ def affine(value: Symbol, before: Symbol, given: frozenset[Symbol] = frozenset()
 def recurrence(derivation: Derivation, backward: bool) -> Affine | None:
     """That of a neuron of one state: its new state from the old one or, backward, the gradient of the old state from
     that of the new one. None where the equation is no such recurrence."""
-    if len(derivation.trace.states) != 1:
+    if len(derivation.step.states) != 1:
         return None
-    value, before = derivation.forward[1], derivation.trace.states[0]
+    value, before = derivation.forward[1], derivation.step.states[0]
     given = frozenset(derivation.hoisted)
     if backward:
         _, (carry,), _ = derivation.gradients

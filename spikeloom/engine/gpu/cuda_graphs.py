@@ -21,9 +21,6 @@ from .. import tuning
 from ..feedback import Recurrence, Runner
 from ..graph import Cotangents, Gradients, InputGrad, Saved, add
 
-KEPT = 32
-"""Graphs whose memory is kept; of more, the one that was not used for the longest goes."""
-
 _failed: list[tuple[tuple[Any, ...], str]] = []
 """What torch could not capture, and why: the `_kind` of the tensors, and a sentence. Until `release` is called."""
 
@@ -146,7 +143,7 @@ def _replayed(function: Callable[..., Any], like: Tensor, call: tuple[Any, ...])
     leaves, form = tree_flatten(call)
     kind = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
-    memories, replay = _graph(function, kind, form, _kind(like), stream, _precision(like.device.type))
+    memories, replay = _graph(function, kind, form, _kind(like), stream, _precision("cuda" if like.is_cuda else "cpu"))
     for memory, leaf in zip(memories, leaves, strict=True):
         if isinstance(leaf, Tensor):
             memory.copy_(leaf)
@@ -160,7 +157,7 @@ def _precision(device: str) -> tuple[Any, ...]:
     return torch.backends.cuda.matmul.fp32_precision, convolutions.fp32_precision, lowered
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=tuning.triton_shapes.graphs)
 def _graph(
     function: Callable[..., Any],
     kind: tuple[Any, ...],

@@ -11,14 +11,15 @@ from torch import Tensor
 from .. import tuning
 from ..cpu import Outputs, all_traces
 from ..graph import Cotangents, Gradients, InputGrad, Param, Saved, State, Variant, structure_of
-from ..jit import BLOCK_BYTES, COLUMNS, SPAN_BYTES, STEPS, TritonKernel, plain, rows, spread, sum_to
+from ..jit import TritonKernel, plain, rows, spread, sum_to
+from ..tuning import triton_shapes
 from .parallel_source import emit_triton_parallel
-from .source import SPAN, emit_triton
+from .source import emit_triton
 
 
 def kernel(key: str, variant: Variant, steps: int, size: int) -> TritonKernel:
     """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
-    if steps >= STEPS and size <= tuning.limits.gpu_parallel_most and structure_of(key).any_order:
+    if steps >= triton_shapes.joined_steps and size <= tuning.limits.gpu_parallel_most and structure_of(key).any_order:
         return _kernel_in_parallel(key, variant) or _kernel(key, variant)
     return _kernel(key, variant)
 
@@ -27,7 +28,9 @@ def kernel(key: str, variant: Variant, steps: int, size: int) -> TritonKernel:
 def _kernel_in_parallel(key: str, variant: Variant) -> TritonKernel | None:
     title = f"A scan in parallel over time: {variant}."
     source = emit_triton_parallel(structure_of(key).derivation, variant, title)
-    return None if source is None else TritonKernel(source, COLUMNS, TIME=STEPS)
+    return (
+        None if source is None else TritonKernel(source, triton_shapes.joined_elements, TIME=triton_shapes.joined_steps)
+    )
 
 
 @cache
@@ -39,7 +42,8 @@ def _kernel(key: str, variant: Variant) -> TritonKernel:
 
 def block_of(variant: Variant) -> int:
     """Elements of a program of the grid."""
-    size = SPAN_BYTES if variant.grad and State.SPANS in variant.states else BLOCK_BYTES
+    spans = variant.grad and State.SPANS in variant.states
+    size = triton_shapes.span_bytes if spans else triton_shapes.block_bytes
     dtype: torch.dtype = getattr(torch, variant.computed if variant.grad else variant.dtype)
     return size // dtype.itemsize
 
@@ -51,7 +55,7 @@ def forward(
     shape, (x, stride) = x.shape[1:], rows(x)
     spk = x.new_empty((steps, *shape))
     finals = [_empty(s) for s in states]
-    lengths = {State.SAVED: steps, State.SPANS: max(steps - 1, 0) // SPAN}
+    lengths = {State.SAVED: steps, State.SPANS: max(steps - 1, 0) // triton_shapes.span}
     stored = [states[0].new_empty((lengths[state], *shape)) for state in variant.states if state in lengths]
     traces = all_traces(variant.states, spk, stored)
     given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}

@@ -90,7 +90,7 @@ def _forward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
 
 
 def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
-    (old,), (new,), (x,) = derivation.trace.states, derivation.trace.new_states, derivation.trace.inputs
+    (old,), (new,), (x,) = derivation.step.states, derivation.step.new_states, derivation.step.inputs
     _, (carry,), _ = derivation.gradients
     name, part = TritonNames(derivation, variant, recalled=True), results(derivation, variant, "zero", SUMMED)
     nodes = derivation.pulled(variant.params, variant.grad)

@@ -19,7 +19,7 @@ from ..feedback import Recurrence
 from ..graph import Cotangents, Derivation, Gradients, Param, Saved, State, Variant, needed, structure_of
 from ..jit import TritonKernel, lines, rows, sum_to
 from .launch import named, params_by_name, run
-from .step_source import TritonNames, helpers, integers
+from .step_source import Lines, TritonNames, helpers, integers
 
 SOURCE = '''"""{title}"""
 import triton
@@ -31,14 +31,14 @@ def kernel({arguments}, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
 {before}
     for t in range(steps):
-        for low in range(0, width, {columns}):
-            n = low + tl.arange(0, {columns})[None, :]
+        for low in range(0, width, {tile}):
+            n = low + tl.arange(0, {tile})[None, :]
             m = row * width + n
             inside = (row < rows) & (n < width)
             left = tl.where(inside, steps, 0)
-            fed = tl.zeros([BLOCK, {columns}], {dtype})
-            for first in range(0, {reach}, {depth}):
-                deep = first + tl.arange(0, {depth})
+            fed = tl.zeros([BLOCK, {tile}], {dtype})
+            for first in range(0, {reach}, {tile}):
+                deep = first + tl.arange(0, {tile})
                 across, down = deep[None, :], deep[:, None]
                 earlier = tl.load(last + row * width + across, mask=(row < rows) & (across < width), other=0.0)
                 weight = tl.load(matrix + down * width + n, mask=(down < width) & (n < width), other=0.0)
@@ -48,18 +48,13 @@ def kernel({arguments}, BLOCK: tl.constexpr):
 {moves}
 '''
 
-COLUMNS, DEPTH = 32, 32
-"""The tile of the matrix that a product takes at once. Not tuned: no choice has been measured on a GPU."""
-
 
 @dataclass
-class Tile:
-    """A kernel as it is written: its arguments, the lines before the loops, for each tile, and between two steps."""
+class Tile(Lines):
+    """A kernel whose body is that of a tile of elements, and whose moves stand between two steps."""
 
     arguments: list[str] = field(default_factory=lambda: ["steps", "size", "rows", "width", "matrix", "last"])
-    before: list[str] = field(default_factory=list)
-    body: list[str] = field(default_factory=list)
-    moves: list[str] = field(default_factory=list)
+    element: str = "0"  # those of a tile are added to a pointer where it is read
 
     def constants(self, variant: Variant) -> None:
         """The parameters: one number, or one per element."""
@@ -78,14 +73,6 @@ class Tile:
         """The same into memory."""
         self.body.append(f"tl.store({place} + m, {value}, mask=inside)")
 
-    def sequence(self, name: str, stride: str, backwards: bool) -> str:
-        """A pointer to a step's row of a sequence, which moves by a row between two steps."""
-        self.arguments += [name] if stride == "size" else [name, stride]
-        start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
-        self.before.append(f"{name}_t = {name}{start}")
-        self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
-        return f"{name}_t"
-
 
 def emit_triton_recurrent(derivation: Derivation, variant: Variant, title: str) -> str:
     """The source of a module with `kernel`, forward or, if the variant has a gradient, backward."""
@@ -99,8 +86,7 @@ def emit_triton_recurrent(derivation: Derivation, variant: Variant, title: str) 
         body=lines(part.body, 3),
         moves=lines(part.moves, 2),
         reach="width * (t > 0)" if variant.grad else "width",  # nothing comes back to the last step
-        columns=COLUMNS,
-        depth=DEPTH,
+        tile=tuning.triton_shapes.tile,
         dtype=f"tl.{variant.computed}",
     )
 
@@ -110,7 +96,7 @@ def _forward_tile(derivation: Derivation, variant: Variant) -> Tile:
     spk, *new = derivation.forward
     part.constants(variant)
     part.arguments.append("bias")
-    part.read("x_m", part.sequence("x", "x_stride", backwards=False))
+    part.read("x_m", part.pointer("x", "x_stride", backwards=False))
     part.body.append(f"x_m = x_m.to({name.dtype}) + (fed + tl.load(bias + n, mask=n < width))")
     for k in range(len(new)):
         part.arguments.append(f"final{k}")
@@ -119,25 +105,25 @@ def _forward_tile(derivation: Derivation, variant: Variant) -> Tile:
     for k, value in enumerate(new):
         part.write(f"final{k}", name(value))
         if variant.states[k] == State.SAVED:
-            part.write(part.sequence(f"trace{k}", "size", backwards=False), name(value))
+            part.write(part.pointer(f"trace{k}", "size", backwards=False), name(value))
     if variant.states[-1] == State.SAVED:
-        part.write(part.sequence("current", "size", backwards=False), "x_m")
+        part.write(part.pointer("current", "size", backwards=False), "x_m")
     part.moves.append("last = spk_t")
-    part.write(part.sequence("spk", "size", backwards=False), name(spk))
+    part.write(part.pointer("spk", "size", backwards=False), name(spk))
     return part
 
 
 def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
-    step = derivation.trace
+    step = derivation.step
     name, part = TritonNames(derivation, variant, recalled=True), Tile()
     (dx,), carries, totals = derivation.gradients
     nodes = derivation.pulled(variant.params, variant.grad)
     part.constants(variant)
     if step.inputs[0] in nodes:
-        part.read("x_m", part.sequence("current", "size", backwards=True))
+        part.read("x_m", part.pointer("current", "size", backwards=True))
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
         if old in nodes or (new in nodes and new not in frozenset(step.states)):
-            place = part.sequence(f"trace{k}", "size", backwards=True)
+            place = part.pointer(f"trace{k}", "size", backwards=True)
             part.read(f"new{k}_m", place)
         if old in nodes:
             part.arguments.append(f"initial{k}")
@@ -147,7 +133,7 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
         if k:
             part.arguments.append(f"carry{k - 1}")
         if g in nodes:
-            part.read(f"grad{k}_m", part.sequence(f"grad{k}", f"grad{k}_stride", backwards=True))
+            part.read(f"grad{k}_m", part.pointer(f"grad{k}", f"grad{k}_stride", backwards=True))
             part.body.append(f"grad{k}_m += " + (f"tl.load(carry{k - 1} + m, mask=inside)" if k else "fed"))
     part.body += name.assign(nodes)
     for k, g_old in enumerate(carries):
@@ -157,12 +143,8 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
             part.arguments.append(f"total{k}")
             part.write(f"total{k}", f"tl.load(total{k} + m, mask=inside) + {name(total)}")
     part.moves.append("last = dx_t")
-    part.write(part.sequence("dx", "size", backwards=True), name(dx))
+    part.write(part.pointer("dx", "size", backwards=True), name(dx))
     return part
-
-
-ROWS = 16
-"""Of the batch, for each program of the grid: the fewest that a product of tiles takes."""
 
 
 def refusals(spk: Tensor) -> Iterator[str]:
@@ -175,7 +157,9 @@ def refusals(spk: Tensor) -> Iterator[str]:
 @cache
 def _kernel(key: str, variant: Variant) -> TritonKernel:
     title = f"A scan of a recurrent neuron: {variant}."
-    return TritonKernel(emit_triton_recurrent(structure_of(key).derivation, variant, title), ROWS)
+    return TritonKernel(
+        emit_triton_recurrent(structure_of(key).derivation, variant, title), tuning.triton_shapes.recurrent_rows
+    )
 
 
 def forward(

@@ -17,15 +17,10 @@ from functools import partial
 
 from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
 from ..jit import lines
+from ..tuning import triton_shapes
 from .step_source import Lines, TritonNames, helpers, integers, varying
 
-SPAN = 8
-"""Of so many steps one leaves its states, where the backward rebuilds those between from the input, in registers.
-
-What is kept is written and read, the input is only read: so a neuron of one state moves 21 bytes per step, where it
-would be 24 with its state kept at every step. With 16 it would be half a byte less, for twice the registers, compiled
-for sm_90. Not tuned: no choice has been measured on a GPU."""
-
+SPAN = triton_shapes.span
 LAST = "steps - 1"
 
 SOURCE = '''"""{title}"""
@@ -65,11 +60,11 @@ def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
 
 
 def _forward(derivation: Derivation, variant: Variant) -> Lines:
-    states = range(len(derivation.trace.states))
+    states = range(len(derivation.step.states))
     name, part = TritonNames(derivation, variant, recalled=False), Lines()
     spk, *new = derivation.forward
     part.constants(variant)
-    part.inputs(len(derivation.trace.inputs))
+    part.inputs(len(derivation.step.inputs))
     _read(part, derivation, name)
     for param in varying(variant):
         part.ahead(f"{param}_m", param, "size", name.dtype)
@@ -95,7 +90,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
 
 def _read(part: Lines, derivation: Derivation, name: TritonNames, first: str = "") -> None:
     """The inputs of a step; several are of a single step."""
-    inputs = derivation.trace.inputs
+    inputs = derivation.step.inputs
     if len(inputs) == 1:
         part.ahead(name(inputs[0]), "x", "x_stride", name.dtype, first)
         return
@@ -111,7 +106,7 @@ def _behind(k: int) -> str:
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
     """From the last step to the first, by the states that the forward has kept at every step."""
-    step, part = derivation.trace, results(derivation, variant)
+    step, part = derivation.step, results(derivation, variant)
     name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
     part.inputs(len(step.inputs))
     if not reads.isdisjoint(step.inputs):
@@ -141,7 +136,7 @@ def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
 
     All that a span reads is asked for at its beginning (see `Lines.ahead`).
     """
-    step, part = derivation.trace, results(derivation, variant)
+    step, part = derivation.step, results(derivation, variant)
     part.time = f"span in range((steps + {SPAN - 1}) // {SPAN})"
     part.before.append(f"begin = (steps + {SPAN - 1}) // {SPAN} * {SPAN}")
     part.body.append(f"begin -= {SPAN}")
@@ -185,7 +180,7 @@ def results(derivation: Derivation, variant: Variant, zero: str = "", whole: str
     """
     part = Lines()
     part.constants(variant)
-    for k in range(len(derivation.trace.states)):
+    for k in range(len(derivation.step.states)):
         part.held(f"carry{k}", f"grad_final{k}")
         part.result(f"carry{k}", f"carry{k}_m")
     zero = zero or TritonNames(derivation, variant, recalled=True).block(None)

@@ -10,10 +10,7 @@ from itertools import pairwise
 
 from ..cpu import TEMPLATES, Names
 from ..graph import NUMBERS, Derivation, Param, Symbol, Target, Variant, needed
-
-AHEAD, AHEAD_BACKWARDS = 4, 2
-"""How many steps ahead of its use something is asked for: the more, the more registers are taken. Not tuned: no choice
-has been measured on a GPU."""
+from ..tuning import triton_shapes
 
 TANH = '''
 @triton.jit
@@ -57,7 +54,7 @@ class TritonNames(Names):
     def __init__(self, derivation: Derivation, variant: Variant, recalled: bool, at: int | None = None):
         super().__init__(derivation, recalled)
         if at is not None:  # a step of several, each of whose states has a name
-            step = derivation.trace
+            step = derivation.step
             self.names |= {step.inputs[0]: f"x_{at}"}
             self.names |= {new: f"state{k}_{at + 1}" for k, new in enumerate(step.new_states) if recalled}
             self.names |= {old: f"state{k}_{at}" for k, old in enumerate(step.states)}
@@ -101,7 +98,8 @@ class Lines:
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
-    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not m
+    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not `element`
+    element: str = "m"
 
     def constants(self, variant: Variant) -> None:
         """The parameters that are the same at every step, read once."""
@@ -133,7 +131,7 @@ class Lines:
         """A pointer into a sequence, which moves by a row at each step."""
         self.arguments += [name] if stride == "size" else [name, stride]
         start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
-        self.before.append(f"{name}_t = {name} + {self.places.get(name, 'm')}{start}")
+        self.before.append(f"{name}_t = {name} + {self.places.get(name, self.element)}{start}")
         self.moves.append(f"{name}_t {'-' if backwards else '+'}= {stride}")
         return f"{name}_t"
 
@@ -153,7 +151,7 @@ class Lines:
         self.arguments += [name for name in (sequence, stride) if name not in self.arguments]
         start, sign = (f" + ({first}).to(tl.int64) * {stride}", "-") if first else ("", "+")
         place, other = f"{sequence}_t", other and f", other={other}"
-        waiting = [f"{sequence}_{k}" for k in range(AHEAD_BACKWARDS if first else AHEAD)]
+        waiting = [f"{sequence}_{k}" for k in range(triton_shapes.ahead_backwards if first else triton_shapes.ahead)]
         self.before.append(f"{place} = {sequence} + m{start}")
         for k, ahead in enumerate(waiting):
             self.before.append(f"{ahead} = tl.load({place}, mask={k + later} < left{other})")

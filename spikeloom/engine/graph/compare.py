@@ -15,7 +15,7 @@ from ... import ops
 from ..._torch import untraced
 from ...cells.cell import Cell
 from ...surrogate import Spike
-from .trace import NUMBERS, Graph, Symbol, Trace, line_of, needed
+from .trace import NUMBERS, Graph, Symbol, TracedStep, line_of, needed
 
 OPERATORS: Mapping[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
@@ -45,7 +45,7 @@ OTHERWISE = (
 )
 
 
-def difference(cell: Cell, step: Trace) -> str:
+def difference(cell: Cell, step: TracedStep) -> str:
     """How a cell on tensors differs from its graph, in a sentence; nothing if they agree."""
     draw, leaves = Random(0), (*step.inputs, *step.states)  # torch refuses to draw within vmap
     made: Mapping[str, Any] = {"dtype": torch.float32, "device": "cpu"}

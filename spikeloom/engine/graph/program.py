@@ -19,7 +19,7 @@ from ...surrogate import Spike, as_spike
 from .. import tuning
 from .adjoint import adjoint
 from .compare import OPERATORS, difference, slope_difference
-from .trace import NUMBERS, Graph, Symbol, Trace, Untraceable, needed, trace
+from .trace import NUMBERS, Graph, Symbol, TracedStep, Untraceable, needed, trace
 from .variant import InputGrad, Param, State
 
 
@@ -33,10 +33,10 @@ class Derivation:
         forward: the spikes, then the new states.
         backward: the gradients of each input, of each state and of each hoisted node; None where there is none.
         cotangents: of the spikes, then of each new state.
-        trace: the traced step.
+        step: as it was traced.
     """
 
-    trace: Trace
+    step: TracedStep
     hoisted: tuple[Symbol, ...]
     forward: tuple[Symbol, ...]
     cotangents: tuple[Symbol, ...]
@@ -45,24 +45,24 @@ class Derivation:
     @cached_property
     def recalled(self) -> frozenset[Symbol]:
         """What the backward of a step loads instead of computing: leaves, hoisted values and the saved new states."""
-        leaves = (*self.trace.inputs, *self.trace.states, *self.hoisted, *self.cotangents)
-        return frozenset((*leaves, *self.trace.new_states))
+        leaves = (*self.step.inputs, *self.step.states, *self.hoisted, *self.cotangents)
+        return frozenset((*leaves, *self.step.new_states))
 
     @cached_property
     def needs_input(self) -> bool:
         """Whether the backward reads x, which then has to be saved."""
         nodes = needed([g for g in self.backward if g is not None], self.recalled)
-        return not set(self.trace.inputs).isdisjoint(nodes)
+        return not set(self.step.inputs).isdisjoint(nodes)
 
     @cached_property
     def every_state(self) -> tuple[State, ...]:
         """`Variant.states` where all are saved."""
-        return tuple(State.SPIKES if new is self.trace.spk else State.SAVED for new in self.trace.new_states)
+        return tuple(State.SPIKES if new is self.step.spk else State.SAVED for new in self.step.new_states)
 
     @cached_property
     def gradients(self) -> tuple[tuple[Symbol | None, ...], ...]:
         """The backward in its three parts: of the inputs, of the states, of the hoisted values."""
-        first, second = len(self.trace.inputs), len(self.trace.inputs) + len(self.trace.states)
+        first, second = len(self.step.inputs), len(self.step.inputs) + len(self.step.states)
         return self.backward[:first], self.backward[first:second], self.backward[second:]
 
     def pulled(self, params: tuple[Param, ...], grad: InputGrad) -> dict[Symbol, None]:
@@ -74,15 +74,15 @@ class Derivation:
 
     def read_states(self, params: tuple[Param, ...], grad: InputGrad) -> tuple[State, ...]:
         """`Variant.states` where those are saved that the backward reads."""
-        nodes, olds = set(self.pulled(params, grad)), frozenset(self.trace.states)
-        pairs = zip(self.every_state, self.trace.states, self.trace.new_states, strict=True)
+        nodes, olds = set(self.pulled(params, grad)), frozenset(self.step.states)
+        pairs = zip(self.every_state, self.step.states, self.step.new_states, strict=True)
         return tuple(
             saved if old in nodes or (new in nodes and new not in olds) else State.DROPPED for saved, old, new in pairs
         )
 
     def __str__(self) -> str:
         results = [None if g is None else g.index for g in (*self.hoisted, *self.forward, *self.backward)]
-        return "\n".join((str(self.trace.graph), str(results), str([s.index for s in self.trace.new_states])))
+        return "\n".join((str(self.step.graph), str(results), str([s.index for s in self.step.new_states])))
 
 
 class Structure:
@@ -287,7 +287,7 @@ def _structure(cell: Cell, slope: _Slope) -> Structure:
     return _by_key.setdefault(made.key, made)
 
 
-def _derive(step: Trace, spike: Spike) -> Derivation:
+def _derive(step: TracedStep, spike: Spike) -> Derivation:
     forward = (step.spk, *step.new_states)
     everything = needed(forward)
     inner = [a for node in everything if node.varying for a in node.args]

@@ -31,7 +31,7 @@ class PullBack:
 
     def __init__(self, key: str, variant: Variant, surrogate: ops.Surrogate):
         self.derivation, self.dtype = structure_of(key).derivation, variant.computed
-        self.step = self.derivation.trace
+        self.step = self.derivation.step
         self.functions: Mapping[str, Callable[..., Tensor]] = {
             **{name: getattr(ops, name) for name in ops.TENSOR_FUNCTIONS},
             **OPERATORS,

@@ -39,6 +39,18 @@ class Untraceable(Exception):
     """A cell does something that symbols cannot record; the message says what and where."""
 
 
+def _unary(op: str) -> Callable[["Symbol"], "Symbol"]:
+    return lambda self: self.record(op, self)
+
+
+def _binary(op: str) -> Callable[["Symbol", Any], "Symbol"]:
+    return lambda self, other: self.record(op, self, other)
+
+
+def _reflected(op: str) -> Callable[["Symbol", Any], "Symbol"]:
+    return lambda self, other: self.record(op, other, self)
+
+
 class Symbol:
     """A value in the graph of a cell."""
 
@@ -67,26 +79,14 @@ class Symbol:
             raise Untraceable("ops.full_like got a condition, which has no dtype of numbers; give it a value")
         return self.record("full", value) if self.varying else self.record("full_like", self, value)
 
-    def __add__(self, other: Any) -> "Symbol":
-        return self.record("add", self, other)
-
-    def __radd__(self, other: Any) -> "Symbol":
-        return self.record("add", other, self)
-
-    def __sub__(self, other: Any) -> "Symbol":
-        return self.record("sub", self, other)
-
-    def __rsub__(self, other: Any) -> "Symbol":
-        return self.record("sub", other, self)
-
-    def __mul__(self, other: Any) -> "Symbol":
-        return self.record("mul", self, other)
-
-    def __rmul__(self, other: Any) -> "Symbol":
-        return self.record("mul", other, self)
-
-    def __truediv__(self, other: Any) -> "Symbol":
-        return self.record("div", self, other)
+    __add__, __radd__ = _binary("add"), _reflected("add")
+    __sub__, __rsub__ = _binary("sub"), _reflected("sub")
+    __mul__, __rmul__ = _binary("mul"), _reflected("mul")
+    __truediv__ = _binary("div")
+    __neg__, __abs__, __invert__ = _unary("neg"), _unary("abs"), _unary("not")
+    __lt__, __le__, __gt__, __ge__ = _binary("lt"), _binary("le"), _binary("gt"), _binary("ge")
+    __eq__, __ne__ = _binary("eq"), _binary("ne")  # type: ignore[assignment]
+    __and__, __or__, __xor__ = _binary("and"), _binary("or"), _binary("xor")
 
     def __rtruediv__(self, other: Any) -> "Symbol":
         # number / tensor is reciprocal * number in torch, and rounds differently from a division
@@ -100,44 +100,8 @@ class Symbol:
         square = self * self
         return square if exponent == 2 else square * self
 
-    def __neg__(self) -> "Symbol":
-        return self.record("neg", self)
-
     def __pos__(self) -> "Symbol":
         return self
-
-    def __abs__(self) -> "Symbol":
-        return self.record("abs", self)
-
-    def __lt__(self, other: Any) -> "Symbol":
-        return self.record("lt", self, other)
-
-    def __le__(self, other: Any) -> "Symbol":
-        return self.record("le", self, other)
-
-    def __gt__(self, other: Any) -> "Symbol":
-        return self.record("gt", self, other)
-
-    def __ge__(self, other: Any) -> "Symbol":
-        return self.record("ge", self, other)
-
-    def __eq__(self, other: Any) -> "Symbol":  # type: ignore[override]
-        return self.record("eq", self, other)
-
-    def __ne__(self, other: Any) -> "Symbol":  # type: ignore[override]
-        return self.record("ne", self, other)
-
-    def __and__(self, other: Any) -> "Symbol":
-        return self.record("and", self, other)
-
-    def __or__(self, other: Any) -> "Symbol":
-        return self.record("or", self, other)
-
-    def __xor__(self, other: Any) -> "Symbol":
-        return self.record("xor", self, other)
-
-    def __invert__(self) -> "Symbol":
-        return self.record("not", self)
 
     def __bool__(self) -> bool:
         raise Untraceable("a Python branch depends on the data; use ops.where")
@@ -297,7 +261,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Trace:
+class TracedStep:
     """One step of a cell: its leaves and its results in one graph."""
 
     graph: Graph
@@ -308,7 +272,7 @@ class Trace:
     new_states: tuple[Symbol, ...]
 
 
-def trace(cell: Cell) -> Trace:
+def trace(cell: Cell) -> TracedStep:
     """Call the cell with symbols; raises `Untraceable` with the line at fault."""
     step, again = _traced(cell), _traced(cell)
     if (str(step.graph), repr(step.graph.numbers)) != (str(again.graph), repr(again.graph.numbers)):
@@ -319,7 +283,7 @@ def trace(cell: Cell) -> Trace:
     return step
 
 
-def _traced(cell: Cell) -> Trace:
+def _traced(cell: Cell) -> TracedStep:
     graph = Graph()
     inputs = tuple(graph.leaf("x", k) for k in range(cell.inputs))
     states = tuple(graph.leaf("state", name) for name in cell.states)
@@ -332,7 +296,7 @@ def _traced(cell: Cell) -> Trace:
         graph.close()
     except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
         raise Untraceable(f"{cell.name} cannot be traced: {error}{line_of(error)}") from error
-    return Trace(graph, inputs, states, params, results[0], results[1:])
+    return TracedStep(graph, inputs, states, params, results[0], results[1:])
 
 
 def _check_result(name: str, result: Symbol) -> None:

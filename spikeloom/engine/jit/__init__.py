@@ -14,11 +14,7 @@ from .layout import plain as plain
 from .layout import rows as rows
 from .layout import spread as spread
 from .layout import sum_to as sum_to
+from .numba_jit import KernelSource as KernelSource
 from .numba_jit import compiled as compiled
 from .numba_jit import lines as lines
-from .numba_jit import module_source as module_source
-from .triton_jit import BLOCK_BYTES as BLOCK_BYTES
-from .triton_jit import COLUMNS as COLUMNS
-from .triton_jit import SPAN_BYTES as SPAN_BYTES
-from .triton_jit import STEPS as STEPS
 from .triton_jit import TritonKernel as TritonKernel

@@ -4,7 +4,8 @@ A kernel gets addresses, not arrays: arrays would be unpacked at every call, and
 compiler from using vector instructions. Addresses are 64-bit integers; indices count elements.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding
@@ -27,78 +28,71 @@ _WIDTHS = {
 }
 
 
-def _at(builder: Any, args: Any, element: Any) -> Any:
-    pointer = builder.inttoptr(args[0], element.as_pointer())
-    return builder.gep(pointer, [args[1]])
+def emitted(result: Any, arguments: Sequence[Any], build: Callable[..., Any]) -> Any:
+    """What kernels call and LLVM has instructions for.
+
+    Args:
+        result, arguments: types of Numba's.
+        build: from a builder of instructions and the arguments to the result, or None.
+    """
+
+    def typed(typingctx: Any, *_: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = build(builder, *args)
+            return context.get_dummy_value() if value is None else value
+
+        return result(*arguments), generate
+
+    kind, names = inspect.Parameter.POSITIONAL_OR_KEYWORD, [f"argument{k}" for k in range(len(arguments))]
+    typed.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ("typingctx", *names)])  # type: ignore[attr-defined]
+    return intrinsic(typed)
 
 
-def _loader(scalar: Any, name: str) -> Any:
+def _at(builder: Any, address: Any, index: Any, element: Any) -> Any:
+    return builder.gep(builder.inttoptr(address, element.as_pointer()), [index])
+
+
+def _loader(scalar: Any) -> Any:
     element, width = _WIDTHS[scalar]
 
-    def load(typingctx: Any, address: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load(_at(builder, args, element), align=width)
+    def load(builder: Any, address: Any, index: Any) -> Any:
+        return builder.load(_at(builder, address, index, element), align=width)
 
-        return scalar(types.int64, types.int64), generate
-
-    load.__name__ = name
-    return intrinsic(load)
+    return emitted(scalar, (types.int64, types.int64), load)
 
 
-def _storer(scalar: Any, name: str) -> Any:
+def _storer(scalar: Any) -> Any:
     element, width = _WIDTHS[scalar]
 
-    def store(typingctx: Any, address: Any, index: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            builder.store(args[2], _at(builder, args, element), align=width)
-            return context.get_dummy_value()
+    def store(builder: Any, address: Any, index: Any, value: Any) -> None:
+        builder.store(value, _at(builder, address, index, element), align=width)
 
-        return types.void(types.int64, types.int64, scalar), generate
-
-    store.__name__ = name
-    return intrinsic(store)
+    return emitted(types.void, (types.int64, types.int64, scalar), store)
 
 
 def _mask(scalar: Any, how: str, number: float, ordered: bool = False) -> Any:
     element, width = _WIDTHS[scalar]
+    vector = ir.VectorType(element, 64)
 
-    def mask(typingctx: Any, address: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vector = ir.VectorType(element, 64)
-            values = builder.load(builder.bitcast(_at(builder, args, element), vector.as_pointer()), align=width)
-            compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
-            found = compare(how, values, ir.Constant(vector, [number] * 64))
-            return builder.bitcast(found, ir.IntType(64))
+    def mask(builder: Any, address: Any, index: Any) -> Any:
+        place = builder.bitcast(_at(builder, address, index, element), vector.as_pointer())
+        compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
+        found = compare(how, builder.load(place, align=width), ir.Constant(vector, [number] * 64))
+        return builder.bitcast(found, ir.IntType(64))
 
-        return types.int64(types.int64, types.int64), generate
-
-    return intrinsic(mask)
+    return emitted(types.int64, (types.int64, types.int64), mask)
 
 
-def _lowest(typingctx: Any, mask: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), generate
-
-
-def _bits(typingctx: Any, mask: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.int64(types.int64), generate
-
-
-load_float32, store_float32 = _loader(types.float32, "load_float32"), _storer(types.float32, "store_float32")
-load_float64, store_float64 = _loader(types.float64, "load_float64"), _storer(types.float64, "store_float64")
-word, store_word = _loader(types.int64, "word"), _storer(types.int64, "store_word")
-byte, store_byte = _loader(types.uint8, "byte"), _storer(types.uint8, "store_byte")
-short, store_short = _loader(types.int32, "short"), _storer(types.int32, "store_short")
+load_float32, store_float32 = _loader(types.float32), _storer(types.float32)
+load_float64, store_float64 = _loader(types.float64), _storer(types.float64)
+word, store_word = _loader(types.int64), _storer(types.int64)
+byte, store_byte = _loader(types.uint8), _storer(types.uint8)
+short, store_short = _loader(types.int32), _storer(types.int32)
 nonzero_float32, nonzero_float64 = (_mask(kind, "!=", 0.0) for kind in (types.float32, types.float64))
 one_float32, one_float64 = (_mask(kind, "==", 1.0, ordered=True) for kind in (types.float32, types.float64))
 """Of the 64 values from an index on, a bit each: whether it is other than zero, NaN included; whether it is 1."""
-lowest: Any = intrinsic(_lowest)
-bits: Any = intrinsic(_bits)
+lowest = emitted(types.int64, (types.int64,), lambda builder, mask: builder.cttz(mask, ir.Constant(ir.IntType(1), 1)))
+bits = emitted(types.int64, (types.int64,), lambda builder, mask: builder.ctpop(mask))
 """Of such a mask: the place of its lowest bit, and how many there are."""
 
 # -- writing past the caches ------------------------------------------------------------------------------------------
@@ -113,24 +107,16 @@ def _line(element: Any, size: int) -> Any:
     """Copies a line of values; where it goes begins at a multiple of `LINE`."""
     vector = ir.VectorType(element, LINE // size)
 
-    def line(typingctx: Any, values: Any, to: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            values, to = (builder.inttoptr(address, vector.as_pointer()) for address in args)
-            store = builder.store(builder.load(values, align=size), to, align=LINE)
-            store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-            return context.get_dummy_value()
+    def line(builder: Any, values: Any, to: Any) -> None:
+        values, to = (builder.inttoptr(address, vector.as_pointer()) for address in (values, to))
+        store = builder.store(builder.load(values, align=size), to, align=LINE)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
-        return types.void(types.int64, types.int64), generate
-
-    return intrinsic(line)
+    return emitted(types.void, (types.int64, types.int64), line)
 
 
-def _settled(typingctx: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
+def _fence(builder: Any) -> None:
+    builder.fence("seq_cst")
 
 
 def _flow(dtype: Any, element: Any) -> Callable[[int, int, int], None]:
@@ -157,7 +143,7 @@ def _flow(dtype: Any, element: Any) -> Callable[[int, int, int], None]:
 
 
 flow_float32, flow_float64 = _flow(np.float32, ir.FloatType()), _flow(np.float64, ir.DoubleType())
-settled: Any = intrinsic(_settled)
+settled = emitted(types.void, (), _fence)
 """Waits until what has flowed is there for other threads."""
 
 # -- which thread of how many a kernel runs on, as OpenMP says ---------------------------------------------------------

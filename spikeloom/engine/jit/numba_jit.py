@@ -1,8 +1,9 @@
 """What every kernel has around its loops: the imports, the arguments, a thread's share; and how it is compiled."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from textwrap import indent
 from threading import RLock
 from typing import Any
@@ -42,9 +43,8 @@ def lines(source: Iterable[str], depth: int) -> str:
     return indent("\n".join(source), "    " * depth)
 
 
-def module_source(
-    title: str, dtype: str, arguments: openmp.Arguments, body: str, team: bool, cached: bool, imports: str = ""
-) -> str:
+@dataclass(frozen=True)
+class KernelSource:
     """The source of a module with `kernel`.
 
     Args:
@@ -52,26 +52,33 @@ def module_source(
         dtype: "float32" or "float64".
         arguments: see `openmp.Arguments`: 64-bit words, of which the first three are "steps", "size" and "team".
         body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
-        team: whether the kernel asks OpenMP for its share; else it is an argument of the call.
-        cached: whether Numba keeps the machine code beside the source.
         imports: further lines of import.
     """
-    own = "from spikeloom.engine.jit.intrinsics import team_size, thread_number\n" if team else ""
-    if "exp(" in body or "tanh(" in body:
-        own += ELEMENTARY.format(dtype=dtype)
-    return SOURCE.format(
-        title=title,
-        dtype=dtype,
-        size=4 if dtype == "float32" else 8,
-        imports=imports + own,
-        cached=cached,
-        extra="" if team else ", me, threads",
-        extra_types="" if team else ", types.int64, types.int64",
-        share=TEAM_SHARE if team else "    # the caller says which share this is",
-        arguments=arguments,
-        unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(openmp.names(arguments))], 1),
-        body=body,
-    )
+
+    title: str
+    dtype: str
+    arguments: openmp.Arguments
+    body: str
+    imports: str = ""
+
+    def text(self, team: bool, cached: bool) -> str:
+        """The module; `team`: the kernel asks OpenMP for its share; `cached`: Numba keeps the machine code."""
+        own = "from spikeloom.engine.jit.intrinsics import team_size, thread_number\n" if team else ""
+        if "exp(" in self.body or "tanh(" in self.body:
+            own += ELEMENTARY.format(dtype=self.dtype)
+        return SOURCE.format(
+            title=self.title,
+            dtype=self.dtype,
+            size=4 if self.dtype == "float32" else 8,
+            imports=self.imports + own,
+            cached=cached,
+            extra="" if team else ", me, threads",
+            extra_types="" if team else ", types.int64, types.int64",
+            share=TEAM_SHARE if team else "    # the caller says which share this is",
+            arguments=self.arguments,
+            unpack=lines([f"{name} = word(words, {i})" for i, name in enumerate(openmp.names(self.arguments))], 1),
+            body=self.body,
+        )
 
 
 @in_child
@@ -87,12 +94,8 @@ def _renew_locks_of_numba() -> None:
             find()._lock = RLock()
 
 
-def compiled(source: Callable[[bool, bool], str]) -> openmp.Kernel:
-    """The kernel of a module, from disk if it is there.
-
-    Args:
-        source: from `team` and `cached` to the source, see `module_source`.
-    """
+def compiled(source: KernelSource) -> openmp.Kernel:
+    """The kernel of a module, from disk if it is there."""
     team = openmp.openmp() is not None
-    module = kernel_cache.load(lambda cached: source(team, cached))
+    module = kernel_cache.load(lambda cached: source.text(team, cached))
     return openmp.Kernel(module.kernel, module.ARGUMENTS, team)

@@ -11,19 +11,6 @@ from ..._torch import constant_for_compiler
 from ..graph import Target
 from . import kernel_cache
 
-BLOCK_BYTES = 2048
-"""Of a sequence, for each program of the grid: 512 floats, sixteen bytes for each thread of its four warps, which are
-read and written at once. Not tuned: no choice has been measured on a GPU."""
-
-SPAN_BYTES = 1024
-"""Of a state, where a program holds those of several steps at once. With twice as many, compiled for sm_90, registers
-ran out: in float64 for half of the neurons, in float32 for all that were tried."""
-
-STEPS, COLUMNS = 64, 16
-"""Steps and elements that a program of the grid takes at once where steps can be joined: eight for each thread. With
-sixteen, compiled for sm_80, registers ran out in float64. Not tuned."""
-
-
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """How a kernel is compiled. With a product and a sum fused, spikes would not be those of the loop."""
 

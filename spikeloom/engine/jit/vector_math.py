@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+
+from .intrinsics import emitted
 
 LN2_HIGH, LN2_LOW = 0.693145751953125, 1.428606820309417232e-06
 """Their sum is ln 2; the first has 16 bits, so that k times it is exact."""
@@ -20,14 +21,7 @@ LN2_HIGH, LN2_LOW = 0.693145751953125, 1.428606820309417232e-06
 
 def _reinterpreted(scalar: Any, target: Any, element: Any) -> Any:
     """The same bits as another type."""
-
-    def cast(typingctx: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.bitcast(args[0], element)
-
-        return target(scalar), generate
-
-    return intrinsic(cast)
+    return emitted(target, (scalar,), lambda builder, value: builder.bitcast(value, element))
 
 
 def _functions(real: Any, integer: Any, mantissa: int, terms: int, least: float, most: float) -> tuple[Any, Any]:

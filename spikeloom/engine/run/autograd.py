@@ -34,13 +34,13 @@ def scan(
     key: str,
     variant: Variant,
     layer: str,
-    steps: int | None,
+    steps: int,
     x: Tensor,
     states: Sequence[Tensor],
     params: Sequence[Tensor],
     surrogate: Surrogate,
 ) -> launch.Outputs:
-    """Run a program over time, or, if `steps` is None, for one step, whose tensors have no time dimension.
+    """Run a program over time.
 
     Args:
         key: of the program.
@@ -53,9 +53,6 @@ def scan(
         params: the program's hoisted values.
         surrogate: its spike function.
     """
-    if steps is None:  # on Triton or while torch compiles; else a single step is `single_step.step`
-        spk, finals, _ = scan(key, variant, layer, 1, x.unsqueeze(0), states, params, surrogate)
-        return spk.squeeze(0), finals, []
     n = len(states)
     if torch.compiler.is_compiling():
         spk, *rest = _operator(key, layer, steps, x, list(states), list(params), *_encoded(variant))

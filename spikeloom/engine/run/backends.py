@@ -13,9 +13,7 @@ from torch import Tensor
 
 from ..._torch import constant_for_compiler, fake_mode, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
 from ...scoped import Scoped
-from ..cpu import recurrent as cpu_recurrent
 from ..cpu import single_step
-from ..feedback import MemFeedback
 from ..gpu import cuda_graphs
 from ..gpu import recurrent as gpu_recurrent
 from ..graph import FLOATS, HALVES, Constants, Program, State, Target, Variant, dtype_name
@@ -29,15 +27,15 @@ from .reference import Step, Trajectory, driven_back, fed_back, loop
 class Backend:
     """A backend: its name, why it would not run a call, and how it runs one.
 
-    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with a `layer`. What
-    follows a comma in its name is a variety of one backend. Where it is of no `concern` to a call, it is passed over
-    without a word, unless it is forced.
+    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with an `x` and a `layer`.
+    What follows a comma in its name is a variety of one backend. One for the GPU is passed over without a word for a
+    call on the CPU, unless it is forced.
     """
 
     name: str
     refusals: Callable[[Any], Iterable[str]]
     run: Callable[[Any], Any]
-    concern: Callable[[Any], bool] = lambda call: True
+    on_gpu: bool = False
 
     @property
     def family(self) -> str:
@@ -45,31 +43,7 @@ class Backend:
         return self.name.partition(",")[0]
 
 
-def _widened(run: Callable[[Call], Trajectory]) -> Callable[[Call], Trajectory]:
-    """The same for what computes in the dtype that it reads."""
-    return lambda call: run(_wide(call))
-
-
-def _wide(call: Call) -> Call:
-    """The call with its input in the dtype of the states."""
-    dtype = call.states[0].dtype
-    return call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype))
-
-
-def _run_loop(call: Call) -> Trajectory:
-    return _looped(call, call.program.step(call.params))
-
-
-def _looped(call: Call, step: Step) -> Trajectory:
-    """The call step by step, by that step."""
-    if call.feedback is not None:
-        step = fed_back(step, call.feedback)
-    if call.mem_feedback is not None:
-        step = driven_back(step, call.mem_feedback, partial(call.mem_feedback.split, count=call.program.cell.inputs))
-    if call.steps is None:
-        spk, *states = step(call.x, *call.states)
-        return Trajectory(spk, (), tuple(states))
-    return loop(step, call.x, call.steps, call.states, call.traced)
+# -- refusals ---------------------------------------------------------------------------------------------------------
 
 
 BROKEN = "numba cannot be imported"
@@ -101,19 +75,21 @@ def numba_missing() -> str:
     return _no_numba[0]
 
 
-def numba_refusals(program: Program, x: Tensor, tensors: Sequence[Tensor] = ()) -> Iterator[str]:
-    """Why no kernel of Numba's runs a program on an input and other tensors."""
-    if program.untraceable:
-        yield program.untraceable
-    if numba_missing():
-        yield numba_missing()
-    if not x.is_cpu:
-        yield f"it needs a tensor on the CPU, got one on {x.device}"
-    yield from _kernel_refusals(x, tensors)
+def kernel_refusals(untraceable: str, x: Tensor, tensors: Sequence[Tensor] = (), triton: bool = False) -> Iterator[str]:
+    """Why no kernel of Numba's, or of Triton's, runs a program on an input and other tensors.
 
-
-def _kernel_refusals(x: Tensor, tensors: Sequence[Tensor]) -> Iterator[str]:
-    """What no kernel of either backend takes."""
+    Args:
+        untraceable: why the program has no kernels, if it has none.
+    """
+    if untraceable:
+        yield untraceable
+    if triton:
+        yield from triton_jit.refusals(x.device, _forced.get() == "triton")
+    else:
+        if numba_missing():
+            yield numba_missing()
+        if not x.is_cpu:
+            yield f"it needs a tensor on the CPU, got one on {x.device}"
     if x.dtype not in KERNEL_DTYPES:
         yield f"it computes in float32 and float64, got {x.dtype}"
     why = seen_through()
@@ -145,141 +121,118 @@ def seen_through() -> str:
     return ""
 
 
-def _step_refusals(call: Call) -> Iterator[str]:
-    yield from numba_refusals(call.program, call.x, call.tensors())
-    yield from _compiler_refusals(call)
-
-
-def _compiler_refusals(call: Call) -> Iterator[str]:
-    """What torch has to see where it compiles or exports."""
-    if call.steps is None and torch.compiler.is_exporting():  # for those who read the program elsewhere
-        yield "torch.export records the operations of a step, not a kernel"
-    if call.mem_feedback is not None and torch.compiler.is_compiling():
-        yield "torch.compile cannot see a product between two kernels, and traces the plain loop"
-
-
 COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by step"
 
 
-def _fused_refusals(call: Call) -> Iterator[str]:
-    yield from _first_of(_step_refusals(call), _feedback_refusals(call))
+def _refusals(call: Call, triton: bool = False, fused: bool = False) -> list[str]:
+    """Why kernels do not run the call step by step or, fused, all steps at once."""
+    reasons = [*kernel_refusals(call.untraceable or call.program.untraceable, call.x, call.tensors(), triton)]
+    if call.steps is None and torch.compiler.is_exporting():  # for those who read the program elsewhere
+        reasons.append("torch.export records the operations of a step, not a kernel")
+    if call.mem_feedback is not None and torch.compiler.is_compiling():
+        reasons.append("torch.compile cannot see a product between two kernels, and traces the plain loop")
+    if fused and not reasons and call.feedback is not None and call.steps is not None:
+        return [COMPILED_RECURRENCE] if torch.compiler.is_compiling() else [*call.feedback.refusals(call.states[0])]
+    return reasons
 
 
-def _first_of(*groups: Iterator[str]) -> list[str]:
-    """The reasons of the first group that has any: the others take for granted that these do not hold."""
-    return next((why for group in groups if (why := [*group])), [])
-
-
-def _feedback_refusals(call: Call) -> Iterator[str]:
-    """Why no scan over all steps does what brings the spikes back between them."""
-    if call.feedback is not None and call.steps is not None:
-        if torch.compiler.is_compiling():
-            yield COMPILED_RECURRENCE
-        else:
-            yield from cpu_recurrent.refusals(call.feedback, call.states[0])
-
-
-def triton_refusals(program: Program, x: Tensor, tensors: Sequence[Tensor]) -> Iterator[str]:
-    """Why no kernel of Triton's runs a program on an input and other tensors."""
-    if program.untraceable:
-        yield program.untraceable
-    yield from triton_jit.refusals(x.device, _forced.get() == "triton")
-    yield from _kernel_refusals(x, tensors)
-
-
-def _triton_step_refusals(call: Call) -> Iterator[str]:
-    yield from triton_refusals(call.program, call.x, call.tensors())
-    yield from _compiler_refusals(call)
-
-
-def _triton_fused_refusals(call: Call) -> Iterator[str]:
+def _triton_refusals(call: Call) -> list[str]:
     if call.mem_feedback is not None:
-        yield "the membrane comes back through a layer of weights, step by step"
-        return
-    wide = gpu_recurrent.refusals(call.states[0]) if call.feedback is not None and call.steps is not None else iter(())
-    yield from _first_of(_triton_step_refusals(call), _feedback_refusals(call), wide)
+        return ["the membrane comes back through a layer of weights, step by step"]
+    reasons = _refusals(call, triton=True, fused=True)
+    if not reasons and call.feedback is not None and call.steps is not None:
+        reasons += gpu_recurrent.refusals(call.states[0])
+    return reasons
 
 
-def _triton_recorded_refusals(call: Call) -> Iterator[str]:
+def _capture_refusals(call: Call) -> list[str]:
     if call.steps is None:
-        yield "a single step is not recorded"
-        return
-    yield from _first_of(_triton_step_refusals(call), _feedback_refusals(call), cuda_graphs.refusals(call.states[0]))
+        return ["a single step is not recorded"]
+    return _refusals(call, triton=True, fused=True) or [*cuda_graphs.refusals(call.states[0])]
 
 
-def run_triton(call: Call) -> Trajectory:
-    """The call by Triton's kernels, which do not refuse it."""
-    if call.steps is None:
-        return _run_triton_steps(call)
-    if call.feedback is not None:
-        return _run_recurrent(call)
-    return _scanned(call, call.hoisted(), triton_jit.target_on(call.x))
+def kernel_at_hand(program: Program, x: Tensor) -> bool:
+    """Whether a kernel runs a step of the program on x, whose dtype is that of the states."""
+    if x.dtype not in FLOATS or _forced.get() not in (None, "numba"):
+        return False
+    return next(kernel_refusals(program.untraceable, x), None) is None
 
 
-def _run_triton_steps(call: Call) -> Trajectory:
-    if call.mem_feedback is not None:
-        return _run_recurrent(_wide(call))
-    params, target = call.hoisted(), triton_jit.target_on(call.x)
-
-    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return _scan_step(call.program, call.layer, x, states, params, target)
-
-    return _looped(call, step)
+# -- runs -------------------------------------------------------------------------------------------------------------
 
 
-def _run_numba(call: Call) -> Trajectory:
-    if call.steps is None:
-        return _run_steps(call) if call.mem_feedback is None else _run_driven_step(call, call.mem_feedback)
-    if call.feedback is not None or call.mem_feedback is not None:
-        return _run_recurrent(call)
-    return _scanned(call, call.hoisted(), Target.NUMBA)
+def run_fused(call: Call, target: Target | None = None, captured: bool = False) -> Trajectory:
+    """All steps at once, or a single step, by kernels that do not refuse it; `captured`: by CUDA graphs.
 
-
-def _run_driven_step(call: Call, feedback: MemFeedback) -> Trajectory:
-    """A step whose kernel takes several inputs in one tensor."""
-    spk, *states = _one_step(call, call.hoisted(), call.x + feedback(call.states[-1]), *call.states)
-    return Trajectory(spk, (), tuple(states))
-
-
-def _scanned(call: Call, params: tuple[Tensor, ...], target: Target) -> Trajectory:
-    """The whole scan by one kernel."""
-    variant, program = variant_of(call, params, target), call.program
-    spk, finals, traces = autograd.scan(
-        program.key, variant, call.layer, call.steps, call.x, call.states, params, program.surrogate
-    )
-    asked = tuple(trace for trace in traces if trace is not None) if call.traced else ()
-    return Trajectory(spk, asked, tuple(finals))
-
-
-def _run_steps(call: Call) -> Trajectory:
-    return _looped(call, partial(_one_step, call, call.hoisted()))
-
-
-def _run_recorded(call: Call) -> Trajectory:
-    return _run_recurrent(call if call.mem_feedback is None else _wide(call), recorded=True)
-
-
-def _run_recurrent(call: Call, recorded: bool = False) -> Trajectory:
-    params, on_triton = call.hoisted(), not call.x.is_cpu or _forced.get() == "triton"
-    plan = recurrence_of(call, params, triton_jit.target_on(call.x) if on_triton else Target.NUMBA)
+    Args:
+        target: whose kernels; Triton's, where the input is, if none is given.
+    """
+    target = triton_jit.target_on(call.x) if target is None else target
+    if call.steps is None and (target == Target.NUMBA or call.mem_feedback is None):
+        return _run_steps(call, target)
+    if target == Target.NUMBA or call.mem_feedback is not None:
+        call = _wide(call)
+    program, params = call.program, call.hoisted()
+    if call.steps is not None and call.feedback is None and call.mem_feedback is None:
+        variant = variant_of(call, params, target)
+        spk, finals, traces = autograd.scan(
+            program.key, variant, call.layer, call.steps, call.x, call.states, params, program.surrogate
+        )
+        asked = [trace for trace in traces if trace is not None] if call.traced else ()
+        return Trajectory(spk, tuple(asked), tuple(finals))
     x, (weight, *bias) = call.x.unsqueeze(0) if call.steps is None else call.x, call.weights()
-    run = recurrent.scan(plan, x, weight, bias[0] if bias else None, call.states, params, recorded)
+    plan = recurrence_of(call, params, target)
+    run = recurrent.scan(plan, x, weight, bias[0] if bias else None, call.states, params, captured)
     if call.steps is None:
         return Trajectory(run.spk.squeeze(0), (), run.finals)
     return run if call.traced else replace(run, traces=())
 
 
-def _one_step(call: Call, params: tuple[Tensor, ...], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-    if torch.compiler.is_compiling():  # which needs the operator
-        return _scan_step(call.program, call.layer, x, states, params, Target.NUMBA)
-    unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
-    return kernel_step(call.program, call.layer, x, unwrapped, params)
+def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
+    """Step by step by kernels; see `run_fused`."""
+    target = triton_jit.target_on(call.x) if target is None else target
+    if target != Target.NUMBA and call.mem_feedback is not None:
+        return run_fused(call, target)  # whose kernel of a step takes several inputs in one tensor
+    call = _wide(call) if target == Target.NUMBA else call
+    program, params = call.program, call.hoisted()
+
+    def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        if target != Target.NUMBA or torch.compiler.is_compiling():  # which needs the operator
+            return _scan_step(program, call.layer, x, states, params, target)
+        unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
+        return kernel_step(program, call.layer, x, unwrapped, params)
+
+    return _looped(call, step)
+
+
+def _run_loop(call: Call) -> Trajectory:
+    """The reference."""
+    call = _wide(call)
+    return _looped(call, call.program.step(call.params), call.program.cell.inputs)
+
+
+def _looped(call: Call, step: Step, inputs: int = 1) -> Trajectory:
+    """The call step by step, by a step that takes so many inputs."""
+    if call.feedback is not None:
+        step = fed_back(step, call.feedback)
+    if call.mem_feedback is not None:
+        step = driven_back(step, call.mem_feedback, partial(call.mem_feedback.split, count=inputs))
+    if call.steps is None:
+        spk, *states = step(call.x, *call.states)
+        return Trajectory(spk, (), tuple(states))
+    return loop(step, call.x, call.steps, call.states, call.traced)
+
+
+def _wide(call: Call) -> Call:
+    """The call with its input in the dtype of the states."""
+    dtype = call.states[0].dtype
+    return call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype))
 
 
 def kernel_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """One step by the kernel, differentiable: the spikes and the new states.
+    """One step by Numba's kernel, differentiable: the spikes and the new states.
 
     `params` are the hoisted values, and if anything is differentiated, nobody changes those that are not learned.
     """
@@ -299,29 +252,19 @@ def _scan_step(
     # what the backward reads is a trace, since whoever gets the new states may write into them
     saved = (State.SAVED if grad else State.DROPPED,) * len(states)
     variant = Variant.of(dtype_name(x.dtype), kinds, saved, grad, target)
-    spk, finals, _ = autograd.scan(program.key, variant, layer, None, x, states, params, program.surrogate)
-    return (spk, *finals)
+    spk, finals, _ = autograd.scan(program.key, variant, layer, 1, x.unsqueeze(0), states, params, program.surrogate)
+    return (spk.squeeze(0), *finals)
 
 
-def kernel_at_hand(program: Program, x: Tensor) -> bool:
-    """Whether a kernel runs a step of the program on x, whose dtype is that of the states."""
-    if x.dtype not in FLOATS or _forced.get() not in (None, "numba"):
-        return False
-    return next(numba_refusals(program, x), None) is None
-
-
-def off_the_cpu(call: Any) -> bool:
-    """Whether a call is of concern to a backend beside the CPU."""
-    return not call.x.is_cpu
-
+# -- the choice -------------------------------------------------------------------------------------------------------
 
 LADDER: tuple[Backend, ...] = (
-    Backend("numba", _fused_refusals, _widened(_run_numba)),
-    Backend("numba, step by step", _step_refusals, _widened(_run_steps)),
-    Backend("triton", _triton_fused_refusals, run_triton, off_the_cpu),
-    Backend("triton, recorded", _triton_recorded_refusals, _run_recorded, off_the_cpu),
-    Backend("triton, step by step", _triton_step_refusals, _run_triton_steps, off_the_cpu),
-    Backend("loop", lambda call: [], _widened(_run_loop)),
+    Backend("numba", partial(_refusals, fused=True), partial(run_fused, target=Target.NUMBA)),
+    Backend("numba, step by step", _refusals, partial(_run_steps, target=Target.NUMBA)),
+    Backend("triton", _triton_refusals, run_fused, on_gpu=True),
+    Backend("triton, recorded", _capture_refusals, partial(run_fused, captured=True), on_gpu=True),
+    Backend("triton, step by step", partial(_refusals, triton=True), _run_steps, on_gpu=True),
+    Backend("loop", lambda call: [], _run_loop),
 )
 """Fastest first; the last always accepts."""
 
@@ -366,7 +309,7 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
     forced = _forced.get()
     reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
     for candidate in ladder:
-        if not candidate.concern(call) if forced is None else forced != candidate.family:
+        if (candidate.on_gpu and call.x.is_cpu) if forced is None else forced != candidate.family:
             continue
         why = [*candidate.refusals(call)]
         if not why:

@@ -42,6 +42,7 @@ class Call:
         feedback: what the spikes of the step before, which are then the first state, add to the input.
         mem_feedback: what the membrane of the step before, the last state, adds to the inputs. x then holds the inputs
             one after the other along the axis of its map.
+        untraceable: why no kernel runs it, if the layer knows that itself.
         numbers: gives the parameters as numbers, or None where one is learned, has dimensions, or is not on the CPU.
     """
 
@@ -54,6 +55,7 @@ class Call:
     layer: str = "the neuron"
     feedback: Feedback | None = None
     mem_feedback: MemFeedback | None = None
+    untraceable: str = ""
     numbers: Callable[[], tuple[float, ...] | None] = lambda: None
 
     def tensors(self) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ their gradients are those of the program, as in `cpu/source.py`; only what is lo
 all rows of a batch entry, for they share the gradients of k and of the gate.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -15,35 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import tuning
 from ..cpu import Names
-from ..graph import Derivation, Program, needed, structure_of
-from ..jit import buffer_pool, compiled, lines, module_source, openmp, rows
+from ..graph import Program, needed, structure_of
+from ..jit import buffer_pool, lines, rows
 from ..saved_tensors import saved_by
-from .backends import Backend, numba_refusals, off_the_cpu, run_triton, triton_refusals
+from ..sparse import row_kernel
+from ..tuning import shapes
+from .backends import Backend, kernel_refusals, run_fused
 from .call import Call
 
-ARGUMENTS = ("steps", "size", "team", "batch", "D", "N", "v*", "k*", "gate*", "kept*")
-FORWARD_ARGUMENTS = ("state*", "spk*")
-BACKWARD_ARGUMENTS = ("scratch*", "grad*", "grad_stride", "carry*", "dv*", "dk*", "dgate*")
+ARGUMENTS = "steps, batch, D, N, v*, k*, gate*, kept*"
 
 FORWARD = """{uniforms}
-    part = (batch * D + threads - 1) // threads
-    row = me * part
-    last = min(row + part, batch * D)
-    while row < last:
+    row = low
+    while row < high:
         b = row // D
-        stop = min(last, (b + 1) * D)
+        stop = min(high, (b + 1) * D)
         for t in range(steps):
             k_t, gate_t = k + SIZE * (t * batch + b) * N, gate + SIZE * (t * batch + b) * N
             for i in range(row, stop):
                 state_i = state + SIZE * i * N
                 if kept != 0 and t % {span} == 0:
-                    kept_i = kept + SIZE * (t // {span} * batch * D + i) * N
+                    kept_i = kept + SIZE * (t // {span} * rows + i) * N
                     for j in range(N):
                         store(kept_i, j, load(state_i, j))
-                spk_i = spk + SIZE * (t * batch * D + i) * N
-                v_m = load(v, t * batch * D + i)
+                spk_i = spk + SIZE * (t * rows + i) * N
+                v_m = load(v, t * rows + i)
                 for j in range(N):
 {loads}
 {body}
@@ -54,20 +51,18 @@ FORWARD = """{uniforms}
 
 BACKWARD = """{uniforms}
     spans = (steps + {span} - 1) // {span}
-    part = (batch + threads - 1) // threads
-    before = scratch + SIZE * me * ({span} + 2) * N  # the states before each step of a span, and after its last
-    dx = before + SIZE * ({span} + 1) * N
-    for b in range(me * part, min(me * part + part, batch)):
+    dx = scratch + SIZE * ({span} + 1) * N  # behind the states before each step of a span, and after its last
+    for b in range(low, high):
         for span in range(spans - 1, -1, -1):
             begin = span * {span}
             end = min(begin + {span}, steps)
             for i in range(b * D, (b + 1) * D):
                 kept_i = kept + SIZE * (span * batch * D + i) * N
                 for j in range(N):
-                    store(before, j, load(kept_i, j))
+                    store(scratch, j, load(kept_i, j))
                 for t in range(begin, end):
                     k_t, gate_t = k + SIZE * (t * batch + b) * N, gate + SIZE * (t * batch + b) * N
-                    state_i = before + SIZE * (t - begin) * N
+                    state_i = scratch + SIZE * (t - begin) * N
                     v_m = load(v, t * batch * D + i)
                     for j in range(N):
 {loads}
@@ -78,7 +73,7 @@ BACKWARD = """{uniforms}
                     k_t, gate_t = k + SIZE * (t * batch + b) * N, gate + SIZE * (t * batch + b) * N
                     dk_t, dgate_t = dk + SIZE * (t * batch + b) * N, dgate + SIZE * (t * batch + b) * N
                     grad_i = grad + SIZE * (t * grad_stride + i * N)
-                    state_i = before + SIZE * (t - begin) * N
+                    state_i = scratch + SIZE * (t - begin) * N
                     v_m = load(v, t * batch * D + i)
                     for j in range(N):
 {loads}
@@ -98,37 +93,30 @@ BACKWARD = """{uniforms}
 """
 
 
-def emit_matrix(derivation: Derivation, forward: bool, dtype: str, title: str, team: bool, cached: bool) -> str:
-    """The source of a kernel.
-
-    Args:
-        derivation: of a cell with one state and a parameter `gate`; its other parameters are numbers.
-        forward: or the backward.
-        dtype, title, team, cached: see `module_source`.
-    """
-    names = [node.value for node in derivation.hoisted]
-    gate = names.index("gate")
-    numbers = [p for p in range(len(names)) if p != gate]
-    uniforms = [f"param{p}_m = load(param{k}, 0)" for k, p in enumerate(numbers)]
+@cache
+def _kernel(key: str, forward: bool) -> Callable[[torch.dtype], Callable[..., None]]:
+    """Of a program with one state and a parameter `gate`, whose other parameters are numbers."""
+    derivation = structure_of(key).derivation
+    gate = [node.value for node in derivation.hoisted].index("gate")
+    numbers = [p for p in range(len(derivation.hoisted)) if p != gate]
+    params = "".join(f", param{k}*" for k in range(len(numbers)))
     loads = ["x_m = v_m * load(k_t, j)", "state0_m = load(state_i, j)", f"param{gate}_m = load(gate_t, j)"]
-    name = Names(derivation, recalled=False)
+    name, known = Names(derivation, recalled=False), frozenset(derivation.hoisted)
     spk, new = derivation.forward
-    known = frozenset(derivation.hoisted)
-    own = FORWARD_ARGUMENTS if forward else BACKWARD_ARGUMENTS
-    arguments = {**dict.fromkeys((*ARGUMENTS, *own)), "param*": len(numbers)}
-    lanes = tuning.shapes.matrix_lanes
-    parts = {"uniforms": lines(uniforms, 1), "span": tuning.shapes.matrix_span}
+    parts: dict[str, Any] = {
+        "uniforms": lines([f"param{p}_m = load(param{k}, 0)" for k, p in enumerate(numbers)], 1),
+        "span": shapes.matrix_span,
+        "new": name(new),
+    }
     if forward:
         body = lines(name.assign(needed(derivation.forward, known)), 5)
-        source = FORWARD.format(loads=lines(loads, 5), body=body, spk=name(spk), new=name(new), **parts)
-        return module_source(title, dtype, arguments, source, team, cached)
-    again, name_back = lines(name.assign(needed([new], known)), 6), Names(derivation, recalled=True)
-    dx, carry, *totals = derivation.backward
+        source = FORWARD.format(loads=lines(loads, 5), body=body, spk=name(spk), **parts)
+        return row_kernel("a scan of matrices", f"rows, {ARGUMENTS}, state*, spk*{params}", source)
+    name_back, lanes, (dx, carry, *totals) = Names(derivation, recalled=True), shapes.matrix_lanes, derivation.backward
     nodes = needed([g for g in (dx, carry, totals[gate]) if g is not None], derivation.recalled)
     source = BACKWARD.format(
         loads=lines(loads, 6),
-        again=again,
-        new=name(new),
+        again=lines(name.assign(needed([new], known)), 6),
         body=lines(name_back.assign(nodes), 6),
         carry=name_back(carry),
         dgate=name_back(totals[gate]),
@@ -139,7 +127,12 @@ def emit_matrix(derivation: Derivation, forward: bool, dtype: str, title: str, t
         lanes=lanes,
         **parts,
     )
-    return module_source(title, dtype, arguments, source, team, cached)
+    others = ARGUMENTS.replace("batch, ", "")
+    return row_kernel(
+        "the gradient of a scan of matrices",
+        f"batch, {others}, grad*, grad_stride, carry*, dv*, dk*, dgate*{params}, scratch",
+        source,
+    )
 
 
 @dataclass(frozen=True)
@@ -181,7 +174,7 @@ def by_steps(call: MatrixCall, which: int) -> Tensor:
 
 
 def _refusals(call: MatrixCall) -> Iterator[str]:
-    yield from numba_refusals(call.program, call.v, (call.v, call.k, call.gate, *call.params.values()))
+    yield from kernel_refusals(call.program.untraceable, call.v, (call.v, call.k, call.gate, *call.params.values()))
     if any(p.requires_grad for p in call.params.values()) and torch.is_grad_enabled():
         yield f"{' and '.join(call.params)} get no gradient from its kernel"
     if any(p.numel() != 1 for p in call.params.values()):
@@ -189,7 +182,8 @@ def _refusals(call: MatrixCall) -> Iterator[str]:
 
 
 def _triton_refusals(call: MatrixCall) -> Iterator[str]:
-    return triton_refusals(call.program, call.v, (call.v, call.k, call.gate, *call.params.values()))
+    tensors = (call.v, call.k, call.gate, *call.params.values())
+    return kernel_refusals(call.program.untraceable, call.v, tensors, triton=True)
 
 
 def _numbers(call: MatrixCall) -> list[Tensor]:
@@ -210,12 +204,12 @@ def _run_triton(call: MatrixCall) -> Tensor:
     x = call.v.unsqueeze(-1) * call.k.unsqueeze(-2)
     params = {**call.params, "gate": call.gate.unsqueeze(-2).expand_as(x)}
     start = x.new_zeros(x.shape[1:])
-    return run_triton(Call(call.program, x, len(x), (start,), params, traced=False, layer=call.layer)).spk
+    return run_fused(Call(call.program, x, len(x), (start,), params, traced=False, layer=call.layer)).spk
 
 
 MATRICES: tuple[Backend, ...] = (
     Backend("numba", _refusals, _run_numba),
-    Backend("triton", _triton_refusals, _run_triton, off_the_cpu),
+    Backend("triton", _triton_refusals, _run_triton, on_gpu=True),
     Backend("loop", lambda call: [], partial(by_steps, which=0)),
 )
 """The ladder of such scans; from a `MatrixCall` to spikes, [T, B, D, N]."""
@@ -224,24 +218,16 @@ MATRICES: tuple[Backend, ...] = (
 # -- the kernels as a differentiable operator --------------------------------------------------------------------------
 
 
-@cache
-def _kernel(key: str, forward: bool, dtype: torch.dtype) -> openmp.Kernel:
-    name = str(dtype).removeprefix("torch.")
-    title = f"A scan as products of matrices, {name}, {'forward' if forward else 'backward'}."
-    return compiled(partial(emit_matrix, structure_of(key).derivation, forward, name, title))
-
-
 def _given(v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor]) -> dict[str, Any]:
     """What both kernels read."""
-    _, B, D, N = _sizes(v, k)
+    (T, B, D), N = v.shape, k.shape[-1]
     inputs = {"v": v.contiguous(), "k": k.contiguous(), "gate": gate.contiguous()}
-    return {"batch": B, "D": D, "N": N, "param": params, **inputs}
+    return {"steps": T, "batch": B, "D": D, "N": N, **inputs, **{f"param{k}": p for k, p in enumerate(params)}}
 
 
 def _spans(steps: int) -> int:
     """How many matrices are saved."""
-    span = tuning.shapes.matrix_span
-    return (steps + span - 1) // span
+    return (steps + shapes.matrix_span - 1) // shapes.matrix_span
 
 
 def _sizes(v: Tensor, k: Tensor) -> tuple[int, int, int, int]:
@@ -256,14 +242,8 @@ def _operator(
     T, B, D, N = _sizes(v, k)
     spk = buffer_pool.empty((T, B, D, N), v)
     kept = buffer_pool.empty((_spans(T), B, D, N), v) if wanted else v.new_empty(0)
-    _kernel(key, True, v.dtype).run(
-        steps=T,
-        size=B * D * N,
-        **_given(v, k, gate, params),
-        kept=kept if wanted else None,
-        state=v.new_zeros(B, D, N),
-        spk=spk,
-    )
+    given, state = _given(v, k, gate, params), v.new_zeros(B, D, N)
+    _kernel(key, True)(v.dtype)(rows=B * D, size=T * N, **given, kept=kept if wanted else None, state=state, spk=spk)
     return [spk, kept]
 
 
@@ -279,21 +259,18 @@ def _backward_operator(
 ) -> list[Tensor]:
     T, B, D, N = _sizes(v, k)
     dv, dk, dgate = v.new_empty(v.shape), k.new_zeros(k.shape), k.new_zeros(k.shape)
-    threads = torch.get_num_threads()
     grad, stride = rows(grad)
-    _kernel(key, False, v.dtype).run(
-        steps=T,
-        size=B * D * N,
+    _kernel(key, False)(v.dtype)(
+        size=T * D * N,
         **_given(v, k, gate, params),
         kept=kept,
-        scratch=v.new_empty(threads * (tuning.shapes.matrix_span + 2) * N),
         grad=grad,
         grad_stride=stride,
         carry=v.new_zeros(B, D, N),
         dv=dv,
         dk=dk,
         dgate=dgate,
-        threads=threads,
+        scratch=(shapes.matrix_span + 2) * N * v.element_size(),
     )
     return [dv, dk, dgate]
 

@@ -4,5 +4,6 @@ from . import conv as conv
 from . import csr as csr
 from . import pooling as pooling
 from .kernel import importing as importing
+from .kernel import row_kernel as row_kernel
 from .pooling import Pair as Pair
 from .pooling import Windows as Windows

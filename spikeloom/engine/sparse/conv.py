@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from ..jit import buffer_pool, sum_to
+from ..tuning import shapes
 from .csr import pack_panels, padded, whole_panels
-from .kernel import kernel
+from .kernel import row_kernel
 from .pooling import Pair, lies_channels_last
-
-CHUNK_BYTES = 1 << 18
-"""Bytes of an output gradient that the weight's gradient goes through together, so that they stay in the cache."""
 
 PATCH = """kernel_down, kernel_across, stride_down, stride_across, dilation_down, dilation_across, padding_down,
     padding_across, height, width, out_height, out_width, out_channels,
@@ -33,7 +31,7 @@ FRAME = """
     reach = kernel_across if dilation_across == 1 else 1
     line, run = across * channels, reach * channels"""
 
-_forward = kernel(
+_forward = row_kernel(
     "convolution of a mostly zero input",
     f"images, channels, {PATCH}, to_image, to_channel, to_row, to_pixel, x*, matrix*, bias*, out*, scratch",
     FRAME
@@ -82,7 +80,7 @@ _forward = kernel(
 )
 """out[n, i, j] = bias + sum over bands of patch @ matrix [panels, kernel_down * kernel_across * channels, PANEL]."""
 
-_input_gradient = kernel(
+_input_gradient = row_kernel(
     "convolution, the gradient of a mostly zero input",
     f"images, channels, {PATCH}, grad*, matrix*, dx*, scratch",
     FRAME
@@ -113,7 +111,7 @@ _input_gradient = kernel(
 """Each nonzero value of grad [n, i, j, out_channels] adds its rows of matrix [bands, wide, out_channels, PANEL] to the
 patch that it came from. What stands beyond a band is zero."""
 
-_weight_gradient = kernel(
+_weight_gradient = row_kernel(
     "convolution, the gradient of the weight from a mostly zero input",
     f"channels, images, chunk, {PATCH}, x*, columns*, grad*, out*, scratch",
     """
@@ -250,7 +248,7 @@ def weight_gradient(x: Tensor, grad: Tensor, patch: Patch) -> Tensor:
     count, wide = grad.shape[1], whole_panels(grad.shape[1], x)
     last = torch.nn.functional.pad(_channels_last(grad), (0, wide - count)) if wide > count else _channels_last(grad)
     out = x.new_zeros((*patch.kernel, channels, wide))
-    chunk = max(1, min(images, CHUNK_BYTES // last[0].nbytes))
+    chunk = max(1, min(images, shapes.gradient_chunk_bytes // last[0].nbytes))
     most = chunk * height * width + 1
     sizes = patch.arguments(x, grad.shape) | {"size": grad.numel(), "chunk": chunk}
     sizes["scratch"] = 8 * (2 * height + 2 + 2 * most) + (2 * x.element_size() + 4) * most

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..jit import buffer_pool
 from ..tuning import shapes
-from .kernel import kernel, panel_bytes, slim_height
+from .kernel import panel_bytes, row_kernel, slim_height
 
-_mark = kernel(
+_mark = row_kernel(
     "where a matrix is not zero, a bit for each value",
     "rows, width, x*, counts*, marks*, other*",
     """
@@ -42,7 +42,7 @@ _mark = kernel(
         store_word(other, 0, 1)""",
 )
 
-_list = kernel(
+_list = row_kernel(
     "the nonzeros of a matrix",
     "rows, width, x*, marks*, starts*, index*, values*, step",
     """
@@ -60,7 +60,7 @@ _list = kernel(
                 left &= left - 1""",
 )
 
-_product = kernel(
+_product = row_kernel(
     "a CSR matrix times a dense one",
     "rows, width, columns, starts*, index*, values*, step, matrix*, bias*, out*, scratch",
     """
@@ -86,7 +86,7 @@ _product = kernel(
             p += 2 * PANEL if rest >= 2 * PANEL else PANEL""",
 )
 
-_turn = kernel(
+_turn = row_kernel(
     "the columns of a CSR matrix, of each block of rows",
     "blocks, rows, columns, starts*, index*, values*, step, ends*, to*, turned*",
     """
@@ -111,7 +111,7 @@ _turn = kernel(
                 store_word(own, k, place + 1)""",
 )
 
-_outer = kernel(
+_outer = row_kernel(
     "the gradient of a weight from a CSR input",
     "units, parts, rows, columns, width, starts*, ends*, to*, values*, step, grad*, out*, total*, scratch",
     """
@@ -156,7 +156,7 @@ _outer = kernel(
                     store(sums, i, R(0))""",
 )
 
-_pack = kernel(
+_pack = row_kernel(
     "a matrix in panels of columns",
     "panels, rows, columns, panel, x*, row_stride, column_stride, out*, nonfinite*",
     """
@@ -183,7 +183,7 @@ _pack = kernel(
         store_word(nonfinite, 0, 1)""",
 )
 
-_narrow_product = kernel(
+_narrow_product = row_kernel(
     "a dense product with few outputs",
     "rows, width, columns, x*, matrix*, bias*, out*, scratch",
     """
@@ -202,7 +202,7 @@ _narrow_product = kernel(
                 copy(scratch + LINE * i, count, out + SIZE * ((r + i) * columns + p))""",
 )
 
-_narrow_input_gradient = kernel(
+_narrow_input_gradient = row_kernel(
     "the gradient of the input of a product with few outputs",
     "rows, width, columns, grad*, matrix*, out*, scratch",
     """

@@ -1,7 +1,7 @@
-"""Kernels of this folder: from the lines of a body to a function that is called by argument name."""
+"""Kernels whose threads share rows: from the lines of a body to a function that is called by argument name."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from .. import tuning
 from ..graph import dtype_name
-from ..jit import compiled, module_source, openmp
+from ..jit import KernelSource, compiled, openmp
 
 CONSTANTS = {
     "HEIGHT": tuning.shapes.tile_height,
@@ -59,8 +59,8 @@ def importing(dtype: str, *names: str) -> str:
     return "".join(f"from spikeloom.engine.{line}\n" for line in typed + plain)
 
 
-def kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Callable[..., None]]:
-    """A kernel, by dtype: called as `kernel(...)(x.dtype)(x=x, ...)`, see `openmp.Kernel.run`.
+def row_kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Callable[..., None]]:
+    """A kernel, by dtype: called as `row_kernel(...)(x.dtype)(x=x, ...)`, see `openmp.Kernel.run`.
 
     Args:
         title: the first line of its source.
@@ -68,10 +68,10 @@ def kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Cal
             gets its address. Threads share the first argument, each from `low` to `high`. A call also takes `size`,
             what one of these costs in element-steps. If there is `scratch`, a call gives its bytes for each thread,
             and the body gets the address of this thread's.
-        body: its lines, which may use CONSTANTS, ROUTINES and what `module_source` says.
+        body: its lines, which may use CONSTANTS, ROUTINES and what `KernelSource` says.
     """
     first, *others = [name.strip() for name in arguments.split(",")]
-    signature: Mapping[str, int | None] = dict.fromkeys((first, "size", "team", *others))
+    signature: openmp.Arguments = dict.fromkeys((first, "size", "team", *others))
     share, scratch = SHARE.format(shared=first), "scratch" in others
     if scratch:
         signature = {name if name != "scratch" else "scratch*": None for name in signature} | {"scratch_bytes": None}
@@ -79,8 +79,7 @@ def kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype], Cal
 
     @cache
     def of_dtype(dtype: torch.dtype) -> Callable[..., None]:
-        source = partial(_source, f"{title}, {dtype_name(dtype)}", dtype, signature, share + body)
-        run: Callable[..., None] = compiled(source).run
+        run: Callable[..., None] = compiled(_source(title, dtype, signature, share + body)).run
         return partial(_with_scratch, run) if scratch else run
 
     return of_dtype
@@ -94,11 +93,9 @@ def _with_scratch(run: Callable[..., None], *, scratch: int, **given: Any) -> No
     run(scratch=memory, scratch_bytes=whole, threads=threads, **given)
 
 
-def _source(
-    title: str, dtype: torch.dtype, arguments: Mapping[str, int | None], body: str, team: bool, cached: bool
-) -> str:
+def _source(title: str, dtype: torch.dtype, arguments: openmp.Arguments, body: str) -> KernelSource:
     name, panel, slim = dtype_name(dtype), panel_bytes() // dtype.itemsize, tuning.shapes.line // dtype.itemsize
     constants = CONSTANTS | {"PANEL": panel, "SLIM": slim, "SLIM_HEIGHT": slim_height()}
     imports = importing(name, *re.findall(r"(\w+)\(", body))
     imports += "".join(f"{key} = {value}\n" for key, value in constants.items())
-    return module_source(title, name, arguments, body, team, cached, imports)
+    return KernelSource(f"{title}, {name}", name, arguments, body, imports)

@@ -13,7 +13,6 @@ products of finite numbers give the same bits. The vectors are LLVM's: a process
 fused multiply-add, runs the same code in more instructions.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +20,10 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from .. import tuning
 from ..jit import intrinsics
+from ..jit.intrinsics import emitted
 from .kernel import panel_bytes, slim_height
 
 HEIGHT, LINE, SPARSE_BELOW = tuning.shapes.tile_height, tuning.shapes.line, tuning.shapes.sparse_below
@@ -44,54 +43,46 @@ def _tile(dtype: Any, height: int = 1, panels: int = 1, indexed: bool = False, w
         *("matrix", "matrix_stride", *["gap"] * (panels > 1), "out", *["out_stride"] * several_rows),
     ]
 
-    def tile(typingctx: Any, *_: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            word, short = ir.IntType(64), ir.IntType(32)
-            given = {"row_stride": word(0), "step": word(1), "gap": word(0), "out_stride": word(0)}
-            given |= dict(zip(names, args, strict=True))
-            fused = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}{suffix}"
-            )
+    def tile(builder: Any, *args: Any) -> None:
+        word, short = ir.IntType(64), ir.IntType(32)
+        given = {"row_stride": word(0), "step": word(1), "gap": word(0), "out_stride": word(0)}
+        given |= dict(zip(names, args, strict=True))
+        fused = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}{suffix}"
+        )
 
-            def at(base: str, offset: Any, kind: Any) -> Any:
-                return builder.gep(builder.inttoptr(given[base], kind.as_pointer()), [offset])
+        def at(base: str, offset: Any, kind: Any) -> Any:
+            return builder.gep(builder.inttoptr(given[base], kind.as_pointer()), [offset])
 
-            def vectors(base: str, first: Any, apart: Any) -> list[Any]:
-                """Pointers to the vectors of a row of the panels, which lie that far apart."""
-                starts = [at(base, builder.add(first, builder.mul(apart, word(p))), element) for p in range(panels)]
-                steps = [builder.gep(start, [word(j * lanes)]) for start in starts for j in range(columns)]
-                return [builder.bitcast(s, vector.as_pointer()) for s in steps]
+        def vectors(base: str, first: Any, apart: Any) -> list[Any]:
+            """Pointers to the vectors of a row of the panels, which lie that far apart."""
+            starts = [at(base, builder.add(first, builder.mul(apart, word(p))), element) for p in range(panels)]
+            steps = [builder.gep(start, [word(j * lanes)]) for start in starts for j in range(columns)]
+            return [builder.bitcast(s, vector.as_pointer()) for s in steps]
 
-            outs = [
-                vectors("out", builder.mul(given["out_stride"], word(i)), word(columns * lanes)) for i in range(height)
-            ]
-            sums = [[cgutils.alloca_once(builder, vector) for _ in row] for row in outs]
-            for row, own in zip(outs, sums, strict=True):
-                for pointer, total in zip(row, own, strict=True):
-                    builder.store(builder.load(pointer, align=size), total)
-            with cgutils.for_range(builder, given["count"]) as loop:
-                n = loop.index
-                k = builder.sext(builder.load(at("index", n, short), align=4), word) if indexed else n
-                rows = vectors("matrix", builder.mul(k, given["matrix_stride"]), given["gap"])
-                weights = [builder.load(pointer, align=size) for pointer in rows]
-                for i, own in enumerate(sums):
-                    offset = builder.add(builder.mul(given["row_stride"], word(i)), builder.mul(n, given["step"]))
-                    value = builder.load(at("values", offset, element), align=size)
-                    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, short(0))
-                    zeros = ir.Constant(ir.VectorType(short, lanes), [0] * lanes)
-                    many = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
-                    for total, weight in zip(own, weights, strict=True):
-                        builder.store(builder.call(fused, [many, weight, builder.load(total)]), total)
-            for row, own in zip(outs, sums, strict=True):
-                for pointer, total in zip(row, own, strict=True):
-                    builder.store(builder.load(total), pointer, align=size)
-            return context.get_dummy_value()
+        outs = [vectors("out", builder.mul(given["out_stride"], word(i)), word(columns * lanes)) for i in range(height)]
+        sums = [[cgutils.alloca_once(builder, vector) for _ in row] for row in outs]
+        for row, own in zip(outs, sums, strict=True):
+            for pointer, total in zip(row, own, strict=True):
+                builder.store(builder.load(pointer, align=size), total)
+        with cgutils.for_range(builder, given["count"]) as loop:
+            n = loop.index
+            k = builder.sext(builder.load(at("index", n, short), align=4), word) if indexed else n
+            rows = vectors("matrix", builder.mul(k, given["matrix_stride"]), given["gap"])
+            weights = [builder.load(pointer, align=size) for pointer in rows]
+            for i, own in enumerate(sums):
+                offset = builder.add(builder.mul(given["row_stride"], word(i)), builder.mul(n, given["step"]))
+                value = builder.load(at("values", offset, element), align=size)
+                one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, short(0))
+                zeros = ir.Constant(ir.VectorType(short, lanes), [0] * lanes)
+                many = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+                for total, weight in zip(own, weights, strict=True):
+                    builder.store(builder.call(fused, [many, weight, builder.load(total)]), total)
+        for row, own in zip(outs, sums, strict=True):
+            for pointer, total in zip(row, own, strict=True):
+                builder.store(builder.load(total), pointer, align=size)
 
-        return types.void(*(types.int64,) * len(names)), generate
-
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    tile.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ("typingctx", *names)])  # type: ignore[attr-defined]
-    return intrinsic(tile)
+    return emitted(types.void, (types.int64,) * len(names), tile)
 
 
 def _define(dtype: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..jit import buffer_pool
-from .kernel import kernel
+from .kernel import row_kernel
 
 BODY = """    for n in range(low, high):
         image = x + SIZE * n * height * width * channels
@@ -92,7 +92,7 @@ def _taps(windows: Windows) -> list[str]:
 def _kernel(windows: Windows, channels_last: bool, backward: bool) -> Callable[[torch.dtype], Callable[..., None]]:
     down, across = windows.stride
     outer, inner, step = ("out_width", "channels", 1) if channels_last else (1, "out_width", across)
-    return kernel(
+    return row_kernel(
         f"{'gradient of the ' if backward else ''}{windows.kind} of windows",
         "images, height, width, channels, out_height, out_width, x*, out*, places*",
         BODY.format(

@@ -283,7 +283,7 @@ def test_autocast_is_that_of_the_device_of_the_state() -> None:
         xs = torch.empty(5, 7), torch.empty(5, 7, device="cuda")
     try:
         torch.set_autocast_enabled("cuda", True)
-        told = ["autocast" in str([*recurrent.refusals(Feedback(layer), x)]) for x in xs]
+        told = ["autocast" in str([*Feedback(layer).refusals(x)]) for x in xs]
     finally:
         torch.set_autocast_enabled("cuda", before)
     assert told == [False, True]

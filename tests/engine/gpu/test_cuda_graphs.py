@@ -9,6 +9,7 @@ from torch import nn
 
 import spikeloom as snn
 from spikeloom.engine.gpu import cuda_graphs
+from spikeloom.engine.tuning import triton_shapes
 
 from ...network.networks import quarters, twins
 from ...oracle import assert_close, assert_same
@@ -17,6 +18,7 @@ from ..cpu.test_recurrent import KINDS, RESETS, Case, layer_of, outcome
 pytest.importorskip("triton")
 pytestmark = pytest.mark.triton
 
+GRAPHS = triton_shapes.graphs
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -108,10 +110,10 @@ def test_a_run_is_recorded_once_and_memory_is_bounded(monkeypatch):
         for steps in (7, 4, 11, 2):
             snn.unroll(layer, torch.rand(steps, 5, 7, device=DEVICE))
         assert made == [4, 2, 1]
-        for batch in range(1, 2 * cuda_graphs.KEPT):
+        for batch in range(1, 2 * GRAPHS):
             snn.utils.reset(layer)
             snn.unroll(layer, torch.rand(1, batch, 7, device=DEVICE))
-    assert cuda_graphs._graph.cache_info().currsize == cuda_graphs.KEPT
+    assert cuda_graphs._graph.cache_info().currsize == GRAPHS
     snn.utils.free_memory()
     assert cuda_graphs._graph.cache_info().currsize == 0
 

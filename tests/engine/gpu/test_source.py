@@ -38,10 +38,10 @@ COMPILED = textwrap.dedent("""
     from spikeloom.engine.gpu.source import emit_triton
     from spikeloom.engine.gpu.parallel_source import emit_triton_parallel
     from spikeloom.engine.gpu.recurrent import emit_triton_recurrent
-    from spikeloom.engine.gpu.recurrent import ROWS
     from tests.engine.cpu.test_recurrent import Case, layer_of
     from spikeloom.engine.gpu.launch import block_of
-    from spikeloom.engine.jit.triton_jit import COLUMNS, OPTIONS, STEPS
+    from spikeloom.engine.jit.triton_jit import OPTIONS
+    from spikeloom.engine.tuning import triton_shapes as shapes
     from tests.cases import CELLS, CellCase
     from tests.engine.gpu.test_triton import CORNERS
     from tests.engine.running import Job, call_of, leaves
@@ -86,7 +86,7 @@ COMPILED = textwrap.dedent("""
             ptx, amd = compiled(source, block, halves), compiled(source, block, halves, AMD, "amdgcn")
             if case.cell.any_order:
                 source = emit_triton_parallel(call.program.derivation, each, "a test")
-                ptx += compiled(source, {"TIME": STEPS, "BLOCK": COLUMNS})
+                ptx += compiled(source, {"TIME": shapes.joined_steps, "BLOCK": shapes.joined_elements})
             assert "ld.global.v" in ptx, "elements are read one by one"
             assert "st.global" in ptx and "global_store" in amd and ("div.full" not in ptx or each.grad)
             print(*set(FUSED.findall(ptx)), *set(FUSED.findall("" if "v_div_" in amd else amd)))
@@ -102,7 +102,8 @@ COMPILED = textwrap.dedent("""
     variant = Variant("float32", numbers, (State.SAVED,) * 3, InputGrad.FED_BACK, Target.TRITON)
     for each in (variant.forward, variant):
         source = emit_triton_recurrent(derivation, each, "a test")
-        ptx, amd = compiled(source, {"BLOCK": ROWS}), compiled(source, {"BLOCK": ROWS}, (), AMD, "amdgcn")
+        block = {"BLOCK": shapes.recurrent_rows}
+        ptx, amd = compiled(source, block), compiled(source, block, (), AMD, "amdgcn")
         assert "bar.sync" in ptx and "tf32" not in ptx and "s_barrier" in amd and "xf32" not in amd
 """)
 

@@ -18,6 +18,7 @@ from spikeloom.engine.graph.program import program_for
 from spikeloom.engine.jit import kernel_cache, triton_jit
 from spikeloom.engine.run import autograd, backends
 from spikeloom.engine.run.call import Call, variant_of
+from spikeloom.engine.tuning import triton_shapes
 
 from ...cases import CELLS, DTYPES, SPIKES
 from ...neurons.zoo import ZOO, made, sequence
@@ -34,7 +35,7 @@ OPTIONS = {
     "vectors": {"vectors": True},
     "learning": {"learn": True},
 }
-BLOCK = triton_jit.BLOCK_BYTES // 4  # elements of a program of the grid
+BLOCK = triton_shapes.block_bytes // 4  # elements of a program of the grid
 UNASKED = {"traced": False, "outputs": ("spk", "finals")}
 """Of a job: nobody asks for the states of every step, so that the backward rebuilds them."""
 
