@@ -12,22 +12,31 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all that is installed would take longer.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all check format fuzz bench clean
+.PHONY: demo test test-all check lint types tests format fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+MARKED :=
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(MARKED)
 
-test: check
+# The types are checked beside the tests: mypy takes one core.
+test: lint
+	$(MAKE) --no-print-directory --jobs=2 types tests
+
+test-all: lint
+	$(MAKE) --no-print-directory --jobs=2 types tests MARKED='-m ""'
+
+tests: $(VENV)/.dev
 	$(PYTEST)
 
-test-all: check
-	$(PYTEST) -m ""
+check: lint types
 
-check: $(VENV)/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
 
 format: $(VENV)/.dev
