@@ -56,11 +56,13 @@ on_the_loop_and_kernels = pytest.mark.parametrize("plain", [True, False], ids=["
 @on_the_loop_and_kernels
 @pytest.mark.parametrize("name", NETS)
 def test_the_backward_has_what_the_steps_have_seen(name, plain):
-    """A vector of values for a neuron of each class, in one way: every other in the other."""
-    make, x = NETS[name]
+    """By steps and, for a neuron of each class, at once; a vector of values in one way, every other in the other."""
+    (make, x), kind = NETS[name], name.removesuffix(", numbers")
     ways = [*WAYS.values()]
     if name.endswith(", vectors"):
         del ways[[*NETS].index(name) % 2]
+    elif kind in ZOO and kind not in COMPILED:
+        ways = [WAYS["by steps"]]
     for way in ways:
         assert_unmoved(make, way, x, plain)
 
