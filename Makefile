@@ -13,29 +13,38 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all that is installed would take longer.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all test-torch check format fuzz bench clean
+.PHONY: demo test test-all test-torch check lint types tests format fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+MARKED :=
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(MARKED)
 
-test: check
+# The types are checked beside the tests: mypy takes one core.
+test: lint
+	$(MAKE) --no-print-directory --jobs=2 types tests
+
+test-all: lint
+	$(MAKE) --no-print-directory --jobs=2 types tests MARKED='-m ""'
+
+tests: $(VENV)/.dev
 	$(PYTEST)
 
-test-all: check
-	$(PYTEST) -m ""
+check: lint types
 
 test-torch:
 	$(PYTHON) -m venv .venv-torch-$(VERSION)
 	.venv-torch-$(VERSION)/bin/python -m pip install --quiet 'torch==$(VERSION)' 'numpy<2.4' --editable '.[dev]'
 	.venv-torch-$(VERSION)/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-check: $(VENV)/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/codespell
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

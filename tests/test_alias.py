@@ -1,11 +1,46 @@
-"""`import snntorch` gives spikeloom where it is asked to, in a process of its own each, and never beside snnTorch."""
+"""`import snntorch` gives spikeloom where it is asked to, in a process of its own, and never beside snnTorch."""
 
 import subprocess
 import sys
-
-import pytest
+import textwrap
 
 SCRIPTS = {
+    "undone": """
+        import sys, spikeloom as snn
+        with snn.as_snntorch():
+            import snntorch.functional
+            with snn.as_snntorch():
+                import snntorch.utils
+            import snntorch.spikegen
+        assert not [name for name in sys.modules if name.startswith("snntorch")]
+        assert snntorch.spikegen is snn.spikegen
+        try:
+            with snn.as_snntorch():
+                raise KeyError
+        except KeyError:
+            pass
+        assert len([f for f in sys.meta_path if "spikeloom" in type(f).__module__]) == 0
+        """,
+    "not beside snnTorch": """
+        import sys, types, spikeloom as snn
+        sys.modules["snntorch"] = types.ModuleType("snntorch")
+        try:
+            snn.as_snntorch()
+        except RuntimeError as error:
+            assert "before anything that imports snntorch" in str(error)
+        else:
+            raise AssertionError
+        assert not [f for f in sys.meta_path if "spikeloom" in type(f).__module__]
+        del sys.modules["snntorch"]
+        """,
+    "for good within a block": """
+        import sys, spikeloom as snn
+        snn.as_snntorch()
+        with snn.as_snntorch():
+            pass
+        import snntorch
+        assert snntorch is snn
+        """,
     "all modules": """
         import spikeloom as snn
         snn.as_snntorch()
@@ -26,47 +61,12 @@ SCRIPTS = {
         else:
             raise AssertionError
         """,
-    "undone": """
-        import sys, spikeloom as snn
-        with snn.as_snntorch():
-            import snntorch.functional
-            with snn.as_snntorch():
-                import snntorch.utils
-            import snntorch.spikegen
-        assert not [name for name in sys.modules if name.startswith("snntorch")]
-        assert snntorch.spikegen is snn.spikegen
-        try:
-            with snn.as_snntorch():
-                raise KeyError
-        except KeyError:
-            pass
-        assert len([f for f in sys.meta_path if "spikeloom" in type(f).__module__]) == 0
-        """,
-    "for good within a block": """
-        import sys, spikeloom as snn
-        snn.as_snntorch()
-        with snn.as_snntorch():
-            pass
-        import snntorch
-        assert snntorch is snn
-        """,
-    "not beside snnTorch": """
-        import sys, types, spikeloom as snn
-        sys.modules["snntorch"] = types.ModuleType("snntorch")
-        try:
-            snn.as_snntorch()
-        except RuntimeError as error:
-            assert "before anything that imports snntorch" in str(error)
-        else:
-            raise AssertionError
-        assert not [f for f in sys.meta_path if "spikeloom" in type(f).__module__]
-        """,
 }
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_snntorch_stands_for_spikeloom(name):
-    lines = SCRIPTS[name].splitlines()
-    script = "\n".join(line[8:] for line in lines)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_snntorch_stands_for_spikeloom():
+    """One after the other in one process; the last two leave it so."""
+    scripts = "".join(f"print({name!r})\nexec({textwrap.dedent(script)!r}, {{}})\n" for name, script in SCRIPTS.items())
+    done = subprocess.run([sys.executable, "-c", scripts], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [*SCRIPTS]

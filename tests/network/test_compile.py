@@ -76,8 +76,9 @@ def test_the_loop_can_be_forced_within_what_is_compiled():
     assert torch.equal(torch.compile(looped, fullgraph=True, backend="eager")(x)[1], snn.unroll(twin, x)[1])
 
 
-@pytest.mark.parametrize("used", [False, True], ids=["new", "used step by step before"])
-@pytest.mark.parametrize("steps", [None, 5], ids=["sequence", "static"])
+@pytest.mark.parametrize(
+    ("steps", "used"), [(None, False), (5, True)], ids=["sequence, new", "static, used step by step before"]
+)
 def test_a_network_compiled_by_itself_is_unrolled_rightly(steps, used):
     net, twin = twins(Residual)
     x = quarters(4, 6) if steps else quarters(5, 4, 6)

@@ -19,6 +19,14 @@ from ..neurons.zoo import ZOO, made, sequence
 ROUNDS = int(os.environ.get("LEAK_ROUNDS", "24"))
 
 
+@pytest.fixture(autouse=True)
+def only_objects_of_this_test() -> None:
+    """What was there before is neither searched for garbage nor counted, which takes seconds in a process that has
+    compiled."""
+    gc.collect()
+    gc.freeze()
+
+
 def network() -> nn.Module:
     return nn.Sequential(
         nn.Linear(6, 5),

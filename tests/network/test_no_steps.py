@@ -50,10 +50,10 @@ def test_no_steps_leave_the_states(name):
 @pytest.mark.parametrize("name", slow_unless_compiled_differently(ALL))
 @pytest.mark.filterwarnings("ignore")
 def test_no_steps_leave_the_states_under_torch_compile_too(name):
+    """Every other layer with a sequence as wide as before, the others with a wider one."""
     torch._dynamo.reset()
     unroll, states, sequences = without_steps(name)
-    before = states()
-    for nothing in sequences:
-        assert shapes(torch.compile(unroll, backend="eager")(nothing)) == shapes(unroll(nothing))
-        after = states()
-        assert all(torch.equal(before[key], after[key]) for key in before)
+    before, nothing = states(), sequences[[*ALL].index(name) % 2]
+    assert shapes(torch.compile(unroll, backend="eager")(nothing)) == shapes(unroll(nothing))
+    after = states()
+    assert all(torch.equal(before[key], after[key]) for key in before)

@@ -63,7 +63,7 @@ def test_detached_it_is_a_loop_that_detaches(sizes: tuple[int, ...], checkpoint:
 @pytest.mark.parametrize("name", [name for name, kind in ZOO.items() if kind.exact and name != "NoisyLeaky"])
 def test_every_neuron_streams(name: str, size: int, backend: str):
     """A state is cut from its graph before its chunk has had a backward, which goes where it went."""
-    lif, chunks = made(name, learn=True), sequence(name, 9).split(size)
+    lif, chunks = made(name, learn=True), sequence(name, 9).requires_grad_().split(size)
     twin = copy.deepcopy(lif)
     with snn.backend(backend):
         for chunk, outputs in zip(chunks, snn.stream(lif, chunks), strict=True):

@@ -16,6 +16,7 @@ from spikeloom import ops, surrogate
 from ..oracle import Outcome, assert_same
 
 X = 2 * torch.rand(9, 2, 4, generator=torch.Generator().manual_seed(3)) - 0.7
+PER_NEURON = {"p": torch.tensor([0.3, -0.4, 0.5, 0.0]), "q": torch.tensor([0.4, 0.4, 0.2, -0.5])}
 GAIN, SETTINGS = 0.75, SimpleNamespace(gain=0.75)
 
 
@@ -67,8 +68,8 @@ def squares(u, p, q):
     return 0.3 * u**2 + 0.1 * abs(u) ** 3 - (2 - u) + 1 / (1 + u * u) + p**2
 
 
-WORDS = (conditions, equalities, on_parameters, conditions_beside_values, bounds, extremes, full)
-WORDS += (spikes_of_parameters, numpy_numbers, squares)
+IN_FLOAT32_BY_STEPS = (equalities, conditions_beside_values, full, spikes_of_parameters, numpy_numbers)
+IN_FLOAT64_AT_ONCE = (conditions, on_parameters, bounds, extremes, squares)
 
 
 def neuron_of(word, **options):
@@ -96,13 +97,13 @@ def outcome(word, backend, dtype, step_by_step, **options):
     return Outcome({"spk": spk}, {"mem": mem}, {n: p.grad for n, p in lif.named_parameters()} | {"x": x.grad})
 
 
-@pytest.mark.parametrize("word", WORDS, ids=lambda word: word.__name__)
+@pytest.mark.parametrize("word", [*IN_FLOAT32_BY_STEPS, *IN_FLOAT64_AT_ONCE], ids=lambda word: word.__name__)
 def test_a_word_is_the_same_on_tensors_and_in_kernels(word):
-    per_neuron = {"p": torch.tensor([0.3, -0.4, 0.5, 0.0]), "q": torch.tensor([0.4, 0.4, 0.2, -0.5])}
-    for dtype, steps, values in ((torch.float32, True, {}), (torch.float64, False, per_neuron)):
-        options = values | {"learn": ("p", "q")}
-        got, wanted = (outcome(word, name, dtype, steps, **options) for name in ("numba", "loop"))
-        assert_same(got, wanted, exact_states=True)
+    """With numbers by steps, or with a value per neuron at once; tests/fuzz draws any of them."""
+    by_steps = word in IN_FLOAT32_BY_STEPS
+    dtype, values = (torch.float32, {}) if by_steps else (torch.float64, PER_NEURON)
+    got, wanted = (outcome(word, name, dtype, by_steps, learn=("p", "q"), **values) for name in ("numba", "loop"))
+    assert_same(got, wanted, exact_states=True)
 
 
 @snn.cell

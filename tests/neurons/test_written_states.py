@@ -103,11 +103,21 @@ READ_BY_THE_LOOP = {"QIF", "Izhikevich", "ResonateFire", "CuBaLIF"}
 """Neurons whose loop saves states also where nothing is learned: a write by .data then changes its gradients."""
 
 
-def neuron_of(name: str, learn: bool, reset: str, hides: bool) -> Any:
-    options = {} if name in ALWAYS_HIDDEN else {"init_hidden": hides}
-    if ZOO[name].resets:
-        options["reset_mechanism"] = reset
-    return made(name, learn=learn, **options).double()
+SETTINGS = (
+    (hidden, {}),
+    (passed, {}),
+    (passed, {"learn": True}),
+    (hidden, {"learn": True, "vectors": True, "reset_mechanism": "zero", "dtype": torch.float64}),
+)
+"""A loop, and the neuron's options: those of `test_every_neuron`, so that the kernels are the same."""
+
+
+def neuron_of(name: str, hides: bool, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    if name not in ALWAYS_HIDDEN:
+        options["init_hidden"] = hides
+    if not ZOO[name].resets:
+        options.pop("reset_mechanism", None)
+    return made(name, **options).to(dtype)
 
 
 @pytest.mark.parametrize("write", WRITES)
@@ -115,23 +125,21 @@ def neuron_of(name: str, learn: bool, reset: str, hides: bool) -> Any:
 def test_kernels_have_the_gradients_of_the_loop(name, write):
     """Where the loop's own backward needs a state, as of a product with a learned value, that raises as torch does; the
     kernels have copies."""
-    xs = sequence(name, dtype=torch.float64)
-    for learn in (False, True):
-        for reset in ("subtract", "zero") if ZOO[name].resets else ("subtract",):
-            for run in (passed, hidden):
-                if run is passed and name in ALWAYS_HIDDEN:
-                    continue
-                found = {}
-                for backend in ("loop", "numba"):
-                    torch.manual_seed(0)
-                    with snn.backend(backend) if name != "NoisyLeaky" else nullcontext():
-                        neuron = neuron_of(name, learn, reset, run is hidden)
-                        try:
-                            found[backend] = gradients(neuron, run, xs, WRITES[write])
-                        except RuntimeError as error:
-                            if backend == "numba" or "inplace operation" not in str(error):
-                                raise
-                reads = learn or name in READ_BY_THE_LOOP
-                if "loop" in found and not (reads and write == "by .data"):
-                    for key, wanted in found["loop"].items():
-                        assert_close(found["numba"][key], wanted, f"{key}, learn={learn}, {reset}, {run.__name__}")
+    for run, options in SETTINGS:
+        if run is passed and name in ALWAYS_HIDDEN:
+            continue
+        found, learn = {}, options.get("learn", False)
+        xs = sequence(name, dtype=options.get("dtype", torch.float32))
+        for backend in ("loop", "numba"):
+            torch.manual_seed(0)
+            with snn.backend(backend) if name != "NoisyLeaky" else nullcontext():
+                neuron = neuron_of(name, run is hidden, **options)
+                try:
+                    found[backend] = gradients(neuron, run, xs, WRITES[write])
+                except RuntimeError as error:
+                    if backend == "numba" or "inplace operation" not in str(error):
+                        raise
+        reads = learn or name in READ_BY_THE_LOOP
+        if "loop" in found and not (reads and write == "by .data"):
+            for key, wanted in found["loop"].items():
+                assert_close(found["numba"][key], wanted, f"{key}, {options}, {run.__name__}")

@@ -51,9 +51,14 @@ def of_both(name: str, **options: Any) -> tuple[Any, Any]:
     return made[0], made[1]
 
 
-@pytest.mark.parametrize(("reset", "learn"), [("subtract", False), ("zero", True)])
+SETTINGS = [
+    *((name, "subtract", False) for name in NEURONS),
+    *((name, "zero", True) for name in ("Leaky", "RLeaky one to one", "Synaptic", "Alpha", "SLSTM")),
+]
+
+
 @pytest.mark.parametrize("write", [*IN_PLACE, WRITES["by .data"]], ids=lambda write: write.__name__)
-@pytest.mark.parametrize("name", NEURONS)
+@pytest.mark.parametrize(("name", "reset", "learn"), SETTINGS)
 def test_writes_between_the_steps_have_the_gradients_of_snntorch(name, write, reset, learn):
     found = []
     for neuron in of_both(name, reset_mechanism=reset, learn_threshold=learn):

@@ -62,19 +62,26 @@ def exported(loop: nn.Module, x: Tensor) -> nn.Module:
     return program.module()
 
 
-@pytest.mark.parametrize("record", [traced, exported])
+RECORDED = {
+    "traced": (traced, [(False, False), (True, True)]),
+    "exported": (exported, [(False, True), (True, False)]),
+}
+"""How, whether states are hidden, and whether the surrogate is disabled: any two meet."""
+
+
+@pytest.mark.parametrize("how", RECORDED)
 @pytest.mark.parametrize("name", slow_unless_compiled_differently(name for name in KINDS if name != "NoisyLeaky"))
 @pytest.mark.filterwarnings("ignore")
-def test_a_recorded_loop_gives_the_spikes_of_the_loop(name, record):
-    for hidden in (False, True):
-        for surrogate_disable in (False, True):
-            try:
-                loop, (x, other) = made(name, hidden, surrogate_disable)
-            except TypeError:  # a neuron without that option
-                continue
-            run = record(loop, x)
-            snn.utils.reset(loop)
-            assert torch.equal(run(other), loop(other))
+def test_a_recorded_loop_gives_the_spikes_of_the_loop(name, how):
+    record, options = RECORDED[how]
+    for hidden, surrogate_disable in options:
+        try:
+            loop, (x, other) = made(name, hidden, surrogate_disable)
+        except TypeError:  # a neuron without that option
+            continue
+        run = record(loop, x)
+        snn.utils.reset(loop)
+        assert torch.equal(run(other), loop(other))
 
 
 @pytest.mark.skipif(

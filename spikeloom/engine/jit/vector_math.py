@@ -44,11 +44,11 @@ def _functions(real: Any, integer: Any, mantissa: int, terms: int, least: float,
     coefficients = tuple(real(1 / math.factorial(n)) for n in range(terms, 1, -1))
     one, two, floor, ceiling, enough = real(1), real(2), real(least), real(most), real(40)
 
-    @njit(inline="always")
+    @njit(forceinline=True, error_model="numpy")
     def power(k: Any) -> Any:
         return from_bits((k + bias) << shift)
 
-    @njit(inline="always")
+    @njit(forceinline=True, error_model="numpy")
     def reduced(u: Any) -> Any:
         """k, and exp(r) - 1."""
         shifted = u * inverse + rounding
@@ -59,14 +59,14 @@ def _functions(real: Any, integer: Any, mantissa: int, terms: int, least: float,
             series = series * r + c
         return to_bits(shifted) - rounding_bits, r * r * series + r
 
-    @njit(inline="always")
+    @njit(forceinline=True, error_model="numpy")
     def exp(u: Any) -> Any:
         u = ceiling if u > ceiling else (floor if u < floor else u)
         k, rest = reduced(u)
         half = k >> integer(1)  # 2^k itself may be out of range
         return (rest + one) * power(half) * power(k - half)
 
-    @njit(inline="always")
+    @njit(forceinline=True, error_model="numpy")
     def tanh(u: Any) -> Any:
         double = two * abs(u)
         k, rest = reduced(enough if double > enough else double)

@@ -173,6 +173,26 @@ def test_a_users_text_is_no_part_of_a_source(name, machine, place):
     torch.testing.assert_close(results[1], results[3])
 
 
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink], ids=["cut", "flipped", "deleted"])
+@pytest.mark.parametrize("pattern", ["*.py", "*.sha256", "*.nbi", "*.nbc"])
+def test_a_damaged_file_is_made_again(place, pattern, damage):
+    assert compilations_of(1, 2) == 2
+    for file in place.rglob(pattern):
+        damage(file)
+    assert compilations_of(1, 2) == 2
+    assert compilations_of(1, 2) == 0
+
+
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +228,13 @@ def test_a_full_disk_means_kernels_in_memory_and_one_warning(place, told, monkey
     assert f"cannot be written ({os.strerror(error)})" in the_warning(told)
     assert compilations_of(1, 2) == 2  # not left as it is, half written
     assert compilations_of(1, 2) == 0
+
+
+def test_without_a_place_to_write_kernels_live_in_memory_with_one_warning(place, told):
+    place.write_text("a file, where a directory would have to be")
+    assert compilations_of(1, 2) == 2
+    assert "cannot be written" in the_warning(told)
+    assert kernel_cache.ENVIRONMENT in the_warning(told)
 
 
 LIMITED = """

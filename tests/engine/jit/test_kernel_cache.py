@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -89,25 +88,6 @@ def test_kernels_of_several_processes_do_not_take_each_others_parts(tmp_path):
     assert finish(start(tmp_path, COUNTS, "float32", "float64"))[:2] == (0, 420)
 
 
-def test_without_a_place_to_write_kernels_live_in_memory_with_one_warning(tmp_path):
-    (tmp_path / "file").write_text("a file, where a directory would have to be")
-    compiled, total, err = finish(start(tmp_path / "file" / "cache"))
-    assert compiled == 2
-    assert total == pytest.approx(expected_gradient())
-    assert err.count("cannot be written") == 1
-    assert "SPIKELOOM_CACHE_DIR" in err
-
-
-def cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    file.write_bytes(content)
-
-
 def compiled_here(directory: Path, monkeypatch) -> int:
     """How many kernels this process compiles when it looks for them in `directory`; checks what they compute."""
     monkeypatch.setenv(kernel_cache.ENVIRONMENT, str(directory))
@@ -119,17 +99,6 @@ def compiled_here(directory: Path, monkeypatch) -> int:
     mem.sum().backward()
     assert float(x.grad.sum()) == pytest.approx(expected_gradient())
     return kernel_cache.compilations() - before
-
-
-@pytest.mark.parametrize("damage", [cut, flip, Path.unlink], ids=["cut", "flipped", "deleted"])
-@pytest.mark.parametrize("pattern", ["*.py", "*.sha256", "*.nbi", "*.nbc"])
-def test_a_damaged_file_is_made_again(warm, tmp_path, monkeypatch, pattern, damage):
-    directory = shutil.copytree(warm, tmp_path / "kernels")
-    assert compiled_here(directory, monkeypatch) == 0
-    for file in directory.rglob(pattern):
-        damage(file)
-    assert compiled_here(directory, monkeypatch) == 2
-    assert compiled_here(directory, monkeypatch) == 0
 
 
 def test_size_counts_kernels_and_bytes(warm, monkeypatch):

@@ -63,8 +63,9 @@ def test_the_kernel_gives_what_the_law_gives(size, dtype):
     assert_same(outcome("numba", call), outcome("loop", call))
 
 
-@pytest.mark.parametrize("spike", [name for name in SPIKES if name != "none"])
-def test_every_surrogate_is_fused(spike):
+@pytest.mark.parametrize("spike", ["sigmoid", "straight_through", "boxcar"])
+def test_surrogates_are_fused(spike):
+    """Of an elementary function, of nothing, of a comparison."""
     call = call_of(SIZES["many spans"], torch.float64, SPIKES[spike])
     assert_same(outcome("numba", call), outcome("loop", call))
 

@@ -1,9 +1,12 @@
 """Every fused kernel against the plain loop: spikes equal, states equal or close, every gradient close."""
 
-from itertools import filterfalse, product
+from itertools import product
 
 import pytest
 import torch
+
+from spikeloom.cells import MODELS
+from spikeloom.cells.firing import RESETS, Model
 
 from ...cases import CELLS, SHAPES, SPIKES
 from ...oracle import assert_same
@@ -15,49 +18,58 @@ def assert_lawful(job: Job) -> None:
     assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
 
 
-def alternate(cell: str) -> bool:
-    """For what only every other cell is asked: the resets of a model, with and without delay, are on both sides."""
-    number = [*CELLS].index(cell)
-    return (number + number // 2) % 2 == 1
+FRAMES = [f"{reset} {delayed}" for reset in RESETS for delayed in ("delayed", "immediate")]
+"""The six ways in which a model resets."""
 
 
-def alone(cell: str) -> bool:
-    """Whether it is not one of a model's six, whose resets and delays stand in one place for all models."""
-    return not cell.endswith(("delayed", "immediate"))
+def framed() -> list[str]:
+    """Of each model two of the six, and all of the first: any model with another reset and delay, any two with each
+    other. All six of all models stand in the tests of layers."""
+    models = [name for name, model in MODELS.items() if isinstance(model, Model)]
+    pairs = [(model, FRAMES[(i + also) % 6]) for i, model in enumerate(models) for also in (0, 3)]
+    return [f"{model} {frame}" for model, frame in dict.fromkeys([*product(models[:1], FRAMES), *pairs])]
+
+
+ALONE = [cell for cell in CELLS if not cell.endswith(("delayed", "immediate"))]
+CHOSEN = [*ALONE, *framed()]
+KINDS = [(torch.float32, False), (torch.float64, True), (torch.float64, False), (torch.float32, True)]
+"""Dtype, and whether the input is static: a kernel of each."""
+
+
+def kind(cell: str, other: bool = False) -> tuple[torch.dtype, bool]:
+    """One of the four, the next for the next cell; the `other` differs from it in both."""
+    number = CHOSEN.index(cell) % 4
+    return KINDS[number ^ other]
 
 
 ROWS = [
-    *(
-        (cell, shape, static, (torch.float32, torch.float64)[static != (shape == "one neuron")])
-        for cell, shape, static in product(filter(alone, CELLS), SHAPES, (False, True))
-        if shape != "one neuron" or static == alternate(cell)
-    ),
-    *(
-        (cell, shape, alternate(cell), (torch.float32, torch.float64)[[*CELLS].index(cell) % 2])
-        for cell, shape in product(filterfalse(alone, CELLS), SHAPES)
-        if shape != "one neuron"
-    ),
+    *((cell, shape, False) for cell, shape in product(CHOSEN, SHAPES) if shape != "one neuron"),
+    *((cell, "one neuron", True) for cell in ALONE[::2]),
 ]
-"""Kernels differ with the dtype, with a static input, and where all parameters are one number, as beside one neuron. A
-cell has three of the eight, the other half of the cells the third otherwise, so that any two of these meet. Each of a
-model's six has one, and all four of dtype and static input are among these; the tests of layers give them numbers."""
+"""Beside one neuron all parameters are one number, which is a kernel of its own: with the other dtype and input."""
 
 
-@pytest.mark.parametrize(("cell", "shape", "static", "dtype"), ROWS)
-def test_every_cell_at_every_shape(cell, shape, static, dtype):
-    steps, size = SHAPES[shape]
+@pytest.mark.parametrize(("cell", "shape", "other"), ROWS)
+def test_every_cell_at_every_shape(cell, shape, other):
+    (steps, size), (dtype, static) = SHAPES[shape], kind(cell, other)
     assert_lawful(Job(CELLS[cell], steps, size, dtype, static=static))
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if alone(cell) or not alternate(cell)])
+@pytest.mark.parametrize("cell", CHOSEN[::2])
 def test_a_single_step_without_a_time_dimension(cell):
-    """Half the resets of a model; every reset of every layer goes step by step in the tests of the layers."""
-    dtype = (torch.float32, torch.float64)[[*CELLS].index(cell) % 2]
+    """Every layer goes step by step in the tests of the layers."""
+    dtype, _ = kind(cell)
     assert_lawful(Job(CELLS[cell], None, (4, 6), dtype, traced=False, outputs=("spk", "finals")))
 
 
-@pytest.mark.parametrize("spike", SPIKES)
-@pytest.mark.parametrize("cell", ["leaky subtract immediate", "to rest", "exponential"])
+SPIKING = [
+    *(("leaky subtract immediate", spike) for spike in SPIKES),
+    *(("to rest", spike) for spike in ("straight_through", "boxcar")),
+    *(("exponential", spike) for spike in ("sigmoid", "none")),
+]
+
+
+@pytest.mark.parametrize(("cell", "spike"), SPIKING)
 def test_every_spike_function(cell, spike):
     assert_lawful(Job(CELLS[cell], 11, (2, 9), spike=SPIKES[spike]))
 
@@ -79,13 +91,11 @@ def test_only_what_is_learned_gets_a_gradient(cell, learn, static):
     assert_lawful(Job(CELLS[cell], 8, (2, 5), learn=learn, static=static))
 
 
-@pytest.mark.parametrize(
-    ("cell", "learn"),
-    [(cell, learn) for cell, learn in product(CELLS, (None, ())) if alone(cell) or (learn is None) == alternate(cell)],
-)
+@pytest.mark.parametrize("learn", [None, ()], ids=["training", "inference"])
+@pytest.mark.parametrize("cell", CHOSEN)
 def test_without_a_trace_of_the_states(cell, learn):
-    """In training and in inference, but half of a model's six in each."""
-    assert_lawful(Job(CELLS[cell], 8, (2, 5), traced=False, learn=learn, outputs=("spk", "finals")))
+    dtype, _ = kind(cell)
+    assert_lawful(Job(CELLS[cell], 8, (2, 5), dtype, traced=False, learn=learn, outputs=("spk", "finals")))
 
 
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "rsynaptic zero immediate", "two states", "to rest"])
