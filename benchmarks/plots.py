@@ -14,7 +14,7 @@ LOOK: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-COLOURS = {
+COLORS = {
     "spikeloom, accelerated": "#7f1d1d",
     "spikeloom, unrolled": "#c2410c",
     "spikeloom, step by step": "#f59e0b",
@@ -71,7 +71,7 @@ def draw(panel: Any, results: Sequence[Result], axis: str) -> None:
     further = cycle(FURTHER)
     for name in names:
         there = [result for result in results if name in result.seconds]
-        style = {"color": COLOURS.get(name) or next(further), "marker": "o", "markersize": 3}
+        style = {"color": COLORS.get(name) or next(further), "marker": "o", "markersize": 3}
         if name == results[0].floor:
             style = {"color": "black", "linestyle": "--"}
         panel.plot([r.sizes[axis] for r in there], [1e3 * r.median(name) for r in there], label=name, **style)

@@ -15,7 +15,7 @@ from ..ops import Value
 
 
 @dataclass(frozen=True)
-class Parametrisation:
+class Parametrization:
     """How a decay is stored.
 
     Args:
@@ -33,9 +33,9 @@ def _of_tau(tau: Value) -> Value:
     return ops.exp(-1.0 / ops.clamp(tau, 1e-3, float("inf")))  # bounded away from zero; the decay is 0 there already
 
 
-DECAYS: Mapping[str, Parametrisation] = {
-    "clamp": Parametrisation("", lambda beta: ops.clamp(beta, 0, 1), lambda beta: beta),
-    "sigmoid": Parametrisation("_logit", ops.sigmoid, torch.logit),
-    "tau": Parametrisation("_tau", _of_tau, lambda beta: -1 / torch.log(beta)),
+DECAYS: Mapping[str, Parametrization] = {
+    "clamp": Parametrization("", lambda beta: ops.clamp(beta, 0, 1), lambda beta: beta),
+    "sigmoid": Parametrization("_logit", ops.sigmoid, torch.logit),
+    "tau": Parametrization("_tau", _of_tau, lambda beta: -1 / torch.log(beta)),
 }
 """clamp: beta = min(max(p, 0), 1); sigmoid: beta = 1 / (1 + exp(-p)); tau: beta = exp(-1 / p), p in steps."""

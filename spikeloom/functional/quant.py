@@ -65,7 +65,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 @dataclass(frozen=True, repr=False)
-class Quantiser:
+class Quantizer:
     """The result of `state_quant`: a function of tensors that supports pickle and comparison.
 
     [*S] to [*S], with the same dtype and device; integers become the default dtype.
@@ -115,11 +115,11 @@ class Quantiser:
         n, (low, high) = 1 << self.num_bits, self._ends()
         if self.uniform:
             return torch.linspace(low, high, n, dtype=dtype)
-        centre = self._centre()
-        below, above = centre - low, high - centre
+        center = self._center()
+        below, above = center - low, high - center
         n_below = int(n * below / (below + above))
         down, up = (self._drawn_together(count) for count in (n_below, n - n_below))
-        return torch.cat((centre - below * down.flip(0), centre + above * up)).to(dtype)
+        return torch.cat((center - below * down.flip(0), center + above * up)).to(dtype)
 
     def _search(self, dtype: torch.dtype, device: torch.device) -> Search:
         if dtype not in (torch.float32, torch.float64):  # half precision cannot index 256 levels
@@ -128,14 +128,14 @@ class Quantiser:
         levels = self.levels(dtype).sort().values.to(device)
         if self.uniform:
             return _by_division(levels)
-        return _by_leading_bits(levels, self._centre())
+        return _by_leading_bits(levels, self._center())
 
     def _ends(self) -> tuple[float, float]:
         """The lowest and the highest level."""
         threshold = self.threshold
         return -(threshold + threshold * self.lower_limit), threshold + threshold * self.upper_limit
 
-    def _centre(self) -> float:
+    def _center(self) -> float:
         """The center, where non-uniform levels are densest."""
         return self.threshold if self.thr_centered else 0.0
 
@@ -159,9 +159,9 @@ class Quantiser:
         if self.multiplier is not None and not self.multiplier > 0:
             raise ValueError(f"state_quant got multiplier={self.multiplier}; pass a number above 0, usually below 1")
         between = sorted((low, high))
-        if not between[0] <= self._centre() <= between[1]:
+        if not between[0] <= self._center() <= between[1]:
             raise ValueError(
-                f"state_quant has levels from {low} to {high}, which do not include their center {self._centre()}; "
+                f"state_quant has levels from {low} to {high}, which do not include their center {self._center()}; "
                 "increase the limits, or change thr_centered"
             )
 
@@ -181,7 +181,7 @@ def state_quant(
     lower_limit: float = 0,
     upper_limit: float = 0.2,
     multiplier: float | None = None,
-) -> Quantiser:
+) -> Quantizer:
     """Create a function that rounds to the nearest of n = 2^num_bits levels, for the `state_quant` of a neuron.
 
     The levels range from L = -threshold * (1 + lower_limit) to U = threshold * (1 + upper_limit). Values outside are
@@ -226,7 +226,7 @@ def state_quant(
         >>> q(x).detach(), x.grad
         (tensor([0.5118, 1.2000]), tensor([1., 1.]))
     """
-    return Quantiser(num_bits, uniform, thr_centered, threshold, lower_limit, upper_limit, multiplier)
+    return Quantizer(num_bits, uniform, thr_centered, threshold, lower_limit, upper_limit, multiplier)
 
 
 # -- the searches ------------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def _by_division(levels: Tensor) -> Search:
     return search
 
 
-def _by_leading_bits(levels: Tensor, centre: float) -> Search:
+def _by_leading_bits(levels: Tensor, center: float) -> Search:
     """Search for levels that are densest around a center, by the leading bits of the distance from it.
 
     A cell contains all values whose distances from the center have the same leading bits. A table stores the number of
@@ -269,7 +269,7 @@ def _by_leading_bits(levels: Tensor, centre: float) -> Search:
     half = 1 << (13 if dtype == torch.float32 else 16)
 
     def cell_of(x: Tensor) -> Tensor:
-        return (x - centre).view(as_int).bitwise_right_shift_(shift).add_(half).to(torch.int32)
+        return (x - center).view(as_int).bitwise_right_shift_(shift).add_(half).to(torch.int32)
 
     def rank_of(cell: Tensor) -> Tensor:  # larger bit patterns of negative numbers are lower values
         return torch.where(cell < half, half - 1 - cell, cell)

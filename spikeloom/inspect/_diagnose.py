@@ -74,7 +74,7 @@ def diagnose(
     Args:
         net: the network.
         x: input, [T, B, ...], or [B, ...] with `steps`.
-        inputs: further inputs of its forward, likewise.
+        inputs: further inputs of its forward, also.
         steps: T, if the input is the same at every step.
         loss: the loss of what the network returns, over all time; None sums up its first output that has a gradient,
             which is the spikes of its last layer.

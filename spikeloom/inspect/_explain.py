@@ -122,7 +122,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
     Args:
         net: the network.
         x: input, [T, B, ...], or [B, ...] with `steps`.
-        inputs: further inputs of its forward, likewise.
+        inputs: further inputs of its forward, also.
         steps: T, if the input is the same at every step.
         kwargs: keyword inputs of its forward.
 

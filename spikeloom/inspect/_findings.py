@@ -117,7 +117,7 @@ def _of_gradients(rows: Sequence[Vitals]) -> Iterator[str]:
         yield (
             f"{_all(vanishing)}: the gradient vanishes, down to {least / largest:.0e} of the largest among the layers; "
             f"it is lost at the spikes of {_named(vanishing[-1])} or behind them: take a wider surrogate, raise the "
-            "gain of the weights there, normalise, or add skip connections"
+            "gain of the weights there, normalize, or add skip connections"
         )
 
 

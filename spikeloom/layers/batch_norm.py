@@ -1,4 +1,4 @@
-"""Batch normalisation through time: a norm for each step."""
+"""Batch normalization through time: a norm for each step."""
 
 from typing import Any, ClassVar
 
@@ -54,9 +54,9 @@ class _BatchNormTT(OverTime, nn.ModuleList):
 
 
 class BatchNormTT1d(_BatchNormTT):
-    """Batch normalisation through time, of features: a list of `time_steps` BatchNorm1d without bias, one per step.
+    """Batch normalization through time, of features: a list of `time_steps` BatchNorm1d without bias, one per step.
 
-    ``bntt[t](x)`` normalises with the norm of step t. A call of the list itself, ``bntt(x)``, does so with the norm of
+    ``bntt[t](x)`` normalizes with the norm of step t. A call of the list itself, ``bntt(x)``, does so with the norm of
     the next step, and counts, until `spikeloom.utils.reset`. So the layer may stand in an ``nn.Sequential``, and each
     step has its own statistics in a loop over steps as well as under `spikeloom.unroll`.
 
@@ -89,7 +89,7 @@ class BatchNormTT1d(_BatchNormTT):
 
 
 class BatchNormTT2d(_BatchNormTT):
-    """Batch normalisation through time, of images: a list of `time_steps` BatchNorm2d without bias, one per step.
+    """Batch normalization through time, of images: a list of `time_steps` BatchNorm2d without bias, one per step.
 
     As `BatchNormTT1d`, whose arguments, errors and source it shares; input_features is the number of channels.
 

@@ -154,7 +154,7 @@ class SynapticDelay(_Delayed):
 
     d out[t, n] / d delay_n = sum_k w_k'(delay_n) x[t - k, n];  w_k(d) = exp(-(k - d)² / (2 sigma²)) / (their sum)
 
-    So a delay sees about 2 sigma steps to each side. 0.5 is interpolation between the neighbouring steps, which finds
+    So a delay sees about 2 sigma steps to each side. 0.5 is interpolation between the neighboring steps, which finds
     what is at most a step away. The default finds delays from anywhere; it may be assigned anew at any time, and to let
     it shrink to 0.5 in the course of a training is the way of Hammouamri et al.
 
@@ -301,8 +301,8 @@ def slope(grads: Tensor, delay: Tensor, sigma: float) -> Tensor:
     lags = torch.arange(max_delay, -1, -1, dtype=grads.dtype, device=grads.device)
     held = delay.clamp(0, max_delay).unsqueeze(-1)
     shares = torch.softmax(-((lags - held) ** 2) / (2 * sigma**2), -1)
-    centre = (shares * lags).sum(-1, keepdim=True)
-    return (grads * shares * (lags - centre)).sum(-1) / sigma**2
+    center = (shares * lags).sum(-1, keepdim=True)
+    return (grads * shares * (lags - center)).sum(-1) / sigma**2
 
 
 class Shifted(torch.autograd.Function):

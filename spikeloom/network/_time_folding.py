@@ -23,7 +23,7 @@ class Request:
     Args:
         net: the network.
         args: positional inputs, every tensor in them [T, B, ...], or [B, ...] if static.
-        kwargs: keyword inputs, likewise.
+        kwargs: keyword inputs, also.
         steps: T.
         batch: B.
         static: whether the inputs are the same at every step.

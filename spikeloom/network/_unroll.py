@@ -30,7 +30,7 @@ def unroll(
 
     What a loop ``for t in range(T): out = net(x[t])`` gives, stacked over time. The forward of `net` is called a single
     time. Layers without state see time folded into dimension 0, [T*B, ...]; each spiking neuron runs over its whole
-    sequence, and goes on from the state that it keeps. A neuron by itself runs over time likewise, also without
+    sequence, and goes on from the state that it keeps. A neuron by itself runs over time also, also without
     init_hidden.
 
     Args:

@@ -208,15 +208,15 @@ class Running(Methods, States):
     def _by_methods(self, x: Tensor, olds: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The spikes and the new states. Each method finds the states so far as attributes."""
         neuron: Any = self
-        own, model, quantise = self.__dict__, neuron.model, self.state_quant
+        own, model, quantize = self.__dict__, neuron.model, self.state_quant
         own["_before"] = None
         own["_reset"] = fired = self.mem_reset(olds[-1])
         news = as_tuple(self.state_function(x))
         if len(news) != len(model.charged) or not all(isinstance(new, Tensor) for new in news):
             got = ", ".join(type(new).__name__ for new in news)
             raise TypeError(f"the dynamics of {self._label()} returned {got}; return {', '.join(model.charged)}")
-        if callable(quantise):
-            news = tuple([quantise(new) for new in news])
+        if callable(quantize):
+            news = tuple([quantize(new) for new in news])
         *rest, mem = [new if new.dtype is dtype else new.to(dtype) for new in news]
         own.update(zip(model.charged, (*rest, mem), strict=True))
         spk = self._spikes(mem)

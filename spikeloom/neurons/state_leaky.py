@@ -133,7 +133,7 @@ class StateLeaky(WholeSequence, LIF):
     # -- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, input_: Tensor) -> Any:
-        """A whole sequence: input_ [T, B, channels]; returns (spk, mem), each likewise, or mem."""
+        """A whole sequence: input_ [T, B, channels]; returns (spk, mem), each also, or mem."""
         return self._integrated(self._checked(input_))
 
     def _integrated(self, x: Tensor) -> Any:

@@ -47,8 +47,10 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
     layers = data if isinstance(data, Mapping) else {"": data}
     arrays = [numbers(spikes, "raster", "spikes [T], [T, N] or [T, *N]") for spikes in layers.values()]
     if len({len(array) for array in arrays}) != 1:
-        steps = ", ".join(f"{name!r}: {len(array)}" for name, array in zip(layers, arrays, strict=True))
-        raise ValueError(f"raster got layers of different numbers of steps ({steps or 'none'}); pass the same for each")
+        lengths = ", ".join(f"{name!r}: {len(array)}" for name, array in zip(layers, arrays, strict=True))
+        raise ValueError(
+            f"raster got layers of different numbers of steps ({lengths or 'none'}); pass the same for each"
+        )
     flat = [array.reshape(len(array), -1) for array in arrays]
     steps, neurons = np.nonzero(np.concatenate(flat, axis=1))
     edges = np.cumsum([0, *(array.shape[1] for array in flat)])

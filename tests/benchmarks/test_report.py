@@ -96,9 +96,9 @@ def test_a_page_is_filled_in_from_what_is_stored(tmp_path):
     folder.mkdir()
     page.write_text(PAGE)
     swept = [replace(RESULT, swept="N", sizes={"T": 3, "N": size}) for size in (4, 5)]
-    labelled = replace(RESULT, label="Nothing [3, 4]")
+    labeled = replace(RESULT, label="Nothing [3, 4]")
     store(
-        Record([labelled, *swept], {"cpu": "A chip", "cores": 2, "torch_threads": 1, "system": "Any"}),
+        Record([labeled, *swept], {"cpu": "A chip", "cores": 2, "torch_threads": 1, "system": "Any"}),
         folder / "made.json",
     )
     text = fill(page, folder)
@@ -141,5 +141,5 @@ def test_a_library_has_one_colour_in_all_pictures():
         draw(panel, [replace(RESULT, seconds={name: [1.0] for name in names})], "T")
         for line in panel.lines:
             found.setdefault(line.get_label(), set()).add(line.get_color())
-    assert [len(colours) for colours in found.values()] == [1] * 7
+    assert [len(colors) for colors in found.values()] == [1] * 7
     assert len(set.union(*found.values())) == 7

@@ -166,7 +166,7 @@ def test_weights_divide_by_the_batch_or_as_torch_does(name):
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("ce_")])
 def test_a_left_out_sample_changes_no_other(name, normalize):
-    """Beside its share in the mean, which has the number of samples below it unless weights are normalised."""
+    """Beside its share in the mean, which has the number of samples below it unless weights are normalized."""
     case = Case(name, {"weight": [0.5, 2.0, 1.0, 1.0, 1.0, 1.0], "normalize_weight": normalize})
     x, labels, kept = case.inputs(), LABELS.clone(), torch.tensor([0, 1, 3])
     labels[[2, 4]] = -100

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
-from spikeloom.functional.quant import Quantiser, StateQuant, state_quant
+from spikeloom.functional.quant import Quantizer, StateQuant, state_quant
 
 from ..each import for_each
 from ..oracle import assert_close
@@ -28,7 +28,7 @@ RANGES: dict[str, dict[str, Any]] = {
 
 
 def values(dtype: torch.dtype = torch.float32) -> Tensor:
-    """Values over and beyond all levels, many of them close to the centres."""
+    """Values over and beyond all levels, many of them close to the centers."""
     near = torch.randn(2000, dtype=torch.float64) * torch.logspace(-7, 0, 2000, dtype=torch.float64)
     return torch.cat((torch.linspace(-4, 4, 1000, dtype=torch.float64), near, near + 1, near + 1.7)).to(dtype)
 
@@ -62,9 +62,9 @@ def test_every_value_goes_to_the_nearest_level(kind, span, bits, dtype):
 
 @for_each("multiplier", [0.05, 0.3, 0.7, 1.0, 1.4])
 @for_each("bits", [3, 8, 10])
-@for_each("centred", [True, False])
-def test_so_does_it_with_every_multiplier(bits, multiplier, centred):
-    q = state_quant(bits, uniform=False, thr_centered=centred, multiplier=multiplier)
+@for_each("centered", [True, False])
+def test_so_does_it_with_every_multiplier(bits, multiplier, centered):
+    q = state_quant(bits, uniform=False, thr_centered=centered, multiplier=multiplier)
     levels = q.levels()
     x = clear_of_boundaries(values(), levels)
     assert_close(q(x), nearest(x, levels), "values", exact=True)
@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "several thresholds": ({"threshold": torch.ones(3)}, TypeError, "pass one number"),
     "a word": ({"upper_limit": "wide"}, TypeError, "upper_limit='wide'"),
     "a negative multiplier": ({"uniform": False, "multiplier": -0.5}, ValueError, "above 0"),
-    "levels all above the centre": ({"uniform": False, "lower_limit": -3}, ValueError, "do not include their center"),
+    "levels all above the center": ({"uniform": False, "lower_limit": -3}, ValueError, "do not include their center"),
 }
 
 
@@ -237,6 +237,6 @@ def test_what_makes_no_levels_is_refused(name):
 
 def test_what_state_quant_returns_checks_its_arguments_too():
     with pytest.raises(ValueError, match="pass 1 to 24"):
-        Quantiser(0, True, True, 1, 0, 0, None)
+        Quantizer(0, True, True, 1, 0, 0, None)
     with pytest.raises(TypeError, match="threshold='high'"):
-        Quantiser(8, True, True, "high", 0, 0, None)
+        Quantizer(8, True, True, "high", 0, 0, None)

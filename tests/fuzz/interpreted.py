@@ -42,9 +42,9 @@ class Interpreted:
             return words[index]
 
         functions = {name: getattr(np, name) for name in ("exp", "tanh")}
-        maths = {name: getattr(np, name) for name in ("log", "sqrt", "sin", "cos")}
+        routines = {name: getattr(np, name) for name in ("log", "sqrt", "sin", "cos")}
         space: dict[str, Any] = {"R": real, "SIZE": size, "load": load, "store": store, "word": word, "np": np}
-        space |= {**functions, "math": type("math", (), {k: staticmethod(v) for k, v in maths.items()})}
+        space |= {**functions, "math": type("math", (), {k: staticmethod(v) for k, v in routines.items()})}
         space |= {"inf": math.inf, "nan": math.nan, "settled": lambda: None, "types": type("types", (), {"int64": int})}
         exec(compile(text[start:], "<kernel>", "exec"), space)
         self.kernel = space["kernel"]

@@ -76,7 +76,7 @@ def test_a_forward_may_write_to_its_input(check):
 
 
 class Everything(nn.Module):
-    """Draws, counts, appends, prints into a list, normalises, writes to tensors in place and keeps states."""
+    """Draws, counts, appends, prints into a list, normalizes, writes to tensors in place and keeps states."""
 
     def __init__(self):
         super().__init__()

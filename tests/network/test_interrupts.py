@@ -159,7 +159,7 @@ def test_an_interrupt_within_a_context_manager_of_torch_leaves_nothing_set(name:
                 assert structure(net) in (reference.structure, reference.structure_after)
 
 
-SIGNALLED = (
+SIGNALED = (
     "unroll",
     "unroll, random",
     "unroll, compared before",
@@ -178,10 +178,10 @@ SIGNALLED = (
     reason="signals with a timer",
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # within a weakref's callback it is lost
-@pytest.mark.parametrize("name", SIGNALLED)
+@pytest.mark.parametrize("name", SIGNALED)
 def test_a_signal_at_any_moment_leaves_the_process_usable(name: str):
     reference = Reference(ACTIONS[name])
-    chance, hits, tries = random.Random(0), 0, MANY // len(SIGNALLED) if MANY else 40
+    chance, hits, tries = random.Random(0), 0, MANY // len(SIGNALED) if MANY else 40
     times = []
     for _ in range(5):
         with reference.started() as (net, given):

@@ -106,16 +106,16 @@ def test_a_state_starts_at_its_default_and_reset_goes_back_there():
 def test_it_learns_by_gradient_descent():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 16), Adaptive(learn=("beta", "kappa"), init_hidden=True), nn.Linear(16, 2))
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     x, wanted = torch.rand(64, 4), torch.arange(64) % 2
     x[:, 0] = wanted.float()
     losses = []
     for _ in range(40):
         snn.utils.reset(net)
         loss = nn.functional.cross_entropy(snn.unroll(net, x, steps=10).mean(0), wanted)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
     assert net[1].beta != 0.9

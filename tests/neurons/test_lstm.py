@@ -283,7 +283,7 @@ def test_under_autocast_the_states_stay_float32(run):
 def test_it_learns_to_remember_the_first_input_of_a_sequence():
     torch.manual_seed(0)
     net = nn.Sequential(snn.SLSTM(1, 16, threshold=0.1, init_hidden=True), nn.Linear(16, 2))
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     wanted = torch.arange(64) % 2
     xs = torch.zeros(12, 64, 1)
     xs[0, :, 0] = wanted.float()
@@ -291,9 +291,9 @@ def test_it_learns_to_remember_the_first_input_of_a_sequence():
         snn.utils.reset(net)
         out = snn.unroll(net, xs)[-1]
         loss = cross_entropy(out, wanted)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert bool((out.argmax(1) == wanted).float().mean() > 0.95)
 
 

@@ -1,4 +1,4 @@
-"""What a user's subclass overrides, or assigns on one neuron, is honoured: step by step and over a whole sequence."""
+"""What a user's subclass overrides, or assigns on one neuron, is honored: step by step and over a whole sequence."""
 
 from collections.abc import Callable
 from typing import Any

@@ -77,7 +77,7 @@ def test_checkpoints_load_strictly_in_both_directions(name, source, tmp_path):
     assert all(torch.equal(value, saved.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
-def normalised(norms: Any, x: torch.Tensor, call: Any) -> Outcome:
+def normalized(norms: Any, x: torch.Tensor, call: Any) -> Outcome:
     out = torch.stack([call(norms, t, x_t) for t, x_t in enumerate(x.unbind(0))])
     learned = {"x": x, **dict(norms.named_parameters())}
     grads = torch.autograd.grad((out * pull(out, 1)).sum(), list(learned.values()))
@@ -99,7 +99,7 @@ def by_count(norms: Any, t: int, x: torch.Tensor) -> torch.Tensor:
 def test_norms_give_the_same_numbers_statistics_and_gradients(name, call, training):
     x = inputs(4, NORMS[name][2])
     ours, theirs = (made(library, name).train(training) for library in LIBRARIES.values())
-    assert_same(normalised(ours, x, call), normalised(theirs, x, by_index), exact_states=True)
+    assert_same(normalized(ours, x, call), normalized(theirs, x, by_index), exact_states=True)
 
 
 @pytest.mark.parametrize("name", GRADED)
@@ -115,7 +115,7 @@ def test_graded_spikes_give_the_same_numbers_and_gradients(name):
 
 
 def trained(library: ModuleType) -> list[float]:
-    """Losses of a script that normalises each step by its own norm, as snnTorch's users write it."""
+    """Losses of a script that normalizes each step by its own norm, as snnTorch's users write it."""
 
     class Net(nn.Module):
         def __init__(self) -> None:

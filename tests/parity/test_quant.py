@@ -43,9 +43,9 @@ def test_same_values_and_gradients(bits):
 
 
 @pytest.mark.parametrize("bits", [9, 10])
-@pytest.mark.parametrize("centred", [True, False])
-def test_more_bits_have_the_multiplier_of_eight(bits, centred):
-    ours, peer = (library.state_quant(bits, False, centred) for library in (quant, theirs))
+@pytest.mark.parametrize("centered", [True, False])
+def test_more_bits_have_the_multiplier_of_eight(bits, centered):
+    ours, peer = (library.state_quant(bits, False, centered) for library in (quant, theirs))
     x = torch.linspace(-1.3, 1.3, 500)
     assert_close(ours(x), peer(x), "values")
 

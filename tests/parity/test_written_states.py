@@ -110,7 +110,7 @@ def assert_same(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None
         assert_close(got[key] / scale, theirs / scale, key)
 
 
-def penalised(neuron: Any, xs: Tensor) -> dict[str, Tensor]:
+def penalized(neuron: Any, xs: Tensor) -> dict[str, Tensor]:
     torch.manual_seed(1)
     fc = nn.Linear(xs[0, 0].numel(), xs[0, 0].numel())
     loss = penalty(neuron, fc, xs)
@@ -124,10 +124,10 @@ def penalised(neuron: Any, xs: Tensor) -> dict[str, Tensor]:
 def test_a_gradient_penalty_over_steps_is_that_of_snntorch(name, reset):
     ours, theirs = of_both(name, reset_mechanism=reset, learn_threshold=True)
     xs = inputs(NEURONS[name][1])
-    assert_same(penalised(ours, xs), penalised(theirs, xs))
+    assert_same(penalized(ours, xs), penalized(theirs, xs))
 
 
 @pytest.mark.parametrize("spike_grad", SURROGATES)
 def test_a_gradient_penalty_has_every_surrogate_of_snntorch(spike_grad):
     make = lambda library: getattr(library.surrogate, spike_grad)()  # noqa: E731
-    assert_same(*(penalised(n, inputs((3, 4), 1.5)) for n in of_both("Leaky", spike_grad=make, reset_delay=False)))
+    assert_same(*(penalized(n, inputs((3, 4), 1.5)) for n in of_both("Leaky", spike_grad=make, reset_delay=False)))

@@ -206,8 +206,8 @@ def test_one_hot_and_back():
 def test_receptive_fields_are_those_of_bohte():
     x, low, high, m, beta = numbers(7, **DOUBLE) * 6 - 2, -2.0, 4.0, 6, 1.5
     sigma = (high - low) / (beta * (m - 2))
-    centres = [low + (2 * i - 3) / 2 * (high - low) / (m - 2) for i in range(1, m + 1)]
-    wanted = [[math.exp(-((d - c) ** 2) / (2 * sigma**2)) for c in centres] for d in x.tolist()]
+    centers = [low + (2 * i - 3) / 2 * (high - low) / (m - 2) for i in range(1, m + 1)]
+    wanted = [[math.exp(-((d - c) ** 2) / (2 * sigma**2)) for c in centers] for d in x.tolist()]
     assert_close(spikegen.receptive_fields(x, m, low, high, beta), torch.tensor(wanted, **DOUBLE), "responses")
 
 

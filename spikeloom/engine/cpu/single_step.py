@@ -244,5 +244,5 @@ def _width(x: Tensor, mem: Tensor) -> int:
 
 
 def _maker(like: Tensor) -> Callable[[Tensor], Tensor]:
-    """What makes uninitialised memory in the shape of a contiguous tensor, for tensors as large as this one."""
+    """What makes uninitialized memory in the shape of a contiguous tensor, for tensors as large as this one."""
     return torch.empty_like if like.nbytes < tuning.limits.pool_from else buffer_pool.empty_like

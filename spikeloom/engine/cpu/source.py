@@ -3,7 +3,7 @@
 The scan runs over M = B * prod(N) independent elements for T steps. A kernel gets one address, that of its arguments,
 64-bit words in the order of `forward_arguments` and `backward_arguments`. It takes its share of the elements, cuts it
 into blocks whose state stays in the first-level cache, and runs each block over all time: the inner loop, over the
-elements of a block, is what the compiler vectorises. Every operation stands in the source as it stands in the cell.
+elements of a block, is what the compiler vectorizes. Every operation stands in the source as it stands in the cell.
 
 Memory per element and step, in words of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.

@@ -2,7 +2,7 @@
 
 A step with a product in it is a product by torch and a kernel for the rest, which Python starts one by one. So a long
 scan is cut into runs of `graph_steps` steps, the last ones shorter, and each run is a scan of its own that is captured:
-what it reads is copied to where it was captured, and what it gives is copied away. The backward is captured likewise.
+what it reads is copied to where it was captured, and what it gives is copied away. The backward is captured also.
 """
 
 import warnings

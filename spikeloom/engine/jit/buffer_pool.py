@@ -36,7 +36,7 @@ _unused: dict[int, Block] = {}  # by address, oldest first; each operation on it
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Uninitialised memory, as `torch.empty` gives it: no view, so that who gets it may write to it in place."""
+    """Uninitialized memory, as `torch.empty` gives it: no view, so that who gets it may write to it in place."""
     size = math.prod(shape) * like.element_size()
     if size < tuning.limits.pool_from or not like.is_cpu:  # a GPU's memory is used again by torch
         return torch.empty(tuple(shape), dtype=like.dtype, device=like.device)

@@ -1,4 +1,4 @@
-"""Quantisation, monitors and STDP."""
+"""Quantization, monitors and STDP."""
 
 import importlib
 import math
@@ -22,7 +22,7 @@ def numbers(x: torch.Tensor) -> list[Any]:
     return ["nan" if math.isnan(value) else round(value, 4) for value in x.tolist()]
 
 
-# -- quantisation ------------------------------------------------------------------------------------------------------
+# -- quantization ------------------------------------------------------------------------------------------------------
 
 
 def dtype_of_quantised(snn: ModuleType) -> list[torch.dtype]:
