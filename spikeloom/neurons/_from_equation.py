@@ -1,8 +1,9 @@
 """A layer from an equation alone: the constructor's arguments are read off the equation's."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast, overload
+from collections.abc import Callable, Iterable, Mapping
+from types import new_class
+from typing import Any, ClassVar, overload
 
 from torch import Tensor
 
@@ -13,7 +14,6 @@ from ..engine.graph import program_for
 from ..fixed import fixed
 from ._methods import HOOKS
 from ._neuron import DEFAULTS, SpikingNeuron
-from ._registry import Registered
 
 Equation = Callable[..., Any]
 
@@ -46,6 +46,24 @@ class EquationNeuron(SpikingNeuron):
 
     signature: ClassVar[inspect.Signature | None] = None
 
+    def __init_subclass__(
+        cls, model: AnyModel | None = None, learn: tuple[str, ...] = (), decay: str = "clamp", **framed: Any
+    ) -> None:
+        """Make a layer of a model; `learn`, `decay` and `framed` are the defaults of these options."""
+        if model is not None:
+            signature = _signature(model, {**DEFAULTS, "decay": decay, **framed}, learn)
+            options = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+            body = {
+                "__doc__": _documented(model, options),
+                "model": model,
+                "signature": signature,
+                "framed": isinstance(model, Model),
+                "_calls": HOOKS if isinstance(model, Model) else (),
+            }
+            for name, value in body.items():
+                type.__setattr__(cls, name, value)
+        super().__init_subclass__()
+
     def __init__(self, *args: Any, **kwargs: Any):
         if self.signature is None:
             raise NotImplementedError("EquationNeuron is a base class; make a neuron of an equation with snn.cell")
@@ -73,25 +91,33 @@ class EquationNeuron(SpikingNeuron):
         return self._run(input_, (*states, *[None] * (len(names) - len(states))))
 
 
-def made(name: str, module: str, model: AnyModel, learn: tuple[str, ...] = (), **defaults: Any) -> type[EquationNeuron]:
-    """The layer class of a model, which pickles find in `module`; `learn` and `defaults` change the usual options."""
-    signature = _signature(model, {**DEFAULTS, **defaults}, learn)
-    equation = model.charge if isinstance(model, Model) else model.equation
-    body = {
-        "__doc__": equation.__doc__,
-        "__module__": module,
-        "__qualname__": name,
-        "model": model,
-        "signature": signature,
-        "framed": isinstance(model, Model),
-        "_calls": HOOKS if isinstance(model, Model) else (),
-    }
-    return cast(type[EquationNeuron], Registered(name, (EquationNeuron,), body))
+def made(name: str, module: str, model: AnyModel) -> type[EquationNeuron]:
+    """The layer class of a model, which pickles find in `module`."""
+    body = {"__module__": module, "__qualname__": name}
+    return new_class(name, (EquationNeuron,), {"model": model}, lambda namespace: namespace.update(body))
+
+
+def _documented(model: AnyModel, options: Iterable[str]) -> str:
+    """The docstring of an equation, with the states and options of the layer in front of the source."""
+    equation = equation_of(model)
+    text, source, rest = inspect.cleandoc(equation.__doc__ or "").partition("\n\nSource:")
+    states, _ = signature_of(equation)
+    named = ", ".join(name for name in options if name != "learn")
+    added = f"""
+
+States, in order: {", ".join(states)}; each [B, *N], unrolled [T, B, *N].
+
+By keyword: learn, the names of the parameters to learn; {named} (see `EquationNeuron`)."""
+    return text + added + source + rest
+
+
+def equation_of(model: AnyModel) -> Equation:
+    """The function that the model was made of."""
+    return model.charge if isinstance(model, Model) else model.equation
 
 
 def _signature(model: AnyModel, options: Mapping[str, Any], learn: tuple[str, ...]) -> inspect.Signature:
-    equation = model.charge if isinstance(model, Model) else model.equation
-    own = [p for p in inspect.signature(equation).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    own = [p for p in inspect.signature(equation_of(model)).parameters.values() if p.kind is p.KEYWORD_ONLY]
     required = [p for p in own if p.default is p.empty]
     values = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in (*required, *(p for p in own if p not in required))]
     named = (*SHARED, *FRAMED, "graded_spikes_factor") if isinstance(model, Model) else SHARED
@@ -191,8 +217,7 @@ def _decorated(model_of: Callable[[Equation], AnyModel], equation: Equation | No
 
 def _check_names(name: str, model: AnyModel) -> None:
     """Refuse names that the layer needs for itself, and decays that are no parameters."""
-    own = model.charge if isinstance(model, Model) else model.equation
-    states, params = signature_of(own)
+    states, params = signature_of(equation_of(model))
     taken = [n for n in (*states, *params) if n in ("learn", *SHARED) or hasattr(SpikingNeuron, n)]
     if taken:
         raise TypeError(f"{name} calls a value {', '.join(taken)}, which every layer has already; call it otherwise")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import surrogate
 from ..cells.decay import DECAYS
@@ -19,6 +19,7 @@ from ._registry import INSTANCES, ClassWide, Registered
 from ._unrolled_run import current_run, guarded
 
 SpikeGrad = Callable[..., Tensor]
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 RETRACED = ("spike_grad", "reset_delay")
 
 ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
@@ -189,6 +190,28 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
 
+    def extra_repr(self) -> str:
+        """The arguments of the constructor that are required or differ from their defaults."""
+        shown = []
+        for name, argument in _arguments(type(self)).items():
+            if name == "learn":
+                value: Any = tuple(n for n in self._value_names() if isinstance(self._own(n), nn.Parameter))
+            elif name.startswith("learn_") and self._own(name.removeprefix("learn_")) is not None:
+                value = isinstance(self._own(name.removeprefix("learn_")), nn.Parameter)
+            else:
+                value = getattr(self, name, argument.default)
+            default = surrogate.atan() if name == "spike_grad" else argument.default
+            if isinstance(value, Tensor):
+                value = float(f"{value.item():.6g}") if value.numel() == 1 else f"Tensor{[*value.shape]}"
+            if value not in (default, (default, default)):  # as a stride of 1 is kept for both dimensions
+                shown.append(f"{name}={value if str(value).startswith('Tensor') else repr(value)}")
+        return ", ".join(shown)
+
+    def _own(self, name: str) -> Tensor | None:
+        """The parameter or buffer behind a value; None if the neuron has none of that name."""
+        own = self._registered_as(name)
+        return self._parameters.get(own, self._buffers.get(own))
+
     @property
     def reset_mechanism(self) -> str:
         """ "subtract", "zero" or "none"; assigning it changes the dynamics from the next step on."""
@@ -202,6 +225,19 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         self._reset_mechanism = mode
         self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, self.reset_dict[mode])
         self._retrace()
+
+
+def _arguments(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a constructor by name, and those that it passes on to the class above."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in cls.__mro__:
+        if kind is not cls and "__init__" not in vars(kind):
+            continue
+        parameters = inspect.signature(kind).parameters.values()
+        found = {p.name: p for p in parameters if p.kind not in VARIADIC} | found
+        if not any(p.kind in VARIADIC for p in parameters):
+            break
+    return found
 
 
 DEFAULTS: Mapping[str, Any] = {

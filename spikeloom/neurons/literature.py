@@ -1,7 +1,7 @@
-"""Neurons beyond snnTorch's. Each follows from its equation, which stands in `cells/` with its paper."""
+"""Neurons beyond snnTorch's. Each follows from its equation in `cells/`, which has its docstring and its paper."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -12,21 +12,157 @@ from ..cells.nonlinear import EXPONENTIAL, IZHIKEVICH, QUADRATIC
 from ..cells.parametric import PARAMETRIC
 from ..cells.refractory import REFRACTORY
 from ..cells.resonate import RESONATE_AND_FIRE
-from ._from_equation import made
+from ._from_equation import EquationNeuron
+from ._neuron import SpikeGrad
 from .leaky import Leaky
 
-ALIF = made("ALIF", __name__, ADAPTIVE_THRESHOLD)
-AdLIF = made("AdLIF", __name__, ADAPTIVE_CURRENT)
-CuBaLIF = made("CuBaLIF", __name__, REFRACTORY)
-EIF = made("EIF", __name__, EXPONENTIAL)
-IF = made("IF", __name__, INTEGRATE_AND_FIRE)
-Izhikevich = made("Izhikevich", __name__, IZHIKEVICH)
-LI = made("LI", __name__, LEAKY_INTEGRATOR)
-ParametricLIF = made(
-    "ParametricLIF", __name__, PARAMETRIC, ("beta",), decay="sigmoid", reset_mechanism="zero", reset_delay=False
-)
-QIF = made("QIF", __name__, QUADRATIC)
-ResonateFire = made("ResonateFire", __name__, RESONATE_AND_FIRE)
+Number = float | Tensor
+"""A parameter: one number, or a tensor that broadcasts over the trailing dimensions of the input."""
+
+
+class Options(TypedDict, total=False):
+    """What every neuron of this file takes by keyword, see `EquationNeuron`."""
+
+    learn: str | Sequence[str]
+    spike_grad: SpikeGrad | None
+    surrogate_disable: bool
+    init_hidden: bool
+    output: bool
+    decay: str
+
+
+class ResetOptions(Options, total=False):
+    """What those take that fire and reset as `Leaky` does."""
+
+    inhibition: bool
+    reset_mechanism: str
+    state_quant: Callable[[Tensor], Tensor] | bool
+    reset_delay: bool
+    graded_spikes_factor: Number
+
+
+# At run time, the docstring of a class is that of its equation, with the states and the options.
+
+
+class ALIF(EquationNeuron, model=ADAPTIVE_THRESHOLD):
+    """Leaky integrate-and-fire neuron with an adaptive threshold (Bellec et al., 2018)."""
+
+    def __init__(
+        self,
+        beta: Number = 0.9,
+        rho: Number = 0.97,
+        kappa: Number = 0.1,
+        threshold: Number = 1.0,
+        **options: Unpack[Options],
+    ):
+        super().__init__(beta, rho, kappa, threshold, **options)
+
+
+class AdLIF(EquationNeuron, model=ADAPTIVE_CURRENT):
+    """Adaptive leaky integrate-and-fire neuron (Bittar and Garner, 2022)."""
+
+    def __init__(
+        self,
+        beta: Number = 0.9,
+        rho: Number = 0.95,
+        a: Number = 0.5,
+        b: Number = 0.5,
+        threshold: Number = 1.0,
+        **options: Unpack[Options],
+    ):
+        super().__init__(beta, rho, a, b, threshold, **options)
+
+
+class CuBaLIF(EquationNeuron, model=REFRACTORY):
+    """Current-based leaky integrate-and-fire neuron with a refractory period."""
+
+    def __init__(
+        self,
+        alpha: Number = 0.8,
+        beta: Number = 0.9,
+        period: Number = 2.0,
+        threshold: Number = 1.0,
+        **options: Unpack[Options],
+    ):
+        super().__init__(alpha, beta, period, threshold, **options)
+
+
+class EIF(EquationNeuron, model=EXPONENTIAL):
+    """Exponential integrate-and-fire neuron (Fourcaud-Trocmé et al., 2003)."""
+
+    def __init__(
+        self,
+        tau: Number = 2.0,
+        v_rest: Number = 0.0,
+        sharpness: Number = 0.2,
+        rheobase: Number = 0.8,
+        threshold: Number = 1.0,
+        v_reset: Number = 0.0,
+        **options: Unpack[Options],
+    ):
+        super().__init__(tau, v_rest, sharpness, rheobase, threshold, v_reset, **options)
+
+
+class IF(EquationNeuron, model=INTEGRATE_AND_FIRE):
+    """Integrate-and-fire neuron without leak."""
+
+    def __init__(self, threshold: Number = 1.0, **options: Unpack[ResetOptions]):
+        super().__init__(threshold, **options)
+
+
+class Izhikevich(EquationNeuron, model=IZHIKEVICH):
+    """Izhikevich neuron (Izhikevich, 2003)."""
+
+    def __init__(
+        self,
+        a: Number = 0.02,
+        b: Number = 0.2,
+        c: Number = -65.0,
+        d: Number = 8.0,
+        threshold: Number = 30.0,
+        dt: Number = 1.0,
+        **options: Unpack[Options],
+    ):
+        super().__init__(a, b, c, d, threshold, dt, **options)
+
+
+class LI(EquationNeuron, model=LEAKY_INTEGRATOR):
+    """Leaky integrator: a readout without spikes."""
+
+    def __init__(self, beta: Number = 0.9, **options: Unpack[Options]):
+        super().__init__(beta, **options)
+
+
+class ParametricLIF(
+    EquationNeuron, model=PARAMETRIC, learn=("beta",), decay="sigmoid", reset_mechanism="zero", reset_delay=False
+):
+    """Leaky integrate-and-fire neuron with a learned time constant (Fang et al., 2021)."""
+
+    def __init__(self, beta: Number = 0.5, threshold: Number = 1.0, **options: Unpack[ResetOptions]):
+        super().__init__(beta, threshold, **options)
+
+
+class QIF(EquationNeuron, model=QUADRATIC):
+    """Quadratic integrate-and-fire neuron (Latham et al., 2000)."""
+
+    def __init__(
+        self,
+        tau: Number = 2.0,
+        gain: Number = 1.0,
+        v_rest: Number = 0.0,
+        v_critical: Number = 0.8,
+        threshold: Number = 1.0,
+        v_reset: Number = 0.0,
+        **options: Unpack[Options],
+    ):
+        super().__init__(tau, gain, v_rest, v_critical, threshold, v_reset, **options)
+
+
+class ResonateFire(EquationNeuron, model=RESONATE_AND_FIRE):
+    """Resonate-and-fire neuron (Izhikevich, 2001)."""
+
+    def __init__(self, beta: Number = 0.95, omega: Number = 0.5, threshold: Number = 1.0, **options: Unpack[Options]):
+        super().__init__(beta, omega, threshold, **options)
 
 
 class NoisyLeaky(Leaky):

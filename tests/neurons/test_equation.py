@@ -79,7 +79,7 @@ def test_it_copies_and_pickles_with_its_state(name):
 
 def test_it_says_what_it_is():
     assert Adaptive.__name__ == "Adaptive"
-    assert Adaptive.__doc__ == "An adaptive neuron."
+    assert Adaptive.__doc__.startswith("An adaptive neuron.\n\nStates, in order: mem, adapt;")
     assert Adaptive.__module__ == __name__
     assert issubclass(Adaptive, snn.EquationNeuron)
     names = list(inspect.signature(Adaptive).parameters)

@@ -106,7 +106,7 @@ def test_the_module_paths_of_snntorch_can_be_imported(package, path):
 def test_a_module_path_may_be_the_first_that_is_imported():
     script = "import spikeloom._neurons.leaky, spikeloom._layers.bntt; print(spikeloom._neurons.leaky.Leaky(0.5))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "Leaky()"
+    assert done.stdout.strip() == "Leaky(beta=0.5)"
 
 
 def test_heaviside_has_its_present_home():
