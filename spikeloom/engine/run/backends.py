@@ -3,10 +3,10 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -268,11 +268,8 @@ LADDER: tuple[Backend, ...] = (
 )
 """Fastest first; the last always accepts."""
 
-_forced: Scoped[str | None] = Scoped("spikeloom_backend", None, outer=True)
-
-
-forced = _forced.get
-"""The name of the backend that is asked for; None if there is none."""
+ENVIRONMENT = "SPIKELOOM_BACKEND"
+AUTO = "auto"
 
 
 def families() -> list[str]:
@@ -280,26 +277,61 @@ def families() -> list[str]:
     return [*dict.fromkeys(b.family for b in LADDER)]
 
 
-@contextmanager
-def backend(name: str) -> Iterator[None]:
-    """Within this context every neuron runs on the named backend, or raises with that backend's reasons.
+def _checked(name: str, given: str) -> str | None:
+    """The backend of a name; None where the fastest that can run a call is chosen."""
+    known = [AUTO, *families()]
+    if name not in known:
+        raise ValueError(f"{given} {name!r}; choose one of {', '.join(known)}")
+    return None if name == AUTO else name
+
+
+_forced: Scoped[str | None] = Scoped(
+    "spikeloom_backend", _checked(os.environ.get(ENVIRONMENT) or AUTO, f"{ENVIRONMENT} is"), outer=True
+)
+forced = _forced.get
+"""The name of the selected backend; None if the fastest is chosen."""
+
+
+@overload
+def backend() -> str: ...
+@overload
+def backend(name: str) -> AbstractContextManager[None]: ...
+def backend(name: str | None = None) -> str | AbstractContextManager[None]:
+    """Select a backend within a ``with`` block, or return the name of the selected one.
+
+    Every neuron then runs on this backend, or raises an error with the reasons why it cannot.
 
     Args:
-        name: "loop", the plain PyTorch loop, "numba", the fused kernels of the CPU, or "triton", those of the GPU,
-            which are also interpreted on the CPU, slowly, for tests, where the environment has TRITON_INTERPRET=1.
+        name: one of
+
+            - "auto": the fastest backend that can run the call. The default.
+            - "loop": the plain PyTorch loop, the reference of all kernels.
+            - "numba": the fused kernels of the CPU.
+            - "triton": the fused kernels of the GPU. With the environment variable TRITON_INTERPRET=1 they also run on
+              the CPU, in Triton's interpreter, slowly.
+
+    Returns:
+        a context manager; without a name, the name of the selected backend.
 
     Raises:
-        ValueError: if there is no such backend.
+        ValueError: for an unknown name.
 
-    The backward pass always takes the backend of its forward.
+    The environment variable SPIKELOOM_BACKEND sets the default of the process. The backward pass uses the backend of
+    its forward pass.
 
         >>> import torch, spikeloom as snn
         >>> with snn.backend("loop"):
         ...     spk, mem = snn.Leaky(beta=0.9)(torch.ones(2, 3))
+        ...     snn.backend()
+        'loop'
     """
-    known = families()
-    if name not in known:
-        raise ValueError(f"there is no backend {name!r}; choose one of {', '.join(known)}")
+    if name is None:
+        return _forced.get() or AUTO
+    return _selected(_checked(name, "there is no backend"))
+
+
+@contextmanager
+def _selected(name: str | None) -> Iterator[None]:
     with _forced.set(name):
         yield
 

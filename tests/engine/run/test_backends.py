@@ -1,5 +1,7 @@
 """Which backend runs, and in which words the others refuse."""
 
+import os
+import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -90,7 +92,7 @@ def test_functional_transforms_run_on_the_loop(call):
 
 def test_an_unknown_backend_is_told_with_those_that_exist():
     with (
-        pytest.raises(ValueError, match="there is no backend 'cuda'; choose one of numba, triton, loop"),
+        pytest.raises(ValueError, match="there is no backend 'cuda'; choose one of auto, numba, triton, loop"),
         snn.backend("cuda"),
     ):
         pass
@@ -149,3 +151,27 @@ def test_a_kernel_runs_on_the_cpu_whatever_the_default_device_is():
         outs = [lif(x[0], mem)[1], snn.unroll(recurrent, x)[1], snn.unroll(gates, x)[2]]
         outs[1].sum().backward()
     assert all(out.isfinite().all() for out in outs)
+
+
+def test_without_a_name_the_selected_backend_is_returned():
+    assert snn.backend() == "auto"
+    with snn.backend("loop"):
+        assert snn.backend() == "loop"
+        with snn.backend("auto"):
+            assert snn.backend() == "auto"
+        assert snn.backend() == "loop"
+    assert snn.backend() == "auto"
+
+
+def test_the_environment_sets_the_backend_of_the_process():
+    script = """
+import torch, spikeloom as snn
+print(snn.backend(), snn.explain(snn.Leaky(0.9), torch.ones(3, 2, 4)).rows[0].backend)
+with snn.backend("auto"):
+    print(snn.backend(), snn.explain(snn.Leaky(0.9), torch.ones(3, 2, 4)).rows[0].backend)
+"""
+    run = [sys.executable, "-c", script]
+    done = subprocess.run(run, env=os.environ | {"SPIKELOOM_BACKEND": "loop"}, capture_output=True, text=True)
+    assert done.stdout.split() == ["loop", "loop", "auto", "numba"], done.stderr
+    done = subprocess.run(run, env=os.environ | {"SPIKELOOM_BACKEND": "cuda"}, capture_output=True, text=True)
+    assert "SPIKELOOM_BACKEND is 'cuda'; choose one of auto, numba, triton, loop" in done.stderr
