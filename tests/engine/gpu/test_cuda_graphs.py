@@ -1,6 +1,7 @@
 """Recorded steps of a wide recurrent layer agree with the loop: as CUDA graphs on a GPU, else as plain replays."""
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -34,8 +35,7 @@ def recording(monkeypatch, quiet, tuned):
 
 
 CASES = [
-    *(Case(kind, reset, steps=7) for kind, reset in zip(KINDS * 3, RESETS, strict=True)),
-    *(Case(kind, vector=True, dtype=torch.float64, steps=7) for kind in KINDS),
+    *(replace(case, steps=7) for case in RESETS),
     *(Case(kind, static=True, learn=learn, steps=6) for kind in KINDS for learn in (None, ("x",))),
     *(Case(shape=shape, steps=3) for shape in ((1, 1), (2, 3, 5))),
     *(Case("RSynaptic", learn=learn, traced=traced, steps=7) for traced in (True, False) for learn in (

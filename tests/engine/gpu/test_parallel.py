@@ -31,8 +31,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 @pytest.fixture(autouse=True)
 def tiles(monkeypatch, quiet):
     """Small tiles, so that short sequences take several."""
-    monkeypatch.setattr(gpu_launch, "STEPS", 4)
-    monkeypatch.setattr(gpu_launch, "COLUMNS", 4)
+    small = replace(gpu_launch.triton_shapes, joined_steps=4, joined_elements=4)
+    monkeypatch.setattr(gpu_launch, "triton_shapes", small)
     gpu_launch._kernel_in_parallel.cache_clear()
     yield
     gpu_launch._kernel_in_parallel.cache_clear()

@@ -21,8 +21,7 @@ pytestmark = [
 
 
 CASES = [
-    *(Case(kind, reset, steps=4) for kind, reset in zip(KINDS * 3, RESETS, strict=True)),
-    *(Case(kind, vector=True, dtype=torch.float64, steps=4) for kind in KINDS),
+    *(replace(case, steps=4) for case in RESETS),
     *(Case(kind, static=True, learn=learn, steps=4) for kind in KINDS for learn in (None, ("x",))),
     *(Case(shape=shape, steps=3) for shape in ((7,), (1, 1), (17, 65), (2, 3, 5))),
     *(Case("RSynaptic", learn=learn, traced=traced, steps=4) for traced in (True, False) for learn in (

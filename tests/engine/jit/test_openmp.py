@@ -123,7 +123,7 @@ def test_a_forked_child_computes_the_same_though_its_parent_used_threads(thread_
     assert child.exitcode == 0
 
 
-COUNTED = ["openmp.py", "csr.py", "matrix.py"]
+COUNTED = ["openmp.py", "csr.py"]
 """Files that may ask torch for its number of threads: to size scratch memory, and then to run with as many."""
 
 
