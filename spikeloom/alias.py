@@ -1,4 +1,4 @@
-"""`import snntorch` made to mean spikeloom, for code of others that imports it by name."""
+"""Redirect `import snntorch` to spikeloom, for third-party code that imports snnTorch by name."""
 
 import importlib
 import importlib.util
@@ -12,7 +12,7 @@ OURS, THEIRS = __name__.partition(".")[0], "snntorch"
 
 
 class _Alias(MetaPathFinder, Loader):
-    """Finds each module of ours under their name."""
+    """Imports each module of spikeloom under its snnTorch name."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -39,14 +39,14 @@ _ALIAS = _Alias()
 
 
 class as_snntorch:  # noqa: N801
-    """Let ``import snntorch`` give spikeloom, with all its submodules, from now on or within a ``with`` block.
+    """Make ``import snntorch`` import spikeloom and its submodules, from now on or within a ``with`` block.
 
-    For packages that import snnTorch themselves, such as those that test ``isinstance(layer, snntorch.SpikingNeuron)``:
-    call it before they are imported. Both names then stand for the same modules and classes. At the end of a ``with``
-    block the name is free again; what was imported within keeps what it got.
+    For packages that import snnTorch themselves, for example to test ``isinstance(layer, snntorch.SpikingNeuron)``:
+    call it before you import them. Both names then refer to the same modules and classes. At the end of a ``with``
+    block the name `snntorch` is released; modules imported within the block keep their references to spikeloom.
 
     Raises:
-        RuntimeError: if snnTorch itself has been imported in this process, whose classes others may hold already.
+        RuntimeError: if snnTorch itself was already imported in this process: other modules may refer to its classes.
 
         >>> import spikeloom as snn
         >>> with snn.as_snntorch():  # doctest: +SKIP
@@ -66,12 +66,12 @@ class as_snntorch:  # noqa: N801
             sys.meta_path.insert(0, _ALIAS)
 
     def __enter__(self) -> None:
-        """Installed since the call."""
+        """Nothing to do: the constructor has installed the alias."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._installed:  # an outer call still holds
+        if not self._installed:  # an outer call is still active
             return
         sys.meta_path.remove(_ALIAS)
         for name in [name for name in sys.modules if name.partition(".")[0] == THEIRS]:

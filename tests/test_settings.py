@@ -39,11 +39,11 @@ def test_limits_of_the_pages_exist():
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"serial_over": 1}, TypeError, "serial_over=1, which is no limit; the limits are serial_below"),
+        ({"serial_over": 1}, TypeError, "serial_over=1, which is not a limit; the limits are serial_below"),
         ({"serial_below": "many"}, TypeError, "serial_below='many'; give a number"),
         ({"serial_below": True}, TypeError, "give a number"),
-        ({"serial_below": -1}, ValueError, "serial_below=-1; give a number from 0 on"),
-        ({"serial_below": float("nan")}, ValueError, "give a number from 0 on"),
+        ({"serial_below": -1}, ValueError, "serial_below=-1; give a number >= 0"),
+        ({"serial_below": float("nan")}, ValueError, "give a number >= 0"),
     ],
 )
 def test_what_is_no_limit_is_refused_and_changes_nothing(changes, error, words):
@@ -65,7 +65,7 @@ def test_limits_come_from_the_environment():
     found = tuning._from_environment(" serial_below=0, linear_dense_above=0.5 ,")
     assert (found.serial_below, found.linear_dense_above) == (0, 0.5)
     assert tuning._from_environment("") == tuning.Tuning()
-    for text, words in (("serial_below", "write limits as in"), ("nothing=1", "which is no limit")):
+    for text, words in (("serial_below", "write limits as in"), ("nothing=1", "which is not a limit")):
         with pytest.raises((TypeError, ValueError), match=words):
             tuning._from_environment(text)
 

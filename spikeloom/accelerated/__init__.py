@@ -1,4 +1,4 @@
-"""Layers that are driven by spikes: `accelerate` puts them in place of torch's, and takes them back."""
+"""Layers with spike inputs: `accelerate` replaces torch's layers by layers that skip zeros, and reverts them."""
 
 from torch import nn
 
@@ -15,34 +15,35 @@ ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
     nn.MaxPool2d: SpikeMaxPool2d,
     nn.AvgPool2d: SpikeAvgPool2d,
 }
-"""Which class a layer becomes."""
+"""The accelerated class of each torch class."""
 
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ACCELERATED.items()}
-"""Which class it was."""
+"""The torch class of each accelerated class."""
 
 
 def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.Module:
-    """Let the nn.Linear and nn.Conv2d layers of a network skip the zeros of spikes, in place, and pool by kernels.
+    """Make the nn.Linear and nn.Conv2d layers of a network skip zero inputs, and its pooling run on kernels, in place.
 
-    Each decides at every call by the share of active inputs, and `explain` shows how and why. The layers stay what they
-    are, with their names, parameters and hooks; subclasses of these, and layers inside of neurons, are left alone.
+    Each layer chooses its method at every call by the share of nonzero inputs; `explain` shows the choice and why.
+    Names, parameters and hooks are preserved. Subclasses, and layers inside neurons, are not changed.
 
-    While it is on, a layer has a subclass of its class, which `explain` names. Tools that compare ``type(layer)`` with
-    ``nn.Linear``, such as thop, ptflops and torch.ao's quantization, pass over it: call ``accelerate(net, False)``
-    before them, and ``accelerate(net)`` after. ``isinstance`` holds.
+    While accelerated, a layer's class is a subclass of its torch class, so ``isinstance`` holds. Tools that compare
+    ``type(layer)`` with ``nn.Linear``, such as thop, ptflops and torch.ao's quantization, ignore such a layer: call
+    ``accelerate(net, False)`` before them and ``accelerate(net)`` after.
 
-    Outputs and gradients of products are those of torch to the order of summation, of pooling bit for bit.
+    Outputs and gradients equal torch's: of Linear and Conv2d up to the order of summation, of pooling bit for bit.
 
     Args:
         net: the network.
-        on: if False, the layers become plain again.
-        strict: if True, products are torch's own too, so that all bits are those of the plain network.
+        on: if False, restore the torch classes. Default: True.
+        strict: if True, Linear and Conv2d use torch's own products, so that all results are bit-identical to those of
+            the plain network. Default: False.
 
     Returns:
         net.
 
     Raises:
-        TypeError: if `net` is no module.
+        TypeError: if `net` is not a module.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))

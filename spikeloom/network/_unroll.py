@@ -1,6 +1,6 @@
-"""A network over all time at once: its forward is called a single time, with time folded into dimension 0.
+"""Run a network over all steps in one call of its forward, with time folded into dimension 0.
 
-`unroll` runs a whole sequence; `stream` one that comes in chunks, of which nothing else is kept.
+`unroll` runs a whole sequence; `stream` runs a sequence that arrives in chunks, one chunk in memory at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,43 +26,42 @@ def unroll(
     checkpoint: int | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Run a network over all time at once, layer by layer instead of step by step.
+    """Run a network over all steps at once, layer by layer instead of step by step.
 
-    What a loop ``for t in range(T): out = net(x[t])`` gives, stacked over time. The forward of `net` is called a single
-    time. Layers without state see time folded into dimension 0, [T*B, ...]; each spiking neuron runs over its whole
-    sequence, and goes on from the state that it keeps. A neuron by itself runs over time also, also without
-    init_hidden.
+    Equal to the loop ``for t in range(T): out = net(x[t])`` with its outputs stacked over time. The forward of `net` is
+    called once. Stateless layers receive time folded into dimension 0, [T*B, ...]. Each spiking neuron scans its whole
+    sequence, starting from its stored state. `net` may also be a single neuron, with or without init_hidden.
 
     Args:
-        net: the network. Its neurons keep their states (init_hidden=True).
+        net: the network. Its neurons store their states (init_hidden=True).
         x: input, [T, B, ...]; or [B, ...] with `steps`.
-        inputs: further inputs of its forward. Every tensor in them, and in `kwargs`, is led by the same [T, B], or [B]
-            with `steps`; numbers and tensors of no dimension are the same at every step.
-        steps: T, if the input is the same at every step. Such an input is not repeated in memory: what stands before
-            the first neuron sees it once.
-        check: whether the network is also run step by step, and an error raised where the two differ. It finds what
-            nothing else can: values that a forward keeps from step to step, and operations that mix the rows of a
-            batch. None: at the first call for a network, its mode and the kind of its inputs, over three steps; a
-            `Sequential` of known layers needs none. True: at this call, over all steps. False: never.
-        checkpoint: K, to run in chunks of K steps through all layers and keep for the backward only what stands between
-            two chunks; the backward runs each chunk again. Memory is that of K steps, the states of T / K, inputs and
-            outputs; a training step takes 1.5 to 1.7 times as long. K near the square root of T is a good start.
-        kwargs: keyword inputs of its forward.
+        inputs: further inputs of the forward. Every tensor in `inputs` and `kwargs` has the same leading dimensions,
+            [T, B], or [B] with `steps`; numbers and 0-dimensional tensors are constant over time.
+        steps: T, for a static input (the same at every step). The input is not repeated in memory: the layers before
+            the first neuron run on it once.
+        check: whether to also run the network step by step and raise an error if the results differ. The check finds
+            values that a forward stores between steps, and operations that mix the rows of a batch. None: check three
+            steps at the first call for each combination of network, mode and kind of inputs; a `Sequential` of known
+            layers is not checked. True: check all steps of this call. False: never check. Default: None.
+        checkpoint: K, to run in chunks of K steps, save only the states at chunk borders, and recompute each chunk in
+            the backward pass. Memory: the activations of K steps, the states at T / K borders, inputs and outputs. A
+            training step takes 1.5 to 1.7 times as long. A good first choice is K near the square root of T.
+        kwargs: keyword inputs of the forward.
 
     Returns:
-        what the forward returns, every tensor [T, B, ...], without copies, and no view: `detach_()` works on it.
+        the outputs of the forward, every tensor [T, B, ...]. They are neither copies nor views: `detach_()` works.
 
     Raises:
-        TypeError: for a neuron that is given its states by hand, or what is no network, input or number of steps;
-            for check=True with a neuron that takes whole sequences alone.
-        ValueError: for tensors that do not fit: a sequence without [T, B], an input of a neuron or an output of the
-            network whose dimension 0 is not T*B.
-        RuntimeError: for a neuron that is called twice in one forward, that is no module of the network, or whose state
-            is read or written while it is unrolled; if the check finds a difference.
-        After an error the network has the states and statistics that it had before.
+        TypeError: if `net` is not a module, no input is a tensor, `steps` is not an integer, or a neuron is passed its
+            states as arguments; if check=True and a neuron accepts whole sequences only.
+        ValueError: if a sequence does not start with [T, B], or if dimension 0 of a neuron's input or of an output of
+            the network is not T*B.
+        RuntimeError: if a neuron is called twice in one forward, is not a submodule of the network, or has its state
+            read or written during the call; if the check finds a difference.
+        After an error, states and running statistics are restored.
 
-    BatchNorm in training sees T*B samples and updates its statistics once; Dropout draws for all steps at once. With
-    checkpoint, that is so chunk by chunk.
+    BatchNorm in training mode sees T*B samples and updates its statistics once; Dropout draws for all steps at once.
+    With `checkpoint`, both happen once per chunk.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
@@ -76,7 +75,7 @@ def unroll(
 
 
 def _perform(request: Request, check: bool | None, checkpoint: int | None, detach: bool = False) -> Any:
-    """Run what was asked, and return its outputs; `detach` cuts the states from their graph afterwards."""
+    """Run a request and return its outputs; `detach` detaches the states afterwards."""
     if checkpoint is not None:
         checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
@@ -99,32 +98,32 @@ def stream(
     detach: bool = True,
     **kwargs: Any,
 ) -> Iterator[Any]:
-    """Run a network over a sequence that comes in chunks of steps: `unroll` chunk after chunk, as they are asked for.
+    """Run a network over a sequence that arrives in chunks: a lazy iterator that calls `unroll` on each chunk.
 
-    The states go on from chunk to chunk, so spikes and states are those of one `unroll` over the joined sequence,
-    however it is cut. Memory is that of one chunk. With a backward and a step of the optimizer after each chunk, this
-    is truncated backpropagation through time.
+    The states carry over from chunk to chunk, so spikes and states equal those of one `unroll` over the joined
+    sequence, for any chunk lengths. Memory is that of one chunk. With a backward pass and an optimizer step after each
+    chunk, this is truncated backpropagation through time.
 
     Args:
-        net: the network, as for `unroll`. It goes on from the states that it has; `spikeloom.utils.reset` it before.
-        chunks: any iterable: a list, a generator, a DataLoader. Each chunk is the input of its steps, [t, B, ...], of
-            any t above zero; a tuple holds the inputs of the forward in order. Where B changes, the states that do
-            not broadcast to it start afresh, with a warning.
-        steps: as for `unroll`: each chunk is [B, ...] and stays the same for so many steps.
+        net: the network, as for `unroll`. It starts from its stored states; call `spikeloom.utils.reset` to clear them.
+        chunks: any iterable: a list, a generator, a DataLoader. Each chunk is a tensor [t, B, ...] with t > 0, or a
+            tuple of the forward's positional inputs. If B changes, states that do not broadcast to the new B are
+            reinitialized, with a warning.
+        steps: as for `unroll`: each chunk is a static input, [B, ...], for this many steps.
         check: as for `unroll`; True compares all steps of the first chunk.
         checkpoint: as for `unroll`, within each chunk.
-        detach: whether the states are cut from their graph after each chunk, so that gradients reach back to its
-            beginning and no further. Without it the graphs of all chunks are one, and their memory adds up.
+        detach: whether to detach the states after each chunk, so that gradients stop at its start. If False, the
+            autograd graph spans all chunks, and so does its memory. Default: True.
         kwargs: keyword inputs of the forward, the same for every chunk.
 
     Returns:
-        an iterator: for each chunk what `unroll` returns, every tensor [t, B, ...]. It holds no chunks and no outputs.
-        The network always stands at the end of the chunk last returned, also if you leave the loop there, and also if
-        the next one raises an error; go on by a new `stream` over what is left.
+        an iterator over the outputs of `unroll`, every tensor [t, B, ...]. It holds no chunks and no outputs. The
+        network's states are those after the chunk last returned, also if you leave the loop or the next chunk raises
+        an error; to continue, call `stream` on the remaining chunks.
 
     Raises:
-        TypeError, ValueError: for what is no network or no chunks, at once; for a chunk without steps,
-            and whatever `unroll` raises, when it is its turn.
+        TypeError: if `net` is not a module or `chunks` is not an iterable of chunks (at the call).
+        ValueError: if a chunk has no steps (when it is reached). Errors of `unroll` are raised for each chunk, too.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
@@ -157,5 +156,5 @@ def stream(
         done += 1
         return outputs
 
-    # a map, unlike a generator's loop, keeps hold of neither a chunk nor its outputs while the next are made
+    # unlike a generator's loop, a map holds no reference to a chunk or its outputs while it computes the next
     return map(run, chunks)
