@@ -1,4 +1,4 @@
-"""The layers: snnTorch's neurons as nn.Modules, each a short shell around a cell."""
+"""Spiking neurons as nn.Modules, each a thin layer around an equation of `spikeloom.cells`."""
 
 from ._from_equation import EquationNeuron as EquationNeuron
 from ._from_equation import cell as cell

@@ -1,4 +1,4 @@
-"""A layer from an equation alone: the constructor's arguments are read off the equation's."""
+"""Layers made from an equation; the arguments of the constructor are derived from those of the equation."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -18,26 +18,26 @@ from ._neuron import DEFAULTS, SpikingNeuron
 Equation = Callable[..., Any]
 
 SHARED = ("spike_grad", "surrogate_disable", "init_hidden", "output", "decay")
-"""The options of every such layer."""
+"""The options of every layer made from an equation."""
 
 FRAMED = ("inhibition", "reset_mechanism", "state_quant", "reset_delay")
-"""Those of a layer that fires and resets by the common frame."""
+"""Further options of a layer with the standard threshold and resets."""
 
 
 class EquationNeuron(SpikingNeuron):
-    """Base of the neurons that `cell` and `charge` make of an equation.
+    """Base of the neurons that `cell` and `charge` make from an equation.
 
-    Its arguments are the parameters of the equation, by position or by name, then by name alone:
+    The arguments are the parameters of the equation, by position or by name, and these, by name only:
 
     Args:
-        learn: the names of the parameters that are to be nn.Parameters; one name, or several.
+        learn: name or names of the parameters that become nn.Parameters.
         spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
         surrogate_disable: if True, no gradient flows through the spikes.
-        init_hidden: if True, the layer keeps its state and returns the spikes alone.
-        output: if True, the states are returned even with init_hidden.
-        decay: how the equation's decays are kept between 0 and 1: "clamp", "sigmoid" or "tau" (see `Leaky`).
-        A neuron made by `charge` also takes threshold, inhibition, reset_mechanism, state_quant, reset_delay and
-        graded_spikes_factor, with the meaning that they have in `Leaky`.
+        init_hidden: if True, the layer stores its state and returns only the spikes.
+        output: if True, return the states even with init_hidden.
+        decay: how the decays of the equation are restricted to [0, 1]: "clamp", "sigmoid" or "tau" (see `Leaky`).
+        A neuron made by `charge` also accepts threshold, inhibition, reset_mechanism, state_quant, reset_delay and
+        graded_spikes_factor, as in `Leaky`.
 
     Shapes:
         input_ and each state [B, *N]; returns the spikes, then the states in the order of the equation. Unrolled:
@@ -49,7 +49,7 @@ class EquationNeuron(SpikingNeuron):
     def __init_subclass__(
         cls, model: AnyModel | None = None, learn: tuple[str, ...] = (), decay: str = "clamp", **framed: Any
     ) -> None:
-        """Make a layer of a model; `learn`, `decay` and `framed` are the defaults of these options."""
+        """Make a layer from a model; `learn`, `decay` and `framed` are the defaults of these options."""
         if model is not None:
             signature = _signature(model, {**DEFAULTS, "decay": decay, **framed}, learn)
             options = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -84,7 +84,7 @@ class EquationNeuron(SpikingNeuron):
         self._build(given | {f"learn_{name}": name in learned for name in self._value_names()})
 
     def forward(self, input_: Tensor, *states: Tensor | None) -> Any:
-        """One step: input_ [B, *N] and, unless the layer keeps them, its states; returns spk, or spk and the states."""
+        """One step: input_ [B, *N] and, unless init_hidden, its states; returns spk, or spk and the states."""
         names = self._state_names()
         if len(states) > len(names):
             raise TypeError(f"{self._label()} got {len(states)} states; it has {len(names)}: {', '.join(names)}")
@@ -92,13 +92,13 @@ class EquationNeuron(SpikingNeuron):
 
 
 def made(name: str, module: str, model: AnyModel) -> type[EquationNeuron]:
-    """The layer class of a model, which pickles find in `module`."""
+    """Make the layer class of a model, which pickle looks up in `module`."""
     body = {"__module__": module, "__qualname__": name}
     return new_class(name, (EquationNeuron,), {"model": model}, lambda namespace: namespace.update(body))
 
 
 def _documented(model: AnyModel, options: Iterable[str]) -> str:
-    """The docstring of an equation, with the states and options of the layer in front of the source."""
+    """The docstring of an equation, with the states and options of the layer inserted before the source."""
     equation = equation_of(model)
     text, source, rest = inspect.cleandoc(equation.__doc__ or "").partition("\n\nSource:")
     states, _ = signature_of(equation)
@@ -112,7 +112,7 @@ By keyword: learn, the names of the parameters to learn; {named} (see `EquationN
 
 
 def equation_of(model: AnyModel) -> Equation:
-    """The function that the model was made of."""
+    """The function from which the model was made."""
     return model.charge if isinstance(model, Model) else model.equation
 
 
@@ -133,25 +133,25 @@ def cell(equation: Equation) -> type[EquationNeuron]: ...
 @overload
 def cell(*, decays: tuple[str, ...] = (), loop: bool = False) -> Callable[[Equation], type[EquationNeuron]]: ...
 def cell(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop: bool = False) -> Any:
-    """Decorator: a neuron of your own from its equation. The function becomes a layer class of the same name.
+    """Decorator: turn the equation of a custom neuron into a layer class of the same name.
 
-    The equation is one time step, ``(x, *states, *, parameters) -> (spk, *new states)``: the arguments after x are the
-    states, and the keyword-only ones the parameters, with their defaults. It is written with arithmetic and the words
-    of `spikeloom.ops`, `ops.spike` among them. A state starts at zero, or at its default if it has one. The layer keeps
-    states, runs step by step and over whole sequences in fused kernels, forward and backward, and its parameters may be
-    numbers or tensors, constant or learned (see `EquationNeuron` for its arguments).
+    The equation computes one time step, ``(x, *states, *, parameters) -> (spk, *new states)``: the arguments after x
+    are the states, the keyword-only arguments are the parameters, with their defaults. Write it with arithmetic and the
+    operations of `spikeloom.ops`, such as `ops.spike`. The initial value of a state is its default, or zero. The layer
+    stores its states and runs single steps and whole sequences in fused kernels, forward and backward. Its parameters
+    may be numbers or tensors, constant or learned (see `EquationNeuron` for the arguments of the layer).
 
     Args:
         equation: the function.
-        decays: the names of parameters that are decays per step, which are then held between 0 and 1.
-        loop: if True, the equation may use whatever PyTorch has, and runs through the plain loop over time.
+        decays: names of the parameters that are decays per step, which are restricted to [0, 1].
+        loop: if True, the equation may use all of PyTorch, and runs in a PyTorch loop over time.
 
     Raises:
-        TypeError: in a sentence that names the line, if the equation does what no kernel can be made of (a Python
-            branch on values, a torch function, a tensor from outside), unless `loop` is True; or if its arguments or
-            results are not those of a neuron.
+        TypeError: if the equation cannot be compiled (for example a Python branch on values, a torch function, a tensor
+            from outside) and `loop` is False, with the line in the message; or if its arguments or results are not
+            those of a neuron.
 
-    For a neuron with the common threshold and resets, see `charge`.
+    For a neuron with the standard threshold and resets, see `charge`.
 
         >>> import torch, spikeloom as snn
         >>> from spikeloom import ops
@@ -172,18 +172,18 @@ def charge(equation: Equation) -> type[EquationNeuron]: ...
 @overload
 def charge(*, decays: tuple[str, ...] = (), loop: bool = False) -> Callable[[Equation], type[EquationNeuron]]: ...
 def charge(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop: bool = False) -> Any:
-    """Decorator: a neuron of your own from how it charges; firing, threshold and resets are the library's.
+    """Decorator: turn the charging equation of a custom neuron into a layer class with the standard resets.
 
-    The equation is ``(x, *states, *, parameters) -> new states``, the membrane last, before its reset. The layer has
-    what `spikeloom.Leaky` has: every reset mechanism, delayed or within the step, inhibition, graded spikes.
+    The equation is ``(x, *states, *, parameters) -> new states``, before the reset, with the membrane last. The layer
+    has the features of `spikeloom.Leaky`: every reset mechanism, delayed or immediate, inhibition, graded spikes.
 
     Args:
         equation: the function.
-        decays: the names of parameters that are decays per step, which are then held between 0 and 1.
-        loop: if True, the equation may use whatever PyTorch has, and runs through the plain loop over time.
+        decays: names of the parameters that are decays per step, which are restricted to [0, 1].
+        loop: if True, the equation may use all of PyTorch, and runs in a PyTorch loop over time.
 
     Raises:
-        TypeError: as `cell` does.
+        TypeError: as in `cell`.
 
         >>> import torch, spikeloom as snn
         >>> @snn.charge(decays=("slow", "fast"))
@@ -216,7 +216,7 @@ def _decorated(model_of: Callable[[Equation], AnyModel], equation: Equation | No
 
 
 def _check_names(name: str, model: AnyModel) -> None:
-    """Refuse names that the layer needs for itself, and decays that are no parameters."""
+    """Reject names that the layer uses itself, and decays that are not parameters."""
     states, params = signature_of(equation_of(model))
     taken = [n for n in (*states, *params) if n in ("learn", *SHARED) or hasattr(SpikingNeuron, n)]
     if taken:

@@ -1,4 +1,4 @@
-"""The base of all neurons: the constructor's options, saving and loading, and what decides which program runs."""
+"""The base of all neurons: constructor options, saving and loading, and the choice of the program."""
 
 import inspect
 import warnings
@@ -23,33 +23,33 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 RETRACED = ("spike_grad", "reset_delay")
 
 ORDER = ("beta", "V", "time_step", "R", "C", "alpha")
-"""In which values are registered, as in snnTorch: optimizers and their checkpoints count parameters."""
+"""The order in which values are registered, as in snnTorch: checkpoints of optimizers refer to parameters by index."""
 
 
 class SpikingNeuron(Running, ClassWide, metaclass=Registered):
     """Base of all spiking neurons: threshold, surrogate gradient, reset and hidden state.
 
-    Not used by itself; see `Leaky`. The arguments are those that all neurons share.
+    Do not use it directly; see `Leaky`. The arguments are common to all neurons.
 
     Args:
         threshold: membrane above which the neuron fires; a number or a tensor that broadcasts over the input.
         spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
         surrogate_disable: if True, no gradient flows through the spikes.
-        init_hidden: if True, the layer keeps its state and returns the spikes alone.
+        init_hidden: if True, the layer stores its state and returns only the spikes.
         inhibition: if True, only the neuron with the highest membrane in dimension 1 may fire.
         learn_threshold: if True, the threshold is an nn.Parameter.
         reset_mechanism: "subtract", "zero" or "none".
-        state_quant: a function that quantises each state after every step, or False.
-        output: if True, the states are returned even with init_hidden.
+        state_quant: a function that quantizes each state after every step, or False.
+        output: if True, return the states even with init_hidden.
         graded_spikes_factor: the amplitude of a spike.
-        learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
+        learn_graded_spikes_factor: if True, the amplitude is an nn.Parameter.
     """
 
     reset_dict: ClassVar[dict[str, int]] = {"subtract": 0, "zero": 1, "none": 2}
 
     reset_mechanism_val: Tensor
     _reset_mechanism: str
-    framed: ClassVar[bool] = True  # whether it has the threshold, the factor and the resets that neurons share
+    framed: ClassVar[bool] = True  # whether it has the standard threshold, graded factor and resets
     reset_delay: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -75,9 +75,9 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         self._build(locals())
 
     def _build(self, given: Mapping[str, Any]) -> None:
-        """Make the neuron of a constructor's arguments, by name; those that it lacks have their defaults.
+        """Initialize the neuron from the arguments of a constructor, by name; missing ones have their defaults.
 
-        A value is what the model's equation takes, and whatever a ``learn_...`` goes with.
+        The values are the parameters of the model's equation, and those for which a ``learn_...`` is given.
         """
         super().__init__()
         options = {**DEFAULTS, **given}
@@ -118,14 +118,14 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
 
     @property
     def reset(self) -> Tensor | None:
-        """R of the last step, [B, *N]: 1 where the membrane before it was above threshold. None before any step, and
-        after a sequence of which the membranes were not asked for."""
+        """The reset signal R of the last step, [B, *N]: 1 where the membrane before it was above threshold. None before
+        any step, and after a sequence whose membranes were not requested."""
         if self._reset is not None or self._before is None:
             return self._reset
         return self.mem_reset(self._before.detach())
 
     @reset.setter
-    def reset(self, fired: Tensor | None) -> None:  # for a subclass whose own forward keeps it
+    def reset(self, fired: Tensor | None) -> None:  # for a subclass whose own forward stores it
         self.__dict__["_reset"] = fired
 
     # -- moving and loading -------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         was_meta = self.framed and self.reset_mechanism_val.is_meta
         super()._apply(fn, recurse)
-        if was_meta and not self.reset_mechanism_val.is_meta:  # to_empty(): what it holds is anything
+        if was_meta and not self.reset_mechanism_val.is_meta:  # to_empty(): its content is undefined
             self.reset_mechanism_val.fill_(self.reset_dict[self._reset_mechanism])
         return self
 
@@ -152,7 +152,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # checkpoints of old versions hold the state; it is not part of the network
+        # checkpoints of old versions contain the state, which is not part of the network
         states = {prefix + name for name in self._state_names()}
         state_dict = {key: value for key, value in state_dict.items() if key not in states}
         mode, number = self._reset_mechanism, state_dict.get(prefix + "reset_mechanism_val")
@@ -168,7 +168,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         self._reset_mechanism = mode
         self._retrace()
 
-    # -- what decides which kernel runs -----------------------------------------------------------------------------
+    # -- the choice of the kernel -----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._state_names():
@@ -176,16 +176,16 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
             if unrolled is not None:
                 cure = "Assign it before unroll, or run the network step by step"
                 unrolled.refuse_access(self, f"its {name} is assigned", cure)
-            self.__dict__[name] = value  # a state is neither buffer nor parameter, whatever is assigned
+            self.__dict__[name] = value  # a state is never a buffer or parameter, whatever is assigned
             return
         super().__setattr__(name, self._assign(name, value) if name in WATCHED else value)
         if name in RETRACED and "_program" in self.__dict__:
             self._retrace()
 
     def _retrace(self) -> None:
-        """Find the program of the present options. Done here and not while running, so that nothing is traced twice."""
+        """Find the program for the current options. Done at assignment, not during runs, so nothing is traced twice."""
         self._find_values()
-        self.__dict__.setdefault("_cut", None)  # torch.compile would see it come, and compile again
+        self.__dict__.setdefault("_cut", None)  # now, or torch.compile would recompile when it appears
         if self._model is not NO_MODEL:
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)
             self.__dict__["_program"] = program_for(self.model.cell(frame), self.spike_grad)
@@ -203,18 +203,18 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
             default = surrogate.atan() if name == "spike_grad" else argument.default
             if isinstance(value, Tensor):
                 value = float(f"{value.item():.6g}") if value.numel() == 1 else f"Tensor{[*value.shape]}"
-            if value not in (default, (default, default)):  # as a stride of 1 is kept for both dimensions
+            if value not in (default, (default, default)):  # such as a stride of 1, which is stored for both dimensions
                 shown.append(f"{name}={value if str(value).startswith('Tensor') else repr(value)}")
         return ", ".join(shown)
 
     def _own(self, name: str) -> Tensor | None:
-        """The parameter or buffer behind a value; None if the neuron has none of that name."""
+        """The parameter or buffer that stores a value; None if the neuron has none of that name."""
         own = self._registered_as(name)
         return self._parameters.get(own, self._buffers.get(own))
 
     @property
     def reset_mechanism(self) -> str:
-        """ "subtract", "zero" or "none"; assigning it changes the dynamics from the next step on."""
+        """ "subtract", "zero" or "none"; assign it to change the dynamics from the next step on."""
         return self._reset_mechanism
 
     @reset_mechanism.setter
@@ -228,7 +228,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
 
 
 def _arguments(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a constructor by name, and those that it passes on to the class above."""
+    """The arguments of a constructor by name, including those that it passes on to its base class."""
     found: dict[str, inspect.Parameter] = {}
     for kind in cls.__mro__:
         if kind is not cls and "__init__" not in vars(kind):
@@ -245,7 +245,7 @@ DEFAULTS: Mapping[str, Any] = {
     "reset_delay": True,
     "decay": "clamp",
 }
-"""What a neuron has where its constructor takes no such argument."""
+"""The options of a neuron whose constructor does not accept them."""
 
 
 def _check_reset(mode: str) -> None:
@@ -254,7 +254,7 @@ def _check_reset(mode: str) -> None:
 
 
 class LIF(SpikingNeuron):
-    """Base of the leaky neurons: a `SpikingNeuron` with a decay `beta`; it has no forward of its own."""
+    """Base of the leaky neurons: a `SpikingNeuron` with a decay `beta`, without a forward."""
 
     beta: Tensor
 

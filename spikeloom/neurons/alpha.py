@@ -1,4 +1,4 @@
-"""The alpha layer: a membrane that follows an alpha function."""
+"""The alpha neuron: each spike shapes the membrane as an alpha function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ from ._state import by_reset_mem
 
 
 class Alpha(LIF):
-    """Neuron whose membrane answers a spike by an alpha function: the difference of two decaying currents.
+    """Alpha neuron: its membrane responds to an input spike with the difference of two decaying currents.
 
-    With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1) and R = H(mem - threshold) from the membrane of the step before:
+    With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1) and R = H(mem - threshold) of the previous step:
 
     exc = a * syn_exc + x;  inh = b * syn_inh - x;  m = tau * (exc + inh),  tau = ln(a) / (ln(b) - ln(a)) + 1
 
@@ -25,20 +25,21 @@ class Alpha(LIF):
     | "subtract"      | exc - R * threshold | (1 - R) * inh   | m + R * syn_inh |
     | "none"          | exc                 | inh             | m               |
 
-    and spk = H(mem' - threshold). The membrane has no memory of its own, and rises one step after the input.
+    and spk = H(mem' - threshold). The membrane is a function of the two currents and rises one step after the input.
 
     Args:
-        alpha: decay of the excitatory current per step; above beta.
-        beta: decay of the inhibitory current per step; not 1.
+        alpha: decay of the excitatory current per step; must be greater than beta.
+        beta: decay of the inhibitory current per step; must not be 1.
         learn_alpha: if True, alpha is an nn.Parameter.
-        reset_mechanism: "zero" is the default here.
-        The others are those of `Leaky`.
+        reset_mechanism: "subtract", "zero" or "none". Default: "zero".
+        The other arguments are those of `Leaky`.
 
     Shapes:
-        input_ and each state [B, *N]; returns (spk, syn_exc, syn_inh, mem), each as the input. Unrolled: [T, B, *N].
+        input_ and each state [B, *N]; returns (spk, syn_exc, syn_inh, mem), each of the input's shape.
+        Unrolled: [T, B, *N].
 
     Raises:
-        ValueError: unless alpha is above beta for every neuron, and beta is not 1. Also what `Leaky` raises.
+        ValueError: if alpha is not greater than beta for every neuron, or beta is 1. Also the errors of `Leaky`.
 
     Source: Rall, "Distinguishing theoretical synaptic potentials computed for different soma-dendritic distributions
     of synaptic input", 1967; Eshraghian et al., 2023, appendix B.
@@ -85,12 +86,12 @@ class Alpha(LIF):
     def forward(
         self, input_: Tensor, syn_exc: Tensor | None = None, syn_inh: Tensor | None = None, mem: Tensor | None = None
     ) -> Any:
-        """One step: input_ [B, *N] and, unless the layer keeps them, the states; returns spk, or spk and the states."""
+        """One step: input_ [B, *N] and, unless init_hidden, the states; returns spk, or spk and the states."""
         return self._run(input_, (syn_exc, syn_inh, mem))
 
     def _base_state_reset_sub_function(self, input_: Tensor) -> tuple[Tensor, ...]:
-        """What the reset by subtraction takes off each new state: by the equation, whatever the charge of a subclass
-        is."""
+        """The amount that the reset by subtraction removes from each new state. It follows from the equation, even if a
+        subclass overrides the charge."""
         _, inh, _ = charged(self, input_)
         return self.threshold, inh, -self.syn_inh
 

@@ -1,4 +1,4 @@
-"""A spiking associative memory: a matrix of leaky integrators, written to by outer products."""
+"""Spiking associative memory: a matrix of leaky integrators, updated by outer products."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from ._state import compute_dtype
 
 
 class AssociativeLeaky(WholeSequence):
-    """Matrix of leaky integrators without reset, which takes the whole sequence in one call.
+    """Matrix of leaky integrators without reset; one call processes the whole sequence.
 
     S_t = S_{t-1} * A_t + v_t k_t^T, S [d_value, d_key], with
 
@@ -19,23 +19,23 @@ class AssociativeLeaky(WholeSequence):
     | ------ | ------------------------- | ------- |
     | v_t = to_v(x_t) | A_t = sigmoid(to_alpha(x_t)) | k_t = to_k(x_t) |
 
-    and spk = H(S_t - threshold). With a query, q_t = to_q(x_t) as [d_key, d_value], the output is the product spk q_t.
-    The memory starts empty in every call. It is a scan, so that long sequences neither overflow nor vanish, and of its
-    matrices only few are kept for the backward.
+    and spk = H(S_t - threshold). With a query, q_t = to_q(x_t) of shape [d_key, d_value], the output is the product
+    spk q_t. Every call starts with S = 0. The recurrence runs as a scan, so long sequences neither overflow nor
+    underflow, and only few of the matrices S_t are saved for backward.
 
     Args:
         in_dim: size of the input.
         d_value: size of v, the rows of S.
         d_key: size of k, the columns of S.
-        num_spiking_neurons: d_value * d_key.
-        use_q_projection: if False, there is no query, and the spikes are the output.
+        num_spiking_neurons: number of neurons; must equal d_value * d_key.
+        use_q_projection: if False, the layer has no query and returns the spikes.
 
     Shapes:
-        x [T, B, in_dim]; returns [T, B, d_value * d_value], or without query the spikes, [T, B, d_value * d_key].
-        In an unrolled network (see `spikeloom.unroll`) as any other layer.
+        x [T, B, in_dim]; returns [T, B, d_value * d_value], or without a query the spikes, [T, B, d_value * d_key].
+        In an unrolled network (see `spikeloom.unroll`), use it like any other layer.
 
     Raises:
-        ValueError: if num_spiking_neurons is not d_value * d_key, or for an input that is no sequence.
+        ValueError: if num_spiking_neurons is not d_value * d_key, or the input is not a sequence.
 
         >>> import torch, spikeloom as snn
         >>> memory = snn.AssociativeLeaky(in_dim=3, d_value=2, d_key=4, num_spiking_neurons=8, use_q_projection=False)
@@ -63,10 +63,10 @@ class AssociativeLeaky(WholeSequence):
     def from_num_spiking_neurons(
         cls, in_dim: int, num_spiking_neurons: int, use_q_projection: bool = True
     ) -> "AssociativeLeaky":
-        """A layer with a square matrix of so many neurons.
+        """Create a layer with a square matrix of `num_spiking_neurons` neurons.
 
         Raises:
-            ValueError: if their number is not a square.
+            ValueError: if num_spiking_neurons is not a square number.
         """
         side = round(num_spiking_neurons**0.5)
         if side * side != num_spiking_neurons:
@@ -77,7 +77,7 @@ class AssociativeLeaky(WholeSequence):
         return FRAME_PARAMS
 
     def forward(self, x: Tensor) -> Tensor:
-        """A whole sequence: x [T, B, in_dim]; returns one tensor, [T, B, d_value * d_value] or the spikes."""
+        """Process a sequence x [T, B, in_dim]; returns one tensor, [T, B, d_value * d_value] or the spikes."""
         x = self._checked(x)
         series = [self.to_v(x), self.to_k(x), torch.sigmoid(self.to_alpha(x))]
         return self._over_time(self._whole, *series, *([self.to_q(x)] if self.use_q_projection else []))[0]

@@ -1,4 +1,4 @@
-"""The layer that fires on changes of its membrane."""
+"""A neuron that fires when its membrane changes."""
 
 from typing import Any
 
@@ -13,24 +13,25 @@ Pair = tuple[Tensor | None, Tensor | None]
 
 
 class DeltaLeaky(Leaky):
-    """Leaky integrator that fires where its membrane changes by more than a threshold; there is no reset.
+    """Leaky integrator that fires when its membrane changes by more than a threshold; it has no reset.
 
     mem' = beta * mem + x;  spk = H(|mem' - mem| - delta_threshold)
 
-    Beta is not clamped. Threshold, reset, graded factor, inhibition and state_quant are taken for compatibility and
-    mean nothing here.
+    Beta is not clamped. The arguments threshold, reset_mechanism, graded_spikes_factor, inhibition and state_quant are
+    accepted for compatibility and have no effect.
 
     Args:
         delta_threshold: change of the membrane in one step above which the neuron fires; a number.
         beta: decay of the membrane per step.
-        The others are those of `Leaky`; pass them by name.
+        The other arguments are those of `Leaky`; pass them by name.
 
     Shapes:
         input_ [B, *N]; the states are a pair (mem, mem_prev), each [B, *N] or None for zeros. Always returns
-        (spk, (mem, mem_prev)), with init_hidden too. Unrolled: [T, B, *N].
+        (spk, (mem, mem_prev)), even with init_hidden. Unrolled: [T, B, *N].
 
     Raises:
-        TypeError: without init_hidden, if no pair of states is passed; with it, if one is. Also what `Leaky` raises.
+        TypeError: if no pair of states is passed without init_hidden, or one is passed with it. Also the errors of
+            `Leaky`.
 
         >>> import torch, spikeloom as snn
         >>> lif = snn.DeltaLeaky(delta_threshold=0.3, beta=0.5, init_hidden=True)
@@ -50,7 +51,7 @@ class DeltaLeaky(Leaky):
         self.output = True  # the states are always returned
 
     def forward(self, input_: Tensor, mem: Pair | None = None) -> Any:  # type: ignore[override]
-        """One step: input_ [B, *N] and, unless the layer keeps it, both states; returns (spk, (mem, mem_prev))."""
+        """One step: input_ [B, *N] and, unless init_hidden, both states; returns (spk, (mem, mem_prev))."""
         given = self.init_hidden or run_of(self) is not None or (isinstance(mem, tuple) and len(mem) == 2)
         if not given:
             raise TypeError(

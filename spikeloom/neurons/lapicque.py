@@ -1,4 +1,4 @@
-"""Lapicque's layer: the leaky neuron as an electric circuit."""
+"""Lapicque's neuron: leaky integrate-and-fire as an RC circuit."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from ._parameters import checked_value
 from ._state import by_reset_mem
 
 Given = float | Tensor | bool
-"""A number or tensor, or False: not given."""
+"""A number or tensor; False if not given."""
 
 
 class Lapicque(LIF):
-    """Leaky integrate-and-fire neuron as a circuit: a capacitor C beside a resistor R, stepped by Euler's rule.
+    """Leaky integrate-and-fire neuron as an RC circuit, integrated with the Euler method.
 
-    With R_ = H(mem - threshold) from the membrane of the step before:
+    With R_ = H(mem - threshold), computed from the membrane of the previous step:
 
     base = time_step / C * x + (1 - time_step / (R * C)) * mem
 
@@ -28,24 +28,24 @@ class Lapicque(LIF):
     | "zero"          | mem' = (1 - R_) * base        |
     | "none"          | mem' = base                   |
 
-    and spk = H(mem' - threshold). What is not given follows from beta = exp(-time_step / (R * C)): R and C give beta;
-    beta and R give C; beta and C give R; beta alone has R = 1. Beta itself is not in the equation: the membrane decays
-    by 1 - time_step / (R * C) = 1 + ln(beta), which is close to beta where beta is close to 1.
+    and spk = H(mem' - threshold). Arguments that are not given follow from beta = exp(-time_step / (R * C)): R and C
+    determine beta, beta and R determine C, beta and C determine R; with beta alone, R = 1. The equation does not use
+    beta: the membrane decays by 1 - time_step / (R * C) = 1 + ln(beta), close to beta when beta is close to 1.
 
     Args:
-        beta: decay per step, between 0 and 1; a number or a tensor that broadcasts over the trailing dimensions.
+        beta: decay per step, in (0, 1); a number or a tensor that broadcasts over the trailing dimensions.
         R: resistance, in ohm.
         C: capacitance, in farad.
         time_step: length of a step, in seconds.
-        learn_beta: if True, beta is an nn.Parameter, and what followed from it follows at every step.
-        The others are those of `Leaky`.
+        learn_beta: if True, beta is an nn.Parameter, and the derived R or C is recomputed from it at every step.
+        The other arguments are those of `Leaky`.
 
     Shapes:
-        input_ and mem [B, *N]; returns (spk, mem), each as the input. Unrolled: [T, B, *N].
+        input_ and mem [B, *N]; returns (spk, mem), each of the input's shape. Unrolled: [T, B, *N].
 
     Raises:
-        ValueError: unless beta, or both R and C, are given; or if all three are given and contradict each other.
-        Also what `Leaky` raises.
+        ValueError: if neither beta nor both R and C are given, or if all three are given and contradict each other.
+        Also the errors of `Leaky`.
 
     Source: Lapicque, "Recherches quantitatives sur l'excitation électrique des nerfs traitée comme une polarisation",
     1907; Brunel and van Rossum, "Lapicque's 1907 paper: from frogs to integrate-and-fire", 2007.
@@ -86,7 +86,7 @@ class Lapicque(LIF):
         values = {name: checked_value(v, "Lapicque", name) for name, v in given.items() if v is not False}
         self._build(options | _completed(values, checked_value(time_step, "Lapicque", "time_step")))
         self._follows = "R" if "R" not in values and "C" in values else "C"
-        if learn_beta:  # it may be given as one number and follow for each neuron
+        if learn_beta:  # R or C may be one number as given, and one per neuron as derived
             self._buffers.update({name: value.detach() for name, value in self._followed(super()._values()).items()})
 
     def _values(self, copied: bool = True) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class Lapicque(LIF):
         return "beta" not in self._buffers  # requires_grad is False within torch.func.vmap
 
     def _followed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What follows from a learned beta and the other values, with its gradient."""
+        """R or C, derived from a learned beta and the other value, with gradient."""
         other = values["R" if self._follows == "C" else "C"]
         return {self._follows: _of_beta(self.beta, other, values["time_step"])}
 
@@ -111,7 +111,7 @@ class Lapicque(LIF):
             destination.update({prefix + name: value.detach() for name, value in followed.items()})
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, *N] and, unless the layer keeps it, mem [B, *N]; returns spk, or (spk, mem)."""
+        """One step: input_ [B, *N] and, unless init_hidden, mem [B, *N]; returns spk, or (spk, mem)."""
         return self._run(input_, (mem,))
 
     init_lapicque = by_reset_mem
@@ -123,7 +123,7 @@ def _of_beta(beta: Tensor, other: Tensor, time_step: Tensor) -> Tensor:
 
 
 def _completed(given: Mapping[str, Tensor], time_step: Tensor) -> dict[str, Tensor]:
-    """beta, R and C from those that are given."""
+    """Complete beta, R and C from those that are given."""
     if "R" in given and "C" in given:
         beta = torch.exp(-time_step / (given["R"] * given["C"]))
         beta = beta if beta.dim() else beta.reshape(1)

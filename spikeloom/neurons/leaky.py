@@ -1,4 +1,4 @@
-"""The leaky integrate-and-fire layer."""
+"""The leaky integrate-and-fire neuron."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from ._state import by_reset_mem
 class Leaky(LIF):
     """First-order leaky integrate-and-fire neuron.
 
-    With b = clamp(beta, 0, 1) and R = H(mem - threshold) from the membrane of the step before:
+    With b = clamp(beta, 0, 1) and R = H(mem - threshold), computed from the membrane of the previous step:
 
     | reset_mechanism | membrane                          |
     | --------------- | --------------------------------- |
@@ -23,31 +23,31 @@ class Leaky(LIF):
     | "none"          | mem' = b * mem + x                 |
 
     and spk = graded_spikes_factor * H(mem' - threshold). A membrane exactly at the threshold does not fire.
-    The reset is delayed by one step, and no gradient flows through R. With ``reset_delay=False`` the membrane that
-    fired is reset within the same step, and gradient flows through that reset.
+    The reset is delayed by one step, and R is detached. With ``reset_delay=False`` the membrane is reset in the step in
+    which it fires, and the gradient flows through the reset.
 
     Args:
-        beta: decay per step, clamped to 0 to 1; a number or a tensor that broadcasts over the trailing dimensions.
+        beta: decay per step, clamped to [0, 1]; a number or a tensor that broadcasts over the trailing dimensions.
         threshold: membrane above which the neuron fires.
         spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
         surrogate_disable: if True, no gradient flows through the spikes.
-        init_hidden: if True, the layer keeps its state and returns the spikes alone.
+        init_hidden: if True, the layer stores its state and returns only the spikes.
         inhibition: if True, only the neuron with the highest membrane in dimension 1 may fire.
         learn_beta: if True, beta is an nn.Parameter.
         learn_threshold: if True, the threshold is an nn.Parameter.
         reset_mechanism: "subtract", "zero" or "none".
-        state_quant: a function that quantises the membrane after every step, or False.
-        output: if True, (spk, mem) is returned even with init_hidden.
+        state_quant: a function that quantizes the membrane after every step, or False.
+        output: if True, return (spk, mem) even with init_hidden.
         graded_spikes_factor: the amplitude of a spike.
-        learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
-        reset_delay: if False, the reset acts within the step of the spike.
-        decay: how beta is kept between 0 and 1: "clamp"; "sigmoid", learned as `beta_logit`; or "tau", learned as a
-            time constant in steps, `beta_tau`. `lif.beta` is the decay in force.
+        learn_graded_spikes_factor: if True, the amplitude is an nn.Parameter.
+        reset_delay: if False, the reset is applied in the same step as the spike.
+        decay: how beta is restricted to [0, 1]: "clamp"; "sigmoid", stored as `beta_logit`; or "tau", stored as a
+            time constant in steps, `beta_tau`. In each case `lif.beta` returns the decay.
 
     Shapes:
-        input_ and mem [B, *N], any number of dimensions; spk and mem as the input.
-        Unrolled (see `spikeloom.unroll`): [T, B, *N]. A mem of another shape is used if it broadcasts to the input,
-        and otherwise replaced by zeros; if it held other values, the layer warns once.
+        input_ and mem [B, *N], with any number of dimensions; returns spk and mem of the input's shape.
+        Unrolled (see `spikeloom.unroll`): [T, B, *N]. A mem of another shape is broadcast to the input. If it
+        does not broadcast, it is replaced by zeros; the layer warns once if it was not zero.
 
     Raises:
         ValueError: for an unknown reset_mechanism, or a parameter that does not broadcast to the input.
@@ -88,7 +88,7 @@ class Leaky(LIF):
         self._build(locals())
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, *N] and, unless the layer keeps it, mem [B, *N]; returns spk, or (spk, mem)."""
+        """One step: input_ [B, *N] and, unless init_hidden, mem [B, *N]; returns spk, or (spk, mem)."""
         return self._run(input_, (mem,))
 
     # -- snnTorch spellings -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Recurrent ReLU units that fire: a linear layer and a leaky membrane that stays above zero, over whole sequences."""
+"""Spiking recurrent ReLU units over whole sequences: a linear layer and a leaky, rectified membrane."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,44 +17,44 @@ from ._sequence import Ran, WholeSequence
 
 
 class LeakyParallel(WholeSequence):
-    """Leaky integrator behind a linear layer, without reset, which takes the whole sequence in one call.
+    """Linear layer followed by a leaky integrator without reset; one call processes the whole sequence.
 
     | weight_hh_enable | membrane                                         |
     | ---------------- | ------------------------------------------------ |
     | False (default)  | mem' = relu(W_ih x + b_ih + b_hh + w * mem), w the diagonal of W_hh |
     | True             | mem' = relu(W_ih x + b_ih + b_hh + W_hh mem)     |
 
-    and spk = graded_spikes_factor * H(mem' - threshold). The membrane starts at zero in every call, never falls below
-    zero, and is never reset. With the diagonal, the linear layer is one product over all time and the rest one scan.
-    With the full matrix there is a product at every step, and a kernel for the rest.
+    and spk = graded_spikes_factor * H(mem' - threshold). Every call starts with a membrane of zero. The membrane is
+    never negative and never reset. In the default form, the linear layer is one matrix product over all steps, followed
+    by one scan. With the full W_hh, each step needs a matrix product; a kernel computes the rest.
 
     Args:
         input_size: size of the input.
         hidden_size: number of neurons.
-        beta: what W_hh is filled with, clamped to 0 to 1: a number, or one per neuron, its row. None keeps the random
-            numbers that an nn.RNN starts with.
-        bias: whether there are b_ih and b_hh.
+        beta: value that fills W_hh, clamped to [0, 1]: one number, or one per neuron, which fills its row. If None,
+            W_hh is initialized at random, as in nn.RNN.
+        bias: if False, the layer has no b_ih and b_hh.
         threshold: membrane above which the neuron fires.
-        dropout: has no effect, as there is a single layer.
+        dropout: has no effect, because there is only one layer.
         spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
         surrogate_disable: if True, no gradient flows through the spikes.
-        learn_beta: if True, W_hh is learned, of which only the diagonal counts unless weight_hh_enable; else frozen.
+        learn_beta: if True, W_hh is learned, otherwise frozen; without weight_hh_enable, only its diagonal is used.
         learn_threshold: if True, the threshold is an nn.Parameter.
         graded_spikes_factor: the amplitude of a spike.
-        learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
-        weight_hh_enable: whether the membranes of all neurons feed each other.
-        device: of the weights.
-        dtype: of the weights.
+        learn_graded_spikes_factor: if True, the amplitude is an nn.Parameter.
+        weight_hh_enable: if True, use the full W_hh, which connects the membranes of all neurons.
+        device: device of the weights.
+        dtype: dtype of the weights.
 
-    The weights have the names of an nn.RNN: `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, `rnn.bias_ih_l0` and
+    The weights are named as in nn.RNN: `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, `rnn.bias_ih_l0` and
     `rnn.bias_hh_l0`.
 
     Shapes:
         input_ [T, B, input_size] or [T, input_size]; returns spk, [T, B, hidden_size] or [T, hidden_size].
-        In an unrolled network (see `spikeloom.unroll`) as any other layer.
+        In an unrolled network (see `spikeloom.unroll`), use it like any other layer.
 
     Raises:
-        ValueError: for an input that is no sequence, or a beta that is neither one number nor one per neuron.
+        ValueError: if the input is not a sequence, or beta is neither one number nor one per neuron.
 
         >>> import torch, spikeloom as snn
         >>> spk = snn.LeakyParallel(input_size=3, hidden_size=4, beta=0.9)(torch.rand(25, 2, 3))
@@ -108,7 +108,7 @@ class LeakyParallel(WholeSequence):
         return "beta", *FRAME_PARAMS
 
     def forward(self, input_: Tensor) -> Tensor:
-        """A whole sequence: input_ [T, B, input_size] or [T, input_size]; returns the spikes of all neurons."""
+        """Process a sequence, [T, B, input_size] or [T, input_size]; returns the spikes of all neurons."""
         x, rnn = self._checked(input_), self.rnn
         current = linear(x, rnn.weight_ih_l0, rnn.bias_ih_l0 + rnn.bias_hh_l0 if rnn.bias else None)
         return self._over_time(self._whole, current)[0]
@@ -139,7 +139,7 @@ class LeakyParallel(WholeSequence):
 
 
 class Weights(nn.Module):
-    """The weights of an nn.RNN of one layer, under its names, and drawn as there."""
+    """The weights of a one-layer nn.RNN, with the same names and initialization."""
 
     bias_ih_l0: nn.Parameter
     bias_hh_l0: nn.Parameter
@@ -160,7 +160,7 @@ class Weights(nn.Module):
 
 
 def _decay(beta: Any, size: int) -> Tensor:
-    """beta between 0 and 1, as the rows of W_hh take it: [1] or [size]."""
+    """beta clamped to [0, 1], in the form that fills the rows of W_hh: [1] or [size]."""
     decay = checked_value(beta, LeakyParallel.__name__, "beta")
     if decay.shape not in ((), (1,), (size,)):
         raise ValueError(f"LeakyParallel got beta of shape {tuple(decay.shape)}; pass one number, or {size} of them")
@@ -169,7 +169,7 @@ def _decay(beta: Any, size: int) -> Tensor:
 
 
 def _is_full(weight: Any) -> bool:
-    """Whether a square matrix has anything beside its diagonal."""
+    """Whether a square matrix has non-zeros off its diagonal."""
     if not isinstance(weight, Tensor) or weight.dim() != 2 or weight.is_meta:
         return False
     return bool((weight.triu(1) != 0).any() or (weight.tril(-1) != 0).any())

@@ -1,4 +1,4 @@
-"""Neurons beyond snnTorch's. Each follows from its equation in `cells/`, which has its docstring and its paper."""
+"""Neurons that snnTorch does not have, built from the equations in `cells/`, which hold their docstrings and papers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
@@ -21,7 +21,7 @@ Number = float | Tensor
 
 
 class Options(TypedDict, total=False):
-    """What every neuron of this file takes by keyword, see `EquationNeuron`."""
+    """Keyword arguments of every neuron in this file, see `EquationNeuron`."""
 
     learn: str | Sequence[str]
     spike_grad: SpikeGrad | None
@@ -32,7 +32,7 @@ class Options(TypedDict, total=False):
 
 
 class ResetOptions(Options, total=False):
-    """What those take that fire and reset as `Leaky` does."""
+    """Keyword arguments of the neurons that fire and reset as `Leaky` does."""
 
     inhibition: bool
     reset_mechanism: str
@@ -166,25 +166,25 @@ class ResonateFire(EquationNeuron, model=RESONATE_AND_FIRE):
 
 
 class NoisyLeaky(Leaky):
-    """Leaky integrate-and-fire neuron whose membrane gets Gaussian noise at every step.
+    """Leaky integrate-and-fire neuron with Gaussian noise on the membrane at every step.
 
-    mem' = (that of `Leaky`) + sigma * n, n drawn from N(0, 1) for each neuron and step; spk = H(mem' - threshold)
+    mem' = (mem' of `Leaky`) + sigma * n, n ~ N(0, 1) for each neuron and step; spk = H(mem' - threshold)
 
-    Spike and reset follow from the same noisy membrane. So a neuron fires with the probability Phi((u - threshold) /
-    sigma), u its membrane without this step's noise, and its noise is also in the states to come. The noise is drawn in
-    training and in evaluation, from torch's generator; the same seed gives the same spikes step by step and unrolled.
+    Spikes and resets use the same noisy membrane. A neuron fires with probability Phi((u - threshold) / sigma), where u
+    is the membrane without the noise of this step. The noise carries over into later states. It is drawn from torch's
+    generator, in training and in evaluation; the same seed gives the same spikes step by step and unrolled.
 
     Args:
         sigma: standard deviation of the noise, in units of the membrane; a number or a tensor that broadcasts over the
-            trailing dimensions. Assign 0 to `sigma` for a run without noise.
+            trailing dimensions. Assign 0 to `sigma` to switch the noise off.
         learn_sigma: if True, sigma is an nn.Parameter.
-        The others are those of `Leaky`; pass them by name.
+        The other arguments are those of `Leaky`; pass them by name.
 
     Shapes:
-        those of `Leaky`.
+        The shapes of `Leaky`.
 
     Raises:
-        what `Leaky` raises.
+        The errors of `Leaky`.
 
     Source: Ma, Yan and Tang, "Exploiting noise as a resource for computation and learning in spiking neural networks",
     2023, equations 1 to 4, with Gaussian noise.

@@ -22,10 +22,10 @@ Size = int | tuple[int, int]
 
 
 class Gated(ClearedByEquation, SpikingNeuron):
-    """Base of the neurons that are long short-term memory cells.
+    """Base of the spiking LSTM neurons.
 
-    A subclass has the layer that holds the weights, and says what of the gates comes from the input and what from the
-    membrane. The former is computed at once over all time, and once for an input that is the same at every step.
+    A subclass holds the layer with the weights and defines the contributions of the input and of the membrane to the
+    gates. The input's contribution is computed for all steps at once, and only once for a static input.
     """
 
     model: Model
@@ -47,11 +47,11 @@ class Gated(ClearedByEquation, SpikingNeuron):
             )
 
     def _of_input(self, x: Tensor) -> Tensor:
-        """What the inputs x [R, ...] add to the gates, bias and all, in the dtype of x."""
+        """The contribution of inputs x [R, ...] to the gates, including the bias, in the dtype of x."""
         raise NotImplementedError
 
     def _weight_of_mem(self) -> Tensor:
-        """The weight of what the membrane adds to the gates, through `map`."""
+        """The weight with which `map` computes the contribution of the membrane to the gates."""
         raise NotImplementedError
 
     def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback:
@@ -66,10 +66,10 @@ class Gated(ClearedByEquation, SpikingNeuron):
 
 
 class SLSTM(Gated):
-    """Long short-term memory whose output is a membrane that fires.
+    """Spiking LSTM: the output of an LSTM cell is the membrane, which fires.
 
     With the gates i, f, g, o = W_ih x + b_ih + W_hh mem + b_hh, in the order of torch.nn.LSTMCell, and
-    R = H(mem - threshold) from the membrane of the step before:
+    R = H(mem - threshold), computed from the membrane of the previous step:
 
     syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g)
     h    = sigmoid(o) * tanh(syn')
@@ -80,26 +80,26 @@ class SLSTM(Gated):
     | "subtract"      | mem' = h - R * threshold |
     | "zero"          | mem' = (1 - R) * h       |
 
-    and spk = H(mem' - threshold). No reset changes syn. Since |h| < 1, a threshold of 1 or more never fires: the layer
-    warns, and 0.1 is a better start.
+    and spk = H(mem' - threshold). syn is never reset. Since |h| < 1, a neuron with a threshold of 1 or more never
+    fires, and the layer warns; start with a threshold of 0.1 instead.
 
     Args:
         input_size: number of features of the input.
         hidden_size: number of neurons.
-        bias: if False, the gates have no b_ih and b_hh.
+        bias: if False, the layer has no b_ih and b_hh.
         inhibition: ignored with a warning, as in snnTorch.
-        memoryless: if True, and input_size is not hidden_size, every step starts from zeros, and states passed by hand
-            are not read: what snnTorch 1.0.0 does. Only for results that were made with it.
-        The others are those of `Leaky`.
+        memoryless: if True, and input_size is not hidden_size, every step starts from zeros, and passed states are
+            ignored, as in snnTorch 1.0.0. Use it only to reproduce results of snnTorch.
+        The other arguments are those of `Leaky`.
 
-    The weights stand in `lstm_cell`, an nn.LSTMCell, which is not called itself: its hooks do not run.
+    The weights are in `lstm_cell`, an nn.LSTMCell. The cell itself is not called, so its hooks do not run.
 
     Shapes:
         input_ [B, input_size] or [input_size]; spk, syn and mem [B, hidden_size] or [hidden_size]; returns
         (spk, syn, mem). Unrolled: [T, B, hidden_size].
 
     Raises:
-        ValueError: if the input has not input_size features. Also what `Leaky` raises.
+        ValueError: if the input does not have input_size features. Also the errors of `Leaky`.
 
     Source: Hochreiter and Schmidhuber, "Long short-term memory", 1997; Henkes, Eshraghian and Wessels, "Spiking neural
     networks for nonlinear regression", 2022, section 2.5.
@@ -137,7 +137,7 @@ class SLSTM(Gated):
         self.lstm_cell = nn.LSTMCell(input_size, hidden_size, bias=bias)
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, input_size] and, unless the layer keeps them, syn and mem; returns spk, or
+        """One step: input_ [B, input_size] and, unless init_hidden, syn and mem; returns spk, or
         (spk, syn, mem)."""
         return self._run(input_, (syn, mem))
 
@@ -174,7 +174,7 @@ class SLSTM(Gated):
     ) -> tuple[Trajectory, str, list[str]]:
         if not self.memoryless or steps is None:
             return super()._scan(x, steps, given)
-        # steps that know nothing of each other are rows of one
+        # independent steps are rows of one step
         rows = x.expand(steps, *x.shape[1:]).flatten(0, 1)
         run, backend, refusals = super()._scan(rows, None, given)
         spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
@@ -187,42 +187,41 @@ class SLSTM(Gated):
 
 
 class SConv2dLSTM(Gated):
-    """Convolutional long short-term memory whose output is a membrane that fires.
+    """Spiking convolutional LSTM: the output of a convolutional LSTM cell is the membrane, which fires.
 
-    With the gates i, f, o, g (in this order; torch.nn.LSTM has another) = conv of input_ and mem over all channels:
+    With the gates i, f, o, g = conv(input_ and mem, concatenated along the channels), in an order other than nn.LSTM's:
 
     syn' = sigmoid(f) * syn + sigmoid(i) * tanh(g)
     h    = sigmoid(o) * tanh(syn')
 
-    and the resets and the warning of `SLSTM`. Then spk = H(pool(mem') - threshold), where pool is none, max_pool or
-    avg_pool; mem and syn themselves are not pooled.
+    and the resets and the warning of `SLSTM`. Then spk = H(pool(mem') - threshold), where pool is max_pool, avg_pool or
+    the identity; mem and syn are not pooled.
 
-    The padding keeps the size of images. With a stride, the convolution of the input makes it smaller and syn and mem
-    have the smaller size; they come back through a convolution without stride, or they would shrink at every step.
-    The dilation is that of both.
+    The padding preserves the size of images. With a stride, syn and mem have the smaller size of the convolved input,
+    and mem is convolved without stride. The dilation applies to both convolutions.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of syn, mem and spk.
-        kernel_size: an odd number, or two, for rows and columns.
-        bias: if False, the convolution has none.
-        max_pool: kernel of a max-pooling before the spikes; 0 is none.
-        avg_pool: kernel of an average-pooling; only one of the two.
+        kernel_size: an odd number, or a pair of them for rows and columns.
+        bias: if False, the convolution has no bias.
+        max_pool: kernel size of max-pooling before the spikes; 0 for no pooling.
+        avg_pool: kernel size of average-pooling; exclusive with max_pool.
         inhibition: ignored with a warning, as in snnTorch.
-        stride: of the convolution of the input.
-        dilation: of the convolutions of the input and of mem.
-        The others are those of `Leaky`.
+        stride: stride of the convolution of the input.
+        dilation: dilation of the convolutions of the input and of mem.
+        The other arguments are those of `Leaky`.
 
-    The weights stand in `conv`, an nn.Conv2d over the channels of the input and then those of mem; it is not called
-    itself: its hooks do not run.
+    The weights are in `conv`, an nn.Conv2d over the channels of the input followed by those of mem. The module itself
+    is not called, so its hooks do not run.
 
     Shapes:
         input_ [B, in_channels, H, W] or [in_channels, H, W]; syn and mem [B, out_channels, ceil(H / stride),
-        ceil(W / stride)]; spk as mem, pooled; returns (spk, syn, mem). Unrolled: [T, B, ...].
+        ceil(W / stride)]; spk has the shape of the pooled mem; returns (spk, syn, mem). Unrolled: [T, B, ...].
 
     Raises:
-        ValueError: for an even kernel_size, a stride or dilation below 1, max_pool together with avg_pool, an input
-            that is no image of in_channels. Also what `Leaky` raises.
+        ValueError: for an even kernel_size, a stride or dilation below 1, max_pool together with avg_pool, or an input
+            that is not an image of in_channels channels. Also the errors of `Leaky`.
 
     Source: Shi et al., "Convolutional LSTM network: a machine learning approach for precipitation nowcasting", 2015,
     equation 3, without its peepholes.
@@ -274,7 +273,7 @@ class SConv2dLSTM(Gated):
         )
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, in_channels, H, W] and, unless the layer keeps them, syn and mem; returns spk, or
+        """One step: input_ [B, in_channels, H, W] and, unless init_hidden, syn and mem; returns spk, or
         (spk, syn, mem)."""
         return self._run(input_, (syn, mem))
 
@@ -315,13 +314,13 @@ class SConv2dLSTM(Gated):
         size = self.max_pool or self.avg_pool
         return self.fire(pooling(mem, size) if size else mem)
 
-    # no reset depends on pooled spikes, so that they wait for all membranes
+    # resets do not depend on pooled spikes, so these are computed after all membranes
 
     def _step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         spk, syn, mem = super()._step(input_, given)
         if not self._reads_mems:
             return spk, syn, mem
-        # a copy: pooling saves its input, and whoever gets the membrane may write into it before the backward
+        # a copy: pooling saves its input, and the caller may write into the returned membrane before backward
         saved = mem.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
         return self._pooled(mem.clone() if saved else mem).to(spk.dtype), syn, mem
 

@@ -1,4 +1,4 @@
-"""Leaky neurons whose own spikes of the step before come back as input, one to one or through a layer."""
+"""Recurrent leaky neurons: their spikes are fed back as input one step later, one-to-one or through a layer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ Size = int | tuple[int, int]
 
 
 class OneToOne(nn.Module):
-    """Each neuron's spike comes back to itself: V * spk.
+    """One-to-one recurrence: each neuron's spike is fed back to itself, as V * spk.
 
     Args:
         V: weight, a number or a tensor that broadcasts over the trailing dimensions of the spikes.
@@ -41,10 +41,10 @@ class OneToOne(nn.Module):
 class Recurrent(LIF):
     """Base of the recurrent neurons. Their first state is their last output spike, which feeds their input.
 
-    With ``all_to_all=False`` the weight V is a value of the equation. Otherwise the spikes come back through the layer
-    `recurrent`, nn.Linear or nn.Conv2d, and the equation is that of the neuron without recurrence. So it is with a
-    module of the user's that is assigned to `recurrent`: any that takes the spikes of a step, also a network with
-    neurons of its own.
+    With ``all_to_all=False`` the weight V is a parameter of the equation. Otherwise the spikes are fed back through the
+    layer `recurrent`, an nn.Linear or nn.Conv2d, and the equation is that of the neuron without recurrence. The same
+    holds for a custom module that is assigned to `recurrent`; it must accept the spikes of a step and may itself
+    contain spiking neurons.
     """
 
     one_to_one: ClassVar[Model]
@@ -96,7 +96,7 @@ class Recurrent(LIF):
 
 
 class _FeedbackByStep(Feedback):
-    """That of a sequence, whose layer sees one step at a time, as its own neurons must know."""
+    """Feedback in an unrolled network: the recurrent layer, and neurons within it, run one step at a time."""
 
     def __call__(self, spk: Tensor) -> Tensor:
         with running(None):
@@ -104,9 +104,9 @@ class _FeedbackByStep(Feedback):
 
 
 class RLeaky(Recurrent):
-    """Leaky integrate-and-fire neuron whose own spikes of the step before come back as input.
+    """Recurrent leaky integrate-and-fire neuron: its spikes are fed back as input one step later.
 
-    With b = clamp(beta, 0, 1) and R = H(mem - threshold) from the membrane of the step before:
+    With b = clamp(beta, 0, 1) and R = H(mem - threshold), computed from the membrane of the previous step:
 
     base = b * mem + x + f(spk)
 
@@ -116,30 +116,30 @@ class RLeaky(Recurrent):
     | "zero"          | mem' = (1 - R) * base       |
     | "none"          | mem' = base                 |
 
-    and spk' = H(mem' - threshold). f(spk) is V * spk for each neuron by itself (all_to_all=False), or `recurrent(spk)`,
-    an nn.Linear over all neurons or an nn.Conv2d over an image of them, with a bias that also acts at the first step.
-    Unlike `Leaky`, "zero" clears input and feedback too. Gradient flows through the feedback.
+    and spk' = H(mem' - threshold). f(spk) is V * spk (all_to_all=False), or `recurrent(spk)`, an nn.Linear over all
+    neurons or an nn.Conv2d over an image of neurons; its bias also acts at the first step. Unlike in `Leaky`, "zero"
+    also clears the input and the feedback. The gradient flows through the feedback.
 
-    A module of your own may be assigned to `recurrent`, also a network with neurons that keep their states. It gets the
-    spikes of the step before, once per step, also while the network is unrolled.
+    A custom module may be assigned to `recurrent`, including a network with neurons that store their states. It is
+    called once per step with the spikes of the previous step, in an unrolled network too.
 
     Args:
-        beta: decay per step, clamped to 0 to 1.
+        beta: decay per step, clamped to [0, 1].
         V: weight of the one-to-one recurrence; a number or a tensor that broadcasts over the trailing dimensions.
-        all_to_all: if False, each neuron feeds itself alone.
+        all_to_all: if False, each neuron is connected only to itself.
         linear_features: number of neurons, for recurrence through an nn.Linear.
         conv2d_channels: number of channels, for recurrence through an nn.Conv2d.
-        kernel_size: of that convolution, whose padding keeps the size of the image if it is odd.
-        learn_recurrent: if False, the recurrent weights stay as they are.
-        reset_delay: if False, the reset acts within the step of the spike.
-        The others are those of `Leaky`.
+        kernel_size: kernel size of that convolution; its padding preserves the size of the image if this is odd.
+        learn_recurrent: if False, the recurrent weights are frozen.
+        reset_delay: if False, the reset is applied in the same step as the spike.
+        The other arguments are those of `Leaky`.
 
     Shapes:
         input_, spk and mem [B, *N] ([B, N] through a Linear, [B, C, H, W] through a convolution); returns (spk, mem),
-        each as the input. Unrolled: [T, B, *N].
+        each of the input's shape. Unrolled: [T, B, *N].
 
     Raises:
-        TypeError: unless exactly one kind of recurrence is asked for. Also what `Leaky` raises.
+        TypeError: if not exactly one kind of recurrence is requested. Also the errors of `Leaky`.
 
     Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", 2018,
     equation 1; Eshraghian et al., 2023, appendix B.
@@ -180,16 +180,16 @@ class RLeaky(Recurrent):
         self._build(locals())
 
     def forward(self, input_: Tensor, spk: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, *N] and, unless the layer keeps them, spk and mem; returns spk, or (spk, mem)."""
+        """One step: input_ [B, *N] and, unless init_hidden, spk and mem; returns spk, or (spk, mem)."""
         return self._run(input_, (spk, mem))
 
     init_rleaky = by_reset_mem
 
 
 class RSynaptic(ClearedByEquation, Recurrent):
-    """Current-based leaky integrate-and-fire neuron whose own spikes of the step before come back as input.
+    """Recurrent current-based leaky integrate-and-fire neuron: its spikes are fed back as input one step later.
 
-    With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1), R = H(mem - threshold) from the membrane of the step before:
+    With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1), R = H(mem - threshold) of the previous step:
 
     syn' = a * syn + x + f(spk);  base = b * mem + syn'
 
@@ -203,16 +203,17 @@ class RSynaptic(ClearedByEquation, Recurrent):
     reset.
 
     Args:
-        alpha: decay of the current per step, clamped to 0 to 1.
-        beta: decay of the membrane per step, clamped to 0 to 1.
+        alpha: decay of the current per step, clamped to [0, 1].
+        beta: decay of the membrane per step, clamped to [0, 1].
         learn_alpha: if True, alpha is an nn.Parameter.
-        The others are those of `RLeaky`.
+        The other arguments are those of `RLeaky`.
 
     Shapes:
-        input_, spk, syn and mem as in `RLeaky`; returns (spk, syn, mem), each as the input. Unrolled: [T, B, *N].
+        input_, spk, syn and mem as in `RLeaky`; returns (spk, syn, mem), each of the input's shape.
+        Unrolled: [T, B, *N].
 
     Raises:
-        what `RLeaky` raises.
+        The errors of `RLeaky`.
 
     Source: Eshraghian et al., "Training spiking neural networks using lessons from deep learning", 2023, appendix B.
 
@@ -255,14 +256,14 @@ class RSynaptic(ClearedByEquation, Recurrent):
     def forward(
         self, input_: Tensor, spk: Tensor | None = None, syn: Tensor | None = None, mem: Tensor | None = None
     ) -> Any:
-        """One step: input_ [B, *N] and, unless the layer keeps them, the states; returns spk, or (spk, syn, mem)."""
+        """One step: input_ [B, *N] and, unless init_hidden, the states; returns spk, or (spk, syn, mem)."""
         return self._run(input_, (spk, syn, mem))
 
     init_rsynaptic = by_reset_mem
 
 
 def _recurrent_layer(kind: str, given: Mapping[str, Any]) -> nn.Module | None:
-    """The layer that the arguments of a constructor ask for; None for one-to-one recurrence."""
+    """The recurrent layer that the constructor arguments request; None for one-to-one recurrence."""
     names = ("linear_features", "conv2d_channels", "kernel_size")
     linear, conv, kernel = (given[name] for name in names)
     if not given["all_to_all"]:

@@ -1,4 +1,4 @@
-"""The leaky integrator without reset, over whole sequences, by itself and behind a linear layer."""
+"""Leaky integrators without reset over whole sequences, with or without a linear layer before them."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,45 +21,45 @@ SPIKES: Mapping[str, Any] = {
     "graded_spikes_factor": 1.0,
     "learn_graded_spikes_factor": False,
 }
-"""Arguments that matter to spikes alone, and what they usually are."""
+"""Arguments that only affect the spikes, with their defaults."""
 
 
 class StateLeaky(WholeSequence, LIF):
-    """Leaky integrator without reset, which takes the whole sequence in one call.
+    """Leaky integrator without reset; one call processes the whole sequence.
 
     | exact           | membrane                          | spikes                                           |
     | --------------- | --------------------------------- | ------------------------------------------------ |
     | False (default) | mem' = exp(-1 / tau) * mem + x    | spk = graded_spikes_factor^2 * H(mem' - threshold) |
     | True            | mem' = clamp(beta, 0, 1) * mem + x | spk = graded_spikes_factor * H(mem' - threshold)   |
 
-    with tau = 1 / (1 - beta), so that the decay of the default is exp(-(1 - beta)) and not beta (0.9 gives 0.905, 0.5
-    gives 0.607). That, and the factor that counts twice, are snnTorch's; ``exact=True`` is what the names say. The
-    membrane starts at zero in every call: nothing is kept for the next.
+    with tau = 1 / (1 - beta). By default, as in snnTorch, the decay is exp(-(1 - beta)) instead of beta (0.905 for
+    beta=0.9, 0.607 for beta=0.5), and the graded factor is applied twice. With ``exact=True`` the decay is beta, and
+    the factor is applied once. Every call starts with a membrane of zero; no state is stored.
 
     Args:
-        beta: from which the decay follows; a number, or one per channel.
-        channels: number of channels, the last dimension of the input.
+        beta: determines the decay; one number, or one per channel.
+        channels: number of channels, the size of the last dimension of the input.
         threshold: membrane above which the neuron fires.
         spike_grad: spike function (see `spikeloom.surrogate`); None is ``surrogate.atan()``.
         surrogate_disable: if True, no gradient flows through the spikes.
-        learn_beta: if True, `tau` is an nn.Parameter, and `beta` one without gradient; with exact=True, the other way
-            round.
+        learn_beta: if True, `tau` is learned; with exact=True, `beta`. Both are nn.Parameters, the other one without
+            gradient.
         learn_threshold: if True, the threshold is an nn.Parameter.
-        state_quant: a function that quantises the membranes when all are known, or False.
-        output: if False, the membranes are returned, and no spikes.
+        state_quant: a function that quantizes the membranes of all steps, after the scan, or False.
+        output: if False, return only the membranes.
         graded_spikes_factor: the amplitude of a spike.
-        learn_graded_spikes_factor: if True, that amplitude is an nn.Parameter.
-        kernel_truncation_steps: K, if each membrane is to sum up the last K inputs alone,
-            mem[t] = sum_{k < K} d^k * x[t - k], d the decay.
-        exact: whether the decay is beta itself, and the factor counts once.
+        learn_graded_spikes_factor: if True, the amplitude is an nn.Parameter.
+        kernel_truncation_steps: K, to sum only the last K inputs: mem[t] = sum_{k < K} d^k * x[t - k], d the decay.
+            None sums all.
+        exact: if True, the decay is beta, and the graded factor is applied once.
 
     Shapes:
-        input_ [T, B, channels]; returns (spk, mem), each as the input, or mem.
-        In an unrolled network (see `spikeloom.unroll`) as any other layer.
+        input_ [T, B, channels]; returns (spk, mem), each of the input's shape, or mem.
+        In an unrolled network (see `spikeloom.unroll`), use it like any other layer.
 
     Raises:
-        ValueError: for an input that is no sequence, values that are neither one nor one per channel, a window shorter
-            than one step.
+        ValueError: if the input is not a sequence, a parameter is neither one number nor one per channel, or
+            kernel_truncation_steps is below 1.
 
         >>> import torch, spikeloom as snn
         >>> lif = snn.StateLeaky(beta=0.5, channels=1, exact=True)
@@ -109,12 +109,12 @@ class StateLeaky(WholeSequence, LIF):
         super()._build({**given, "beta": beta, "tau": 1 / (1 - beta + 1e-12), "learn_tau": learn})
         self.channels, self.kernel_truncation_steps = channels, K
         if learn:
-            # both stay in the state_dict, where snnTorch has them; the one that does not act has no gradient
+            # both stay in the state_dict, as in snnTorch; the one that is not used requires no gradient
             dict(self.named_parameters())["tau" if self.exact else "beta"].requires_grad_(False)
 
     @property
     def exact(self) -> bool:
-        """Whether the decay is beta itself, and the factor counts once."""
+        """Whether the decay is beta, and the graded factor is applied once."""
         return self._exact
 
     @property
@@ -124,7 +124,7 @@ class StateLeaky(WholeSequence, LIF):
 
     @property
     def beta(self) -> Tensor:  # type: ignore[override]
-        """(tau - 1) / tau; with exact=True, the decay as it is kept."""
+        """(tau - 1) / tau; with exact=True, the stored decay."""
         if self.exact:
             kept: Tensor = self.__getattr__("beta")
             return kept
@@ -133,7 +133,7 @@ class StateLeaky(WholeSequence, LIF):
     # -- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, input_: Tensor) -> Any:
-        """A whole sequence: input_ [T, B, channels]; returns (spk, mem), each also, or mem."""
+        """Process a sequence input_ [T, B, channels]; returns (spk, mem), each of the same shape, or mem."""
         return self._integrated(self._checked(input_))
 
     def _integrated(self, x: Tensor) -> Any:
@@ -157,7 +157,7 @@ class StateLeaky(WholeSequence, LIF):
         return Ran((spk.to(x.dtype), mem), backend, refusals)
 
     def _scanned(self, steps: int, x: Tensor) -> tuple[Tensor, Tensor | None, str, list[str]]:
-        """The membranes, the spikes where the scan has made them, the backend, and why it is none that is faster."""
+        """The membranes, the spikes if the scan computed them, the backend, and the refusals of faster ones."""
         call, K = self._call(steps, x, self._values()), self.kernel_truncation_steps
         if K is None or steps <= K:
             chosen, refusals = choose(call)
@@ -172,39 +172,37 @@ class StateLeaky(WholeSequence, LIF):
         """The membranes of a whole sequence, [T, B, channels]."""
         return self._scanned(len(input_), input_)[0]
 
-    # -- what only neurons with a reset have ------------------------------------------------------------------------
+    # -- methods of neurons with a reset, not supported here --------------------------------------------------------
 
     def fire_inhibition(self, batch_size: int, mem: Tensor) -> NoReturn:
-        """Not here: neurons without reset do not compete step by step."""
+        """Not supported: neurons without reset do not compete step by step."""
         raise NotImplementedError(f"{type(self).__name__} has no inhibition; use Leaky(inhibition=True)")
 
     def mem_reset(self, mem: Tensor) -> NoReturn:
-        """Not here: the membrane is never reset."""
+        """Not supported: the membrane is never reset."""
         raise NotImplementedError(f"{type(self).__name__} has no reset; use Leaky")
 
 
 class LinearLeaky(StateLeaky):
-    """`StateLeaky` over the output of an nn.Linear, `linear`: one product over all time, then one scan.
+    """nn.Linear followed by `StateLeaky`: one matrix product over all steps, then one scan.
 
-    The equations are those of `StateLeaky`, with x the output of the linear layer. What the last call returned is kept
-    as `mem` and `spk`, [T, B, out_features]; the next call does not go on from it.
+    The equations are those of `StateLeaky`, with x the output of the linear layer. The results of the last call are
+    stored as `mem` and `spk`, [T, B, out_features]; the next call does not continue from them.
 
     Args:
-        beta: from which the decay follows; a number, or one per output.
+        beta: determines the decay; one number, or one per output.
         in_features: size of the input.
         out_features: size of the output, the number of neurons.
-        bias: whether the linear layer has one.
-        device: of the linear layer.
-        dtype: of the linear layer.
-        kernel_truncation_steps: K, if each membrane is to sum up the last K inputs alone.
-        exact: whether the decay is beta itself, and the factor counts once.
-        The others are those of `StateLeaky`.
+        bias: if False, the linear layer has no bias.
+        device: device of the linear layer.
+        dtype: dtype of the linear layer.
+        The other arguments are those of `StateLeaky`.
 
     Shapes:
         input_ [T, B, in_features]; returns (spk, mem), each [T, B, out_features], or mem.
 
     Raises:
-        what `StateLeaky` and nn.Linear raise.
+        The errors of `StateLeaky` and nn.Linear.
 
         >>> import torch, spikeloom as snn
         >>> spk, mem = snn.LinearLeaky(beta=0.9, in_features=3, out_features=4)(torch.rand(25, 2, 3))
@@ -245,7 +243,7 @@ class LinearLeaky(StateLeaky):
         return 0.0
 
     def forward(self, input_: Tensor) -> Any:
-        """A whole sequence: input_ [T, B, in_features]; returns (spk, mem), each [T, B, out_features], or mem."""
+        """Process a sequence input_ [T, B, in_features]; returns (spk, mem), each [T, B, out_features], or mem."""
         return self._integrated(self.linear(self._checked(input_)))
 
     def _whole(self, steps: int, x: Tensor) -> Ran:
@@ -257,11 +255,11 @@ class LinearLeaky(StateLeaky):
 
 
 def truncated_sums(x: Tensor, decay: Tensor, length: int) -> Tensor:
-    """mem[t] = sum_{k < K} decay^k * x[t - k], with K = length, of x [T, *S]; the loop takes K steps, not T.
+    """mem[t] = sum_{k < K} decay^k * x[t - k], with K = length, for x [T, *S], in a loop of K instead of T steps.
 
-    The difference of two leaky sums, s[t] - decay^K * s[t - K], would lose its digits where sums grow long, and a NaN
-    would stay in it for ever. So nothing is subtracted. Time is cut into blocks of K steps, and all blocks take a step
-    together; the window that ends at step r of a block b is a sum over that block and one over the block before:
+    The difference of two leaky sums, s[t] - decay^K * s[t - K], would lose precision for long sums, and a NaN would
+    never leave it. To avoid the subtraction, time is split into blocks of K steps, which are processed in parallel.
+    The window that ends at step r of block b is a sum over that block plus a sum over the previous block:
 
         mem[b, r] = sum_{j <= r} decay^(r - j) x[b, j]  +  decay^(r + 1) * sum_{j > r} decay^(K - 1 - j) x[b - 1, j]
     """

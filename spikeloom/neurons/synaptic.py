@@ -1,4 +1,4 @@
-"""The current-based leaky integrate-and-fire layer."""
+"""The current-based leaky integrate-and-fire neuron."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from ._state import by_reset_mem
 class Synaptic(ClearedByEquation, LIF):
     """Second-order leaky integrate-and-fire neuron: spikes feed a synaptic current, which feeds the membrane.
 
-    With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1) and R = H(mem - threshold) from the membrane of the step before:
+    With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1) and R = H(mem - threshold) of the previous step:
 
     syn' = a * syn + x
 
@@ -24,21 +24,21 @@ class Synaptic(ClearedByEquation, LIF):
     | "zero"          | mem' = (1 - R) * (b * mem + syn')     |
     | "none"          | mem' = b * mem + syn'                 |
 
-    and spk = H(mem' - threshold). Unlike `Leaky`, "zero" clears the new current's share too; the current itself is
-    never reset.
+    and spk = H(mem' - threshold). Unlike in `Leaky`, "zero" also clears the contribution of the new current. The
+    current itself is never reset.
 
     Args:
-        alpha: decay of the current per step, clamped to 0 to 1.
-        beta: decay of the membrane per step, clamped to 0 to 1.
+        alpha: decay of the current per step, clamped to [0, 1].
+        beta: decay of the membrane per step, clamped to [0, 1].
         learn_alpha: if True, alpha is an nn.Parameter.
-        reset_delay: if False, the reset acts within the step of the spike.
-        The others are those of `Leaky`.
+        reset_delay: if False, the reset is applied in the same step as the spike.
+        The other arguments are those of `Leaky`.
 
     Shapes:
-        input_, syn and mem [B, *N]; returns (spk, syn, mem), each as the input. Unrolled: [T, B, *N].
+        input_, syn and mem [B, *N]; returns (spk, syn, mem), each of the input's shape. Unrolled: [T, B, *N].
 
     Raises:
-        what `Leaky` raises.
+        The errors of `Leaky`.
 
     Source: Eshraghian et al., "Training spiking neural networks using lessons from deep learning", 2023, appendix B.
 
@@ -76,7 +76,7 @@ class Synaptic(ClearedByEquation, LIF):
         self._build(locals())
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        """One step: input_ [B, *N] and, unless the layer keeps them, syn and mem; returns spk, or (spk, syn, mem)."""
+        """One step: input_ [B, *N] and, unless init_hidden, syn and mem; returns spk, or (spk, syn, mem)."""
         return self._run(input_, (syn, mem))
 
     init_synaptic = by_reset_mem
