@@ -60,7 +60,7 @@ class Tuning:
     # -- layers that skip zeros ---------------------------------------------------------------------------------------
 
     linear_dense_above: float = 0.27
-    """Share of nonzero inputs from which a Linear uses torch's product (measurements: docs/linear.md). 0: always."""
+    """Share of nonzero inputs from which a Linear uses torch's product (measured in docs/linear.md). 0: always."""
 
     linear_listing: int = 5
     """Cost of testing whether an input is zero, in outputs: it lowers `linear_dense_above` by
@@ -74,11 +74,11 @@ class Tuning:
     """Rows below which a Linear uses torch's product: packing the weight would cost more than skipping zeros saves."""
 
     narrow_from: int = 4 << 20
-    """Bytes of the input from which a Linear with few outputs uses the narrow product. torch is as fast on an input that
-    fits the L2 cache."""
+    """Bytes of the input from which a Linear with few outputs uses the narrow product. For an input that fits the L2
+    cache, torch is as fast."""
 
     conv_dense_above: float = 0.2
-    """Share of nonzero inputs from which a Conv2d uses torch's convolution (measurements: docs/linear.md). 0: always."""
+    """Share of nonzero inputs from which a Conv2d uses torch's convolution (measured in docs/linear.md). 0: always."""
 
     conv_dense_weight_above: float = 0.15
     """Share of nonzero inputs from which torch computes the gradient of its weight."""
@@ -109,7 +109,7 @@ class Tuning:
     """Values of the input below which torch's pooling is used: it takes less time than calling a kernel."""
 
     pooling_largest_window: int = 64
-    """Values of a window above which torch's pooling is used: the kernels unroll the window."""
+    """Values of a window above which torch's pooling is used: the kernels' source names each value of a window."""
 
     # -- GPU (not measured on a device) -------------------------------------------------------------------------------
 
@@ -161,8 +161,8 @@ class Shapes:
     """Rows that a sparse product processes together."""
 
     outer_rows: int = 256
-    """Rows whose CSR an outer product transposes at once, and whose gradients, a block of two panels, it then reads from
-    the L2 cache. Two and four times as many rows take as long."""
+    """Rows whose CSR an outer product transposes at once, and whose gradients, a block of two panels, it then reads
+    from the L2 cache. Two and four times as many rows take as long."""
 
     gradient_chunk_bytes: int = 1 << 18
     """Bytes of an output gradient that the weight gradient of a convolution processes together, so that they stay in
@@ -187,8 +187,8 @@ class TritonShapes:
     """Block sizes of GPU kernels. Not tuned: none was measured on a GPU."""
 
     block_bytes: int = 2048
-    """Bytes of a sequence per program of the grid: 512 floats, so that each thread of its four warps reads and writes 16
-    bytes at once."""
+    """Bytes of a sequence per program of the grid: 512 floats, so that each thread of its four warps reads and writes
+    16 bytes at once."""
 
     span: int = 8
     """Steps per saved state, if the backward recomputes the states between from the input, in registers. A neuron with
