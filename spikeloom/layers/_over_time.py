@@ -1,4 +1,4 @@
-"""What a layer needs to see time without being a neuron: its work on a sequence, said once."""
+"""The base of layers that are not neurons and depend on time, defined by their operation on a sequence."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from ..neurons._unrolled_run import Visit, current_run, run_of
 
 
 class OverTime(nn.Module):
-    """Base of layers that do something else at each step, or keep something from step to step.
+    """Base of layers that act differently at each step, or store something from step to step.
 
-    A subclass says in `over_time` what it does to a sequence. A plain call is a sequence of one step; while the network
-    is unrolled, a call is the whole sequence. `spikeloom.utils.reset` calls `reset_mem`, and `spikeloom.utils.detach`
-    calls `detach_mem`.
+    A subclass implements `over_time`, its operation on a sequence. A plain call processes a sequence of one step; in an
+    unrolled network, a call processes the whole sequence. `spikeloom.utils.reset` calls `reset_mem`, and
+    `spikeloom.utils.detach` calls `detach_mem`.
 
         >>> import torch, spikeloom as snn
         >>> class Difference(snn.layers.OverTime):
-        ...     '''What changed since the step before.'''
+        ...     '''The change since the previous step.'''
         ...     before = torch.zeros(1)
         ...     def over_time(self, x):
         ...         series = torch.cat((self.before.expand(1, *x.shape[1:]), x))
@@ -38,17 +38,17 @@ class OverTime(nn.Module):
     _unrolled_around: bool = False  # see `run_of`
 
     def over_time(self, x: Tensor) -> Tensor:
-        """What the layer makes of the next T steps, [T, *S] -> [T, *R], T at least 1; it counts and keeps for later."""
-        raise NotImplementedError(f"{type(self).__name__} does not say in over_time what it does to a sequence")
+        """Process the next T steps, T >= 1, and update what the layer stores: [T, *S] -> [T, *R]."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement over_time, its operation on a sequence")
 
     def reset_mem(self) -> None:
-        """Forget all steps before."""
+        """Discard everything stored from previous steps."""
 
     def detach_mem(self) -> None:
-        """Cut what is kept from the graph that made it; its values stay."""
+        """Detach the stored tensors from their autograd graph; their values are preserved."""
 
     def forward(self, input_: Tensor) -> Tensor:
-        """One step, [*S]; or, while the network is unrolled, all of them, with time folded into dimension 0."""
+        """Process one step, [*S]; in an unrolled network all steps, with time folded into dimension 0."""
         unrolled = run_of(self)
         if unrolled is None:
             return self.over_time(input_.unsqueeze(0))[0]
@@ -65,10 +65,10 @@ class OverTime(nn.Module):
         return replica
 
     def _label(self) -> str:
-        """How messages name the layer: by its path while its network is unrolled."""
+        """The name of the layer in messages: its path while its network is unrolled."""
         unrolled, kind = current_run(), type(self).__name__
         return kind if unrolled is None else unrolled.label(self, kind)
 
 
 SEES_TIME = (SpikingNeuron, OverTime)
-"""What runs over the whole sequence while a network is unrolled, and is reached by reset and detach."""
+"""The classes that process whole sequences in an unrolled network, and to which reset and detach apply."""

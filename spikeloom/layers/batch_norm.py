@@ -1,4 +1,4 @@
-"""Batch normalization through time: a norm for each step."""
+"""Batch normalization through time: one norm per step."""
 
 from typing import Any, ClassVar
 
@@ -29,7 +29,7 @@ class _BatchNormTT(OverTime, nn.ModuleList):
         self.step = 0
 
     def over_time(self, x: Tensor) -> Tensor:
-        """[T, B, C, ...] -> the same shape; each step by its own norm."""
+        """Normalize each step of [T, B, C, ...] with its own norm; returns the same shape."""
         refuse_misplaced(self, begun=self.step > 0)
         first, last = self.step, self.step + len(x)
         if last > len(self):
@@ -44,34 +44,34 @@ class _BatchNormTT(OverTime, nn.ModuleList):
         return out
 
     def reset_mem(self) -> None:
-        """Begin again at the norm of the first step; the statistics stay."""
+        """Restart at the norm of the first step; the running statistics are preserved."""
         restarted(self)
         self.step = 0
 
     def __getitem__(self, index: Any) -> Any:
-        # a part of it is a plain list, as in snnTorch: it would not know at which step it begins
+        # a slice is a plain list, as in snnTorch: it would not know its first step
         return nn.ModuleList(list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
 
 
 class BatchNormTT1d(_BatchNormTT):
-    """Batch normalization through time, of features: a list of `time_steps` BatchNorm1d without bias, one per step.
+    """Batch normalization through time of features: a list of `time_steps` BatchNorm1d without bias, one per step.
 
-    ``bntt[t](x)`` normalizes with the norm of step t. A call of the list itself, ``bntt(x)``, does so with the norm of
-    the next step, and counts, until `spikeloom.utils.reset`. So the layer may stand in an ``nn.Sequential``, and each
-    step has its own statistics in a loop over steps as well as under `spikeloom.unroll`.
+    ``bntt[t](x)`` normalizes with the norm of step t. ``bntt(x)`` normalizes with the norm of the next step and
+    advances a step counter, which `spikeloom.utils.reset` sets back to 0. The layer can therefore be part of an
+    ``nn.Sequential``; each step has its own statistics, in a loop over steps and under `spikeloom.unroll`.
 
     Args:
-        input_features: C.
-        time_steps: how many norms.
-        eps: added to the variance.
-        momentum: of the running statistics.
-        affine: whether each norm learns a weight per feature.
+        input_features: C, the number of features.
+        time_steps: number of steps, each with a norm.
+        eps: value added to the variance.
+        momentum: momentum of the running statistics.
+        affine: if True, each norm learns a weight per feature.
 
     Shapes:
-        x and what is returned: one step, [B, C] or [B, C, L]. A sequence [T, B, C] goes through ``unroll(bntt, x)``.
+        x, one step, [B, C] or [B, C, L]; returns the same shape. For a sequence [T, B, C], use ``unroll(bntt, x)``.
 
     Raises:
-        IndexError: at a step beyond `time_steps`; nothing is changed.
+        IndexError: at a step beyond `time_steps`; the layer is left unchanged.
 
     Source: Kim and Panda, "Revisiting batch normalization for training low-latency deep spiking neural networks from
     scratch", 2021.
@@ -89,12 +89,12 @@ class BatchNormTT1d(_BatchNormTT):
 
 
 class BatchNormTT2d(_BatchNormTT):
-    """Batch normalization through time, of images: a list of `time_steps` BatchNorm2d without bias, one per step.
+    """Batch normalization through time of images: a list of `time_steps` BatchNorm2d without bias, one per step.
 
-    As `BatchNormTT1d`, whose arguments, errors and source it shares; input_features is the number of channels.
+    Arguments, errors and source are those of `BatchNormTT1d`; input_features is the number of channels.
 
     Shapes:
-        x and what is returned: one step, [B, C, H, W]. A sequence [T, B, C, H, W] goes through ``unroll(bntt, x)``.
+        x, one step, [B, C, H, W]; returns the same shape. For a sequence [T, B, C, H, W], use ``unroll(bntt, x)``.
 
         >>> import torch, spikeloom as snn
         >>> bntt = snn.BatchNormTT2d(2, time_steps=25)

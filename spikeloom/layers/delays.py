@@ -1,8 +1,8 @@
-"""Delays on the way from one neuron to the next: one per neuron, or one per connection.
+"""Delays between neurons: one per neuron, or one per connection.
 
-A delay is a real number, and what is read is the input of the nearest step. The gradient is that of a reading through a
-window around the delay: a Gaussian over the lags 0 to max_delay, whose shares add up to one. A width of 0.5 reaches the
-neighboring steps; between two of them it is close to the slope of a straight line.
+A delay is a real number. The forward pass reads the input at the nearest step. The backward pass differentiates a
+weighted mean of the inputs around the delay: the weights are a Gaussian over the lags 0 to max_delay, normalized to a
+sum of one. A width of 0.5 covers the neighboring steps; the gradient is then close to that of linear interpolation.
 """
 
 import math
@@ -28,7 +28,7 @@ from ._over_time import OverTime
 
 
 class _Delayed(OverTime):
-    """Base of the layers with delays, of the shape [*D]: the delays, and the inputs of the last steps."""
+    """Base of the layers with delays: stores the delays, [*D], and the inputs of the last steps."""
 
     delay: Tensor
     past: Tensor
@@ -54,13 +54,13 @@ class _Delayed(OverTime):
         self.past = torch.zeros(0)
 
     def _spread(self, delay: float | Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The delays given, each of them a number of its own."""
+        """Check the given delays and expand them to one number per delay."""
         given = checked_value(delay, self._label(), "delay").detach()
         wide = given.to(given.dtype if given.is_floating_point() else torch.get_default_dtype())
         if not ((wide >= 0) & (wide <= self.max_delay)).all():
             raise ValueError(
                 f"{self._label()} got a delay outside of 0 to max_delay={self.max_delay} steps; raise max_delay, or "
-                "pass delays within"
+                "pass delays in that range"
             )
         try:
             return wide.expand(shape).clone()
@@ -72,12 +72,12 @@ class _Delayed(OverTime):
 
     @property
     def lags(self) -> Tensor:
-        """The delays in force, in whole steps: held within 0 to max_delay, and rounded."""
+        """The delays that are applied, in whole steps: clamped to [0, max_delay] and rounded."""
         return lags_of(self.delay.detach(), self.max_delay)
 
     @property
     def sigma(self) -> float:
-        """Width, in steps, of the window through which a delay sees where it would be better."""
+        """Width, in steps, of the Gaussian window for the gradient of the delays."""
         return self._sigma
 
     @sigma.setter
@@ -89,10 +89,10 @@ class _Delayed(OverTime):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def over_time(self, x: Tensor) -> Tensor:
-        """[T, *S] -> [T, *R], going on from the inputs of the last steps."""
+        """[T, *S] -> [T, *R], continuing from the inputs of the last steps."""
         x = checked_input(x, self._label)
         self._admit(x)
-        if not len(x):  # nothing passes, in the shape that a step would have
+        if not len(x):  # an empty output, in the shape that a step would have
             return self._read(x.new_zeros(self.max_delay + 1, *x.shape[1:]))[:0]
         series, steps = torch.cat((self._present(x), x)), len(x)
         out = self._read(series)
@@ -101,14 +101,14 @@ class _Delayed(OverTime):
         return out
 
     def _admit(self, x: Tensor) -> None:
-        """Refuse a sequence [T, *S] that does not fit."""
+        """Reject a sequence [T, *S] of the wrong shape."""
 
     def _read(self, series: Tensor) -> Tensor:
         """[max_delay + T, *S] -> [T, *R]."""
         raise NotImplementedError
 
     def _present(self, x: Tensor) -> Tensor:
-        """The last inputs, [max_delay, *S], in the dtype of x; zeros where there were none of this shape."""
+        """The last inputs, [max_delay, *S], in the dtype of x; zeros if none of this shape are stored."""
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
         refuse_misplaced(self, [self.past])
         return state_for(like, x.dtype, self, "past", self.past, kept=True)
@@ -116,12 +116,12 @@ class _Delayed(OverTime):
     # -- state --------------------------------------------------------------------------------------------------------
 
     def reset_mem(self) -> None:
-        """Forget all inputs, also those that are still under way."""
+        """Clear all stored inputs, including those that are still delayed."""
         restarted(self)
         self.past = torch.zeros(0, dtype=self.past.dtype, device=self.past.device)
 
     def detach_mem(self) -> None:
-        """Cut the last inputs from the graph that made them; those under way still arrive."""
+        """Detach the stored inputs from their autograd graph; their values are still returned after their delays."""
         self.past = usable(self.past).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -130,7 +130,7 @@ class _Delayed(OverTime):
         return self
 
     def _replicate_for_data_parallel(self) -> Any:
-        replica = super()._replicate_for_data_parallel()  # which sees another part of the batch
+        replica = super()._replicate_for_data_parallel()  # it receives another part of the batch
         replica.past = self.past.new_zeros(0)
         return replica
 
@@ -147,41 +147,41 @@ class _Delayed(OverTime):
 class SynapticDelay(_Delayed):
     """Delay the output of each neuron by its own number of steps, fixed or learned: one delay per axon.
 
-    out[t, n] = x[t - d_n, n], zero before the first input; d_n is delay_n, held within 0 to max_delay and rounded
+    out[t, n] = x[t - d_n, n], zero before the first input; d_n is delay_n, clamped to [0, max_delay] and rounded
 
-    A learned delay is a real number. What is read is exact, x at the nearest step; the gradient is that of a reading
-    through a Gaussian window of width `sigma` around it:
+    A learned delay is a real number. The forward pass returns x at the nearest step. The gradient of the delay is that
+    of a mean of x, weighted by a Gaussian window of width `sigma` around the delay:
 
-    d out[t, n] / d delay_n = sum_k w_k'(delay_n) x[t - k, n];  w_k(d) = exp(-(k - d)² / (2 sigma²)) / (their sum)
+    d out[t, n] / d delay_n = sum_k w_k'(delay_n) x[t - k, n];  w_k(d) = exp(-(k - d)² / (2 sigma²)) / (sum over k)
 
-    So a delay sees about 2 sigma steps to each side. 0.5 is interpolation between the neighboring steps, which finds
-    what is at most a step away. The default finds delays from anywhere; it may be assigned anew at any time, and to let
-    it shrink to 0.5 in the course of a training is the way of Hammouamri et al.
+    A delay therefore receives gradients from inputs within about 2 sigma steps. A sigma of 0.5 interpolates between the
+    neighboring steps and only finds delays at most one step away; the default covers the whole range. `sigma` may be
+    assigned at any time; Hammouamri et al. decrease it to 0.5 in the course of training.
 
     Args:
-        size: the number of delays, N; or their shape, which broadcasts to the trailing dimensions of the input:
-            ``(C, 1, 1)`` for a delay per channel.
-        max_delay: the longest delay, in steps. The layer keeps as many inputs.
-        delay: what the delays start from, in steps: a number or a tensor, within 0 to max_delay. None draws each
-            evenly from there.
-        learn_delay: if True, `delay` is an nn.Parameter. Where an optimizer takes it out of 0 to max_delay it acts as
+        size: number of delays, N, or their shape, which broadcasts to the trailing dimensions of the input:
+            ``(C, 1, 1)`` for one delay per channel.
+        max_delay: longest delay, in steps. The layer stores as many inputs.
+        delay: initial delays, in steps, in [0, max_delay]: a number or a tensor. If None, they are drawn uniformly from
+            that range.
+        learn_delay: if True, `delay` is an nn.Parameter. If an optimizer moves it out of [0, max_delay], it acts as
             the bound, with the gradient at the bound; ``layer.delay.data.clamp_(0, layer.max_delay)`` after an update
-            keeps it from going further. `lags` are the delays in force.
-        sigma: width of the window, in steps; None is max_delay / 4, at least 0.5.
+            prevents it from drifting further. `lags` returns the delays that are applied.
+        sigma: width of the window, in steps. Default: max_delay / 4, at least 0.5.
 
     Shapes:
-        x and what is returned: one step, [B, *N]; also without B. While the network is unrolled, all steps at once.
+        x, one step, [B, *N] or [*N]; returns the same shape. In an unrolled network, all steps at once.
 
     Raises:
-        ValueError: for delays that do not broadcast to the input, a max_delay below 0, a sigma of 0 or below, or a
-            delay outside of 0 to max_delay.
+        ValueError: if the delays do not broadcast to the input, max_delay is negative, sigma is not positive, or a
+            delay is outside of [0, max_delay].
 
-    The layer goes on from its last inputs, as neurons do from their state: `spikeloom.utils.reset` forgets them,
-    `spikeloom.utils.detach` cuts their graph. They follow ``.to()`` and are not in the state_dict.
+    The layer stores its last inputs and continues from them, as neurons do from their state: `spikeloom.utils.reset`
+    clears them, `spikeloom.utils.detach` detaches them. They follow ``.to()`` and are not in the state_dict.
 
     Sources: Shrestha and Orchard, "SLAYER: spike layer error reassignment in time", 2018, for learned axonal delays;
     Hammouamri, Khalfaoui-Hassani and Masquelier, "Learning delays in spiking neural networks using dilated convolutions
-    with learnable spacings", 2024, for the Gaussian window, there also in the forward.
+    with learnable spacings", 2024, for the Gaussian window, which they also use in the forward pass.
 
         >>> import torch, spikeloom as snn
         >>> late = snn.SynapticDelay(3, max_delay=2, delay=torch.tensor([0.0, 1.0, 2.0]))
@@ -211,29 +211,29 @@ class SynapticDelay(_Delayed):
 
 
 class DelayedLinear(_Delayed):
-    """A linear layer in which each connection has a delay as well as a weight: one delay per synapse.
+    """Linear layer in which each connection has a weight and a delay: one delay per synapse.
 
-    out[t, o] = sum_i weight[o, i] x[t - d_oi, i] + bias[o]; d_oi is delay[o, i], held and rounded as in `SynapticDelay`
+    out[t, o] = sum_i weight[o, i] x[t - d_oi, i] + bias[o]; d_oi is delay[o, i], clamped and rounded
 
-    A convolution over time whose kernel has one tap per connection. It costs what max_delay + 1 linear layers cost.
+    This is a convolution over time with one tap per connection; it costs as much as max_delay + 1 linear layers.
 
     Args:
-        in_features: I.
-        out_features: O.
-        max_delay: the longest delay, in steps. The layer keeps as many inputs.
-        delay: what the delays start from, in steps: a number or a tensor that broadcasts to [O, I], within 0 to
-            max_delay. None draws each evenly from there.
-        learn_delay: if True, `delay` is an nn.Parameter, held as in `SynapticDelay`.
-        bias: if False, there is none. The bias is not delayed.
+        in_features: I, the size of the input.
+        out_features: O, the size of the output.
+        max_delay: longest delay, in steps. The layer stores as many inputs.
+        delay: initial delays, in steps, in [0, max_delay]: a number or a tensor that broadcasts to [O, I]. If None,
+            they are drawn uniformly from that range.
+        learn_delay: if True, `delay` is an nn.Parameter, clamped as in `SynapticDelay`.
+        bias: if False, the layer has no bias. The bias is not delayed.
         sigma: width of the window for the gradient, as in `SynapticDelay`.
 
     Shapes:
-        x: one step, [B, I] or [I]; returned is [B, O] or [O]. While the network is unrolled, all steps at once.
+        x, one step, [B, I] or [I]; returns [B, O] or [O]. In an unrolled network, all steps at once.
 
     Raises:
-        ValueError: for an input whose last dimension is not I; otherwise as `SynapticDelay`.
+        ValueError: if the last dimension of the input is not I. Also the errors of `SynapticDelay`.
 
-    State and sources are those of `SynapticDelay`.
+    The state and the sources are those of `SynapticDelay`.
 
         >>> import torch, spikeloom as snn
         >>> fc = snn.DelayedLinear(2, 1, max_delay=3, delay=torch.tensor([[0.0, 3.0]]), bias=False)
@@ -257,7 +257,7 @@ class DelayedLinear(_Delayed):
         sigma: float | None = None,
     ):
         super().__init__((out_features, in_features), max_delay, delay, learn_delay, sigma)
-        bound = 1 / math.sqrt(max(1, in_features))  # as nn.Linear draws
+        bound = 1 / math.sqrt(max(1, in_features))  # as in nn.Linear
         self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
         self.register_parameter(
             "bias", nn.Parameter(torch.empty(out_features).uniform_(-bound, bound)) if bias else None
@@ -282,18 +282,18 @@ class DelayedLinear(_Delayed):
 
 
 def lags_of(delay: Tensor, max_delay: int) -> Tensor:
-    """The whole number of steps that each delay stands for."""
-    # clamped again: of NaN, rounding makes a number that is no index
+    """Each delay in whole steps."""
+    # clamped again: NaN rounds to a number that is not a valid index
     return delay.clamp(0, max_delay).round().long().clamp(0, max_delay)
 
 
 def slope(grads: Tensor, delay: Tensor, sigma: float) -> Tensor:
-    """The gradient of a delay, at the bound where it is beyond one.
+    """The gradient of each delay; of a delay out of range, the gradient at the bound.
 
-    It is linear in `grads`: the gradients of single steps add up to that of a sequence.
+    It is linear in `grads`, so the gradients of single steps add up to that of a sequence.
 
     Args:
-        grads: [*D, max_delay + 1], the gradient of the share that each lag has in what is read, the longest lag first.
+        grads: [*D, max_delay + 1], the gradient of the window's weight at each lag, the longest lag first.
         delay: [*D].
         sigma: width of the window, in steps.
     """
@@ -306,7 +306,7 @@ def slope(grads: Tensor, delay: Tensor, sigma: float) -> Tensor:
 
 
 class Shifted(torch.autograd.Function):
-    """Each element of a series by itself, at its delay.
+    """Read each element of a series at its own delay.
 
     out[t, *s] = series[max_delay + t - lag[*s], *s]; series [max_delay + T, *S], delay [*D] broadcast to [*S].
     """
@@ -334,16 +334,16 @@ class Shifted(torch.autograd.Function):
 
 
 def _rows(delay: Tensor, shape: torch.Size, max_delay: int) -> Tensor:
-    """Which row of the series each step and element reads."""
+    """The row of the series that each step and element reads."""
     steps = torch.arange(max_delay, shape[0], device=delay.device).view(-1, *[1] * (len(shape) - 1))
     return (steps - lags_of(delay, max_delay)).expand(len(steps), *shape[1:])
 
 
 class Connected(torch.autograd.Function):
-    """Each connection has a weight and a delay: a convolution over time with a single tap per connection.
+    """Apply a weight and a delay per connection: a convolution over time with a single tap per connection.
 
     out[b, o, t] = sum_i weight[o, i] series[b, i, max_delay + t - lag[o, i]]; series [B, I, max_delay + T]. The kernel
-    is made again in the backward, and not kept: it has max_delay + 1 numbers per connection.
+    has max_delay + 1 numbers per connection; it is recomputed in the backward pass instead of saved.
     """
 
     @staticmethod
@@ -359,7 +359,7 @@ class Connected(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         series, weight, delay = ctx.saved_tensors
         to_series = to_weight = to_delay = None
-        # one step, [B, O, 1], is a plain product over inputs and lags, which torch's convolutions do not notice
+        # one step, [B, O, 1], is a matrix product over inputs and lags, a case that torch's convolutions do not detect
         one_step, rows = grad.shape[-1] == 1, grad.squeeze(-1)
         if ctx.needs_input_grad[0]:
             kernel = _kernel(weight, delay, ctx.max_delay).to(grad.dtype)
@@ -377,7 +377,7 @@ class Connected(torch.autograd.Function):
 
 
 def _tap(delay: Tensor, max_delay: int) -> Tensor:
-    """Where in its kernel the tap of each connection stands."""
+    """The index of the tap of each connection in its kernel."""
     return (max_delay - lags_of(delay, max_delay)).unsqueeze(-1)
 
 

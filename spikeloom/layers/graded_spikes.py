@@ -1,4 +1,4 @@
-"""Spikes that are scaled by a learned amplitude per neuron."""
+"""Scale spikes by a learned amplitude per neuron."""
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +14,17 @@ class GradedSpikes(OverTime):
 
     Args:
         size: N, the number of weights.
-        constant_factor: what all weights start from; if it is zero, False or None, each is drawn from 0.5 to 1.5.
-        dim: the dimension of the neurons in one step of the input. 0, as in snnTorch, is that of data without a batch,
-            [N, ...]; for [B, N] and [B, N, ...] give 1.
+        constant_factor: initial value of all weights; if zero, False or None, each is drawn uniformly from [0.5, 1.5).
+        dim: dimension of the neurons in one step of the input. The default 0, as in snnTorch, is for unbatched input,
+            [N, ...]; for [B, N] and [B, N, ...] pass 1.
 
     Shapes:
-        x and what is returned: one step of any shape whose dimension `dim` is N; `dim` counts the dimensions of a step
-        also while the network is unrolled.
+        x, one step of any shape whose dimension `dim` has size N; returns the same shape. In an unrolled network, too,
+        `dim` refers to the dimensions of one step.
 
     Raises:
-        ValueError: for an input whose dimension `dim` is not N.
-        IndexError: for an input that has no such dimension.
+        ValueError: if dimension `dim` of the input does not have size N.
+        IndexError: if the input has no dimension `dim`.
 
         >>> import torch, spikeloom as snn
         >>> graded = snn.GradedSpikes(3, constant_factor=2.0, dim=1)
@@ -39,29 +39,29 @@ class GradedSpikes(OverTime):
         self.dim = dim
 
     def forward(self, input_: Tensor) -> Tensor:
-        """One step, [*S]; or, while the network is unrolled, all of them, with time folded into dimension 0."""
+        """Scale one step, [*S]; in an unrolled network all steps, with time folded into dimension 0."""
         dim = self._resolved(input_.dim())
-        # only dimension 0 is another one in a sequence
+        # only dimension 0 changes its meaning in a sequence
         return self._scaled(input_, dim) if dim else super().forward(input_)
 
     def over_time(self, x: Tensor) -> Tensor:
-        """[T, *S] -> the same shape."""
+        """Scale a sequence [T, *S]; returns the same shape."""
         return self._scaled(x, self._resolved(x.dim() - 1) + 1)
 
     def extra_repr(self) -> str:
         return f"{len(self.weights)}, dim={self.dim}"
 
     def _resolved(self, dims: int) -> int:
-        """The dimension, from the left, in a step that has so many."""
+        """`dim` as a non-negative index in a step of `dims` dimensions."""
         if not -dims <= self.dim < dims:
-            raise IndexError(f"{self._label()} has dim={self.dim}, and got an input of {dims} dimensions")
+            raise IndexError(f"{self._label()} has dim={self.dim} and got an input of {dims} dimensions; change dim")
         return self.dim % dims
 
     def _scaled(self, x: Tensor, dim: int) -> Tensor:
         x, size = checked_input(x, self._label), len(self.weights)
         if x.shape[dim] != size:
             raise ValueError(
-                f"{self._label()} scales dimension {self.dim} of a step, has size={size} weights and got "
-                f"{x.shape[dim]} there; for an input [B, N] make it with dim=1, and with size=N"
+                f"{self._label()} got {x.shape[dim]} neurons along dimension {self.dim} of a step and has "
+                f"size={size} weights; for an input [B, N] create it with dim=1 and size=N"
             )
         return x * self.weights.to(x.dtype).view(size, *[1] * (x.dim() - dim - 1))

@@ -41,7 +41,7 @@ def test_a_dimension_of_another_size_is_refused_and_dim_is_named(dim, shape, ste
 
 
 def test_a_dimension_that_is_not_there():
-    with pytest.raises(IndexError, match="dim=1, and got an input of 1 dimensions"):
+    with pytest.raises(IndexError, match="dim=1 and got an input of 1 dimensions"):
         snn.GradedSpikes(3, 1.0, dim=1)(torch.rand(3))
 
 
