@@ -1,10 +1,14 @@
 """The pages: every Python block runs, every link leads somewhere, and the reset diagram is that of the equations."""
 
 import doctest
+import inspect
 import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
+
+import spikeloom as snn
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,3 +72,17 @@ def test_reset_diagram_is_that_of_the_equations(reset, delayed):
     page = (ROOT / "docs" / "resets.md").read_text()
     (row,) = re.findall(rf"^{reset}, {'delayed' if delayed else 'immediate'} +(.*)$", page, re.M)
     assert row.split() == membranes(reset, delayed, steps=8)
+
+
+def test_the_page_of_the_api_shows_every_public_name_with_its_summary():
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M))
+    modules = {"snn": snn, **{name: getattr(snn, name) for name in snn.__all__}, **vars(snn.functional)}
+    for name, summary in rows.items():
+        head, *path = name.split(".")
+        thing = reduce(getattr, path, modules[head])
+        first = inspect.getdoc(thing).split("\n\n")[0].replace("\n", " ").replace("|", r"\|")
+        assert summary == first, name
+    shown = {name.rpartition(".")[2] for name in rows}
+    assert [name for name in snn.__all__ if name not in shown and not inspect.ismodule(getattr(snn, name))] == []
+    for module in (snn.spikegen, snn.functional, snn.spikeplot):
+        assert {name for name in vars(module) if inspect.isfunction(getattr(module, name))} <= shown
