@@ -1,4 +1,4 @@
-"""nn.Conv2d driven by spikes, and pooling: what is active is added up where it is little, by kernels or by torch."""
+"""nn.Conv2d for spike inputs, and pooling on kernels."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from .plan import Accelerated, Plan, SkipsZeros, kernel_refusals, of_plain, repo
 
 
 class SpikeConv2d(SkipsZeros, nn.Conv2d):
-    """An nn.Conv2d that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
+    """An nn.Conv2d that skips zeros of its input. Created by `accelerate`, not constructed directly.
 
-    [N, C, H, W] -> [N, K, H', W'] as nn.Conv2d computes it, to the order of summation. Results lie in memory as torch's
-    do: with their channels last if those of the images or of the weight are. Groups, other paddings than zeros or by
-    unequal numbers of rows, and images without a batch are torch's.
+    [N, C, H, W] -> [N, K, H', W'], equal to nn.Conv2d up to the order of summation. The memory format of the result is
+    torch's: channels last if the images or the weight are. Groups, padding that is asymmetric or not of zeros, and
+    images without a batch dimension use torch.
     """
 
     def plan(self, x: Tensor) -> Plan:
@@ -49,23 +49,23 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         return out
 
     def _frame(self) -> tuple[int, ...]:
-        """How many rows of padding are on the left, the right, above and below."""
+        """The padding on the left, the right, above and below."""
         if isinstance(self.padding, str):
             return padding_of(self)
-        top, left = self.padding  # as it is now: that of the attribute torch keeps beside it is of the construction
+        top, left = self.padding  # the current value: torch's second attribute keeps that of the construction
         return left, left, top, top
 
     def _unreadable(self, x: Tensor, weight: Tensor) -> Iterator[str]:
         """Why a `Patch` cannot describe these images and this weight."""
         yield from kernel_refusals(x, weight)
         if x.dim() != 4 or (x.shape[1], *self.kernel_size) != (self.groups * weight.shape[1], *weight.shape[2:]):
-            yield "kernels take batches of images, with the channels of the weight"
+            yield "kernels require batches of images, with the channels of the weight"
         left, right, top, bottom = self._frame()
         if self.padding_mode != "zeros" or (left, top) != (right, bottom):
-            yield "its padding is not of zeros, or unequal"
+            yield "its padding is not of zeros, or is asymmetric"
 
     def _refusals(self, x: Tensor, weight: Tensor, result: Sequence[int]) -> Iterator[str]:
-        """Why kernels do not skip the zeros of images that they can read, for the shape of the result."""
+        """Why kernels do not skip the zeros of images that they can read; `result` is the shape of the result."""
         limits = tuning.limits
         if self.groups != 1:
             yield "it has groups"
@@ -82,7 +82,7 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
 
 
 def _density(images: Tensor) -> float:
-    """The share of nonzero values, of some images."""
+    """The share of nonzero values in a sample of the images."""
     some = images[:: max(1, len(images) // tuning.limits.conv_sampled)]
     return float(torch.count_nonzero(some)) / some.numel()
 
@@ -115,7 +115,7 @@ class _SpikeConvolution(torch.autograd.Function):
 def _dense(
     patch: conv.Patch, grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of the input and the weight that are wanted, by torch."""
+    """The requested gradients of the input and the weight, by torch."""
     if not (wants_x or wants_weight):
         return None, None
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
@@ -128,22 +128,22 @@ def _dense(
 
 
 def _chunks_pay(x: Tensor, weight: Tensor, result: Sequence[int]) -> bool:
-    """Whether a result of that shape is large, or the images are which torch brings into its order."""
+    """Whether the result is large, or torch reorders large images in memory."""
     values, least = math.prod(result), tuning.limits.chunk_images_from // x.element_size()
     return values > least or (x.numel() > least and not _channels_last(x, weight))
 
 
 def _channels_last(x: Tensor, weight: Tensor) -> bool:
-    """Whether torch works with the channels last."""
+    """Whether torch uses the channels-last memory format."""
     return pooling.lies_channels_last(x) or pooling.lies_channels_last(weight)
 
 
 class _Chunked(torch.autograd.Function):
     """torch's convolution of [N, C, H, W] with [K, C / groups, kh, kw], in chunks of images that stay in the cache.
 
-    The C library gives a block of more than 32 MiB back to the system as soon as it is free, so each new one is fresh
-    memory, page by page. torch's convolution makes several: for its result, and for images in an order of its own where
-    their channels are not last. Those of a chunk are used again, and so is the memory of the result (`buffer_pool`).
+    The C library returns a block of more than 32 MiB to the system as soon as it is free, so each new block causes page
+    faults. torch's convolution allocates several: for its result, and for reordered images if their channels are not
+    last. The blocks of a chunk are reused, and so is the memory of the result (`buffer_pool`).
     """
 
     @staticmethod
@@ -153,7 +153,7 @@ class _Chunked(torch.autograd.Function):
         largest = out[0].nbytes if last else max(x[0].nbytes, out[0].nbytes)
         images = max(1, tuning.limits.chunk_bytes * torch.get_num_threads() // largest)
         how = patch.stride, patch.padding, patch.dilation
-        ctx.images = len(x) if last else images  # then torch's backward brings nothing into order
+        ctx.images = len(x) if last else images  # channels last: torch's backward does not reorder
         ctx.how = [len(weight)], *how, False, (0, 0), groups
         for part, to in zip(x.split(images), out.split(images), strict=True):
             to.copy_(torch.conv2d(part, weight, bias, *how, groups))
@@ -186,7 +186,7 @@ class _Chunked(torch.autograd.Function):
 
 
 class Pool(Accelerated):
-    """Runs on kernels, "numba", or by torch's own pooling, "torch"."""
+    """A pooling layer that runs on kernels (route "numba") or by torch's own pooling ("torch")."""
 
     kind = ""
     kernel_size: Any
@@ -201,15 +201,15 @@ class Pool(Accelerated):
         return self._plain(input) if reason else _Pooling.apply(input, self.windows())
 
     def windows(self) -> Windows:
-        """What kernels pool, where they do not refuse."""
+        """The windows of the pooling, for kernels."""
         return Windows(self.kind, _pair(self.kernel_size), _pair(self.stride))
 
     def refusals(self, shape: Sequence[int]) -> Iterator[str]:
-        """Why kernels do not pool images of that shape."""
+        """Why kernels do not pool images of this shape."""
         if math.prod(shape) < tuning.limits.pooling_least_values:
             yield "it has fewer values than pooling_least_values"
         if len(shape) != 4:
-            yield "kernels pool batches of images"
+            yield "kernels require batches of images"
         if _pair(self.padding) != (0, 0):
             yield "it has padding"
         size, stride = _pair(self.kernel_size), _pair(self.stride)
@@ -221,11 +221,11 @@ class Pool(Accelerated):
 
 
 class SpikeMaxPool2d(Pool, nn.MaxPool2d):
-    """An nn.MaxPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
+    """An nn.MaxPool2d on kernels. Created by `accelerate`, not constructed directly.
 
-    Results and gradients are torch's, bit for bit. For its backward it saves a byte for each result, which says whose
-    value that is, where torch saves eight, and the input. Padding, dilation, `return_indices`, windows that extend
-    beyond the image and images without a batch are torch's.
+    Results and gradients are bit-identical to torch's. For backward it saves one byte per output, the index of the
+    maximum in its window; torch saves eight, and the input. Padding, dilation, `return_indices`, windows that extend
+    beyond the image, and images without a batch dimension use torch.
     """
 
     kind = "maximum"
@@ -237,22 +237,22 @@ class SpikeMaxPool2d(Pool, nn.MaxPool2d):
 
 
 class SpikeAvgPool2d(Pool, nn.AvgPool2d):
-    """An nn.AvgPool2d on kernels, as `accelerate` makes it. Not constructed by itself.
+    """An nn.AvgPool2d on kernels. Created by `accelerate`, not constructed directly.
 
-    Results and gradients are torch's, bit for bit. Padding, `divisor_override`, windows that extend beyond the image
-    and images without a batch are torch's.
+    Results and gradients are bit-identical to torch's. Padding, `divisor_override`, windows that extend beyond the
+    image, and images without a batch dimension use torch.
     """
 
     kind = "average"
 
     def refusals(self, shape: Sequence[int]) -> Iterator[str]:
         if self.divisor_override is not None:
-            yield "it has a divisor of its own"
+            yield "it has a divisor_override"
         yield from super().refusals(shape)
 
 
 def _pair(value: Any) -> Pair:
-    """Rows and columns, as torch reads them."""
+    """Rows and columns of an int or a tuple, in torch's convention."""
     first, *rest = value if isinstance(value, tuple | list) else (value,)
     return int(first), int(rest[0] if rest else first)
 

@@ -1,5 +1,5 @@
-"""nn.Linear driven by spikes: it adds up the weight rows of active inputs where these are few, and has a product of its
-own for few outputs."""
+"""nn.Linear for spike inputs: adds the weight rows of nonzero inputs if these are few, and has a separate product for
+few outputs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +15,9 @@ from .plan import Plan, SkipsZeros, kernel_refusals, of_plain
 
 
 class SpikeLinear(SkipsZeros, nn.Linear):
-    """An nn.Linear that skips zeros of its input, as `accelerate` makes it. Not constructed by itself.
+    """An nn.Linear that skips zeros of its input. Created by `accelerate`, not constructed directly.
 
-    y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear's to the order of summation.
+    y = x @ weight.T + bias, [*, in_features] -> [*, out_features], equal to nn.Linear up to the order of summation.
     """
 
     def plan(self, x: Tensor) -> Plan:
@@ -53,7 +53,7 @@ class SpikeLinear(SkipsZeros, nn.Linear):
 
 
 def _is_narrow(x: Tensor, weight: Tensor) -> bool:
-    """Whether the product is one of few outputs, from 2 to what fills a line of the cache, and worth a kernel."""
+    """Whether the product has few outputs, from 2 to the values of a cache line, and is large enough for a kernel."""
     return (
         type(x) is Tensor
         and x.nbytes >= tuning.limits.narrow_from
@@ -69,13 +69,13 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _listed(rows: Tensor, outputs: int) -> csr.CSR | None:
-    """The nonzeros, if they are few enough for a product with that many outputs."""
+    """The nonzeros as CSR, if they are few enough for a product with that many outputs."""
     limit = tuning.limits.linear_dense_above - tuning.limits.linear_listing / outputs
     return csr.listed_below(rows, limit * rows.numel()) if limit > 0 else None
 
 
 class _SparseProduct(torch.autograd.Function):
-    """x @ weight.T + bias; of x only the nonzeros are saved."""
+    """x @ weight.T + bias; saves only the nonzeros of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lists: csr.CSR, matrix: csr.Packed) -> Tensor:
@@ -95,13 +95,13 @@ class _SparseProduct(torch.autograd.Function):
             return dx, None, sum_to(rows, rows[0]) if wants_bias else None, None, None
         lists = csr.CSR(ctx.shape, *saved)
         dweight, total = csr.outer((lists, rows))
-        if not csr.finite(total):  # a zero of x times what is not finite is NaN
+        if not csr.finite(total):  # a zero of x times a non-finite value is NaN
             dweight = rows.t() @ lists.dense()
         return dx, dweight, total if wants_bias else None, None, None
 
 
 def _input_gradient(rows: Tensor, weight: Tensor) -> Tensor:
-    """grad @ weight. The gradient too may be mostly zero, as behind a surrogate that ends near the threshold."""
+    """grad @ weight. The gradient may be mostly zero, too, if the surrogate is zero away from the threshold."""
     lists = _listed(rows, weight.shape[1])
     if lists is not None:
         matrix = csr.pack_panels(weight)
@@ -111,7 +111,7 @@ def _input_gradient(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 class _NarrowProduct(torch.autograd.Function):
-    """x @ weight.T + bias, for few outputs; no zero is skipped."""
+    """x @ weight.T + bias for few outputs, without skipping zeros."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What accelerated layers share: the plan of a call, made before it runs, and what kernels refuse."""
+"""Shared parts of accelerated layers: the plan of a call, made before it runs, and the reasons not to use kernels."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from ..engine.run import forced, numba_missing, seen_through
 Backward = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
 
 
-@dataclass(slots=True)  # frozen, it would take three times as long to make, which a small layer feels
+@dataclass(slots=True)  # not frozen: construction would take three times as long, which slows small layers
 class Plan:
     """How one call of a layer runs.
 
     Args:
-        route: such as "sparse" or "dense", as `explain` shows it.
-        reason: why no faster route was taken, in a sentence; empty if there is none.
-        found: what was computed for the decision and is used by the run.
+        route: the implementation, such as "sparse" or "dense", as shown by `explain`.
+        reason: why no faster route was taken; empty if there is none.
+        found: values computed for the decision and reused by the run.
     """
 
     route: str
@@ -37,7 +37,7 @@ _reports: ContextVar[dict[nn.Module, Plan] | None] = ContextVar("spikeloom_plans
 
 @contextmanager
 def reported() -> Iterator[dict[nn.Module, Plan]]:
-    """Within this context layers report their plans; a plan stays until it is removed from the dictionary."""
+    """A context in which layers report their plans; a plan stays until it is removed from the dictionary."""
     plans: dict[nn.Module, Plan] = {}
     token = _reports.set(plans)
     try:
@@ -47,20 +47,20 @@ def reported() -> Iterator[dict[nn.Module, Plan]]:
 
 
 def report(layer: nn.Module, plan: Plan) -> None:
-    """Report how a layer runs."""
+    """Report the plan of a layer."""
     plans = _reports.get()
     if plans is not None:
         plans.setdefault(layer, plan)
 
 
 class Accelerated(nn.Module):
-    """A mixin before a layer of torch's: `_run` plans a call, reports the plan, and runs it."""
+    """A mixin for a torch layer: `_run` plans a call, reports the plan, and runs it."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """What the layer of torch's computes."""
+        """Compute the layer's output."""
         if torch.compiler.is_compiling():
             return self._plain(input)
-        if has_torch_function_unary(input):  # a mode that watches torch's calls, such as that of a static unroll
+        if has_torch_function_unary(input):  # a mode that intercepts torch's calls, such as that of a static unroll
             out: Tensor = handle_torch_function(type(self)._run, (input,), self, input)
             return out
         return self._run(input)
@@ -69,12 +69,12 @@ class Accelerated(nn.Module):
         raise NotImplementedError
 
     def _plain(self, x: Tensor) -> Tensor:
-        """The layer of torch's itself."""
+        """The forward of the torch layer."""
         return super().forward(x)  # type: ignore[no-any-return]
 
 
 class SkipsZeros(Accelerated):
-    """Skips the zeros of its input where there are enough of them, but if `strict`, so that all bits are torch's."""
+    """Skips the zeros of its input if there are enough of them; not if `strict`, so that results are bit-identical."""
 
     strict: bool = False
     weight: Tensor
@@ -89,7 +89,7 @@ class SkipsZeros(Accelerated):
         return self.run(input, plan)
 
     def plan(self, x: Tensor) -> Plan:
-        """How the product of x and the weight runs."""
+        """Plan the product of x and the weight."""
         raise NotImplementedError
 
     def run(self, x: Tensor, plan: Plan) -> Tensor:
@@ -98,11 +98,11 @@ class SkipsZeros(Accelerated):
 
 
 def kernel_refusals(x: Any, weight: Tensor | None = None) -> Iterator[str]:
-    """Why kernels cannot read these, or what they compute must not be recorded as one operation."""
+    """Why kernels cannot read these tensors, or why torch must see each operation."""
     if type(x) is not Tensor or x.layout is not torch.strided or x.is_neg():  # see `plain`
         yield "the input is not a plain tensor"
     elif x.device.type != "cpu" or x.dtype not in FLOATS:
-        yield f"kernels take float32 or float64 on the CPU, the input is {x.dtype} on {x.device}"
+        yield f"kernels require float32 or float64 on the CPU, the input is {x.dtype} on {x.device}"
     elif not x.numel():
         yield "the input has no values"
     if weight is not None:
@@ -118,5 +118,5 @@ def kernel_refusals(x: Any, weight: Tensor | None = None) -> Iterator[str]:
 
 
 def of_plain(backward: Backward) -> Backward:
-    """A backward by kernels: they get the gradient as it lies in memory."""
+    """Wrap a backward by kernels, which receives the gradient as a plain tensor."""
     return lambda ctx, grad: backward(ctx, plain(grad))

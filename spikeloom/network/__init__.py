@@ -1,4 +1,4 @@
-"""Whole networks over time: all steps at once, in chunks, and compared with the loop over steps."""
+"""Run networks over time: all steps at once, in chunks, and checked against the loop over steps."""
 
 from ._check import ROW_BY_ROW as ROW_BY_ROW
 from ._check import run_checked as run_checked

@@ -1,6 +1,6 @@
-"""Run a network so that an error leaves it as it was, and compare it with its loop over steps.
+"""Run a network, restore it after an error, and compare it with its loop over steps.
 
-It is compared at the first run of its kind, and whenever that is asked for.
+The comparison is made at the first run of each kind, and on request.
 """
 
 from collections.abc import Callable, Hashable
@@ -22,32 +22,32 @@ from ._snapshot import RandomState, Settings, Snapshot, adopt, undone
 from ._time_folding import Request, read
 from ._watch import differs_by_design
 
-ROW_BY_ROW = "its layers are known to treat each row of a batch by itself"
+ROW_BY_ROW = "its layers are known to process each row of a batch separately"
 
 COMPARED: WeakKeyDictionary[nn.Module, dict[Hashable, str]] = WeakKeyDictionary()
-"""Networks, by the kinds of runs that need no further comparison: why there was none, or nothing if there was."""
+"""For each network, the kinds of runs that need no further comparison: why none was made; empty if one was."""
 
 MOST = 64
-"""How many kinds of runs of one network are compared, for those whose inputs have another size at every call."""
+"""Maximum number of kinds of runs compared per network: some networks get inputs of a new size at every call."""
 
 
 Runner = Callable[[Request, Snapshot], Run]
-"""`run`, or what runs a request in chunks; takes the network as it was before."""
+"""`run`, or a function that runs a request in chunks; its second argument is the network's state before the run."""
 
 
 def run_checked(request: Request, check: bool | None, how: Runner = run) -> Run:
-    """Run a request; then compare the network with its loop over steps, if that is due.
+    """Run a request; then compare the network with its loop over steps, if a comparison is due.
 
-    An error leaves the network, and the settings of torch, as they were, and says that the network was unrolled.
+    After an error, the network and torch's settings are restored, and a note says that the network was unrolled.
 
     Args:
-        request: what is run.
-        check: None at the first run of its kind, over the first steps; True always and over all steps; False never.
-        how: `run`, or what runs it in chunks.
+        request: the request.
+        check: None: compare at the first run of a kind, over its first steps; True: always, all steps; False: never.
+        how: `run`, or a function that runs the request in chunks.
 
     Raises:
-        RuntimeError: if the network differs; naming the module. With check=True also if it cannot be compared.
-        TypeError: for check=True with a neuron that takes whole sequences alone.
+        RuntimeError: if the network differs, naming the module. With check=True also if it cannot be compared.
+        TypeError: if check=True and a neuron accepts whole sequences only.
     """
     layers = [module for module in request.names if isinstance(module, SEES_TIME)]
     settings, context, before = Settings(), copy_context(), None
@@ -67,7 +67,7 @@ def run_checked(request: Request, check: bool | None, how: Runner = run) -> Run:
         sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
         error.add_note(f"(while the network was unrolled: {sizes})")
         if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
-            error.add_note(f"(Has its forward a batch size or a loop over time written in? {REWRITE})")
+            error.add_note(f"(Does its forward contain a fixed batch size or a loop over time? {REWRITE})")
         raise
 
 
@@ -87,7 +87,7 @@ def _run_and_compare(request: Request, check: bool | None, how: Runner, before: 
 
 
 def _compare(comparison: Comparison, check: bool | None) -> str:
-    """Compare; returns why that was not possible, or nothing."""
+    """Compare; returns why that was not possible, or an empty string."""
     try:
         comparison.compare()
     except Differs:
@@ -107,7 +107,7 @@ def _compare(comparison: Comparison, check: bool | None) -> str:
 
 def _due(request: Request, check: bool | None) -> Comparison | None:
     if check is False or request.steps < 2 or not request.batch:
-        return None  # nothing is kept from step to step, and dimension 0 is that of a single step
+        return None  # a single step stores nothing between steps, and its dimension 0 is the batch
     if check is None:
         known = COMPARED.get(request.net)
         if known is not None and (len(known) >= MOST or _kind(request) in known):
@@ -120,11 +120,11 @@ def _due(request: Request, check: bool | None) -> Comparison | None:
             if check:
                 raise TypeError(
                     f"check=True compares with single steps, which {name or 'the network'!r} ({type(module).__name__}) "
-                    "does not have: it takes whole sequences alone. Leave check out, or check the network without it"
+                    "does not support: it requires whole sequences. Omit check, or check the network without this layer"
                 )
-            _remember(request, f"{name or 'the network'!r} takes whole sequences alone")
+            _remember(request, f"{name or 'the network'!r} requires whole sequences")
             return None
-    # are there values to compare, and nobody who counts or records operations?
+    # are there values to compare, and does nothing else record or count operations?
     plain = all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in request.tensors())
     capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
     if not plain or capturing or is_traced() or transforms_active() or count_dispatch_modes():
@@ -133,7 +133,7 @@ def _due(request: Request, check: bool | None) -> Comparison | None:
 
 
 def why_not_compared(request: Request) -> str | None:
-    """Why a run of this kind was not compared with its steps; empty if it was, None if it was not yet due."""
+    """Why a run of this kind was not compared with its steps; empty if it was, None if no run was made yet."""
     return COMPARED.get(request.net, {}).get(_kind(request))
 
 
@@ -142,7 +142,7 @@ def _remember(request: Request, why: str) -> None:
 
 
 def _kind(request: Request) -> Hashable:
-    """What a comparison holds for: the modules, their modes, and what the inputs are like."""
+    """The key of a comparison: the modules, their modes, and the kinds of the inputs."""
     modules = tuple([(name, type(m), m.training) for m, name in request.names.items()])
     lead = 1 if request.static else 2
     leaves, containers = request.leaves()
@@ -156,10 +156,10 @@ def _kind_of(leaf: Any, lead: int) -> Hashable:
 
 
 def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
-    """Why `unroll` would not give what a loop over time gives; empty if it does. Changes nothing.
+    """Why `unroll` would differ from a loop over time; empty if it would not. Changes nothing.
 
-    Tried on this input, in the mode that the network is in, and compared as by ``unroll(..., check=True)``. Layers that
-    write to a buffer (BatchNorm in training), or that draw random numbers (Dropout in training), do so once per step.
+    The network is run on this input, in its current mode, and compared as by ``unroll(..., check=True)``. Layers that
+    write to a buffer (BatchNorm in training) or draw random numbers (Dropout in training) do so once per step.
     """
     before, drawn = Snapshot(net.modules()), RandomState()
 

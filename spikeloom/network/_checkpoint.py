@@ -1,8 +1,8 @@
-"""A network unrolled in chunks of steps: what stands between two is saved, and the backward runs each chunk again.
+"""Unroll a network in chunks of steps: save the states at chunk borders, and recompute each chunk in the backward.
 
-What is saved is the states at the border (as arguments of the chunk, so that their gradients flow), whatever else the
-layers count there, the buffers that have changed, and where the random generators stood. `recomputing` saves the states
-for parts of a network that the user runs under `torch.utils.checkpoint`.
+Saved at each border: the states (as arguments of the chunk, so that their gradients flow), other step-dependent
+attributes of the layers, changed buffers, and the states of the random generators. `recomputing` saves the states for
+parts of a network that the user runs under `torch.utils.checkpoint`.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,17 +29,17 @@ from ._time_folding import Request
 
 
 def checked_length(length: Any) -> None:
-    """Raise a sentence if a chunk cannot have so many steps, or under torch.compile."""
+    """Raise an error if `length` is not a valid number of steps, or under torch.compile."""
     if isinstance(length, bool) or not hasattr(length, "__index__"):
-        raise TypeError(f"checkpoint is {length!r}; pass a whole number of time steps, or nothing")
+        raise TypeError(f"checkpoint is {length!r}; pass a whole number of steps, or None")
     if length < 1:
-        raise ValueError(f"checkpoint is {length}; pass one step or more")
+        raise ValueError(f"checkpoint is {length}; pass a number >= 1")
     if torch.compiler.is_dynamo_compiling():
         raise RuntimeError("unroll with checkpoint runs chunk by chunk in eager mode; call it outside of torch.compile")
 
 
 def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
-    """Run it in chunks of so many steps; `before` is how the network is now."""
+    """Run a request in chunks of `length` steps; `before` is a snapshot of the network's current state."""
     if not request.steps:
         return run(request, before)
     _find_way(request)
@@ -47,7 +47,7 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
     done, counted = None, []
     try:
         for part in _parts(request, length):
-            done = None  # what the neurons did in the chunk before is no longer needed
+            done = None  # release the record of the previous chunk
             done = _run_chunk(start, part)
             joined.add(done.outputs, part.steps)
             done.count(part.steps)
@@ -63,7 +63,7 @@ def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
 
 
 def _find_way(request: Request) -> None:
-    """Find out beforehand whether a static input is to be repeated: every run of a chunk must go the same way."""
+    """Find out in advance whether a static input must be repeated: all runs of a chunk must do the same."""
     if request.static and request.steps > 1 and not runs_straight(request.net):
         before = Snapshot(request.names)
 
@@ -77,7 +77,7 @@ def _find_way(request: Request) -> None:
 
 
 def _parts(request: Request, length: int) -> Iterator[Request]:
-    """The request in chunks; the gradients of their inputs are one tensor again after one operation."""
+    """The request in chunks; one `split` per input, so that one operation joins the gradients of its chunks."""
     leaves, form = tree_flatten((request.args, dict(request.kwargs)))
     sizes = [min(length, request.steps - begin) for begin in range(0, request.steps, length)]
     timed = [isinstance(leaf, Tensor) and leaf.dim() and not request.static for leaf in leaves]
@@ -88,19 +88,19 @@ def _parts(request: Request, length: int) -> Iterator[Request]:
 
 
 CHANGED = (
-    "{what} since the network was unrolled with checkpoint, whose backward runs it again; call backward() before that, "
-    "as before the step of the optimizer"
+    "{what} since the network was unrolled with checkpoint, whose backward recomputes the forward; call backward() "
+    "before such a change, as before optimizer.step()"
 )
 
 _PLACE = object()
-"""Stands where a tensor stood, which only the graph is to hold."""
+"""A placeholder for a tensor that only the graph must hold."""
 
 
 class _Start:
     """The network at the start of all chunks.
 
-    The graph of a chunk holds this, and the network holds the graph by the states of its neurons. So this does not
-    hold the network; the graph of the outputs does.
+    Holds only a weak reference to the network: the graph of a chunk refers to this object, and the network refers to
+    the graph through the states of its neurons. The graph of the outputs keeps the network alive.
     """
 
     def __init__(self, request: Request, before: Snapshot):
@@ -109,16 +109,16 @@ class _Start:
         self._versions: list[tuple[Tensor, int]] = []
 
     def now_drawn(self) -> RandomState:
-        """Where the random generators stand; the same object as before if nothing was drawn."""
+        """The states of the random generators; the same object as before if nothing was drawn."""
         self.drawn = self.drawn if self.drawn.same() else RandomState()
         return self.drawn
 
     def seal(self) -> None:
-        """From now on no parameter or buffer may be written to, and no layer replaced, until the last backward."""
+        """Record the current layers and versions: nothing may be modified until the last backward."""
         self._layers, self._versions = _layers(self._alive()), self.before.versions()
 
     def unchanged(self) -> nn.Module:
-        """The network; raises a sentence if it is not what was unrolled."""
+        """The network; raises an error if it was modified since it was unrolled."""
         net = self._alive()
         if self._layers is not None and _layers(net) != self._layers:
             raise RuntimeError(CHANGED.format(what="a layer was replaced"))
@@ -130,22 +130,22 @@ class _Start:
         net = self.net()
         if net is None:
             raise RuntimeError(
-                "the network that was unrolled with checkpoint is gone, and the backward runs it again; keep it until "
-                "after backward()"
+                "the network that was unrolled with checkpoint was deleted, and the backward needs it to recompute the "
+                "forward; keep a reference to it until after backward()"
             )
         return net
 
 
 def _layers(net: nn.Module) -> list[tuple["ref[nn.Module]", type]]:
-    # a lazy layer turns into another class in its first call
+    # a lazy layer changes its class in its first call
     return [(ref(m), nn.Module if isinstance(m, LazyModuleMixin) else type(m)) for m in net.modules()]
 
 
 def _run_chunk(start: _Start, part: Request) -> Run:
-    """Run some steps, which the backward runs again; the network stands right before them now."""
+    """Run a chunk, which the backward recomputes, from the network's current state."""
     buffers, drawn, context = start.before.changed_buffers(), start.now_drawn(), copy_context()
-    # copies: the states themselves lie between large tensors of the layers, and would keep the C library from
-    # joining these when they are free; three layers of 1024 peaked at 213 MB without, at 168 to 184 MB with copies
+    # copies: the states themselves lie between large tensors of the layers, and would prevent the C library from
+    # merging their freed blocks; three layers of 1024 peaked at 213 MB without, at 168 to 184 MB with copies
     states = [(m, name, tree_map_only(Tensor, torch.clone, value)) for m, name, value in start.before.states()]
     names = [(module, name) for module, name, _ in states]
     leaves, form = tree_flatten((part.args, dict(part.kwargs), [value for *_, value in states]))
@@ -154,7 +154,7 @@ def _run_chunk(start: _Start, part: Request) -> Run:
     first: list[Run] = []
     ran = False
 
-    def call(*tensors: Tensor) -> Any:  # holds no tensor of those above, which the graph is to hold alone
+    def call(*tensors: Tensor) -> Any:  # holds none of the tensors above: only the graph must
         given = iter(tensors)
         args, kwargs, values = tree_unflatten([next(given) if x is _PLACE else x for x in places], form)
         net = start.unchanged()
@@ -170,7 +170,7 @@ def _run_chunk(start: _Start, part: Request) -> Run:
             vars(module())[name] = value
 
     def again(request: Request, values: list[Any]) -> Any:
-        """Run it as the network was, which stays as it is now."""
+        """Recompute the chunk from the network's earlier state, then restore its current state."""
 
         def work() -> Any:
             start.before.stand_in()
@@ -185,12 +185,12 @@ def _run_chunk(start: _Start, part: Request) -> Run:
             return run(request, Snapshot(request.names)).outputs
 
         outputs = undone(work, Snapshot(request.names), RandomState())
-        start.seal()  # what the forward itself has written is none of the user's
+        start.seal()  # the forward's own writes are not the user's
         return outputs
 
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if torch.is_grad_enabled():
-        # stopped early, the second run would end by an error that goes through the forward
+        # stopped early, the second run would end with an exception raised through the forward
         options: Any = {"use_reentrant": False, "preserve_rng_state": False, "early_stop": False}
         outputs = checkpoint(call, *inputs, **options)
     else:
@@ -203,7 +203,7 @@ def _run_chunk(start: _Start, part: Request) -> Run:
 
 
 class _Joined:
-    """Outputs over so many steps, to which chunks are added in order; a chunk becomes a view of the whole."""
+    """Outputs over `steps` steps, to which chunks are added in order; each chunk becomes a view of the whole."""
 
     def __init__(self, steps: int) -> None:
         self._steps, self._filled = steps, 0
@@ -213,7 +213,7 @@ class _Joined:
         self._chunks: list[list[Any]] = []
 
     def add(self, outputs: Any, steps: int) -> None:
-        """Take over what the network returned for the next so many steps, which must fit what it returned before."""
+        """Add the outputs of the next `steps` steps, whose structure must equal that of the previous ones."""
         leaves, form = tree_flatten(outputs)
         kinds = [("T", *x.shape[1:], x.dtype) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
         if self._form is None:
@@ -222,7 +222,7 @@ class _Joined:
         if form != self._form or kinds != self._kinds:
             raise ValueError(
                 f"the forward returned {kinds} for steps {self._filled} to {self._filled + steps - 1}, and "
-                f"{self._kinds} for those before; return the same for every chunk"
+                f"{self._kinds} for those before; return the same structure for every chunk"
             )
         for leaf, whole in zip(leaves, self._wholes, strict=True):
             if isinstance(leaf, Tensor):
@@ -232,7 +232,7 @@ class _Joined:
         self._filled += steps
 
     def outputs(self, net: Any) -> Any:
-        """What one run over all steps would have returned; its graph holds the network, which its backward runs."""
+        """The outputs over all steps; their graph holds the network, which the backward runs."""
         assert self._form is not None
         leaves = [
             _Whole.apply([whole], net, *chunks) if isinstance(whole, Tensor) else whole
@@ -242,7 +242,7 @@ class _Joined:
 
 
 class _Whole(torch.autograd.Function):
-    """The chunks as one tensor, which is already filled; each chunk gets its part of the gradient."""
+    """The chunks as one tensor, already filled; the backward splits its gradient over the chunks."""
 
     @staticmethod
     def forward(ctx: Any, whole: list[Tensor], net: Any, *chunks: Tensor) -> Tensor:
@@ -260,16 +260,16 @@ Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
 
 def recomputing(net: nn.Module) -> Callable[[], Contexts]:
-    """What `torch.utils.checkpoint.checkpoint` has to know of the neurons that it runs twice: its `context_fn`.
+    """The `context_fn` with which `torch.utils.checkpoint.checkpoint` can recompute stateful neurons.
 
-    The second run, within the backward, starts from the states of the first, and leaves the network as the backward
-    found it. It may stand around chunks of a sequence, around single steps, and within a network that is unrolled.
+    The second run, in the backward, starts from the same states as the first, and the network's current states are
+    restored afterwards. It works for chunks of a sequence, for single steps, and inside an unrolled network.
 
     Args:
         net: the network, or the part of it, that is checkpointed.
 
     Returns:
-        a function of no arguments, for ``context_fn=``. The states before each run are kept until its backward.
+        a function without arguments, for ``context_fn=``. The states before each run are stored until its backward.
 
         >>> import torch, spikeloom as snn
         >>> from torch.utils.checkpoint import checkpoint
@@ -281,7 +281,7 @@ def recomputing(net: nn.Module) -> Callable[[], Contexts]:
         >>> loss.backward()
     """
     if not isinstance(net, nn.Module):
-        raise TypeError(f"recomputing takes a network, an nn.Module; got {type(net).__name__}")
+        raise TypeError(f"recomputing requires a network, an nn.Module; got {type(net).__name__}")
 
     def contexts() -> Contexts:
         run = _Recomputed(net)
@@ -291,7 +291,7 @@ def recomputing(net: nn.Module) -> Callable[[], Contexts]:
 
 
 class _Recomputed:
-    """One run of what is checkpointed: from which states it started, and in which unrolled run it took part."""
+    """One checkpointed run: the states it started from, and the unrolled run it was part of."""
 
     def __init__(self, net: nn.Module):
         self.layers = [module for module in net.modules() if isinstance(module, SEES_TIME)]
@@ -301,7 +301,7 @@ class _Recomputed:
         """Around the run within the forward."""
         unrolled = current_run()
         if unrolled is not None and unrolled.origins is not None:
-            raise RuntimeError("what is checkpointed cannot be followed to see which of its tensors are static")
+            raise RuntimeError("static tensors cannot be tracked through a checkpointed part")
         self.before = Snapshot(self.layers)
         self.unrolled = None if unrolled is None else replace(unrolled, visits=dict(unrolled.visits))
         yield
@@ -312,13 +312,13 @@ class _Recomputed:
         """Around the run within the backward."""
         if any(t._version != version for t, version in self.versions):
             raise RuntimeError(
-                "a parameter or buffer of a neuron was modified in place since the run that is checkpointed, which the "
-                "backward runs again; call backward() before that, as before the step of the optimizer"
+                "a parameter or buffer of a neuron was modified in place since the checkpointed run, which the "
+                "backward recomputes; call backward() before such a change, as before optimizer.step()"
             )
         now, backward = Snapshot(self.layers), graph_task()
 
         def restore() -> None:
-            if graph_task() == backward:  # not where Ctrl-C left this context, which Python closes some time later
+            if graph_task() == backward:  # not if Ctrl-C left this context open and Python closes it later
                 now.restore()
 
         try:

@@ -1,9 +1,9 @@
 """Compare a network's unrolled run with its loop over steps, layer by layer, on the first steps of an input.
 
-Both runs are made on the network itself, in its mode and in the dtype of the call, from where it stood before; then it
-is put back. Random operations return constants. Neurons are driven to spike, and return spikes made up for the purpose,
-the same both ways: so what is done to spikes shows within three steps, also where none would fire so soon. Each is
-given, unrolled, the very inputs that it got step by step: a difference by rounding, which is no error, can not grow.
+Both runs use the network itself, in its mode and in the dtype of the call, from its state before the call. Afterwards
+the network is restored. Random operations return constants. Neurons are driven to spike, and their outputs are replaced
+by synthetic spikes, the same in both runs: errors in the use of spikes show within three steps, even if no neuron would
+fire so soon. Unrolled, each neuron gets the same inputs as step by step, so differences by rounding cannot grow.
 """
 
 import random
@@ -46,19 +46,19 @@ from ._watch import (
 )
 
 STEPS = 3
-"""How many steps the first call compares. What a forward keeps between steps shows at the second or third."""
+"""Number of steps that the first call compares. Values stored between steps show at the second or third."""
 
 
 class CannotCompare(Exception):
-    """There is no loop over steps to compare with; says why."""
+    """There is no loop over steps to compare with; the message states the reason."""
 
 
 class Differs(RuntimeError):
-    """A network gives something else unrolled than step by step; says where."""
+    """The unrolled network differs from the loop over steps; the message names the module."""
 
 
 class Comparison:
-    """A network as it is before a run, and its first steps of input, to be run step by step and unrolled."""
+    """A network's state before a run and the first steps of its input, to be run step by step and unrolled."""
 
     def __init__(self, request: Request, steps: int):
         first = min(request.steps, steps)
@@ -72,7 +72,7 @@ class Comparison:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around the run: which hooks change what a module gets or returns? The comparison calls no other."""
+        """Wrap the run to find the hooks that change an input or output; the comparison calls only these."""
         watched = [
             (hooks, key, hook, _watched(hook, self._changing))
             for module in self.request.names
@@ -90,11 +90,11 @@ class Comparison:
                     hooks[key] = hook
 
     def compare(self) -> None:
-        """Run both ways, and raise where they differ.
+        """Run both ways, and raise an error if they differ.
 
         Raises:
-            Differs: naming the first module, in the order of the forward, that sees or returns other values.
-            CannotCompare: if the network does not run step by step, or in no reproducible way.
+            Differs: naming the first module, in the order of the forward, whose inputs, outputs or states differ.
+            CannotCompare: if the network does not run step by step, or not reproducibly.
         """
         drawn, after = RandomState(), self.before.now()
         self.before.forget_unwritten()
@@ -118,14 +118,14 @@ class Comparison:
         except Exception as error:
             told = f"step by step the network raises {type(error).__name__}: {error}"
             if self.request.batch == 1 and any(map(differs_by_design, layers)):
-                raise CannotCompare(told) from error  # a BatchNorm in training wants more rows than one
-            raise Differs(f"{told} Unrolled it does not; if that is meant, pass check=False") from error
+                raise CannotCompare(told) from error  # a BatchNorm in training requires more than one row
+            raise Differs(f"{told} Unrolled it does not; if that is intended, pass check=False") from error
         by_own, elsewhere = self.before.drawn()
         if elsewhere or not drawn.same_outside_torch():
-            raise CannotCompare("its forward draws random numbers outside of torch, so that no two runs are the same")
+            raise CannotCompare("its forward draws random numbers outside of torch, so no two runs are equal")
         random = by_own or not drawn.same_in_torch()
         if not random and not any(self._differences(few, steps, nullcontext())):
-            return  # as nearly all networks do; the rest finds which module it is, and takes longer
+            return  # the usual case; what follows takes longer, and finds the module
         steps = self._step_by_step(layers, NoChance())
         for key, sentence, count in self._differences(layers, steps, NoChance()):
             if count is None or not self._is_rounding(key, count, steps):
@@ -142,14 +142,14 @@ class Comparison:
     def _step_by_step(
         self, layers: set[nn.Module], chance: AbstractContextManager[Any], mend: Callable[[Steps], Mend] = driven
     ) -> Steps:
-        """What the modules saw and returned at each step."""
+        """The inputs and outputs of the modules at each step."""
         steps: Steps = []
         self._begin()
-        own, kwargs = self.request.mapped(torch.clone)  # which a forward may write to
+        own, kwargs = self.request.mapped(torch.clone)  # a forward may write to its inputs
         request = replace(self.request, args=own, kwargs=kwargs)
         watch = Watch(layers, self.request.names, mend(steps))
         for step in range(self.request.steps):
-            if step:  # what torch's own layers count (statistics, a spectral norm's vectors) is written once unrolled
+            if step:  # buffers of torch's layers (statistics, a spectral norm's vectors) are written once if unrolled
                 self.before.stand_in(
                     [m._buffers for m in self.before.modules if type(m).__module__.startswith("torch.")]
                 )
@@ -161,7 +161,7 @@ class Comparison:
         return steps
 
     def _unrolled(self, layers: set[nn.Module], steps: Steps, chance: AbstractContextManager[Any]) -> list[Note]:
-        """What the modules saw and returned unrolled, in the order in which they did."""
+        """The inputs and outputs of the modules in the unrolled run, in the order of its calls."""
         self._begin()
         watch = Watch(layers, self.request.names, given(steps, self.request))
         try:
@@ -175,14 +175,14 @@ class Comparison:
         return [note for note in (*watch.taken(), *self._states(unrolled)) if note.unrolled is unrolled]
 
     def _states(self, unrolled: UnrolledRun | None) -> Iterator[Note]:
-        """What the neurons keep: it shows what their spikes do not yet show."""
+        """The states of the neurons, which can differ before their spikes do."""
         for module, name in self.request.names.items():
             if isinstance(module, SpikingNeuron):
                 states = tuple(vars(module)[state].detach() for state in module._state_names())
                 yield Note((name, "state", 0), module, unrolled, states, (True,) * len(states))
 
     def _begin(self) -> None:
-        """Let the network be as it was before the run, without the hooks that change nothing."""
+        """Reset the network to its state before the run, without the hooks that change nothing."""
         self.before.stand_in()
         for module in self.before.modules:
             for name in ("_forward_hooks", "_forward_pre_hooks"):
@@ -191,9 +191,9 @@ class Comparison:
                     vars(module)[name] = type(hooks)(matter)
 
     def _is_rounding(self, key: Key, count: int, steps: Steps) -> bool:
-        """Whether noise as large as rounding makes differences as large in the loop over steps itself.
+        """Whether noise of the size of rounding causes differences as large in the loop over steps itself.
 
-        Not if the loop gives other values also without noise: then the network keeps something that is not put back.
+        False if repeating the loop without noise also differs: then the network has state that is not restored.
         """
         if self._noisy is None:
             layers = self.request.layers()
@@ -207,13 +207,13 @@ class Comparison:
 
 
 def _moved(clean: Mapping[Key, Note], noisy: Mapping[Key, Note], *keys: Key) -> int:
-    """How many numbers differ between two runs of a step."""
+    """The number of values that differ between two runs of a step."""
     pairs = [pair for key in keys if key in noisy for pair in zip(noisy[key].tensors, clean[key].tensors, strict=False)]
     return sum(sum(count_unlike(a[None], b[None])) for a, b in pairs if a.shape == b.shape and a.dtype is b.dtype)
 
 
 def _watched(hook: Callable[..., Any], changing: set[int]) -> Callable[..., Any]:
-    """A hook that notes in `changing` whether it returns anything."""
+    """Wrap a hook, and add it to `changing` if it returns a value."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         result = hook(*args, **kwargs)
@@ -225,30 +225,30 @@ def _watched(hook: Callable[..., Any], changing: set[int]) -> Callable[..., Any]
 
 
 def _eager() -> AbstractContextManager[Any]:
-    """Compiled parts of the network run as they are written: the comparison has shapes of its own."""
+    """Run compiled parts of the network in eager mode: the comparison uses other shapes."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
 
 
-# -- everything that hangs on a network --------------------------------------------------------------------------------
+# -- everything that a network refers to -------------------------------------------------------------------------------
 
 FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "spikeloom"}
-"""Packages whose objects are not looked into: a forward has no business to write to them."""
+"""Packages whose objects are not searched: a forward should not write to them."""
 
 MOST = 20_000
-"""How many objects are looked into. A network that holds a whole dataset has more."""
+"""Maximum number of objects searched. A network that holds a dataset has more."""
 
 ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size))
-"""Types of values on which nothing hangs."""
+"""Types of values that refer to no other objects."""
 
 
 class DeepSnapshot(Snapshot):
-    """All that hangs on some modules: also what is in lists and in objects of the user's, and random generators.
+    """A snapshot that follows references: includes values in lists and user objects, and random generators.
 
     Args:
-        modules: of the network; those that stand in plain lists or objects are found as well.
+        modules: of the network; modules in plain lists or objects are found as well.
     """
 
     def __init__(self, modules: Iterable[nn.Module]):
@@ -259,7 +259,7 @@ class DeepSnapshot(Snapshot):
         self._generators: list[tuple[Callable[[Any], Any], Any, Callable[[], Any]]] = []
         todo: list[Any] = list(modules)
         seen: set[int] = set()
-        for obj in todo:  # which grows; the modules come first
+        for obj in todo:  # grows in the loop; the modules come first
             if id(obj) in seen:
                 continue
             seen.add(id(obj))
@@ -269,7 +269,7 @@ class DeepSnapshot(Snapshot):
                 todo.extend(self._visit(obj))
 
     def _visit(self, obj: Any) -> Iterable[Any]:
-        """Save one object; returns what hangs on it."""
+        """Save one object; returns the objects that it refers to."""
         if isinstance(obj, (list, dict, set, deque)):
             return self._save(obj)
         if isinstance(obj, tuple):
@@ -298,9 +298,9 @@ class DeepSnapshot(Snapshot):
         return [v for v in (saved.values() if isinstance(saved, dict) else saved) if type(v) not in ATOMS]
 
     def now(self) -> Self:
-        """The same containers, arrays and generators as they are by now; and lazy buffers, if they were made since.
+        """A snapshot of the current contents of the same containers, arrays and generators, and of new lazy buffers.
 
-        The values of other tensors are not taken: `stand_in` leaves them alone.
+        It does not copy other tensors: `stand_in` does not modify them.
         """
         now = copy(self)
         now._containers = {at: (holder, _copied(holder)) for at, (holder, _) in self._containers.items()}
@@ -320,14 +320,14 @@ class DeepSnapshot(Snapshot):
             setter(state)
 
     def forget_unwritten(self) -> None:
-        """Let `stand_in` make no copies of parameters that nobody has written to since: they may be large."""
+        """Drop the copies of parameters that were not written to, so that `stand_in` need not copy them."""
         for at, (tensor, values, then) in [*self._values.items()]:
             same = isinstance(tensor, nn.Parameter) and version(tensor) == then
             if same and torch.equal(tensor, values):  # writes to `.data` do not count in the version
                 del self._values[at]
 
     def drawn(self) -> tuple[bool, bool]:
-        """Whether generators that hang on the network were drawn from: one of torch's, one of another library."""
+        """Whether a generator that the network refers to was used: one of torch's, one of another library."""
         moved = [(state, getter()) for _, state, getter in self._generators]
         torchs = any(not torch.equal(was, now) for was, now in moved if isinstance(was, Tensor))
         return torchs, any(repr(was) != repr(now) for was, now in moved if not isinstance(was, Tensor))

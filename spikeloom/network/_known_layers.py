@@ -1,4 +1,4 @@
-"""What is known of torch's layers: which treat dimension 0 as a batch and keep nothing, so that no run must show it."""
+"""Known layers of torch that process each row of dimension 0 separately and store nothing: they need no check."""
 
 from torch import nn
 
@@ -23,15 +23,15 @@ ROW_BY_ROW = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *DROPOUT,
 )
-"""Layers that treat each row of a batch by itself, or, as BatchNorm, differ unrolled in the way that is documented."""
+"""Layers that process each row of a batch separately, or, like BatchNorm, differ unrolled in a documented way."""
 
 CALLED = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def is_row_by_row(net: nn.Module) -> bool:
-    """Whether it is a Sequential, nested or not, of layers that treat each row by itself, or one such layer.
+    """Whether `net` is a layer that processes each row separately, or a (nested) Sequential of such layers.
 
-    Exact classes count: a subclass, a forward assigned to one module and a hook may do anything.
+    Only exact classes count: a subclass, a forward assigned to an instance, or a hook may do anything.
     """
     hooks = [hook for name in CALLED for hook in getattr(net, name).values()]
     if "forward" in vars(net) or not all(isinstance(hook, Listener) for hook in hooks):
@@ -52,12 +52,12 @@ def _is_known(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def runs_straight(net: nn.Module) -> bool:
-    """Whether a static input stays static up to the first neuron, and nothing of it is used later."""
+    """Whether a static input stays static up to the first neuron and is not used after it."""
     return _meets_neuron(net) is not None
 
 
 def _meets_neuron(module: nn.Module) -> bool | None:
-    """Whether a neuron is met on a straight way; None where the way is not straight, or draws random numbers."""
+    """Whether a chain of known layers leads to a neuron; None if it is not such a chain, or draws random numbers."""
     if isinstance(module, SpikingNeuron):
         return True
     if module._forward_hooks or module._forward_pre_hooks:

@@ -1,4 +1,4 @@
-"""How a request is run, and which way its static input goes."""
+"""Run a request, and decide whether its static input must be repeated over time."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,16 +19,16 @@ from ._snapshot import RandomState, Snapshot, torch_random
 from ._time_folding import Request, unfolded
 
 REPEATED: WeakKeyDictionary[nn.Module, dict[bool, str]] = WeakKeyDictionary()
-"""Networks whose static input had to be repeated, why, by training mode: so that it is not found out at every call."""
+"""Why a network's static input had to be repeated, by network and training mode. Avoids a new trial at every call."""
 
 
 @dataclass
 class Run:
-    """What came of a request.
+    """The result of a request.
 
     Args:
-        outputs: what the forward returned, every tensor led by [T, B].
-        unrolled: what the neurons did.
+        outputs: the outputs of the forward, every tensor [T, B, ...].
+        unrolled: the record of the neurons' scans.
         repeated: why a static input was repeated over time; empty if it was not.
     """
 
@@ -37,13 +37,13 @@ class Run:
     repeated: str = ""
 
     def count(self, steps: int) -> None:
-        """Tell the taps and monitors of the network that it is done, and how many steps it had."""
-        if not self.unrolled.counted:  # a run in chunks has told so of each
+        """Notify the taps and monitors of the network that the run has ended, with its number of steps."""
+        if not self.unrolled.counted:  # a run in chunks has notified them of each chunk
             self.unrolled.counted.append(steps)
 
 
 def run_traced(request: Request) -> Any:
-    """Under torch.compile, where nothing can be put back or tried again."""
+    """Run under torch.compile, where no state can be restored and no run repeated."""
     straight = request.static and runs_straight(request.net)
     args, kwargs = request.mapped(lambda t: t) if straight else request.folded()
     unrolled = UnrolledRun(request.steps, request.batch, straight, names=request.names)
@@ -54,7 +54,7 @@ def run_traced(request: Request) -> Any:
 
 
 def run(request: Request, before: Snapshot) -> Run:
-    """Run it; `before` is how the network is now."""
+    """Run a request; `before` is a snapshot of the network's current state."""
     if not request.steps:
         return _run_no_steps(request, before)
     if not request.static:
@@ -68,7 +68,7 @@ def run(request: Request, before: Snapshot) -> Run:
 
 
 def _run_no_steps(request: Request, before: Snapshot) -> Run:
-    """No steps change nothing, but their results have shapes: those of one step, which many forwards need to run."""
+    """Run no steps: no state changes. Output shapes come from one step, since many forwards fail on empty inputs."""
     drawn = RandomState()
     args, kwargs = request.mapped(lambda t: t.unsqueeze(0) if request.static else t.new_zeros((1, *t.shape[1:])))
     one = run(replace(request, args=args, kwargs=kwargs, steps=1, static=False), before)
@@ -78,10 +78,10 @@ def _run_no_steps(request: Request, before: Snapshot) -> Run:
 
 
 def _cannot_follow(request: Request) -> str:
-    """Compiled code shows nothing of what it does; and to stop a lazy module halfway would leave garbage in it."""
+    """Why tensors cannot be tracked: compiled code hides its operations, and an aborted lazy module stays invalid."""
     if any(isinstance(module, LazyModuleMixin) for module in request.names):
-        return "a lazy module makes its parameters in this call"
-    return "a part of the network is compiled by itself" if any(map(is_compiled, request.names)) else ""
+        return "a lazy module creates its parameters in this call"
+    return "a part of the network is compiled separately" if any(map(is_compiled, request.names)) else ""
 
 
 def _run_once(
@@ -95,7 +95,7 @@ def _run_once(
 
 
 def _follow(request: Request, before: Snapshot) -> Run:
-    """Run with the static input as it is; where that is not possible, once more with the input repeated over time."""
+    """Run with the static input unrepeated; if that is not possible, run again with the input repeated over time."""
     drawn, following = RandomState(), Following(request.steps, request.batch)
     try:
         done = _run_once(request, request.mapped(following.static), origins=following)
@@ -106,7 +106,7 @@ def _follow(request: Request, before: Snapshot) -> Run:
     except Exception as error:
         following.why_not = following.why_not or f"with a static input it raises {type(error).__name__}: {error}"
     if not drawn.same_outside_torch():
-        following.why_not = "its forward draws random numbers, which are to differ from step to step"
+        following.why_not = "its forward draws random numbers, which must differ between steps"
     if why := following.why_not:
         before.restore()
         drawn.restore()
@@ -119,16 +119,16 @@ def _follow(request: Request, before: Snapshot) -> Run:
 
 
 class NotStatic(BaseException):
-    """The static input must be repeated. No Exception, so that a forward's own `except Exception` lets it through."""
+    """The static input must be repeated. Not an Exception, so that a forward's `except Exception` cannot catch it."""
 
 
 class Following(FunctionMode):
-    """Follows through the user's forward which tensors are static, [B, ...], and which carry time, [T*B, ...].
+    """Tracks through the user's forward which tensors are static, [B, ...], and which carry time, [T*B, ...].
 
-    Shapes alone cannot tell: with one step or one row they are the same, and a reshape by a size that was read off a
-    static tensor takes time for something else. So every torch call is watched, and where static and folded tensors
-    meet, or where random numbers are drawn that should differ from step to step, the run is given up. It is then made
-    again with the static input repeated over time, which needs none of this.
+    Shapes are not sufficient: with one step or one row they are equal, and a reshape by a size read from a static
+    tensor misinterprets the time dimension. So this mode intercepts every torch call. If an operation joins static and
+    folded tensors, or draws random numbers, which must differ between steps, it aborts the run. `_follow` then runs
+    again with the static input repeated over time, without tracking.
     """
 
     def __init__(self, steps: int, batch: int):
@@ -139,26 +139,26 @@ class Following(FunctionMode):
         self._random: list[Tensor] = []  # empty: to be read before the next call
 
     def is_static(self, x: Tensor) -> bool:
-        """Whether x is the same at every step. One made by the forward itself is told by its rows."""
+        """Whether x is the same at every step. For a tensor created by the forward, its number of rows decides."""
         known: bool | None = self._static.get(x)
         return (x.dim() > 0 and len(x) == self._batch != self._rows) if known is None else known
 
     def static(self, x: Tensor) -> Tensor:
-        """x, noted as static. Every input passes here."""
+        """Mark x as static and return it; called for every input."""
         self._static[x] = True
         return x
 
     def mark(self, x: Tensor, static: bool) -> None:
-        """Note where x comes from."""
+        """Record whether x is static."""
         self._static[x] = static
 
     def aside(self) -> AbstractContextManager[Any]:
-        """Within this context nothing is watched: a neuron knows about time, and may draw random numbers."""
+        """A context without tracking: a neuron handles time itself, and may draw random numbers."""
         self._random = []
         return without_torch_function()
 
     def give_up(self, why: str) -> None:
-        """End the run."""
+        """Abort the run."""
         self.why_not = self.why_not or why
         raise NotStatic(why)
 
@@ -167,7 +167,7 @@ class Following(FunctionMode):
         met = {known for t in _tensors((args, kwargs)) if (known := self._static.get(t)) is not None}
         name = getattr(func, "__name__", str(func))
         if len(met) == 2:
-            self.give_up(f"{name} joins a tensor that is the same at every step and one that is not")
+            self.give_up(f"{name} combines a tensor that is the same at every step and one that is not")
         if False in met:
             result = func(*args, **kwargs)
             self._random = []
@@ -178,7 +178,7 @@ class Following(FunctionMode):
             for t in _tensors(changed):
                 self.mark(t, known)
                 if not known and t.dim() and len(t) != self._rows:
-                    self.give_up(f"{name} takes time out of dimension 0: it returns {len(t)} rows, not {self._rows}")
+                    self.give_up(f"{name} moves time out of dimension 0: it returns {len(t)} rows, not {self._rows}")
         return result
 
     def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -187,7 +187,7 @@ class Following(FunctionMode):
         self._random = torch_random()
         own = any(isinstance(arg, torch.Generator) for arg in (*args, *kwargs.values()))
         if own or len(before) != len(self._random) or not all(map(torch.equal, before, self._random)):
-            self.give_up(f"{name} draws random numbers, which are to differ from step to step")
+            self.give_up(f"{name} draws random numbers, which must differ between steps")
         return result
 
 

@@ -1,12 +1,12 @@
-"""What an unrolled run saves for its backward, with spikes as bits.
+"""Save spike tensors for backward as bits during an unrolled run.
 
-A product or a convolution saves its input. Where that is spikes, float32 holds 32 times what they tell. So while a
-network is unrolled, autograd hands over what it saves, and large tensors of zeros and ones are kept as bits, whoever
-made them: a neuron, or a pooling layer after one. The backward gets the same values back, bit for bit. What a neuron
-saves for itself stays as it is: a scan reads it once, and packing would take a third as long as the scan.
+A product or a convolution saves its input. For spikes, float32 takes 32 times the memory of bits. So while a network is
+unrolled, hooks on saved tensors store large tensors of zeros and ones as bits, whether a neuron or a pooling layer
+after it created them. The backward unpacks the same values. Tensors that a neuron saves for its own scan are not
+packed: the scan reads them once, and packing would take a third as long as the scan.
 
-To pack and unpack takes as long as to read the values five times or so, which a narrow product feels: so the first
-`pack_after` bytes of a run stay as they are.
+Packing and unpacking takes about as long as reading the values five times, which slows a narrow product noticeably. So
+the first `pack_after` bytes of a run are saved unchanged.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -33,9 +33,9 @@ CHANGED = (
 
 
 def spikes_as_bits(unrolled: UnrolledRun, request: Request) -> AbstractContextManager[Any]:
-    """Within this context what autograd saves in the run is kept so.
+    """A context in which autograd saves spike tensors as bits.
 
-    Nothing is changed where autograd saves nothing, or hands it to another, or where the run is too small.
+    It has no effect if autograd saves nothing, if other hooks on saved tensors are set, or if the run is too small.
     """
     if not torch.is_grad_enabled() or transformed() or not _may_pack(request) or numba_missing():
         return nullcontext()
@@ -46,7 +46,7 @@ def spikes_as_bits(unrolled: UnrolledRun, request: Request) -> AbstractContextMa
 
 
 def _may_pack(request: Request) -> bool:
-    """Whether layers on the CPU may save more than what stays as it is: an upper bound by the sizes of the weights."""
+    """Whether layers on the CPU may save more than `pack_after` bytes: an upper bound from the sizes of the weights."""
     x = max(request.tensors(), key=Tensor.numel)
     if not x.is_cpu or not x.numel():
         return False
@@ -63,14 +63,14 @@ def _may_pack(request: Request) -> bool:
 
 @dataclass
 class _Keep:
-    """The hook that packs what autograd saves."""
+    """The hook that packs saved tensors."""
 
     unrolled: "ref[UnrolledRun]"
-    """The run. It holds the network, whose states hold what autograd saves, and that holds this hook: hence the ref."""
+    """The run, by weak reference: it holds the network, whose states hold the graph, which holds this hook."""
     held: frozenset[int]
-    """Where tensors lie that someone else holds."""
+    """Addresses of tensors that the caller holds anyway."""
     plain: int
-    """How many bytes may still be saved as they are."""
+    """Number of bytes that may still be saved unchanged."""
 
     def __call__(self, x: Tensor) -> Any:
         unrolled = self.unrolled()
@@ -80,7 +80,7 @@ class _Keep:
                 self.plain -= x.nbytes
             elif (packed := pack_bits(x)) is not None:
                 return packed
-        return x.detach(), x._version  # with its graph it would hold itself
+        return x.detach(), x._version  # detached: with its graph it would hold itself
 
 
 def _recalled(kept: Any) -> Tensor:
@@ -88,7 +88,7 @@ def _recalled(kept: Any) -> Tensor:
         return unpack_bits(kept)
     x: Tensor
     x, version = kept
-    if x._version != version:  # which torch does not compare where it hands over what it saves
+    if x._version != version:  # torch does not check versions if hooks are set
         raise RuntimeError(CHANGED.format(shape=list(x.shape), now=x._version, then=version))
     return x
 
@@ -103,7 +103,7 @@ ONE: dict[torch.dtype, Any] = {torch.float32: np.float32(1).view(np.int32), torc
 """1.0 as an integer of the same bits; 0.0 is 0."""
 
 PART = 1 << 18
-"""Values that are compared, and then packed, at a time: what is between stays in the cache."""
+"""Values that are compared and then packed at a time, so that intermediate results stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def pack_bits(x: Tensor) -> Bits | None:
 
 
 def unpack_bits(bits: Bits) -> Tensor:
-    """The tensor, in fresh memory."""
+    """The unpacked tensor, in new memory."""
     out = buffer_pool.empty((bits.shape.numel(),), torch.empty(0, dtype=bits.dtype, device="cpu"))
     values = out.numpy()
     for first in range(0, len(values), PART):

@@ -1,12 +1,12 @@
-"""What a run may change, taken before it, so that it can be put back: after an error, an interrupt, or a trial.
+"""Save the state that a run may change, so that it can be restored after an error, an interrupt or a trial.
 
-A `Snapshot` holds the attributes and buffers of modules, and is taken at every call; `RandomState` holds where the
-random generators stand, and `Settings` what torch holds for a thread or for the process. Nothing is deep-copied: what
-is copied are attributes, dicts and tensors.
+A `Snapshot` holds the attributes and buffers of modules, and is taken at every call. `RandomState` holds the states of
+the random generators, and `Settings` torch's settings of the thread and the process. Attributes, dicts and tensors are
+copied; nothing is deep-copied.
 
-Python raises KeyboardInterrupt between any two lines, also within the `finally` of a `with` block. So the settings are
-noted before, and put back by whoever is outermost; and context variables are set in a copy of the context, which ends
-in C with the call.
+Python can raise KeyboardInterrupt between any two lines, even in the `finally` of a `with` block. So settings are saved
+before the run and restored by the outermost caller, and context variables are set in a copy of the context, which ends
+with the call, in C.
 """
 
 import random
@@ -41,22 +41,22 @@ from ..neurons._parameters import is_ours
 from ..neurons._unrolled_run import Listener
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-"""The attributes in which nn.Module itself holds tensors and hooks."""
+"""The attributes in which nn.Module itself stores tensors and hooks."""
 
 Lent = Callable[[Tensor], Tensor]
-"""Takes a tensor, and returns the copy that stands in for it."""
+"""A function from a tensor to the copy that replaces it."""
 
 Named = list[tuple["ref[nn.Module]", str, Any]]
-"""Attributes, or buffers, with the module that has them and their name there."""
+"""Attributes or buffers: (module, name, value)."""
 
 Result = TypeVar("Result")
 
 
 class Snapshot:
-    """The attributes of every module of a network, among them the states of its neurons, and the values of its buffers.
+    """The attributes of every module of a network, including the states of its neurons, and the values of its buffers.
 
-    Attributes are taken by reference: a list that a forward appends to is not put back. Neither are the values of
-    parameters, nor the modules within modules. It does not keep the modules alive.
+    Attributes are saved by reference: a list that a forward appends to is not restored. Neither are the values of
+    parameters, nor submodules. A snapshot does not keep the modules alive.
     """
 
     def __init__(self, modules: Iterable[nn.Module]):
@@ -65,7 +65,7 @@ class Snapshot:
         self._values: dict[int, tuple[Tensor, Tensor, int]] = {}  # tensors by id, with a copy and the version of each
         for module in modules:
             if isinstance(module, LazyModuleMixin):
-                continue  # it turns into another class in its first call; to put its attributes back would tear it
+                continue  # its first call changes its class; restoring its attributes would make it invalid
             attributes = dict(vars(module))
             attributes.pop("_modules", None)
             self._attributes.append((ref(module), attributes))
@@ -81,16 +81,16 @@ class Snapshot:
         self._values[id(tensor)] = tensor, _like(tensor), version(tensor)
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         self._put_back()
         for tensor, values, _ in self._values.values():
             if not torch.equal(tensor, values):  # BatchNorm does not count its writes in the version
                 tensor.detach().copy_(values)  # not under no_grad, which Ctrl-C at its end would leave on
 
     def stand_in(self, only: Iterable[Any] | None = None) -> None:
-        """Let the network, or some containers only, be as it was, on copies of the tensors, until it is restored.
+        """Reset the network, or only some containers, to the saved state, on copies of the tensors, until `restore`.
 
-        So not even the versions of the tensors change.
+        Because of the copies, not even the versions of the tensors change.
         """
         copies: dict[int, Tensor] = {}
 
@@ -117,7 +117,7 @@ class Snapshot:
     ) -> None:
         for holder, saved in containers:
             if not saved and not holder:
-                continue  # as most of those of a module are
+                continue  # the usual case
             if lent is None or isinstance(saved, set):
                 put(holder, saved)
             elif isinstance(saved, dict):
@@ -132,7 +132,7 @@ class Snapshot:
                 yield module, attributes
 
     def states(self) -> Named:
-        """What layers that see time keep now: attributes that hold tensors, or are no longer what they were."""
+        """The current states of layers that process time: attributes that hold tensors or have changed."""
         return [
             (ref(module), name, value)
             for module, then in self._living()
@@ -142,7 +142,7 @@ class Snapshot:
         ]
 
     def changed_buffers(self) -> Named:
-        """Copies of the buffers that have another value by now."""
+        """Copies of the buffers whose values have changed."""
         changed: Named = []
         for module, attributes in self._living():
             _, before = self._containers.get(id(attributes.get("_buffers")), (None, {}))
@@ -155,18 +155,18 @@ class Snapshot:
         return changed
 
     def written(self) -> bool:
-        """Whether a buffer has another value since, as the running statistics of a BatchNorm have in training."""
+        """Whether the value of a buffer has changed, as the running statistics of a BatchNorm do in training."""
         return any(not torch.equal(tensor, values) for tensor, values, _ in self._values.values())
 
     def versions(self) -> list[tuple[Tensor, int]]:
-        """Of the parameters and buffers of which there is no copy here."""
+        """The versions of the parameters and buffers that this snapshot does not copy."""
         tensors = [t for m, _ in self._living() for t in (*m._parameters.values(), *m._buffers.values())]
         return [
             (t, t._version) for t in tensors if t is not None and id(t) not in self._values and not t.is_inference()
         ]
 
     def mute(self) -> None:
-        """Until `restore` the hooks of taps and monitors hear nothing; the network runs as if they did."""
+        """Until `restore`, the hooks of taps and monitors record nothing; the network runs as if they did."""
         for module, _ in self._living():
             for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
                 hooks = vars(module)[kind]
@@ -176,15 +176,15 @@ class Snapshot:
 
 @cache
 def _of_torch(kind: Hashable) -> bool:
-    """Whether a class of modules is of torch.nn, or of this package."""
+    """Whether a module class is torch.nn's or this package's."""
     theirs: type = next(base for base in getattr(kind, "__mro__", ()) if not is_ours(base))
     return theirs.__module__.startswith("torch.nn.modules.")
 
 
 def _may_write(module: nn.Module) -> bool:
-    """Whether its forward may write to its buffers.
+    """Whether the forward of a module may write to its buffers.
 
-    Layers of this package do not; those of torch.nn only where they keep running statistics, or by a hook such as that
+    Layers of this package do not. Those of torch.nn do so if they track running statistics, or have a hook such as that
     of spectral_norm.
     """
     if not _of_torch(cast(Hashable, type(module))) or (module.training and vars(module).get("track_running_stats")):
@@ -202,13 +202,13 @@ def version(tensor: Tensor) -> int:
 
 
 def _like(tensor: Tensor) -> Tensor:
-    """A copy, of a parameter as a parameter: a forward may clip its weights."""
+    """A copy of a tensor; that of a parameter is a parameter, since a forward may clip its weights."""
     values = tensor.detach().clone()
     return nn.Parameter(values, tensor.requires_grad) if type(tensor) is nn.Parameter else values
 
 
 def put(holder: Any, values: Any) -> None:
-    """Put back what a container held; at no time does a dict lack any of it."""
+    """Restore the contents of a container; a dict never lacks one of its keys meanwhile."""
     if isinstance(holder, dict):
         holder.update(values)
         if len(holder) != len(values):
@@ -232,7 +232,7 @@ class RandomState:
         self._torch = torch_random()
 
     def restore(self) -> None:
-        """Draw the same numbers again."""
+        """Restore the generators, so that they draw the same numbers again."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         torch.set_rng_state(self._torch[0])
@@ -240,16 +240,16 @@ class RandomState:
             torch.cuda.set_rng_state_all(self._torch[1:])
 
     def same(self) -> bool:
-        """Whether nothing was drawn since."""
+        """Whether nothing was drawn since the snapshot."""
         return self.same_in_torch() and self.same_outside_torch()
 
     def same_in_torch(self) -> bool:
-        """Whether torch's generators still stand where they stood."""
+        """Whether torch's generators are unchanged."""
         now = torch_random()
         return all(map(torch.equal, now[: len(self._torch)], self._torch))
 
     def same_outside_torch(self) -> bool:
-        """Whether NumPy's and Python's generators still stand where they stood."""
+        """Whether NumPy's and Python's generators are unchanged."""
         kind, words, *rest = np.random.get_state()
         mine, known, *others = self._numpy
         same = (kind, *rest) == (mine, *others) and np.array_equal(words, known)
@@ -257,17 +257,17 @@ class RandomState:
 
 
 def torch_random() -> list[Tensor]:
-    """Where torch's generators stand: that of the CPU, and those of all CUDA devices if CUDA is in use."""
+    """The states of torch's generators: of the CPU, and of all CUDA devices if CUDA is in use."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
 
 
-# -- torch's settings, and work that leaves nothing behind ------------------------------------------------------------
+# -- torch's settings, and work without side effects ------------------------------------------------------------------
 
 DEVICES = ("cpu", "cuda")
 
 
 class Settings:
-    """What torch holds for this thread that a run sets for a while: hooks and modes; and hooks on all modules."""
+    """The settings of torch that a run changes temporarily: this thread's hooks and modes, and hooks on all modules."""
 
     def __init__(self) -> None:
         self._hooks = saved_hooks()
@@ -278,9 +278,9 @@ class Settings:
         self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
 
     def restore(self, error: BaseException) -> None:
-        """After an error, put everything back that is not as it was."""
+        """Restore all changed settings after an error."""
         if not isinstance(error, Exception):
-            # Ctrl-C may have left context managers, torch's too, half entered; they end with the frames that hold them
+            # Ctrl-C may have left context managers half entered, even torch's; they end with the frames that hold them
             clear_frames(error.__traceback__)
         while saved_hooks() not in (None, self._hooks):
             pop_saved_hooks()
@@ -309,14 +309,14 @@ def _nested_autocast() -> int:
 
 
 def adopt(context: Context) -> None:
-    """Context variables of the user's that were set in a copy of the context stay set."""
+    """Set the user's context variables that were set in a copy of the context."""
     for variable, value in context.items():
         if variable.get(None) is not value:
             variable.set(value)
 
 
 def undone(work: Callable[[], Result], *taken: Snapshot | RandomState) -> Result:
-    """Return ``work()``, and put back all that was taken, whether it returns or raises; twice, if it is interrupted."""
+    """Return ``work()`` and restore all snapshots, whether it returns or raises; twice if it is interrupted."""
 
     def restore() -> None:
         for each in taken:
@@ -328,7 +328,7 @@ def undone(work: Callable[[], Result], *taken: Snapshot | RandomState) -> Result
         adopt(context)
         restore()
         return result
-    except BaseException as error:  # also where Ctrl-C came while it was put back
+    except BaseException as error:  # including Ctrl-C during `restore`
         settings.restore(error)
         restore()
         raise

@@ -1,6 +1,6 @@
-"""Time folded into dimension 0: inputs as [T*B, ...] for the forward, and outputs as [T, B, ...] again.
+"""Fold time into dimension 0: inputs become [T*B, ...] for the forward, and outputs [T, B, ...] again.
 
-A `Request` is what `unroll` and its like are asked for: the network and its inputs, checked by `read`.
+A `Request` is a call of `unroll` or a similar function: the network and its inputs, checked by `read`.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class Request:
     Args:
         net: the network.
         args: positional inputs, every tensor in them [T, B, ...], or [B, ...] if static.
-        kwargs: keyword inputs, also.
+        kwargs: keyword inputs, of the same shapes.
         steps: T.
         batch: B.
         static: whether the inputs are the same at every step.
@@ -39,7 +39,7 @@ class Request:
     names: Mapping[nn.Module, str]
 
     def leaves(self) -> tuple[list[Any], TreeSpec | None]:
-        """The inputs in a list, and their containers; None for a tensor alone, since to look into them takes 50 us."""
+        """The inputs as a list, and their containers (None for a single tensor: flattening takes 50 us)."""
         if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor):
             return [self.args[0]], None
         return tree_flatten((self.args, dict(self.kwargs)))
@@ -49,7 +49,7 @@ class Request:
         return [leaf for leaf in self.leaves()[0] if isinstance(leaf, Tensor)]
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The inputs, with every tensor that has a batch changed."""
+        """The inputs, with `change` applied to every tensor that has a batch dimension."""
         leaves, containers = self.leaves()
         changed = [change(x) if isinstance(x, Tensor) and x.dim() else x for x in leaves]
         if containers is None:
@@ -58,7 +58,7 @@ class Request:
         return args, kwargs
 
     def layers(self) -> set[nn.Module]:
-        """The modules of the network, without the parts of what sees time: their steps are its own affair."""
+        """The modules of the network, without the submodules of modules that process time themselves."""
         return set(self.names) - {p for m in self.names if isinstance(m, SEES_TIME) for p in m.modules() if p is not m}
 
     def folded(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -73,36 +73,36 @@ class Request:
 
 
 def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: int | None) -> Request:
-    """What was asked, checked; raises a sentence for what cannot be unrolled."""
+    """Check the arguments and return a request; raises an error if they cannot be unrolled."""
     if not isinstance(net, nn.Module):
-        raise TypeError(f"unroll takes a network, an nn.Module; got {type(net).__name__}")
+        raise TypeError(f"unroll requires a network, an nn.Module; got {type(net).__name__}")
     if current_run() is not None:
         raise RuntimeError("unroll was called within a network that is being unrolled; unroll the outermost one only")
-    whole = isinstance(steps, int) or hasattr(steps, "__index__")  # torch.compile knows its numbers by the first alone
+    whole = isinstance(steps, int) or hasattr(steps, "__index__")  # torch.compile knows only the first
     if steps is not None and (isinstance(steps, bool) or not whole):
-        raise TypeError(f"steps is {steps!r}; pass a whole number of time steps")
+        raise TypeError(f"steps is {steps!r}; pass a whole number of steps")
     if steps is not None and steps < 0:
-        raise ValueError(f"steps is {steps}; pass zero or more time steps")
+        raise ValueError(f"steps is {steps}; pass zero or more steps")
     if isinstance(net, SpikingNeuron) and (len(args) > 1 or kwargs):
         raise TypeError(
-            f"{type(net).__name__} is unrolled from its input alone, and goes on from the state that it keeps; "
-            "assign a state to the layer to start from it"
+            f"{type(net).__name__} is unrolled with its input as the only argument, starting from its stored state; "
+            "to start from another state, assign it to the layer"
         )
     names = {module: name for name, module in net.named_modules()}
     for module in names:
         if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
             raise TypeError(
-                f"{names[module] or 'the network'!r} is an nn.DataParallel, whose threads do not know that the network "
-                "is unrolled; use nn.parallel.DistributedDataParallel"
+                f"{names[module] or 'the network'!r} is an nn.DataParallel, whose threads cannot take part in an "
+                "unrolled run; use nn.parallel.DistributedDataParallel"
             )
     sizes = _sizes(args, kwargs, () if steps is None else (steps,))
     return Request(net, args, kwargs, *sizes, static=steps is not None, names=names)
 
 
 def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, ...]) -> tuple[int, int]:
-    """T and B, on which all tensors must agree."""
+    """T and B, which must be equal for all tensors."""
     lead = 1 if steps else 2
-    form = "[B, ...], with steps=T" if steps else "[T, B, ...], or give steps=T if it is the same at every step"
+    form = "[B, ...], with steps=T" if steps else "[T, B, ...]; or pass steps=T if it is the same at every step"
     first: tuple[int, ...] = ()
     inputs = {f"input {i}" if i else "the input": arg for i, arg in enumerate(args)} | dict(kwargs)
     for name, arg in inputs.items():
@@ -110,23 +110,23 @@ def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, .
             if not isinstance(t, Tensor) or (first and not t.dim()):
                 continue
             if t.dim() < lead:
-                raise ValueError(f"{name} has shape {tuple(t.shape)}; pass a tensor led by {form}")
+                raise ValueError(f"{name} has shape {tuple(t.shape)}; pass a tensor of shape {form}")
             size = tuple(t.shape[:lead])
             if first and size != first:
                 raise ValueError(
-                    f"{name} has shape {tuple(t.shape)} where the first input is led by {first}; every tensor given to "
-                    f"unroll is an input, led by {form}. Keep what is no input as a buffer of the network"
+                    f"{name} has shape {tuple(t.shape)}, but the first input starts with {first}; every tensor passed "
+                    f"to unroll must have shape {form}. Register other tensors as buffers of the network"
                 )
             first = first or size
     if not first:
-        raise TypeError(f"unroll got no tensor to run over; pass one led by {form}")
+        raise TypeError(f"unroll got no tensor to run over; pass one of shape {form}")
     total, batch = (*steps, *first)
     return total, batch
 
 
 def unfolded(outputs: Any, unrolled: UnrolledRun) -> Any:
-    """What a forward returned, every tensor led by [T, B], in the same containers."""
-    if isinstance(outputs, Tensor):  # this and the next are what neurons return; looking into containers takes 50 us
+    """The outputs of a forward, every tensor reshaped to [T, B, ...], in the same containers."""
+    if isinstance(outputs, Tensor):  # neurons return this or the next form; flattening containers takes 50 us
         return _unfolded(outputs, unrolled, "")
     if type(outputs) is tuple and all(isinstance(out, Tensor) for out in outputs):
         return tuple([_unfolded(out, unrolled, f"[{i}]") for i, out in enumerate(outputs)])
@@ -138,25 +138,25 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
     if not isinstance(out, Tensor):
         if any(isinstance(value, Tensor) for value in getattr(out, "__dict__", {}).values()):
             raise TypeError(
-                f"the forward returned a {type(out).__name__}, into which unroll cannot look; return tensors in "
+                f"the forward returned a {type(out).__name__}, whose tensors unroll cannot find; return tensors in "
                 "tuples, lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
             )
         return out
     if not out.dim() or len(out) != unrolled.rows(out):
         raise ValueError(
             f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
-            f"{unrolled.told_rows(out)}. Return one row per step and batch entry, and sum up what unroll returns"
+            f"{unrolled.told_rows(out)}. Return one row per step and batch entry, and reduce the result of unroll"
         )
     static = unrolled.is_static(out)
     steps, batch = unrolled.steps, unrolled.batch
     view = out.expand(steps, *out.shape) if static else out.view(steps, batch, *out.shape[1:])
-    if transformed():  # transforms of torch.func and tangents see through views alone
+    if transformed():  # torch.func transforms and tangents support views only
         return view
     return _NoView.apply(view) if view.requires_grad else view.detach()
 
 
 class _NoView(torch.autograd.Function):
-    """The same values in the same memory, and no view, so that torch does not refuse `detach_()`."""
+    """The same values in the same memory, but not a view for autograd, so that torch allows `detach_()`."""
 
     @staticmethod
     def forward(ctx: Any, view: Tensor) -> Tensor:

@@ -134,13 +134,13 @@ def stream(
         ...     optimizer.step()
     """
     if not isinstance(net, nn.Module):
-        raise TypeError(f"stream takes a network, an nn.Module; got {type(net).__name__}")
+        raise TypeError(f"stream requires a network, an nn.Module; got {type(net).__name__}")
     if isinstance(chunks, Tensor):
         raise TypeError(
-            "stream takes chunks of a sequence, and got a tensor; pass x.split(100) for chunks of 100 steps"
+            "stream requires an iterable of chunks and got a tensor; pass x.split(100) for chunks of 100 steps"
         )
     if not isinstance(chunks, Iterable):
-        raise TypeError(f"stream takes an iterable of chunks; got {type(chunks).__name__}")
+        raise TypeError(f"stream requires an iterable of chunks; got {type(chunks).__name__}")
     done = 0
 
     def run(chunk: Any) -> Any:
@@ -148,7 +148,7 @@ def stream(
         try:
             request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps)
             if not request.steps:
-                raise ValueError("the chunk has no steps; pass chunks of one step or more")
+                raise ValueError("the chunk has no steps; pass chunks with at least one step")
             outputs = _perform(request, None if check and done else check, checkpoint, detach)
         except Exception as error:
             error.add_note(f"(in chunk {done + 1} of the stream)")

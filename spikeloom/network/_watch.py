@@ -1,4 +1,4 @@
-"""What goes in and out of layers: noted and changed on the way, so that two runs of a network can be compared."""
+"""Record and replace the inputs and outputs of layers, so that two runs of a network can be compared."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -18,20 +18,20 @@ from ..neurons._unrolled_run import UnrolledRun, current_run
 from ._time_folding import Request
 
 Key = tuple[str, str, int]
-"""The path of a module, "input" or "output", and which of its calls within a step."""
+"""The path of a module, "input" or "output", and the index of its call within a step."""
 
 
 @dataclass
 class Note:
-    """The tensors that went into a module, or came out; static ones are [B, ...] at every step.
+    """The input or output tensors of a module; static ones are [B, ...] at every step.
 
     Args:
-        key: which module, which way, which call.
+        key: which module, input or output, and which call.
         module: the module.
         unrolled: the unrolled run; None step by step.
-        tensors: as they were.
-        static: which are the same at every step.
-        given: what the module got in their place, or what was returned in their place; empty if nothing was.
+        tensors: the tensors before replacement.
+        static: which of them are the same at every step.
+        given: their replacements; empty if nothing was replaced.
     """
 
     key: Key
@@ -46,23 +46,23 @@ Steps = list[dict[Key, Note]]
 
 
 def differs_by_design(module: nn.Module) -> bool:
-    """BatchNorm over the statistics of the batch."""
+    """Whether a module is a BatchNorm that uses the statistics of the batch."""
     return isinstance(module, BatchNorm) and (module.training or module.running_mean is None)
 
 
 Mend = Callable[[Note, tuple[Tensor, ...]], "list[Tensor] | None"]
-"""Takes a note and the tensors themselves; returns others in their place, or nothing."""
+"""A function from a note and its tensors to their replacements, or None."""
 
 
 class Watch:
-    """Notes what goes in and out of layers, and changes it on the way, until the layers are put back.
+    """Records, and replaces, the inputs and outputs of layers until the layers are restored.
 
-    It stands in the place of their forwards: nearer than any hook, and sooner called.
+    It replaces the forward of each layer, so it is called inside of all hooks.
 
     Args:
-        layers: which.
+        layers: the layers.
         names: the paths of modules.
-        mend: what is changed.
+        mend: the replacements.
     """
 
     def __init__(self, layers: Iterable[nn.Module], names: Mapping[nn.Module, str], mend: "Mend"):
@@ -72,7 +72,7 @@ class Watch:
             vars(module)["forward"] = partial(self._call, module, names.get(module, ""), module.forward)
 
     def taken(self) -> list[Note]:
-        """What was noted since this was last asked."""
+        """The notes since the last call of this method."""
         taken, self._notes, self._calls = self._notes, [], {}
         return taken
 
@@ -99,11 +99,11 @@ class Watch:
             return tree_unflatten([next(rest) if _counts(leaf) else leaf for leaf in leaves], form)
 
 
-# -- what is changed on the way ---------------------------------------------------------------------------------------
+# -- replacements -----------------------------------------------------------------------------------------------------
 
 
 def driven(steps: Steps) -> Mend:
-    """Step by step: every neuron gets currents that make it fire, and returns made-up spikes."""
+    """Step by step: add currents that make every neuron fire, and replace its output by synthetic spikes."""
 
     currents: dict[Any, Tensor] = {}
 
@@ -126,13 +126,13 @@ def driven(steps: Steps) -> Mend:
 
 
 def _pattern(like: Tensor, path: str, step: int) -> Tensor:
-    """Zeros, and ones at two of five places, which differ from row to row and from step to step."""
-    draw = np.random.default_rng(crc32(f"{step} {path}".encode()))  # NumPy's, which `NoChance` does not see
+    """Spikes with probability 2/5, different for each row and step."""
+    draw = np.random.default_rng(crc32(f"{step} {path}".encode()))  # NumPy's, which `NoChance` does not intercept
     return torch.from_numpy(draw.integers(5, size=tuple(like.shape), dtype=np.uint8) < 2).to(like)
 
 
 def given(steps: Steps, request: Request) -> Mend:
-    """Unrolled: a neuron gets and returns what it got and returned step by step, as does what differs by design."""
+    """Unrolled: replace inputs and outputs of neurons, and outputs that differ by design, by those of the loop."""
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         module, unrolled = note.module, note.unrolled
@@ -156,7 +156,7 @@ def given(steps: Steps, request: Request) -> Mend:
 
 
 def noise(steps: Steps) -> Mend:
-    """As `driven`; and inputs of the network and of neurons, and outputs of layers, are off by a rounding error."""
+    """As `driven`, with a rounding error added to inputs of the network and of neurons, and to outputs of layers."""
     drive = driven(steps)
 
     def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor]:
@@ -180,17 +180,17 @@ def _counts(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0
 
 
-# -- chance ------------------------------------------------------------------------------------------------------------
+# -- random operations -------------------------------------------------------------------------------------------------
 
 DROPOUT = ("dropout_p", "dropout")
-"""The names of an argument that turns the randomness of an operation off."""
+"""Names of arguments that turn off the randomness of an operation if they are 0."""
 
 
 class NoChance(DispatchMode):
-    """Within this context no random operation of torch gives random numbers, and no generator of the caller's moves on.
+    """A mode in which torch's random operations return constants, and the caller's generators do not advance.
 
-    Dropout drops nothing. What is drawn around a tensor (Bernoulli, Poisson, normal) is that tensor; any other random
-    number is 0.5, any random integer 0.
+    Dropout drops nothing. A distribution with a tensor parameter (Bernoulli, Poisson, normal) returns that tensor; any
+    other random number is 0.5, any random integer 0.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -228,31 +228,31 @@ def _settle(t: Tensor, source: Tensor | None, name: str) -> None:
 
 
 CURES = (
-    "what it keeps between steps (an attribute, a counter, a state of a neuron), operations over dimension 0, which "
-    "mix the rows of a batch (layers that take time or nodes there, a mean, an index), or a size of dimension 0 that "
-    "enters a value. If that cannot be changed, run the network step by step, or pass check=False if it is meant"
+    "values stored between steps (an attribute, a counter, a state of a neuron), operations over dimension 0, which "
+    "mix the rows of a batch (layers that expect time or nodes there, a mean, an index), or a value computed from the "
+    "size of dimension 0. If you cannot change that, run the network step by step; if it is intended, pass check=False"
 )
 
 Difference = tuple[str, int | None]
-"""What differs, in a sentence, and in how many numbers; None where it is more than numbers."""
+"""A message, and the number of values that differ; None if more than values differ."""
 
 
 def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
-    """Where a note of the unrolled run differs from those of the loop over steps; None if it does not."""
+    """The difference of a note of the unrolled run from those of the loop over steps, or None."""
     path, way, _ = note.key
     if way == "output" and differs_by_design(note.module):
         return None
     label = f"{path!r} ({type(note.module).__name__})" if path else f"the network ({type(note.module).__name__})"
-    first = len(steps) - 1 if way == "state" else 0  # of states, that of the last step is known
+    first = len(steps) - 1 if way == "state" else 0  # states are recorded at the last step only
     for step, stepped in enumerate(steps[first:], first):
         if note.key not in stepped:
-            return f"{label} is called unrolled, and not at step {step}; look in the forward for {CURES}", None
+            return f"{label} is called unrolled, but not at step {step}; look in the forward for {CURES}", None
         if len(stepped[note.key].tensors) != len(note.tensors):
             return _sentence(label, way, step), None
     counts = [0] * len(steps)
     for i, (t, static) in enumerate(zip(note.tensors, note.static, strict=True)):
         if not static and len(t) != request.steps * request.batch:
-            continue  # dimension 0 is not time and batch, as inside an attention
+            continue  # dimension 0 is not time and batch, for example in an attention layer
         wanted = [stepped[note.key].tensors[i] for stepped in steps[first:]]
         shape = t.shape if static else (request.batch, *t.shape[1:])
         for step, w in enumerate(wanted, first):
@@ -275,7 +275,7 @@ def _sentence(label: str, way: str, step: int) -> str:
 
 
 def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:
-    """How many numbers differ by more than rounding, at each step, of tensors [T, ...] of one shape and dtype."""
+    """The number of values that differ by more than rounding, per step, of tensors [T, ...] of one shape and dtype."""
     if torch.equal(got, wanted):
         return [0] * len(got)
     if not got.dtype.is_floating_point:
@@ -292,7 +292,7 @@ def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:
 
 
 def precision(t: Tensor) -> float:
-    """The rounding error of products that lead to a tensor."""
+    """The rounding error of products that compute a tensor like `t`."""
     kind = t.device.type
     eps = float(torch.finfo(t.dtype).eps)
     if torch.is_autocast_enabled(kind):

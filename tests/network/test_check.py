@@ -62,7 +62,7 @@ WRONG = {
     Mixing: "'0.head' .* gets another input",
     Sized: "'0.fc' .* gets another input",
     Resetting: "'0.lif' .* it is reset .* Reset before unroll",
-    OneByOne: "'0.head' .* is called unrolled, and not at step 1",
+    OneByOne: "'0.head' .* is called unrolled, but not at step 1",
 }
 
 

@@ -257,7 +257,7 @@ def test_states_do_not_hold_the_network():
     snn.unroll(net, x, checkpoint=4)
     del net
     gc.collect()
-    with pytest.raises(RuntimeError, match="the network that was unrolled with checkpoint is gone"):
+    with pytest.raises(RuntimeError, match="the network that was unrolled with checkpoint was deleted"):
         lif.mem.sum().backward()
 
 

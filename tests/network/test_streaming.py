@@ -162,8 +162,8 @@ def test_an_error_names_the_chunk_and_leaves_the_network_after_the_one_before(na
     ("net", "chunks", "sentence"),
     [
         (leaky(), torch.zeros(9, 3, 6), "pass x.split"),
-        (leaky(), 7, "takes an iterable of chunks; got int"),
-        (leaky, [], "takes a network, an nn.Module; got function"),
+        (leaky(), 7, "requires an iterable of chunks; got int"),
+        (leaky, [], "requires a network, an nn.Module; got function"),
     ],
 )
 def test_what_is_no_stream_is_refused_at_once(net: Any, chunks: Any, sentence: str):

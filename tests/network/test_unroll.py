@@ -231,7 +231,7 @@ def test_what_cannot_be_unrolled_is_refused_and_changes_nothing(case, static):
         ((torch.rand(5, 4, 6),), {"steps": 2.0}, TypeError, "whole number"),
         ((torch.rand(5, 4, 6),), {"steps": True}, TypeError, "whole number"),
         (("x",), {}, TypeError, "no tensor"),
-        ((torch.rand(5, 4, 6), torch.rand(5, 3, 6)), {}, ValueError, "input 1 .* led by \\(5, 4\\)"),
+        ((torch.rand(5, 4, 6), torch.rand(5, 3, 6)), {}, ValueError, "input 1 .* starts with \\(5, 4\\)"),
         ((torch.rand(5, 4, 6),), {"mask": torch.rand(6, 6)}, ValueError, "mask .* buffer"),
     ],
     ids=lambda value: str(value) if isinstance(value, (str, type)) else "",

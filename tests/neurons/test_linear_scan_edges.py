@@ -111,7 +111,7 @@ def test_bad_arguments_are_refused_in_a_sentence(name):
 @every_layer
 def test_a_check_against_single_steps_is_refused_as_there_are_none(name):
     net = nn.Sequential(nn.Linear(N, N), LAYERS[name]())
-    with pytest.raises(TypeError, match=r"compares with single steps, which '1' \(\w+\) does not have"):
+    with pytest.raises(TypeError, match=r"compares with single steps, which '1' \(\w+\) does not support"):
         snn.unroll(net, drawn(T, B, N), check=True)
 
 
