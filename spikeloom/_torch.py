@@ -1,8 +1,8 @@
-"""Every private name of torch that the package uses, so that a release of torch that changes one breaks one file.
+"""Every private name of torch that the package uses, so that a change in a release of torch affects one file only.
 
-The names are bound here once, with a type, and tests/test_torch_names.py checks what each answers. What `nn.Module`
-offers its subclasses under private names (`_parameters`, `_forward_hooks`, `_apply`, ...) is used where it is needed;
-tests/test_house.py lists those names.
+Each name is bound here once, with a type; tests/test_torch_names.py checks its behavior. The private names that
+`nn.Module` offers its subclasses (`_parameters`, `_forward_hooks`, `_apply`, ...) are used directly;
+tests/test_house.py lists them.
 """
 
 import sys
@@ -35,10 +35,10 @@ _functorch: Any = torch._C._functorch
 # -- torch.func and forward-mode differentiation ----------------------------------------------------------------------
 
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
-"""Whether a transform of torch.func (vmap, grad, jvp, ...) runs now."""
+"""Whether a torch.func transform (vmap, grad, jvp, ...) is active."""
 
 is_wrapped: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor
-"""Whether a tensor is the wrapper of a transform of torch.func, one that is over included."""
+"""Whether a tensor is the wrapper of a torch.func transform, active or finished."""
 
 is_batched: Callable[[Tensor], bool] = _functorch.is_batchedtensor
 """Whether a tensor is the wrapper of torch.func.vmap."""
@@ -47,11 +47,11 @@ is_batch_of_gradients: Callable[[Tensor], bool] = _functorch.is_legacy_batchedte
 """Whether a tensor is a gradient of a backward with `is_grads_batched=True`."""
 
 unwrapped_if_dead: Callable[[Tensor], Tensor] = _functorch.unwrap_if_dead
-"""The tensor inside the wrapper of a torch.func.grad that is over; any other tensor itself."""
+"""The tensor inside the wrapper of a finished torch.func.grad; any other tensor unchanged."""
 
 
 def of_running_vmap(tensor: Tensor) -> bool:
-    """Whether the wrapper of a torch.func.vmap is of one that runs now, as far as its level and size show."""
+    """Whether a torch.func.vmap wrapper belongs to an active vmap, judged by its level and size."""
     for one in _functorch.get_interpreter_stack() or ():
         if one.key() == _functorch.TransformType.Vmap and one.level() == _functorch.maybe_get_level(tensor):
             size = _functorch.get_unwrapped(tensor).shape[_functorch.maybe_get_bdim(tensor)]
@@ -65,14 +65,14 @@ def tangents_pass() -> bool:
 
 
 def transformed() -> bool:
-    """Whether torch must see each operation that runs now: a transform of torch.func is active, or tangents pass."""
+    """Whether torch must see each operation: a torch.func transform or forward-mode differentiation is active."""
     return transforms_active() or tangents_pass()
 
 
 # -- autograd ---------------------------------------------------------------------------------------------------------
 
 graph_task: Callable[[], int] = torch._C._current_graph_task_id
-"""The number of the backward that runs in this thread; -1 outside of a backward."""
+"""The id of the backward pass that runs in this thread; -1 outside of a backward pass."""
 
 saved_hooks_allowed: Callable[[], bool] = _autograd._saved_tensors_hooks_is_enabled
 """Whether hooks on saved tensors may be set: not within `torch.autograd.graph.disable_saved_tensors_hooks`."""
@@ -83,7 +83,7 @@ saved_hooks: Callable[[], tuple[Callable[..., Any], Callable[..., Any]] | None] 
 """The innermost pair of hooks on saved tensors, or None."""
 
 pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
-"""Take the innermost pair of hooks on saved tensors away."""
+"""Remove the innermost pair of hooks on saved tensors."""
 
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
@@ -98,7 +98,7 @@ BatchNorm: type[nn.Module] = _BatchNorm
 
 
 def hooks_on_all_modules() -> tuple[dict[int, Any], dict[int, Any]]:
-    """The hooks before, and after, the forward of every module of the process, by their keys."""
+    """The global forward pre-hooks and forward hooks of all modules, by their keys."""
     return _module._global_forward_pre_hooks, _module._global_forward_hooks
 
 
@@ -108,7 +108,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def padding_of(convolution: nn.Module) -> tuple[int, ...]:
-    """The padding of an nn.Conv1d or nn.Conv2d as `torch.nn.functional.pad` takes it, that of "same" included."""
+    """The padding of an nn.Conv1d or nn.Conv2d (also "same") in the format of `torch.nn.functional.pad`."""
     padding: Any = convolution._reversed_padding_repeated_twice
     return tuple(padding)
 
@@ -122,22 +122,22 @@ function_state: Callable[[], Any] = _c._get_torch_function_state
 """Whether `__torch_function__` is called in this thread, for `set_function_state`."""
 
 set_function_state: Callable[[Any], None] = _c._set_torch_function_state
-"""Set it."""
+"""Restore a state returned by `function_state`."""
 
 function_modes: Callable[[], int] = torch._C._len_torch_function_stack
-"""How many modes of `__torch_function__` are entered in this thread."""
+"""The number of `__torch_function__` modes entered in this thread."""
 
 pop_function_mode: Callable[[], Any] = torch._C._pop_torch_function_stack
-"""Take the innermost mode away."""
+"""Remove the innermost `__torch_function__` mode."""
 
 
 is_traced: Callable[[], bool] = torch._C._is_tracing
-"""Whether torch.jit.trace records now."""
+"""Whether torch.jit.trace is recording."""
 
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Within this context torch.jit.trace does not record."""
+    """A context in which torch.jit.trace does not record."""
     recording = _c._get_tracing_state()
     _c._set_tracing_state(None)
     try:
@@ -146,8 +146,8 @@ def untraced() -> Iterator[None]:
         _c._set_tracing_state(recording)
 
 
-# A mode enters in one step, between whose lines no KeyboardInterrupt can come. It leaves only if it is the innermost:
-# torch takes modes off the stack for a while, and an interrupt just then would make it pop from an empty stack.
+# A mode is entered in one call, which a KeyboardInterrupt cannot split. It is removed only if it is the innermost:
+# torch temporarily takes modes off the stack, and after an interrupt at that moment the stack may be empty.
 
 
 class FunctionMode(TorchFunctionMode):
@@ -181,7 +181,7 @@ class DispatchMode(TorchDispatchMode):
 
 
 count_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
-"""How many modes see the operations of this thread below autograd."""
+"""The number of dispatch modes entered in this thread."""
 
 fake_mode: Callable[[], Any] = partial(_c._get_dispatch_mode, _c._TorchDispatchModeKey.FAKE)
 """The FakeTensorMode that is entered in this thread, or None."""
@@ -194,17 +194,17 @@ def is_fake(tensor: Tensor) -> bool:
 
 
 pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, None)
-"""Take the innermost of them away."""
+"""Remove the innermost dispatch mode."""
 
 
 def compiler_stance() -> Any:
-    """What `torch.compiler.set_stance` has set; None as long as the compiler is not loaded."""
+    """The stance set by `torch.compiler.set_stance`; None while the compiler is not loaded."""
     compiler = sys.modules.get("torch._dynamo.eval_frame")
     return None if compiler is None else vars(compiler).get("_stance")
 
 
 def set_compiler_stance(stance: Any) -> None:
-    """Set it; None is the default stance."""
+    """Set the stance; None is the default stance."""
     compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
     if compiler is not None:
         compiler._stance = compiler.DynamoStance() if stance is None else stance
@@ -216,9 +216,9 @@ def argument_names(operation: Any) -> list[str]:
 
 
 def constant_for_compiler(function: Function) -> Function:
-    """The function, of which torch.compile takes the result of one call as a constant, without tracing it.
+    """Mark a function so that torch.compile treats its result as a constant, without tracing it.
 
-    The same as `torch.compiler.assume_constant_result`, which loads the compiler.
+    Equivalent to `torch.compiler.assume_constant_result`, which loads the compiler.
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function

@@ -1,8 +1,8 @@
-"""Copies of a user's functions whose global and enclosing variables no longer change.
+"""Copies of user functions with frozen global and enclosing variables.
 
-A kernel compiled from an equation holds the values that the equation's global variables had when it was traced. The
+A kernel compiled from an equation contains the values that the equation's global variables had when it was traced. The
 plain loop would read these variables again at every step. So both run the same copy of the function, which keeps the
-values of the first time.
+first values.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 LIBRARIES = ("spikeloom", "torch", "numpy", "math")
-"""Packages whose functions and modules are taken as they are."""
+"""Packages whose functions and modules are not copied."""
 
 _copies: WeakKeyDictionary[FunctionType, FunctionType] = WeakKeyDictionary()
 
 
 def fixed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function in which global and enclosing names have the values that they had at the first call of `fixed`.
+    """A copy of a function whose global and enclosing names keep their values of the first call of `fixed`.
 
-    The same holds for the functions of the user's that it calls, and for what it reads from modules and objects.
+    This includes the user functions that it calls, and the values that it reads from modules and objects.
     """
     if type(function) is partial:
         return partial(fixed(function.func), *function.args, **function.keywords)
@@ -44,7 +44,7 @@ def _copy(function: FunctionType, known: dict[int, Any]) -> FunctionType:
     for cell, theirs in zip(cells, function.__closure__ or (), strict=True):
         try:
             cell.cell_contents = _fixed_value(theirs.cell_contents, names, known)
-        except ValueError:  # a name that has no value yet
+        except ValueError:  # the name has no value yet
             continue
     return copy
 
@@ -64,12 +64,12 @@ def _fixed_value(value: Any, names: frozenset[str], known: dict[int, Any]) -> An
         return value
     try:
         return deepcopy(value, known)
-    except Exception:  # whatever an object of the user's raises
+    except Exception:  # a user object may raise anything
         return value
 
 
 def _names(code: CodeType) -> frozenset[str]:
-    """The names that a function reads, those of the functions within it included."""
+    """The names that a function reads, including those of nested functions."""
     inner = [_names(const) for const in code.co_consts if isinstance(const, CodeType)]
     return frozenset(code.co_names).union(*inner)
 

@@ -1,7 +1,7 @@
-"""What a forked child needs anew: of the parent's threads only the one that forked goes on in it.
+"""Renew locks in a forked child, in which only the forking thread of the parent continues.
 
-A lock that another thread held at that moment is never released in the child. So locks of the package are replaced
-there; whoever forks inside a `with` block of one leaves the block with the lock that it has entered.
+A lock that another thread held at that moment is never released in the child. So the child replaces the locks of the
+package. Code that forks inside a `with` block of a lock leaves the block with the lock that it entered.
 """
 
 import os
@@ -12,15 +12,15 @@ Result = TypeVar("Result")
 
 
 def in_child(renew: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called in every forked child before anything else runs there. It can be a decorator."""
+    """Call `renew` in every forked child before other code runs there. Usable as a decorator."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=renew)
     return renew
 
 
 class cached_property(Generic[Result]):  # noqa: N801 - in place of functools.cached_property
-    """`functools.cached_property` without its lock, which releases of Python before 3.12 have: two threads may both
-    compute the value."""
+    """`functools.cached_property` without its lock (which Python before 3.12 has): two threads may both compute the
+    value."""
 
     def __init__(self, compute: Callable[[Any], Result]):
         self.compute, self.__doc__ = compute, compute.__doc__

@@ -1,4 +1,4 @@
-"""What a run was measured on: the machine, and the versions of what took part."""
+"""The hardware and the package versions of a measurement."""
 
 import os
 import platform
@@ -11,10 +11,10 @@ import torch
 from . import __version__
 
 PEERS = {"snntorch": "1.0.0", "spikingjelly": "2.0.0", "norse": "1.1.0", "sinabs": "3.1.3", "spyx": "1.0.0"}
-"""The libraries that are compared, and the version that is meant where one is not installed."""
+"""The libraries of the comparison, and the version that is assumed if one is not installed."""
 
 PACKAGES = ("numpy", "numba", *PEERS, "jax", "triton", "matplotlib", "nir")
-"""Packages beside torch whose version is worth telling; the first two are required, the others optional."""
+"""Packages besides torch whose version is reported; the first two are required, the others optional."""
 
 
 def machine() -> dict[str, str | int]:
@@ -31,7 +31,7 @@ def machine() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, spikeloom, torch, with what it is built for, and the installed ones of `PACKAGES`."""
+    """The versions of Python, spikeloom, torch (with its build tag) and the installed packages of `PACKAGES`."""
     found = {"python": platform.python_version(), "spikeloom": __version__, "torch": str(torch.__version__)}
     return found | {name: v for name in PACKAGES if (v := version_of(name)) is not None}
 
@@ -45,12 +45,12 @@ def version_of(package: str) -> str | None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which may be fewer than the machine has."""
+    """Number of cores that this process may run on, which may be fewer than the computer has."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
-    """The processor's name as the operating system gives it."""
+    """The processor's name as reported by the operating system."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
         for line in listing.read_text().splitlines():

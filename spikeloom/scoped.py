@@ -1,4 +1,4 @@
-"""A value for the time of a `with` block, which also code under torch.compile can read."""
+"""A context variable, set by a `with` block, that code under torch.compile can read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ Value = TypeVar("Value")
 
 
 class Scoped(Generic[Value]):
-    """A ContextVar, so that every thread has a value of its own.
+    """A ContextVar with one value per thread that torch.compile can trace.
 
-    torch.compile cannot trace a ContextVar. While it traces, the value stands in an attribute, which is set and put
-    back within the trace, so that no other thread ever sees it.
+    torch.compile cannot trace a ContextVar. While it traces, the value is in an attribute, which is set and restored
+    within the trace, so that no other thread ever sees it.
 
     Args:
         name: of the ContextVar.
@@ -31,7 +31,7 @@ class Scoped(Generic[Value]):
         self._open = 0  # the number of blocks, which torch.compile reads faster
 
     def get(self) -> Value:
-        """The value in force."""
+        """The current value."""
         if not torch.compiler.is_dynamo_compiling():
             return self._context.get()
         if self._open:
@@ -39,7 +39,7 @@ class Scoped(Generic[Value]):
         return self._traced
 
     def outside(self) -> Value:
-        """The value in force where compiled code was called; to ask for it breaks the graph."""
+        """The current value where compiled code was called; reading it breaks the graph."""
         return self._context.get()
 
     @contextmanager
@@ -64,7 +64,7 @@ class Scoped(Generic[Value]):
             raise
 
     def _leave(self, block: object, value: Value, before: Value) -> None:
-        if self._context.get() is value:  # not if Ctrl-C left this block and it is closed only now, within another
+        if self._context.get() is value:  # not if Ctrl-C left this block open and it is closed later, within another
             self._context.set(before)
         if block is not None:
             self._count(self._blocks.discard, block)
