@@ -1,4 +1,4 @@
-"""Look at a network: what it runs on, what it consists of, what its neurons do, and why it does not learn."""
+"""Inspect a network: its backends, its layers, the activity of its neurons, and why it does not learn."""
 
 from ._diagnose import Diagnosis as Diagnosis
 from ._diagnose import diagnose as diagnose

@@ -1,4 +1,4 @@
-"""Why a network does not learn: what its neurons do on a batch, layer by layer, and what is wrong with it."""
+"""Find out why a network does not learn, from statistics of each spiking layer on a batch."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ OFTEN = 0.9
 """A neuron that fires at more than this share of all steps is saturated."""
 
 PASSES = 0.01
-"""A spike passes gradient where the derivative of its surrogate is at least this."""
+"""A spike passes gradient if the derivative of its surrogate is at least this."""
 
 HEADINGS = (
     *("layer", "kind", "neurons", "firing rate", "dead", "saturated"),
@@ -30,11 +30,11 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found; print it for a table and the findings.
+    """Result of `diagnose`; print it for a table and the findings.
 
     Args:
         rows: the spiking layers, in the order of `named_modules`.
-        findings: a sentence for each thing that stands out; empty for a network that looks well.
+        findings: one sentence per problem found; empty if there are none.
     """
 
     rows: tuple[Vitals, ...]
@@ -42,15 +42,15 @@ class Diagnosis:
 
     def __str__(self) -> str:
         table = aligned([HEADINGS, *(_cells(row) for row in self.rows)], right=range(2, len(HEADINGS)))
-        return "\n".join((*table, "", *(self.findings or ("Nothing stands out.",))))
+        return "\n".join((*table, "", *(self.findings or ("No problems found.",))))
 
     __repr__ = __str__
 
     def plot(self) -> Any:
-        """Draw the table: firing rates, membranes, surrogate gradients and gradient norms, layer by layer.
+        """Plot the table: firing rates, membranes, surrogate gradients and gradient norms of each layer.
 
         Returns:
-            a matplotlib Figure.
+            A matplotlib Figure.
 
         Raises:
             ImportError: if matplotlib is not installed.
@@ -67,37 +67,39 @@ def diagnose(
     forward: Callable[..., Any] | None = None,
     **kwargs: Any,
 ) -> Diagnosis:
-    """Run a batch forward and backward, and tell what stands in the way of learning.
+    """Run a batch forward and backward, and report what may prevent the network from learning.
 
-    The network starts from states of zeros, and stays as it is: states, statistics, gradients and random numbers.
+    The run starts from initial states. It leaves the network unchanged: states, running statistics and gradients, and
+    the state of the random number generators.
 
     Args:
         net: the network.
         x: input, [T, B, ...], or [B, ...] with `steps`.
-        inputs: further inputs of its forward, also.
+        inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
-        loss: the loss of what the network returns, over all time; None sums up its first output that has a gradient,
-            which is the spikes of its last layer.
-        forward: how the network is run, ``forward(net, x, *inputs, **kwargs)``; None is `spikeloom.unroll`. It is for
-            networks that loop over time by themselves (``lambda net, x: net(x)``), or that cannot be unrolled
+        loss: function from the outputs of the network, over all steps, to the loss. None sums the first output that
+            requires a gradient, usually the spikes of the last layer.
+        forward: function that runs the network, ``forward(net, x, *inputs, **kwargs)``. Default: `spikeloom.unroll`.
+            For networks that loop over time themselves (``lambda net, x: net(x)``), or that cannot be unrolled
             (``lambda net, x: torch.stack([net(x_t) for x_t in x])``).
         kwargs: keyword inputs of its forward.
 
     Returns:
-        rows for the spiking layers, and the findings, in sentences; its `str` is a table with them, and `plot()` a
-        picture.
+        A `Diagnosis` with a row per spiking layer, and the findings as sentences. Its `str` is a table followed by the
+        findings; `plot()` returns a figure.
 
     Raises:
-        ValueError: if the network has no spiking neurons, or there are no steps. Also what `spikeloom.unroll` raises.
+        ValueError: if the network has no spiking neurons, or there are no steps. Also the errors of `spikeloom.unroll`.
 
-    The columns:
-
-    - firing rate: the share of steps at which a neuron fires, over all neurons, rows and steps; a dash for a readout
-      such as `LI`, whose outputs are no spikes.
-    - dead: the share of neurons that never fire. saturated: of those that fire at more than 90 % of all steps.
-    - membrane: from its least to its largest value. threshold: what it must exceed.
-    - passes gradient: the share of neurons and steps at which the derivative of the surrogate is at least 0.01.
-    - gradient norm: of the loss, for the currents into the layer, over all time: what the weights before it learn from.
+    | column          | meaning                                                                                      |
+    | --------------- | -------------------------------------------------------------------------------------------- |
+    | firing rate     | share of steps at which a neuron fires, over all neurons, rows and steps; "-" for a readout  |
+    | dead            | share of neurons that never fire                                                             |
+    | saturated       | share of neurons that fire at more than 90 % of all steps                                    |
+    | membrane        | smallest and largest membrane                                                                |
+    | threshold       | value above which the membrane fires                                                         |
+    | passes gradient | share of neurons and steps at which the derivative of the surrogate is at least 0.01         |
+    | gradient norm   | norm of the gradient of the loss with respect to the input current of the layer, all steps   |
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, threshold=50.0, init_hidden=True))
@@ -106,7 +108,7 @@ def diagnose(
         layer '1' (Leaky): 100 % of its neurons never fire; lower its threshold or raise the gain of ...
     """
     if not isinstance(net, nn.Module):
-        raise TypeError(f"diagnose takes a network, an nn.Module; got {type(net).__name__}")
+        raise TypeError(f"diagnose got {type(net).__name__}; pass a network, an nn.Module")
     before, drawn = Snapshot(net.modules()), RandomState()
 
     def work() -> tuple[tuple[Vitals, ...], list[str]]:
@@ -128,9 +130,9 @@ def diagnose(
 
 
 def _unrolled(request: Request) -> Any:
-    """Run over time; a static input is repeated, so that every layer has a gradient at every step."""
+    """Unroll the network; a static input is repeated, so that every layer has a gradient at every step."""
     if not request.steps or not request.batch:
-        raise ValueError(f"diagnose got {request.steps} steps of {request.batch} rows; it needs at least one of each")
+        raise ValueError(f"diagnose got {request.steps} steps of {request.batch} rows; pass at least one of each")
     args, kwargs = request.mapped(lambda t: _leaf(t.expand(request.steps, *t.shape) if request.static else t))
     request = replace(request, args=args, kwargs=kwargs, static=False)
     done = run_checked(request, None)
@@ -139,15 +141,15 @@ def _unrolled(request: Request) -> Any:
 
 
 def _leaf(t: Tensor) -> Tensor:
-    """The input as something that has a gradient, so that neurons without weights before them have one, too."""
+    """The input as a leaf that requires a gradient, for neurons without weights before them."""
     if not t.is_floating_point():
         return t
-    t = t.clone() if t.is_inference() else t.detach()  # autograd does not take tensors made in inference mode
+    t = t.clone() if t.is_inference() else t.detach()  # autograd rejects tensors created in inference mode
     return t.requires_grad_()
 
 
 def _total(outputs: Any, loss: Callable[[Any], Tensor] | None) -> Tensor | None:
-    """What is differentiated; None where no output has a gradient."""
+    """The scalar to differentiate; None if no output requires a gradient."""
     if loss is not None:
         total = loss(outputs)
         if not isinstance(total, Tensor):
@@ -159,7 +161,7 @@ def _total(outputs: Any, loss: Callable[[Any], Tensor] | None) -> Tensor | None:
 
 
 def _examined(net: nn.Module, tap: Tap, total: Tensor | None) -> tuple[tuple[Vitals, ...], list[str]]:
-    """The vitals of every layer that ran; the names of the parameters to which no gradient leads."""
+    """The vitals of every layer that ran, and the names of the parameters without a gradient."""
     ran = {path: recording for path, recording in tap.items() if recording.steps}
     currents = {path: recording.given() for path, recording in ran.items()}
     learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
@@ -171,7 +173,7 @@ def _examined(net: nn.Module, tap: Tap, total: Tensor | None) -> tuple[tuple[Vit
 
 
 def _gradients(total: Tensor | None, tensors: list[Tensor]) -> Mapping[int, Tensor | None]:
-    """The gradient of each tensor, by its id; None, or nothing, where none leads to it."""
+    """The gradient of each tensor, by its id; None or missing if it has none."""
     wanted = [t for t in tensors if t.requires_grad]
     if total is None or not wanted:
         return {}
@@ -180,7 +182,7 @@ def _gradients(total: Tensor | None, tensors: list[Tensor]) -> Mapping[int, Tens
 
 
 def _norm(gradients: Iterator[Tensor | None]) -> float:
-    """The length of all gradients together; NaN where there is none."""
+    """The joint norm of all gradients; NaN if there are none."""
     squares = [float(g.double().square().sum()) for g in gradients if g is not None]
     return float(sum(squares) ** 0.5) if squares else float("nan")
 
@@ -208,26 +210,26 @@ def _vitals(neuron: Any, recording: Recording, norm: float) -> Vitals:
 
 
 def _membranes(neuron: Any, recording: Recording) -> Tensor | None:
-    """The membranes, [T, B, *N]; None if the layer does not tell them."""
+    """The membranes, [T, B, *N]; None if the layer does not return them."""
     names = recording.state_names
     name = names[-1] if names and isinstance(neuron.model, Model) else "mem"
     return recording.states[name].detach() if name in names else None
 
 
 def _rates(spk: Tensor) -> Tensor:
-    """How often each neuron fires, [N]; NaN for a readout, whose outputs take more values than 0 and one other."""
+    """The firing rate of each neuron, [N]; NaN for a readout, whose outputs have more values than 0 and one other."""
     fired, height = spk != 0, spk.abs().amax((0, 1))
     rates = fired.double().mean((0, 1)).flatten()
     return rates if (~fired | (spk.abs() == height)).all() else torch.full_like(rates, torch.nan)
 
 
 def _share(rates: Tensor, which: Tensor) -> float:
-    """The share of the neurons of which something holds; NaN where they have no rates."""
+    """The share of neurons selected by `which`; NaN if they have no rates."""
     return float("nan") if rates.isnan().all() else float(which.double().mean())
 
 
 def _passing(spike_grad: Callable[[Tensor], Tensor], above: Tensor) -> float:
-    """The share of membranes, given by what they are above the threshold, at which a spike passes gradient."""
+    """The share of membranes, given as mem - threshold, at which a spike passes gradient."""
     above.requires_grad_()
     spk = spike_grad(above)
     if not spk.requires_grad:
@@ -255,7 +257,7 @@ FIRES, SILENT, SATURATED, MEMBRANE, THRESHOLD = "#4c72b0", "#b0b0b0", "#dd8452",
 
 
 def _drawn(rows: Sequence[Vitals]) -> Any:
-    """The figure: four panels that share the layers as their rows, the first on top."""
+    """The figure: four panels with the layers as rows, the first on top."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -279,7 +281,7 @@ def _drawn(rows: Sequence[Vitals]) -> Any:
     membranes.plot(mean, places, "k|", markersize=10)
     for place, row in zip(places, rows, strict=True):
         membranes.fill_betweenx((place - 0.4, place + 0.4), *row.threshold, color=THRESHOLD, linewidth=2)
-    membranes.set(title="membranes (red: threshold)", xlabel="least, mean and largest")
+    membranes.set(title="membranes (red: threshold)", xlabel="smallest, mean and largest")
 
     passing.barh(places, [row.passes for row in rows], color=FIRES)
     passing.set(title="spikes pass gradient", xlim=(0, 1), xlabel="share of neurons and steps")

@@ -1,4 +1,4 @@
-"""Networks as tables, layer by layer: `explain` says what each runs on and why, `summary` what it consists of."""
+"""Tables of the layers of a network: `explain` reports their backends, `summary` their sizes and firing rates."""
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,20 +30,20 @@ from ..neurons._unrolled_run import UnrolledRun, current_run
 
 @dataclass(frozen=True)
 class Row:
-    """One layer, of a table of `explain` or `summary`.
+    """One layer in the table of `explain` or `summary`.
 
     Args:
         path: its name in the network, as in `named_modules`.
         kind: its class.
         backend: "torch" for a layer without state; the backend of a neuron's scan.
-        refusals: why each faster backend does not run it, in sentences.
-        density: the share of its outputs that are not zero; NaN where there are none.
-        static: whether its input was the same at every step and was therefore seen once, or summed by the scan.
-        shape: of its first output for one step and one row, [*N].
-        states: the names of what each of its neurons keeps between steps.
-        parameters: how many numbers its nn.Parameters hold.
-        neurons: how many spiking neurons it has; 0 for a layer without state.
-        rate: the share of steps in which a neuron fires, over all rows, steps and neurons; NaN where there are none.
+        refusals: why each faster backend cannot run it, as sentences.
+        density: share of its outputs that are not zero; NaN if it has no outputs.
+        static: whether its input was the same at every step and therefore processed only once, or reused by the scan.
+        shape: shape of its first output for one step and one row, [*N].
+        states: names of the states of its neurons.
+        parameters: number of elements of its nn.Parameters.
+        neurons: number of spiking neurons; 0 for a layer without state.
+        rate: share of steps at which a neuron fires, over all rows, steps and neurons; NaN if there are no neurons.
     """
 
     path: str
@@ -61,14 +61,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` found; print it for a table.
+    """Result of `explain`; print it for a table.
 
     Args:
-        rows: the layers, in the order in which they ran.
-        steps: T.
-        batch: B.
+        rows: one `Row` per layer, in execution order.
+        steps: T, the number of steps.
+        batch: B, the batch size.
         repeated: why a static input was repeated over time; empty if it was not.
-        unchecked: why the network was not compared with its loop over steps; empty if it was.
+        unchecked: why the network was not compared with the loop over steps; empty if it was.
     """
 
     rows: tuple[Row, ...]
@@ -97,12 +97,12 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 
 
 def share(value: float) -> str:
-    """A share in percent; a dash for NaN, where there is nothing to share."""
+    """A share in percent; a dash for NaN."""
     return "-" if value != value else f"{value:.1%}"
 
 
 def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
-    """The lines of a table, its columns aligned to the left, those numbered in `right` to the right."""
+    """The lines of a table; the columns in `right` are right-aligned, the others left-aligned."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
@@ -114,26 +114,26 @@ def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[
 
 
 def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation:
-    """Run a network once, as `spikeloom.unroll` would, and tell on what each of its layers ran.
+    """Run a network once, as `spikeloom.unroll` does, and report the backend of each layer.
 
-    The network stays as it is: states, statistics, gradients and random numbers. It is compared with its loop over
-    steps as by `spikeloom.unroll`, at the first call.
+    The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
+    generators. The first call compares the network with the loop over steps, as `spikeloom.unroll` does.
 
     Args:
         net: the network.
         x: input, [T, B, ...], or [B, ...] with `steps`.
-        inputs: further inputs of its forward, also.
+        inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
         kwargs: keyword inputs of its forward.
 
     Returns:
-        rows for the layers, in the order in which they ran; its `str` is a table.
+        An `Explanation` with a row per layer, in execution order. Its `str` is a table.
 
     Raises:
-        what `spikeloom.unroll` raises.
+        The errors of `spikeloom.unroll`.
 
-    The columns: the density is the share of a layer's outputs that are not zero; static says that the layer's input
-    was the same at every step, so that a layer without state ran once for all of them.
+    In the table, density is the share of a layer's outputs that are not zero. static is "yes" if the layer's input was
+    the same at every step; a layer without state then ran only once.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
@@ -166,7 +166,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
 
 @dataclass
 class _Watch:
-    """A hook on every module of the process that notes those of one network."""
+    """A global forward hook that records the layers of one network."""
 
     request: Request
     seen: list[tuple[UnrolledRun, nn.Module, Row]] = field(default_factory=list)
@@ -194,7 +194,7 @@ class _Watch:
             self.seen.append((unrolled, module, row))
 
     def rows(self, unrolled: UnrolledRun) -> Iterator[Row]:
-        """Those of the run that counted; one that was given up has another time."""
+        """The rows of the final run; abandoned runs have another `UnrolledRun`."""
         for at, module, row in self.seen:
             if at is unrolled:
                 visit = unrolled.visits.get(module)
@@ -215,14 +215,14 @@ def _density(tensors: list[Tensor]) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary` found; print it for a table.
+    """Result of `summary`; print it for a table.
 
     Args:
-        layers: in the order in which they ran.
-        steps: T.
-        batch: B.
-        parameters: of the whole network, each counted once, also those that stand in no layer of the table.
-        learned: those of them that require a gradient.
+        layers: one `Row` per layer, in execution order.
+        steps: T, the number of steps.
+        batch: B, the batch size.
+        parameters: number of parameters of the whole network, each counted once, including those of no listed layer.
+        learned: number of parameters that require a gradient.
     """
 
     layers: tuple[Row, ...]
@@ -233,7 +233,7 @@ class Summary:
 
     @property
     def neurons(self) -> int:
-        """How many spiking neurons there are."""
+        """The number of spiking neurons."""
         return sum(layer.neurons for layer in self.layers)
 
     def __str__(self) -> str:
@@ -250,21 +250,22 @@ class Summary:
 
 
 def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
-    """Run a network once, as `spikeloom.unroll` would, and tell what it consists of and how much it fires.
+    """Run a network once, as `spikeloom.unroll` does, and report its layers, their sizes and their firing rates.
 
-    The network stays as it is: states, statistics, gradients and random numbers.
+    The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
+    generators.
 
     Args:
         net: the network, or one neuron.
-        x: input, [T, B, ...], or [B, ...] with `steps`; a batch of the data gives the rates of the data.
+        x: input, [T, B, ...], or [B, ...] with `steps`; pass real data for realistic firing rates.
         steps: T, if the input is the same at every step.
 
     Returns:
-        a `Summary`; its `str` is a table. A parameter that several layers share is counted in each of them and once
-        in the total. The rate of the total is over all neurons.
+        A `Summary`; its `str` is a table. A parameter shared by several layers is counted in each of them, but once in
+        the total. The total firing rate is over all neurons.
 
     Raises:
-        what `spikeloom.unroll` raises, for a network that cannot be unrolled.
+        The errors of `spikeloom.unroll`, for a network that cannot be unrolled.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(64, 100), snn.Leaky(beta=0.9, init_hidden=True))

@@ -1,41 +1,41 @@
-"""What the vitals of a network's layers mean, in sentences: what is wrong, where, and what helps."""
+"""Interpret the statistics of spiking layers: sentences that name a problem, the layer and a fix."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 DEAD = 0.75
-"""So large a share of neurons that never fire stands out. Layers that learn well have been seen with half of theirs
-silent on a batch, untrained ones of PyTorch's default weights with three quarters."""
+"""The share of neurons that never fire from which it is reported. Half of the neurons were silent on a batch in layers
+that learn well, and three quarters in untrained layers with PyTorch's default weights."""
 
 SATURATED = 0.25
-"""So large a share of saturated neurons stands out."""
+"""The share of saturated neurons from which it is reported."""
 
 PASSING = 0.1
-"""So small a share of membranes near enough to the threshold for the surrogate stands out."""
+"""The share of membranes close enough to the threshold for the surrogate, below which it is reported."""
 
 UNEQUAL = 1e3
-"""So large a ratio of gradients between layers stands out: the smaller one will hardly learn."""
+"""The ratio of gradients between layers from which it is reported: the smaller one will hardly learn."""
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """One spiking layer on one batch.
+    """Statistics of one spiking layer on one batch.
 
     Args:
         path: its name in the network, as in `named_modules`.
         kind: its class.
-        neurons: how many it has.
-        rate: the share of steps at which a neuron fires, over all neurons, rows and steps; NaN, as the next two, for
-            a readout, whose outputs are no spikes.
-        dead: the share of neurons that never fire.
-        saturated: the share of neurons that fire at more than 90 % of all steps.
-        membrane: the least, the mean and the largest membrane; None for a layer that does not tell them.
-        threshold: the least and the largest threshold; NaN for neurons that fire by another rule.
+        neurons: number of neurons.
+        rate: share of steps at which a neuron fires, over all neurons, rows and steps; NaN, like the next two, for a
+            readout, whose outputs are not spikes.
+        dead: share of neurons that never fire.
+        saturated: share of neurons that fire at more than 90 % of all steps.
+        membrane: smallest, mean and largest membrane; None for a layer that does not return them.
+        threshold: smallest and largest threshold; NaN for neurons that fire by another rule.
         surrogate: the spike function.
-        passes: the share of neurons and steps at which its derivative is at least 0.01; NaN where `threshold` is.
-        gradient_norm: the length of the loss's gradient for the currents into the layer, over all time; NaN where no
-            gradient leads to it.
+        passes: share of neurons and steps at which its derivative is at least 0.01; NaN if `threshold` is NaN.
+        gradient_norm: norm of the gradient of the loss with respect to the input currents of the layer, over all steps;
+            NaN if there is no gradient.
     """
 
     path: str
@@ -51,38 +51,38 @@ class Vitals:
     gradient_norm: float
 
     def told_membrane(self) -> str:
-        """The membranes for a reader."""
+        """The range of the membranes as text."""
         return "-" if self.membrane is None else f"{self.membrane[0]:.3g} to {self.membrane[2]:.3g}"
 
     def told_threshold(self) -> str:
-        """The threshold for a reader."""
+        """The threshold or its range as text."""
         low, high = self.threshold
         return "-" if low != low else f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def found(rows: Sequence[Vitals], unused: Sequence[str]) -> Iterator[str]:
-    """A sentence for each thing that stands out; `unused` are the parameters to which no gradient leads."""
+    """One sentence per problem; `unused` are the parameters without a gradient."""
     if not rows:
-        yield "no neuron has run; does the forward call them?"
+        yield "no neuron has run; check that the forward calls them"
     silent: Vitals | None = None
     for row in rows:
         yield from _of_spikes(row, silent)
         silent = silent or (row if row.rate == 0 else None)
     yield from _of_gradients(rows)
     if unused:
-        yield f"no gradient leads to {', '.join(unused)}: the loss does not depend on it, or something detaches"
+        yield f"{', '.join(unused)}: no gradient; the loss does not depend on it, or a tensor is detached on the way"
 
 
 def _of_spikes(row: Vitals, silent: Vitals | None) -> Iterator[str]:
-    """What stands out of one layer; `silent` is a layer before it that does not fire at all."""
+    """The problems of the spikes of one layer; `silent` is an earlier layer that does not fire at all."""
     name, threshold = _named(row), row.told_threshold()
     gain = "the gain of the weights before it"
     if row.membrane is not None:
         gain += f" (its membranes reach {row.membrane[2]:.3g}, its threshold is {threshold})"
     if row.membrane is not None and not all(map(math.isfinite, row.membrane)):
-        yield f"{name}: its membranes go from {row.told_membrane()}; look for NaN or inf in the input and weights"
+        yield f"{name}: its membranes range from {row.told_membrane()}; check the input and the weights for NaN and inf"
     elif row.dead >= DEAD and silent is not None:
-        yield f"{name}: {_percent(row.dead)} of its neurons never fire; mend the silent {_named(silent)} first"
+        yield f"{name}: {_percent(row.dead)} of its neurons never fire; fix the silent {_named(silent)} first"
     elif row.dead >= DEAD:
         yield f"{name}: {_percent(row.dead)} of its neurons never fire; lower its threshold or raise {gain}"
     if row.saturated >= SATURATED:
@@ -91,32 +91,32 @@ def _of_spikes(row: Vitals, silent: Vitals | None) -> Iterator[str]:
             f"raise its threshold or lower {gain}"
         )
     if row.passes == 0 and row.surrogate == "no_gradient()":
-        yield f"{name}: its spikes pass no gradient, by surrogate_disable=True"
+        yield f"{name}: its spikes pass no gradient because of surrogate_disable=True"
     elif row.passes < PASSING:
         yield (
-            f"{name}: only {_percent(row.passes)} of its membranes, from {row.told_membrane()}, are near enough to "
-            f"the threshold of {threshold} for {row.surrogate} to pass gradient; take a wider surrogate, or weights "
-            "that bring them nearer"
+            f"{name}: only {_percent(row.passes)} of its membranes, from {row.told_membrane()}, are close enough to "
+            f"the threshold of {threshold} for {row.surrogate} to pass gradient; use a wider surrogate, or weights "
+            "that bring them closer"
         )
 
 
 def _of_gradients(rows: Sequence[Vitals]) -> Iterator[str]:
-    """What stands out of the way back through the layers."""
+    """The problems of the gradients of all layers."""
     largest = max((row.gradient_norm for row in rows if math.isfinite(row.gradient_norm)), default=0.0)
     if infinite := [row for row in rows if row.gradient_norm == math.inf]:
-        yield f"{_all(infinite)}: the gradient is infinite; clip it, lower the weights, or take a flatter surrogate"
+        yield f"{_all(infinite)}: the gradient is infinite; clip it, lower the weights, or use a flatter surrogate"
     if missing := [row for row in rows if math.isnan(row.gradient_norm)]:
-        yield f"{_all(missing)}: no gradient leads there, or it is not a number; does something behind detach?"
+        yield f"{_all(missing)}: the gradient is missing or NaN; check whether a later layer detaches its input"
     if zero := [row for row in rows if row.gradient_norm == 0]:
         yield (
             f"{_all(zero)}: the gradient is zero, so the weights before do not learn; it is lost at the spikes of "
-            f"{_named(zero[-1])} or behind them"
+            f"{_named(zero[-1])} or after them"
         )
     if vanishing := [row for row in rows if 0 < row.gradient_norm * UNEQUAL <= largest]:
         least = min(row.gradient_norm for row in vanishing)
         yield (
             f"{_all(vanishing)}: the gradient vanishes, down to {least / largest:.0e} of the largest among the layers; "
-            f"it is lost at the spikes of {_named(vanishing[-1])} or behind them: take a wider surrogate, raise the "
+            f"it is lost at the spikes of {_named(vanishing[-1])} or after them: use a wider surrogate, raise the "
             "gain of the weights there, normalize, or add skip connections"
         )
 

@@ -1,4 +1,4 @@
-"""A tap into the neurons of a network: their spikes, states and inputs over time, in a step loop and unrolled alike."""
+"""Record the spikes, states and inputs of the neurons of a network over time, in a step loop or unrolled."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ Entry = TypeVar("Entry")
 
 
 class Log(Generic[Entry]):
-    """What was heard call by call, without the runs that failed or were trials."""
+    """Records of calls, without those of failed or trial runs."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[Entry, Counted | None]] = []
 
     def add(self, entry: Entry, counted: Counted | None) -> None:
-        """Note what was heard in a run of so many steps, once that is known; or, if that is None, in a single step."""
+        """Add a record of a run, whose `counted` holds its number of steps once it is done; None is a single step."""
         while self._entries and self._entries[-1][1] == [] and self._entries[-1][1] is not counted:
             self._entries.pop()
         self._entries.append((entry, counted))
 
     def kept(self) -> list[tuple[Entry, int | None]]:
-        """What counts, in order, each with the number of its steps; None for a single step."""
+        """The valid records in order, each with its number of steps; None for a single step."""
         return [(entry, counted[0] if counted else None) for entry, counted in self._entries if counted != []]
 
     def clear(self) -> None:
@@ -37,10 +37,10 @@ class Log(Generic[Entry]):
 
 
 def with_time(heard: Any, unrolled: UnrolledRun) -> Any:
-    """Every tensor of an unrolled run as [T, B, ...], static ones repeated as views; others as they are."""
+    """Unfold the tensors of an unrolled run to [T, B, ...], static ones as expanded views; keep others unchanged."""
 
     def is_static(t: Tensor) -> bool:
-        # asked after a neuron has run, when only the rows tell what was static on the straight way to it
+        # called after a neuron has run, when static tensors before it are only recognizable by their number of rows
         few = len(t) == unrolled.batch != unrolled.steps * unrolled.batch
         return few and (unrolled.straight if unrolled.origins is None else unrolled.origins.is_static(t))
 
@@ -56,15 +56,15 @@ def with_time(heard: Any, unrolled: UnrolledRun) -> Any:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a neuron: spikes and states, [B, *N], or [T, B, *N] of an unrolled run, and its input as it came."""
+    """One call of a neuron: spikes and states, [B, *N], or [T, B, *N] of an unrolled run, and its input as passed."""
 
     spk: Tensor
     states: tuple[Tensor, ...]
-    input: Tensor | None  # None if it was not asked for
-    static: bool = False  # whether the input was the same at every step of an unrolled run, and came in once
+    input: Tensor | None  # None if it was not requested
+    static: bool = False  # whether the input of an unrolled run was static
 
     def current(self) -> Tensor:
-        """The input in the form of the spikes."""
+        """The input, with the leading dimensions of the spikes."""
         assert self.input is not None
         if self.static:
             return self.input.expand(len(self.spk), *self.input.shape)
@@ -72,11 +72,11 @@ class _Call:
 
 
 class Recording:
-    """What one neuron did while it was tapped.
+    """Spikes, states and inputs of one neuron, recorded by `tap`.
 
-    Its spikes are `spk`, and each state has the name that it has on the neuron, such as `mem`: [T, B, *N], T steps in
-    the order in which they ran. If the tap asked for inputs, `input` is what the neuron was called with. A layer that
-    takes whole sequences has the states that it returns.
+    `spk` holds the spikes; each state has its name on the neuron, such as `mem`. All are [T, B, *N], T steps in
+    execution order. With ``inputs=True``, `input` holds the inputs of the neuron. For a layer that processes whole
+    sequences, the states are those that it returns.
 
         >>> import torch, spikeloom as snn
         >>> lif = snn.Synaptic(alpha=0.5, beta=0.9, init_hidden=True)
@@ -104,28 +104,28 @@ class Recording:
 
     @property
     def steps(self) -> int:
-        """T, how many steps the neuron has run."""
+        """T, the number of steps that the neuron has run."""
         return sum(1 if steps is None else steps for _, steps in self._log.kept())
 
     @property
     def spk(self) -> Tensor:
-        """Its spikes, [T, B, *N]."""
+        """The spikes, [T, B, *N]."""
         return self._joined(lambda call: call.spk)
 
     @property
     def states(self) -> dict[str, Tensor]:
-        """Its states after every step, by name, each [T, B, *N]."""
+        """The states after every step, by name, each [T, B, *N]."""
         return {name: self._state(name) for name in self.state_names}
 
     @property
     def input(self) -> Tensor:
-        """Its input, [T, B, *N]."""
+        """The input, [T, B, *N]."""
         if any(call.input is None for call, _ in self._log.kept()):
-            raise RuntimeError("inputs were not recorded; make the tap with tap(net, inputs=True)")
+            raise RuntimeError("inputs were not recorded; create the tap with tap(net, inputs=True)")
         return self._joined(_Call.current)
 
     def given(self) -> list[Tensor]:
-        """The inputs as the neuron got them, one per call; that of an unrolled run has time folded into dimension 0."""
+        """The inputs as passed to the neuron, one per call; in an unrolled run, time is folded into dimension 0."""
         return [call.input for call, _ in self._log.kept() if call.input is not None]
 
     def __getattr__(self, name: str) -> Tensor:
@@ -139,16 +139,18 @@ class Recording:
         return self._joined(lambda call: call.states[place])
 
     def _joined(self, part: Callable[[_Call], Tensor]) -> Tensor:
-        """A part of every call, one after the other over time."""
+        """A part of every call, concatenated over time."""
         calls = self._log.kept()
         if not calls:
-            raise RuntimeError(f"{self.path!r} ({self.kind}) has not run since the tap was set or cleared")
+            raise RuntimeError(
+                f"{self.path!r} ({self.kind}) has not run since the tap was created or cleared; run the network first"
+            )
         pieces = [part(call)[None] if steps is None else part(call)[:steps] for call, steps in calls]
         shapes = {piece.shape[1:] for piece in pieces}
         if len(shapes) > 1:
             raise RuntimeError(
                 f"{self.path!r} ({self.kind}) ran on batches of different shapes, {' and '.join(map(str, shapes))}, "
-                "which are no one sequence; call clear() between batches"
+                "which do not form one sequence; call clear() between batches"
             )
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -157,7 +159,7 @@ class Recording:
 
 
 class _OfNeuron(Listener):
-    """Puts down what one neuron does."""
+    """Forward hook that records one neuron."""
 
     wants_states = True
 
@@ -169,7 +171,7 @@ class _OfNeuron(Listener):
         given = (args or tuple(kwargs.values()))[0] if self.inputs else None
         if unrolled is not None:
             visit = unrolled.visits[neuron]
-            assert visit.spk is not None  # since this one wants them
+            assert visit.spk is not None  # since this listener requires them
             with unrolled.aside():
                 self.log.add(self._call(visit.spk, visit.states, given, visit.static), unrolled.counted)
             return
@@ -180,21 +182,21 @@ class _OfNeuron(Listener):
             self.log.add(self._call(spk, [getattr(neuron, name) for name in neuron._heard_names()], given), None)
 
     def _call(self, spk: Tensor, states: Sequence[Tensor], given: Tensor | None, static: bool = False) -> _Call:
-        if self.graph:  # views: a later `detach_()` of what the neuron returned does not reach them
+        if self.graph:  # views: a later `detach_()` of the returned tensors does not affect them
             return _Call(spk.view_as(spk), tuple(state.view_as(state) for state in states), given, static)
         given = None if given is None else given.detach()
         return _Call(spk.detach(), tuple(state.detach() for state in states), given, static)
 
 
 class Tap(Mapping[str, Recording]):
-    """What `tap` returns: a `Recording` for every neuron, by its path in the network."""
+    """Result of `tap`: a mapping from the path of each neuron in the network to its `Recording`."""
 
     def __init__(self, net: nn.Module, inputs: bool = False, graph: bool = False):
         if not isinstance(net, nn.Module):
-            raise TypeError(f"tap takes a network, an nn.Module; got {type(net).__name__}")
+            raise TypeError(f"tap got {type(net).__name__}; pass a network, an nn.Module")
         neurons = {path: m for path, m in net.named_modules() if isinstance(m, SpikingNeuron)}
         if not neurons:
-            raise ValueError(f"tap found no spiking neurons in {type(net).__name__}")
+            raise ValueError(f"tap found no spiking neurons in {type(net).__name__}; pass a network that contains some")
         self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
         try:
             for path, neuron in neurons.items():
@@ -215,12 +217,12 @@ class Tap(Mapping[str, Recording]):
         return len(self._recordings)
 
     def clear(self) -> None:
-        """Forget what was recorded; go on recording."""
+        """Discard the recorded data and continue recording."""
         for recording in self._recordings.values():
             recording._log.clear()
 
     def close(self) -> None:
-        """Stop recording; what was recorded stays."""
+        """Stop recording; the recorded data is preserved."""
         for recording in self._recordings.values():
             recording._close()
 
@@ -235,25 +237,27 @@ class Tap(Mapping[str, Recording]):
 
 
 def tap(net: nn.Module, inputs: bool = False, graph: bool = False) -> Tap:
-    """Record what every neuron of a network does, until the `with` block or `close()` ends it, or nobody holds it.
+    """Record the spikes and states of every neuron of a network.
 
-    A loop over steps and `spikeloom.unroll` give the same record: sequences, steps in the order in which they ran.
+    Recording ends with the `with` block, with `close()`, or when the tap is garbage-collected. A loop over steps and
+    `spikeloom.unroll` produce the same record: sequences of steps in execution order.
 
     Args:
         net: the network, or one neuron.
         inputs: also record the input of every neuron.
-        graph: if True, what is recorded keeps its graph, so that a loss may use it, such as a penalty on hidden
-            spikes; if False, it is detached.
+        graph: if True, recorded tensors stay attached to the autograd graph, so that a loss may use them, for example
+            to penalize hidden spikes; if False, they are detached.
 
     Returns:
-        a mapping from the path of each neuron, as in `named_modules`, to its `Recording`.
+        A mapping from the path of each neuron, as in `named_modules`, to its `Recording`.
 
     Raises:
-        TypeError, ValueError: for what is no network, or one without neurons.
+        TypeError: if net is not an nn.Module.
+        ValueError: if it has no spiking neurons.
 
-    While a network is tapped, `unroll` computes the states of every step also where a layer does not return them.
-    Failed calls of `unroll`, and what `explain` runs, are not recorded. Copies of the network are not tapped.
-    A record grows with every step; `clear()` frees it. Spikes and states that are recorded stay in memory until then.
+    While a network is tapped, `unroll` computes the states of every step even if a layer does not return them. Failed
+    calls of `unroll` and the runs of `explain` are not recorded. Copies of the network are not tapped. A record stays
+    in memory and grows with every step; `clear()` frees it.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(

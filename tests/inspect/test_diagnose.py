@@ -42,7 +42,7 @@ def findings(net: nn.Module, **options) -> tuple[str, ...]:
 def test_nothing_is_said_of_a_healthy_network():
     diagnosis = snn.diagnose(network(), batch(), steps=20)
     assert diagnosis.findings == ()
-    assert str(diagnosis).endswith("Nothing stands out.")
+    assert str(diagnosis).endswith("No problems found.")
     assert repr(diagnosis) == str(diagnosis)
 
 
@@ -68,7 +68,7 @@ def test_a_dead_layer_is_found():
     first, *others = findings(network(threshold=60.0))
     assert first.startswith("layer '3' (Leaky): 100 % of its neurons never fire; lower its threshold or raise the gain")
     assert "its threshold is 60" in first
-    assert any(line.startswith("layer '5'") and "mend the silent layer '3' (Leaky) first" in line for line in others)
+    assert any(line.startswith("layer '5'") and "fix the silent layer '3' (Leaky) first" in line for line in others)
 
 
 def test_a_partly_dead_layer_is_found():
@@ -106,7 +106,7 @@ def test_a_surrogate_that_is_too_narrow_is_found():
 
 def test_a_disabled_surrogate_is_found():
     told = findings(network(surrogate_disable=True))
-    assert "layer '3' (Leaky): its spikes pass no gradient, by surrogate_disable=True" in told
+    assert "layer '3' (Leaky): its spikes pass no gradient because of surrogate_disable=True" in told
     assert any(line.startswith("layers '1', '3': the gradient is zero") for line in told)
 
 
@@ -121,22 +121,23 @@ class Detaching(nn.Module):
 
 def test_a_detach_is_found():
     told = findings(Detaching())
-    assert "layer 'net.1': no gradient leads there, or it is not a number; does something behind detach?" in told
+    assert "layer 'net.1': the gradient is missing or NaN; check whether a later layer detaches its input" in told
     assert (
-        "no gradient leads to net.0.weight, net.0.bias: the loss does not depend on it, or something detaches" in told
+        "net.0.weight, net.0.bias: no gradient; the loss does not depend on it, or a tensor is detached on the way"
+        in told
     )
 
 
 def test_a_loss_without_any_gradient_is_found():
     told = findings(network(), loss=lambda out: out[0].argmax().float())
-    assert any(line.startswith("layers '1', '3', '5': no gradient leads there") for line in told)
+    assert any(line.startswith("layers '1', '3', '5': the gradient is missing or NaN") for line in told)
 
 
 def test_nan_is_found():
     net = network()
     with torch.no_grad():
         net[0].weight[0, 0] = torch.nan
-    assert "look for NaN" in findings(net)[0]
+    assert "for NaN and inf" in findings(net)[0]
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ def test_a_refusal_changes_nothing_either():
     buffers = dict(net.named_buffers())
     for bad, kind, told in (
         (lambda: snn.diagnose(net, torch.rand(5, 4, 6)), ValueError, "no spiking neurons"),
-        (lambda: snn.diagnose([], torch.rand(5, 4, 6)), TypeError, "an nn.Module; got list"),
+        (lambda: snn.diagnose([], torch.rand(5, 4, 6)), TypeError, "got list; pass a network"),
         (lambda: snn.diagnose(network(), torch.rand(0, 4, 64)), ValueError, "at least one of each"),
         (lambda: snn.diagnose(network(), batch(), steps=2, loss=lambda out: 1.0), TypeError, "return a tensor"),
     ):
