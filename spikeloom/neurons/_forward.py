@@ -1,8 +1,8 @@
-"""How a call runs: one step, by the equation or by methods of the user; or, while unrolled, the whole sequence.
+"""How a call runs: one step, by the equation or by the user's methods; or, in an unrolled network, a whole sequence.
 
-Of a common step in eager mode, states and parameters fit, and a kernel is at hand. All of that shows in a few looks,
-and the kernel runs at once. Whatever is not common, every error with it, goes by way of `_scan`, which decides the same
-from the ground up. Each look is at what is there now; nothing is remembered from step to step.
+A single step in eager mode has a fast path: if states and parameters fit and a kernel is available, which a few checks
+show, the kernel runs at once. All other cases, including every error, go through `_scan`, which repeats all checks. The
+checks read the current values; nothing is cached from step to step.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,17 +22,17 @@ from ._state import States, checked_input, compute_dtype, refuse_misplaced
 from ._unrolled_run import Visit, run_of, step_by_step, wants_states
 
 PLAIN = (Tensor, nn.Parameter)
-"""Tensors whose numbers are in memory."""
+"""Tensor types whose values are in memory."""
 
 
 class Running(Methods, States):
-    """Runs a neuron and keeps its states."""
+    """Runs a neuron and stores its states."""
 
     init_hidden: bool
     output: bool
     reset_delay: bool
-    _through_layer: bool = False  # whether spikes come back through a layer (see `Recurrent`)
-    _reads_mems: bool = False  # whether it needs the membrane of every step for itself
+    _through_layer: bool = False  # whether spikes are fed back through a layer (see `Recurrent`)
+    _reads_mems: bool = False  # whether the layer itself needs the membrane of every step
     _unrolled_around: bool = False  # see `run_of`
     _program: Program
 
@@ -40,9 +40,9 @@ class Running(Methods, States):
         raise NotImplementedError(f"{type(self).__name__} is a base class; use a neuron such as Leaky")
 
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
-        """One step, or, while the network is unrolled, the whole sequence; then the layer's return rule."""
+        """Run one step, or the whole sequence in an unrolled network; return the spikes, or the spikes and states."""
         if self.init_hidden and True in [state is not None for state in given]:
-            raise TypeError(f"{self._label()} keeps its own state (init_hidden=True); call it with the input alone")
+            raise TypeError(f"{self._label()} stores its own state (init_hidden=True); call it with only the input")
         unrolled = run_of(self)
         if unrolled is not None:
             with unrolled.aside():
@@ -57,7 +57,7 @@ class Running(Methods, States):
                 unrolled.note(self, Visit(backend, refusals, len(x) == 1 != unrolled.steps, spk, run.traces))
                 outs = tuple([unrolled.fold(out) for out in self._outs((spk, *run.traces))])
         elif next(self._why_by_methods(), None) is not None or (
-            self._program.untraceable and isinstance(self._model, Model)  # a spike function that can only be called
+            self._program.untraceable and isinstance(self._model, Model)  # a spike function that cannot be traced
         ):
             outs = self._step_by_methods(input_, given)
         else:
@@ -65,16 +65,16 @@ class Running(Methods, States):
         return outs[0] if self.init_hidden and not self.output else outs
 
     def _step(self, x: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        """One step of the equation, for an input as it was given: the spikes and the states."""
+        """One step of the equation for an unchecked input; returns the spikes and the states."""
         eager = type(x) is Tensor and x.layout is torch.strided and not torch.compiler.is_compiling()
-        own = self.__dict__  # past nn.Module's way of setting attributes, which costs as much as a step's arithmetic
+        own = self.__dict__  # bypasses nn.Module.__setattr__, which costs as much as a step's arithmetic
         if not eager or own["_cut"] is not None or not kernel_at_hand(self._program, x):
             return self._uncommon_step(x, given)
         states = self._states_at_hand(x, given)
         if states is None:
             return self._uncommon_step(x, given)
         if graph_task() != -1 or IS_REPLICA in own:
-            # not in `_uncommon_step`: a recomputed step must save what the first one has saved
+            # not in `_uncommon_step`: a recomputed step must save the same tensors as the first
             refuse_misplaced(self, [s for s, hand in zip(states, given, strict=True) if hand is None])
         driven, mem = self._drive_step(x, states), states[-1]
         numbers = self._numbers()
@@ -103,11 +103,11 @@ class Running(Methods, States):
     def _scan(
         self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
     ) -> tuple[Trajectory, str, list[str]]:
-        """Run on the best backend; also returned are its name and why no faster one. Changes no state if it fails.
+        """Run on the best backend; also returns its name and the refusals of faster ones. A failure changes no state.
 
         Args:
             x: [T, *S] or [1, *S] over `steps`, or, if that is None, one step [*S]; see `_drive`.
-            given: the states passed by hand.
+            given: the states passed by the caller.
         """
         dtype = compute_dtype(x)
         like = self._like_a_state(x if steps is None else x[0] if len(x) else x.new_empty(x.shape[1:]))
@@ -134,10 +134,10 @@ class Running(Methods, States):
         return run, chosen.name, refusals
 
     def _note(self, run: Trajectory, states: tuple[Tensor, ...], steps: int | None) -> None:
-        """Remember what `reset` needs."""
+        """Store what `reset` needs."""
         own = self.__dict__
         if not isinstance(self._model, Model):
-            own["_before"] = None  # a neuron that resets by its own equation has no common reset signal
+            own["_before"] = None  # a neuron that resets by its own equation has no standard reset signal
         elif steps is None or steps == 1:
             own["_before"], own["_reset"] = states[-1], None
         elif steps > 1:
@@ -145,41 +145,41 @@ class Running(Methods, States):
             own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
         own["_cut"] = None
 
-    # -- what a subclass changes --------------------------------------------------------------------------------------
+    # -- for subclasses to override ------------------------------------------------------------------------------------
 
     def _drive(self, x: Tensor, steps: int | None) -> Tensor:
-        """What a checked input gives the equation: [T, *S] or [1, *S] over the steps; or, where they are None, [*S]."""
+        """The equation's input for a checked input of the layer: [T, *S] or [1, *S]; [*S] if `steps` is None."""
         return x
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """The same for one step, together with what comes back into the input from the states before."""
+        """The same for one step, plus the feedback from the previous states."""
         return x
 
     def _like_a_state(self, x: Tensor) -> Tensor:
-        """What has the shape of a state, for one step of what `_drive` returns."""
+        """A tensor of the shape of a state, from one step of what `_drive` returns."""
         return x
 
     def _outs(self, outs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What a call returns where it returns all, of the spikes and the states."""
+        """Select the outputs of a call from the spikes and all states."""
         return outs
 
     def _feedback(self) -> Feedback | None:
-        """What brings the spikes back into the input, if anything does (see `Recurrent`)."""
+        """The feedback from spikes to inputs, if any (see `Recurrent`)."""
         return None
 
     def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback | None:
-        """What brings the membrane back into the inputs, if anything does (see `Gated`)."""
+        """The feedback from the membrane to the inputs, if any (see `Gated`)."""
         return None
 
     def _no_kernel(self, why: Iterable[str], x: Tensor) -> list[str]:
-        """Why no faster backend runs where methods of the user's do; raises if one of these is forced."""
+        """The refusals of faster backends if the user's methods run; raises if such a backend is forced."""
         call = Call(self._program, x, None, (x,), {}, layer=self._label(), untraceable="; ".join(why))
         return choose(call)[1]
 
     # -- a step by the methods ----------------------------------------------------------------------------------------
 
     def _step_by_methods(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        """One step by the methods: the spikes and the states. The neuron keeps its former states where one raises."""
+        """One step by the methods; returns the spikes and the states. If a method raises, the states are unchanged."""
         if forced() is not None:
             self._no_kernel(self._why_by_methods(), input_)
         raw = checked_input(input_, self._label)
@@ -206,7 +206,7 @@ class Running(Methods, States):
         return self._outs((spk if spk.dtype is raw.dtype else spk.to(raw.dtype), *news))
 
     def _by_methods(self, x: Tensor, olds: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """The spikes and the new states. Each method finds the states so far as attributes."""
+        """Returns the spikes and the new states. The methods read the current states as attributes."""
         neuron: Any = self
         own, model, quantize = self.__dict__, neuron.model, self.state_quant
         own["_before"] = None

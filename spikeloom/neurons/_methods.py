@@ -1,7 +1,7 @@
-"""What a subclass may override, or assign on one neuron: its dynamics, how it fires and resets, its forward.
+"""The methods that a subclass may override, or assign on one neuron: dynamics, firing, reset and forward.
 
-A neuron whose methods are the library's own runs by its equation, on any backend. One whose methods are the user's
-runs step by step through them, also over a whole sequence. A method that nothing would call is refused.
+A neuron without overridden methods runs by its equation, on any backend. One with overridden methods runs step by step
+through them, even over a whole sequence. Overriding a method that is never called raises an error.
 
 `_base_state_function` is the charge of the equation without any reset, and `_base_sub`, `_base_zero` and `_base_int`
 are the charge with each reset: snnTorch's names. They read the states of the layer (`self.mem`) and the reset signal
@@ -23,7 +23,7 @@ Update = Tensor | tuple[Tensor, ...]
 """The new states: one tensor, or a tuple that ends in the membrane."""
 
 Neuron = Any
-"""A `SpikingNeuron`, which is built upon this file and can therefore not be imported here."""
+"""A `SpikingNeuron`, which cannot be imported here because it depends on this file."""
 
 OF_RESET: Mapping[str, str] = {"subtract": "_base_sub", "zero": "_base_zero", "none": "_base_int"}
 """The method of each reset mechanism."""
@@ -32,10 +32,10 @@ HOOKS = (
     *("fire", "fire_inhibition", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int"),
     *("_base_state_reset_zero", "_base_state_reset_sub_function"),
 )
-"""The methods through which a step runs where one of them is the user's."""
+"""The methods through which a step runs if one of them is overridden."""
 
 ASSIGNABLE = frozenset((*HOOKS, "state_function"))
-"""What may also be assigned on one neuron."""
+"""The names that may also be assigned on one neuron."""
 
 WATCHED = frozenset((*ASSIGNABLE, "forward"))
 
@@ -59,18 +59,18 @@ UNCALLED: Mapping[str, tuple[str, ...]] = {
     "StateLeaky": ("_tau_buffer",),
     "Synaptic": ("_alpha_register_buffer",),
 }
-"""Methods that a class of snnTorch calls by itself, mostly from its constructor, and that nothing calls here."""
+"""Methods that snnTorch calls, mostly in a constructor, and that are never called here."""
 
 
 class _OfMode:
-    """The attribute `state_function`: the method of the reset mechanism in force, unless another is assigned."""
+    """The attribute `state_function`: the method of the current reset mechanism, unless another is assigned."""
 
     def __get__(self, neuron: Neuron, kind: type) -> Any:
         return self if neuron is None else getattr(neuron, OF_RESET[neuron.reset_mechanism])
 
 
 class Methods:
-    """Dynamics, firing and resetting as methods of a layer, and which of them are the user's."""
+    """Dynamics, firing and reset as methods of a layer, and which of them are overridden."""
 
     threshold: Tensor
     graded_spikes_factor: Tensor
@@ -80,7 +80,7 @@ class Methods:
     state_function = _OfMode()
 
     _calls: ClassVar[tuple[str, ...]] = HOOKS  # the methods that a step calls
-    _overridden: ClassVar[tuple[str, ...]] = ()  # those of them that are the user's
+    _overridden: ClassVar[tuple[str, ...]] = ()  # those of them that are overridden
     _stepwise: ClassVar[bool] = True  # whether a call of forward is one step
     _assigned: bool = False  # whether one of them was assigned to this neuron
 
@@ -89,7 +89,7 @@ class Methods:
     def fire(self, mem: Tensor) -> Tensor:
         """Spikes of a membrane [B, *N]: spike_grad(mem - threshold) * graded_spikes_factor.
 
-        With a state_quant the membrane passes through it once more before it is compared with the threshold.
+        If there is a state_quant, it is applied once more before the membrane is compared with the threshold.
         """
         if callable(self.state_quant):
             mem = self.state_quant(mem)
@@ -97,7 +97,7 @@ class Methods:
         return spk
 
     def _spikes(self, mem: Tensor) -> Tensor:
-        """What the neuron returns by its methods for a new membrane [B, *N]."""
+        """The spikes by the methods for a new membrane [B, *N]."""
         return self.fire_inhibition(mem.size(0) if mem.dim() else 0, mem) if self.inhibition else self.fire(mem)
 
     def fire_inhibition(self, batch_size: int, mem: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class Methods:
 
     def mem_reset(self, mem: Tensor) -> Tensor:
         """The reset signal R of a membrane [B, *N]: 1 where it is above threshold, without gradient."""
-        # detached first: what it costs to differentiate the spikes is not spent
+        # detached first, to avoid the cost of differentiating the spikes
         fired: Tensor = self.spike_grad((mem - self.threshold).detach())
         return fired.detach()
 
@@ -143,7 +143,7 @@ class Methods:
         """The new states without a reset."""
         return _with_reset(self, "none", input_)
 
-    # -- which methods are the user's ---------------------------------------------------------------------------------
+    # -- which methods are overridden ---------------------------------------------------------------------------------
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -153,7 +153,7 @@ class Methods:
 
     @classmethod
     def _inspect(cls) -> None:
-        """Find what is overridden. Called again where a method of the class, or of a base, is assigned later."""
+        """Find the overridden methods. Called again if a method of the class or a base class is assigned later."""
         theirs = tuple(name for name in HOOKS if not is_ours(getattr(cls, name, is_ours)))
         type.__setattr__(cls, "_overridden", theirs)
         forward: Any = cls.forward  # type: ignore[attr-defined]
@@ -162,16 +162,16 @@ class Methods:
 
     @classmethod
     def _admit(cls, name: str) -> None:
-        """Refuse a method that is assigned to the class, or to a neuron of it, and that nothing calls."""
+        """Reject a method that is assigned to the class or to one neuron and is never called."""
         if name in HOOKS and name not in cls._calls:
             raise TypeError(f"{name} was assigned to {cls.__name__}, whose step does not call it")
 
     def _is_overridden(self, name: str) -> bool:
-        """Whether one of `HOOKS` is the user's, by the class or on this neuron alone."""
+        """Whether one of `HOOKS` is overridden, by the class or on this neuron."""
         return name in self._overridden or name in self.__dict__
 
     def _assign(self, name: str, method: Any) -> Any:
-        """What becomes the attribute of that name, one of `WATCHED`, of this neuron alone."""
+        """The value to store for an attribute in `WATCHED` that is assigned on this neuron."""
         if name == "forward":
             if not self._stepwise or is_ours(method) or hasattr(method, "over_time"):
                 return method
@@ -181,11 +181,11 @@ class Methods:
         return method
 
     def _why_by_methods(self) -> Iterator[str]:
-        """Why the neuron runs by its methods and not by its equation alone; nothing if it need not."""
-        if not isinstance(self._model, Model):  # type: ignore[attr-defined]  # its equation fires and resets by itself
+        """The reasons why the neuron runs by its methods instead of its equation; none if it does not."""
+        if not isinstance(self._model, Model):  # type: ignore[attr-defined]  # its equation includes firing and reset
             return
         if self.state_quant:
-            yield "state_quant is a function of the user's"
+            yield "state_quant is a user function"
         if self.inhibition:
             yield "inhibition compares neurons with each other"
         for name in self._overridden:
@@ -197,12 +197,12 @@ class Methods:
 
 
 def _uncalled(cls: type[Methods]) -> Iterator[tuple[str, str]]:
-    """The methods of a class that nothing would call, and what to do instead."""
+    """The methods of a class that would never be called, and what to do instead."""
     neuron: Any = cls
     if is_ours(neuron.forward):
         for name in cls._overridden:
             if name not in cls._calls:
-                yield name, "write a forward of your own"
+                yield name, "override forward instead"
     if neuron._model is not NO_MODEL and not is_ours(cls.state_function):
         yield "state_function", "name it _base_state_function, or assign it to self.state_function in the constructor"
     for kind in cls.__mro__:
@@ -212,10 +212,10 @@ def _uncalled(cls: type[Methods]) -> Iterator[tuple[str, str]]:
 
 
 class ClearedByEquation:
-    """A neuron from which a reset to zero takes what the equation has charged, whatever a subclass has charged."""
+    """A neuron whose reset to zero subtracts the charge of its equation, even if a subclass overrides the charge."""
 
     def _base_state_reset_zero(self: Neuron, input_: Tensor) -> tuple[Any, ...]:
-        """What a reset to zero takes off each new state: nothing off the currents, the whole membrane."""
+        """The amount that a reset to zero subtracts from each new state: 0 for currents, all of the membrane."""
         *rest, mem = charged(self, input_)
         return (*[0] * len(rest), mem)
 
@@ -225,7 +225,7 @@ class ClearedByEquation:
 
 
 def charged(neuron: Neuron, input_: Tensor) -> tuple[Tensor, ...]:
-    """The new states by the charge of the equation, whatever is overridden."""
+    """The new states by the charge of the equation, ignoring overrides."""
     model = neuron.model
     states = [getattr(neuron, name) for name in neuron._state_names()]
     mem = states[-1]
@@ -241,7 +241,7 @@ def charged(neuron: Neuron, input_: Tensor) -> tuple[Tensor, ...]:
 
 
 def less(neuron: Neuron, states: Update, taken_off: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """The new states less what the reset takes off each where the neuron has fired."""
+    """The new states, minus the amounts of the reset where the neuron has fired."""
     fired = _signal(neuron)
     return tuple([state - fired * off for state, off in zip(as_tuple(states), taken_off, strict=True)])
 
@@ -252,18 +252,18 @@ def as_tuple(update: Update) -> tuple[Tensor, ...]:
 
 
 def _signal(neuron: Neuron) -> Tensor:
-    """The reset signal that the step, or a forward of the user's, has set; else that of the present membrane."""
+    """The reset signal set by the step or by a custom forward; otherwise that of the current membrane."""
     fired: Tensor = neuron.mem_reset(neuron.mem) if neuron.reset is None else neuron.reset
     return fired
 
 
 def _with_reset(neuron: Neuron, mode: str, input_: Tensor) -> Update:
-    """The charge, which may be the user's, with the reset of the equation."""
+    """The charge, which may be overridden, with the reset of the equation."""
     names = neuron.model.charged
     states = tuple([getattr(neuron, name) for name in names])
 
     def charge(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        neuron.__dict__.update(zip(names, states, strict=True))  # a rule may have cleared the membrane first
+        neuron.__dict__.update(zip(names, states, strict=True))  # a reset rule may have cleared the membrane first
         return as_tuple(neuron._base_state_function(x))
 
     new: tuple[Any, ...] = neuron.model.rule(mode)(charge, input_, states, _signal(neuron), neuron.threshold)

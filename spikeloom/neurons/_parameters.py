@@ -1,4 +1,4 @@
-"""The parameters of a neuron: what its equation takes beside input and states, each a buffer or an nn.Parameter."""
+"""The parameters of a neuron: the further arguments of its equation, each a buffer or an nn.Parameter."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, SimpleNamespace
@@ -13,23 +13,23 @@ from ..cells.firing import AnyModel
 
 
 def is_ours(thing: Any) -> bool:
-    """Whether a class, function or method is one of the library's."""
+    """Whether a class, function or method is defined by the library."""
     return (getattr(thing, "__module__", None) or "").partition(".")[0] == __name__.partition(".")[0]
 
 
 NO_MODEL: Any = SimpleNamespace(states=(), params=(), decays=(), initial={})
-"""The model of a neuron that has a forward of its own and no equation."""
+"""The model of a neuron with a custom forward and no equation."""
 
 
 class Parameters(nn.Module):
-    """Registers parameters, and finds them again under the names that the equation has for them.
+    """Registers parameters and returns their values under the names of the equation.
 
-    A decay that is not clamped is registered as the number from which it follows, under a name that says so
-    (`beta_logit`), so that no checkpoint is read as something else. The attribute `beta` is the decay itself.
+    A decay that is not clamped is registered in its unconstrained form under another name (`beta_logit`), so that
+    checkpoints are unambiguous. The attribute `beta` returns the decay.
     """
 
     model: AnyModel
-    _model: AnyModel = NO_MODEL  # the same, where a submodule of the user's may have that name
+    _model: AnyModel = NO_MODEL  # the same, in case a submodule of a user's class has that name
     decay: str = "clamp"
     _sources: tuple[tuple[str, str], ...] = ()
     _starts: Mapping[str, float] = MappingProxyType({})
@@ -43,7 +43,7 @@ class Parameters(nn.Module):
         return self._model.states
 
     def _heard_names(self) -> tuple[str, ...]:
-        """The states that hooks get at every step (see `Listener`)."""
+        """The states that hooks record at every step (see `Listener`)."""
         return self._state_names()
 
     def _starts_at(self, name: str) -> float:
@@ -67,7 +67,7 @@ class Parameters(nn.Module):
             self.register_buffer(own, tensor)
 
     def _values(self, copied: bool = True) -> dict[str, Tensor]:
-        """What the equation takes, as it stands now; see `copies_values` for what is copied."""
+        """The current parameter values of the equation; see `copies_values` for which are copied."""
         copied = copied and copies_values()
         buffers, parameters = self._buffers, self._parameters
         values = {}
@@ -75,7 +75,7 @@ class Parameters(nn.Module):
             value = buffers.get(own)
             if value is None:
                 value = parameters.get(own)
-            if value is None:  # in replicas and parametrized layers it is neither
+            if value is None:  # neither in replicas and parametrized layers
                 value = getattr(self, own or name)
             if not isinstance(value, Tensor):  # a number is a plain attribute
                 value = torch.tensor(value, dtype=torch.float64, device="cpu")
@@ -83,7 +83,7 @@ class Parameters(nn.Module):
         return values
 
     def _numbers(self) -> tuple[float, ...] | None:
-        """The same where each is a number on the CPU that is not learned; else None."""
+        """The values as numbers if each is a constant scalar on the CPU; otherwise None."""
         buffers, numbers = self._buffers, []
         for _, own in self._sources:
             value = buffers.get(own)
@@ -93,16 +93,16 @@ class Parameters(nn.Module):
         return tuple(numbers)
 
     def _find_values(self) -> None:
-        """Note where each value is and each state starts, so that a step, or torch.compile, need not look."""
+        """Store where each value is and where each state starts, so that steps and torch.compile need no lookups."""
         theirs = {name for kind in type(self).__mro__ if not is_ours(kind) for name in vars(kind)}
         names = ((name, self._registered_as(name)) for name in self._value_names())
-        # a property of the user's stands before the buffer of its name
+        # a property of a user's class takes precedence over the buffer of that name
         self.__dict__["_sources"] = tuple((name, "" if own in theirs else own) for name, own in names)
         self.__dict__["_starts"] = dict(self._model.initial)
 
     def __getattr__(self, name: str) -> Any:
         buffers = self.__dict__.get("_buffers")
-        if buffers is not None and name in buffers:  # the commonest, found sooner
+        if buffers is not None and name in buffers:  # fast path of the most common case
             return buffers[name]
         if self.__dict__.get("decay", "clamp") != "clamp" and self._registered_as(name) != name:
             return DECAYS[self.decay].bounded(getattr(self, self._registered_as(name)))
@@ -110,7 +110,7 @@ class Parameters(nn.Module):
 
 
 def checked_value(value: Any, label: str, name: str) -> Tensor:
-    """A parameter as a tensor: the number or the tensor that the user gave, which is used as it is."""
+    """A parameter as a tensor; a tensor is used without a copy."""
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -127,31 +127,31 @@ def checked_params(
     checked = {}
     for name, p in params.items():
         if p.dtype is dtype and not p.dim() and p.is_cpu:
-            checked[name] = p  # most are: one number, which goes with every input
+            checked[name] = p  # the most common case: a scalar, which fits every input
             continue
         if p.dim() and not broadcasts(p.shape, x.shape):
             raise ValueError(
                 f"{label()} has {name} of shape {tuple(p.shape)} and got an input of shape {tuple(x.shape)}; "
                 f"{name} must broadcast to the input's trailing dimensions"
             )
-        if p.device != x.device and (p.dim() or p.device.type != "cpu"):  # a single number may stay on the CPU
+        if p.device != x.device and (p.dim() or p.device.type != "cpu"):  # a scalar may stay on the CPU
             raise ValueError(f"{label()} has {name} on {p.device} and got an input on {x.device}; move one of them")
         checked[name] = p if p.dtype is dtype else p.to(dtype)
     return checked
 
 
 def copies_values() -> bool:
-    """Whether a call takes copies of the values that are not learned: where it may be differentiated.
+    """Whether a call copies the constant values, which it does if it may be differentiated.
 
-    Its backward needs what the call has seen, and DistributedDataParallel of torch 2.11 and before writes over buffers
-    at each call. Under torch.compile nothing is copied: the compiler chooses what the backward of a graph saves. Nor
+    The backward pass needs the values of the call, and DistributedDataParallel of torch 2.11 and earlier overwrites
+    buffers at each call. Nothing is copied under torch.compile, which decides itself what is saved for backward, nor
     under torch.jit.trace, whose check runs without gradients and must record the same operations.
     """
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
 
 
 def taken(value: Tensor) -> Tensor:
-    """A value as a call takes it."""
+    """The value for a call, copied if `copies_values`."""
     return value.clone() if not value.requires_grad and copies_values() else value
 
 

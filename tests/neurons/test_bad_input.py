@@ -65,7 +65,7 @@ STEP = {
     "mem on another device": Bad(ValueError, "mem on meta and got an input on cpu; move", mem=(X.to("meta"),)),
     "mem and init_hidden": Bad(TypeError, "init_hidden=True.*input alone", mem=(X,), options={"init_hidden": True}),
     "mem and init_hidden and output": Bad(
-        TypeError, "keeps its own state", mem=(X,), options={"init_hidden": True, "output": True}
+        TypeError, "stores its own state", mem=(X,), options={"init_hidden": True, "output": True}
     ),
 }
 
@@ -130,7 +130,7 @@ def test_an_error_in_the_middle_of_a_user_s_forward_takes_back_the_steps_before_
 
 def test_a_forced_backend_that_refuses_changes_nothing():
     lif = started(inhibition=True)
-    with unchanged(lif), snn.backend("numba"), pytest.raises(RuntimeError, match=r"'numba' was asked for.*inhibition"):
+    with unchanged(lif), snn.backend("numba"), pytest.raises(RuntimeError, match=r"'numba' was selected.*inhibition"):
         lif(X)
 
 

@@ -189,7 +189,7 @@ def Whole(x, mem, *, beta=0.9):
 @pytest.mark.parametrize("base", [snn.DeltaLeaky, snn.ALIF, Whole], ids=lambda base: base.__name__)
 @pytest.mark.parametrize("name", ["fire", "mem_reset", "_base_state_function"])
 def test_an_equation_that_fires_by_itself_refuses_what_it_would_not_call(base, name):
-    with pytest.raises(TypeError, match=f"Mine defines {name}, which nothing calls; write a forward of your own"):
+    with pytest.raises(TypeError, match=f"Mine defines {name}, which nothing calls; override forward instead"):
         type("Mine", (base,), {name: lambda self, mem: mem})
     neuron = base(beta=0.9) if base is not snn.ALIF else base()
     with pytest.raises(TypeError, match=f"{name} was assigned to {base.__name__}, whose step does not call it"):

@@ -192,7 +192,7 @@ def test_who_fires_by_methods_says_why():
     assert [[*neuron._why_by_methods()] for neuron in neurons] == [
         [],
         ["inhibition compares neurons with each other"],
-        ["state_quant is a function of the user's"],
+        ["state_quant is a user function"],
         ["Leaking overrides mem_reset"],
         ["fire_inhibition was assigned to this Leaky"],
         [],

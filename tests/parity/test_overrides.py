@@ -127,7 +127,7 @@ def test_what_snntorch_calls_is_called_or_refused(kind, name):
                 made(snn, kind, {name: recorder(name, calls["ours"])})
             return
         if name in HOOKS and name not in getattr(snn, kind)._calls:
-            with pytest.raises(TypeError, match=f"defines {name}, which nothing calls; write a forward"):
+            with pytest.raises(TypeError, match=f"defines {name}, which nothing calls; override forward"):
                 made(snn, kind, {name: recorder(name, calls["ours"])})
             return
         ours = made(snn, kind, {name: recorder(name, calls["ours"])}, **MODES.get(mode, {}))
