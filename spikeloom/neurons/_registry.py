@@ -1,4 +1,4 @@
-"""Which neurons are alive: a weak, ordered, list-like view, so that being listed never keeps a network in memory."""
+"""The registry of living neurons: a list-like view with weak references, which keeps no network in memory."""
 
 import inspect
 import weakref
@@ -12,17 +12,17 @@ from ._parameters import is_ours
 
 
 class Instances(Sequence[Any]):
-    """The living neurons in the order of their making; holds no reference that would keep them alive."""
+    """The living neurons in order of creation, held by weak references."""
 
     def __init__(self) -> None:
         self._alive: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def add(self, neuron: Any) -> None:
-        """List `neuron`, once."""
+        """Add `neuron`, once."""
         self._alive[id(neuron)] = neuron
 
     def forget(self, which: Callable[[Any], bool] = lambda neuron: True) -> None:
-        """Drop the neurons for which `which` holds from the list; the neurons themselves live on."""
+        """Remove the neurons for which `which` is true from the list; the neurons stay alive."""
         for neuron in list(self):
             if which(neuron):
                 self._alive.pop(id(neuron), None)
@@ -53,20 +53,20 @@ INSTANCES = Instances()
 
 
 class Registered(ABCMeta):
-    """The metaclass of neurons: lists a neuron once it is wholly built, and gives the classes their `instances`.
+    """The metaclass of neurons: registers each neuron after its construction, and adds `instances` to the classes.
 
     It is an ABCMeta so that a user's neuron may also inherit from an abstract class.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        # not in the constructor: one that raises half-way must leave nothing behind
+        # not in the constructor: one that raises must not register the neuron
         neuron = super().__call__(*args, **kwargs)
         INSTANCES.add(neuron)
         return neuron
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        # that of the constructor, which `__call__` above would hide from inspect and help()
+        # the constructor's, which `__call__` above would hide from inspect and help()
         given: inspect.Signature | None = getattr(cls, "signature", None)
         if given is not None:
             return given
@@ -84,7 +84,7 @@ class Registered(ABCMeta):
         cls._reinspect(name)
 
     def _reinspect(cls, name: str) -> None:
-        # a method was assigned to a class that exists
+        # a method was assigned to an existing class
         if name in WATCHED:
             cls._inspect()  # type: ignore[attr-defined]
             for kind in list[Any](cls.__subclasses__()):
@@ -103,14 +103,14 @@ class Registered(ABCMeta):
 
 
 class ClassWide:
-    """What acts on every living neuron of a class, whichever network it belongs to; and small static helpers.
+    """Operations on every living neuron of a class, in all networks, and small static helpers.
 
     To act on one network only, see `spikeloom.utils.reset` and `spikeloom.utils.detach`.
     """
 
     @classmethod
     def init(cls) -> None:
-        """Forget the instances of this class; they live on, but `reset_hidden` no longer reaches them."""
+        """Unregister the instances of this class; they stay alive, but `reset_hidden` no longer affects them."""
         INSTANCES.forget(lambda neuron: isinstance(neuron, cls))
 
     @classmethod
@@ -121,10 +121,10 @@ class ClassWide:
 
     @classmethod
     def detach_hidden(cls) -> None:
-        """Cut the state of every living neuron of this class, in all networks, from its graph, in place.
+        """Detach the state of every living neuron of this class, in all networks, in place.
 
-        So the last states that a step has returned, which are the same tensors, are cut too, as in snnTorch. See
-        `spikeloom.utils.detach` for what leaves them as they are.
+        The states returned by the last step are the same tensors, so they are detached too, as in snnTorch. To
+        preserve their graph, use `spikeloom.utils.detach`.
         """
         for neuron in cls._living():
             for name in neuron._state_names():
@@ -139,7 +139,7 @@ class ClassWide:
 
     @property
     def instances(self) -> Instances:
-        """All living neurons, in the order of their making; a weak view."""
+        """All living neurons in order of creation, held by weak references."""
         return INSTANCES
 
     @staticmethod

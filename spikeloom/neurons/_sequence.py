@@ -1,4 +1,4 @@
-"""Layers without a step form: a plain call takes the whole sequence, and nothing is kept for the next call."""
+"""Layers without a step form: one call processes the whole sequence, and no state is stored."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -16,7 +16,7 @@ from ._unrolled_run import Visit, run_of
 
 
 class Ran(NamedTuple):
-    """What a scan over a whole sequence returned, on which backend, and why on none that is faster."""
+    """Results of a scan over a whole sequence, its backend, and the refusals of faster ones."""
 
     outs: tuple[Tensor, ...]
     backend: str
@@ -24,11 +24,11 @@ class Ran(NamedTuple):
 
 
 class WholeSequence(SpikingNeuron):
-    """Base of the layers that run over [T, B, N] at once, in a plain call as in an unrolled network."""
+    """Base of the layers that process [T, B, N] at once, in a plain call and in an unrolled network."""
 
     _without_steps: ClassVar[bool] = True
-    unbatched: ClassVar[bool] = False  # whether a plain call also takes [T, N]
-    tells: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which stand last
+    unbatched: ClassVar[bool] = False  # whether a plain call also accepts [T, N]
+    tells: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which come last
     _stepwise = False
     _calls: ClassVar[tuple[str, ...]] = ("fire",)
 
@@ -55,11 +55,11 @@ class WholeSequence(SpikingNeuron):
         return x
 
     def _over_time(self, scan: Callable[..., Ran], *series: Tensor) -> tuple[Tensor, ...]:
-        """What ``scan(T, *series)`` returns, each [T, B, *N]; while unrolled, folded to [T*B, *N].
+        """The results of ``scan(T, *series)``, each [T, B, *N]; in an unrolled network folded to [T*B, *N].
 
         Args:
-            scan: takes sequences [T, B, N], or [1, B, N] where they are the same at every step.
-            series: sequences as the layer got them, all alike in that.
+            scan: accepts sequences [T, B, N], or [1, B, N] if they are static.
+            series: sequences as passed to the layer, either all static or none.
         """
         unrolled = run_of(self)
         if unrolled is None:
@@ -73,15 +73,15 @@ class WholeSequence(SpikingNeuron):
             return tuple(unrolled.fold(out) for out in ran.outs)
 
     def _call(self, steps: int, x: Tensor, values: Mapping[str, Tensor], traced: bool = True) -> Call:
-        """The layer's program over x, [T, B, N] or [1, B, N], from a membrane of zeros."""
+        """The call of the layer's program for x, [T, B, N] or [1, B, N], from a membrane of zeros."""
         dtype = compute_dtype(x)
         start = torch.zeros(x.shape[1:], dtype=dtype, device=x.device)
         params = checked_params(values, start, dtype, self._label)
         program = self._program
-        if program.untraceable:  # a spike function of the user's, which sees all membranes at once when they are known
+        if program.untraceable:  # a user's spike function, which is applied to all membranes after the scan
             program = program_for(program.cell, surrogate.no_gradient())
         return Call(program, x, steps, (start,), params, traced, self._label())
 
     def _fires_by_method(self) -> bool:
-        """Whether the spikes are made of the membranes, after the scan, and not within it."""
+        """Whether the spikes are computed from the membranes after the scan instead of within it."""
         return bool(self.state_quant) or self._is_overridden("fire") or bool(self._program.untraceable)

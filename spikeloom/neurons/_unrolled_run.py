@@ -1,7 +1,7 @@
-"""The unrolled run that neurons take part in: `unroll` sets it, and neurons and other layers read it.
+"""The current unrolled run: `unroll` sets it, neurons and other layers read it.
 
-While it is set, the network's tensors carry time folded into dimension 0, [T*B, ...]; or they are static, [B, ...],
-where nothing has depended on time yet. A neuron unfolds its input, runs all T steps, and folds what it returns.
+While it is set, time is folded into dimension 0 of the network's tensors, [T*B, ...]. Tensors that do not depend on
+time yet are static, [B, ...]. A neuron unfolds its input, runs all T steps, and folds its outputs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ REWRITE = (
     "x.view(batch_size, -1). Then call snn.unroll(net, x, steps=T), or snn.unroll(net, x) with x of [T, B, ...]. "
     "Before and after are shown in docs/from-snntorch.md, 'From the tutorials' loop to unroll'"
 )
-"""What whoever brings a network with a loop of its own has to do, all of it."""
+"""How to convert a network with its own loop over time."""
 
 
 @dataclass
 class Visit:
-    """What one neuron did in one call: its backend, why no faster one, whether its input was static.
+    """Record of one call of a neuron: its backend, the refusals of faster ones, whether its input was static.
 
-    Also its spikes and its states at every step, each [T, B, *N], if anybody listens; else nothing holds them here.
+    If a hook requires the states, also its spikes and its states at every step, each [T, B, *N].
     """
 
     backend: str
@@ -42,21 +42,21 @@ class Visit:
 
 
 Counted = list[int]
-"""The number of steps of a run that is done; empty before, and where it failed or was a trial. (No object with an
-attribute, which torch.compile could not make.)"""
+"""The number of steps of a finished run; empty before, and if it failed or was a trial. (A list, because
+torch.compile cannot create an object with an attribute.)"""
 
 
 class Listener:
-    """A hook of a module, held by that module alone: copies and pickles of the module hold one that does nothing."""
+    """A hook that belongs to one module: copies and pickles of the module get one that does nothing."""
 
     wants_states: ClassVar[bool] = False
-    """Whether the neuron must have its states at every step, which it otherwise computes only where it returns them."""
+    """Whether the neuron must compute its states at every step even if it does not return them."""
 
     def __call__(self, *args: Any) -> None:
         """Does nothing."""
 
     def muted(self) -> "Listener":
-        """A hook that does nothing, and wants the states if this one does."""
+        """A hook that does nothing, but requires the states if this one does."""
         return WantsStates() if self.wants_states else Listener()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -64,29 +64,29 @@ class Listener:
 
 
 class WantsStates(Listener):
-    """Does nothing, but wants the states at every step."""
+    """Does nothing, but requires the states at every step."""
 
     wants_states = True
 
 
 def wants_states(neuron: nn.Module) -> bool:
-    """Whether a hook of the neuron wants its states at every step."""
+    """Whether a hook of the neuron requires its states at every step."""
     return any(isinstance(hook, Listener) and hook.wants_states for hook in neuron._forward_hooks.values())
 
 
 @dataclass
 class UnrolledRun:
-    """A run of a network over T steps at once, which its layers look up.
+    """A run of a network over T steps at once, which its layers read.
 
     Args:
-        steps: T.
-        batch: B.
+        steps: T, the number of steps.
+        batch: B, the batch size.
         straight: whether everything before the first neuron is static.
-        origins: knows which tensors are static (see `network`); None if all are folded.
+        origins: records which tensors are static (see `network`); None if it is not tracked.
         names: the path of each module in the network.
-        visits: what the neurons have done so far.
-        counted: its number of steps once it is done, for those who listen to it.
-        at_work: whether a neuron is at work now.
+        visits: the calls of neurons so far.
+        counted: the number of steps once it is done, for listeners.
+        at_work: whether a neuron is running now.
     """
 
     steps: int
@@ -105,7 +105,7 @@ class UnrolledRun:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Around the work of a neuron: none of it is watched."""
+        """Context for the work of a neuron: its operations are not tracked."""
         before, self.at_work = self.at_work, True
         try:
             with nullcontext() if self.origins is None else self.origins.aside():
@@ -114,23 +114,23 @@ class UnrolledRun:
             self.at_work = before
 
     def admit(self, neuron: Any, given: Sequence[Any]) -> None:
-        """Refuse what only a loop over time can do."""
+        """Reject calls that only a loop over time supports."""
         if any(state is not None for state in given):
-            raise TypeError(f"{neuron._label()} is given its states by hand, which cannot be unrolled. {REWRITE}")
+            raise TypeError(f"{neuron._label()} got its states as arguments, which cannot be unrolled. {REWRITE}")
         if neuron in self.visits:
             raise RuntimeError(
-                f"{neuron._label()} is called twice in one forward. If the forward has no loop over time, give each "
-                f"call a neuron of its own. {REWRITE}"
+                f"{neuron._label()} is called twice in one forward. If the forward has no loop over time, use a "
+                f"separate neuron for each call. {REWRITE}"
             )
         if neuron not in self.names:
             raise RuntimeError(
-                f"a {type(neuron).__name__} runs in this network, and is none of its modules; hold it in an attribute "
-                "of a module, an nn.ModuleList or an nn.ModuleDict, not in a plain list or dict or outside of the "
-                "network, so that unroll, reset and detach find it"
+                f"a {type(neuron).__name__} runs in this network, but is none of its modules; hold it in an "
+                "attribute of a module, an nn.ModuleList or an nn.ModuleDict, not in a plain list or dict or outside "
+                "of the network, so that unroll, reset and detach find it"
             )
 
     def refuse_access(self, neuron: Any, what: str, cure: str) -> None:
-        """Refuse that the forward around a neuron reads or writes its state, of which there are T."""
+        """Reject reads and writes of a neuron's state in the surrounding forward: there are T states."""
         if not self.at_work and neuron in self.names:
             raise RuntimeError(
                 f"{neuron._label()}: {what} while the network is unrolled, where forward is called once for all steps "
@@ -138,7 +138,7 @@ class UnrolledRun:
             )
 
     def note(self, neuron: Any, visit: Visit) -> None:
-        """Note what a neuron has done."""
+        """Record the call of a neuron."""
         if not wants_states(neuron):
             visit.spk, visit.states = None, ()
         self.visits[neuron] = visit
@@ -150,11 +150,11 @@ class UnrolledRun:
         return self.straight and not self.visits
 
     def rows(self, x: Tensor) -> int:
-        """What dimension 0 of x must be."""
+        """The required size of dimension 0 of x."""
         return self.batch if self.is_static(x) else self.steps * self.batch
 
     def told_rows(self, x: Tensor) -> str:
-        """The same in words."""
+        """The same as text for messages."""
         rows = self.rows(x)
         return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
 
@@ -180,12 +180,11 @@ class UnrolledRun:
 _current: Scoped[UnrolledRun | None] = Scoped("spikeloom_unrolled_run", None)
 current_run = _current.get
 running = _current.set
-"""Within this context neurons run over that time; None is step by step."""
+"""Context in which neurons run over that time; None for step by step."""
 
 
 def guarded(name: str) -> property:
-    """A state as an attribute of a neuron's class: its values are the neuron's, and the forward around it cannot read
-    them while the network is unrolled."""
+    """A property for a state of a neuron, which the surrounding forward cannot read while the network is unrolled."""
 
     def value(neuron: Any) -> Any:
         unrolled = current_run()
@@ -201,16 +200,16 @@ def guarded(name: str) -> property:
 
 
 def run_of(neuron: Any) -> UnrolledRun | None:
-    """What the neuron runs over now.
+    """The unrolled run in which the neuron is called, if any.
 
-    A network may hold parts that are compiled by themselves. Compiled code would not notice that it is unrolled; so the
-    neurons are marked, and a marked one leaves the graph.
+    Parts of a network may be compiled separately. Compiled code would not notice that it is unrolled, so the neurons
+    are marked, and a marked one causes a graph break.
     """
     return _current.outside() if neuron._unrolled_around else current_run()
 
 
 def mark(layers: Iterable[Any], unrolled: bool) -> None:
-    """Let the layers know that what is compiled may be only a part of what is unrolled; or that this is over."""
+    """Mark or unmark the layers as part of an unrolled network, of which compiled code may be only a part."""
     for layer in layers:
         if unrolled:
             vars(layer)["_unrolled_around"] = True
@@ -218,11 +217,11 @@ def mark(layers: Iterable[Any], unrolled: bool) -> None:
             vars(layer).pop("_unrolled_around", None)
 
 
-# -- neurons that know one step alone ---------------------------------------------------------------------------------
+# -- neurons that support single steps only ----------------------------------------------------------------------------
 
 
 def forward_over_time(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a user's own forward, which knows one step, also serve a whole sequence while a network is unrolled."""
+    """Make a custom forward of a single step also process whole sequences in an unrolled network."""
 
     @wraps(forward)
     def over_time(self: Any, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -246,12 +245,12 @@ def step_by_step(
     given: Sequence[Any],
     why: list[str],
 ) -> Any:
-    """One step after the other of a sequence; what they return is folded, time into dimension 0."""
+    """Run a sequence step by step; time is folded into dimension 0 of the stacked results."""
     unrolled.admit(neuron, given)
     x = unrolled.unfold(input_, neuron._label())
     static = len(x) == 1 != unrolled.steps
     inputs = [x[0]] * unrolled.steps if static else list(x.unbind(0))
-    if not inputs:  # one step shows the form of the results; `unroll` restores the state
+    if not inputs:  # one step determines the form of the results; `unroll` restores the state
         inputs = [x.new_zeros(x.shape[1:])]
     wanted, outs, states = wants_states(neuron), [], []
     with running(None):

@@ -198,7 +198,7 @@ def test_a_static_input_is_never_repeated_in_memory(wrap):
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "states by hand": (lambda s, x: s.lif(s.fc(x), torch.zeros(4, 6)), {"init_hidden": False}, "'lif' .* by hand"),
+    "states by hand": (lambda s, x: s.lif(s.fc(x), torch.zeros(4, 6)), {"init_hidden": False}, "'lif' .* as arguments"),
     "twice": (lambda s, x: s.lif(s.lif(s.fc(x))), {}, "'lif' .* called twice"),
     "a batch size": (lambda s, x: s.lif(s.fc(x).reshape(4, -1)), {}, "'lif' .*dimension 0 must be 5 \\* 4 = 20"),
     "a loss": (lambda s, x: (s.lif(s.fc(x)), x.mean()), {}, "output\\[1\\] .* shape \\(\\)"),

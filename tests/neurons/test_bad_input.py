@@ -63,7 +63,7 @@ STEP = {
     "mem is a number": Bad(TypeError, "mem of type float; pass a tensor", mem=(0.5,)),
     "mem is complex": Bad(TypeError, "mem of dtype torch.complex64", mem=(X + 0j,)),
     "mem on another device": Bad(ValueError, "mem on meta and got an input on cpu; move", mem=(X.to("meta"),)),
-    "mem and init_hidden": Bad(TypeError, "init_hidden=True.*input alone", mem=(X,), options={"init_hidden": True}),
+    "mem and init_hidden": Bad(TypeError, "init_hidden=True.*only the input", mem=(X,), options={"init_hidden": True}),
     "mem and init_hidden and output": Bad(
         TypeError, "stores its own state", mem=(X,), options={"init_hidden": True, "output": True}
     ),
