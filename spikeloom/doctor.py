@@ -88,7 +88,7 @@ def tell(name: str, device: str) -> str:
     try:
         seconds = compare_with_loop(name, device)
     except Exception as error:  # the report must go on, whatever breaks a backend
-        reason, refused = str(error), "was asked for and cannot run" in str(error)
+        reason, refused = str(error), "was selected, but cannot run" in str(error)
         return f"not here: {reason.partition(': ')[2]}" if refused else f"FAILS: {type(error).__name__}: {reason}"
     agrees = "" if name == "loop" else ", agrees with the loop"
     return f"works: Leaky over {list(SHAPE)}, forward and backward{agrees}; first call {seconds:.2f} s"

@@ -110,7 +110,7 @@ def kernel_refusals(x: Any, weight: Tensor | None = None) -> Iterator[str]:
         if not plainly or weight.device != x.device or weight.dtype != x.dtype:
             yield "the weight is not a plain tensor of the input's dtype and device"
     if forced() not in (None, "numba"):
-        yield f"the backend {forced()!r} was asked for"
+        yield f"the backend {forced()!r} was selected"
     if torch.is_autocast_enabled("cpu"):
         yield "autocast is on"
     if why := seen_through() or numba_missing():

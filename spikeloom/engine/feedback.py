@@ -1,4 +1,4 @@
-"""What comes back into a neuron's input: its spikes through a layer, or its membrane through a linear map."""
+"""Feedback into a neuron's input: its spikes through a layer, or its membrane through a linear map."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from .graph import Cotangents, Gradients, InputGrad, Saved, State, Variant
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-@dataclass  # not frozen: torch.compile of some releases cannot make one that is
+@dataclass  # not frozen: some releases of torch.compile cannot construct frozen ones
 class Feedback:
-    """A layer through which the spikes of a step come back into the input of the next."""
+    """A layer through which the spikes of a step are fed back into the input of the next."""
 
     layer: nn.Module
 
     def __call__(self, spk: Tensor) -> Tensor:
-        """What the spikes add to the input, [B, *N], in their dtype."""
+        """The term that the spikes add to the input, [B, *N], in their dtype."""
         weight = next(self.layer.parameters(), spk)
         fed: Tensor = self.layer(spk.to(weight.dtype))
         return fed.to(spk.dtype)
 
     def refusals(self, x: Tensor) -> Iterator[str]:
-        """Why no scan over all steps can do what the layer does to the spikes, in sentences; x is [*, *S]."""
+        """Why no fused scan can apply the layer to the spikes; x is [*, *S]."""
         layer = self.layer
         if type(layer) is not nn.Linear:
             yield f"the recurrent layer is {type(layer).__name__}, not nn.Linear: the steps are fused one by one"
             return
         if "forward" in vars(layer) or any(getattr(layer, name) for name in HOOKS):
-            yield "the recurrent layer has hooks or a forward of its own, which are called at every step"
+            yield "the recurrent layer has hooks or a custom forward, which are called at every step"
         if type(layer.weight) is not nn.Parameter or (layer.weight.dtype, layer.weight.device) != (x.dtype, x.device):
             told = f"{layer.weight.dtype} on {layer.weight.device}"
             yield f"the recurrent weight is {told}, the state {x.dtype} on {x.device}"
@@ -48,7 +48,7 @@ class LinearMap:
     """mem @ weight.T, with a weight [inputs * N, N] and mem [..., N].
 
     Args:
-        axis: along which the inputs stand one after the other, that of the features of `mem`, counted from behind.
+        axis: the axis along which the inputs are concatenated, that of the features of `mem`; negative.
     """
 
     axis: int = -1
@@ -90,7 +90,7 @@ class ConvMap(LinearMap):
         return gradient
 
 
-@dataclass  # not frozen: torch.compile of some releases cannot make one that is
+@dataclass  # not frozen: some releases of torch.compile cannot construct frozen ones
 class MemFeedback:
     """A linear map with its weight."""
 

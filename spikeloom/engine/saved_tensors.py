@@ -1,4 +1,4 @@
-"""What a forward saves for its backward: who sees it, and what is said where the backward does not find it."""
+"""The tensors that a forward saves for its backward, and the errors raised if the backward cannot use them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -28,7 +28,7 @@ def saved_tensors_of(ctx: Any) -> tuple[Tensor, ...]:
     """The saved tensors of a node whose context names its `layer`.
 
     Raises:
-        RuntimeError: in a sentence, if an earlier backward has freed them.
+        RuntimeError: if an earlier backward has freed them.
     """
     try:
         saved: tuple[Tensor, ...] = ctx.saved_tensors

@@ -1,4 +1,4 @@
-"""Running a program's kernels on the CPU: tensors in, tensors out; `run/autograd.py` makes them differentiable."""
+"""Run a program's kernels on the CPU: tensors in, tensors out. `run/autograd.py` makes them differentiable."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial

@@ -1,4 +1,4 @@
-"""Neurons whose spikes come back through a matrix: the whole scan in one kernel forward, one backward.
+"""Neurons whose spikes are fed back through a matrix: one kernel for the forward scan, one for the backward.
 
 With W the weight and b the bias of the recurrent layer, and a cell that charges on a current c,
 
@@ -7,9 +7,9 @@ With W the weight and b the bias of the recurrent layer, and a cell that charges
 and backwards, with dc[t] the gradient of c[t]: the spikes of step t get W.T @ dc[t+1] besides their own gradient,
 dx[t] = dc[t], db = sum of dc, dW = sum over t of the outer product of dc[t] and spk[t-1].
 
-Batch rows do not know of each other, so threads take rows. Up to `recurrent_rows` of them go through all time together;
-between two steps their spikes, or in the backward the gradients of their currents, are multiplied by the recurrent
-weights. The step itself is that of `source`, with the product as a part of its input.
+Batch rows are independent, so threads share rows. Up to `recurrent_rows` of them are processed over all time together.
+Between two steps, their spikes (in the backward, the gradients of their currents) are multiplied by the recurrent
+weights. The step itself is that of `source`, with the product as a term of its input.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""One step in eager mode: the kernels of a scan over T = 1, called with as little around them as can be.
+"""One step in eager mode: the kernels of a scan over T = 1, with minimal overhead.
 
-A step of a small layer takes a few microseconds, and everything in Python around it several times that. So nothing here
-has a time dimension, and what is the same at every step is worked out once (`Plan`, `Constants`).
+A step of a small layer takes a few microseconds, and the Python code around it several times that. So tensors here have
+no time dimension, and values that are the same at every step are computed once (`Plan`, `Constants`).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,19 +1,18 @@
 """Kernel source for Numba, from the graph of one step.
 
-The scan runs over M = B * prod(N) independent elements for T steps. A kernel gets one address, that of its arguments,
-64-bit words in the order of `forward_arguments` and `backward_arguments`. It takes its share of the elements, cuts it
-into blocks whose state stays in the first-level cache, and runs each block over all time: the inner loop, over the
-elements of a block, is what the compiler vectorizes. Every operation stands in the source as it stands in the cell.
+The scan runs over M = B * prod(N) independent elements for T steps. A kernel gets one address, that of its arguments:
+64-bit words in the order of `forward_arguments` and `backward_arguments`. It splits its share of the elements into
+blocks whose state stays in the L1 cache, and runs each block over all time. The compiler vectorizes the inner loop over
+the elements of a block. The source contains every operation as it is in the cell.
 
 Memory per element and step, in words of the dtype:
-forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
+forward: 1 read (input), 1 written (spikes), 1 written per state that is saved at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, 1 written (gradient of the input).
-Where the input is constant in time, states need not be saved: a block of the backward runs the forward again, and keeps
-them in the second-level cache.
-What is constant in time (a static input, the gradient of a sum) is one row, read with time stride 0.
+If the input is constant in time, states need not be saved: a block of the backward recomputes them in the L2 cache.
+Arrays that are constant in time (a static input, the gradient of a sum) are one row, read with time stride 0.
 
-Several inputs lie in one tensor, [B, inputs * width], where width is prod(N): for each row of the batch one after the
-other, as a matrix product or a convolution leaves them. A block then ends where its row does.
+Several inputs are one tensor, [B, inputs * width], where width is prod(N): concatenated per batch row, as a matrix
+product or a convolution returns them. A block then ends at the end of its row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,8 @@
-"""Recurrences whose steps can be joined in any order: a value that is affine in the one of the step before.
+"""Find recurrences that an associative scan can compute: a value that is affine in its previous value.
 
-Where mem' = a mem + b, and neither a nor b knows of mem, two steps are one of the same kind, with a = a2 a1 and
-b = a2 b1 + b2. So all steps can be had by an associative scan. The gradient of a state is always such a recurrence,
-backwards in time, whatever the neuron: a derivative is linear in what comes to it.
+If mem' = a mem + b, and neither a nor b depends on mem, two steps compose to one of the same form, with a = a2 a1 and
+b = a2 b1 + b2. So an associative scan computes all steps. The gradient of a state is always such a recurrence,
+backwards in time, for any neuron: a derivative is linear in its cotangent.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
-"""CUDA graphs: steps on a GPU that are captured once, and then replayed, which costs next to nothing to start.
+"""CUDA graphs: steps on a GPU are captured once and then replayed with little launch overhead.
 
-A step with a product in it is a product by torch and a kernel for the rest, which Python starts one by one. So a long
-scan is cut into runs of `graph_steps` steps, the last ones shorter, and each run is a scan of its own that is captured:
-what it reads is copied to where it was captured, and what it gives is copied away. The backward is captured also.
+A step with a product is a product by torch and a kernel for the rest, which Python launches one by one. So a long scan
+is cut into runs of `graph_steps` steps, the last ones shorter, and each run is captured as a separate scan: its inputs
+are copied to the captured buffers, and its results are copied out of them. The backward is captured, too.
 """
 
 import warnings

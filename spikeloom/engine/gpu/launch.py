@@ -1,4 +1,4 @@
-"""Running a program's kernels on a GPU: with the arguments and results of `cpu/launch.py`."""
+"""Run a program's kernels on a GPU, with the arguments and results of `cpu/launch.py`."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -1,9 +1,9 @@
 """The recurrent scan on a GPU: one kernel forward and one backward. `cpu/recurrent.py` has the equations.
 
-A program of the grid takes BLOCK rows of the batch through all time: rows do not know of each other, so no program
-waits for another. Between two steps it multiplies what the step before has left, spikes or, in the backward, gradients
-of the currents, by the matrix, tile by tile; the step itself is that of every kernel. The states of a row lie in memory
-that stays in the cache, as the matrix does.
+A program of the grid processes BLOCK batch rows over all time. Rows are independent, so no program waits for another.
+Between two steps it multiplies the result of the previous step (spikes or, in the backward, gradients of the currents)
+by the matrix, tile by tile. The step itself is that of every kernel. The states of a row are in memory that stays in
+the cache, as does the matrix.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
-"""Kernel source for Triton, from the same graph of one step that makes the Numba kernels.
+"""Kernel source for Triton, generated from the same graph of one step as the Numba kernels.
 
-A program of the grid takes BLOCK of the M = B * prod(N) elements through all T steps. States, their gradients and the
+A program of the grid runs BLOCK of the M = B * prod(N) elements over all T steps. States, their gradients and the
 totals of the parameters' gradients stay in registers, and parameters are read once.
 
 Memory per element and step, in words of the dtype:

@@ -1,4 +1,4 @@
-"""What the source of every Triton kernel is made of: the operations of a step, and lines around them.
+"""Shared parts of the source of every Triton kernel: the operations of a step, and the lines around them.
 
 Every operation stands in the source as in the cell; divisions and roots are those that round as torch's do, but for
 divisions of which nothing comes but gradients, and the launch forbids fusing.

@@ -1,7 +1,7 @@
 """Reverse-mode differentiation of a cell's graph, into the same graph.
 
 One row per operation: from the incoming gradient g, the result and the arguments to one gradient per argument.
-None is zero: it is never computed, added or multiplied.
+None means zero: it is never computed, added or multiplied.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Check that the graph of a user's equation computes what the equation computes on tensors.
+"""Check that the graph of a user's equation computes the same values as the equation on tensors.
 
-The tracer calls an equation with symbols. An equation that catches the refusal of a symbol, or looks at the type or the
-text of a value, records other operations than it runs on tensors. And torch refuses some numbers that a graph takes.
+The tracer calls an equation with symbols. An equation that catches a symbol's error, or inspects the type or the text
+of a value, records other operations than it runs on tensors. Also, torch rejects some numbers that a graph accepts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,7 @@ OTHERWISE = (
 
 
 def difference(cell: Cell, step: TracedStep) -> str:
-    """How a cell on tensors differs from its graph, in a sentence; nothing if they agree."""
+    """How a cell on tensors differs from its graph; empty if they agree."""
     draw, leaves = Random(0), (*step.inputs, *step.states)  # torch refuses to draw within vmap
     made: Mapping[str, Any] = {"dtype": torch.float32, "device": "cpu"}
     with untraced(), torch.inference_mode(False), torch.no_grad(), ops.spiking_with(ops.heaviside):
@@ -68,7 +68,7 @@ def difference(cell: Cell, step: TracedStep) -> str:
 
 
 def slope_difference(spike: Spike, graph: Graph, u: Symbol, slope: Symbol | None) -> str:
-    """How the derivative of a spike function on tensors differs from its graph; nothing if they agree."""
+    """How the derivative of a spike function on tensors differs from its graph; empty if they agree."""
     draw = Random(0)
     with untraced(), torch.inference_mode(False), torch.no_grad():
         values = torch.tensor([draw.gauss(0, 1) for _ in range(VALUES)], dtype=torch.float32, device="cpu")

@@ -1,4 +1,4 @@
-"""A program: all that the engine derives from a cell and its spike function before any backend is chosen."""
+"""A program: everything that the engine derives from a cell and its spike function before it chooses a backend."""
 
 import hashlib
 import math
@@ -355,7 +355,7 @@ ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
 
 @cache
 def runs_quickly(key: str) -> bool:
-    """Whether a step takes less time than memory does: it has no elementary functions."""
+    """Whether a step is bound by memory: it has no elementary functions."""
     return ELEMENTARY.isdisjoint(_operations(key))
 
 

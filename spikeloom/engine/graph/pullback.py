@@ -1,8 +1,8 @@
-"""The backward of a scan by torch's own operations, for what no kernel can do: be differentiated itself, or run over a
-batch of gradients.
+"""The backward of a scan by torch's own operations, for cases without kernels: second derivatives and batches of
+gradients.
 
-It evaluates the graph from which the backward kernels are made, on the tensors that the forward has saved. They are
-connected to what they were computed from, so that torch differentiates the result like any other code.
+It evaluates the graph from which the backward kernels are generated, on the tensors saved by the forward. These are
+connected to the autograd graph, so that torch can differentiate the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,10 +1,10 @@
-"""The tracer: a cell called with symbols yields the graph of its operations, in their order.
+"""The tracer: calling a cell with symbols records the graph of its operations, in order.
 
-Nodes are shared where the same operation meets the same arguments; nothing is reassociated or simplified, so that a
-kernel made from the graph rounds as the cell does on tensors.
+The same operation on the same arguments is one node. Nothing is reassociated or simplified, so a kernel made from the
+graph rounds as the cell does on tensors.
 
-A symbol means what a tensor means in the same place. What torch does otherwise with numbers, conditions and tensors is
-either followed here or refused: nothing may be compiled into something else.
+A symbol behaves like a tensor in its place. Special rules of torch for numbers, conditions and tensors are either
+reproduced or rejected, so no equation is compiled into a different one.
 """
 
 import traceback
@@ -23,20 +23,20 @@ LOGICAL = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "no
 """The operations whose result is a condition, a bool tensor in torch."""
 
 CONNECTIVES: Mapping[str, str] = {"and": "&", "or": "|", "xor": "^", "not": "~"}
-"""Those that take conditions alone, and their signs."""
+"""Operations that accept only conditions, and their symbols."""
 
 OF_CONDITIONS: Mapping[str, str] = {"add": "or", "mul": "and", "ne": "xor"}
-"""What torch makes of other operations on two conditions."""
+"""Equivalents in torch of other operations on two conditions."""
 
 NUMBERS = ("const", "number")
-"""The leaves that are numbers: written into a kernel, or an argument of it."""
+"""Leaves that are numbers: compiled into a kernel, or an argument of it."""
 
 COUNTING = frozenset({"add", "mul", "div", "where", "lt", "le", "gt", "ge", "eq", "ne"})
-"""The operations in which a condition beside a value is the number 0 or 1 of the value's dtype, in torch."""
+"""Operations in which torch converts a condition next to a value to 0 or 1 in the value's dtype."""
 
 
 class Untraceable(Exception):
-    """A cell does something that symbols cannot record; the message says what and where."""
+    """A cell uses an operation that symbols cannot record; the message names it and its line."""
 
 
 def _unary(op: str) -> Callable[["Symbol"], "Symbol"]:
@@ -56,8 +56,8 @@ class Symbol:
 
     __slots__ = ("args", "graph", "index", "logical", "op", "value", "varying")
 
-    __hash__ = object.__hash__  # that of a tensor: by identity, though == compares values
-    __array_ufunc__ = None  # a NumPy number beside a symbol leaves the operation to the symbol
+    __hash__ = object.__hash__  # by identity, as for tensors, although == compares values
+    __array_ufunc__ = None  # a NumPy number defers the operation to the symbol
 
     def __init__(self, graph: "Graph", op: str, args: tuple["Symbol", ...], value: Any, index: int):
         self.graph, self.op, self.args, self.value, self.index = graph, op, args, value, index
@@ -231,7 +231,7 @@ class Graph:
         return self._shared(op, self._counted(op, args), None)
 
     def _counted(self, op: str, args: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
-        """Conditions beside values as the numbers 0 and 1."""
+        """Convert conditions next to values to the numbers 0 and 1."""
         if op not in COUNTING or all(a.logical or a.op in NUMBERS for a in args):
             raise Untraceable(
                 f"{op} meets a condition, whose numbers torch has in another dtype, if at all; "

@@ -1,4 +1,4 @@
-"""Which kernel of a program: the dtype, what is saved, and which gradients are wanted."""
+"""The variant of a kernel: the dtype, what is saved, and which gradients are computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,11 +1,11 @@
-"""Memory for large results, used again.
+"""A pool that reuses the memory of large results.
 
-The system hands out fresh memory page by page, and that takes longer than the kernels that write it (Leaky at
-[4000, 16, 512], forward and backward: 14 us a step in fresh memory, 8 us in memory used before). So the block behind a
-large result is kept when the last tensor on it dies, and given to the next result of the same size.
+The system maps new memory page by page, which takes longer than the kernels that write it (Leaky at [4000, 16, 512],
+forward and backward: 14 us per step in new memory, 8 us in reused memory). So when the last tensor of a large result is
+deleted, the pool stores its block for the next result of the same size.
 
-What is kept is memory that was needed at one time: while results of ever new sizes are made, blocks that fit none of
-them are given up, so that all blocks together never exceed what was in use at once by more than `pool_spare`.
+If results keep changing size, blocks that fit none of them are released, so that all blocks together never exceed the
+memory that was in use at one time by more than `pool_spare`.
 
 `trim` has the C library give back the free pages of its own heap. glibc does not fill a hole again by an aligned
 request of the same size once anything small lies beside it. So a heap in which small things outlive large ones, as the
@@ -68,7 +68,7 @@ def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
 
 
 def release(kept: int = 0) -> None:
-    """Give unused blocks back to the system, the oldest first, until no more than so many bytes are left."""
+    """Release unused blocks, the oldest first, until at most the given number of bytes is left."""
     blocks = list(_unused.items())
     surplus = sum(len(block) for _, block in blocks) - kept
     for address, block in blocks:
@@ -107,7 +107,7 @@ _next = 0.0  # by the clock of perf_counter
 
 
 def trim() -> None:
-    """Give free pages of the heap back to the system; elsewhere than in glibc, nothing happens."""
+    """Return free pages of the heap to the system. Has no effect without glibc."""
     malloc_trim = _malloc_trim()
     if malloc_trim is not None:
         malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What kernels call and Numba lacks: reading and writing raw memory, and which thread they run on.
+"""Operations for kernels that Numba lacks: reading and writing raw memory, and the current thread's number.
 
 A kernel gets addresses, not arrays: arrays would be unpacked at every call, and their wrap-around indexing keeps the
 compiler from using vector instructions. Addresses are 64-bit integers; indices count elements.

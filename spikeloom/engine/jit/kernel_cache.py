@@ -1,12 +1,12 @@
-"""Kernels on disk: generated sources, with Numba's machine code beside them, under names made of their content.
+"""Kernels on disk: generated sources, next to Numba's machine code, named by a hash of their content.
 
-What is executed is the source that this process has generated, never the text of a file. Machine code is loaded from a
-directory that only this user, or root, can write; its index is a pickle, and the seal beside it finds damage, not an
+Only source that this process generated is executed, never the text of a file. Machine code is loaded from a directory
+that only this user, or root, can write to. Its index is a pickle: the checksum next to it detects damage, not an
 attack.
 
-Safe when several processes start at once (one compiles a kernel, who wants the same waits and loads it), when files are
-damaged or deleted (they are written again), and when nothing can be written, for want of rights or of space (kernels
-are then compiled in memory, with one warning).
+Safe if several processes start at once (one compiles a kernel; others that need it wait and load it), if files are
+damaged or deleted (they are recompiled), and if nothing can be written for lack of permissions or space (kernels are
+then compiled in memory, with one warning).
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def _renew_lock() -> None:
 
 
 def compilations() -> int:
-    """How many kernels this process has compiled, those found on disk not counted."""
+    """The number of kernels that this process has compiled, without those found on disk."""
     return _compilations
 
 
@@ -66,7 +66,7 @@ def made_ready() -> int:
 
 
 def cache_dir() -> Path:
-    """Where kernels are kept: $SPIKELOOM_CACHE_DIR, else spikeloom/ in the user's cache directory."""
+    """The directory of the kernels: $SPIKELOOM_CACHE_DIR, else spikeloom/ in the user's cache directory."""
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen)
     if sys.platform == "win32":
@@ -79,7 +79,7 @@ def cache_dir() -> Path:
 
 
 def cache_limit() -> int:
-    """How many bytes the files of all kernels may take: $SPIKELOOM_CACHE_MB megabytes, 512 without it.
+    """The maximum total size of the kernel files in bytes: $SPIKELOOM_CACHE_MB megabytes, by default 512.
 
     Raises:
         ValueError: if the variable is no number from 0 on.
@@ -92,7 +92,7 @@ def cache_limit() -> int:
 
 
 def cache_size() -> tuple[int, int]:
-    """How many kernels are kept, and how many bytes all their files take."""
+    """The number of kernels on disk, and the total size of their files in bytes."""
     kernels = _kernels(cache_dir())
     return len(kernels), sum(size for _, size in kernels.values())
 
@@ -233,7 +233,7 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Untrusted(PermissionError):
-    """Somebody else could have written what lies in the cache directory."""
+    """Another user could have written files in the cache directory."""
 
 
 def usable(directory: Path) -> bool:
@@ -252,7 +252,7 @@ def usable(directory: Path) -> bool:
 
 
 def _trust(place: Path, status: os.stat_result) -> None:
-    """Raise if somebody else than this user and root can write to a place."""
+    """Raise an error if users other than this one and root can write to a path."""
     if not hasattr(os, "geteuid"):
         return
     if status.st_uid not in (os.geteuid(), 0):
@@ -278,7 +278,7 @@ def _digest(path: Path) -> str:
 
 
 def _sound(path: Path, source: str) -> bool:
-    """Whether all files of a kernel are as they were written: damaged machine code would crash, or be wrong."""
+    """Whether all files of a kernel match their checksum: damaged machine code could crash or be wrong."""
     try:
         for file in (path, _seal(path), *_machine_code(path)):
             status = file.lstat()
@@ -297,7 +297,7 @@ def _discard(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write so that no reader ever sees half a file, and nobody else reads it."""
+    """Write a file atomically, readable by this user only."""
     draft = path.with_suffix(f".{os.getpid()}.draft")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -309,9 +309,9 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _one_process(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a kernel's lock, where the system has file locks; without them, equal files are written twice.
+    """Hold a kernel's lock if the system has file locks; without them, equal files may be written twice.
 
-    It is one byte of a file of the directory, so that others can be compiled meanwhile.
+    The lock is one byte of a file in the directory, so that other kernels can be compiled at the same time.
 
     Raises:
         BlockingIOError: if another process holds it and this one is not to wait.
@@ -354,10 +354,10 @@ def _statuses(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, os.sta
 
 
 def _shrink(written: Path) -> None:
-    """Delete the kernels that were not used for the longest, until all files are within the limit.
+    """Delete the least recently used kernels until the total size is within the limit.
 
-    The size of all is looked at when a kernel was written, unless what this process has seen and written since then
-    cannot have gone beyond the limit.
+    The total size is measured after a kernel is written, unless the last measurement plus what this process has written
+    since then is within the limit.
     """
     directory = written.parent
     sizes = (file.stat().st_size for file in (written, _seal(written), *_machine_code(written)))

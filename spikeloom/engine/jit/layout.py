@@ -1,4 +1,4 @@
-"""Tensors as kernels see them: where they lie, in which order, and what they were broadcast over."""
+"""Tensors as kernels see them: address, strides and broadcast dimensions."""
 
 import numpy as np
 import torch

@@ -1,10 +1,10 @@
-"""Sharing a kernel's elements among threads.
+"""Distribute a kernel's elements among threads.
 
-The kernel is handed to the OpenMP runtime that torch itself has loaded, so that both use one set of threads. (Numba's
-own pool beside torch's waits on busy cores: at [500, 16, 512] it took up to ten times as long as one thread.) Where
-there is no such runtime (macOS, Windows) a small Python pool calls the kernel, which holds no interpreter lock.
+The kernel runs on the OpenMP runtime that torch itself has loaded, so that both use one set of threads. (Numba's own
+pool would compete with torch's for cores: at [500, 16, 512] it took up to ten times as long as one thread.) Without
+that runtime (macOS, Windows), a small Python pool calls the kernel, which releases the interpreter lock.
 
-One or several threads give the same bits: elements are independent, and sums over them are made afterwards.
+Results are bit-identical for any number of threads: elements are independent, and sums over them are made afterwards.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ def openmp() -> ctypes.CDLL | None:
 
 
 def address_of(symbol: str) -> int:
-    """Where a function of the OpenMP runtime lies."""
+    """The address of a function of the OpenMP runtime."""
     return ctypes.cast(getattr(openmp(), symbol), ctypes.c_void_p).value or 0
 
 
@@ -91,7 +91,7 @@ class Kernel:
         return call if self.team else lambda words: call(words, 0, 1)
 
     def _together(self, words: bytes, threads: int) -> None:
-        """Run on so many threads."""
+        """Run on the team of threads."""
         if self.team:
             runtime = openmp()
             assert runtime is not None

@@ -1,4 +1,4 @@
-"""Where Triton's kernels can run, and how their source becomes something to call."""
+"""Where Triton kernels can run, and how their source becomes a callable."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Which backend runs a scan: a walk down a list of backends; each accepts, or refuses in sentences."""
+"""Choose the backend of a scan: the first of a list, fastest first, that has no reason to refuse."""
 
 import os
 import warnings
@@ -25,11 +25,11 @@ from .reference import Step, Trajectory, driven_back, fed_back, loop
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend: its name, why it would not run a call, and how it runs one.
+    """A backend: its name, its reasons to refuse a call, and the function that runs one.
 
-    The calls are those of the ladder that it stands in: `Call`, or a kind of scan of its own with an `x` and a `layer`.
-    What follows a comma in its name is a variety of one backend. One for the GPU is passed over without a word for a
-    call on the CPU, unless it is forced.
+    Its calls are those of its ladder: `Call`, or another kind of scan with an `x` and a `layer`. The text after a comma
+    in its name is a variety of one backend. A GPU backend is skipped without a reason for a call on the CPU, unless it
+    was selected.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Backend:
 
     @property
     def family(self) -> str:
-        """The name by which it is asked for."""
+        """The name by which it is selected."""
         return self.name.partition(",")[0]
 
 
@@ -54,18 +54,18 @@ def _why_no_numba() -> str:
         return "NUMBA_DISABLE_JIT is set"
     try:
         import numba  # noqa: F401
-    except Exception as error:  # a release that does not go with that of NumPy raises what it likes
+    except Exception as error:  # a release incompatible with NumPy's may raise anything
         return f"{BROKEN} ({error}); pip install --upgrade numba"
     return ""
 
 
 _no_numba: list[str] = []
-"""Filled at first use: the import takes half a second. Not a cached function: torch.compile would trace into it."""
+"""Filled at first use, since the import takes half a second. torch.compile would trace into a cached function."""
 
 
 @constant_for_compiler
 def numba_missing() -> str:
-    """Why Numba cannot compile in this process, or nothing."""
+    """Why Numba cannot compile in this process; empty if it can."""
     if not _no_numba:
         _no_numba.append(_why_no_numba())
         if BROKEN in _no_numba[0]:
@@ -76,10 +76,10 @@ def numba_missing() -> str:
 
 
 def kernel_refusals(untraceable: str, x: Tensor, tensors: Sequence[Tensor] = (), triton: bool = False) -> Iterator[str]:
-    """Why no kernel of Numba's, or of Triton's, runs a program on an input and other tensors.
+    """Why no Numba (or Triton) kernel can run a program on an input and other tensors.
 
     Args:
-        untraceable: why the program has no kernels, if it has none.
+        untraceable: why the program has no kernels; empty if it has some.
     """
     if untraceable:
         yield untraceable
@@ -100,24 +100,24 @@ def kernel_refusals(untraceable: str, x: Tensor, tensors: Sequence[Tensor] = (),
     kinds: set[type[Tensor]] = {*map(type, tensors)}
     for kind in kinds:
         if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
-            yield f"a {kind.__name__} computes by its own operations, and need not have its numbers in memory"
+            yield f"a {kind.__name__} overrides torch's operations, and may have no values in memory"
 
 
 KERNEL_DTYPES = (*FLOATS, *HALVES)
 
 
 def seen_through() -> str:
-    """Why torch has to see each operation of what runs now, or nothing: a kernel would be left out without a word."""
+    """Why torch must see each operation, or an empty string: it would silently ignore a kernel."""
     if transforms_active():
-        return "torch.func transforms see through the equation only, not through a kernel"
+        return "torch.func transforms apply to the operations of the equation, not to a kernel"
     if torch.compiler.is_compiling():
         return ""
     if tangents_pass():
-        return "tangents of forward-mode differentiation pass through the equation only, not through a kernel"
+        return "forward-mode differentiation applies to the operations of the equation, not to a kernel"
     if is_traced():
-        return "torch.jit.trace records the operations of the equation only, not a kernel"
+        return "torch.jit.trace records the operations of the equation, not a kernel"
     if fake_mode() is not None:
-        return "what is computed in a FakeTensorMode has no numbers in memory"
+        return "tensors of a FakeTensorMode have no values in memory"
     return ""
 
 
@@ -125,7 +125,7 @@ COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by
 
 
 def _refusals(call: Call, triton: bool = False, fused: bool = False) -> list[str]:
-    """Why kernels do not run the call step by step or, fused, all steps at once."""
+    """Why kernels cannot run the call step by step or, if fused, all steps at once."""
     reasons = [*kernel_refusals(call.untraceable or call.program.untraceable, call.x, call.tensors(), triton)]
     if call.steps is None and torch.compiler.is_exporting():  # for those who read the program elsewhere
         reasons.append("torch.export records the operations of a step, not a kernel")
@@ -138,7 +138,7 @@ def _refusals(call: Call, triton: bool = False, fused: bool = False) -> list[str
 
 def _triton_refusals(call: Call) -> list[str]:
     if call.mem_feedback is not None:
-        return ["the membrane comes back through a layer of weights, step by step"]
+        return ["the membrane is fed back through a layer of weights, step by step"]
     reasons = _refusals(call, triton=True, fused=True)
     if not reasons and call.feedback is not None and call.steps is not None:
         reasons += gpu_recurrent.refusals(call.states[0])
@@ -147,12 +147,12 @@ def _triton_refusals(call: Call) -> list[str]:
 
 def _capture_refusals(call: Call) -> list[str]:
     if call.steps is None:
-        return ["a single step is not recorded"]
+        return ["a single step is not captured as a graph"]
     return _refusals(call, triton=True, fused=True) or [*cuda_graphs.refusals(call.states[0])]
 
 
 def kernel_at_hand(program: Program, x: Tensor) -> bool:
-    """Whether a kernel runs a step of the program on x, whose dtype is that of the states."""
+    """Whether a kernel can run a step of the program on x, whose dtype is that of the states."""
     if x.dtype not in FLOATS or _forced.get() not in (None, "numba"):
         return False
     return next(kernel_refusals(program.untraceable, x), None) is None
@@ -162,10 +162,10 @@ def kernel_at_hand(program: Program, x: Tensor) -> bool:
 
 
 def run_fused(call: Call, target: Target | None = None, captured: bool = False) -> Trajectory:
-    """All steps at once, or a single step, by kernels that do not refuse it; `captured`: by CUDA graphs.
+    """Run all steps at once, or a single step, by kernels that do not refuse it; `captured`: by CUDA graphs.
 
     Args:
-        target: whose kernels; Triton's, where the input is, if none is given.
+        target: the kernels' target. Default: Triton on the input's device.
     """
     target = triton_jit.target_on(call.x) if target is None else target
     if call.steps is None and (target == Target.NUMBA or call.mem_feedback is None):
@@ -189,10 +189,10 @@ def run_fused(call: Call, target: Target | None = None, captured: bool = False) 
 
 
 def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
-    """Step by step by kernels; see `run_fused`."""
+    """Run step by step by kernels; see `run_fused`."""
     target = triton_jit.target_on(call.x) if target is None else target
     if target != Target.NUMBA and call.mem_feedback is not None:
-        return run_fused(call, target)  # whose kernel of a step takes several inputs in one tensor
+        return run_fused(call, target)  # its kernel of one step accepts several inputs in one tensor
     call = _wide(call) if target == Target.NUMBA else call
     program, params = call.program, call.hoisted()
 
@@ -206,13 +206,13 @@ def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
 
 
 def _run_loop(call: Call) -> Trajectory:
-    """The reference."""
+    """Run the reference."""
     call = _wide(call)
     return _looped(call, call.program.step(call.params), call.program.cell.inputs)
 
 
 def _looped(call: Call, step: Step, inputs: int = 1) -> Trajectory:
-    """The call step by step, by a step that takes so many inputs."""
+    """Run the call step by step, by a step with `inputs` inputs."""
     if call.feedback is not None:
         step = fed_back(step, call.feedback)
     if call.mem_feedback is not None:
@@ -337,9 +337,9 @@ def _selected(name: str | None) -> Iterator[None]:
 
 
 def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list[str]]:
-    """The backend that runs the call, and why each faster one does not; a forced backend raises if it refuses."""
+    """The backend that runs the call, and why each faster one does not; a selected backend raises if it refuses."""
     forced = _forced.get()
-    reasons: dict[str, None] = {}  # each once: what refuses a scan may refuse a step too
+    reasons: dict[str, None] = {}  # each once: a reason may apply both to a scan and to a step
     for candidate in ladder:
         if (candidate.on_gpu and call.x.is_cpu) if forced is None else forced != candidate.family:
             continue
@@ -348,4 +348,4 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
             return candidate, [*reasons]
         reasons |= dict.fromkeys(f"{candidate.family}: {reason}" for reason in why)
     told = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
-    raise RuntimeError(f"backend {forced!r} was asked for and cannot run {call.layer}: {told}")
+    raise RuntimeError(f"backend {forced!r} was selected, but cannot run {call.layer}: {told}")

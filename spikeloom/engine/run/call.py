@@ -1,4 +1,4 @@
-"""What is to be run, and which kernel that asks for: who wants gradients, and what has to be kept for them."""
+"""The request of a run, and the kernel variant it needs: which tensors require gradients, and what must be saved."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,24 +26,24 @@ from ..graph import (
 )
 
 
-@dataclass  # not frozen: made at every step, and freezing costs as much as all else about it
+@dataclass  # not frozen: created at every step, and freezing would double its cost
 class Call:
-    """What is to be run.
+    """A request to run a neuron.
 
     Args:
-        program: the cell.
-        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] of a single step. In half precision it
-            stands beside states in float32, and the spikes may be of either dtype.
+        program: the program of the cell.
+        x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] for a single step. If it is in half
+            precision, the states are float32, and the spikes may have either dtype.
         steps: T; None for a single step, whose results have no time dimension.
         states: before the first step, each [*S].
         params: the cell's parameters by name, each broadcastable to [*S]; on Triton also [T, *S].
-        traced: whether the states of every step are wanted, not only the last.
-        layer: how messages name the neuron.
-        feedback: what the spikes of the step before, which are then the first state, add to the input.
-        mem_feedback: what the membrane of the step before, the last state, adds to the inputs. x then holds the inputs
-            one after the other along the axis of its map.
-        untraceable: why no kernel runs it, if the layer knows that itself.
-        numbers: gives the parameters as numbers, or None where one is learned, has dimensions, or is not on the CPU.
+        traced: whether the states of every step are requested, not only the final ones.
+        layer: the name of the neuron in messages.
+        feedback: maps the spikes of the previous step, then the first state, to a term of the input.
+        mem_feedback: maps the membrane of the previous step, the last state, to terms of the inputs. x then holds the
+            inputs concatenated along the axis of its map.
+        untraceable: why no kernel can run it, if the layer knows the reason.
+        numbers: returns the parameters as numbers, or None if one is learned, has dimensions, or is not on the CPU.
     """
 
     program: Program
@@ -76,7 +76,7 @@ class Call:
 
 
 def variant_of(call: Call, params: tuple[Tensor, ...], target: Target = Target.NUMBA) -> Variant:
-    """Which kernel: what has to be written and differentiated follows from who asks for gradients."""
+    """The kernel variant: which tensors require gradients decides what is saved and differentiated."""
     dtype, learning = dtype_name(call.x.dtype), _learning((call.x, *call.states, *params))
     kinds = _kinds(params, learning, call.states[0].dim())
     grad = _input_gradient(call) if learning else InputGrad.FORWARD

@@ -1,10 +1,10 @@
-"""The scan of a cell over the entries of a matrix [D, N], to which each step writes the outer product of two vectors.
+"""The scan of a cell over the entries of a matrix [D, N], to which each step adds the outer product of two vectors.
 
-What a step takes is v [D], k [N] and a gate [N] for the columns; nothing of the size of the matrix is made of them. Of
-the sequence of matrices, [T, B, D, N], only one in `matrix_span` is kept for the backward, which computes the
-others again, span by span, with the states of one span and one row of the matrix in the cache. The equations and
-their gradients are those of the program, as in `cpu/source.py`; only what is loaded and stored differs. One thread has
-all rows of a batch entry, for they share the gradients of k and of the gate.
+The inputs of a step are v [D], k [N] and a gate [N] for the columns; they are not expanded to the size of the matrix.
+Of the sequence of matrices, [T, B, D, N], one in `matrix_span` is saved for the backward, which recomputes the others
+span by span, with the states of one span and one row of the matrix in the cache. The equations and their gradients are
+those of the program, as in `cpu/source.py`; only loads and stores differ. One thread processes all rows of a batch
+entry, since they share the gradients of k and of the gate.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The scan of a neuron whose spikes or membrane come back into its input through weights, made differentiable.
+"""The differentiable scan of a neuron whose spikes or membrane are fed back into its input through weights.
 
 There are four ways to run one (see `Runner`): a kernel for all steps (`cpu/recurrent.py`, `gpu/recurrent.py`), a loop
 over time (`stepwise.py`), and runs of that loop as CUDA graphs (`gpu/cuda_graphs.py`). The gradient of the weight is
@@ -44,7 +44,7 @@ def scan(
     """Run a program over time.
 
     Args:
-        plan: what comes back, and how.
+        plan: the feedback and the kernels.
         x: the inputs, [T, ...], or [1, ...] if they are the same at every step, without what comes back.
         weight, bias: of the layer or the map.
         states: before the first step, [*S]; where spikes come back, the first is the last spikes.

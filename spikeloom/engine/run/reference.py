@@ -1,4 +1,4 @@
-"""The law: the plain PyTorch loop over a cell's own equation. Every fast path must agree with it."""
+"""The reference: the plain PyTorch loop over a cell's equation. Every kernel must agree with it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Trajectory:
 
 
 def fed_back(step: Step, feedback: Feedback) -> Step:
-    """The step of a neuron whose own spikes come back into its input; its first state is its last spikes."""
+    """The step of a neuron whose spikes are fed back into its input; its first state is the previous spikes."""
 
     def step_with_feedback(x: Tensor, spk: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         spk, *new = step(x + feedback(spk), *states)
@@ -39,7 +39,7 @@ def fed_back(step: Step, feedback: Feedback) -> Step:
 
 
 def driven_back(step: Step, product: Callable[[Tensor], Tensor], split: Callable[[Tensor], Any]) -> Step:
-    """The step of a neuron whose membrane, its last state, comes back into its inputs through a product."""
+    """The step of a neuron whose membrane, its last state, is fed back into its inputs through a product."""
 
     def step_with_product(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         return step(split(x + product(states[-1])), *states)
@@ -55,7 +55,7 @@ def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: 
         x: input, [T, *S]; or [1, *S], the same at each of the T steps.
         steps: T.
         states: each state before the first step, [*S].
-        traced: whether the states after every step are wanted.
+        traced: whether the states after every step are requested.
     """
     inputs = x.unbind(0) if len(x) == steps else [x[0]] * steps
     spikes: list[Tensor] = []

@@ -1,7 +1,7 @@
 """Convolutions of images that are mostly zeros, such as spikes: the result, and the gradients of weight and input.
 
-Images are [N, C, H, W] in any memory order. Results lie as torch's do: with their channels last if those of the input,
-or of the weight, are.
+Images are [N, C, H, W] in any memory format. The memory format of the result is torch's: channels last if the input or
+the weight is.
 
 A patch of the input is cut into bands, runs of the channels of `reach` neighboring pixels that are contiguous in memory
 once an image lies with its channels last: one per row of the patch, or, where it is dilated along a row, one per pixel.

@@ -1,4 +1,4 @@
-"""Kernels whose threads share rows: from the lines of a body to a function that is called by argument name."""
+"""Kernels whose threads share rows: turn the lines of a body into a function with named arguments."""
 
 import re
 from collections.abc import Callable

@@ -153,7 +153,7 @@ def test_explain_tells_that_such_a_membrane_goes_step_by_step(way):
     with snn.backend("triton"):
         (row,) = snn.explain(layer, sequence("SLSTM").to(DEVICE)).rows
     assert row.backend == f"triton, {way}"
-    assert any("the membrane comes back through a layer of weights" in why for why in row.refusals)
+    assert any("the membrane is fed back through a layer of weights" in why for why in row.refusals)
 
 
 def test_layers_that_are_alike_share_what_is_recorded_and_a_new_weight_is_read(way):

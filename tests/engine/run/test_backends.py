@@ -43,7 +43,7 @@ def test_the_loop_takes_what_no_other_backend_takes(call):
     ],
 )
 def test_a_forced_backend_raises_with_its_reasons(change, words, call):
-    with snn.backend("numba"), pytest.raises(RuntimeError, match=f"'numba' was asked for and cannot run.*{words}"):
+    with snn.backend("numba"), pytest.raises(RuntimeError, match=f"'numba' was selected, but cannot run.*{words}"):
         backends.choose(change(call))
 
 
