@@ -78,7 +78,7 @@ class WholeSequence(SpikingNeuron):
         start = torch.zeros(x.shape[1:], dtype=dtype, device=x.device)
         params = checked_params(values, start, dtype, self._label)
         program = self._program
-        if program.untraceable:  # a user's spike function, which is applied to all membranes after the scan
+        if program.untraceable:  # a user's spike function, applied to all membranes after the scan
             program = program_for(program.cell, surrogate.no_gradient())
         return Call(program, x, steps, (start,), params, traced, self._label())
 

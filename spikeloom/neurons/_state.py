@@ -1,10 +1,10 @@
-"""The states of a layer: where they start, what a call takes and leaves, and how they go with the layer.
+"""The states of a layer: initial values, use in a call, and how they are moved, copied and saved with the layer.
 
-Before a run a layer also checks its input, and whether the states that it has are those of the present run:
+Before a run a layer also checks its input, and whether its states belong to the current run:
 
-- `torch.utils.checkpoint` runs a forward once more within the backward. It would start from where the first run ended.
-- A replica of nn.DataParallel lives for one call. Its states are lost, and the next call starts afresh.
-- A state from within `torch.func.vmap` is a wrapper, of no use once that is over.
+- `torch.utils.checkpoint` repeats a forward within the backward pass, which would start from the end of the first run.
+- A replica of nn.DataParallel exists for one call. Its states are lost, and the next call starts anew.
+- A state from within `torch.func.vmap` is a wrapper, which is invalid afterwards.
 """
 
 import copy
@@ -36,18 +36,18 @@ from ._parameters import Parameters, broadcasts
 from ._unrolled_run import REWRITE, current_run
 
 Layer = Any
-"""A layer that has states: a `SpikingNeuron` or an `OverTime`, which are built upon this file."""
+"""A layer with states: a `SpikingNeuron` or an `OverTime`, which depend on this file."""
 
 
 def by_reset_mem(self: Any) -> Any:
-    """`reset_mem` by another name, for one that a subclass may have overridden."""
+    """Alias of `reset_mem` that respects overrides in subclasses."""
     return self.reset_mem()
 
 
 def deep_copied(layer: Layer, memo: dict[int, Any]) -> Layer:
-    """``__deepcopy__`` of a layer with states: by its `__getstate__`, which cuts them from their graph.
+    """``__deepcopy__`` of a layer with states: uses its `__getstate__`, which detaches them.
 
-    Given by name, since a class that `torch.nn.utils.parametrize` derives copies every attribute as it is otherwise.
+    Defined explicitly, because a class derived by `torch.nn.utils.parametrize` otherwise copies attributes unchanged.
     """
     kind: Any = type(layer)
     twin = memo[id(layer)] = kind.__new__(kind)
@@ -58,22 +58,22 @@ def deep_copied(layer: Layer, memo: dict[int, Any]) -> Layer:
 
 
 def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
-    """A state after `fn` of `.to(...)` and its like; zeros where the meta device had no values to move."""
+    """A state after `fn` of `.to(...)` and similar; zeros if it was on the meta device and had no values."""
     new = fn(state)
     return torch.zeros_like(new) if state.is_meta and not new.is_meta else new
 
 
 class States(Parameters):
-    """Keeps the states of a layer from one call to the next. They are neither buffers nor parameters."""
+    """Stores the states of a layer between calls. They are neither buffers nor parameters."""
 
     _before: Tensor | None = None  # the membrane before the last step, with its graph, from which `reset` follows
-    _reset: Tensor | None = None  # what a subclass with its own forward says that R was
+    _reset: Tensor | None = None  # R as set by a subclass with its own forward
     _cut: weakref.ref[Tensor] | None = None  # the membrane that the last step returned before `detach_mem`
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        """The state before this call: what was given, else what the layer has, else zeros. x is one step, [*S]."""
+        """The states before this call: the given ones, else the stored ones, else zeros. x is one step, [*S]."""
         states, names = [], self._state_names()
-        # all of them: the spikes that a recurrent neuron has returned are not the tensor that it keeps
+        # all of them: the spikes that a recurrent neuron returned are not the tensor that it stores
         cut = None if torch.compiler.is_compiling() or self._cut is None else self._cut()
         if cut is not None and given[-1] is cut:
             given = tuple(state if state is None else state.detach() for state in given)
@@ -85,7 +85,7 @@ class States(Parameters):
         return tuple(states)
 
     def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
-        """The same, where each can be taken as it is beside an input on the CPU; else None."""
+        """The same if every state can be used unchanged with an input on the CPU; otherwise None."""
         own, shape, dtype, states = self.__dict__, self._shape_of_states(x), x.dtype, []
         for name, state in zip(self._state_names(), given, strict=True):
             if state is None:
@@ -111,10 +111,10 @@ class States(Parameters):
         self.__dict__.update(zip(self._state_names(), states, strict=True))  # at once, also where Ctrl-C comes
 
     def _init_mem(self) -> None:
-        """Called at the end of the constructor, for a subclass that adds states of its own."""
+        """Hook at the end of the constructor, for subclasses that add states."""
 
     def reset_mem(self) -> Any:
-        """Set every state to what it starts from, in its present shape, and return them: one tensor, or a tuple."""
+        """Set every state to its initial value, in its current shape, and return them: one tensor, or a tuple."""
         unrolled = current_run()
         if unrolled is not None:
             cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
@@ -129,10 +129,10 @@ class States(Parameters):
         return states[0] if len(states) == 1 else states
 
     def detach_mem(self) -> None:
-        """Cut every state from the graph that made it; its value stays.
+        """Detach every state from its autograd graph; its value is preserved.
 
-        What calls have returned keeps its graph, so that a loss may still be made of it. Where the last state that was
-        returned is passed to the next step, it is taken without its graph.
+        Returned tensors keep their graph, so a loss may still be computed from them. If the last returned state is
+        passed to the next step, it is detached there.
         """
         states = [usable(getattr(self, name)) for name in self._state_names()]
         if states and not torch.compiler.is_compiling():
@@ -145,7 +145,7 @@ class States(Parameters):
             self.__dict__["_before"] = None if is_traced() else usable(self._before).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        # states follow .to() and the like, but are no buffers: those would be broadcast in distributed training
+        # states follow .to() etc., but are not buffers, which would be broadcast in distributed training
         super()._apply(fn, recurse)
         self._keep(tuple(moved(usable(getattr(self, name)), fn) for name in self._state_names()))
         for name in ("_before", "_reset"):
@@ -154,7 +154,7 @@ class States(Parameters):
         return self
 
     def _replicate_for_data_parallel(self) -> Any:
-        # a replica sees another part of the batch: the state of the original is none of its own
+        # a replica receives another part of the batch, to which the state of the original does not apply
         replica = super()._replicate_for_data_parallel()
         replicated(self, replica)
         replica._keep(tuple(getattr(self, name).new_zeros(0) for name in self._state_names()))
@@ -162,7 +162,7 @@ class States(Parameters):
         return replica
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """A buffer; but a state stays a state, of which no state_dict knows, and only starts from the tensor."""
+        """Register a buffer. A state is not registered: it is set to the tensor and is not in the state_dict."""
         if name in self._state_names():
             setattr(self, name, torch.zeros(0) if tensor is None else tensor)
         else:
@@ -184,12 +184,12 @@ class States(Parameters):
 def state_for(
     x: Tensor, dtype: torch.dtype, layer: Layer, name: str, state: Any, start: float = 0.0, kept: bool = False
 ) -> Tensor:
-    """The state before a step x of the input, [*S]: the one given, broadcast; its start where it does not broadcast.
+    """The state before a step x of the input, [*S]: `state`, broadcast; its initial value if it does not broadcast.
 
-    So a loop that passes the zeros of `reset_mem`, in the shape of the last batch, goes on with a smaller one. Where
-    other values are lost, a warning says so, once per layer.
+    A loop that passes the zeros of `reset_mem`, in the shape of the last batch, can continue with a smaller one. If
+    other values are discarded, the layer warns once.
 
-    `kept` is whether it is the layer's own; then one that is on the meta device, or fake, is none for a real input.
+    `kept` is whether the layer stores the state; then a meta or fake one is discarded for a real input.
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{layer._label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
@@ -207,23 +207,23 @@ def state_for(
         )
     if state.is_complex():
         raise TypeError(f"{layer._label()} got {name} of dtype {state.dtype}; pass real numbers")
-    compiling = torch.compiler.is_dynamo_compiling()  # which cannot trace the question
+    compiling = torch.compiler.is_dynamo_compiling()  # dynamo cannot trace is_inference()
     if not compiling and state.is_inference() and not torch.is_inference_mode_enabled():
-        state = state.clone()  # autograd does not take tensors made in inference mode
+        state = state.clone()  # autograd rejects tensors created in inference mode
     taken: Tensor = state if state.dtype is dtype else state.to(dtype)
     return (taken if same else taken.expand(x.shape)).resolve_neg()
 
 
 _warned: WeakSet[Layer] = WeakSet()
-"""The layers that have warned. Not an attribute of theirs: `unroll` restores those."""
+"""The layers that have warned. Not stored as an attribute, because `unroll` restores attributes."""
 
 _trial: Scoped[bool] = Scoped("spikeloom_trial", False)
 on_trial = partial(_trial.set, True)
-"""Within this context a run only looks at a network, and is not worth a warning."""
+"""Context for a run that only inspects a network and must not warn."""
 
 
 def _warn_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: float) -> None:
-    """Warn if values are lost, for the first time of a layer; not where tensors have no values to look at."""
+    """Warn once per layer if values are discarded; not for tensors without values."""
     if torch.compiler.is_compiling() or not state.numel() or seen_through() or _trial.get() or layer in _warned:
         return
     lost = ((state != start) & (state != 0)).any()
@@ -241,12 +241,12 @@ def _warn_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: floa
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of states: that of the input, but float32 for half precision, whose steps are too coarse to add up."""
+    """The dtype of states: that of the input, but float32 for half precision, which is too coarse to accumulate."""
     return torch.float32 if x.dtype in HALVES else x.dtype
 
 
 def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
-    """The input as a floating tensor; integers and booleans become the default dtype, as in torch's own promotion."""
+    """The input as a floating tensor; integers and booleans become the default dtype, as in torch's type promotion."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{label()} got an input of type {type(x).__name__}; pass a torch.Tensor")
     if x.is_complex():
@@ -260,10 +260,10 @@ def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
 
 
 def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun: bool = False) -> None:
-    """Raise if the states are of another run, or of a transform that is over.
+    """Raise if the states belong to another run, or to a transform that has ended.
 
-    They are the layer's own: those that it starts from and was not given, None if it has none. `begun` is whether
-    something else shows that it has run before.
+    `states` are the stored states from which the layer starts; None if it has none. `begun` indicates by other means
+    that it has run before.
     """
     if torch.compiler.is_compiling():
         return
@@ -288,7 +288,7 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun
 
 
 def restarted(layer: Layer) -> None:
-    """Note that the layer has its states from the present run: it was reset, or given them."""
+    """Record that the states of the layer belong to the current run: it was reset, or they were passed."""
     if torch.compiler.is_compiling():
         return
     layer.__dict__["_restarted"] = graph_task()
@@ -299,7 +299,7 @@ def restarted(layer: Layer) -> None:
 
 
 def replicated(layer: Layer, replica: Layer) -> None:
-    """Watch what becomes of a replica; raise if the last one took a single step from a state that has gone with it."""
+    """Track the use of replicas; raise if the last one ran a single step from a state that was lost with it."""
     if set(layer.__dict__.get("_replicated", ())) == {"step"}:
         raise RuntimeError(
             f"{layer._label()} is called once per step by an nn.DataParallel, whose replicas, and their states, are "
@@ -310,13 +310,13 @@ def replicated(layer: Layer, replica: Layer) -> None:
 
 
 def usable(state: Tensor) -> Tensor:
-    """The state, or an empty one for that of a torch.func.vmap that is over."""
+    """The state; an empty one if it comes from a torch.func.vmap that has ended."""
     return torch.zeros(0, dtype=state.dtype, device=state.device) if escaped(state) else state
 
 
 def escaped(state: Tensor) -> bool:
-    """Whether a state is a wrapper that is left of a torch.func.vmap that is over."""
+    """Whether a state is a wrapper from a torch.func.vmap that has ended."""
     if torch.compiler.is_compiling() or not is_wrapped(state):
         return False
-    inner = unwrapped_if_dead(state)  # what torch.func.grad leaves is used as what it wraps
+    inner = unwrapped_if_dead(state)  # a wrapper left by torch.func.grad is used as the tensor inside
     return is_batched(inner) and not of_running_vmap(inner)

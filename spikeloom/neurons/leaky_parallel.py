@@ -132,8 +132,8 @@ class LeakyParallel(WholeSequence):
         weight = state_dict.get(f"{prefix}rnn.weight_hh_l0")
         if not self.weight_hh_enable and _is_full(weight):
             lists[-1].append(
-                f"{prefix}rnn.weight_hh_l0 connects neurons with each other, and this layer would see its diagonal "
-                "alone; make it with weight_hh_enable=True"
+                f"{prefix}rnn.weight_hh_l0 connects neurons with each other, but this layer only uses its diagonal; "
+                "create it with weight_hh_enable=True"
             )
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
