@@ -218,7 +218,7 @@ class TritonShapes:
     tile: int = 32
     """Rows and columns of the matrix tile of a recurrent kernel."""
 
-    graphs: int = 32
+    graphs: int = 128
     """Maximum number of cached CUDA graphs; the least recently used is released first."""
 
 

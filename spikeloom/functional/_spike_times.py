@@ -45,7 +45,7 @@ class SpikeTime(Optioned):
         target_is_time: if True, targets are steps; if False, class labels. Default: False.
         on_target: target step of the neuron of the class; negative steps count from the end. Default: 0.
         off_target: target step of the other neurons. Default: -1, the last step.
-        tolerance: times within this distance of their target are replaced by the target. Default: 0.
+        tolerance: times closer than this to their target are replaced by the target. Default: 0.
         multi_spike: if True, on_target and off_target are sequences of F steps, for the first F spikes.
 
     Call:

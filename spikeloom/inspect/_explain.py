@@ -1,8 +1,8 @@
 """Tables of the layers of a network: `explain` reports their backends, `summary` their sizes and firing rates."""
 
+import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 import torch
@@ -187,9 +187,9 @@ class _Watch:
             refusals = (plan.reason,) if plan.reason else ()
             density, own = _density(tensors), _numbers(module.parameters())
             states: tuple[str, ...] = ()
-            neurons, rate = 0, float("nan")
+            neurons, rate = 0, math.nan  # one object, so that equal rows compare equal
             if isinstance(module, SpikingNeuron):
-                states, neurons, rate = module._state_names(), prod(shape), density
+                states, neurons, rate = module._state_names(), math.prod(shape), density
             row = Row(path, kind, plan.route, refusals, density, static, shape, states, own, neurons, rate)
             self.seen.append((unrolled, module, row))
 
@@ -206,7 +206,7 @@ class _Watch:
 
 def _density(tensors: list[Tensor]) -> float:
     if not tensors or not tensors[0].numel():
-        return float("nan")
+        return math.nan
     return float((tensors[0] != 0).double().mean())
 
 
@@ -238,7 +238,7 @@ class Summary:
 
     def __str__(self) -> str:
         fire = [(layer.neurons, layer.rate) for layer in self.layers if layer.rate == layer.rate and layer.neurons]
-        rate = sum(n * r for n, r in fire) / sum(n for n, _ in fire) if fire else float("nan")
+        rate = sum(n * r for n, r in fire) / sum(n for n, _ in fire) if fire else math.nan
         total = ("total", "", "", f"{self.neurons:,}", "", f"{self.parameters:,}", share(rate), "")
         headings = ("layer", "kind", "output", "neurons", "states", "parameters", "firing rate", "runs on")
         lines = aligned([headings, *map(_layer_cells, self.layers), total], right=(3, 5, 6))

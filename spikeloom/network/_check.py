@@ -35,7 +35,9 @@ Runner = Callable[[Request, Snapshot], Run]
 """`run`, or a function that runs a request in chunks; its second argument is the network's state before the run."""
 
 
-def run_checked(request: Request, check: bool | None, how: Runner = run) -> Run:
+def run_checked(
+    request: Request, check: bool | None, how: Runner = run, after: Callable[[Run], None] | None = None
+) -> Run:
     """Run a request; then compare the network with its loop over steps, if a comparison is due.
 
     After an error, the network and torch's settings are restored, and a note says that the network was unrolled.
@@ -44,6 +46,7 @@ def run_checked(request: Request, check: bool | None, how: Runner = run) -> Run:
         request: the request.
         check: None: compare at the first run of a kind, over its first steps; True: always, all steps; False: never.
         how: `run`, or a function that runs the request in chunks.
+        after: called at the end; if it fails, the whole run has failed.
 
     Raises:
         RuntimeError: if the network differs, naming the module. With check=True also if it cannot be compared.
@@ -55,6 +58,8 @@ def run_checked(request: Request, check: bool | None, how: Runner = run) -> Run:
         mark(layers, unrolled=True)
         before = Snapshot(request.names)
         done = context.run(_run_and_compare, request, check, how, before)
+        if after is not None:
+            context.run(after, done)
         adopt(context)
         mark(layers, unrolled=False)
         return done

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.checkpoint import checkpoint
 
-from .._torch import TreeSpec, graph_task, tree_flatten, tree_map_only, tree_unflatten
+from .._torch import TreeSpec, graph_task, tangents_pass, tree_flatten, tree_map_only, tree_unflatten
 from ..engine.jit import buffer_pool
 from ..layers import SEES_TIME
 from ..neurons._state import restarted
@@ -40,6 +40,11 @@ def checked_length(length: Any) -> None:
 
 def run_in_chunks(request: Request, before: Snapshot, length: int) -> Run:
     """Run a request in chunks of `length` steps; `before` is a snapshot of the network's current state."""
+    if tangents_pass():
+        raise RuntimeError(
+            "unroll with checkpoint got a tangent of forward-mode differentiation (torch.func.jvp, jacfwd); unroll "
+            "without checkpoint"
+        )
     if not request.steps:
         return run(request, before)
     _find_way(request)
@@ -203,42 +208,53 @@ def _run_chunk(start: _Start, part: Request) -> Run:
 
 
 class _Joined:
-    """Outputs over `steps` steps, to which chunks are added in order; each chunk becomes a view of the whole."""
+    """Outputs over `steps` steps, to which chunks are added in order; there is never a second copy of them."""
 
     def __init__(self, steps: int) -> None:
         self._steps, self._filled = steps, 0
         self._form: TreeSpec | None = None
         self._kinds: list[Any] = []
         self._wholes: list[Any] = []
-        self._chunks: list[list[Any]] = []
+        self._chunks: list[list[Tensor]] = []
 
     def add(self, outputs: Any, steps: int) -> None:
         """Add the outputs of the next `steps` steps, whose structure must equal that of the previous ones."""
         leaves, form = tree_flatten(outputs)
         kinds = [("T", *x.shape[1:], x.dtype) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
         if self._form is None:
-            self._form, self._kinds = form, kinds
+            self._form, self._kinds, self._chunks = form, kinds, [[] for _ in leaves]
             self._wholes = tree_map_only(Tensor, lambda x: x.detach().new_empty((self._steps, *x.shape[1:])), leaves)
         if form != self._form or kinds != self._kinds:
             raise ValueError(
                 f"the forward returned {kinds} for steps {self._filled} to {self._filled + steps - 1}, and "
                 f"{self._kinds} for those before; return the same structure for every chunk"
             )
-        for leaf, whole in zip(leaves, self._wholes, strict=True):
+        for leaf, whole, chunks in zip(leaves, self._wholes, self._chunks, strict=True):
             if isinstance(leaf, Tensor):
-                part = whole[self._filled : self._filled + steps].copy_(leaf.detach())
-                leaf.data = part  # there is never a second copy
-        self._chunks.append(leaves)
+                whole[self._filled : self._filled + steps].copy_(leaf.detach())
+                chunks.append(_Released.apply(leaf) if leaf.requires_grad else leaf.new_zeros(()).expand(leaf.shape))
         self._filled += steps
 
     def outputs(self, net: Any) -> Any:
         """The outputs over all steps; their graph holds the network, which the backward runs."""
         assert self._form is not None
         leaves = [
-            _Whole.apply([whole], net, *chunks) if isinstance(whole, Tensor) else whole
-            for whole, *chunks in zip(self._wholes, *self._chunks, strict=True)
+            _Whole.apply([whole], net, *chunks) if any(chunk.requires_grad for chunk in chunks) else whole
+            for whole, chunks in zip(self._wholes, self._chunks, strict=True)
         ]
         return tree_unflatten(leaves, self._form)
+
+
+class _Released(torch.autograd.Function):
+    """A chunk of the outputs in the graph without its memory: zeros of its shape, all in one place."""
+
+    @staticmethod
+    def forward(ctx: Any, chunk: Tensor) -> Tensor:
+        return chunk.new_zeros(()).expand(chunk.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
 
 
 class _Whole(torch.autograd.Function):

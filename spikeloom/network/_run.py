@@ -97,6 +97,7 @@ def _run_once(
 def _follow(request: Request, before: Snapshot) -> Run:
     """Run with the static input unrepeated; if that is not possible, run again with the input repeated over time."""
     drawn, following = RandomState(), Following(request.steps, request.batch)
+    done: Run | None = None
     try:
         done = _run_once(request, request.mapped(following.static), origins=following)
     except NotStatic:
@@ -108,10 +109,12 @@ def _follow(request: Request, before: Snapshot) -> Run:
     if not drawn.same_outside_torch():
         following.why_not = "its forward draws random numbers, which must differ between steps"
     if why := following.why_not:
+        done = None  # release the graph of the first run
         before.restore()
         drawn.restore()
         done = _run_once(request, request.folded(), repeated=why)
         REPEATED.setdefault(request.net, {})[request.net.training] = why  # not if that, too, has raised
+    assert done is not None
     return done
 
 

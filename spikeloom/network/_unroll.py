@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..layers import SEES_TIME
 from ._check import run_checked
 from ._checkpoint import checked_length, run_in_chunks
-from ._run import run, run_traced
+from ._run import Run, run, run_traced
 from ._time_folding import Request, read
 
 
@@ -80,12 +80,15 @@ def _perform(request: Request, check: bool | None, checkpoint: int | None, detac
         checked_length(checkpoint)
     if torch.compiler.is_dynamo_compiling():
         return run_traced(request)
-    done = run_checked(request, check, run if checkpoint is None else partial(run_in_chunks, length=checkpoint))
-    for layer in request.names if detach else ():
-        if isinstance(layer, SEES_TIME):
-            layer.detach_mem()
-    done.count(request.steps)
-    return done.outputs
+
+    def finish(done: Run) -> None:
+        for layer in request.names if detach else ():
+            if isinstance(layer, SEES_TIME):
+                layer.detach_mem()
+        done.count(request.steps)
+
+    how = run if checkpoint is None else partial(run_in_chunks, length=checkpoint)
+    return run_checked(request, check, how, finish).outputs
 
 
 def stream(

@@ -32,7 +32,7 @@ def test_the_refusals_are_those_of_the_neuron():
 
 def test_the_table_says_why_a_static_input_was_repeated():
     explanation = snn.explain(Residual(), torch.rand(4, 6), steps=5)
-    assert "add joins" in explanation.repeated
+    assert "add combines" in explanation.repeated
     assert explanation.repeated in str(explanation) == repr(explanation)
     assert not any(row.static for row in explanation.rows)
 
@@ -71,3 +71,11 @@ def test_a_refusal_leaves_no_hook_behind():
     with pytest.raises(RuntimeError):
         snn.explain(nn.Linear(7, 2), torch.rand(5, 4, 6))
     assert hooks == dict(torch.nn.modules.module._global_forward_hooks)
+
+
+def test_explanations_of_equal_runs_are_equal():
+    net, x = nn.Sequential(nn.Linear(3, 4), snn.Leaky(0.9, init_hidden=True)), torch.rand(5, 2, 3)
+    snn.reset(net)
+    first = snn.explain(net, x)
+    snn.reset(net)
+    assert snn.explain(net, x) == first

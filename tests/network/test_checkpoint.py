@@ -4,12 +4,14 @@ import copy
 import gc
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import checkpoint
 
@@ -356,3 +358,25 @@ def test_a_tap_hears_the_steps_once():
     assert record["1"].steps == STEPS
     assert later["1"].steps == 0
     assert_identical(record["1"].mem, wanted["1"].mem)
+
+
+def test_vmap_over_a_checkpointed_run_gives_what_it_gives_without():
+    net = nn.Sequential(nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+    x = torch.rand(5, 7, 2, 3)
+
+    def membrane(z, checkpoint):
+        snn.reset(net)
+        return snn.unroll(net, z, checkpoint=checkpoint)[1]
+
+    with torch.no_grad():
+        runs = [torch.func.vmap(partial(membrane, checkpoint=length))(x) for length in (3, None)]
+    snn.reset(net)
+    assert torch.equal(*runs)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch's own, at its first use
+def test_forward_mode_differentiation_of_a_checkpointed_run_is_refused():
+    net = nn.Sequential(nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True))
+    x = torch.rand(7, 2, 3)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward-mode differentiation"):
+        snn.unroll(net, forward_ad.make_dual(x, x), checkpoint=3)

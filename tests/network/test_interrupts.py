@@ -28,10 +28,11 @@ PACKAGE = Path(snn.__file__).parent
 OURS = tuple(
     str(PACKAGE / part)
     for part in (
-        *("scoped.py", "network", "neurons/_time.py", "neurons/_state.py"),
+        *("scoped.py", "network", "neurons/_unrolled_run.py", "neurons/_state.py"),
         *("accelerated/__init__.py", "engine/run/backends.py"),
     )
 )
+assert all(map(os.path.exists, OURS))
 CONTEXTS = (
     contextlib.__file__,
     *(str(Path(torch.__file__).parent / part) for part in ("overrides.py", "autograd/grad_mode.py")),

@@ -3,7 +3,7 @@
 import gc
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,11 +20,13 @@ ROUNDS = int(os.environ.get("LEAK_ROUNDS", "24"))
 
 
 @pytest.fixture(autouse=True)
-def only_objects_of_this_test() -> None:
+def only_objects_of_this_test() -> Iterator[None]:
     """What was there before is neither searched for garbage nor counted, which takes seconds in a process that has
     compiled."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def network() -> nn.Module:

@@ -180,3 +180,29 @@ def test_check_looks_at_the_first_chunk():
     with pytest.raises(RuntimeError, match="step"):
         next(snn.stream(nn.Sequential(leaky(), nn.Softmax(dim=0)), x.split(4), check=True))
     assert len(list(snn.stream(Residual(WIDTH), x.split(4), check=True))) == 3
+
+
+@pytest.mark.parametrize("checkpoint", [None, 2])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
+def test_an_error_while_states_are_detached_leaves_the_end_of_the_chunk_before(raised, checkpoint, monkeypatch):
+    net = nn.Sequential(
+        *(nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True)),
+        *(nn.Linear(4, 4), snn.Leaky(beta=0.9, init_hidden=True)),
+    )
+    plain, chunks = copy.deepcopy(net), torch.rand(9, 2, 3).split(3)
+    calls, detach_mem = [0], snn.Leaky.detach_mem
+
+    def detach(self):
+        calls[0] += 1
+        if calls[0] == 4:  # in the second chunk, at the second layer
+            raise raised
+        detach_mem(self)
+
+    monkeypatch.setattr(snn.Leaky, "detach_mem", detach)
+    with pytest.raises(raised):
+        list(snn.stream(net, chunks, checkpoint=checkpoint))
+    monkeypatch.undo()
+    assert not any(layer.mem.requires_grad for layer in (net[1], net[3]))
+    list(snn.stream(net, chunks[1:], checkpoint=checkpoint))
+    list(snn.stream(plain, chunks))
+    assert torch.equal(net[3].mem, plain[3].mem)
