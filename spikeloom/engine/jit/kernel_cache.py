@@ -126,7 +126,7 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
             try:
                 return _from_disk(directory / f"{name}.py", source)
             except OSError as why:
-                deleted = isinstance(why, FileNotFoundError) and not last  # meanwhile, by somebody else: made again
+                deleted = isinstance(why, FileNotFoundError) and not last  # by another process: recompiled
                 if not deleted:
                     _warn(directory, why)
                     break
