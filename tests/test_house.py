@@ -50,6 +50,7 @@ ORDER = (
     "inspect/",
     "functional/",
     "metrics/",
+    "export/",
     "utils.py",
     "distributed.py",
     "backprop.py",
@@ -64,6 +65,7 @@ ORDER = (
 COMMAND_LINE = ("demo.py", "doctor.py", "__main__.py")
 OPTIONAL = (
     *("numba", "llvmlite", "triton", "matplotlib", "pandas", "nir", "nirtorch", "sklearn", "scipy", "tqdm", "snntorch"),
+    *("onnx", "onnxscript", "onnxruntime", "neurobench"),
     "torch._dynamo",  # optional for us, and takes longer to load than all of the package
 )
 LONGEST = 400
