@@ -195,7 +195,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         shown = []
         for name, argument in _arguments(type(self)).items():
             if name == "learn":
-                value: Any = tuple(n for n in self._value_names() if isinstance(self._own(n), nn.Parameter))
+                value: Any = tuple(n for n in self._learnable_names() if isinstance(self._own(n), nn.Parameter))
             elif name.startswith("learn_") and self._own(name.removeprefix("learn_")) is not None:
                 value = isinstance(self._own(name.removeprefix("learn_")), nn.Parameter)
             else:

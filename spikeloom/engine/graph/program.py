@@ -147,6 +147,13 @@ class Program:
             for op, args, places in self.structure.recipe
         ]
 
+    def spikes_have_gradient(self) -> bool:
+        """Whether the gradient of the spikes reaches the input or a state; False if there is no graph."""
+        if self.derivation is None:
+            return False
+        dxs, carries, _ = self.derivation.gradients
+        return self.derivation.cotangents[0] in needed([g for g in (*dxs, *carries) if g is not None])
+
     def _number(self, node: Symbol) -> float | None:
         return self._numbers[node.value] if node.op == "number" else node.value if node.op == "const" else None
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...cells.cell import Cell
 from ...surrogate import Spike
 
-OWN_FILES = tuple(f"spikeloom/{place}" for place in ("ops.py", "cells/cell.py"))
+OWN_FILES = tuple(f"spikeloom/{place}" for place in ("ops.py", "cells/cell.py", "cells/firing.py"))
 GRAPH = "spikeloom/engine/graph/"
 
 LOGICAL = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not"})
@@ -93,9 +93,15 @@ class Symbol:
         return self.record("mul", self.record("div", self.constant(1.0), self), other)
 
     def __pow__(self, exponent: Any) -> "Symbol":
-        if isinstance(exponent, Symbol) or exponent not in (2, 3):
+        if type(exponent) is Symbol:
             raise Untraceable(
-                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt, or ops.exp and ops.log"
+                "** with a parameter or a state as exponent is not in the vocabulary; for a ** b with a > 0 write "
+                "ops.exp(b * ops.log(a))"
+            )
+        if exponent not in (2, 3):
+            raise Untraceable(
+                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt(a) or, with a > 0, "
+                f"ops.exp({exponent!r} * ops.log(a))"
             )
         square = self * self
         return square if exponent == 2 else square * self
@@ -136,10 +142,11 @@ _refuse(
 )
 _refuse(
     {f"{side}{name}": _SIGNS[name] for name in ("floordiv", "mod", "matmul") for side in ("", "r")}
-    | {"rpow": "** of a number", "divmod": "divmod", "lshift": "<<", "rshift": ">>", "round": "round"}
+    | {"divmod": "divmod", "lshift": "<<", "rshift": ">>", "round": "round"}
     | {"trunc": "math.trunc", "floor": "math.floor", "ceil": "math.ceil"},
     "{} is not in the vocabulary; use arithmetic and spikeloom.ops",
 )
+_refuse({"rpow": "** of a number"}, "{} is not in the vocabulary; for 2 ** a write ops.exp(math.log(2) * a)")
 _refuse(
     {"float": "float or a function of math", "int": "int", "complex": "complex", "index": "an index or a range"},
     "{} wants a number, and this value is one only at run time; use arithmetic and spikeloom.ops",
@@ -302,7 +309,10 @@ def _traced(cell: Cell) -> TracedStep:
 def _check_result(name: str, result: Symbol) -> None:
     if result.logical:
         raise Untraceable(
-            f"its {name} is a condition; return numbers, ops.where(condition, ops.full_like(x, 1), 0.0) or ops.spike"
+            "its spikes is a condition; a comparison has no gradient: write ops.spike(mem - threshold), whose gradient "
+            "is the surrogate"
+            if name == "spikes"
+            else f"its {name} is a condition; return numbers, ops.where(condition, ops.full_like(x, 1), 0.0)"
         )
     if not result.varying:
         raise Untraceable(
