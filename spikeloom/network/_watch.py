@@ -246,7 +246,7 @@ def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
     first = len(steps) - 1 if way == "state" else 0  # states are recorded at the last step only
     for step, stepped in enumerate(steps[first:], first):
         if note.key not in stepped:
-            return f"{label} is called unrolled, but not at step {step}; look in the forward for {CURES}", None
+            return f"{label} is called unrolled, but not at step {step}; look in the forward for {CURES}.", None
         if len(stepped[note.key].tensors) != len(note.tensors):
             return _sentence(label, way, step), None
     counts = [0] * len(steps)
@@ -271,7 +271,7 @@ def _sentence(label: str, way: str, step: int) -> str:
         "output": ("returns other values for the same input", "its forward"),
         "state": ("has another state after the same input", "the forward around it"),
     }[way]
-    return f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}"
+    return f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}."
 
 
 def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:
