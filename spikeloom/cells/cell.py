@@ -46,7 +46,7 @@ def returned(equation: Callable[..., Any], out: Any, names: tuple[str, ...], nam
     if issubclass(kind, tuple) and len(out) == len(names):
         return tuple(out)
     single = f"a {kind.__name__}" if kind in (list, dict, type(None)) else "one value"
-    got = f"{len(out)} value{'s' * (len(out) != 1)}" if issubclass(kind, tuple) else f"{single}, which is not a tuple"
+    got = f"{len(out)} values" if issubclass(kind, tuple) else f"{single}, which is not a tuple"
     wanted = ", ".join(names) + ("," if len(names) == 1 else "")
     advice = _advice(equation, len(out), names) if issubclass(kind, tuple) else ""
     raise TypeError(f"{name or equation.__name__} returned {got}; return ({wanted}){advice}")

@@ -224,7 +224,7 @@ REFUSED = {
     with_a_method: r"\.clamp is not in the vocabulary.*\.clamp\(0, 1\)",
     with_too_few_results: r"returned 2 values; return \(spk, mem, other\); or, if other is a parameter, write \* bef",
     without_a_star: r"if beta and threshold are parameters, write \* before: \(x, mem, \*, beta=0.9, threshold=1.0\)",
-    with_states_alone: r"returned 1 value; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
+    with_states_alone: r"returned 1 values; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
     with_a_power: r"ops.exp\(b \* ops.log\(a\)\).*mem\*\*beta \+ x",
     that_compares: r"its spikes is a condition; a comparison has no gradient: write ops.spike\(mem - threshold\)",
     with_one_result: r"returned one value, which is not a tuple; return \(spk, mem\)",

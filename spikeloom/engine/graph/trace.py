@@ -114,7 +114,7 @@ class Symbol:
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        raise Untraceable("isinstance asks for the type of a value, which is a tensor only while no kernel is made")
+        raise Untraceable("isinstance reads the type of a value, which is a symbol while a kernel is compiled")
 
     def __getattr__(self, name: str) -> Any:
         raise Untraceable(f".{name} is not in the vocabulary; use arithmetic and spikeloom.ops")
@@ -126,9 +126,9 @@ class Symbol:
 
 def _refuse(methods: Mapping[str, str], why: str) -> None:
     """Give symbols methods that raise. Python would otherwise fall back to another operation, or to one of objects."""
-    for name, told in methods.items():
+    for name, shown in methods.items():
 
-        def refused(self: Symbol, *_: Any, why: str = why.format(told)) -> Any:
+        def refused(self: Symbol, *_: Any, why: str = why.format(shown)) -> Any:
             raise Untraceable(why)
 
         setattr(Symbol, f"__{name}__", refused)
@@ -201,7 +201,7 @@ class Graph:
 
     def slope(self, spike: Spike, u: Symbol, first: int) -> "Symbol | None":
         """The derivative of a spike function at u, None if it is zero; its numbers have places from `first` on, one for
-        each that the formula meets, so that no two fall together where they are equal."""
+        each that the formula uses, so that equal numbers stay distinct."""
         places = count(first)
 
         def place(value: float) -> int:
@@ -253,8 +253,8 @@ class Graph:
             place = self._place(value)
             return self.leaf("const", float(value)) if place is None else self.leaf("number", place)
         shape = getattr(value, "shape", None)  # of a tensor, whose values would fill the screen
-        told = repr(value) if shape is None else f"of shape {tuple(shape)}"
-        raise Untraceable(f"a {type(value).__name__} {told} enters the equation; pass it as a parameter")
+        given = repr(value) if shape is None else f"of shape {tuple(shape)}"
+        raise Untraceable(f"a {type(value).__name__} {given} enters the equation; pass it as a parameter")
 
     def __str__(self) -> str:
         return "\n".join(f"{n.index} {n.op} {[a.index for a in n.args]} {n.value!r}" for n in self.nodes)

@@ -191,10 +191,10 @@ def _stored(path: Path) -> None:
 
 
 def _executed(name: str, filename: str | Path, source: str) -> types.ModuleType:
-    """The module of that source, which is our own; whoever inspects it finds its text under that name of a file."""
+    """The module of a source that this process generated; `inspect` finds its text under that file name."""
     module = types.ModuleType(name)
     module.__file__ = str(filename)
-    sys.modules[name] = module  # Numba's stored machine code asks for its module by name
+    sys.modules[name] = module  # Numba's stored machine code imports its module by name
     try:
         exec(compile(source, module.__file__, "exec"), module.__dict__)
     except BaseException:
