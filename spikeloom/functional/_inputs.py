@@ -54,7 +54,7 @@ def read(
 ) -> tuple[Tensor, Steps]:
     """Return a sequence in the dtype of computation, with zeros at the steps that do not count, and its `Steps`.
 
-    `targets` tell whether T and B are swapped; their values are not read.
+    `targets` show whether T and B are swapped; their values are not read.
 
     Half precision is computed in float32, so that counts over 2048 are exact and squares do not overflow.
     """

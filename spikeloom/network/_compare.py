@@ -27,16 +27,16 @@ from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import Listener, UnrolledRun
 from ._run import REPEATED, run
-from ._snapshot import Lent, RandomState, Snapshot, version
+from ._snapshot import Copy, RandomState, Snapshot, version
 from ._stored import Between, stored
 from ._time_folding import Request
 from ._watch import (
     CURES,
     Key,
-    Mend,
     NoChance,
     Note,
     Steps,
+    Substitution,
     Watch,
     count_unlike,
     difference,
@@ -128,10 +128,10 @@ class Comparison:
         try:
             steps = self._step_by_step(few, nullcontext())
         except Exception as error:
-            told = f"step by step the network raises {type(error).__name__}: {error}"
+            failure = f"step by step the network raises {type(error).__name__}: {error}"
             if self.request.batch == 1 and any(map(differs_by_design, layers)):
-                raise CannotCompare(told) from error  # a BatchNorm in training requires more than one row
-            raise Differs(f"{told} Unrolled it does not; if that is intended, pass check=False") from error
+                raise CannotCompare(failure) from error  # a BatchNorm in training requires more than one row
+            raise Differs(f"{failure} Unrolled it does not; if that is intended, pass check=False") from error
         by_own, elsewhere = self.before.drawn()
         if elsewhere or not drawn.same_outside_torch():
             raise CannotCompare("its forward draws random numbers outside of torch, so no two runs are equal")
@@ -164,7 +164,7 @@ class Comparison:
         self,
         layers: set[nn.Module],
         chance: AbstractContextManager[Any],
-        mend: Callable[[Steps], Mend] = driven,
+        substitute: Callable[[Steps], Substitution] = driven,
         between: Between = lambda step: None,
     ) -> Steps:
         """The inputs and outputs of the modules at each step; `between` is called before each."""
@@ -172,7 +172,7 @@ class Comparison:
         self._begin()
         own, kwargs = self.request.mapped(torch.clone)  # a forward may write to its inputs
         request = replace(self.request, args=own, kwargs=kwargs)
-        watch = Watch(layers, self.request.names, mend(steps))
+        watch = Watch(layers, self.request.names, substitute(steps))
         for step in range(self.request.steps):
             if step:  # buffers of torch's layers (statistics, a spectral norm's vectors) are written once if unrolled
                 self.before.stand_in(
@@ -346,8 +346,8 @@ class DeepSnapshot(Snapshot):
                 now._save_values(t)
         return now
 
-    def _put_back(self, lent: Lent | None = None) -> None:
-        super()._put_back(lent)
+    def _put_back(self, copied_once: Copy | None = None) -> None:
+        super()._put_back(copied_once)
         for array, values in self._arrays:
             array[...] = values
         for setter, state, _ in self._generators:

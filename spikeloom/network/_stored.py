@@ -68,10 +68,10 @@ def stored(
             read.append(place)
     if not read:
         return ""
-    told = " and ".join(f"self.{name} of {_label(module, names)}" for module, name in read)
+    places_read = " and ".join(f"self.{name} of {_label(module, names)}" for module, name in read)
     return (
-        f" Here, a step reads {told}, which the step before has written; let a recurrent neuron (snn.RLeaky) or a "
-        "layer over time (snn.layers.OverTime) carry the value instead."
+        f" Here, a step reads {places_read}, which the step before has written; let a recurrent neuron (snn.RLeaky) or "
+        "a layer over time (snn.layers.OverTime) carry the value instead."
     )
 
 

@@ -163,7 +163,7 @@ def _from_disk(path: Path, source: str) -> types.ModuleType:
             module = _executed(path.stem, path, source)
         except OSError:
             raise
-        except Exception:  # a file that Numba cannot read may raise anything; made afresh, a true fault raises again
+        except Exception:  # a file that Numba cannot read may raise anything; compiled again, a real fault raises again
             _discard(path)
             _write(path, source)
             before, module = [], _executed(path.stem, path, source)

@@ -151,8 +151,8 @@ def _define(dtype: Any) -> None:
     ) -> None:
         """out[rows, panels * panel] += values[rows, width] @ matrix.
 
-        If few values are zero the product is dense; both are bit-identical. A skipped zero times an infinite factor would
-        be NaN: `skip` says whether the matrix is finite. Scratch: 2 * (width + 1) values of 64 bits per row.
+        If few values are zero the product is dense; both are bit-identical. A skipped zero times an infinite factor
+        would be NaN: `skip` says whether the matrix is finite. Scratch: 2 * (width + 1) values of 64 bits per row.
         """
         wide, each = panels * panel, 16 * (width + 1)
         found = 0
