@@ -50,6 +50,7 @@ class EquationNeuron(SpikingNeuron):
     """
 
     signature: ClassVar[inspect.Signature | None] = None
+    _by_loop: ClassVar[bool] = False  # whether the equation always runs on the PyTorch loop
 
     def __init_subclass__(
         cls, model: AnyModel | None = None, learn: tuple[str, ...] = (), decay: str = "clamp", **framed: Any
@@ -62,6 +63,7 @@ class EquationNeuron(SpikingNeuron):
                 **cls._of_model(model),
                 "__doc__": _documented(model, options),
                 "signature": signature,
+                "_by_loop": model.loop,
                 "framed": isinstance(model, Model),
                 "_calls": HOOKS if isinstance(model, Model) else (),
             }
@@ -100,7 +102,7 @@ class EquationNeuron(SpikingNeuron):
         if len(states) > len(names):
             raise TypeError(f"{self._label()} got {len(states)} states; it has {len(names)}: {', '.join(names)}")
         out = self._run(input_, (*states, *[None] * (len(names) - len(states))))
-        if self._model.loop and type(self) not in _warned:
+        if self._by_loop and type(self) not in _warned:
             self._warn_without_gradient(out)
         return out
 
