@@ -1,7 +1,8 @@
 """Record the spikes, states and inputs of the neurons of a network over time, in a step loop or unrolled."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -62,6 +63,7 @@ class _Call:
     states: tuple[Tensor, ...]
     input: Tensor | None  # None if it was not requested
     static: bool = False  # whether the input of an unrolled run was static
+    number: int = field(default_factory=count().__next__, compare=False)  # calls are numbered in execution order
 
     def current(self) -> Tensor:
         """The input, with the leading dimensions of the spikes."""
@@ -127,6 +129,19 @@ class Recording:
     def given(self) -> list[Tensor]:
         """The inputs as passed to the neuron, one per call; in an unrolled run, time is folded into dimension 0."""
         return [call.input for call, _ in self._log.kept() if call.input is not None]
+
+    def spikes(self) -> list[Tensor]:
+        """The spikes of each call, [T, B, *N], or [B, *N] of a single step."""
+        return [call.spk for call, _ in self._log.kept()]
+
+    def folded(self) -> list[int]:
+        """The number of steps that are folded into dimension 0 of what `given` returns, per call."""
+        return [1 if steps is None or call.static else steps for call, steps in self._log.kept()]
+
+    @property
+    def began(self) -> int:
+        """The number of its first call; those of all neurons are numbered together."""
+        return min((call.number for call, _ in self._log.kept()), default=0)
 
     def __getattr__(self, name: str) -> Tensor:
         names = self.__dict__.get("state_names", ())
