@@ -27,43 +27,47 @@ def why_dead(layer: Layer) -> str:
     if getattr(neuron, "inhibition", False):
         return "inhibition=True lets only one neuron fire at a time; leave it out"
     if callable(getattr(neuron, "state_quant", None)) and mem is not None and len(mem.unique()) <= LEVELS:
-        return f"state_quant rounds its membranes to {_listed(mem.unique())}; use a finer one, with values above its threshold"
+        levels = _listed(mem.unique())
+        return f"state_quant rounds its membranes to {levels}; use a finer one, with values above its threshold"
     usual = f"lower its threshold or raise {gain}"
     if mem is None or math.isnan(row.threshold[0]):
         return usual
     peaks = mem.amax(0)[:, layer.rates == 0].flatten()
-    reach = float(torch.quantile(peaks[:: max(1, len(peaks) // 10_000)], 0.75))
+    reach = float(torch.quantile(peaks[:: max(1, len(peaks) // 10_000)], 0.9))
     if reach <= 0:
         return (
-            f"{usual}; its currents are mostly negative, so that a bias, or BatchNorm before it, helps more than a lower "
-            "threshold"
+            f"{usual}; its currents are mostly negative, so that a bias, or BatchNorm before it, helps more than a "
+            "lower threshold"
         )
     late = _steps_to_fire(layer)
     if late:
         return f"{usual}; its membranes still rise at the last step, and reach the threshold after about {late} steps"
     if row.dead < 1:
         return usual
-    return f"{usual}, such as a threshold of {reach / 2:.2g}, or weights {2 * row.threshold[1] / reach:.2g} times as large"
+    return (
+        f"{usual}, such as a threshold of {reach / 2:.2g}, or weights {2 * row.threshold[1] / reach:.2g} times as large"
+    )
 
 
 def _steps_to_fire(layer: Layer) -> int:
-    """After how many steps the membranes reach the threshold if they keep rising; 0 if they do not."""
+    """After how many steps the membranes reach the threshold if they keep rising; 0 if they do not, or very slowly."""
     mem, threshold = layer.mem, layer.row.threshold[0]
-    if mem is None or len(mem) < 4:
+    if mem is None or len(mem) < 4 or layer.row.dead < 1:
         return 0
-    now, before = float(mem[-1].amax(1).mean()), float(mem[3 * len(mem) // 4 - 1].amax(1).mean())
-    start = float(mem[len(mem) // 2 - 1].amax(1).mean())
-    quarter = len(mem) - 3 * len(mem) // 4
+    quarter = len(mem) // 4
+    now, before, start = (float(mem[-1 - quarter * back].amax(1).mean()) for back in range(3))
     rise, earlier = now - before, before - start
-    if now <= 0 or rise <= 0 or rise < 0.5 * earlier:
+    if not 0 < now < threshold or rise < 0.1 * earlier or rise <= 0:
         return 0
     shrink = min(rise / earlier, 1.0) if earlier > 0 else 1.0  # a membrane with a decay rises ever more slowly
-    final = math.inf if shrink >= 0.98 else now + rise * shrink / (1 - shrink)
-    needed = threshold - now
-    if final < 1.2 * threshold or needed > 10 * max(now, rise):
+    final = math.inf if shrink > 0.98 else now + rise * shrink / (1 - shrink)
+    if final < 1.5 * threshold:
         return 0
-    steps = needed / (rise / quarter) if math.isinf(final) else quarter * math.log(1 - needed / (final - now)) / math.log(shrink)
-    return math.ceil((len(mem) + steps) * 1.5)
+    quarters = (threshold - now) / rise
+    if shrink <= 0.98:
+        quarters = math.log(1 - (threshold - now) / (final - now)) / math.log(shrink)
+    steps = math.ceil(len(mem) + 1.5 * quarter * quarters)
+    return steps if steps <= 8 * len(mem) else 0
 
 
 def why_saturated(layer: Layer) -> str:
@@ -82,8 +86,8 @@ def why_saturated(layer: Layer) -> str:
     high = layer.threshold
     if feedback and high is not None and feedback >= float(high.median()):
         return (
-            f"its recurrent weights alone, {feedback:.3g} per step, keep it above the threshold of {row.told_threshold()}; "
-            "lower them"
+            f"its recurrent weights alone, {feedback:.3g} per step, keep it above the threshold of "
+            f"{row.told_threshold()}; lower them"
         )
     if current is None or high is None:
         return usual

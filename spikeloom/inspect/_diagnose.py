@@ -84,8 +84,8 @@ def diagnose(
         kwargs: keyword inputs of its forward.
 
     Returns:
-        A `Diagnosis` with a row per spiking layer, and the findings as sentences, causes first. Its `str` is a table followed by the
-        findings; `plot()` returns a figure.
+        A `Diagnosis` with a row per spiking layer, and the findings as sentences, causes first. Its `str` is a table
+        followed by the findings; `plot()` returns a figure.
 
     Raises:
         ValueError: if the network has no spiking neurons, or there are no steps. Also the errors of `spikeloom.unroll`.
@@ -165,10 +165,8 @@ def _leaf(t: Tensor) -> Tensor:
 
 def _readout_spikes(net: nn.Module, tap: Tap) -> Tensor | None:
     """The spikes of the last layer if its arguments show that its membranes are the output."""
-    ran = [recording for recording in tap.values() if recording.steps]
-    last = max(ran, key=lambda recording: recording.began, default=None)
-    is_readout = last is not None and meant_as_readout(net.get_submodule(last.path))
-    return last.spk if is_readout and last is not None else None
+    ran = [path for path in tap.order if tap[path].steps]
+    return tap[ran[-1]].spk if ran and meant_as_readout(net.get_submodule(ran[-1])) else None
 
 
 def _total(outputs: Any, loss: Callable[[Any], Tensor] | None, unneeded: Tensor | None) -> Tensor | None:

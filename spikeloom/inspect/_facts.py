@@ -13,6 +13,7 @@ from .._torch import BatchNorm
 from ..layers import DelayedLinear, SynapticDelay
 from ..neurons import SpikingNeuron
 from ._problems import Finding
+from ._vitals import named
 
 TOO_LARGE = 3.0
 """The change of a weight by one step of the optimizer, relative to its norm, above which it is reported."""
@@ -69,12 +70,6 @@ def of_modules(net: nn.Module, steps: int) -> Iterator[Finding]:
             yield from _of_delays(path, module, steps)
 
 
-def named(path: str, module: nn.Module | str) -> str:
-    """A layer in a sentence."""
-    kind = module if isinstance(module, str) else type(module).__name__
-    return f"layer {path!r} ({kind})" if path else f"the {kind}"
-
-
 def _of_lists(net: nn.Module, path: str, module: nn.Module) -> Iterator[Finding]:
     registered = set(net.modules())
     for name, held in vars(module).items():
@@ -101,6 +96,7 @@ def _matters(module: nn.Module) -> bool:
 def _of_decays(path: str, neuron: Any) -> Iterator[Finding]:
     if neuron.decay != "clamp":
         return
+    label = named(path, type(neuron).__name__)
     for name in neuron._model.decays if hasattr(neuron._model, "decays") else ():
         value = getattr(neuron, name, None)
         if not isinstance(value, Tensor) or not value.numel() or not value.isfinite().all():
@@ -110,9 +106,10 @@ def _of_decays(path: str, neuron: Any) -> Iterator[Finding]:
             worst = high if high > 1 else low
             learned = isinstance(value, nn.Parameter)
             yield Finding(
-                f"{named(path, neuron)}: its {name} is {worst:.3g} and is used as {float(worst > 1):g}, because a decay is "
-                f"clamped to 0 to 1{', where it has no gradient' * learned}; choose a value between 0 and 1"
-                + ', or decay="sigmoid", which cannot leave that range' * learned,
+                f"{label}: its {name} is {worst:.3g} and is used as {float(worst > 1):g}, because a decay "
+                f"is clamped to 0 to 1{', where it has no gradient' * learned}; choose a value between 0 and 1"
+                + ', or decay="sigmoid", which cannot leave that range'
+                * learned,
                 "decay out of range",
                 (path,),
             )
@@ -123,8 +120,9 @@ def _of_statistics(path: str, norm: Any) -> Iterator[Finding]:
     if norm.training or mean is None or var is None or seen is None or int(seen):
         return
     if not mean.any() and bool((var == 1).all()):
+        label = named(path, type(norm).__name__)
         yield Finding(
-            f"{named(path, norm)}: it is in eval mode, but has not seen any batch, so that it does not normalize; call "
+            f"{label}: it is in eval mode, but has not seen any batch, so that it does not normalize; call "
             "net.train(), or run some batches in training mode first",
             "unset statistics",
             (path,),
@@ -135,11 +133,10 @@ def _of_delays(path: str, module: SynapticDelay | DelayedLinear, steps: int) -> 
     lags = module.lags.flatten()
     late = float((lags >= steps).double().mean()) if lags.numel() else 0.0
     if late >= 0.5:
+        label, share = named(path, type(module).__name__), f"{late:.0%}".replace("%", " %")
         yield Finding(
-            f"{named(path, module)}: {late:.0%} of its delays, up to {int(lags.max())} steps, are not shorter than the "
-            f"sequence of {steps} steps, so that nothing arrives; shorten the delays, or run more steps".replace(
-                "%", " %", 1
-            ),
+            f"{label}: {share} of its delays, up to {int(lags.max())} steps, are not shorter than the "
+            f"sequence of {steps} steps, so that nothing arrives; shorten the delays, or run more steps",
             "delay beyond the sequence",
             (path,),
         )

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..cells.firing import Whole
 from ._causes import at_hand, percent, why_dead, why_saturated
-from ._facts import Facts, named
+from ._facts import Facts
+from ._gradients import of_gradients
 from ._problems import Finding
-from ._vitals import Layer, differ
+from ._vitals import Layer, differ, named_layer
 
 DEAD = 0.75
 """The share of neurons that never fire from which it is reported. Half of the neurons were silent on a batch in layers
@@ -30,15 +30,12 @@ FAINT = 1e-3
 """The mean derivative of the surrogate below which it is reported. fast_sigmoid(slope=25) has more at a membrane of 0,
 one threshold away, and trains well from there."""
 
-UNEQUAL = 1e3
-"""The ratio of gradients between layers, or between the start and the end of a sequence, from which it is reported."""
-
 BLOCKED = 0.9
 """The share of saturated neurons of a layer from which the silence and saturation of later layers follow from it."""
 
 OUTLYING = 3.0
-"""The current or the threshold of a silent output neuron, relative to the others, from which it is reported. Neurons that
-are silent in untrained layers come closer, and learn to fire."""
+"""The current or the threshold of a silent output neuron, relative to the others, from which it is reported. Neurons
+that are silent in untrained layers come closer, and learn to fire."""
 
 LARGE, SMALL = 10.0, 0.05
 """The largest absolute input from which it may saturate the first layer, and up to which it may leave it silent."""
@@ -67,10 +64,11 @@ def found(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
             "frozen parameters",
         )
     else:
-        yield from _of_gradients(layers, explained)
+        yield from of_gradients(layers, explained)
     if facts.unused:
         yield Finding(
-            f"{', '.join(facts.unused)}: no gradient; the loss does not depend on it, or a tensor is detached on the way",
+            f"{', '.join(facts.unused)}: no gradient; the loss does not depend on it, or a tensor is detached on the "
+            "way",
             "unused parameters",
         )
 
@@ -88,8 +86,8 @@ def _not_finite(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
         )
     if facts.bad:
         yield Finding(
-            f"{', '.join(facts.bad)}: not finite; search the parameters for NaN and inf, and load or initialize them again; "
-            "if training led to it, lower the learning rate and clip the gradient",
+            f"{', '.join(facts.bad)}: not finite; search the parameters for NaN and inf, and load or initialize them "
+            "again; if training led to it, lower the learning rate and clip the gradient",
             "not finite",
         )
     if bad or facts.bad:
@@ -98,7 +96,7 @@ def _not_finite(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
         row = layer.row
         if row.membrane is not None and not all(map(math.isfinite, row.membrane)):
             yield Finding(
-                f"{_named(layer)}: its membranes range from {row.told_membrane()}; the input and the "
+                f"{named_layer(layer)}: its membranes range from {row.told_membrane()}; the input and the "
                 "parameters have no NaN and inf, so lower the weights before it, or its input",
                 "not finite",
                 (row.path,),
@@ -118,8 +116,8 @@ def _of_input(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
     if facts.time_first and _swapped(facts.inputs):
         shape = [*facts.inputs[0].shape]
         yield Finding(
-            f"the input, {shape}, is read as {shape[0]} steps of {shape[1]} samples, but these samples are equal at every "
-            "step; if the batch comes first, pass x.transpose(0, 1)",
+            f"the input, {shape}, is read as {shape[0]} steps of {shape[1]} samples, but these samples are equal at "
+            "every step; if the batch comes first, pass x.transpose(0, 1)",
             "swapped axes",
         )
     largest = max(float(t.double().abs().max()) for t in facts.inputs)
@@ -130,16 +128,16 @@ def _of_input(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
     told = f"the input ranges from {low:.3g} to {max(float(t.double().max()) for t in facts.inputs):.3g}"
     if largest >= LARGE and (row.saturated >= SATURATED or _far(first)) and _spread(first):
         yield Finding(
-            f"{told}, so that the membranes of {_named(first)} range from {row.told_membrane()}, far from the threshold of "
-            f"{row.told_threshold()}: {percent(row.saturated)} of its neurons fire at nearly every step, and "
-            f"{percent(row.dead)} never; scale it to about 0 to 1, such as x / {largest:.3g}",
+            f"{told}, so that the membranes of {named_layer(first)} range from {row.told_membrane()}, far from the "
+            f"threshold of {row.told_threshold()}: {percent(row.saturated)} of its neurons fire at nearly every step, "
+            f"and {percent(row.dead)} never; scale it to about 0 to 1, such as x / {largest:.3g}",
             "unscaled input",
             (row.path,),
         )
     elif largest <= SMALL and row.dead >= DEAD:
         yield Finding(
-            f"{told}, so that {percent(row.dead)} of the neurons of {_named(first)} never fire; scale it to about 0 to 1, "
-            f"such as x / {largest:.3g}",
+            f"{told}, so that {percent(row.dead)} of the neurons of {named_layer(first)} never fire; scale it to about "
+            f"0 to 1, such as x / {largest:.3g}",
             "unscaled input",
             (row.path,),
         )
@@ -147,7 +145,9 @@ def _of_input(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
 
 def _swapped(inputs: Sequence[Tensor]) -> bool:
     """Whether the rows are equal at every step, and steps differ."""
-    return all(t.dim() > 2 and t.shape[1] > 1 and not differ(t, 1) for t in inputs) and any(differ(t, 0) for t in inputs)
+    return all(t.dim() > 2 and t.shape[1] > 1 and not differ(t, 1) for t in inputs) and any(
+        differ(t, 0) for t in inputs
+    )
 
 
 def _far(layer: Layer) -> bool:
@@ -174,19 +174,19 @@ def _of_layers(layers: Sequence[Layer], facts: Facts, of_input: Sequence[Finding
     blocked: Layer | None = None
     for number, layer in enumerate(layers):
         if layer.row.path not in blamed:
-            yield from _of_readout(layer) if layer.row.readout else _of_spikes(layer, blocked, delayed)
             is_output = number == len(layers) - 1 and any(_ends_in(t, layer) for t in facts.outputs)
+            yield from _of_readout(layer) if layer.row.readout else _of_spikes(layer, blocked, delayed, is_output)
             yield from _of_lost(layer, is_output)
         blocked = blocked or (layer if layer.row.rate == 0 or layer.row.saturated >= BLOCKED else None)
 
 
-def _of_spikes(layer: Layer, blocked: Layer | None, delayed: bool) -> Iterator[Finding]:
+def _of_spikes(layer: Layer, blocked: Layer | None, delayed: bool, is_output: bool) -> Iterator[Finding]:
     """The problems of one layer; `blocked` is an earlier layer of which all neurons are silent or saturated."""
-    row, name, path = layer.row, _named(layer), (layer.row.path,)
+    row, name, path = layer.row, named_layer(layer), (layer.row.path,)
     after = ""
     if blocked is not None:
-        after = f"fix the {'silent' if blocked.row.rate == 0 else 'saturated'} {_named(blocked)} first"
-    if row.dead >= DEAD:
+        after = f"fix the {'silent' if blocked.row.rate == 0 else 'saturated'} {named_layer(blocked)} first"
+    if row.dead >= DEAD and (row.dead == 1 or not is_output or layer.faint_if_dead < FAINT):
         cure = after or ("fix the delays first" if delayed else why_dead(layer))
         yield Finding(f"{name}: {percent(row.dead)} of its neurons never fire; {cure}", "dead layer", path)
     if row.saturated >= SATURATED and not (after and row.dead >= DEAD):
@@ -199,8 +199,8 @@ def _of_spikes(layer: Layer, blocked: Layer | None, delayed: bool) -> Iterator[F
     elif layer.slope < FAINT and row.dead < DEAD and row.saturated < SATURATED:
         yield Finding(
             f"{name}: only {percent(row.passes)} of its membranes, from {row.told_membrane()}, are close enough to the "
-            f"threshold of {row.told_threshold()} for {row.surrogate} to pass gradient; use a wider surrogate, or weights "
-            "that bring them closer",
+            f"threshold of {row.told_threshold()} for {row.surrogate} to pass gradient; use a wider surrogate, or "
+            "weights that bring them closer",
             "steep surrogate",
             path,
         )
@@ -210,8 +210,8 @@ def _of_readout(layer: Layer) -> Iterator[Finding]:
     row = layer.row
     if row.membrane is not None and max(abs(row.membrane[0]), abs(row.membrane[2])) > EXPLODED:
         yield Finding(
-            f"{_named(layer)}, a readout: its membranes range from {row.told_membrane()}, which saturates a softmax; lower "
-            "the weights before it or its beta, or divide by the number of steps",
+            f"{named_layer(layer)}, a readout: its membranes range from {row.told_membrane()}, which saturates a "
+            "softmax; lower the weights before it or its beta, or divide by the number of steps",
             "exploding readout",
             (row.path,),
         )
@@ -230,7 +230,7 @@ def _of_lost(layer: Layer, is_output: bool) -> Iterator[Finding]:
     listed = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
     plural = len(lost) > 1
     yield Finding(
-        f"{_named(layer)}: {what}{'s' * plural} {listed} of {groups} never fire{'' if plural else 's'}"
+        f"{named_layer(layer)}: {what}{'s' * plural} {listed} of {groups} never fire{'' if plural else 's'}"
         f"{'' if channels or plural else ', so that its class is never chosen'}{at_hand(layer, groups, lost)}; "
         f"give {'them' if plural else 'it'} weights, bias and threshold like those of the others",
         problem,
@@ -267,7 +267,7 @@ def _ends_in(output: Tensor, layer: Layer) -> bool:
     return output.shape[-len(layer.shape) :] == layer.shape if layer.shape else True
 
 
-# -- outputs and gradients ---------------------------------------------------------------------------------------------
+# -- outputs -----------------------------------------------------------------------------------------------------------
 
 
 def _of_outputs(facts: Facts) -> Iterator[Finding]:
@@ -277,118 +277,7 @@ def _of_outputs(facts: Facts) -> Iterator[Finding]:
     outputs = [t for t in facts.outputs for dim in (1, 0) if t.dim() > dim and t.shape[dim] in rows]
     if outputs and not any(differ(t, dim) for t in outputs for dim in (1, 0) if t.dim() > dim and t.shape[dim] in rows):
         yield Finding(
-            "the outputs are equal for all samples of the batch, although the inputs differ; look for a layer that removes "
-            "the differences",
+            "the outputs are equal for all samples of the batch, although the inputs differ; look for a layer that "
+            "removes the differences",
             "constant output",
         )
-
-
-def _of_gradients(layers: Sequence[Layer], explained: set[str]) -> Iterator[Finding]:
-    """The problems of the gradients of all layers."""
-    if broken := [layer for layer in layers if layer.is_nan or layer.row.gradient_norm == math.inf]:
-        told = "NaN" if broken[-1].is_nan else "infinite"
-        yield Finding(
-            f"{_all(broken)}: the gradient is {told}; "
-            + _grown(broken[-1], "lower its recurrent weights")
-            + "clip it, lower the weights, use a flatter surrogate, and check the loss for 0 / 0, log(0) and sqrt(0)",
-            "gradient not finite",
-            _paths(broken),
-        )
-        return
-    if missing := [layer for layer in layers if math.isnan(layer.row.gradient_norm)]:
-        yield Finding(
-            f"{_all(missing)}: the gradient is missing or NaN; check whether a later layer detaches its input",
-            "no gradient",
-            _paths(missing),
-        )
-    if zero := [layer for layer in layers if layer.row.gradient_norm == 0]:
-        yield Finding(
-            f"{_all(zero)}: the gradient is zero, so the weights before do not learn; it is lost at the spikes of "
-            f"{_named(zero[-1])} or after them",
-            "zero gradient",
-            _paths(zero),
-        )
-    flows = [layer for layer in layers if layer.row.gradient_norm > 0]
-    yield from _of_growth(flows) or _of_sizes(flows, explained)
-
-
-def _of_growth(flows: Sequence[Layer]) -> list[Finding]:
-    """The layer closest to the loss in which the gradient grows from the end of the sequence to its start."""
-    for layer in reversed(flows):
-        recurrent = hasattr(layer.neuron, "recurrent")
-        if (recurrent or isinstance(layer.neuron.model, Whole)) and (factor := _growth(layer.over_time)):
-            cure = "lower its recurrent weights" if recurrent else "lower the gain of its feedback"
-            return [
-                Finding(
-                    f"{_named(layer)}: the gradient explodes backward in time, {factor:.2g} times per step over "
-                    f"{len(layer.over_time)} steps; {cure}, use a narrower surrogate, clip the gradient, or unroll fewer "
-                    "steps",
-                    "exploding gradient",
-                    (layer.row.path,),
-                )
-            ]
-    return []
-
-
-def _growth(over_time: Sequence[float]) -> float | None:
-    """The factor per step by which a gradient grows backward in time, if it grows exponentially and by much."""
-    quarters = torch.tensor(over_time).tensor_split(4) if len(over_time) >= 8 else ()
-    peaks = [float(quarter.max()) for quarter in quarters]
-    if not peaks or not peaks[-1] or peaks[0] < UNEQUAL * peaks[-1]:
-        return None
-    if any(earlier < 3 * later for earlier, later in zip(peaks, peaks[1:], strict=False)):
-        return None
-    return (peaks[0] / peaks[-1]) ** (4 / (3 * len(over_time)))
-
-
-def _grown(layer: Layer, cure: str) -> str:
-    return f"{cure}, " if hasattr(layer.neuron, "recurrent") else ""
-
-
-def _of_sizes(flows: Sequence[Layer], explained: set[str]) -> list[Finding]:
-    """Gradients that vanish on the way from the loss, compared to the last layer, or explode from a layer to the next."""
-    findings = []
-    norms = [layer.row.gradient_norm for layer in flows]
-    for layer, later in reversed([*zip(flows, flows[1:], strict=False)]):
-        ratio = layer.row.gradient_norm / later.row.gradient_norm
-        if ratio >= UNEQUAL:
-            findings.append(
-                Finding(
-                    f"{_named(layer)}: the gradient explodes, to {ratio:.0e} of that of {_named(later)}; lower the weights "
-                    "between them, or normalize",
-                    "exploding gradient",
-                    (layer.row.path,),
-                )
-            )
-            break
-    vanishing = [layer for layer in flows if layer.row.gradient_norm * UNEQUAL <= norms[-1]]
-    if not vanishing or findings:
-        return findings
-    drops = [a / b for a, b in zip(norms, norms[1:], strict=False)]
-    lost = flows[drops.index(min(drops))]
-    if {lost.row.path, flows[drops.index(min(drops)) + 1].row.path} & explained:
-        return findings
-    least = min(layer.row.gradient_norm for layer in vanishing)
-    findings.append(
-        Finding(
-            f"{_all(vanishing)}: the gradient vanishes, down to {least / norms[-1]:.0e} of that of "
-            f"{_named(flows[-1])}; it is lost at the spikes of {_named(lost)} or after them: use a wider surrogate, "
-            "raise the gain of the weights there, normalize, or add skip connections",
-            "vanishing gradient",
-            _paths(vanishing),
-        )
-    )
-    return findings
-
-
-def _named(layer: Layer) -> str:
-    return named(layer.row.path, layer.row.kind)
-
-
-def _all(layers: Sequence[Layer]) -> str:
-    paths = ", ".join(repr(layer.row.path) for layer in layers)
-    return f"layer{'s' * (len(layers) > 1)} {paths}" if layers[0].row.path else _named(layers[0])
-
-
-def _paths(layers: Sequence[Layer]) -> tuple[str, ...]:
-    return tuple(layer.row.path for layer in layers)

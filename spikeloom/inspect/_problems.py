@@ -89,8 +89,8 @@ PROBLEMS: Mapping[str, Problem] = {
         "larger weights where it is lost; a wider surrogate; BatchNorm before the neurons; skip connections",
     ),
     "exploding gradient": Problem(
-        "the gradient of a layer is at least 1000 times that of the layer after it, or grows 1000 times from the end of "
-        "the sequence to its start",
+        "the gradient of a layer is at least 1000 times that of the layer after it, or grows 1000 times from the end "
+        "of the sequence to its start",
         "smaller recurrent weights, or smaller weights after the layer; gradient clipping; truncated backpropagation",
     ),
     "frozen parameters": Problem("no parameter requires a gradient", "`net.requires_grad_(True)`"),
@@ -106,8 +106,8 @@ PROBLEMS: Mapping[str, Problem] = {
         "create the optimizer after the network is complete, from `net.parameters()`",
     ),
     "learning rate": Problem(
-        "one step of the `optimizer` that was passed changes a weight by more than 3 times its norm, or all by less than "
-        "a millionth",
+        "one step of the `optimizer` that was passed changes a weight by more than 3 times its norm, or all by less "
+        "than a millionth",
         "a smaller or larger learning rate",
     ),
 }

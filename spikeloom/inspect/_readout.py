@@ -13,18 +13,19 @@ UNREACHABLE = 1e4
 """The threshold from which an output layer is taken for one that shall never fire."""
 
 
-def is_readout(neuron: Any, spk: Tensor, unused: bool = False) -> bool:
+def is_readout(neuron: Any, spk: Tensor, unused: bool = False, last: bool = True) -> bool:
     """Whether a layer is a readout.
 
     That is a layer whose outputs are not spikes, such as `LI`; whose spikes neither a later layer nor the loss reads
-    (`unused`); or an output layer (output=True) without reset or with an unreachable threshold.
+    (`unused`); or the last layer with output=True, if it has no reset or an unreachable threshold.
 
     Args:
         neuron: the layer.
         spk: its spikes in a run, [T, B, *N].
         unused: whether the loss depends on the layer, but not on its spikes.
+        last: whether it is the last layer of neurons, if known.
     """
-    return unused or isinstance(neuron, LI) or meant_as_readout(neuron) or not _two_valued(spk)
+    return unused or isinstance(neuron, LI) or (last and meant_as_readout(neuron)) or not _two_valued(spk)
 
 
 def meant_as_readout(neuron: Any) -> bool:

@@ -1,8 +1,7 @@
 """Record the spikes, states and inputs of the neurons of a network over time, in a step loop or unrolled."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -63,7 +62,6 @@ class _Call:
     states: tuple[Tensor, ...]
     input: Tensor | None  # None if it was not requested
     static: bool = False  # whether the input of an unrolled run was static
-    number: int = field(default_factory=count().__next__, compare=False)  # calls are numbered in execution order
 
     def current(self) -> Tensor:
         """The input, with the leading dimensions of the spikes."""
@@ -138,11 +136,6 @@ class Recording:
         """The number of steps that are folded into dimension 0 of what `given` returns, per call."""
         return [1 if steps is None or call.static else steps for call, steps in self._log.kept()]
 
-    @property
-    def began(self) -> int:
-        """The number of its first call; those of all neurons are numbered together."""
-        return min((call.number for call, _ in self._log.kept()), default=0)
-
     def __getattr__(self, name: str) -> Tensor:
         names = self.__dict__.get("state_names", ())
         if name not in names:
@@ -178,11 +171,14 @@ class _OfNeuron(Listener):
 
     wants_states = True
 
-    def __init__(self, log: Log[_Call], inputs: bool, graph: bool):
-        self.log, self.inputs, self.graph = log, inputs, graph
+    def __init__(self, recording: Recording, order: list[str], inputs: bool, graph: bool):
+        self.log, self.path, self.order = recording._log, recording.path, order
+        self.inputs, self.graph = inputs, graph
 
     def __call__(self, neuron: SpikingNeuron, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         unrolled = run_of(neuron)
+        if self.path not in self.order:
+            self.order.append(self.path)
         given = (args or tuple(kwargs.values()))[0] if self.inputs else None
         if unrolled is not None:
             visit = unrolled.visits[neuron]
@@ -213,10 +209,11 @@ class Tap(Mapping[str, Recording]):
         if not neurons:
             raise ValueError(f"tap found no spiking neurons in {type(net).__name__}; pass a network that contains some")
         self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
+        self.order: list[str] = []  # the paths in the order of the first calls
         try:
             for path, neuron in neurons.items():
                 recording = self[path]
-                hook = _OfNeuron(recording._log, inputs, graph)
+                hook = _OfNeuron(recording, self.order, inputs, graph)
                 recording._hook = neuron.register_forward_hook(hook, with_kwargs=True)
         except BaseException:  # Ctrl-C
             self.close()

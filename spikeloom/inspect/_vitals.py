@@ -78,9 +78,10 @@ class Layer:
         neuron: the module.
         shape: [*N].
         rates: firing rate of each neuron, [N]; NaN for a readout.
-        mem: membranes, [T, B, N]; None if the layer does not return them.
+        mem: membranes, [T, B, N]; None if the layer does not return them, or pools its spikes.
         current: input currents, [T, B, N]; None if they differ in shape from the spikes.
         slope: mean derivative of the surrogate; NaN if unknown.
+        faint_if_dead: the same, of the neurons that never fire; 0 if unknown.
         squares: squared gradient of the current of each neuron, summed over rows and steps, [N]; None as for `current`.
         over_time: norm of the gradient per step; empty if there is no gradient.
         is_nan: whether the gradient exists and is NaN.
@@ -93,6 +94,7 @@ class Layer:
     mem: Tensor | None
     current: Tensor | None
     slope: float
+    faint_if_dead: float
     squares: Tensor | None
     over_time: Sequence[float]
     is_nan: bool
@@ -119,12 +121,13 @@ def measured(
     wanted = [*(c for each in currents.values() for c in each), *learned.values()]
     gradients = _gradients(total, wanted, [edge for each in edges.values() for edge in each])
     modules = dict(net.named_modules())
-    layers = []
-    for path in sorted(ran, key=lambda path: ran[path].began):
+    layers, order = list[Layer](), [path for path in tap.order if path in ran]
+    for path in order:
         used = [gradients[id(edge)] for edge in edges[path] if id(edge) in gradients]
         grads = [gradients.get(id(current)) for current in currents[path]]
         spikes_unused = bool(used) and all(g is None for g in used) and any(g is not None for g in grads)
-        layers.append(_layer(modules[path], ran[path], grads, spikes_unused))
+        readout = is_readout(modules[path], ran[path].spk.detach(), spikes_unused, last=path == order[-1])
+        layers.append(_layer(modules[path], ran[path], grads, readout))
     return layers, {name: gradients.get(id(p)) for name, p in learned.items()}
 
 
@@ -148,15 +151,16 @@ def _gradients(
     return dict(zip(map(id, wanted), gradients, strict=True))
 
 
-def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], spikes_unused: bool) -> Layer:
+def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], readout: bool) -> Layer:
     spk, mem = recording.spk.detach(), _membranes(neuron, recording)
-    readout = is_readout(neuron, spk, spikes_unused)
     rates = torch.full((spk[0, 0].numel(),), torch.nan) if readout else firing_rates(spk)
-    slope, passes, threshold = NAN, NAN, torch.tensor(torch.nan)
+    slope, of_dead, passes, threshold = NAN, 0.0, NAN, torch.tensor(torch.nan)
     if not readout and mem is not None and (isinstance(neuron.model, Model) or isinstance(neuron, StateLeaky)):
         threshold = neuron.threshold.detach()
         slopes = _slopes(neuron.spike_grad, mem - threshold)
         slope, passes = float(slopes.double().mean()), float((slopes >= PASSES).double().mean())
+        if (dead := rates == 0).any() and mem.shape == spk.shape:
+            of_dead = float(slopes.flatten(2)[:, :, dead].double().mean())
     per_call = zip(grads, recording.folded(), strict=True)
     over_time = [n for g, steps in per_call if g is not None for n in _per_step(g, steps)]
     norm = math.hypot(*over_time) if over_time else NAN
@@ -181,9 +185,10 @@ def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], sp
         neuron=neuron,
         shape=tuple(spk.shape[2:]),
         rates=rates,
-        mem=None if mem is None else mem.flatten(2).double(),
+        mem=mem.flatten(2).double() if mem is not None and mem.shape == spk.shape else None,
         current=current.flatten(2).double() if fits else None,
         slope=slope,
+        faint_if_dead=of_dead,
         squares=torch.stack(present).sum(0) if present else None,
         over_time=over_time,
         is_nan=bool(over_time) and math.isnan(norm),
@@ -210,6 +215,16 @@ def _slopes(spike_grad: Callable[[Tensor], Tensor], above: Tensor) -> Tensor:
         return torch.zeros_like(above)
     (slope,) = torch.autograd.grad(spk.sum(), above)
     return slope.abs()
+
+
+def named_layer(layer: Layer) -> str:
+    """A layer in a sentence."""
+    return named(layer.row.path, layer.row.kind)
+
+
+def named(path: str, kind: str) -> str:
+    """A module in a sentence."""
+    return f"layer {path!r} ({kind})" if path else f"the {kind}"
 
 
 def differ(t: Tensor, dim: int) -> bool:
