@@ -12,6 +12,7 @@ from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
 from ..neurons._sequence import WholeSequence
 from ..neurons._unrolled_run import Counted, Listener, UnrolledRun, run_of
+from ._recorded import plotted
 
 Entry = TypeVar("Entry")
 
@@ -124,6 +125,24 @@ class Recording:
             raise RuntimeError("inputs were not recorded; create the tap with tap(net, inputs=True)")
         return self._joined(_Call.current)
 
+    def plot(self, sample: int = 0, neurons: int = 3) -> Any:
+        """Plot the spikes of the layer, and the membranes of its most active neurons, at the width of a paper's column.
+
+        Args:
+            sample: the row of the batch.
+            neurons: number of membranes; 0 draws the spikes only.
+
+        Returns:
+            A matplotlib Figure: ``record["1"].plot().savefig("layer.pdf")``.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+            IndexError: if the batch has no such sample.
+            RuntimeError: if nothing was recorded.
+            ValueError: if `neurons` is not a whole number from 0 on.
+        """
+        return plotted({self.path: self}, sample, neurons)
+
     def given(self) -> list[Tensor]:
         """The inputs as passed to the neuron, one per call; in an unrolled run, time is folded into dimension 0."""
         return [call.input for call, _ in self._log.kept() if call.input is not None]
@@ -227,6 +246,21 @@ class Tap(Mapping[str, Recording]):
 
     def __len__(self) -> int:
         return len(self._recordings)
+
+    def plot(self, sample: int = 0, neurons: int = 3) -> Any:
+        """Plot the spikes of all layers, and the membranes of their most active neurons; see `Recording.plot`.
+
+        Args:
+            sample: the row of the batch.
+            neurons: number of membranes per layer; 0 draws the spikes only.
+
+        Returns:
+            A matplotlib Figure.
+
+        Raises:
+            The errors of `Recording.plot`.
+        """
+        return plotted({path: self[path] for path in self.order}, sample, neurons)
 
     def clear(self) -> None:
         """Discard the recorded data and continue recording."""
