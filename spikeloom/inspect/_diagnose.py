@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from .._torch import tree_leaves, tree_map_only
 from ..layers import SEES_TIME
 from ..network import RandomState, Request, Snapshot, read, run_checked, undone
+from ..neurons import SpikingNeuron
 from ._explain import aligned, share
-from ._facts import Facts, bad_parameters, of_modules, of_optimizer
+from ._facts import Facts, bad_parameters, has_blank_weights, hidden_layers, of_modules, of_optimizer
 from ._figure import drawn
 from ._findings import found
 from ._problems import Finding
@@ -108,6 +109,10 @@ def diagnose(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"diagnose got {type(net).__name__}; pass a network, an nn.Module")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"diagnose got optimizer={type(optimizer).__name__}; pass a torch.optim.Optimizer")
+    if not any(isinstance(m, SpikingNeuron) for m in net.modules()) and (hidden := hidden_layers(net)):
+        raise ValueError(f"diagnose found no spiking neurons among the modules of {type(net).__name__}: {hidden[0]}")
     before, draws = Snapshot(net.modules()), RandomState()
 
     def work() -> tuple[list[Layer], Facts]:
@@ -134,6 +139,7 @@ def diagnose(
                 unused=[name for name in learned if gradients[name] is None],
                 frozen=not learned and next(net.parameters(), None) is not None,
                 bad=bad_parameters(net),
+                blank=has_blank_weights(net),
                 modules=modules,
             )
             return layers, facts
@@ -172,7 +178,12 @@ def _readout_spikes(net: nn.Module, tap: Tap) -> Tensor | None:
 def _total(outputs: Any, loss: Callable[[Any], Tensor] | None, unneeded: Tensor | None) -> Tensor | None:
     """The scalar to differentiate; None if no output requires a gradient. `unneeded` are the spikes of a readout."""
     if loss is not None:
-        total = loss(outputs)
+        try:
+            total = loss(outputs)
+        except Exception as error:
+            shapes = ", ".join(str([*t.shape]) for t in tree_leaves(outputs) if isinstance(t, Tensor))
+            error.add_note(f"(raised by the loss of diagnose; the network returned {shapes}, time first)")
+            raise
         if not isinstance(total, Tensor):
             raise TypeError(f"the loss of diagnose returned a {type(total).__name__}; return a tensor")
         return total.sum() if total.requires_grad else None

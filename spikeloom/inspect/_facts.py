@@ -33,6 +33,7 @@ class Facts:
         unused: names of the parameters without a gradient.
         frozen: whether it has parameters and none of them requires a gradient.
         bad: names of the parameters with NaN or inf.
+        blank: whether the weights of a layer are all 0.
         modules: findings about its modules and about the optimizer, for which no spikes are needed.
     """
 
@@ -42,17 +43,24 @@ class Facts:
     unused: Sequence[str] = ()
     frozen: bool = False
     bad: Sequence[str] = ()
+    blank: bool = False
     modules: Sequence[Finding] = ()
 
 
 def bad_parameters(net: nn.Module) -> list[str]:
     """The names of the parameters and buffers that contain NaN or inf."""
-    tensors = [*net.named_parameters(), *((n, b) for n, b in net.named_buffers() if n.endswith(STATISTICS))]
-    return [name for name, p in tensors if not nn.parameter.is_lazy(p) and not p.isfinite().all()]
+    parameters = [name for name, p in net.named_parameters() if not p.isfinite().all()]
+    return parameters + [name for name, b in net.named_buffers() if b.isnan().any()]  # inf may be on purpose
 
 
-STATISTICS = ("running_mean", "running_var")
-"""Buffers of normalization layers. Other buffers may hold inf on purpose, such as a threshold."""
+def has_blank_weights(net: nn.Module) -> bool:
+    """Whether the weights of a layer are all 0."""
+    return any(p.dim() > 1 and p.numel() > 0 and not p.any() for p in net.parameters())
+
+
+def hidden_layers(net: nn.Module) -> list[Finding]:
+    """The layers that a module holds in a plain list or dict."""
+    return [finding for path, module in net.named_modules() for finding in _of_lists(net, path, module)]
 
 
 # -- modules -----------------------------------------------------------------------------------------------------------
@@ -60,8 +68,8 @@ STATISTICS = ("running_mean", "running_var")
 
 def of_modules(net: nn.Module, steps: int) -> Iterator[Finding]:
     """Problems that the modules show without a run of them over `steps` steps."""
+    yield from hidden_layers(net)
     for path, module in net.named_modules():
-        yield from _of_lists(net, path, module)
         if isinstance(module, SpikingNeuron):
             yield from _of_decays(path, module)
         elif isinstance(module, BatchNorm):
@@ -154,7 +162,7 @@ def of_optimizer(
     present = {id(p) for p in own}
     if absent := [name for name, p in net.named_parameters() if p.requires_grad and id(p) not in present]:
         yield Finding(
-            f"{', '.join(absent)}: not in the optimizer, so that it stays as it is; create the optimizer from "
+            f"{', '.join(absent)}: not in the optimizer, and therefore never updated; create the optimizer from "
             "net.parameters() after the network is complete and on its device",
             "not optimized",
         )

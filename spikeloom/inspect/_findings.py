@@ -56,15 +56,15 @@ def found(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
     of_spikes = [] if of_input and of_input[0].problem == "silent input" else [*_of_layers(layers, facts, of_input)]
     yield from of_spikes
     explained = {path for finding in of_spikes for path in finding.layers}
-    if not (explained or of_input or facts.modules):
-        yield from _of_outputs(facts)
+    if layers and not (explained or of_input or facts.modules or facts.blank):
+        yield from _of_outputs(layers[-1], facts)
     if facts.frozen:
         yield Finding(
             "no parameter requires a gradient, so that nothing is learned; call net.requires_grad_(True)",
             "frozen parameters",
         )
     else:
-        yield from of_gradients(layers, explained)
+        yield from of_gradients(layers, explained, facts.blank and not explained)
     if facts.unused:
         yield Finding(
             f"{', '.join(facts.unused)}: no gradient; the loss does not depend on it, or a tensor is detached on the "
@@ -270,8 +270,10 @@ def _ends_in(output: Tensor, layer: Layer) -> bool:
 # -- outputs -----------------------------------------------------------------------------------------------------------
 
 
-def _of_outputs(facts: Facts) -> Iterator[Finding]:
-    """Outputs that do not depend on the sample."""
+def _of_outputs(last: Layer, facts: Facts) -> Iterator[Finding]:
+    """Outputs, and currents of the last layer, that do not depend on the sample."""
+    if last.current is None or differ(last.current, 1):
+        return
     dim = 1 if facts.time_first else 0
     rows = {t.shape[dim] for t in facts.inputs if t.dim() > dim and differ(t, dim)}
     outputs = [t for t in facts.outputs for dim in (1, 0) if t.dim() > dim and t.shape[dim] in rows]

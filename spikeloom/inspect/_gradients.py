@@ -17,8 +17,14 @@ GROWN = 100.0
 """The ratio of the gradient of a layer and of the last layer from which growth over time is reported."""
 
 
-def of_gradients(layers: Sequence[Layer], explained: set[str]) -> Iterator[Finding]:
-    """The problems of the gradients of all layers."""
+def of_gradients(layers: Sequence[Layer], explained: set[str], blank: bool) -> Iterator[Finding]:
+    """The problems of the gradients of all layers.
+
+    Args:
+        layers: the layers in execution order.
+        explained: the paths of those with a finding about their spikes.
+        blank: whether weights are all 0 on purpose, as those of the last layer may be before training.
+    """
     if broken := [layer for layer in layers if layer.is_nan or layer.row.gradient_norm == math.inf]:
         told = "NaN" if broken[-1].is_nan else "infinite"
         yield Finding(
@@ -29,13 +35,14 @@ def of_gradients(layers: Sequence[Layer], explained: set[str]) -> Iterator[Findi
             _paths(broken),
         )
         return
-    if missing := [layer for layer in layers if math.isnan(layer.row.gradient_norm)]:
+    missing = [layer for layer in layers if math.isnan(layer.row.gradient_norm)]
+    if missing and not (missing == [layers[0]] and not missing[0].from_weights):  # integers without weights
         yield Finding(
             f"{_all(missing)}: the gradient is missing or NaN; check whether a later layer detaches its input",
             "no gradient",
             _paths(missing),
         )
-    if zero := [layer for layer in layers if layer.row.gradient_norm == 0]:
+    if (zero := [layer for layer in layers if layer.row.gradient_norm == 0]) and not (blank and zero != [*layers]):
         yield Finding(
             f"{_all(zero)}: the gradient is zero, so the weights before do not learn; it is lost at the spikes of "
             f"{named_layer(zero[-1])} or after them",

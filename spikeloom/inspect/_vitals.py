@@ -85,6 +85,7 @@ class Layer:
         squares: squared gradient of the current of each neuron, summed over rows and steps, [N]; None as for `current`.
         over_time: norm of the gradient per step; empty if there is no gradient.
         is_nan: whether the gradient exists and is NaN.
+        from_weights: whether its currents are part of an autograd graph.
     """
 
     row: Vitals
@@ -98,6 +99,7 @@ class Layer:
     squares: Tensor | None
     over_time: Sequence[float]
     is_nan: bool
+    from_weights: bool
 
     @property
     def threshold(self) -> Tensor | None:
@@ -160,7 +162,7 @@ def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], re
         slopes = _slopes(neuron.spike_grad, mem - threshold)
         slope, passes = float(slopes.double().mean()), float((slopes >= PASSES).double().mean())
         if (dead := rates == 0).any() and mem.shape == spk.shape:
-            of_dead = float(slopes.flatten(2)[:, :, dead].double().mean())
+            of_dead = float(_per_neuron(slopes)[:, :, dead].mean())
     per_call = zip(grads, recording.folded(), strict=True)
     over_time = [n for g, steps in per_call if g is not None for n in _per_step(g, steps)]
     norm = math.hypot(*over_time) if over_time else NAN
@@ -185,14 +187,20 @@ def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], re
         neuron=neuron,
         shape=tuple(spk.shape[2:]),
         rates=rates,
-        mem=mem.flatten(2).double() if mem is not None and mem.shape == spk.shape else None,
-        current=current.flatten(2).double() if fits else None,
+        mem=_per_neuron(mem) if mem is not None and mem.shape == spk.shape else None,
+        current=_per_neuron(current) if fits else None,
         slope=slope,
         faint_if_dead=of_dead,
         squares=torch.stack(present).sum(0) if present else None,
         over_time=over_time,
         is_nan=bool(over_time) and math.isnan(norm),
+        from_weights=any(t.requires_grad for t in recording.given()),
     )
+
+
+def _per_neuron(t: Tensor) -> Tensor:
+    """[T, B, *N] -> [T, B, N]."""
+    return t.reshape(*t.shape[:2], -1).double()
 
 
 def _membranes(neuron: Any, recording: Recording) -> Tensor | None:

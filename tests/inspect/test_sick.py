@@ -180,10 +180,10 @@ READOUTS = {
 def test_a_readout_is_recognized_everywhere(name):
     torch.manual_seed(0)
     net, x = usual(None, READOUTS[name]()), task()[0]
-    for row in (snn.summary(net, x, STEPS).layers[3], snn.explain(net, x, steps=STEPS).rows[3]):
+    for row in (snn.summary(net, x, steps=STEPS).layers[3], snn.explain(net, x, steps=STEPS).rows[3]):
         assert row.readout
         assert row.rate != row.rate
-    summary = snn.summary(net, x, STEPS)
+    summary = snn.summary(net, x, steps=STEPS)
     assert str(summary).splitlines()[-1].split()[-1] == f"{summary.layers[1].rate:.1%}", (
         "the total is of spiking layers"
     )
@@ -252,6 +252,35 @@ def test_delays_start_empty_and_the_optimizer_is_not_changed():
     assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
     assert all(torch.equal(v, optimizer.state_dict()["state"][k]["exp_avg"]) for k, v in state.items())
     assert fresh.findings == ()
+
+
+def test_odd_networks_and_inputs():
+    torch.manual_seed(0)
+    net, x = usual(), task()[0]
+    assert snn.diagnose(snn.Leaky(beta=0.9), torch.rand(5, 3)).rows[0].neurons == 1
+    spikes = (torch.rand(STEPS, 8, 6) < 0.5).int()
+    assert snn.diagnose(nn.Sequential(leaky()), spikes).findings == (), "no weights, no gradient"
+    head = readout()
+    nn.init.zeros_(head[2].weight)  # a common start
+    assert snn.diagnose(head, x, steps=STEPS, loss=lambda o: F.cross_entropy(o.mean(0), task()[1])).findings == ()
+    (bad,) = snn.diagnose(usual(leaky(beta=torch.nan)), x, steps=STEPS).findings
+    assert (bad.problem, bad[:6]) == ("not finite", "1.beta")
+    with pytest.raises(TypeError, match=r"pass a torch.optim.Optimizer"):
+        snn.diagnose(net, x, steps=STEPS, optimizer=1e-3)
+    with pytest.raises(ValueError, match=r"rows|batch") as raised:
+        snn.diagnose(net, x, steps=STEPS, loss=lambda out: F.cross_entropy(out.sum(1), task()[1]))
+    assert "the network returned [16, 64, 4], time first" in raised.value.__notes__[0]
+
+    class AllInALists(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [linear(PIXELS, 4), leaky()]
+
+        def forward(self, x):
+            return self.layers[1](self.layers[0](x))
+
+    with pytest.raises(ValueError, match=r"layers is a list .*use an nn.ModuleList"):
+        snn.diagnose(AllInALists(), x, steps=STEPS)
 
 
 def test_an_optimizer_that_calls_the_network_is_not_judged():
