@@ -7,7 +7,7 @@ from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
-from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
+from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import stream, unroll
 from .neurons import (
@@ -66,6 +66,7 @@ __all__ = [
     "Diagnosis",
     "EquationNeuron",
     "Explanation",
+    "Finding",
     "GradedSpikes",
     "Izhikevich",
     "Lapicque",
