@@ -251,7 +251,7 @@ class Measurement:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1e5 else f"{value:,.4g}"
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _cells(layer: LayerMeasurement, energy: Energy) -> tuple[str, ...]:
@@ -300,6 +300,7 @@ def _drawn(layers: tuple[LayerMeasurement, ...], energy: Energy) -> Any:
     operations.barh(places, acs, color=ACS, label="effective ACs")
     operations.barh(places, [layer.effective_macs for layer in layers], left=acs, color=MACS, label="effective MACs")
     operations.set(title="synaptic operations", xlabel="per sample")
+    operations.locator_params(axis="x", nbins=4)
     operations.legend(frameon=False, fontsize="small")
 
     costs.barh(places, [energy.by_layer[layer.path] / 1e3 for layer in layers], color=ENERGY)

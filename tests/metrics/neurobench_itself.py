@@ -26,7 +26,7 @@ def main(library: str) -> dict[str, Any]:
 
     names = ("ActivationSparsity", "ActivationSparsityByLayer", "SynapticOperations", "MembraneUpdates")
     workloads = [getattr(workload, name) for name in (*names, "ClassificationAccuracy", "NeuronOperations")]
-    statics = [static.ParameterCount, static.Footprint, static.ConnectionSparsity]
+    fixed = [static.ParameterCount, static.Footprint, static.ConnectionSparsity]
     assert "spikeloom" not in sys.modules or library == "spikeloom"
 
     class Model(SNNTorchModel):
@@ -38,7 +38,7 @@ def main(library: str) -> dict[str, Any]:
 
     def run(name: str) -> Any:
         last = [lambda spk: spk.sum(1).argmax(1)]
-        return Benchmark(Model(made(name, snn)), loader(name), [], last, [statics, workloads]).run(quiet=True)
+        return Benchmark(Model(made(name, snn)), loader(name), [], last, [fixed, workloads]).run(quiet=True)
 
     return {name: run(name) for name in each()}
 

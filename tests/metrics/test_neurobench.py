@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -47,6 +48,21 @@ def test_equals_neurobench_itself(library):
     for name, theirs in answers.items():
         unseen = ("SynapticOperations",) if library == "spikeloom" and name in UNSEEN_BY_ALIAS else ()
         assert differences(GOLDEN[name], theirs, unseen) == {}, name
+
+
+def test_the_page_shows_these_values():
+    """Every number of the table of docs/metrics.md, in pairs of rows."""
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    table = re.findall(r"^\| ([^|]*) \| (NeuroBench|spikeloom) \| ((?:[\d.]+(?: \| )?){7}) \|$", page, re.M)
+    assert [name for name, by, _ in table if by == "NeuroBench"] == list(GOLDEN)
+    for (name, _, theirs), (_, by, ours) in zip(table[::2], table[1::2], strict=True):
+        metrics, shown = GOLDEN[name], [float(value) for value in theirs.split("|")]
+        operations = metrics["SynapticOperations"]
+        expected = [metrics["ConnectionSparsity"], metrics["ActivationSparsity"], *operations.values()]
+        assert shown[:6] == [*expected, metrics["MembraneUpdates"]]
+        assert by == "spikeloom"
+        assert ours.split("|")[:6] == theirs.split("|")[:6]
+        assert (ours == theirs) == (name not in UNCOUNTED)
 
 
 # -- by definition -----------------------------------------------------------------------------------------------------
