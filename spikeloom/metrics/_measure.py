@@ -13,7 +13,7 @@ from ..layers import SEES_TIME
 from ..network import RandomState, Snapshot, undone, unroll
 from ..neurons import SpikingNeuron
 from ._connections import connection_sparsity, footprint, parameter_count, unseen
-from ._operations import CONVENTIONS, per_update
+from ._operations import CONVENTIONS, by_methods, per_update
 from ._report import LayerMeasurement, Measurement
 from ._scores import Mean, Scores, default_scores
 from ._watch import Watch, Watched
@@ -119,6 +119,8 @@ def measure(
                         running.run(watch, batch)
                     except Exception as error:
                         error.add_note(f"(in batch {number} of the measurement)")
+                        if forward is None and "unroll" in str(error):
+                            error.add_note("(For a network that loops over time itself: forward=lambda net, x: net(x))")
                         raise
         finally:
             watch.close()
@@ -300,6 +302,7 @@ def _measured(net: nn.Module, watch: Watch, running: _Running, convention: str) 
         operations, by_kind, why = 0, dict[str, int](), ""
         if isinstance(watched.module, SpikingNeuron):
             operations, by_kind, why = per_update(watched.module, convention)
+            why = why or by_methods(watched.module)
         if why:
             notes.append(f"{watched.path or 'the network'!r}: {why}.")
         rows.append(_row(watched, samples, operations, by_kind))

@@ -84,6 +84,12 @@ def per_update(neuron: nn.Module, convention: str) -> tuple[int, dict[str, int],
     return sum(by_kind.values()), by_kind, why
 
 
+def by_methods(neuron: SpikingNeuron) -> str:
+    """A sentence on a neuron that methods run step by step, whose operations are not in its equation; else empty."""
+    why = "; ".join(neuron._why_by_methods())
+    return f"its operations are those of its equation alone, and {why}" if why else ""
+
+
 def _ones(neuron: SpikingNeuron) -> frozenset[str]:
     """The names of the factors of a neuron that are one."""
     factor = getattr(neuron, "graded_spikes_factor", None)

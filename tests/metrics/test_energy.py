@@ -53,6 +53,15 @@ def test_an_equation_that_cannot_be_traced_is_noted():
     assert any("Branching" in note for note in measured.notes)
 
 
+def test_methods_that_are_not_in_the_equation_are_noted():
+    class Own(snn.Leaky):
+        def _base_state_function(self, x):
+            return 0.5 * self.mem + x
+
+    (note,) = snn.metrics.measure(nn.Sequential(Own(beta=0.5, init_hidden=True)), torch.rand(3, 2, 4)).notes
+    assert note.startswith("'0': its operations are those of its equation alone, and ")
+
+
 def test_conventions():
     """NeuroBench's constants for the neurons that it knows; equations for the others, or for all."""
     net = nn.Sequential(nn.Linear(2, 3), snn.Synaptic(alpha=0.5, beta=0.5, reset_mechanism="zero", init_hidden=True))

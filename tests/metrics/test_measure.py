@@ -99,6 +99,26 @@ def test_an_error_leaves_the_network_unchanged():
     assert not any(module._forward_hooks for module in net.modules())
 
 
+def test_a_network_with_its_own_loop_is_told_what_to_pass():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif = snn.Leaky(beta=0.5)
+
+        def forward(self, x):
+            mem, seen = self.lif.init_leaky(), []
+            for x_t in x:
+                spk, mem = self.lif(x_t, mem)
+                seen.append(spk)
+            return torch.stack(seen)
+
+    with pytest.raises(RuntimeError) as raised:
+        snn.metrics.measure(Loop(), spikes())
+    assert "forward=lambda net, x: net(x)" in raised.value.__notes__[-1]
+    once = snn.metrics.measure(Loop(), spikes(), forward=lambda net, x: net(x))
+    assert once.layers[0].neuron_steps == 12 * 6
+
+
 def test_starts_every_batch_from_initial_states():
     net, x = network(output=True), spikes()
     once = snn.metrics.measure(net, x)
