@@ -2,7 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _layers, _neurons, backprop, distributed, functional, layers, ops, spikegen, spikeplot, surrogate, utils
+from . import (
+    _layers,
+    _neurons,
+    backprop,
+    distributed,
+    functional,
+    layers,
+    metrics,
+    ops,
+    spikegen,
+    spikeplot,
+    surrogate,
+    utils,
+)
 from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
@@ -98,6 +111,7 @@ __all__ = [
     "explain",
     "functional",
     "layers",
+    "metrics",
     "ops",
     "reset",
     "spikegen",
