@@ -7,6 +7,7 @@ from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
+from .export import export_to_nir, import_from_nir
 from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import stream, unroll
@@ -93,7 +94,9 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export_to_nir",
     "functional",
+    "import_from_nir",
     "layers",
     "ops",
     "reset",

@@ -3,6 +3,7 @@
 from .. import ops
 from ..ops import Value
 from .firing import States, Whole
+from .linear import Nearest
 
 
 def adaptive_threshold(
@@ -82,5 +83,19 @@ def adaptive_current(
     return ops.spike(mem - threshold), mem, adapt
 
 
-ADAPTIVE_THRESHOLD = Whole(adaptive_threshold, decays=("beta", "rho"))
-ADAPTIVE_CURRENT = Whole(adaptive_current, decays=("beta", "rho"))
+ADAPTIVE_THRESHOLD = Whole(
+    adaptive_threshold,
+    decays=("beta", "rho"),
+    nearest=Nearest(
+        "Leaky with the same beta and threshold, without the adaptation",
+        lambda p: {"beta": p["beta"], "threshold": p["threshold"]},
+    ),
+)
+ADAPTIVE_CURRENT = Whole(
+    adaptive_current,
+    decays=("beta", "rho"),
+    nearest=Nearest(
+        "ParametricLIF with the same beta and threshold, without the adaptation",
+        lambda p: {"beta": p["beta"], "gain": 1 - p["beta"], "threshold": p["threshold"]},
+    ),
+)
