@@ -103,7 +103,14 @@ def nest(graph: Any, x: Tensor, dt: float) -> Array:
 
 
 def _nest_with_current(
-    simulator: Any, rows: list[dict[str, Any]], f: Any, drive: Array, decay: Array, gain: Array, dt: float, step_ms: float
+    simulator: Any,
+    rows: list[dict[str, Any]],
+    f: Any,
+    drive: Array,
+    decay: Array,
+    gain: Array,
+    dt: float,
+    step_ms: float,
 ) -> Array:
     alpha = 1 - dt / f["tau_syn"]
     tau_syn = -step_ms / np.log(alpha)

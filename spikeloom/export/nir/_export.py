@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ._forms import NoForm, Shape
+from ._graph import kind_of
 from ._layers import Fragment, Place, array, flatten_node, fragment_of
 from ._metadata import noted, seal
 from ._network import clear
@@ -206,7 +207,22 @@ def _built(
         sources = _sources(keys, exits, nodes, edges, shape[lead:])
         nodes[name] = nir.Output(output_type=np.array(shape[lead:] or (1,)))
         edges += [(source, name) for source in sources]
-    return nodes, edges
+    return _used(nodes, edges)
+
+
+def _used(nodes: dict[str, Node], edges: list[tuple[str, str]]) -> tuple[dict[str, Node], list[tuple[str, str]]]:
+    """The nodes that an output depends on, and the inputs."""
+    before: dict[str, list[str]] = {name: [] for name in nodes}
+    for a, b in edges:
+        before[b].append(a)
+    used, ahead = set[str](), [name for name, node in nodes.items() if kind_of(node) == "Output"]
+    while ahead:
+        name = ahead.pop()
+        if name not in used:
+            used.add(name)
+            ahead += before[name]
+    kept = {name: node for name, node in nodes.items() if name in used or kind_of(node) == "Input"}
+    return kept, [(a, b) for a, b in edges if a in used and b in used]
 
 
 CURE = "Pass allow_approximate=True to write the nearest, with a report of how many spikes differ"

@@ -168,7 +168,7 @@ def negative_flatten(node: Node, dt: float) -> Node:
 def without_padding(node: Node, dt: float) -> Node:
     """A pool whose padding the reader drops."""
     if np.any(node.padding):
-        raise Misread(f"it drops the padding {tuple(np.atleast_1d(node.padding))}; pass padding=0")
+        raise Misread(f"it drops the padding {np.atleast_1d(node.padding).tolist()}; pass padding=0")
     return node
 
 
@@ -311,7 +311,7 @@ def plain_conv(node: Node, dt: float) -> Node:
     return node
 
 
-SUBTRACTS = "resets by subtraction and emits several spikes in a step; the nearest is Leaky with reset_mechanism='none'"
+SUBTRACTS = "resets by subtraction and emits several spikes in a step"
 
 TARGETS: Mapping[str, Target] = {
     "norse": Target(
@@ -331,9 +331,9 @@ TARGETS: Mapping[str, Target] = {
         "Rockpool 3.1.0",
         dict.fromkeys(("Affine", "Linear"), same),
         {
-            "LIF": "fails on LIF, looking for a tau_mem in it",
+            "LIF": "looks for a tau_mem in LIF, and fails",
             "CubaLIF": f"drops w_in and v_reset of CubaLIF, decays exponentially, {SUBTRACTS}",
-            "LI": "takes the tau of LI for a whole number",
+            "LI": "rounds the tau of LI to whole seconds",
         },
     ),
     "sinabs": Target(
@@ -345,8 +345,8 @@ TARGETS: Mapping[str, Target] = {
             "LI": exponential_li,
         },
         {
-            "IF": f"{SUBTRACTS}, and keeps the membrane above minus the threshold",
-            "LIF": f"takes tau for a number of steps, drops r, {SUBTRACTS}",
+            "IF": f"keeps the membrane of IF above minus the threshold, {SUBTRACTS}",
+            "LIF": f"reads the tau of LIF as steps, drops r, {SUBTRACTS}",
             "CubaLIF": "leaves the neuron out",
             "Conv1d": "fails on Conv1d",
             "AvgPool2d": "leaves AvgPool2d out; the nearest is SumPool2d, AvgPool2d with divisor_override=1",

@@ -24,18 +24,9 @@ SCALED = {"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"}
 DIVIDED = {"div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__"}
 NEGATED = {"neg", "negative", "__neg__"}
 SAME = {"clone", "detach", "detach_", "contiguous", "to", "float", "double", "requires_grad_", "type_as", "cpu", "cuda"}
-SAME |= {
-    "dropout",
-    "dropout1d",
-    "dropout2d",
-    "alpha_dropout",
-    "identity",
-    "alias",
-    "type",
-    "squeeze",
-    "unsqueeze",
-    "data",
-}
+SAME |= {"dropout", "dropout1d", "dropout2d", "alpha_dropout", "identity", "alias", "type", "data"}
+WHOLE = {"__getitem__"}
+UNSIZED = {"squeeze", "unsqueeze"}
 RESHAPED = {"flatten", "reshape", "view", "view_as", "reshape_as", "unflatten"}
 FRESH = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 FRESH |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
@@ -233,9 +224,9 @@ class Tracer(FunctionMode):
         x, out = given[0], outs[0]
         value = self._value(x)
         if len(given) == 1 and len(outs) == 1:
-            if name in SAME and x.shape == out.shape:
+            if name in SAME | WHOLE and x.shape == out.shape and _is_same(name, args, x, out):
                 return value
-            if name in RESHAPED | SAME:
+            if name in RESHAPED | UNSIZED:
                 return self._reshaped(name, x, out)
             constants = [arg for arg in args[:2] if arg is not x]
             constant = constants[0] if constants else None
@@ -250,8 +241,6 @@ class Tracer(FunctionMode):
             if name in SUBTRACTED:
                 other = self._step("scale", other, given[1], given[1], -1.0)
             return Value(value.sources + other.sources)
-        if name == "__getitem__" and x.shape == out.shape:
-            return value
         return Value(why=self._why(name, [f"{tuple(t.shape)}" for t in given]))
 
     def _why(self, name: str, shapes: list[str]) -> str:
@@ -323,3 +312,12 @@ def _is_zero(constant: Any) -> bool:
     if isinstance(constant, Tensor):
         return not bool((constant != 0).any())
     return isinstance(constant, (int, float)) and constant == 0
+
+
+def _is_same(name: str, args: tuple[Any, ...], x: Tensor, out: Tensor) -> bool:
+    """Whether an operation returned its input: a copy, all of it by slices, or dropout that is off."""
+    if name in WHOLE:
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        if not all(part is Ellipsis or (isinstance(part, slice) and part.step in (None, 1)) for part in index):
+            return False
+    return out.is_floating_point() and torch.equal(out.to(x.dtype), x)
