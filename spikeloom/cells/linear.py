@@ -36,11 +36,11 @@ class Nearest:
     Args:
         told: the neuron and what it leaves out, for messages.
         form: from the parameters of the equation: beta, threshold, and where they are not 1, 0, 0 and none,
-            gain, offset, v_reset and alpha.
+            gain, offset, v_reset and alpha. None if it is too far away to be written in its place.
     """
 
     told: str
-    form: Callable[[Parameters], Parameters]
+    form: Callable[[Parameters], Parameters] | None = None
 
 
 def linear_form(charge: Callable[..., tuple[Value, ...]], states: int, like: Tensor) -> Linear | None:

@@ -59,6 +59,9 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
     """
     if getattr(neuron, "_without_steps", False) or not hasattr(neuron, "model"):
         raise NoForm("it has no equation of one step; the nearest is Leaky with reset_mechanism='none'")
+    model = neuron.model
+    if model.nearest is not None and model.nearest.form is None:
+        raise NoForm(_far(model))
     like = torch.zeros(shape, dtype=torch.float64)
     values = {name: value.detach().cpu().double() for name, value in neuron._values(copied=False).items()}
     for name, value in values.items():
@@ -66,7 +69,6 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
             value.expand(shape)
         except RuntimeError:
             raise NoForm(f"its {name} has shape {tuple(value.shape)}, which does not fit its input {shape}") from None
-    model = neuron.model
     linear = None
     if isinstance(model, Model) and model.inputs == 1:
         linear = linear_form(model.charging(neuron.decay, values), len(model.charged), like)
@@ -77,9 +79,14 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
         linear = linear_form(charge, 1, like)
         if linear is not None:
             return Form(broadcast(linear, like), False, None, like)
-    if model.nearest is None:
-        raise NoForm("its equation is not that of a leaky integrator, and none comes near it")
+    if model.nearest is None or model.nearest.form is None:
+        raise NoForm(_far(model))
     return _nearest(neuron, values, like, resets)
+
+
+def _far(model: Any) -> str:
+    near = f"the nearest is {model.nearest.told}" if model.nearest is not None else "none comes near it"
+    return f"its equation is not that of a leaky integrator; {near}"
 
 
 def _reads_out(neuron: Any, values: Mapping[str, Tensor], like: Tensor) -> bool:
@@ -90,7 +97,7 @@ def _framed(neuron: Any, linear: Linear, values: Mapping[str, Tensor], like: Ten
     threshold = values["threshold"].expand_as(like)
     resets = neuron.reset_mechanism != "none"
     missing = tuple(_missing(neuron, values, threshold, reader))
-    return Form(linear, True, threshold, like, resets, missing)
+    return Form(linear, True, threshold.clamp(min=0) if resets else threshold, like, resets, missing)
 
 
 def _missing(neuron: Any, values: Mapping[str, Tensor], threshold: Tensor, reader: tuple[str, bool]) -> Iterator[str]:
@@ -150,24 +157,18 @@ def _own(neuron: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 # -- to nodes ----------------------------------------------------------------------------------------------------------
 
 
-def nodes_of(form: Form, dt: float, dtype: Any, label: str) -> list[tuple[str, Any]]:
+def nodes_of(form: Form, dt: float, dtype: Any) -> list[tuple[str, Any]]:
     """The nodes of a form, one after the other, each with a suffix of its name."""
     nir = nir_package()
     linear, one = form.linear, 1.0
     leak = one - linear.beta
-    integrates = bool((leak == 0).all())
+    integrates = bool((leak == 0).all()) and linear.alpha is None and not linear.offset.any()
+    least = 2.0**-26 if dtype == np.float32 else 2.0**-55  # 1 - least is 1, so that nothing decays
+    leak = leak if integrates else leak.clamp(min=least)
 
     def array(value: Tensor) -> np.ndarray[Any, Any]:
         return np.array(value.expand(linear.beta.shape).numpy(), dtype=dtype)
 
-    if (leak == 0).any() and not integrates:
-        raise NoForm(
-            "a decay of 1 for some neurons and less for others: NIR's LIF has no infinite tau; split the layer"
-        )
-    if integrates and (linear.alpha is not None or (linear.offset != 0).any()):
-        raise NoForm("a membrane without decay behind a current: NIR has no primitive for it; pass a beta below 1")
-    if linear.alpha is not None and (linear.alpha >= 1).any():
-        raise NoForm("alpha=1, a current without decay: NIR has no primitive for it; pass an alpha below 1")
     if integrates:
         fields: dict[str, Any] = {"r": array(linear.gain / dt)}
         kind, silent = "IF", "I"
@@ -177,8 +178,8 @@ def nodes_of(form: Form, dt: float, dtype: Any, label: str) -> list[tuple[str, A
         kind, silent = "LIF", "LI"
         if linear.alpha is not None:
             assert linear.weight is not None
-            fields["tau_syn"] = array(dt / (one - linear.alpha))
-            fields["w_in"] = array(linear.weight / (one - linear.alpha))
+            leak_syn = (one - linear.alpha).clamp(min=least)
+            fields["tau_syn"], fields["w_in"] = array(dt / leak_syn), array(linear.weight / leak_syn)
             kind, silent = "CubaLIF", "CubaLI"
     if not form.fires:
         return [("", getattr(nir, silent)(**fields))]

@@ -1,5 +1,6 @@
 """From a NIR graph to a network."""
 
+import copy
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ...neurons import Leaky, RLeaky, RSynaptic, Synaptic
 from ...neurons.recurrent import Recurrent
 from ._graph import BadGraph, Flat, delayed_edges, flattened, is_cycle, kind_of, ordered_groups
-from ._metadata import BadMetadata, note_of
+from ._metadata import BadMetadata, is_sealed, note_of
 from ._network import Cycle, Link, NIRNetwork, free_name
 from ._nodes import Settings, module_of
 from ._package import nir_package
@@ -75,6 +76,7 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
         raise ValueError(f"dt is {dt!r}; pass the length of a step in seconds, a number above 0")
     flat = flattened(graph)
     infer_shapes(flat)
+    _check_metadata(flat, reset)
     net = _network(flat, Settings(float(dt), reset))
     return net.to(torch.float64 if note.get("dtype") == "float64" else torch.get_default_dtype())
 
@@ -84,6 +86,21 @@ def _note(graph: Any) -> dict[str, Any]:
         return note_of(graph)
     except BadMetadata as error:
         raise BadGraph(f"the graph cannot be read: {error}") from error
+
+
+def _check_metadata(flat: Flat, reset: str | None) -> None:
+    """Raise where the metadata of a node are damaged; leave them out if they are not to be read."""
+    for name, node in flat.nodes.items():
+        try:
+            note_of(node)
+        except BadMetadata as error:
+            if reset is None:
+                raise BadGraph(
+                    f"the node {name!r} ({kind_of(node)}) cannot be made again: {error}. Pass reset='zero' to read it "
+                    "as NIR says"
+                ) from error
+            flat.nodes[name] = copy.copy(node)
+            flat.nodes[name].metadata = {}
 
 
 def _network(flat: Flat, settings: Settings) -> NIRNetwork:
@@ -99,10 +116,24 @@ def _network(flat: Flat, settings: Settings) -> NIRNetwork:
 
 
 def _layer(flat: Flat, name: str, settings: Settings) -> nn.Module:
-    layer = module_of(name, flat.nodes[name], settings)
+    node, sources = flat.nodes[name], flat.sources(name)
+    if kind_of(node) == "Threshold" and len(sources) == 1 and _is_one_neuron(flat, sources[0], name, settings):
+        return nn.Identity()
+    targets = [b for a, b in flat.edges if a == name]
+    whole = len(targets) == 1 and _is_one_neuron(flat, name, targets[0], settings)
+    layer = module_of(name, node, settings, whole)
     if isinstance(layer, Recurrent):
         raise BadGraph(f"the node {name!r} is a {type(layer).__name__} by its metadata, without the cycle that it had")
     return layer
+
+
+def _is_one_neuron(flat: Flat, name: str, threshold: str, settings: Settings) -> bool:
+    """Whether two nodes were written for one neuron without a reset, and are as they were written."""
+    neuron, after = flat.nodes[name], flat.nodes[threshold]
+    if settings.reset is not None or _note_part(after) != "threshold" or "class" not in note_of(neuron):
+        return False
+    alone = [b for a, b in flat.edges if a == name] == [threshold] and flat.sources(threshold) == [name]
+    return alone and is_sealed(neuron, settings.dt) and is_sealed(after, settings.dt)
 
 
 # -- cycles ------------------------------------------------------------------------------------------------------------
@@ -203,7 +234,8 @@ def _describe(layer: Any, through: nn.Module) -> None:
     if isinstance(through, nn.Linear):
         layer.linear_features = through.out_features
     if isinstance(through, nn.Conv2d):
-        layer.conv2d_channels, layer.kernel_size = through.out_channels, through.kernel_size
+        height, width = through.kernel_size
+        layer.conv2d_channels, layer.kernel_size = through.out_channels, height if height == width else (height, width)
 
 
 def _diagonal(node: Any) -> Tensor | None:

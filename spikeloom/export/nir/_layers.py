@@ -77,7 +77,7 @@ def _neuron(neuron: Any, place: Place) -> Fragment:
     form = form_of(neuron, place.before, place.resets)
     values = [value for value in neuron._values(copied=False).values() if value.is_floating_point()]
     dtype = np.float64 if any(value.dtype is torch.float64 for value in values) else np.float32
-    parts = nodes_of(form, place.dt, dtype, type(neuron).__name__)
+    parts = nodes_of(form, place.dt, dtype)
     parts[0][1].metadata = described(neuron)
     if isinstance(neuron, Recurrent):
         return _recurrent(neuron, parts, form.missing, place)

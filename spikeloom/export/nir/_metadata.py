@@ -31,11 +31,11 @@ PLACEHOLDERS = {"alpha": 0.75, "beta": 0.5, "all_to_all": False}
 
 
 def seal(graph: Any, dt: float) -> None:
-    """Note in the metadata of each neuron which fields its node has, so that a later change of them is seen."""
+    """Note in the metadata of a neuron which fields its nodes have, so that a later change of them is seen."""
     for node in graph.nodes.values():
         if hasattr(node, "nodes"):
             seal(node, dt)
-        elif "class" in (note := note_of(node)):
+        elif {"class", "part"} & set(note := note_of(node)):
             node.metadata = {**node.metadata, **noted({**note, "dt": dt, "seal": _digest(node)})}
 
 
@@ -134,8 +134,8 @@ def _remade(kind: type[Any], note: dict[str, Any], arrays: dict[str, Any]) -> An
         own.discard("V")
     if own != set(arrays) or own != set(note["shapes"]):
         raise BadMetadata(f"it has the values {', '.join(sorted(arrays))}, not {', '.join(sorted(own))}")
-    for name, array in arrays.items():
-        value = torch.from_numpy(np.array(array)).reshape(note["shapes"][name])
+    for name, shape in note["shapes"].items():  # in the order of the parameters, which optimizers know by number
+        value = torch.from_numpy(np.array(arrays[name])).reshape(shape)
         neuron._buffers.pop(name, None)
         neuron._parameters.pop(name, None)
         if name in note["learned"]:

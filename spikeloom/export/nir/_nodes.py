@@ -17,6 +17,7 @@ from ._modules import EulerCubaLI, EulerCubaLIF, EulerLI, EulerLIF, GainI, GainI
 from ._package import Node
 from ._shapes import as_text, pair
 
+FIRING = ("IF", "LIF", "CubaLIF")
 CLOSE = 1e-5
 """How near to 1 a gain is 1: files hold r and tau in single precision."""
 
@@ -34,17 +35,25 @@ class Settings:
     reset: str | None
 
 
-def module_of(name: str, node: Node, settings: Settings) -> nn.Module:
-    """The layer of a node; raises `BadGraph`."""
+def module_of(name: str, node: Node, settings: Settings, with_threshold: bool = False) -> nn.Module:
+    """The layer of a node; raises `BadGraph`.
+
+    Args:
+        name: of the node.
+        node: the node.
+        settings: how to read it.
+        with_threshold: whether the node and the Threshold after it are one neuron.
+    """
     kind = kind_of(node)
     row = ROWS.get(kind)
     if row is None:
         raise BadGraph(f"the node {name!r} is a {kind}, which this version of spikeloom does not know")
     try:
         if kind in NEURONS and settings.reset is None:
-            from_note: nn.Module | None = _by_metadata(name, node, settings)
-            if from_note is not None:
-                return from_note
+            from_note = _by_metadata(name, node, settings)
+            if from_note is not None and (with_threshold or kind in FIRING or not from_note.framed):
+                neuron: nn.Module = from_note
+                return neuron
         layer: nn.Module = row(node, settings)
     except BadGraph as error:
         raise BadGraph(f"the node {name!r} ({kind}) {error}") from None
