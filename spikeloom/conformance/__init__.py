@@ -7,7 +7,7 @@ of the table is the number of output values that differ, or the reason why the f
 import copy
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,18 +93,18 @@ def _late(graph: Any) -> int:
     return sum(type(node).__name__ in ("IF", "LIF") for node in graph.nodes.values())
 
 
-def table(cells: Sequence[Cell], readers: Sequence[Reader]) -> list[str]:
-    """The rows of a Markdown table, with the refusals below it."""
+def table(cells: Sequence[Cell], versions: Mapping[str, str]) -> list[str]:
+    """The rows of a Markdown table, a column per framework and release, with the refusals below it."""
     found = {(cell.case, cell.reader): cell for cell in cells}
     notes: dict[str, int] = {}
     rows = [
-        "| network | " + " | ".join(f"{reader.name} {reader.version}" for reader in readers) + " |",
-        "| --- |" + " --- |" * len(readers),
+        "| network | " + " | ".join(f"{name} {version}" for name, version in versions.items()) + " |",
+        "| --- |" + " --- |" * len(versions),
     ]
     for case in dict.fromkeys(cell.case for cell in cells):
         texts = []
-        for reader in readers:
-            cell = found[case, reader.name]
+        for name in versions:
+            cell = found[case, name]
             why = _short(cell.refusal or cell.error)
             if why.startswith("no "):
                 texts.append(why)
@@ -148,8 +148,10 @@ def conformance(names: Iterable[str] = (), out: Path | None = None) -> int:
         for case in CASES:
             cells += [measure(case, reader) for reader in readers]
     print(f"Output values that differ, of {STEPS * BATCH * 100:,} (those of smaller layers: of fewer)\n")
-    print(*table(cells, readers), sep="\n")
+    versions = {reader.name: reader.version for reader in readers}
+    print(*table(cells, versions), sep="\n")
     if out is not None:
-        out.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
+        rows = ",\n".join(json.dumps(asdict(cell)) for cell in cells)
+        out.write_text(f'{{"versions": {json.dumps(versions)},\n"cells": [\n{rows}\n]}}\n')
         print(f"\nwritten to {out}")
     return int(any(cell.error or (cell.differing and cell.largest >= 1e-3) for cell in cells))

@@ -1,7 +1,9 @@
 """Profiles of readers: other values of the same neuron, and refusals of what the reader would drop or misread."""
 
 import copy
+import json
 import warnings
+from pathlib import Path
 
 import nir
 import numpy as np
@@ -130,7 +132,20 @@ def test_the_conformance_table_shows_what_differs():
     failing = measure(case, type(reader)("norse", "norse", lambda *_: 1 / 0), steps=10, batch=2)
     assert "ZeroDivisionError" in failing.error
     refused = measure(case, READERS["rockpool"], steps=10, batch=2)
-    rows = table([cell, Cell(case.name, "rockpool", refusal=refused.refusal)], [wrong_reader, READERS["rockpool"]])
+    rows = table([cell, Cell(case.name, "rockpool", refusal=refused.refusal)], {"norse": "1", "rockpool": "3"})
     assert rows[2] == f"| LIF | {cell.differing:,} | (1) |"
     assert rows[-1].startswith("1. Rockpool 3.1.0")
     assert set(ALL) == {"norse", "rockpool", "sinabs", "snntorch", "spikingjelly", "spyx", "brian2", "nest"}
+
+
+def test_the_page_shows_the_stored_table():
+    """`python -m spikeloom conformance --out docs/conformance.json` stores it."""
+    docs = Path(__file__).parent.parent.parent / "docs"
+    stored = json.loads((docs / "conformance.json").read_text())
+    cells = [Cell(**cell) for cell in stored["cells"]]
+    assert "\n".join(table(cells, stored["versions"])) in (docs / "nir.md").read_text()
+    assert {cell.case for cell in cells} == {case.name for case in CASES}
+    assert not [cell for cell in cells if cell.error]
+    differing = {(cell.case, cell.reader): cell.largest for cell in cells if cell.differing}
+    assert all(largest < 1e-6 for largest in differing.values())  # sums in another order, and no spikes
+    assert {case for case, _ in differing} == {"Conv2d", "Conv2d in two groups"}
