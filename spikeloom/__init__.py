@@ -2,7 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _layers, _neurons, backprop, distributed, functional, layers, ops, spikegen, spikeplot, surrogate, utils
+from . import (
+    _layers,
+    _neurons,
+    backprop,
+    distributed,
+    export_nir,
+    functional,
+    import_nir,
+    layers,
+    ops,
+    spikegen,
+    spikeplot,
+    surrogate,
+    utils,
+)
 from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
@@ -94,9 +108,11 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export_nir",
     "export_to_nir",
     "functional",
     "import_from_nir",
+    "import_nir",
     "layers",
     "ops",
     "reset",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ...engine.run import backend
 from ._forms import NoForm, Shape
 from ._graph import kind_of
 from ._layers import Fragment, Place, array, flatten_node, fragment_of
@@ -84,7 +85,8 @@ def export_to_nir(
     net = _copied(module)
     run = model_fwd if callable(model_fwd) else lambda net, *inputs: net(*inputs, *(model_fwd or ()))
     lead = _lead(net, samples, ignore_dims)
-    recording, _ = record(net, samples, run, lead)
+    with backend("loop"):  # one step is not worth a kernel
+        recording, _ = record(net, samples, run, lead)
     missing: dict[str, tuple[str, ...]] = {}
     resets = ("zero", False) if target is None else TARGETS[target].resets
     nodes, edges = _built(recording, Settings(lead, dt, resets, allow_approximate), missing)
@@ -97,7 +99,8 @@ def export_to_nir(
     seal(graph, dt)
     if missing:
         read_out = [leaf for _, _, leaf in recording.outputs]
-        report = compare(partial(run, net), net, graph, samples, validation, read_out)
+        with backend("loop"):
+            report = compare(partial(run, net), net, graph, samples, validation, read_out)
         graph.metadata = noted({**note, "report": vars(report)})
         warnings.warn(_told(report, missing), stacklevel=2)
     return graph
