@@ -1,4 +1,4 @@
-"""The tests of graphs run on the plain loop: other tests hold the kernels to it, and here each would compile its own."""
+"""The tests of graphs run on the plain loop: other tests hold the kernels to it, and each would compile its own."""
 
 import pytest
 

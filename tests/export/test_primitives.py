@@ -1,5 +1,8 @@
 """Each primitive of NIR, read with any values, against an interpreter in NumPy; and the graphs that others write."""
 
+import copy
+import pickle
+
 import nir
 import numpy as np
 import pytest
@@ -162,8 +165,14 @@ def test_other_cycles_run_step_by_step():
         steps = torch.stack([net(x_t)[0] for x_t in x])
     assert torch.equal(steps, wanted)
     snn.utils.reset(net)
-    halves = [out for out, _ in snn.stream(net, x.split(20))]
-    assert torch.equal(torch.cat(halves).detach(), wanted)
+    parts = [out for out, _ in snn.stream(net, x.split(20))]
+    assert torch.equal(torch.cat(parts).detach(), wanted)
+    net(x[0])
+    twin = copy.deepcopy(net)  # with its state
+    assert torch.equal(twin(x[1])[0], net(x[1])[0])
+    assert torch.equal(pickle.loads(pickle.dumps(net))(x[2])[0], net(x[2])[0])
+    with pytest.raises(ValueError, match="use the graph that it was imported from"):
+        snn.export_to_nir(net, x[0])
 
 
 def test_two_layers_that_feed_each_other():

@@ -120,6 +120,13 @@ def test_every_neuron_comes_back_the_same_with_its_options_and_learned_values(tm
         again.load_state_dict(net.state_dict())
 
 
+def test_frozen_recurrent_weights_stay_frozen():
+    for options in ({"linear_features": 3}, {"V": 0.5, "all_to_all": False}):
+        net = snn.RLeaky(0.9, learn_recurrent=False, **options, **NIR_RESET)
+        again = snn.import_from_nir(snn.export_to_nir(net, torch.rand(1, 3)))
+        assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in net.parameters()]
+
+
 def test_surrogates_come_back():
     for spike_grad in (snn.surrogate.fast_sigmoid(slope=7), snn.surrogate.triangular(), snn.surrogate.atan(3.0)):
         graph = snn.export_to_nir(leaky(spike_grad=spike_grad), torch.rand(1, 3))

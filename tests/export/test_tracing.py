@@ -137,6 +137,24 @@ def test_a_forward_with_a_loop_over_time_is_told_what_to_pass():
     assert torch.equal(outputs(snn.import_from_nir(graph), x), net(x).detach())
 
 
+class OwnFeedback(States):
+    """Recurrence by hand, which the first step does not show."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.start = self.last = start
+
+    def forward(self, x):
+        self.last, _ = self.lif(self.fc(x) + self.last)
+        return self.last
+
+
+def test_what_a_forward_keeps_between_steps_is_refused():
+    for start in (0, torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match=r"'lif' .*keeps from the step before.*RLeaky"):
+            snn.export_to_nir(OwnFeedback(start), torch.rand(2, 4))
+
+
 def test_the_batch_of_the_sample():
     conv = nn.Sequential(nn.Conv2d(2, 3, 3), leaky())
     for net, sample, options, shape in (

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..._torch import uncompiled
 from ...engine.run import backend
 from ._forms import NoForm, Shape
 from ._graph import kind_of
@@ -81,12 +82,13 @@ def export_to_nir(
         (['input', '0', '1', 'output'], (4,))
     """
     nir = nir_package()
+    module = uncompiled(module) if isinstance(module, nn.Module) else module
     samples = _checked(module, sample_data, dt, target)
     net = _copied(module)
     run = model_fwd if callable(model_fwd) else lambda net, *inputs: net(*inputs, *(model_fwd or ()))
     lead = _lead(net, samples, ignore_dims)
     with backend("loop"):  # one step is not worth a kernel
-        recording, _ = record(net, samples, run, lead)
+        recording = record(net, samples, run, lead)
     missing: dict[str, tuple[str, ...]] = {}
     resets = ("zero", False) if target is None else TARGETS[target].resets
     nodes, edges = _built(recording, Settings(lead, dt, resets, allow_approximate), missing)
@@ -135,7 +137,13 @@ def _checked(module: Any, sample_data: Any, dt: float, target: str | None) -> tu
 
 def _copied(module: nn.Module) -> nn.Module:
     """A copy of the network in evaluation mode, with its states cleared."""
-    net = copy.deepcopy(module).eval()
+    try:
+        net = copy.deepcopy(module).eval()
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"the network cannot be copied, and export traces a copy: {error}. Does it keep tensors of an earlier "
+            "step? Detach or delete them"
+        ) from error
     clear(net)
     return net
 

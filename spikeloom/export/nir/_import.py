@@ -204,8 +204,8 @@ def _recurrent(flat: Flat, neuron: str, weights: str, settings: Settings) -> Any
     layer: Any = module_of(neuron, flat.nodes[neuron], settings)
     through = module_of(weights, flat.nodes[weights], settings)
     if isinstance(layer, Recurrent):
-        if layer._through_layer or _note_part(flat.nodes[weights]) != "V":
-            layer.recurrent = through
+        if _note_part(flat.nodes[weights]) != "V":
+            layer.recurrent = through.requires_grad_(layer.learn_recurrent)
             _describe(layer, through)
         return layer
     if type(layer) not in (Leaky, Synaptic):

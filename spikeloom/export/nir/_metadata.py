@@ -25,7 +25,7 @@ CLASSES: dict[str, type[Any]] = {
     if isinstance(kind, type) and issubclass(kind, neurons.SpikingNeuron) and "model" in dir(kind)
 }
 OPTIONS = ("reset_mechanism", "reset_delay", "decay", "inhibition")
-ATTRIBUTES = ("delta_threshold", "_follows")
+ATTRIBUTES = ("delta_threshold", "_follows", "learn_recurrent")
 NOT_VALUES = ("reset_mechanism_val",)
 PLACEHOLDERS = {"alpha": 0.75, "beta": 0.5, "all_to_all": False}
 
@@ -144,7 +144,6 @@ def _remade(kind: type[Any], note: dict[str, Any], arrays: dict[str, Any]) -> An
             neuron.register_buffer(name, value)
     if isinstance(neuron, Recurrent) and not note["through_layer"]:
         neuron.recurrent = OneToOne(neuron.V)
-        neuron.learn_recurrent = isinstance(neuron.V, nn.Parameter)
     spike = (
         surrogate.no_gradient() if note["surrogate_disable"] else note["surrogate"] and _surrogate_of(note["surrogate"])
     )

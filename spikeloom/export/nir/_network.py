@@ -1,6 +1,6 @@
 """A NIR graph as a module: its layers, run in order, and its cycles, run step by step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...layers import SEES_TIME
 from ...layers._over_time import OverTime
 from ...neurons import SpikingNeuron
+from ...neurons._state import deep_copied
 from ...neurons._unrolled_run import Visit, current_run, run_of, running
 
 Shape = tuple[int, ...]
@@ -206,6 +207,16 @@ class Cycle(Steps, OverTime):
         shape = (len(like), *self._shapes[name])
         past = self._past.get(name)
         return past if past is not None and past.shape == shape else like.new_zeros(shape)
+
+    __deepcopy__ = deep_copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_past": {name: past.detach() for name, past in self._past.items()}}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        self._past = {name: fn(past) for name, past in self._past.items()}
+        return self
 
     def reset_mem(self) -> None:
         """Discard the outputs of the step before."""

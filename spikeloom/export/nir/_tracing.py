@@ -85,13 +85,17 @@ class Recording:
     steps: list[Step] = field(default_factory=list)
     outputs: list[tuple[tuple[str, ...], Shape, int]] = field(default_factory=list)
 
+    def links(self) -> list[Any]:
+        """What is connected with what."""
+        return [*((step.key, step.sources, step.before, step.after) for step in self.steps), *self.outputs]
+
 
 class CannotTrace(ValueError):
     """A forward that is no NIR graph; the message says where, and what would be one."""
 
 
-def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead: int) -> tuple[Recording, Any]:
-    """The recording of one step, and the outputs of the run.
+def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead: int) -> Recording:
+    """The recording of one step; a second step must be the same, or the forward itself keeps something between them.
 
     Args:
         net: the network; its states and mode are those of a copy, which the run may change.
@@ -99,7 +103,19 @@ def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead
         run: called with the network and the samples.
         lead: the number of dimensions of the batch.
     """
-    tracer = Tracer(net, lead)
+    first, second = Tracer(net, lead), Tracer(net, lead)
+    _trace(first, net, samples, run)
+    second.before = {key: t for key, (t, _) in first.values.items() if not any(t is sample for sample in samples)}
+    _trace(second, net, [sample.clone() for sample in samples], run)
+    if first.recording.links() != second.recording.links():
+        raise CannotTrace(f"the forward runs other layers at the second step than at the first; {OWN_STATE}")
+    return first.recording
+
+
+OWN_STATE = "states live in neurons and layers with delays, and spikes come back through RLeaky or RSynaptic"
+
+
+def _trace(tracer: "Tracer", net: nn.Module, samples: Sequence[Any], run: Callable[..., Any]) -> None:
     for i, sample in enumerate(samples):
         name = "input" if len(samples) == 1 else f"input_{i}"
         tracer.values[id(sample)] = (sample, Value((name,)))
@@ -112,7 +128,6 @@ def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead
         for handle in handles:
             handle.remove()
     tracer.finish(outputs)
-    return tracer.recording, outputs
 
 
 def _is_leaf(layer: nn.Module) -> bool:
@@ -130,6 +145,7 @@ class Tracer(FunctionMode):
         self.names = {module: name for name, module in net.named_modules()}
         self.lead, self.recording = lead, Recording()
         self.values: dict[int, tuple[Any, Value]] = {}  # the tensors are held, so that no id is used twice
+        self.before: dict[int, Any] = {}  # the tensors of an earlier step
         self.within, self.calls = 0, dict.fromkeys(self.names, 0)
         self.within_leaves = {part for m in self.names if _is_leaf(m) for part in m.modules() if part is not m}
 
@@ -154,14 +170,17 @@ class Tracer(FunctionMode):
         label = self.label(layer)
         given = args[0] if args else None
         if not isinstance(given, Tensor):
-            raise CannotTrace(f"{label} got {type(given).__name__} as its input; NIR sends tensors")
+            raise CannotTrace(
+                f"{label} got {type(given).__name__} as its input, not a tensor; if it is a cycle that was imported, "
+                "use the graph that it was imported from"
+            )
         value = self._known(given)
         if value is None:
             raise CannotTrace(f"{label} gets an input that does not come from the input of the network")
         if value.why:
             raise CannotTrace(f"{label} {value.why}")
         neuron = isinstance(layer, SpikingNeuron)
-        for state in tree_leaves(args[1:]) if neuron else ():
+        for state in tree_leaves(args[1:]) if neuron and not self.before else ():
             if isinstance(state, Tensor) and state.numel() and bool((state != 0).any()):
                 raise CannotTrace(
                     f"{label} starts from a state that is not zero; NIR has no initial state. Pass zeros, or none"
@@ -280,7 +299,10 @@ class Tracer(FunctionMode):
 
     def _known(self, t: Tensor) -> Value | None:
         held = self.values.get(id(t))
-        return held[1] if held is not None and held[0] is t else None
+        if held is not None and held[0] is t:
+            return held[1]
+        kept = self.before.get(id(t)) is t
+        return Value(why=f"gets a value that the forward keeps from the step before; {OWN_STATE}") if kept else None
 
     def _value(self, t: Tensor) -> Value:
         value = self._known(t)
