@@ -167,7 +167,7 @@ def test_damaged_metadata_get_a_sentence():
             snn.import_from_nir(graph)
 
 
-def test_old_files_are_mended_where_it_is_clear_how(tmp_path):
+def test_old_files_are_corrected_where_it_is_clear_how(tmp_path):
     """Files of the NIR paper: no v_reset, an output of another shape, edges that name a node by another name."""
     path = tmp_path / "old.nir"
     nir.write(path, chain(cycle()))

@@ -31,7 +31,7 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     or at v_reset where that is not zero. An IF or I with r = 1 adds its input itself, as the files of the field do.
 
     Args:
-        graph: a nir.NIRGraph, or the path of a file. Files that older versions of nir wrote are mended where it is
+        graph: a nir.NIRGraph, or the path of a file. Files that older versions of nir wrote are corrected where it is
             clear how.
         dt: length of a step, in seconds. Default: that of the metadata, else 1e-4.
         reset: "zero", or "subtract" for graphs that were trained with a reset by subtraction, which NIR cannot say. If

@@ -1,4 +1,4 @@
-"""Read a NIR file: what is damaged, hostile or newer is said in a sentence; what is merely old is mended."""
+"""Read a NIR file: what is damaged, hostile or newer is said in a sentence; what is merely old is corrected."""
 
 import warnings
 from os import PathLike, fspath
@@ -102,12 +102,12 @@ def _subgraph(nir: Any, data: dict[str, Any], path: str, version: str) -> Any:
         raise BadGraph("has no nodes or no edges")
     nodes = {name: _node(nir, part, f"{path}.{name}" if path else name, version) for name, part in parts.items()}
     pairs = [(_text(a), _text(b)) for a, b in np.asarray(edges).reshape(-1, 2)]
-    graph = nir.NIRGraph(nodes=nodes, edges=_mended(nodes, pairs, path), type_check=False)
+    graph = nir.NIRGraph(nodes=nodes, edges=_corrected(nodes, pairs, path), type_check=False)
     graph.metadata = data.get("metadata", {})
     return graph
 
 
-def _mended(nodes: dict[str, Node], edges: list[tuple[str, str]], path: str) -> list[tuple[str, str]]:
+def _corrected(nodes: dict[str, Node], edges: list[tuple[str, str]], path: str) -> list[tuple[str, str]]:
     """The edges of old files, which may name a node by another name: if it is clear which, it is renamed."""
     named = {name for edge in edges for name in edge}
     missing, free = named - set(nodes), set(nodes) - named
