@@ -7,7 +7,9 @@ from . import (
     _neurons,
     backprop,
     distributed,
+    export_nir,
     functional,
+    import_nir,
     layers,
     metrics,
     ops,
@@ -20,6 +22,7 @@ from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
+from .export import export_to_nir, import_from_nir
 from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import stream, unroll
@@ -109,7 +112,11 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export_nir",
+    "export_to_nir",
     "functional",
+    "import_from_nir",
+    "import_nir",
     "layers",
     "metrics",
     "ops",
