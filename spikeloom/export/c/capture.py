@@ -38,21 +38,26 @@ NO_DATA = ("size", "dim", "numel", "getattr", "shape")
 """Those whose result is a number or a shape."""
 
 
-def captured(net: nn.Module, x: Tensor, steps: int | None) -> tuple[Network, nn.Module]:
+def captured(
+    net: nn.Module, x: Tensor, steps: int | None, taken: frozenset[str] = frozenset()
+) -> tuple[Network, nn.Module]:
     """The network as layers, and a copy of it that runs as the layers do: in eval mode, from its initial states.
 
     Args:
         net: the network, which is not changed.
         x: an input, [T, B, ...], or [B, ...] with `steps`.
+        taken: names that layers cannot have.
     """
-    own = copy.deepcopy(net).eval()
+    own = copy.deepcopy(net).eval().cpu()
     if isinstance(own, SpikingNeuron) or not list(own.children()):
         own = nn.Sequential(own)
     restart(own)
     graph, root = _traced(own)
     shapes = _shapes(root, graph, x, steps)
     restart(own)
-    return _Reader(graph, own, shapes, type(net).__name__, x).network(), own
+    reader = _Reader(graph, own, shapes, type(net).__name__, x)
+    reader.names.taken |= taken
+    return reader.network(), own
 
 
 def restart(net: nn.Module) -> None:
@@ -157,6 +162,8 @@ class _Reader:
             elif node.op == "get_attr":
                 self.values[node] = None
         y = self._output()
+        if not self.layers:
+            refuse(self.title, "it has no layer that computes anything")
         lost = [*self.lost, *(line for layer in self.layers for line in getattr(layer, "lost", ()))]
         return Network(self.title, x, self.layers, y, self.dtype, tuple(lost))
 
@@ -177,7 +184,7 @@ class _Reader:
         batch = next(iter(self.shapes.values()))[0]
         shape = self.shapes[node]
         if not shape or shape[0] != batch:
-            refuse(self.title, f"{node.name} has shape {shape}, which does not start with the batch, {batch}")
+            refuse(self.title, f"{str(node.target)!r} returns {shape}, which does not start with the batch, {batch}")
         return shape[1:]
 
     def _array(self, value: Any) -> Array:
@@ -212,6 +219,8 @@ class _Reader:
             self.layers += layers
             return outs[0] if returns_one(module) else outs
         producer = next((layer for layer in self.layers if layer.y == x), None)
+        if node not in self.shapes:
+            refuse(label(path, module), "it returns several values")
         users = [user for n in self.graph.nodes if self.values.get(n) == x for user in n.users]
         alone = producer is not None and len(users) == 1
         layer, lost = module_layers(path, name, module, x, self._shape(node), self.dtype, producer if alone else None)

@@ -148,7 +148,8 @@ class Equation:
 
     def value_name(self, node: Symbol) -> str:
         """The variable of a value that is made of parameters."""
-        return identifier(self.own_names[node]) if node in self.own_names else f"c{node.index}"
+        name = identifier(self.own_names.get(node, f"c{node.index}"))
+        return f"{name}_" if name in LOCAL else name
 
     @cached_property
     def assignments(self) -> "list[Assignment]":

@@ -21,7 +21,7 @@ from .programs import Sample
 from .quantize import IntegerNetwork, quantized, ranges_of
 from .reference import differing
 from .simulate import narrowed_input, simulated
-from .writer import Writer
+from .writer import Writer, names_of_file
 
 SAMPLES, NUMBERS = 4, 50_000
 """How many samples the generated test has at most, and how many input numbers."""
@@ -113,7 +113,7 @@ def export_c(
     ):
         raise ValueError(f"export_c got prefix={prefix!r}; pass a name in C: letters, digits and underscores")
     target = _checked_path(path)
-    layers, own = _read("export_c", net, x, steps)
+    layers, own = _read("export_c", net, x, steps, prefix)
     writer = _written_by(layers, own, x.detach().cpu(), number, steps, prefix)
     text = writer.source()
     _replace(target, text)
@@ -153,14 +153,14 @@ def simulate_int8(net: nn.Module, x: Tensor, steps: int | None = None, *, calibr
     return (whole.to(torch.float64) * integers.formats[integers.network.y.name].scale).to(x.dtype)
 
 
-def _read(caller: str, net: nn.Module, x: Tensor, steps: int | None) -> tuple[Network, nn.Module]:
+def _read(caller: str, net: nn.Module, x: Tensor, steps: int | None, prefix: str = "") -> tuple[Network, nn.Module]:
     """The layers of a network, compared with the network itself, and the copy that was read."""
     if not isinstance(net, nn.Module):
         raise TypeError(f"{caller} got a {type(net).__name__}; pass a network, an nn.Module")
     _check_input(caller, x, steps)
     with torch.no_grad(), torch.inference_mode(False):
         own_x = x.detach().cpu().clone()
-        layers, own = captured(net, own_x, steps)
+        layers, own = captured(net, own_x, steps, names_of_file(prefix))
         part = own_x[:CHECKED_STEPS, :CHECKED_ROWS] if steps is None else own_x[:CHECKED_ROWS]
         length = None if steps is None else min(steps, CHECKED_STEPS)
         wanted = _outputs(own, part, length)

@@ -17,8 +17,8 @@ KEYWORDS = _words(
 LIBRARY = _words(
     "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor fma "
     "fmax fmin fmod frexp gamma hypot ilogb j0 j1 jn ldexp lgamma llrint llround log log10 log1p log2 logb lrint "
-    "lround main modf nan nearbyint nextafter pow printf remainder remquo rint round scalbn signgam sin sinh sqrt tan tanh "
-    "tgamma trunc y0 y1 yn scanf strtof strtod stdin NAN INFINITY EOF int8_t int32_t int64_t uint16_t uint32_t"
+    "lround main modf nan nearbyint nextafter pow printf remainder remquo rint round scalbn signgam sin sinh sqrt tan "
+    "tanh tgamma trunc y0 y1 yn scanf strtof strtod stdin NAN INFINITY EOF int8_t int32_t int64_t uint16_t uint32_t"
 )
 """Names of the C library that the generated file includes, or that compilers treat as built in."""
 

@@ -93,7 +93,7 @@ class IntegerText(Text):
             return self.names[code.node], TIGHTEST
         if code.op == "constant":
             assert code.node is not None
-            return constant_name(self.made, code.node, bool(code.number)), TIGHTEST
+            return constant_name(self.made, code.node, code.form), TIGHTEST
         if code.op in ("literal", "one"):
             return ("ONE" if code.op == "one" else str(code.number)), TIGHTEST if code.number >= 0 else 8
         if code.op == "times":
@@ -112,10 +112,10 @@ class IntegerText(Text):
         return "FRACTION" if code.number == self.made.fraction and code.args[0].op != "constant" else str(code.number)
 
 
-def constant_name(made: Lowered, node: Symbol, factor: bool) -> str:
-    """The variable of a constant; one that multiplies and is also added has two."""
+def constant_name(made: Lowered, node: Symbol, form: str) -> str:
+    """The variable of a constant, which has several if it has several forms."""
     name = made.equation.value_name(node)
-    return f"{name}_factor" if factor and node in made.terms else name
+    return f"{name}_{form}" if form == "inverse" or (form == "factor" and (node, "term") in made.constants) else name
 
 
 class IntegerWriter(Writer):
@@ -297,17 +297,12 @@ class IntegerWriter(Writer):
 def _values(made: Lowered) -> list[tuple[str, Tensor, str]]:
     """The constants of an equation: the variable, the integers, and what they stand for."""
     found = []
-    for node, values in made.terms.items():
-        found.append((constant_name(made, node, False), values, _told(made, node, made.fraction)))
-    for node, (values, shift) in made.factors.items():
-        found.append((constant_name(made, node, True), values, _told(made, node, shift)))
+    for (node, form), constant in made.constants.items():
+        number = made.equation.number(node)
+        shown = "per neuron" if number is None else ("1 / " if form == "inverse" else "") + shortest(number)
+        told = f"{shown}, {constant.shift} fractional bits"
+        found.append((constant_name(made, node, form), constant.values, told))
     return found
-
-
-def _told(made: Lowered, node: Symbol, shift: int) -> str:
-    number = made.equation.number(node)
-    shown = "per neuron" if number is None else shortest(number)
-    return f"{shown}, {shift} fractional bits"
 
 
 def _constants(layer: Neuron, made: Lowered) -> tuple[list[str], list[str]]:

@@ -77,9 +77,10 @@ def conv(layer: Conv, types: Types) -> list[str]:
     inner = _window("b", "column", "q", wide, columns, layer.stride[1], layer.padding[1], layer.dilation[1], inner)
     inner = _window("a", "row", "r", high, rows, layer.stride[0], layer.padding[0], layer.dilation[0], inner)
     first = "k" if layer.groups == 1 else f"c / {group} * {per_group} + k"
+    places = {"row": _place("i", width, height), "column": _rest("i", width)}
     body = [
         f"const int c = {_quotient('i', height * width)};",
-        f"const int row = {_place('i', width, height)}, column = {_rest('i', width)};",
+        *(f"const int {place} = {at};" for place, at in places.items() if any(place in line for line in inner)),
         *loop("k", per_group, [f"const int o = {first};", *inner]),
     ]
     add = function(f"static void {layer.name}_add({types.y} *y, int i, {types.y} x)", body)

@@ -36,6 +36,7 @@ class Code:
         unit: whether the value is a plain integer; otherwise it is a fixed-point number.
         node: of a ref or a constant.
         number: a literal, or the shift of a product.
+        form: of a constant.
     """
 
     op: str
@@ -43,6 +44,20 @@ class Code:
     unit: bool = False
     node: Symbol | None = None
     number: int = 0
+    form: str = "term"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of an equation in integers.
+
+    Args:
+        values: one number, or one per element.
+        shift: the fractional bits.
+    """
+
+    values: Tensor
+    shift: int
 
 
 @dataclass
@@ -54,16 +69,15 @@ class Lowered:
         fraction: the fractional bits of all values that vary.
         codes: of each assigned value.
         results: of the output and of the new states; these are fixed-point numbers.
-        factors: constants that multiply, with their shift.
-        terms: constants that are added or compared, with `fraction` bits.
+        constants: by node and form: a "term" is added or compared and has `fraction` bits; a "factor" multiplies; an
+            "inverse" is 1 / value and multiplies, too.
     """
 
     equation: Equation
     fraction: int
     codes: dict[Symbol, Code] = field(default_factory=dict)
     results: list[Code] = field(default_factory=list)
-    factors: dict[Symbol, tuple[Tensor, int]] = field(default_factory=dict)
-    terms: dict[Symbol, Tensor] = field(default_factory=dict)
+    constants: dict[tuple[Symbol, str], Constant] = field(default_factory=dict)
 
     @property
     def fires(self) -> bool:
@@ -131,7 +145,7 @@ class _Maker:
         node = self._source(node)
         if node.op == "const" and value == 1.0:
             return Code("one")
-        self.made.terms[node] = _rounded(value, self.made.fraction)
+        self.made.constants[node, "term"] = Constant(_rounded(value, self.made.fraction), self.made.fraction)
         return Code("constant", node=node)
 
     def _source(self, node: Symbol) -> Symbol:
@@ -197,16 +211,16 @@ class _Maker:
             a, b = b, a
         left, factor = self(a), self.constant(b)
         if factor is not None:
-            return Code("mul", (left, self.fixed(b))) if left.unit else self._scaled(left, b, factor)
+            return Code("mul", (left, self.fixed(b))) if left.unit else self._scaled(left, b, factor, "factor")
         right = self(b)
         if left.unit or right.unit:
             return Code("mul", (left, right))
         return Code("times", (left, right), number=self.made.fraction)
 
-    def _scaled(self, code: Code, node: Symbol, factor: float | Tensor) -> Code:
+    def _scaled(self, code: Code, node: Symbol, factor: float | Tensor, form: str) -> Code:
         node = self._source(node)
-        self.made.factors[node] = _factor(factor)
-        return Code("times", (Code("constant", node=node, number=1), code), number=self.made.factors[node][1])
+        constant = self.made.constants[node, form] = Constant(*_factor(factor))
+        return Code("times", (Code("constant", node=node, form=form), code), number=constant.shift)
 
     def _quotient(self, a: Symbol, b: Symbol) -> Code:
         by = self.constant(b)
@@ -214,18 +228,14 @@ class _Maker:
             refuse(
                 self.equation.label, "its equation divides by a value that is not constant, which number='int8' has not"
             )
-        left, inverse = self(a), 1.0 / by
-        if left.unit:
-            self.made.terms[b] = _rounded(inverse, self.made.fraction)
-            return Code("mul", (left, Code("constant", node=b)))
-        if b in self.made.factors or b in self.made.terms:
-            refuse(self.equation.label, "its equation divides by a value that it also multiplies with; write 1 / value")
-        return self._scaled(left, b, inverse)
+        left = self(a)
+        return self._scaled(Code("mul", (left, Code("one"))) if left.unit else left, b, 1.0 / by, "inverse")
 
     def _clamp(self, u: Symbol, low: Symbol, high: Symbol) -> Code:
         code = self.fixed(u)
         for op, bound, none in (("maximum", low, -math.inf), ("minimum", high, math.inf)):
-            if self.constant(bound) != none:
+            value = self.constant(bound)
+            if isinstance(value, Tensor) or value != none:
                 code = Code(op, (code, self.fixed(bound)))
         return code
 
@@ -268,7 +278,7 @@ def run(code: Code, made: Lowered, known: Mapping[Symbol, Tensor]) -> Tensor:
         return known[code.node]
     if code.op == "constant":
         assert code.node is not None
-        return made.factors[code.node][0] if code.number else made.terms[code.node]
+        return made.constants[code.node, code.form].values
     if code.op in ("literal", "one"):
         return torch.tensor(code.number if code.op == "literal" else 1 << made.fraction)
     args = [run(arg, made, known) for arg in code.args]

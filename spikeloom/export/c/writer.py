@@ -20,6 +20,15 @@ USE = (
 )
 
 
+def names_of_file(prefix: str) -> frozenset[str]:
+    """The names that a file has besides those of its layers."""
+    return frozenset(f"{prefix}_{name}" for name in ("reset", "step", "step_events", "run", "quantize", "state")) | {
+        "test_x",
+        "test_out",
+        "differ",
+    }
+
+
 class Writer(Programs):
     """Writes a network. Subclasses know one kind of numbers.
 
@@ -36,7 +45,7 @@ class Writer(Programs):
         self.network, self.prefix, self.steps, self.length, self.sample = network, prefix, steps, length, sample
         self.version, self.upper = version, prefix.upper()
         self.index = "uint16_t" if network.x.size <= 65535 else "uint32_t"
-        first = network.layers[0] if network.layers else None
+        first = network.layers[0]
         reads = sum(array.name == "x" for layer in network.layers for array in layer.x)
         fits = isinstance(first, (Linear, Conv)) and reads == 1 and first.x[0].name == "x" and in_one_call(first)
         self.first = first if fits and isinstance(first, (Linear, Conv)) else None
@@ -81,9 +90,19 @@ class Writer(Programs):
         return sum(len(values) * _bytes(head) for head, values, _ in entries)
 
     def bytes_of_state(self) -> int:
-        """The size of the struct."""
-        states = [array for layer in self.network.neurons for array in layer.states.values()]
-        return sum(array.size * _bytes(self.ctype(array)) for array in (*self.network.arrays(), *states))
+        """The size of the struct, in which each array begins at a multiple of the size of its values."""
+        total, largest = 0, 1
+        for array in self._arrays():
+            size = _bytes(self.ctype(array))
+            total, largest = -(-total // size) * size + array.size * size, max(largest, size)
+        return -(-total // largest) * largest
+
+    def _arrays(self) -> list[Array]:
+        """The arrays of the struct, in order."""
+        found: list[Array] = []
+        for layer in self.network.layers:
+            found += [layer.y, *(layer.states.values() if isinstance(layer, Neuron) else ())]
+        return found
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -148,11 +167,7 @@ class Writer(Programs):
     def _declarations(self) -> list[str]:
         p, u, net = self.prefix, self.upper, self.network
         x_type, y_type = self.ctype(net.x), self.ctype(net.y)
-        fields: list[str] = []
-        for layer in net.layers:
-            fields.append(f"{self.ctype(layer.y)} {layer.y.name}[{layer.y.size}];")
-            if isinstance(layer, Neuron):
-                fields += [f"{self.ctype(state)} {state.name}[{state.size}];" for state in layer.states.values()]
+        fields = [f"{self.ctype(array)} {array.name}[{array.size}];" for array in self._arrays()]
         lines = ["#include <stdint.h>", "", f"#define {u}_INPUTS {net.x.size}", f"#define {u}_OUTPUTS {net.y.size}"]
         lines += [f"#define {u}_STEPS {self.length}", ""]
         lines += [f"struct {p} {{", *indented(fields), "};", ""]
