@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...accelerated import PLAIN
+from ...engine.run import backend
 from ...layers import SEES_TIME
 from ...network import unroll
 from ...neurons import SpikingNeuron
@@ -120,7 +121,7 @@ def _shapes(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) -> d
     """The shape of every value in one step, [B, ...]."""
     _check_calls(root, graph)
     recording = _Recording(root, graph)
-    with torch.no_grad():
+    with torch.no_grad(), backend("loop"):
         unroll(recording, x if steps is not None else x[:1], steps=None if steps is None else 1, check=False)
     return recording.shapes
 

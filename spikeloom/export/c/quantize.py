@@ -104,15 +104,18 @@ def ranges_of(network: Network, x: Tensor, steps: int | None) -> Ranges:
     found = Ranges()
 
     def largest(value: Tensor) -> float:
-        finite = value[value.isfinite()] if value.dim() else value
+        most = float(value.abs().max())
+        if math.isfinite(most):
+            return most
+        finite = value[value.isfinite()]
         return float(finite.abs().max()) if finite.numel() else 0.0
 
     def seen(name: str, value: Tensor) -> None:
         found.arrays[name] = max(found.arrays.get(name, 0.0), largest(value))
 
     def inner(layer: Neuron, node: Symbol, value: Tensor) -> None:
-        if not node.logical and value.isfinite().all():
-            found.neurons[layer.name] = max(found.neurons.get(layer.name, 0.0), largest(value.double()))
+        if not node.logical and (value.dim() or math.isfinite(value)):
+            found.neurons[layer.name] = max(found.neurons.get(layer.name, 0.0), largest(value))
 
     run = Reference(network, x.shape[0 if steps is not None else 1], seen, inner)
     for x_t in inputs_of(x, steps):
