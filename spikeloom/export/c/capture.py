@@ -3,7 +3,7 @@
 import copy
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -172,7 +172,7 @@ class _Reader:
         (node,) = [node for node in self.graph.nodes if node.op == "output"]
         flat: list[Any] = []
         fx.node.map_arg(node.args, lambda arg: flat.append(self.values.get(arg)))
-        leaves = [leaf for value in flat for leaf in (value if isinstance(value, tuple) else (value,))]
+        leaves = [*_leaves(flat)]
         if not leaves or not isinstance(leaves[0], Array):
             refuse(self.title, "its forward does not return the output of a layer")
         states = {state.name for layer in self.layers for state in getattr(layer, "states", {}).values()}
@@ -288,6 +288,12 @@ class _Reader:
             refuse(self.title, "its forward concatenates samples of the batch")
         self.layers.append(Join(own, f"cat, dim={axis}", xs, Array(own, self._shape(node)), axis - 1))
         return self.layers[-1].y
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values in nested lists and tuples."""
+    for item in value if isinstance(value, (list, tuple)) else ():
+        yield from _leaves(item) if isinstance(item, (list, tuple)) else (item,)
 
 
 def _with_number(name: str, args: Any) -> Callable[[Any], Any]:

@@ -207,8 +207,6 @@ def _integers(layers: Network, x: Tensor, steps: int | None) -> IntegerNetwork:
 
 
 def _written_by(layers: Network, net: nn.Module, x: Tensor, number: str, steps: int | None, prefix: str) -> Writer:
-    from ... import __version__
-
     length = steps if steps is not None else len(x)
     size = layers.x.size
     rows = max(1, min(SAMPLES, x.shape[0 if steps is not None else 1], NUMBERS // (size * (1 if steps else length))))
@@ -217,11 +215,11 @@ def _written_by(layers: Network, net: nn.Module, x: Tensor, number: str, steps: 
     if number == "float":
         with torch.no_grad(), torch.inference_mode(False):
             outs = _outputs(net, part, steps)
-        return FloatWriter(layers, prefix, steps, length, _sample(part, outs, steps), __version__)
+        return FloatWriter(layers, prefix, steps, length, _sample(part, outs, steps))
     integers = _integers(layers, x, steps)
     inputs = narrowed_input(part, integers.formats["x"].scale)
     sample = _sample(inputs, simulated(integers, part, steps), steps)
-    return IntegerWriter(integers, prefix, steps, length, sample, __version__)
+    return IntegerWriter(integers, prefix, steps, length, sample)
 
 
 def _sample(x: Tensor, outs: Tensor, steps: int | None) -> Sample:

@@ -121,9 +121,9 @@ def constant_name(made: Lowered, node: Symbol, form: str) -> str:
 class IntegerWriter(Writer):
     """Writes integers of 8 bits for weights, spikes and inputs, and of 32 bits for currents and states."""
 
-    def __init__(self, net: IntegerNetwork, prefix: str, steps: int | None, length: int, sample: Sample, version: str):
+    def __init__(self, net: IntegerNetwork, prefix: str, steps: int | None, length: int, sample: Sample):
         self.net = net
-        super().__init__(net.network, prefix, steps, length, sample, version)
+        super().__init__(net.network, prefix, steps, length, sample)
 
     def ctype(self, array: Array) -> str:
         """By the format of the array."""

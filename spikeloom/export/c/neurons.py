@@ -8,28 +8,28 @@ from torch import Tensor, nn
 
 from ... import ops, surrogate
 from ...cells.cell import Cell
-from ...cells.firing import FRAME_PARAMS, Model
+from ...cells.firing import FRAME_PARAMS
 from ...engine.graph import Program, names_in, needed, program_for
 from ...neurons import (
     SLSTM,
     AssociativeLeaky,
+    DeltaLeaky,
     LeakyParallel,
     LinearLeaky,
     NoisyLeaky,
-    RLeaky,
-    RSynaptic,
     SConv2dLSTM,
     SpikingNeuron,
     StateLeaky,
 )
 from ...neurons._parameters import checked_params, is_ours
 from ...neurons._sequence import WholeSequence
+from ...neurons.recurrent import Recurrent
 from .equation import Equation
 from .errors import label, refuse
 from .layers import Array, Conv, Layer, Linear, Neuron, pair
 
-Written = tuple[list[Layer], tuple[Array, ...]]
-"""The layers of a module, and the arrays that it returns."""
+Written = tuple[list[Layer], tuple[Any, ...]]
+"""The layers of a module, and the arrays that it returns, or tuples of them."""
 
 HAS_NO_FORM: Mapping[type[nn.Module], str] = {
     NoisyLeaky: "it draws random numbers at every step; replace it by a Leaky",
@@ -54,13 +54,15 @@ def neuron_layers(path: str, name: str, neuron: SpikingNeuron, x: Array, dtype: 
     shape = x.shape
     spk, xs = Array(name, shape), [x]
     states = program.cell.states
-    if isinstance(neuron, (RLeaky, RSynaptic)) and neuron._through_layer:
+    if isinstance(neuron, Recurrent) and neuron._through_layer:
         feedback = neuron.recurrent
         back = Array(f"{name}_back", shape)
         layers.append(_weights(f"{path}.recurrent", back.name, feedback, spk, back, dtype))
         xs.append(back)
     made = _neuron(path, name, neuron, program, tuple(xs), spk, neuron._values(copied=False), dtype)
-    returned = [made.states[s] for s in states if not (isinstance(neuron, (RLeaky, RSynaptic)) and s == "spk")]
+    returned = [made.states[s] for s in states if not (isinstance(neuron, Recurrent) and s == "spk")]
+    if isinstance(neuron, DeltaLeaky):
+        return [*layers, made], (spk, tuple(returned))
     return [*layers, made], (spk, *returned)
 
 
@@ -250,14 +252,4 @@ def returns_one(neuron: SpikingNeuron) -> bool:
     """Whether a neuron returns its spikes alone."""
     if isinstance(neuron, WholeSequence):
         return isinstance(neuron, LeakyParallel) or not neuron.output
-    return neuron.init_hidden and not neuron.output
-
-
-def keeps_states(neuron: SpikingNeuron) -> bool:
-    """Whether a neuron stores its states by itself."""
-    return isinstance(neuron, WholeSequence) or neuron.init_hidden
-
-
-def is_framed(neuron: SpikingNeuron) -> bool:
-    """Whether it has the standard threshold and resets."""
-    return isinstance(neuron._model, Model)
+    return neuron.init_hidden and not neuron.output and not isinstance(neuron, DeltaLeaky)

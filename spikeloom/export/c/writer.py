@@ -38,12 +38,11 @@ class Writer(Programs):
         steps: the number of steps of a static input; None if each step has its own input.
         length: the number of steps of the example.
         sample: what the test compares.
-        version: of the library.
     """
 
-    def __init__(self, network: Network, prefix: str, steps: int | None, length: int, sample: Sample, version: str):
+    def __init__(self, network: Network, prefix: str, steps: int | None, length: int, sample: Sample):
         self.network, self.prefix, self.steps, self.length, self.sample = network, prefix, steps, length, sample
-        self.version, self.upper = version, prefix.upper()
+        self.upper = prefix.upper()
         self.index = "uint16_t" if network.x.size <= 65535 else "uint32_t"
         first = network.layers[0]
         reads = sum(array.name == "x" for layer in network.layers for array in layer.x)
@@ -148,7 +147,7 @@ class Writer(Programs):
         ]
         lost = [f"- {line}" for line in net.lost]
         about = [
-            f"{net.title} as C99, written by spikeloom {self.version}.",
+            f"{net.title} as C99, written by spikeloom.",
             "",
             f"Input  {flat(net.x)}, {x_type}",
             *(f"{layer.name}: {flat(layer.y)}    {layer.title}" for layer in net.layers),

@@ -1,9 +1,9 @@
 """Print the table of docs/c.md: every neuron behind every kind of layer, as C, against the library.
 
-    python docs/c_matrix.py
+    python examples/c_matrix.py
 
-It requires gcc or clang. Weights are multiples of 1/64, so that all sums are exact. A cell has the number of outputs that
-differ in the generated test, in floating point and in integers, or "refused".
+It requires gcc or clang. Weights are multiples of 1/64, so that all sums are exact. A cell has the number of outputs
+that differ in the generated test, in floating point and in integers, or "refused".
 """
 
 import shutil
@@ -29,10 +29,16 @@ def UserCell(x, mem, trace, *, beta=0.8, gain=0.3):
     return spk, ops.where(spk > 0, 0.0, mem), ops.clamp(trace + spk - 0.1, 0.0, 4.0)
 
 
-def spikes_alone(neuron: snn.SpikingNeuron) -> snn.SpikingNeuron:
-    """A neuron that returns no states."""
-    neuron.output = False
-    return neuron
+class First(nn.Module):
+    """A neuron that returns its spikes alone."""
+
+    def __init__(self, neuron: nn.Module):
+        super().__init__()
+        self.neuron = neuron
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spk: torch.Tensor = self.neuron(x)[0]
+        return spk
 
 
 HIDDEN = {"init_hidden": True}
@@ -43,12 +49,13 @@ NEURONS: dict[str, Callable[[], nn.Module]] = {
     "Synaptic": lambda: snn.Synaptic(0.7, 0.8, **HIDDEN),
     "Alpha": lambda: snn.Alpha(0.9, 0.6, threshold=0.4, **HIDDEN),
     "Lapicque": lambda: snn.Lapicque(R=5.0, C=1.0, **HIDDEN),
-    "DeltaLeaky": lambda: spikes_alone(snn.DeltaLeaky(beta=0.8, delta_threshold=0.3, **HIDDEN)),
+    "DeltaLeaky": lambda: First(snn.DeltaLeaky(beta=0.8, delta_threshold=0.3, **HIDDEN)),
     "RLeaky, V": lambda: snn.RLeaky(0.8, V=-0.4, all_to_all=False, **HIDDEN),
     "RSynaptic, V": lambda: snn.RSynaptic(0.7, 0.8, V=0.3, all_to_all=False, **HIDDEN),
     "IF": lambda: snn.IF(**HIDDEN),
     "LI": lambda: snn.LI(**HIDDEN),
     "ParametricLIF": lambda: snn.ParametricLIF(**HIDDEN),
+    "RALIF, V": lambda: snn.RALIF(V=0.4, all_to_all=False, **HIDDEN),
     "ALIF": lambda: snn.ALIF(**HIDDEN),
     "AdLIF": lambda: snn.AdLIF(**HIDDEN),
     "CuBaLIF": lambda: snn.CuBaLIF(**HIDDEN),
@@ -78,6 +85,7 @@ RECURRENT: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         nn.Sequential(nn.Conv2d(1, 3, 3), snn.RLeaky(0.5, conv2d_channels=3, kernel_size=3, **HIDDEN)),
         (1, 7, 7),
     ),
+    "RALIF, Linear": (nn.Sequential(nn.Linear(16, 8), snn.RALIF(linear_features=8, **HIDDEN)), (16,)),
     "SLSTM": (nn.Sequential(snn.SLSTM(16, 8, threshold=0.1, **HIDDEN)), (16,)),
     "StateLeaky": (nn.Sequential(nn.Linear(16, 8), snn.StateLeaky(0.5, 8)), (16,)),
     "LinearLeaky": (nn.Sequential(snn.LinearLeaky(0.5, 16, 8)), (16,)),
