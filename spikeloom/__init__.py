@@ -7,6 +7,7 @@ from . import (
     _neurons,
     backprop,
     distributed,
+    export,
     export_nir,
     functional,
     import_nir,
@@ -22,7 +23,7 @@ from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
-from .export import export_to_nir, import_from_nir
+from .export import export_c, export_to_nir, import_from_nir
 from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import stream, unroll
@@ -112,6 +113,8 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export",
+    "export_c",
     "export_nir",
     "export_to_nir",
     "functional",
