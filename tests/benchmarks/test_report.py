@@ -47,7 +47,7 @@ def test_table():
 
 
 def test_columns_that_nothing_is_known_of_are_left_out():
-    alone = Result("alone", "Nothing", {}, "ours", None, {"law": [1.0]})
+    alone = Result("alone", "Nothing", {}, "ours", None, {"reference": [1.0]})
     assert table(alone).splitlines()[1].split() == ["median", "min"]
 
 
