@@ -79,11 +79,16 @@ def _draw_spikes(panel: Any, spk: Tensor, name: str) -> None:
     """All spikes of a layer; for a readout, whose outputs are not spikes, its outputs as an image."""
     panel.set_title(name, fontsize=LETTERS, loc="left", pad=2)
     panel.set_ylabel("neuron", fontsize=LETTERS)
-    if ((spk == 0) | (spk.abs() == spk.abs().amax(0))).all():
+    if _are_spikes(spk):
         spikeplot.raster(spk, panel)
         panel.locator_params(axis="y", nbins=4)
     else:
         panel.imshow(spk.T.numpy(), aspect="auto", origin="lower", interpolation="nearest", cmap="viridis")
+
+
+def _are_spikes(spk: Tensor) -> bool:
+    """Whether each neuron returns 0 and one other magnitude; a readout returns its membranes."""
+    return bool(((spk == 0) | (spk.abs() == spk.abs().amax(0))).all())
 
 
 def _draw_membranes(panel: Any, spk: Tensor, mem: Tensor, neurons: int) -> None:
@@ -96,7 +101,7 @@ def _draw_membranes(panel: Any, spk: Tensor, mem: Tensor, neurons: int) -> None:
         panel.plot(mem[:, neuron].numpy(), color=color, linewidth=0.8, label=f"{neuron}")
         fired = torch.nonzero(spk[:, neuron]).flatten().tolist()
         height = top + gap * (number + 1)
-        if len(fired) < len(spk):  # a readout has no spikes
+        if _are_spikes(spk):
             panel.plot(fired, [height] * len(fired), "|", color=color, markersize=4, markeredgewidth=0.8)
     panel.set_ylabel("membrane", fontsize=LETTERS)
     panel.legend(

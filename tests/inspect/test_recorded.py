@@ -39,6 +39,11 @@ def test_a_tap_draws_a_raster_and_membranes_of_every_layer():
     marks = [line for line in membranes.lines if line.get_marker() == "|"]
     assert [len(line.get_xdata()) for line in marks] == [int(record["1"].spk[:, 1, n].sum()) for n in most]
     assert out_membranes.get_xlabel() == "step"
+    lif = snn.Leaky(beta=0.9)
+    with snn.tap(lif) as always:
+        snn.unroll(lif, torch.full((5, 1, 1), 9.0))
+    (marks,) = (line for line in always.plot().axes[1].lines if line.get_marker() == "|")
+    assert list(marks.get_xdata()) == [0, 1, 2, 3, 4]
     assert [panel.get_xlabel() for panel in figure.axes[:3]] == ["", "", ""]
 
 
