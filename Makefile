@@ -5,6 +5,7 @@
 # make fuzz      random equations and networks against the plain loop, for an hour or so
 # make conformance   the same networks here and in other frameworks that read NIR, in an environment of their own
 # make bench     measured speed, on this machine
+# make cortex-m4 a network as C, built for a Cortex-M4 and run in QEMU
 #
 # All run in .venv, which the first call makes. `make test PYTHON=python3.12` takes another interpreter.
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all that is installed would take longer.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all test-torch check lint types tests format fuzz conformance bench clean
+.PHONY: demo test test-all test-torch check lint types tests format fuzz conformance bench cortex-m4 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
@@ -71,6 +72,9 @@ conformance:
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks
+
+cortex-m4: $(VENV)/.demo
+	$(BIN)/python examples/cortex_m4/run.py
 
 clean:
 	rm -rf $(VENV) .venv-torch-* .venv-conformance build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -147,6 +147,7 @@ ROOMS = (
     "accelerated",
     "network",
     "inspect",
+    "metrics",
 )
 """Folders of which outsiders know the `__init__` alone."""
 
@@ -295,6 +296,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 PUBLIC = (
     *(snn, snn.surrogate, snn.spikegen, snn.functional, snn.layers, snn.utils, snn.backprop, snn.spikeplot),
+    snn.metrics,
     importlib.import_module("spikeloom.ops"),
 )
 
