@@ -76,9 +76,9 @@ def linear_form(charge: Callable[..., tuple[Value, ...]], states: int, like: Ten
     return Linear(beta=slopes[2][1], gain=gain, offset=rest[1], alpha=alpha, weight=weight)
 
 
-def is_readout(equation: Callable[..., tuple[Value, ...]], like: Tensor) -> bool:
-    """Whether a complete equation of one state returns that state as its output, which then is no spike."""
-    spk, mem = equation(like + 0.37, like - 1.3)
+def is_readout(equation: Callable[..., tuple[Value, ...]], states: int, like: Tensor) -> bool:
+    """Whether a complete equation returns its last state, the membrane, as its output, which then is no spike."""
+    spk, *_, mem = equation(like + 0.37, *[like - 1.3] * states)
     return bool(torch.equal(torch.as_tensor(spk), torch.as_tensor(mem)))
 
 

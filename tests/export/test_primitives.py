@@ -54,6 +54,18 @@ def _exact(net, node):
         torch.set_default_dtype(default)
 
 
+def test_neurons_with_any_values_go_out_again():
+    for node in neurons():
+        (again,) = [
+            twin
+            for twin in snn.export_to_nir(_exact(None, node), torch.rand(1, *N)).nodes.values()
+            if not isinstance(twin, (nir.Input, nir.Output))
+        ]
+        assert type(again) is type(node)
+        x = np.random.default_rng(1).uniform(-0.4, 1.6, (30, 2, *N))
+        assert np.allclose(euler(again, x), euler(node, x), atol=1e-4) or hasattr(node, "v_threshold")
+
+
 def test_plain_values_become_neurons_of_the_library():
     one = np.ones(N)
     fires = {"v_threshold": one, "v_reset": 0 * one}

@@ -34,6 +34,7 @@ REFUSED = {
     "overrides _base_state_function": lambda: Overridden(0.9, **NIR_RESET),
     "noise of NoisyLeaky.*nearest is Leaky": lambda: snn.NoisyLeaky(0.9, **NIR_RESET),
     "ALIF.*nearest is Leaky": lambda: snn.ALIF(**HIDDEN),
+    "RALIF.*nearest is RLeaky": lambda: snn.RALIF(linear_features=4, **HIDDEN),
     "AdLIF.*nearest is ParametricLIF": lambda: snn.AdLIF(**HIDDEN),
     "Alpha.*nearest is Synaptic": lambda: snn.Alpha(0.9, 0.5, **HIDDEN),
     "CuBaLIF.*nearest is Synaptic": lambda: snn.CuBaLIF(**HIDDEN),
@@ -95,6 +96,10 @@ def test_own_neurons_export_by_their_equation():
     def Half(x, mem, *, keep=0.75):
         return (keep * mem + 0.5 * x,)
 
+    @snn.charge(recurrent=True)
+    def Echo(x, mem, *, keep=0.75):
+        return (keep * mem + x,)
+
     @snn.charge
     def Square(x, mem):
         return (0.5 * mem + x * x,)
@@ -110,6 +115,10 @@ def test_own_neurons_export_by_their_equation():
     assert node.r == pytest.approx(2.0)
     x = torch.rand(50, 2, 3) * 4
     assert torch.equal(outputs(snn.import_from_nir(graph), x), outputs(Half(**NIR_RESET), x))
+    net = Echo(V=-0.5, all_to_all=False, **NIR_RESET)
+    graph = snn.export_to_nir(net, x[0])
+    assert {"echo.lif", "echo.w_rec"} < set(graph.nodes)
+    assert torch.equal(outputs(snn.import_from_nir(graph), x), outputs(net, x))
     assert isinstance(snn.export_to_nir(Whole(init_hidden=True), torch.rand(1, 3)).nodes["whole"], nir.LI)
     with pytest.raises(ValueError, match=r"Square.*not that of a leaky integrator"):
         snn.export_to_nir(Square(**NIR_RESET), torch.rand(1, 3))

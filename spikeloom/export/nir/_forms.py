@@ -74,9 +74,15 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
         linear = linear_form(model.charging(neuron.decay, values), len(model.charged), like)
     if linear is not None:
         return _framed(neuron, broadcast(linear, like), values, like, resets)
-    if not isinstance(model, Model) and len(model.states) == 1 and _reads_out(neuron, values, like):
-        charge = lambda x, mem: neuron._program.cell(x, mem, **values)[1:]  # noqa: E731
-        linear = linear_form(charge, 1, like)
+    if not isinstance(model, Model) and not model.recurrent:
+        states = len(model.states)
+
+        def step(*args: Tensor) -> tuple[Tensor, ...]:
+            outs: tuple[Tensor, ...] = neuron._program.cell(*args, **values)
+            return outs
+
+        if is_readout(step, states, like):
+            linear = linear_form(lambda *args: step(*args)[1:], states, like)
         if linear is not None:
             return Form(broadcast(linear, like), False, None, like)
     if model.nearest is None or model.nearest.form is None:
@@ -87,10 +93,6 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
 def _far(model: Any) -> str:
     near = f"the nearest is {model.nearest.told}" if model.nearest is not None else "none comes near it"
     return f"its equation is not that of a leaky integrator; {near}"
-
-
-def _reads_out(neuron: Any, values: Mapping[str, Tensor], like: Tensor) -> bool:
-    return is_readout(lambda x, mem: neuron._program.cell(x, mem, **values), like)
 
 
 def _framed(neuron: Any, linear: Linear, values: Mapping[str, Tensor], like: Tensor, reader: tuple[str, bool]) -> Form:

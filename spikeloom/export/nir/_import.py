@@ -58,7 +58,7 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
         >>> net.lif
         Leaky(beta=0.9, init_hidden=True, reset_mechanism='zero', reset_delay=False)
         >>> spk, state = net(torch.tensor([[0.5, 2.0]]))
-        >>> spk
+        >>> spk.detach()
         tensor([[0., 1.]])
     """
     nir = nir_package()
