@@ -207,7 +207,7 @@ def network(name: str) -> tuple[nn.Module, torch.Tensor]:
     """A network with exact sums and spikes to run it, [T, 3, ...]."""
     torch.manual_seed(1)
     net, shape = NETWORKS[name]
-    return grid(net), (torch.rand(40, 3, *shape) < 0.3).float()
+    return grid(net).eval(), (torch.rand(40, 3, *shape) < 0.3).float()
 
 
 def test_networks_have_the_spikes_of_the_library(tmp_path):

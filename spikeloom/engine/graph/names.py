@@ -5,7 +5,10 @@ from types import FrameType
 from typing import Any
 
 from ...cells.cell import Cell
-from .trace import GRAPH, OWN_FILES, Symbol, trace
+from .trace import GRAPH, Symbol, trace
+
+NAMELESS = tuple(f"spikeloom/{place}" for place in ("ops.py", "cells/cell.py"))
+"""Files whose variables are not names of an equation."""
 
 
 def names_in(cell: Cell) -> dict[int, str]:
@@ -21,7 +24,7 @@ def names_in(cell: Cell) -> dict[int, str]:
 
     def watch(frame: FrameType, event: str, arg: Any) -> Any:
         file = frame.f_code.co_filename.replace("\\", "/")
-        if file.endswith(OWN_FILES) or GRAPH in file:
+        if file.endswith(NAMELESS) or GRAPH in file:
             return None
         for name, value in frame.f_locals.items():
             if type(value) is Symbol:
