@@ -8,6 +8,7 @@ tests/test_house.py lists them.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -88,6 +89,34 @@ pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
 
+@contextmanager
+def on_function_apply(begins: Callable[[Any], None]) -> Iterator[None]:
+    """A context in which `begins` is called with the frame of each `torch.autograd.Function.apply` of this thread."""
+    token = _begins.set(begins)
+    _listeners.append(begins)
+    if len(_listeners) == 1:
+        _functorch_utils.unwrap_dead_wrappers = _unwrapped_after
+    try:
+        yield
+    finally:
+        _listeners.remove(begins)
+        if not _listeners:
+            _functorch_utils.unwrap_dead_wrappers = _unwrap_dead_wrappers
+        _begins.reset(token)
+
+
+def _unwrapped_after(args: Any) -> Any:
+    begins = _begins.get()
+    if begins is not None:
+        begins(sys._getframe(1))
+    return _unwrap_dead_wrappers(args)
+
+
+_functorch_utils: Any = torch._functorch.utils
+_unwrap_dead_wrappers = _functorch_utils.unwrap_dead_wrappers
+_begins: ContextVar[Any] = ContextVar("spikeloom_function_begins", default=None)
+_listeners: list[Any] = []
+
 # -- modules ----------------------------------------------------------------------------------------------------------
 
 IS_REPLICA = "_is_replica"
@@ -129,6 +158,22 @@ function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 
 pop_function_mode: Callable[[], Any] = torch._C._pop_torch_function_stack
 """Remove the innermost `__torch_function__` mode."""
+
+
+def topmost_function_mode() -> Any:
+    """The innermost `__torch_function__` mode, or None."""
+    depth = function_modes()
+    return _c._get_function_stack_at(depth - 1) if depth else None
+
+
+no_torch_function: Any = _c._disabled_torch_function_impl
+"""The `__torch_function__` of a subclass of Tensor that handles no calls."""
+
+new_wrapper: Callable[..., Any] = _c.TensorBase._make_wrapper_subclass
+"""Make a tensor of a subclass, with a shape and without memory."""
+
+swap_tensors: Callable[[Tensor, Tensor], None] = _c._swap_tensor_impl
+"""Exchange two tensors, with their values and graphs, while the Python objects stay."""
 
 
 is_traced: Callable[[], bool] = torch._C._is_tracing

@@ -5,6 +5,7 @@ from ._check import run_checked as run_checked
 from ._check import why_by_steps as why_by_steps
 from ._check import why_not_compared as why_not_compared
 from ._checkpoint import recomputing as recomputing
+from ._fuse import fuse as fuse
 from ._run import Run as Run
 from ._snapshot import RandomState as RandomState
 from ._snapshot import Snapshot as Snapshot
