@@ -38,6 +38,7 @@ class Engine:
         self.plans: dict[Any, Plan] = {}
         self.noted = self.fused = 0  # operations in the current call
         self.poor = self.skip = 0
+        self.always = False  # whether to record where it does not pay, for tests
         self.observer: Any = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -80,7 +81,7 @@ class Engine:
         """Run the function as it is for some calls if recording it does not pay."""
         if self.fused * 4 >= self.noted or self.observer is not None:
             self.poor = 0
-        elif self.noted:
+        elif self.noted and not self.always:
             self.poor += 1
             if self.poor >= 2:
                 self.skip = min(8 << self.poor, 1000)

@@ -49,7 +49,7 @@ class Touched:
             held.append((neuron._modules, "recurrent", neuron._modules.get("recurrent")))
         self.held = held
         self.names = neuron._state_names()
-        self.through = bool(neuron._through_layer)
+        self.recurrent = isinstance(neuron, Recurrent)
         self.learned = tuple([value.requires_grad for _, _, value in held if isinstance(value, Tensor)])
         self.starts = {name: own[name] for name in self.names}
         self.program = neuron._program
@@ -140,8 +140,8 @@ def note_neuron(recorder: Any, neuron: Any, x: Any, given: tuple[Any, ...]) -> A
         found = _new_class(recorder, touched, neuron, x, kind, tensors, dtype, tuple(key))
     before = given[-1] if given and given[-1] is not None else own.get(touched.names[-1]) if touched.names else None
     spk, *states = recorder._noted(found, tuple(tensors), ())
-    if touched.through:
-        states = [spk, *states]
+    if len(states) < len(touched.names):
+        states = [spk, *states]  # the first state of a recurrent neuron is its spikes
     own.update(zip(touched.names, states, strict=True))
     own["_before"], own["_reset"], own["_cut"] = (before if isinstance(neuron._model, Model) else None), None, None
     outs = neuron._outs((spk, *states))
@@ -183,7 +183,8 @@ def _new_class(
         raise CannotNote  # it is broadcast or discarded
     with recorder.aside():
         try:
-            spk, *states = run_step(neuron, touched, kind.zeros(), [k.zeros() for k in kinds[1:]])
+            alias = touched.recurrent and dtype is kind.dtype
+            spk, *states = run_step(neuron, touched, kind.zeros(), [k.zeros() for k in kinds[1:]], alias)
         except Exception:
             raise CannotNote from None  # the step itself raises it
     found = OpClass(neuron, NEURON, None, [], key[2], kinds)
@@ -208,12 +209,12 @@ def _kept(neuron: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         own.update(saved)
 
 
-def run_step(neuron: Any, touched: Touched, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
-    """One step; returns the spikes and the states, without a state that is the spikes."""
+def run_step(neuron: Any, touched: Touched, x: Tensor, states: Sequence[Tensor], alias: bool) -> list[Tensor]:
+    """One step; returns the spikes and the states; if `alias`, without the first, which is the spikes."""
     with _kept(neuron, touched.names) as own:
         outs = neuron._step(x, tuple(states))
         found = [own[name] for name in touched.names]
-    return [outs[0], *found[touched.through :]]
+    return [outs[0], *found[alias:]]
 
 
 class Scan:
@@ -224,12 +225,14 @@ class Scan:
         finals: the states after the last step.
     """
 
-    def __init__(self, neuron: Any, touched: Touched, x: Tensor, steps: int, states: Sequence[Tensor], traced: bool):
+    def __init__(
+        self, neuron: Any, touched: Touched, x: Tensor, steps: int, states: Sequence[Tensor], traced: bool, alias: bool
+    ):
         with _kept(neuron, touched.names):
             run, self.backend, self.refusals = neuron._scan(neuron._drive(x, steps), steps, tuple(states), traced)
         spk = run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype)
-        self.columns: list[Tensor | None] = [spk, *run.traces[touched.through :]]
-        self.finals = run.finals[touched.through :]
+        self.columns: list[Tensor | None] = [spk, *run.traces[alias:]]
+        self.finals = run.finals[alias:]
         self.columns += [None] * (1 + len(self.finals) - len(self.columns))
 
 

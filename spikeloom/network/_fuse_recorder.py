@@ -7,6 +7,7 @@ dtype, device and requires_grad, and without values. Every other operation first
 
 import sys
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from .._torch import FunctionMode, is_wrapped, pop_function_mode, topmost_function_mode, without_torch_function
 from ..neurons._recorders import recorders
 from ._fuse_neurons import note_neuron
-from ._fuse_rules import DRAWS, DROPOUT, INPLACE, READS, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
-from ._fuse_values import SAME, CannotNote, Kind, OpClass, Recorded, Slot, Vocabulary, become, filled
+from ._fuse_rules import DRAWS, DROPOUT, INPLACE, LIKE, READERS, READS, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
+from ._fuse_values import SAME, CannotNote, Kind, OpClass, Recorded, Slot, Vocabulary, become, filled, in_mode
 
 INDEXED = (Fold.SELECT, Fold.WRITE)
+SIMPLE = 12
+"""At most so many operations are executed before the others."""
 CONSTANTS = (type(None), str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
 PASSING = object()
 """In the place of a frame: all is passed on."""
@@ -52,6 +55,8 @@ class Recorder(FunctionMode):
         self.written: set[int] = set()  # tensors from outside that a noted operation updates
         self.viewed: set[int] = set()  # values that share memory with others
         self.paths: list[Any] = []
+        self.done: set[int] = set()  # operations that have been executed before the others
+        self.resolved: dict[int, int] = {}  # their values, as tensors from outside
 
     # -- operations of torch ------------------------------------------------------------------------------------------
 
@@ -62,6 +67,8 @@ class Recorder(FunctionMode):
         rule = RULES.get(func)
         try:
             if rule is not None:
+                if rule.fold is Fold.WRITE and type(args[0]) is not Recorded:
+                    return self._change_plain(func, args, kwargs)
                 return self._note(rule, func, args, kwargs)
             if func in READS:
                 return func(*args, **kwargs)
@@ -77,10 +84,70 @@ class Recorder(FunctionMode):
         return self._execute_and_call(func, args, kwargs)
 
     def _execute_and_call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        drawn = func in DRAWS and not any(type(t) is Recorded for t in tensors_in((args, kwargs)))
-        if not drawn and self.operations:
-            self.execute()
+        if self.operations:
+            found = [t for t in tensors_in((args, kwargs)) if type(t) is Recorded]
+            if func in LIKE and len(found) == 1 and found[0] is args[0]:
+                args = (self.kinds[args[0].at].zeros().detach(), *args[1:])
+            elif func not in DRAWS and func not in READERS or self.written or not self._resolve(found):
+                self.execute()
         return func(*args, **kwargs)
+
+    def _resolve(self, wanted: list[Any]) -> bool:
+        """Execute only what some tensors need, if these are a few simple operations; returns whether it did."""
+        needed, waiting = set[int](), [t.at for t in wanted]
+        while waiting:
+            at = waiting.pop()
+            number = bisect_right(self.first, at) - 1
+            if at < 0 or number in needed or at in self.resolved:
+                continue
+            needed.add(number)
+            found, tensors, _ = self.operations[number]
+            if isinstance(found.func, nn.Module) or len(needed) > SIMPLE:
+                return False
+            waiting += tensors
+        for number in sorted(needed):
+            found, tensors, numbers = self.operations[number]
+            every = [self.outside[~(at if at < 0 else self.resolved[at])] for at in tensors]
+            with self.aside(), in_mode(found.mode):
+                outs = found.call(every, numbers)
+            for place, out in enumerate([outs] if found.container is None else outs):
+                at = self.first[number] + place
+                tensor = self.refs[at]()
+                if tensor is not None and tensor.at == at:
+                    become(tensor, out)
+                    out = tensor
+                self.resolved[at] = self._from_outside(out)
+            self.done.add(number)
+        return True
+
+    def _compact(self) -> None:
+        """Remove the operations that have been executed, and number the values anew."""
+        kept = [number for number in range(len(self.operations)) if number not in self.done]
+        new, first = dict(self.resolved), list[int]()
+        kinds, refs = self.kinds, self.refs
+        self.kinds, self.refs = [], []
+        for number in kept:
+            found = self.operations[number][0]
+            first.append(len(self.kinds))
+            for at in range(self.first[number], self.first[number] + len(found.outs)):
+                new[at] = len(self.kinds)
+                self.kinds.append(kinds[at])
+                self.refs.append(refs[at])
+                tensor = refs[at]()
+                if tensor is not None and tensor.at == at:
+                    tensor.moved = new[at]
+        for ref in self.refs:
+            tensor = ref()
+            if tensor is not None and "moved" in vars(tensor):
+                tensor.at = vars(tensor).pop("moved")
+        operations = [self.operations[number] for number in kept]
+        self.operations = [
+            (found, tuple([new[at] if at >= 0 else at for at in tensors]), numbers)
+            for found, tensors, numbers in operations
+        ]
+        self.paths = [self.paths[number] for number in kept] if self.paths else []
+        self.first = first
+        self.done, self.resolved = set(), {}
 
     def _note(self, rule: Rule, func: Any, args: Any, kwargs: Any) -> Any:
         key: list[Any] = [func]
@@ -317,10 +384,7 @@ class Recorder(FunctionMode):
         """An operation in place on a noted value: the tensor stands for the new value from now on."""
         target = args[0]
         if type(target) is not Recorded:
-            if type(target) is Tensor and not any(type(t) is Recorded for t in tensors_in((args, kwargs))):
-                if target.untyped_storage()._cdata not in self.storages:
-                    return func(*args, **kwargs)
-            raise CannotNote
+            return self._change_plain(func, args, kwargs)
         before = self.kinds[target.at]
         if target.at in self.viewed or (before.requires_grad and not torch.is_grad_enabled()):
             raise CannotNote
@@ -332,6 +396,13 @@ class Recorder(FunctionMode):
             raise CannotNote
         self._stand_for(target, made)
         return target
+
+    def _change_plain(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation in place on a tensor that has values; it runs at once if no noted operation reads them."""
+        if type(args[0]) is Tensor and not any(type(t) is Recorded for t in tensors_in((args, kwargs))):
+            if args[0].untyped_storage()._cdata not in self.storages:
+                return func(*args, **kwargs)
+        raise CannotNote
 
     def _note_write(self, found: OpClass, target: Any, tensors: list[int], numbers: list[Any]) -> None:
         """``target[i] = value``."""
@@ -459,6 +530,8 @@ class Recorder(FunctionMode):
         """Execute what has been noted; every tensor that stands for a value becomes a plain one with this value."""
         if not self.operations and not self.touched:
             return
+        if self.done:
+            self._compact()
         with self.aside():
             self.run(self)
 

@@ -172,6 +172,13 @@ _DRAWS = "rand randn randint bernoulli normal poisson multinomial rand_like rand
 DRAWS.update(_methods(_DRAWS))
 DRAWS.update((torch.as_tensor, torch.from_numpy, T.new_tensor, F.gumbel_softmax, F.alpha_dropout, F.rrelu))
 
+LIKE: set[Any] = {torch.rand_like, torch.randn_like, torch.randint_like}
+"""Draws that need no values of their argument."""
+
+READERS: set[Any] = set(_methods("item is_nonzero equal allclose"))
+"""Operations that read values, and change nothing."""
+READERS.update((T.__bool__, T.__float__, T.__int__, T.__index__, T.tolist, T.__repr__, T.__format__, T.__contains__))
+
 
 def is_plain_slice(part: Any) -> bool:
     """Whether a part of an index selects a whole dimension."""

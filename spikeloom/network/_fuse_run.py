@@ -11,7 +11,7 @@ from ..neurons import SpikingNeuron
 from ._fuse_neurons import Scan, Touched, run_step
 from ._fuse_plan import FOLD, SCAN, SELECT, UNBIND, WRITE, Column, Node, Plan
 from ._fuse_rules import Fold, selected_dim
-from ._fuse_values import OpClass, filled
+from ._fuse_values import OpClass, filled, in_mode
 from ._time_folding import _NoView
 
 ALIAS = (SELECT, UNBIND)
@@ -75,10 +75,11 @@ class Execution:
         if type(cached) is dict:
             if row in cached:
                 return cached[row]  # type: ignore[no-any-return]
-            if len(cached) < 4:
-                found = cached[row] = self.columns[column].select(0, row)
-                return found
-            cached = self.rows[column] = self.columns[column].unbind(0)
+            with torch.enable_grad():  # also if it is first read where gradients are off
+                if len(cached) < 4:
+                    found = cached[row] = self.columns[column].select(0, row)
+                    return found
+                cached = self.rows[column] = self.columns[column].unbind(0)
         return cached[row]  # type: ignore[no-any-return]
 
     def joined(self, pieces: list[Any]) -> Tensor:
@@ -135,7 +136,8 @@ class Execution:
     def _single(self, found: OpClass, at: int, tensors: Any, numbers: Any) -> None:
         every = [self.value(number) for number in tensors]
         if isinstance(found.func, SpikingNeuron):
-            outs: Any = run_step(found.func, self.touched[found.func], every[0], every[1:])
+            alias = len(found.outs) == len(found.inputs) - 1
+            outs: Any = run_step(found.func, self.touched[found.func], every[0], every[1:], alias)
         else:
             outs = found.call(every, numbers)
             if found.container is None:
@@ -149,7 +151,8 @@ class Execution:
         n = len(node.operations)
         x = self.value(recipe).unsqueeze(0) if isinstance(recipe, int) else self.joined(recipe)
         first = [self.value(at) for at in states]
-        scan = Scan(found.func, self.touched[found.func], x, n, first, node.traced)
+        alias = len(found.outs) == len(first)
+        scan = Scan(found.func, self.touched[found.func], x, n, first, node.traced, alias)
         self.backends[place] = scan.backend, scan.refusals
         for result, column in enumerate(scan.columns):
             if column is not None:
@@ -230,6 +233,8 @@ class Execution:
             with in_mode(operation.mode):
                 value = self.value(own).clone()
         self.given.add(own)
+        if value.requires_grad and not operation.outs[at - self.plan.first[number]].requires_grad:
+            value = value.detach()  # a row of a column, of which only others need gradients
         self.handed[at] = value
         return value
 
@@ -280,24 +285,6 @@ def folded(found: OpClass, tensors: list[Tensor], stacked: list[bool], numbers: 
 
     out = torch.func.vmap(one, in_dims=dims)(*tensors)
     return [out] if isinstance(out, Tensor) else list(out)
-
-
-@contextmanager
-def in_mode(mode: Any) -> Iterator[None]:
-    """The modes of torch in which an operation was noted."""
-    if mode is True or mode is False:
-        with torch.set_grad_enabled(mode):
-            yield
-        return
-    grad, inference, *autocasts = mode
-    with ExitStack() as stack:
-        if inference:
-            stack.enter_context(torch.inference_mode())
-        else:
-            stack.enter_context(torch.set_grad_enabled(grad))
-        for device, on, dtype, cached in autocasts:
-            stack.enter_context(torch.autocast(device, dtype=dtype, enabled=on, cache_enabled=cached))
-        yield
 
 
 @contextmanager

@@ -4,7 +4,8 @@ An operation belongs to a class: the function, its constants, and the classes of
 consist of operations of the same classes, which is how the loop is found (see `_fuse_plan`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -157,3 +158,19 @@ def become(tensor: Recorded, value: Tensor) -> None:
     tensor.__class__ = Tensor  # type: ignore[assignment]
 
 
+@contextmanager
+def in_mode(mode: Any) -> Iterator[None]:
+    """The modes of torch in which an operation was noted."""
+    if mode is True or mode is False:
+        with torch.set_grad_enabled(mode):
+            yield
+        return
+    grad, inference, *autocasts = mode
+    with ExitStack() as stack:
+        if inference:
+            stack.enter_context(torch.inference_mode())
+        else:
+            stack.enter_context(torch.set_grad_enabled(grad))
+        for device, on, dtype, cached in autocasts:
+            stack.enter_context(torch.autocast(device, dtype=dtype, enabled=on, cache_enabled=cached))
+        yield
