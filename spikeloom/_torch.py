@@ -169,6 +169,9 @@ def topmost_function_mode() -> Any:
 no_torch_function: Any = _c._disabled_torch_function_impl
 """The `__torch_function__` of a subclass of Tensor that handles no calls."""
 
+is_any_autocast_enabled: Callable[[], bool] = _c._is_any_autocast_enabled
+"""Whether autocast is enabled for any device."""
+
 new_wrapper: Callable[..., Any] = _c.TensorBase._make_wrapper_subclass
 """Make a tensor of a subclass, with a shape and without memory."""
 

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ..neurons._state import compute_dtype
 from ..neurons.lstm import SConv2dLSTM, SLSTM
 from ..neurons.recurrent import OneToOne, Recurrent
 from ._fuse_rules import Fold, Rule
-from ._fuse_values import CannotNote, Kind, OpClass, Recorded
+from ._fuse_values import CannotNote, Kind, OpClass, Recorded, current_mode
 
 NEURON = Rule(Fold.NEVER)
 """Of a step of a neuron; the planner joins them to scans."""
@@ -35,24 +36,28 @@ class Touched:
     Raises `CannotNote` if its steps cannot be noted.
     """
 
+    classes: dict[Any, OpClass]
+
     def __init__(self, neuron: Any):
         own = neuron.__dict__
         if self.why(neuron):
             raise CannotNote
+        registered = [_registered(neuron, name) for _, name in neuron._sources]
         held: list[tuple[dict[str, Any], str, Any]] = [(own, name, own.get(name)) for name in OPTIONS]
-        for _, name in neuron._sources:
-            held.append(_registered(neuron, name))
+        held += [(where, name, where[name]) for where, name in registered]
         for part in neuron.modules():
             if part is not neuron:
                 held += [(part._parameters, name, value) for name, value in part._parameters.items()]
-        if isinstance(neuron, Recurrent):
+        self.recurrent = isinstance(neuron, Recurrent)
+        if self.recurrent:
             held.append((neuron._modules, "recurrent", neuron._modules.get("recurrent")))
         self.held = held
+        self.where, self.which, self.values = zip(*held, strict=True)
         self.names = neuron._state_names()
-        self.recurrent = isinstance(neuron, Recurrent)
-        self.learned = tuple([value.requires_grad for _, _, value in held if isinstance(value, Tensor)])
+        self.learned = tuple([value.requires_grad for value in self.values if isinstance(value, Tensor)])
         self.starts = {name: own[name] for name in self.names}
         self.program = neuron._program
+        self.is_model = isinstance(neuron._model, Model)
 
     @staticmethod
     def why(neuron: Any) -> str:
@@ -74,10 +79,7 @@ class Touched:
 
     def holds(self) -> bool:
         """Whether the options and parameters are still the same objects."""
-        for where, name, value in self.held:  # noqa: SIM110  (half the time of all(...))
-            if where.get(name) is not value:
-                return False
-        return True
+        return all(map(is_, map(dict.get, self.where, self.which), self.values))
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -94,11 +96,11 @@ class Touched:
                     where[name] = value
 
 
-def _registered(neuron: Any, name: str) -> tuple[dict[str, Any], str, Any]:
+def _registered(neuron: Any, name: str) -> tuple[dict[str, Any], str]:
     for where in (neuron._buffers, neuron._parameters):
         value = where.get(name)
         if type(value) is Tensor or type(value) is nn.Parameter:
-            return where, name, value
+            return where, name
     raise CannotNote
 
 
@@ -106,46 +108,67 @@ def note_neuron(recorder: Any, neuron: Any, x: Any, given: tuple[Any, ...]) -> A
     """Note a step of a neuron; returns what the neuron returns."""
     touched = recorder.touched.get(neuron)
     if touched is None or not touched.holds():
-        if touched is not None:
-            recorder.execute()
-        touched = recorder.touched[neuron] = Touched(neuron)
+        touched = _touch(recorder, neuron, touched)
     own = neuron.__dict__
-    if neuron.init_hidden and any(state is not None for state in given):
-        raise CannotNote
-    cut = own["_cut"]
-    if cut is not None:
-        given = _detached(cut(), given)
-    at, kind = _value(recorder, x)
-    if not kind.dtype.is_floating_point or recorder.backend is not forced():
-        raise CannotNote
-    mode: Any = torch.is_grad_enabled()
-    if torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        mode = recorder._uncommon_mode()
-    dtype, tensors, key = compute_dtype_of(kind), [at], [neuron, touched.program, mode, kind, touched.learned]
-    for name, state in zip(touched.names, given, strict=True):
-        if state is None:
-            state = own[name]
-        number, state_kind = _value(recorder, state)
-        if not state_kind.size.numel():
-            shape = neuron._shape_of_states(x)
-            with recorder.aside():
-                state = torch.full(shape, neuron._starts_at(name), dtype=dtype, device=kind.device)
-            number, state_kind = _value(recorder, state)
+    if own["_cut"] is not None:
+        given = _detached(own["_cut"](), given)
+    kinds, numbers = recorder.kinds, recorder.numbers
+    if type(x) is Recorded:
+        at = x.at
+        key = [current_mode(), kinds[at]]
+    else:
+        at, kind = _value(recorder, x)
+        key = [current_mode(), kind]
+    tensors, before = [at], None
+    for name, before in zip(touched.names, given, strict=True):
+        if before is None:
+            before = own[name]
+        elif neuron.init_hidden:
+            raise CannotNote
+        if type(before) is Recorded:
+            number = before.at
+            kind = kinds[number]
+        else:
+            found = numbers.get(id(before))
+            number, kind = _value(recorder, before) if found is None else (found, recorder.outside_kinds[~found])
+        if not kind.numel:
+            before = _start(recorder, neuron, name, x, key[1])
+            number, kind = _value(recorder, before)
         tensors.append(number)
-        key.append((state_kind.size, state_kind.dtype, state_kind.device, state_kind.requires_grad))
+        key.append(kind)
     if recorder.written and not recorder.written.isdisjoint(tensors):
         raise CannotNote
-    found = recorder.vocabulary.operations.get(tuple(key))
-    if found is None:
-        found = _new_class(recorder, touched, neuron, x, kind, tensors, dtype, tuple(key))
-    before = given[-1] if given and given[-1] is not None else own.get(touched.names[-1]) if touched.names else None
-    spk, *states = recorder._noted(found, tuple(tensors), ())
+    if recorder.backend is not forced():
+        raise CannotNote
+    step = touched.classes.get(tuple(key))
+    if step is None:
+        step = _new_class(recorder, touched, neuron, x, tensors, key)
+    outs = recorder._noted(step, tuple(tensors), ())
+    spk, states = outs[0], outs[1:]
     if len(states) < len(touched.names):
-        states = [spk, *states]  # the first state of a recurrent neuron is its spikes
+        states = (spk, *states)  # the first state of a recurrent neuron is its spikes
     own.update(zip(touched.names, states, strict=True))
-    own["_before"], own["_reset"], own["_cut"] = (before if isinstance(neuron._model, Model) else None), None, None
-    outs = neuron._outs((spk, *states))
-    return outs[0] if neuron.init_hidden and not neuron.output else outs
+    own["_before"], own["_reset"], own["_cut"] = before if touched.is_model else None, None, None
+    if neuron.init_hidden and not neuron.output:
+        return spk
+    return neuron._outs((spk, *states))
+
+
+def _touch(recorder: Any, neuron: Any, touched: Touched | None) -> Touched:
+    """Look at a neuron for the first time, or after its options or parameters have been replaced."""
+    if touched is not None:
+        recorder.execute()
+    made = recorder.touched[neuron] = Touched(neuron)
+    key = (neuron, made.program, made.learned)
+    made.classes = recorder.vocabulary.steps.setdefault(key, {})
+    return made
+
+
+def _start(recorder: Any, neuron: Any, name: str, x: Any, kind: Kind) -> Tensor:
+    """The state before the first step."""
+    shape = neuron._shape_of_states(x)
+    with recorder.aside():
+        return torch.full(shape, neuron._starts_at(name), dtype=compute_dtype_of(kind), device=kind.device)
 
 
 def compute_dtype_of(kind: Kind) -> torch.dtype:
@@ -174,10 +197,14 @@ def _detached(cut: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _new_class(
-    recorder: Any, touched: Touched, neuron: Any, x: Any, kind: Kind, tensors: list[int], dtype: Any, key: Any
+    recorder: Any, touched: Touched, neuron: Any, x: Any, tensors: list[int], key: list[Any]
 ) -> OpClass:
     """The class of a step, whose results are those of one step from zeros."""
+    mode, kind, *_ = key
+    if not kind.dtype.is_floating_point:
+        raise CannotNote
     kinds = [recorder.kind_of(number) for number in tensors]
+    dtype = compute_dtype_of(kind)
     shape = tuple(neuron._shape_of_states(x))
     if any(tuple(k.size) != shape or k.dtype is not dtype or k.device != kind.device for k in kinds[1:]):
         raise CannotNote  # it is broadcast or discarded
@@ -187,13 +214,13 @@ def _new_class(
             spk, *states = run_step(neuron, touched, kind.zeros(), [k.zeros() for k in kinds[1:]], alias)
         except Exception:
             raise CannotNote from None  # the step itself raises it
-    found = OpClass(neuron, NEURON, None, [], key[2], kinds)
+    found = OpClass(neuron, NEURON, None, [], mode, kinds)
     found.container = tuple
     for place, out in enumerate((spk, *states)):
         about = (out.size(), out.stride(), out.dtype, out.device, out.requires_grad)
         where = ("neuron", neuron, place, kind.site, about)
         found.outs.append(recorder.vocabulary.kind(out, out.requires_grad, where, 0, ("neuron", id(neuron), place)))
-    recorder.vocabulary.operations[key] = found
+    touched.classes[tuple(key)] = found
     return found
 
 

@@ -19,12 +19,13 @@ from .._torch import FunctionMode, is_wrapped, pop_function_mode, topmost_functi
 from ..neurons._recorders import recorders
 from ._fuse_neurons import note_neuron
 from ._fuse_rules import DRAWS, DROPOUT, INPLACE, LIKE, READERS, READS, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
-from ._fuse_values import SAME, CannotNote, Kind, OpClass, Recorded, Slot, Vocabulary, become, filled, in_mode
+from ._fuse_values import SAME, CannotNote, Kind, OpClass, Recorded, Slot, Vocabulary, become, current_mode, filled, in_mode
 
 INDEXED = (Fold.SELECT, Fold.WRITE)
 SIMPLE = 12
 """At most so many operations are executed before the others."""
 CONSTANTS = (type(None), str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
+GETITEM = Tensor.__getitem__
 PASSING = object()
 """In the place of a frame: all is passed on."""
 
@@ -67,6 +68,8 @@ class Recorder(FunctionMode):
         rule = RULES.get(func)
         try:
             if rule is not None:
+                if func is GETITEM and type(args[1]) is int and type(args[0]) in (Recorded, Tensor):
+                    return self._note_select(args)
                 if rule.fold is Fold.WRITE and type(args[0]) is not Recorded:
                     return self._change_plain(func, args, kwargs)
                 return self._note(rule, func, args, kwargs)
@@ -154,11 +157,7 @@ class Recorder(FunctionMode):
         tensors: list[int] = []
         numbers: list[Any] = []
         add = key.append
-        mode = torch.is_grad_enabled()
-        if torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            add(self._uncommon_mode())
-        else:
-            add(mode)
+        add(current_mode())
         for arg in args:
             kind = type(arg)
             if kind is Recorded:
@@ -183,7 +182,7 @@ class Recorder(FunctionMode):
         if found is None:
             found = self._new_class(rule, func, args, kwargs, tuple(key), tensors, numbers)
         rule = found.rule
-        if func is Tensor.__getitem__:
+        if func is GETITEM:
             dim = selected_dim(args[1])
             size = found.inputs[0].size
             limit = size[dim] if dim is not None else min(size, default=0)
@@ -201,6 +200,25 @@ class Recorder(FunctionMode):
             return args[0]
         return self._noted(found, tuple(tensors), tuple(numbers))
 
+    def _note_select(self, args: Any) -> Any:
+        """``x[i]``: the same as `_note`, in less time."""
+        base, index = args
+        if type(base) is Recorded:
+            number = base.at
+            kind = self.kinds[number]
+        else:
+            at = self.numbers.get(id(base))
+            number = self._from_outside(base) if at is None else at
+            kind = self.outside_kinds[~number]
+        found = self.vocabulary.operations.get((GETITEM, current_mode(), kind))
+        if found is None:
+            key = (GETITEM, current_mode(), kind)
+            found = self._new_class(RULES[GETITEM], GETITEM, args, {}, key, [number], [index])
+        size = kind.size[0]
+        if not -size <= index < size or self.written:
+            raise CannotNote
+        return self._noted(found, (number,), (index,))
+
     def _noted(self, found: OpClass, tensors: tuple[int, ...], numbers: tuple[Any, ...]) -> Any:
         """Append an operation; returns its results."""
         kinds = self.kinds
@@ -212,7 +230,7 @@ class Recorder(FunctionMode):
         if found.container is None:
             kind = found.outs[0]
             made = kind.made()
-            made.at, made.by = at, self
+            made.at = at
             kinds.append(kind)
             self.refs.append(weakref.ref(made))
             if found.rule.view:
@@ -222,7 +240,7 @@ class Recorder(FunctionMode):
         results = []
         for place, kind in enumerate(found.outs):
             made = kind.made()
-            made.at, made.by = at + place, self
+            made.at = at + place
             kinds.append(kind)
             self.refs.append(weakref.ref(made))
             results.append(made)
@@ -279,13 +297,6 @@ class Recorder(FunctionMode):
         self.outside.append(tensor)
         self.numbers[id(tensor)] = number
         return number
-
-    def _uncommon_mode(self) -> Any:
-        states = []
-        for device in ("cpu", "cuda"):
-            on = torch.is_autocast_enabled(device)
-            states.append((device, on, torch.get_autocast_dtype(device), torch.is_autocast_cache_enabled()))
-        return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *states)
 
     # -- classes ------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import new_wrapper, no_torch_function, swap_tensors
+from .._torch import is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
+from ..neurons._recorders import recorders
 from ._fuse_rules import Rule, tensors_in
 
 DEEPEST = 40
@@ -23,7 +24,6 @@ class Recorded(Tensor):
     """The result of a noted operation."""
 
     at: int  # the number of the value
-    by: Any  # the recorder
 
     __torch_function__ = no_torch_function  # the mode sees every operation
 
@@ -36,20 +36,23 @@ class Recorded(Tensor):
                 f"{func} reads a tensor of a function that spikeloom.fuse records, by a way that torch's function modes "
                 "do not see; its gradient would be lost. Call this function without fuse"
             )
-        for t in found:
-            if isinstance(t, Recorded):
-                t.by.execute()
+        recorder = recorders.current()
+        if recorder is not None:
+            recorder.execute()
+        if any(isinstance(t, Recorded) for t in found):
+            raise RuntimeError(f"{func} reads a tensor of a function that spikeloom.fuse records in another thread")
         return func(*args, **(kwargs or {}))
 
 
 class Kind:
     """The class of a value: what an operation sees of its arguments, without their numbers."""
 
-    __slots__ = ("depth", "device", "dtype", "made", "requires_grad", "site", "size", "stride")
+    __slots__ = ("depth", "device", "dtype", "made", "numel", "requires_grad", "site", "size", "stride")
 
     def __init__(self, like: Tensor, requires_grad: bool, depth: int, site: Any):
         self.size, self.stride, self.dtype, self.device = like.size(), like.stride(), like.dtype, like.device
         self.requires_grad, self.depth, self.site = requires_grad, depth, site
+        self.numel = self.size.numel()
         self.made: Callable[..., Any] = partial(
             new_wrapper,
             Recorded,
@@ -127,12 +130,14 @@ class Vocabulary:
     def __init__(self) -> None:
         self.operations: dict[Any, OpClass] = {}
         self.kinds: dict[Any, Kind] = {}
+        self.steps: dict[Any, dict[Any, OpClass]] = {}  # by neuron and its options
 
     def tidy(self) -> None:
         """Forget all if it has become too large."""
         if len(self.operations) + len(self.kinds) > self.LARGEST:
             self.operations.clear()
             self.kinds.clear()
+            self.steps.clear()
 
     def kind(self, like: Tensor, requires_grad: bool, key: Any, depth: int = 0, site: Any = None) -> Kind:
         """The kind of a key; one that is only described by its shape if it is deep."""
@@ -174,3 +179,14 @@ def in_mode(mode: Any) -> Iterator[None]:
         for device, on, dtype, cached in autocasts:
             stack.enter_context(torch.autocast(device, dtype=dtype, enabled=on, cache_enabled=cached))
         yield
+
+
+def current_mode() -> Any:
+    """The modes of torch in which an operation runs: whether gradients are on, or more if others are."""
+    if is_any_autocast_enabled() or torch.is_inference_mode_enabled():
+        states = []
+        for device in ("cpu", "cuda"):
+            on = torch.is_autocast_enabled(device)
+            states.append((device, on, torch.get_autocast_dtype(device), torch.is_autocast_cache_enabled()))
+        return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *states)
+    return torch.is_grad_enabled()

@@ -42,6 +42,8 @@ class Running(Methods, States):
 
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
         """Run one step, or the whole sequence in an unrolled network; return the spikes, or the spikes and states."""
+        if recorders.open and (recorder := recorders.current()) is not None:
+            return recorder.neuron(self, input_, given)
         if self.init_hidden and True in [state is not None for state in given]:
             raise TypeError(f"{self._label()} stores its own state (init_hidden=True); call it with only the input")
         unrolled = run_of(self)
@@ -57,8 +59,6 @@ class Running(Methods, States):
                 spk = run.spk.to(x.dtype)
                 unrolled.note(self, Visit(backend, refusals, len(x) == 1 != unrolled.steps, spk, run.traces))
                 outs = tuple([unrolled.fold(out) for out in self._outs((spk, *run.traces))])
-        elif recorders.open and (recorder := recorders.current()) is not None:
-            return recorder.neuron(self, input_, given)
         elif next(self._why_by_methods(), None) is not None or (
             self._program.untraceable and isinstance(self._model, Model)  # a spike function that cannot be traced
         ):
