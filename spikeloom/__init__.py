@@ -9,7 +9,7 @@ from .engine.run import backend
 from .engine.tuning import tuning
 from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
-from .network import fuse, stream, unroll
+from .network import FusedExplanation, fuse, stream, unroll
 from .neurons import (
     ALIF,
     EIF,
@@ -64,6 +64,7 @@ __all__ = [
     "Diagnosis",
     "EquationNeuron",
     "Explanation",
+    "FusedExplanation",
     "GradedSpikes",
     "Izhikevich",
     "Lapicque",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -89,33 +89,38 @@ pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
 
+
+class _Applies:
+    """Who listens to the calls of autograd functions."""
+
+    begins: ContextVar[Any] = ContextVar("spikeloom_function_begins", default=None)
+    listeners: ClassVar[list[Any]] = []
+    utilities: Any = torch._functorch.utils
+    unwrapped: Callable[[Any], Any] = utilities.unwrap_dead_wrappers
+
+    @staticmethod
+    def tell(args: Any) -> Any:
+        """Stands in for the first function that `apply` calls."""
+        begins = _Applies.begins.get()
+        if begins is not None:
+            begins(sys._getframe(1))
+        return _Applies.unwrapped(args)
+
+
 @contextmanager
 def on_function_apply(begins: Callable[[Any], None]) -> Iterator[None]:
     """A context in which `begins` is called with the frame of each `torch.autograd.Function.apply` of this thread."""
-    token = _begins.set(begins)
-    _listeners.append(begins)
-    if len(_listeners) == 1:
-        _functorch_utils.unwrap_dead_wrappers = _unwrapped_after
+    token = _Applies.begins.set(begins)
+    _Applies.listeners.append(begins)
+    _Applies.utilities.unwrap_dead_wrappers = _Applies.tell
     try:
         yield
     finally:
-        _listeners.remove(begins)
-        if not _listeners:
-            _functorch_utils.unwrap_dead_wrappers = _unwrap_dead_wrappers
-        _begins.reset(token)
+        _Applies.listeners.remove(begins)
+        if not _Applies.listeners:
+            _Applies.utilities.unwrap_dead_wrappers = _Applies.unwrapped
+        _Applies.begins.reset(token)
 
-
-def _unwrapped_after(args: Any) -> Any:
-    begins = _begins.get()
-    if begins is not None:
-        begins(sys._getframe(1))
-    return _unwrap_dead_wrappers(args)
-
-
-_functorch_utils: Any = torch._functorch.utils
-_unwrap_dead_wrappers = _functorch_utils.unwrap_dead_wrappers
-_begins: ContextVar[Any] = ContextVar("spikeloom_function_begins", default=None)
-_listeners: list[Any] = []
 
 # -- modules ----------------------------------------------------------------------------------------------------------
 
@@ -164,6 +169,24 @@ def topmost_function_mode() -> Any:
     """The innermost `__torch_function__` mode, or None."""
     depth = function_modes()
     return _c._get_function_stack_at(depth - 1) if depth else None
+
+
+set_grad_enabled: Callable[[bool], None] = _c._set_grad_enabled
+"""Turn gradients on or off in this thread."""
+
+
+def storage_of(tensor: Tensor) -> int:
+    """A number of the memory of a tensor, equal for its views."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def is_running(frame: Any) -> bool:
+    """Whether a frame is among the callers."""
+    caller: Any = sys._getframe(1)
+    while caller is not None and caller is not frame:
+        caller = caller.f_back
+    return caller is not None
 
 
 no_torch_function: Any = _c._disabled_torch_function_impl

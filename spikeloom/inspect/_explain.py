@@ -1,9 +1,9 @@
 """Tables of the layers of a network: `explain` reports their backends, `summary` their sizes and firing rates."""
 
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,13 @@ from ..accelerated import Plan, reported
 from ..layers import SEES_TIME
 from ..network import (
     ROW_BY_ROW,
+    FusedExplanation,
     RandomState,
     Request,
     Run,
     Snapshot,
+    explain_fused,
+    is_fused,
     read,
     run_checked,
     undone,
@@ -113,21 +116,26 @@ def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[
     ]
 
 
-def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation:
+@overload
+def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation: ...
+@overload
+def explain(net: Callable[..., Any], x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Any: ...
+def explain(net: Any, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation | FusedExplanation:
     """Run a network once, as `spikeloom.unroll` does, and report the backend of each layer.
 
     The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
     generators. The first call compares the network with the loop over steps, as `spikeloom.unroll` does.
 
     Args:
-        net: the network.
-        x: input, [T, B, ...], or [B, ...] with `steps`.
+        net: the network; or a module or function that `spikeloom.fuse` returned, which is called as it is.
+        x: input, [T, B, ...], or [B, ...] with `steps`; for a fused function its first argument.
         inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
         kwargs: keyword inputs of its forward.
 
     Returns:
-        An `Explanation` with a row per layer, in execution order. Its `str` is a table.
+        An `Explanation` with a row per layer, in execution order. Its `str` is a table. For a fused function a
+        `FusedExplanation` with a row per operation of its loop.
 
     Raises:
         The errors of `spikeloom.unroll`.
@@ -146,6 +154,8 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
         0      Linear  torch    ...      yes
         1      Leaky   ...
     """
+    if is_fused(net):
+        return explain_fused(net, (x, *inputs), kwargs if steps is None else {**kwargs, "steps": steps})
     request = read(net, (x, *inputs), kwargs, steps)
     before, drawn = Snapshot(request.names), RandomState()
     watch = _Watch(request)
@@ -277,7 +287,7 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
         ------------------------------------------------------------------------
         total                      100               6,500  ...
     """
-    explanation = explain(net, x, steps=steps)
+    explanation: Explanation = explain(net, x, steps=steps)
     return Summary(
         explanation.rows,
         explanation.steps,

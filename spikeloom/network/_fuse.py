@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._torch import fake_mode, graph_task, is_traced, on_function_apply, transformed
 from ..engine.run import forced
@@ -127,20 +127,20 @@ class Fused(nn.Module):
     _fused_engine: Engine
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return engines(self)(*args, **kwargs)
+        return engine_of(self)(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        engine = engines(self)
+        engine = engine_of(self)
         return _again, (engine.function, engine.exact_products)
 
     def __deepcopy__(self, memo: Any) -> Any:
         import copy
 
-        engine = engines(self)
+        engine = engine_of(self)
         return _again(copy.deepcopy(engine.function, memo), engine.exact_products)
 
 
-def engines(fused: Any) -> Engine:
+def engine_of(fused: Any) -> Engine:
     """The engine of a fused module or function."""
     found: Engine | None = getattr(type(fused), "_fused_engine", None) or getattr(fused, "_fused_engine", None)
     if found is None:
@@ -148,12 +148,64 @@ def engines(fused: Any) -> Engine:
     return found
 
 
+def is_fused(function: Any) -> bool:
+    """Whether a module or function was made by `fuse`."""
+    return isinstance(function, Fused) or hasattr(function, "_fused_engine")
+
+
 def _again(function: Any, exact_products: bool) -> Any:
     return fuse(function, exact_products=exact_products)
 
 
+@overload
+def fuse(function: Function, *, exact_products: bool = False) -> Function: ...
+@overload
+def fuse(*, exact_products: bool = False) -> Callable[[Function], Function]: ...
 def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
-    """Make a module or function that has its own loop over time run as fast as `unroll`, with the values of the loop.
+    """Make a module or function with its own loop over time run as fast as `unroll`, with the results of the loop.
+
+    The function runs once per call, on tensors that record the operations of torch instead of running them. When it
+    returns, or when a value is needed, the recording is executed: the calls of one line of the loop at all steps run
+    as one operation, the steps of a neuron as one fused scan, and what is the same at every step once. What depends on
+    itself through other operations, such as feedback from a later layer, and what cannot be recorded run step by step,
+    as written. So the results are those of the loop, and only the speed depends on what is recognized;
+    `spikeloom.explain` shows how each operation runs, and why.
+
+    Args:
+        function: a module, or a function of tensors, for example the forward part of a training step. Its loop may
+            pass the states by hand or let the neurons store them. As a decorator, also of a `forward`.
+        exact_products: whether matrix products and convolutions run once per step. One product over all steps may
+            round differently from one per step, so that a membrane at the threshold may fire in one and not in the
+            other. Everything else has the bits of the loop. Default: False.
+
+    Returns:
+        For a module, a module that shares its parameters, buffers, submodules, states and attributes: train, save or
+        move either of them. For a function, a function. Both return what the original returns, with the same graph,
+        and leave the same states in the neurons and in the random number generators.
+
+    Raises:
+        TypeError: if `function` is neither a module nor callable. The errors of the function are raised at its line.
+
+    Dropout, encoders and other random operations draw in the order of the loop, and batch normalization in training
+    updates its statistics at every step. Under torch.compile, torch.func, torch.jit.trace, and within a backward pass
+    the function runs as it is, as it does for some calls after recording it has not paid.
+
+        >>> import torch, spikeloom as snn
+        >>> class Net(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.fc, self.lif = torch.nn.Linear(3, 4), snn.Leaky(beta=0.9)
+        ...     def forward(self, x):
+        ...         mem, spikes = self.lif.init_leaky(), []
+        ...         for step in range(len(x)):
+        ...             spk, mem = self.lif(self.fc(x[step]), mem)
+        ...             spikes.append(spk)
+        ...         return torch.stack(spikes), mem
+        >>> net = Net()
+        >>> fast = snn.fuse(net)
+        >>> spk, mem = fast(torch.rand(25, 2, 3))
+        >>> spk.shape, fast.fc is net.fc
+        (torch.Size([25, 2, 4]), True)
     """
     if function is None:
         return functools.partial(fuse, exact_products=exact_products)

@@ -17,7 +17,7 @@ from ..neurons import SpikingNeuron
 from ..neurons._forward import Running
 from ..neurons._sequence import WholeSequence
 from ..neurons._state import compute_dtype
-from ..neurons.lstm import SConv2dLSTM, SLSTM
+from ..neurons.lstm import SLSTM, SConv2dLSTM
 from ..neurons.recurrent import OneToOne, Recurrent
 from ._fuse_rules import Fold, Rule
 from ._fuse_values import CannotNote, Kind, OpClass, Recorded, current_mode
@@ -143,7 +143,7 @@ def note_neuron(recorder: Any, neuron: Any, x: Any, given: tuple[Any, ...]) -> A
     step = touched.classes.get(tuple(key))
     if step is None:
         step = _new_class(recorder, touched, neuron, x, tensors, key)
-    outs = recorder._noted(step, tuple(tensors), ())
+    outs = recorder.noted(step, tuple(tensors), ())
     spk, states = outs[0], outs[1:]
     if len(states) < len(touched.names):
         states = (spk, *states)  # the first state of a recurrent neuron is its spikes
@@ -185,7 +185,7 @@ def _value(recorder: Any, tensor: Any) -> tuple[int, Kind]:
         raise CannotNote
     number = recorder.numbers.get(id(tensor))
     if number is None:
-        number = recorder._from_outside(tensor)
+        number = recorder.from_outside(tensor)
     return number, recorder.outside_kinds[~number]
 
 
@@ -196,9 +196,7 @@ def _detached(cut: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple([state if state is None else state.detach() for state in given])
 
 
-def _new_class(
-    recorder: Any, touched: Touched, neuron: Any, x: Any, tensors: list[int], key: list[Any]
-) -> OpClass:
+def _new_class(recorder: Any, touched: Touched, neuron: Any, x: Any, tensors: list[int], key: list[Any]) -> OpClass:
     """The class of a step, whose results are those of one step from zeros."""
     mode, kind, *_ = key
     if not kind.dtype.is_floating_point:
@@ -263,7 +261,7 @@ class Scan:
         self.columns += [None] * (1 + len(self.finals) - len(self.columns))
 
 
-def set_aside(touched: dict[Any, Touched]) -> dict[Any, weakref.ref[Any]]:
+def set_aside(touched: dict[Any, Touched]) -> dict[Any, tuple[weakref.ref[Any], int]]:
     """Release the membranes that the neurons hold only to derive their reset signal."""
     released = {}
     for neuron in touched:
@@ -272,7 +270,7 @@ def set_aside(touched: dict[Any, Touched]) -> dict[Any, weakref.ref[Any]]:
         if type(before) is Recorded:
             released[neuron] = weakref.ref(before), before.at
             own["_before"] = None
-    return released  # type: ignore[return-value]
+    return released
 
 
 def neurons_of(net: nn.Module) -> list[nn.Module]:

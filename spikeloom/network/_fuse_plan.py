@@ -5,7 +5,7 @@ the steps of one neuron, each from the states of the one before, run as a scan. 
 through their operations. Those that do so in a circle, such as a neuron that gets feedback from a later layer, are
 dissolved: their operations run one by one, in the recorded order. What is left has an order.
 
-Operations with the same arguments run once, and those whose results nobody uses not at all.
+Operations with the same arguments run once, and those without use not at all.
 """
 
 import heapq
@@ -16,10 +16,13 @@ from typing import Any
 import torch
 
 from ..neurons import SpikingNeuron
+from ..neurons.lstm import Gated
 from ..neurons.recurrent import Recurrent
+from ._fuse_graph import in_circles
 from ._fuse_rules import Fold
 from ._fuse_values import Kind, OpClass
 
+EXACT = "exact_products=True"
 VECTOR = 64
 """Steps of so many elements, or a multiple, fill the vector registers."""
 
@@ -39,15 +42,13 @@ class Node:
         operations: their numbers, in the order of the loop.
     """
 
-    __slots__ = ("columns", "found", "how", "numbers", "operations", "recipes", "release", "traced", "why")
+    __slots__ = ("how", "operations", "recipes", "release", "traced", "why")
 
-    def __init__(self, how: str, operations: list[int]):
-        self.how, self.operations = how, operations
-        self.why = ""
+    def __init__(self, how: str, operations: list[int], why: str = ""):
+        self.how, self.operations, self.why = how, operations, why
         self.recipes: list[Any] = []  # of each tensor argument: a value that all calls share, or a list of pieces
         self.release: tuple[list[int], list[Column]] = ([], [])  # what nobody uses after it
         self.traced = False
-        self.columns: tuple[int, ...] = ()
 
 
 class Plan:
@@ -123,7 +124,9 @@ class Plan:
         for number in wanted:
             found, _, numbers = self.operations[number]
             own, fold = self.tensors[number], found.rule.fold
-            if isinstance(found.func, SpikingNeuron):
+            if self.exact and isinstance(found.func, Gated):  # its scan has products over all steps
+                nodes.append(Node(SINGLE, [number], EXACT))
+            elif isinstance(found.func, SpikingNeuron):
                 before = self._step_before(number)
                 chain = tails.pop(before, None) if before is not None else None
                 if chain is None:
@@ -146,17 +149,12 @@ class Plan:
             elif fold is Fold.UNBIND:
                 nodes.append(Node(UNBIND, [number]))
             elif why := self._why_not_folded(found):
-                nodes.append(self._single(number, why))
+                nodes.append(Node(SINGLE, [number], why))
             else:
                 groups[FOLD, found, numbers, self._shared(found, own)].append(number)
         for key, members in groups.items():
-            nodes.append(Node(key[0], members) if len(members) > 1 else self._single(members[0]))
+            nodes.append(Node(key[0], members) if len(members) > 1 else Node(SINGLE, members))
         return nodes
-
-    def _single(self, number: int, why: str = "") -> Node:
-        node = Node(SINGLE, [number])
-        node.why = why
-        return node
 
     def _step_before(self, number: int) -> int | None:
         """The step of the same neuron whose states a step continues."""
@@ -185,9 +183,9 @@ class Plan:
         if rule.fold is Fold.SELECT:
             return "each takes a slice of another tensor"
         if rule.fold not in FOLDED:
-            return "its rounding may depend on the number of rows" if found.inputs else "it has no arguments"
+            return "its result may depend on how many calls are joined"
         if self.exact and rule.product:
-            return "exact_products=True"
+            return EXACT
         if rule.vectors and any(out.size.numel() % VECTOR for out in found.outs):
             return f"a step has a number of elements that is not a multiple of {VECTOR}"
         if rule.fold in (Fold.LEADING, Fold.ROWS) and not (found.inputs and found.inputs[0].size):
@@ -216,9 +214,7 @@ class Plan:
                     source = self.producer[at]
                     if of[source] != place:
                         edges[place].add(of[source])
-                    elif source != before or not (
-                        (node.how is SCAN and slot > 0) or (node.how is WRITE and slot == 0)
-                    ):
+                    elif source != before or not ((node.how is SCAN and slot > 0) or (node.how is WRITE and slot == 0)):
                         circular.add(place)
                 before = number
         for number in sorted(of):
@@ -231,14 +227,12 @@ class Plan:
     def _dissolved(self, nodes: list[Node]) -> list[Node]:
         """The nodes, those in a circle as single operations."""
         edges, circular = self._edges(nodes)
-        circular.update(_in_circles(edges))
+        circular.update(in_circles(edges))
         kept = [node for place, node in enumerate(nodes) if place not in circular]
         for place in circular:
             for number in nodes[place].operations:
                 how = nodes[place].how if nodes[place].how in (WRITE, UNBIND) else SINGLE
-                node = Node(how, [number])
-                node.why = "it takes part in a feedback between steps"
-                kept.append(node)
+                kept.append(Node(how, [number], "it takes part in a feedback between steps"))
         return kept
 
     def _ordered(self, nodes: list[Node]) -> list[Node]:
@@ -400,45 +394,3 @@ class Plan:
             if number not in own
             for at in self.tensors[number]
         )
-
-
-def _in_circles(edges: list[set[int]]) -> set[int]:
-    """The nodes of a graph that are in a circle with others (Tarjan's strongly connected components)."""
-    index: dict[int, int] = {}
-    low: dict[int, int] = {}
-    stack: list[int] = []
-    on_stack: set[int] = set()
-    found: set[int] = set()
-    for root in range(len(edges)):
-        if root in index:
-            continue
-        work = [(root, iter(edges[root]))]
-        index[root] = low[root] = len(index)
-        stack.append(root)
-        on_stack.add(root)
-        while work:
-            place, coming = work[-1]
-            for other in coming:
-                if other not in index:
-                    index[other] = low[other] = len(index)
-                    stack.append(other)
-                    on_stack.add(other)
-                    work.append((other, iter(edges[other])))
-                    break
-                if other in on_stack:
-                    low[place] = min(low[place], index[other])
-            else:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[place])
-                if low[place] == index[place]:
-                    component = []
-                    while True:
-                        other = stack.pop()
-                        on_stack.discard(other)
-                        component.append(other)
-                        if other == place:
-                            break
-                    if len(component) > 1:
-                        found.update(component)
-    return found

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from .._torch import set_grad_enabled
 
 Op = Callable[..., Any]
 
@@ -64,7 +65,8 @@ READS: set[Any] = set()
 DRAWS: set[Any] = set()
 """Operations that draw random numbers or create tensors: executed at once, in the order of the loop."""
 
-T = Tensor
+T: Any = Tensor
+F: Any = torch.nn.functional
 
 
 def _methods(names: str) -> list[Any]:
@@ -88,7 +90,14 @@ _add(
     *(T.__rsub__, T.__rdiv__, T.__rtruediv__, T.__eq__, T.__ne__, T.__and__, T.__or__, T.__xor__, T.__invert__),
     *(T.__gt__, T.__lt__, T.__ge__, T.__le__, T.__add__, T.__sub__, T.__mul__, T.__radd__, T.__rmul__, T.__truediv__),
     *(T.__neg__, T.__abs__, T.__floordiv__),
-    *(F.relu, F.leaky_relu, F.hardtanh, F.relu6, F.hardsigmoid, F.threshold),
+    *(
+        F.relu,
+        F.leaky_relu,
+        F.hardtanh,
+        F.relu6,
+        F.hardsigmoid,
+        F.threshold,
+    ),
 )
 _add(Rule(Fold.ELEMENTWISE, view=True), *_methods("float double half bfloat16 int long bool to type_as type"))
 _add(Rule(Fold.ELEMENTWISE, view=True), T.detach, torch.detach, T.contiguous)
@@ -101,19 +110,64 @@ _add(Rule(Fold.ELEMENTWISE, scalars=True, vectors=True), *_methods(_VECTORS))
 _add(
     Rule(Fold.ELEMENTWISE, scalars=True, vectors=True),
     *(T.__pow__, T.__rpow__, T.__mod__),
-    *(F.gelu, F.silu, F.elu, F.celu, F.selu, F.mish, F.softplus, F.softsign, F.logsigmoid, F.tanh, F.sigmoid),
+    *(
+        F.gelu,
+        F.silu,
+        F.elu,
+        F.celu,
+        F.selu,
+        F.mish,
+        F.softplus,
+        F.softsign,
+        F.logsigmoid,
+        F.tanh,
+        F.sigmoid,
+    ),
     *(F.hardswish, F.tanhshrink, torch.celu, torch.selu),
 )
 _add(Rule(Fold.LEADING, product=True), F.linear)
 _add(Rule(Fold.LEADING), F.layer_norm, F.embedding)
-_add(Rule(Fold.ROWS, product=True, rows=3), F.conv1d, torch.conv1d, F.conv_transpose1d, torch.conv_transpose1d)
-_add(Rule(Fold.ROWS, product=True, rows=4), F.conv2d, torch.conv2d, F.conv_transpose2d, torch.conv_transpose2d)
+_add(
+    Rule(Fold.ROWS, product=True, rows=3),
+    F.conv1d,
+    torch.conv1d,
+    F.conv_transpose1d,
+    torch.conv_transpose1d,
+)
+_add(
+    Rule(Fold.ROWS, product=True, rows=4),
+    F.conv2d,
+    torch.conv2d,
+    F.conv_transpose2d,
+    torch.conv_transpose2d,
+)
 _add(Rule(Fold.ROWS, product=True, rows=5), F.conv3d, torch.conv3d, F.conv_transpose3d)
-_add(Rule(Fold.ROWS, rows=3), *(F.max_pool1d, torch.max_pool1d, F.avg_pool1d, F.adaptive_avg_pool1d, F.lp_pool1d))
-_add(Rule(Fold.ROWS, rows=4), *(F.max_pool2d, torch.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.lp_pool2d))
+_add(
+    Rule(Fold.ROWS, rows=3),
+    *(
+        F.max_pool1d,
+        torch.max_pool1d,
+        F.avg_pool1d,
+        F.adaptive_avg_pool1d,
+        F.lp_pool1d,
+    ),
+)
+_add(
+    Rule(Fold.ROWS, rows=4),
+    *(
+        F.max_pool2d,
+        torch.max_pool2d,
+        F.avg_pool2d,
+        F.adaptive_avg_pool2d,
+        F.lp_pool2d,
+    ),
+)
 _add(Rule(Fold.ROWS, rows=4), F.adaptive_max_pool2d, torch.adaptive_avg_pool1d, F.pixel_shuffle)
 _add(Rule(Fold.ROWS, rows=3), F.adaptive_max_pool1d)
-_add(Rule(Fold.ROWS, rows=5), *(F.max_pool3d, torch.max_pool3d, F.avg_pool3d, F.adaptive_avg_pool3d))
+_add(
+    Rule(Fold.ROWS, rows=5),
+    *(F.max_pool3d, torch.max_pool3d, F.avg_pool3d, F.adaptive_avg_pool3d),
+)
 _add(Rule(Fold.ROWS), F.group_norm, F.interpolate)
 _add(Rule(Fold.RESHAPE, view=True), *_methods("view reshape flatten unsqueeze squeeze unflatten ravel view_as"))
 _add(
@@ -130,8 +184,21 @@ _REDUCED = "cumsum prod sum mean std var norm logsumexp count_nonzero max min to
 _add(Rule(Fold.NEVER), *_methods(_REDUCED))
 _add(
     Rule(Fold.NEVER),
-    *(F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div),
-    *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.cosine_similarity, torch.cdist),
+    *(
+        F.cross_entropy,
+        F.nll_loss,
+        F.mse_loss,
+        F.l1_loss,
+        F.smooth_l1_loss,
+        F.huber_loss,
+        F.kl_div,
+    ),
+    *(
+        F.binary_cross_entropy,
+        F.binary_cross_entropy_with_logits,
+        F.cosine_similarity,
+        torch.cdist,
+    ),
     *(F.multi_margin_loss, F.instance_norm, F.scaled_dot_product_attention),
 )
 _add(Rule(Fold.NEVER), torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye, torch.linspace)
@@ -151,26 +218,41 @@ _IN_PLACE = (
 INPLACE.update({getattr(T, f"{name}_"): getattr(T, name) for name in _IN_PLACE.split() if hasattr(T, f"{name}_")})
 INPLACE[T.zero_] = torch.zeros_like
 
-DROPOUT: set[Any] = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout}
+DROPOUT: set[Any] = {
+    F.dropout,
+    F.dropout1d,
+    F.dropout2d,
+    F.dropout3d,
+    torch.dropout,
+}
 
 _READS = (
     "shape dtype device ndim requires_grad is_cuda is_cpu is_meta layout is_sparse is_quantized is_complex itemsize "
     "nbytes is_mps is_xpu names is_mkldnn is_nested is_floating_point"
 )
 for _name in _READS.split():
-    _found = getattr(T, _name, None)
+    _found: Any = getattr(T, _name, None)
     READS.add(_found.__get__ if hasattr(_found, "__get__") and not callable(_found) else _found)
 _CALLED = (
     "size dim stride numel nelement ndimension is_floating_point is_complex is_contiguous __len__ is_signed "
     "element_size get_device storage_offset is_inference"
 )
 READS.update(getattr(T, name) for name in _CALLED.split())
-READS.update((torch.is_floating_point, torch.is_complex, torch.numel, torch._C._set_grad_enabled))
+READS.update((torch.is_floating_point, torch.is_complex, torch.numel, set_grad_enabled))
 READS.discard(None)
 
 _DRAWS = "rand randn randint bernoulli normal poisson multinomial rand_like randn_like randint_like randperm tensor"
 DRAWS.update(_methods(_DRAWS))
-DRAWS.update((torch.as_tensor, torch.from_numpy, T.new_tensor, F.gumbel_softmax, F.alpha_dropout, F.rrelu))
+DRAWS.update(
+    (
+        torch.as_tensor,
+        torch.from_numpy,
+        T.new_tensor,
+        F.gumbel_softmax,
+        F.alpha_dropout,
+        F.rrelu,
+    )
+)
 
 LIKE: set[Any] = {torch.rand_like, torch.randn_like, torch.randint_like}
 """Draws that need no values of their argument."""
@@ -178,6 +260,9 @@ LIKE: set[Any] = {torch.rand_like, torch.randn_like, torch.randint_like}
 READERS: set[Any] = set(_methods("item is_nonzero equal allclose"))
 """Operations that read values, and change nothing."""
 READERS.update((T.__bool__, T.__float__, T.__int__, T.__index__, T.tolist, T.__repr__, T.__format__, T.__contains__))
+
+INDEXED = (Fold.SELECT, Fold.WRITE)
+"""Where integers are places in a dimension, which differ from call to call."""
 
 
 def is_plain_slice(part: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import is_view, set_grad_enabled
 from ..neurons import SpikingNeuron
 from ._fuse_neurons import Scan, Touched, run_step
 from ._fuse_plan import FOLD, SCAN, SELECT, UNBIND, WRITE, Column, Node, Plan
@@ -42,7 +43,7 @@ class Execution:
                 for place, node in enumerate(self.plan.nodes):
                     wanted = self.plan.operations[node.operations[0]][0].mode
                     if wanted is mode or wanted is True or wanted is False:
-                        torch._C._set_grad_enabled(wanted is True)
+                        set_grad_enabled(wanted is True)
                         self._run_node(place, node)
                     else:
                         with in_mode(wanted):
@@ -53,7 +54,7 @@ class Execution:
                         self.columns.pop(column, None)
                         self.rows.pop(column, None)
             finally:
-                torch._C._set_grad_enabled(before)
+                set_grad_enabled(before)
 
     # -- values -------------------------------------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class Execution:
                     found = cached[row] = self.columns[column].select(0, row)
                     return found
                 cached = self.rows[column] = self.columns[column].unbind(0)
-        return cached[row]  # type: ignore[no-any-return]
+        return cached[row]
 
     def joined(self, pieces: list[Any]) -> Tensor:
         """A column from its pieces."""
@@ -208,7 +209,7 @@ class Execution:
     def _is_outside(self, column: Column) -> bool:
         """Whether a column may share memory with a tensor that the user has."""
         found = self.plan.operations[self.plan.nodes[column[0]].operations[0]][0]
-        return found.rule.view
+        return bool(found.rule.view)
 
     # -- for the user -------------------------------------------------------------------------------------------------
 
@@ -223,7 +224,9 @@ class Execution:
         operation, tensors, numbers = self.plan.operations[number]
         if operation.rule.view:
             with in_mode(operation.mode):
-                outs = operation.call([self.hand(tensors[0]), *[self.value(self.canon(t)) for t in tensors[1:]]], numbers)
+                outs = operation.call(
+                    [self.hand(tensors[0]), *[self.value(self.canon(t)) for t in tensors[1:]]], numbers
+                )
             for place, out in enumerate([outs] if operation.container is None else outs):
                 self.handed[self.plan.first[number] + place] = out
             return self.handed[at]
@@ -255,9 +258,9 @@ class Execution:
 
 def not_a_view(made: Tensor) -> Tensor:
     """The same values, not as a view for autograd, so that torch allows `detach_()`."""
-    if not made._is_view():
+    if not is_view(made):
         return made
-    return _NoView.apply(made) if made.requires_grad else made.detach()  # type: ignore[no-any-return]
+    return _NoView.apply(made) if made.requires_grad else made.detach()
 
 
 def folded(found: OpClass, tensors: list[Tensor], stacked: list[bool], numbers: Any, n: int) -> list[Tensor]:
@@ -278,12 +281,12 @@ def folded(found: OpClass, tensors: list[Tensor], stacked: list[bool], numbers: 
         folded_in = tensors[0].reshape(n * rows, *tensors[0].shape[2:])
         out = found.call([folded_in, *tensors[1:]], numbers)
         return [out.unflatten(0, (n, rows))]
-    dims = tuple(0 if differs else None for differs in stacked)
+    axes: tuple[int | None, ...] = tuple(0 if differs else None for differs in stacked)
 
     def one(*parts: Tensor) -> Any:
         return found.call(parts, numbers)
 
-    out = torch.func.vmap(one, in_dims=dims)(*tensors)
+    out = torch.func.vmap(one, in_dims=axes)(*tensors)
     return [out] if isinstance(out, Tensor) else list(out)
 
 

@@ -28,13 +28,15 @@ class Recorded(Tensor):
     __torch_function__ = no_torch_function  # the mode sees every operation
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """An operation that torch's function modes do not see."""
         found = [t for t in tensors_in((args, kwargs or {})) if isinstance(t, Recorded)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in found):
             raise RuntimeError(
-                f"{func} reads a tensor of a function that spikeloom.fuse records, by a way that torch's function modes "
-                "do not see; its gradient would be lost. Call this function without fuse"
+                f"{func} reads a tensor of a function that spikeloom.fuse records, by a way that torch's function "
+                "modes do not see; its gradient would be lost. Call this function without fuse"
             )
         recorder = recorders.current()
         if recorder is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 import spikeloom as snn
 
@@ -29,7 +29,7 @@ class Layers(nn.Module):
         self.lif = nn.ModuleList([snn.Leaky(beta=0.5 + 0.2 * i, threshold=0.3) for i in range(2)])
         self.hidden = snn.Leaky(beta=0.9, threshold=0.4, init_hidden=True)
         self.rec = snn.RLeaky(beta=0.8, threshold=0.4, V=0.3, all_to_all=False)
-        self.norm = nn.BatchNorm1d(N)
+        self.norm = nn.BatchNorm1d(N, eps=1.0)  # steep gradients would make rounding large
 
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
@@ -39,13 +39,13 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "clamp": lambda u: u.clamp(-1, 1),
     "flip": lambda u: u.flip(0),
     "center": lambda u: u - u.mean(0, keepdim=True),
-    "rows": lambda u: F.softmax(u, 0),
+    "rows": lambda u: functional.softmax(u, 0),
     "detach": lambda u: u.detach(),
     "clone": lambda u: u.clone(),
     "view": lambda u: u.view(-1).view(B, N),
     "turn": lambda u: u.t().reshape(B, N),
     "some": lambda u: torch.cat((u[:, 1:], u[:, :1]), 1),
-    "drop": lambda u: F.dropout(u, 0.3),
+    "drop": lambda u: functional.dropout(u, 0.3),
     "noise": lambda u: u + 0.1 * torch.randn_like(u),
     "tanh": torch.tanh,
     "first": lambda u: u[0].expand(B, N),
