@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import spikeloom as snn
 
-from .loops import OUT, B, N, Parts, T, states_by_hand
+from .loops import OUT, B, Loop, N, Parts, T, states_by_hand
 
 
 def refractory(p: Parts, x: Tensor) -> Any:
