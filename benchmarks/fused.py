@@ -63,7 +63,6 @@ def unrolled(x: Tensor) -> Run:
 FUSE = Case(
     name="fuse",
     title="A user's loop over T steps of Leaky, Linear, Leaky on [T, B, N], forward and backward",
-    label="Own loop [{T}, {B}, {N}], training",
     axes=TX,
     shapes=((100, 16, 512), (500, 16, 512), (500, 1, 128)),
     small=(12, 2, 16),
