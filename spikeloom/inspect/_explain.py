@@ -117,10 +117,14 @@ def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[
 
 
 @overload
-def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation: ...
+def explain(
+    net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
+) -> Explanation: ...
 @overload
-def explain(net: Callable[..., Any], x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Any: ...
-def explain(net: Any, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation | FusedExplanation:
+def explain(
+    net: Callable[..., Any], x: Any, *inputs: Any, steps: Any = None, num_steps: Any = None, **kwargs: Any
+) -> Any: ...
+def explain(net: Any, x: Any, *inputs: Any, steps: Any = None, num_steps: Any = None, **kwargs: Any) -> Any:
     """Run a network once, as `spikeloom.unroll` does, and report the backend of each layer.
 
     The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
@@ -131,6 +135,7 @@ def explain(net: Any, x: Any, *inputs: Any, steps: int | None = None, **kwargs: 
         x: input, [T, B, ...], or [B, ...] with `steps`; for a fused function its first argument.
         inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
+        num_steps: another name of `steps`, as for `spikeloom.unroll`.
         kwargs: keyword inputs of its forward.
 
     Returns:
@@ -155,8 +160,9 @@ def explain(net: Any, x: Any, *inputs: Any, steps: int | None = None, **kwargs: 
         1      Leaky   ...
     """
     if is_fused(net):
-        return explain_fused(net, (x, *inputs), kwargs if steps is None else {**kwargs, "steps": steps})
-    request = read(net, (x, *inputs), kwargs, steps)
+        given = {name: value for name, value in (("steps", steps), ("num_steps", num_steps)) if value is not None}
+        return explain_fused(net, (x, *inputs), kwargs | given)
+    request = read(net, (x, *inputs), kwargs, steps, num_steps)
     before, drawn = Snapshot(request.names), RandomState()
     watch = _Watch(request)
 
@@ -259,7 +265,9 @@ class Summary:
     __repr__ = __str__
 
 
-def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
+def summary(
+    net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
+) -> Summary:
     """Run a network once, as `spikeloom.unroll` does, and report its layers, their sizes and their firing rates.
 
     The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
@@ -268,7 +276,10 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
     Args:
         net: the network, or one neuron.
         x: input, [T, B, ...], or [B, ...] with `steps`; pass real data for realistic firing rates.
+        inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
+        num_steps: another name of `steps`, as for `spikeloom.unroll`.
+        kwargs: keyword inputs of its forward.
 
     Returns:
         A `Summary`; its `str` is a table. A parameter shared by several layers is counted in each of them, but once in
@@ -287,7 +298,7 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
         ------------------------------------------------------------------------
         total                      100               6,500  ...
     """
-    explanation: Explanation = explain(net, x, steps=steps)
+    explanation: Explanation = explain(net, x, *inputs, steps=steps, num_steps=num_steps, **kwargs)
     return Summary(
         explanation.rows,
         explanation.steps,
