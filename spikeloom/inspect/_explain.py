@@ -1,8 +1,9 @@
 """Tables of the layers of a network: `explain` reports their backends, `summary` their sizes and firing rates."""
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from types import FunctionType
 from typing import Any, overload
 
 import torch
@@ -122,8 +123,8 @@ def explain(
 ) -> Explanation: ...
 @overload
 def explain(
-    net: Callable[..., Any], x: Any, *inputs: Any, steps: Any = None, num_steps: Any = None, **kwargs: Any
-) -> Any: ...
+    net: FunctionType, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
+) -> FusedExplanation: ...
 def explain(net: Any, x: Any, *inputs: Any, steps: Any = None, num_steps: Any = None, **kwargs: Any) -> Any:
     """Run a network once, as `spikeloom.unroll` does, and report the backend of each layer.
 
