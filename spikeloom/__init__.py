@@ -2,12 +2,29 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _layers, _neurons, backprop, distributed, functional, layers, ops, spikegen, spikeplot, surrogate, utils
+from . import (
+    _layers,
+    _neurons,
+    backprop,
+    distributed,
+    export,
+    export_nir,
+    functional,
+    import_nir,
+    layers,
+    metrics,
+    ops,
+    spikegen,
+    spikeplot,
+    surrogate,
+    utils,
+)
 from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
-from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
+from .export import export_c, export_to_nir, import_from_nir
+from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import FusedExplanation, fuse, stream, unroll
 from .neurons import (
@@ -66,6 +83,7 @@ __all__ = [
     "Diagnosis",
     "EquationNeuron",
     "Explanation",
+    "Finding",
     "FusedExplanation",
     "GradedSpikes",
     "Izhikevich",
@@ -96,9 +114,16 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export",
+    "export_c",
+    "export_nir",
+    "export_to_nir",
     "functional",
     "fuse",
+    "import_from_nir",
+    "import_nir",
     "layers",
+    "metrics",
     "ops",
     "reset",
     "spikegen",
