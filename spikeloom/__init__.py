@@ -26,7 +26,7 @@ from .engine.tuning import tuning
 from .export import export_c, export_to_nir, import_from_nir
 from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
-from .network import stream, unroll
+from .network import FusedExplanation, fuse, stream, unroll
 from .neurons import (
     ALIF,
     EIF,
@@ -84,6 +84,7 @@ __all__ = [
     "EquationNeuron",
     "Explanation",
     "Finding",
+    "FusedExplanation",
     "GradedSpikes",
     "Izhikevich",
     "Lapicque",
@@ -118,6 +119,7 @@ __all__ = [
     "export_nir",
     "export_to_nir",
     "functional",
+    "fuse",
     "import_from_nir",
     "import_nir",
     "layers",

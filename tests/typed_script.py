@@ -302,7 +302,7 @@ def mistakes() -> None:
     snn.IF(reset_mechanisms="zero")  # type: ignore[call-arg]
     snn.unroll(network(), x, steps="25")  # type: ignore[arg-type]
     snn.unroll("net", x)  # type: ignore[arg-type]
-    snn.explain(network(), x, num_steps="25")  # type: ignore[arg-type]
+    snn.explain(network(), x, num_steps="25")  # type: ignore[call-overload]
     snn.functional.ce_rate_los()  # type: ignore[attr-defined]
     snn.spikegen.rate(x, steps_num=3)  # type: ignore[call-arg]
     surrogate.atan(slope=2)  # type: ignore[call-arg]

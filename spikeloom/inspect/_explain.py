@@ -3,7 +3,8 @@
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import FunctionType
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,13 @@ from ..accelerated import Plan, reported
 from ..layers import SEES_TIME
 from ..network import (
     ROW_BY_ROW,
+    FusedExplanation,
     RandomState,
     Request,
     Run,
     Snapshot,
+    explain_fused,
+    is_fused,
     read,
     run_checked,
     undone,
@@ -121,24 +125,31 @@ def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[
     ]
 
 
+@overload
 def explain(
     net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
-) -> Explanation:
+) -> Explanation: ...
+@overload
+def explain(
+    net: FunctionType, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
+) -> FusedExplanation: ...
+def explain(net: Any, x: Any, *inputs: Any, steps: Any = None, num_steps: Any = None, **kwargs: Any) -> Any:
     """Run a network once, as `spikeloom.unroll` does, and report the backend of each layer.
 
     The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
     generators. The first call compares the network with the loop over steps, as `spikeloom.unroll` does.
 
     Args:
-        net: the network.
-        x: input, [T, B, ...], or [B, ...] with `steps`.
+        net: the network; or a module or function that `spikeloom.fuse` returned, which is called as it is.
+        x: input, [T, B, ...], or [B, ...] with `steps`; for a fused function its first argument.
         inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
         num_steps: another name of `steps`, as for `spikeloom.unroll`.
         kwargs: keyword inputs of its forward.
 
     Returns:
-        An `Explanation` with a row per layer, in execution order. Its `str` is a table.
+        An `Explanation` with a row per layer, in execution order. Its `str` is a table. For a fused function a
+        `FusedExplanation` with a row per operation of its loop.
 
     Raises:
         The errors of `spikeloom.unroll`.
@@ -158,6 +169,9 @@ def explain(
         0      Linear  torch    ...      yes
         1      Leaky   ...
     """
+    if is_fused(net):
+        given = {name: value for name, value in (("steps", steps), ("num_steps", num_steps)) if value is not None}
+        return explain_fused(net, (x, *inputs), kwargs | given)
     request = read(net, (x, *inputs), kwargs, steps, num_steps)
     before, drawn = Snapshot(request.names), RandomState()
     watch = _Watch(request)
@@ -295,7 +309,7 @@ def summary(
         ------------------------------------------------------------------------
         total                      100               6,500  ...
     """
-    explanation = explain(net, x, *inputs, steps=steps, num_steps=num_steps, **kwargs)
+    explanation: Explanation = explain(net, x, *inputs, steps=steps, num_steps=num_steps, **kwargs)
     return Summary(
         explanation.rows,
         explanation.steps,
