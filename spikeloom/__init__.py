@@ -7,7 +7,10 @@ from . import (
     _neurons,
     backprop,
     distributed,
+    export,
+    export_nir,
     functional,
+    import_nir,
     layers,
     metrics,
     ops,
@@ -20,7 +23,8 @@ from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
-from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
+from .export import export_c, export_to_nir, import_from_nir
+from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import stream, unroll
 from .neurons import (
@@ -79,6 +83,7 @@ __all__ = [
     "Diagnosis",
     "EquationNeuron",
     "Explanation",
+    "Finding",
     "GradedSpikes",
     "Izhikevich",
     "Lapicque",
@@ -108,7 +113,13 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export",
+    "export_c",
+    "export_nir",
+    "export_to_nir",
     "functional",
+    "import_from_nir",
+    "import_nir",
     "layers",
     "metrics",
     "ops",

@@ -60,9 +60,10 @@ ORDER = (
     "machine.py",
     "demo.py",
     "doctor.py",
+    "conformance/",
     "__main__.py",
 )
-COMMAND_LINE = ("demo.py", "doctor.py", "__main__.py")
+COMMAND_LINE = ("demo.py", "doctor.py", "conformance/", "__main__.py")
 OPTIONAL = (
     *("numba", "llvmlite", "triton", "matplotlib", "pandas", "nir", "nirtorch", "sklearn", "scipy", "tqdm", "snntorch"),
     *("onnx", "onnxscript", "onnxruntime", "neurobench"),

@@ -253,6 +253,13 @@ def datasets() -> None:
         pass
 
 
+def exports(folder: str) -> Tensor:
+    made: snn.export.CFile = snn.export_c(network(), x, f"{folder}/net.c", "int8", steps=STEPS, prefix="net")
+    assert made.path.exists()
+    assert made.constants + made.state > len(made.lost)
+    return snn.export.simulate_int8(network(), x, STEPS, calibration=x)
+
+
 def plots() -> None:
     from matplotlib import pyplot
 
