@@ -6,6 +6,7 @@ per case, and `<!-- bench machine: NAME NAME -->` the machine and versions.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from .leaky import PEER
@@ -27,16 +28,16 @@ def fill(page: Path, folder: Path) -> str:
         raise CannotRun(f"--page got {page}; pass the path of an existing page, such as docs/benchmarks.md")
 
     def filled(place: re.Match[str]) -> str:
-        opening, asked, end = place.groups()
-        return f"{opening}{told(asked, folder)}\n{end}"
+        opening, request, end = place.groups()
+        return f"{opening}{section(request, folder)}\n{end}"
 
     return PLACE.sub(filled, page.read_text())
 
 
-def told(asked: str, folder: Path) -> str:
+def section(request: str, folder: Path) -> str:
     """The text between the marks of one place; "Not measured." if no run is stored."""
-    kind, _, names = asked.partition(":")
-    paths = [folder / f"{name}.json" for name in (names or asked).split()]
+    kind, _, names = request.partition(":")
+    paths = [folder / f"{name}.json" for name in (names or request).split()]
     records = [load(path) for path in paths if path.is_file()]
     if not records:
         return "Not measured."
@@ -46,9 +47,9 @@ def told(asked: str, folder: Path) -> str:
     parts = [shown(result) for result in record.results if result.swept is None]
     if swept := [result for result in record.results if result.swept is not None]:
         parts += [sweep([r for r in swept if r.swept == axis]) for axis in dict.fromkeys(r.swept for r in swept)]
-    picture = folder / f"{asked}.svg"
+    picture = folder / f"{request}.svg"
     if picture.is_file():
-        parts.append(f"![time of {asked} against each axis]({folder.name}/{picture.name})")
+        parts.append(f"![time of {request} against each axis]({folder.name}/{picture.name})")
     return "\n\n".join(parts)
 
 
@@ -70,7 +71,7 @@ def summary(records: list[Record]) -> str:
     for name in others(results):
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "-" for result in results]
     table["floor"] = [times(r.times_ours(r.floor)) if r.floor in r.seconds and r.floor else "-" for r in results]
-    return markdown(table)
+    return "\n\n".join(filter(None, [markdown(table), warning(results)]))
 
 
 def memory(records: list[Record]) -> str:
@@ -94,7 +95,19 @@ def shown(result: Result) -> str:
     remark = result.remarks.partition("\n")[0]
     notes = [f"{remark}." if "%" in remark else "", *apart]
     title = f"{headline(result)} ({rounds} round{'s' * (rounds != 1)})."
-    return "\n\n".join(filter(None, [title, markdown(columns(result)), " ".join(filter(None, notes))]))
+    return "\n\n".join(
+        filter(None, [title, markdown(columns(result)), " ".join(filter(None, notes)), warning([result])])
+    )
+
+
+def warning(results: Sequence[Result]) -> str:
+    """The noisy measurements of a table; "" if there are none."""
+    told = [
+        f"{f'{result.label or headline(result)}: ' * (len(results) > 1)}{name} ({times(ratio)})"
+        for result in results
+        for name, ratio in result.noisy.items()
+    ]
+    return f"**Noisy**, the median is far above the minimum: {'; '.join(told)}." if told else ""
 
 
 def sweep(results: list[Result]) -> str:
@@ -107,5 +120,6 @@ def sweep(results: list[Result]) -> str:
     }
     for name in others:
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "" for result in results]
+    noted = f"\n\n{told}" if (told := warning(results)) else ""
     fixed = ", ".join(f"{other} = {size}" for other, size in first.sizes.items() if other != axis)
-    return f"Sweep of {axis} ({fixed}); other columns relative to the first:\n\n{markdown(table)}"
+    return f"Sweep of {axis} ({fixed}); other columns relative to the first:\n\n{markdown(table)}{noted}"

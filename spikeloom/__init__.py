@@ -2,12 +2,29 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _layers, _neurons, backprop, distributed, functional, layers, ops, spikegen, spikeplot, surrogate, utils
+from . import (
+    _layers,
+    _neurons,
+    backprop,
+    distributed,
+    export,
+    export_nir,
+    functional,
+    import_nir,
+    layers,
+    metrics,
+    ops,
+    spikegen,
+    spikeplot,
+    surrogate,
+    utils,
+)
 from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
-from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
+from .export import export_c, export_to_nir, import_from_nir
+from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import stream, unroll
 from .neurons import (
@@ -17,6 +34,7 @@ from .neurons import (
     LI,
     LIF,
     QIF,
+    RALIF,
     SLSTM,
     AdLIF,
     Alpha,
@@ -52,6 +70,7 @@ __all__ = [
     "LI",
     "LIF",
     "QIF",
+    "RALIF",
     "SLSTM",
     "AdLIF",
     "Alpha",
@@ -64,6 +83,7 @@ __all__ = [
     "Diagnosis",
     "EquationNeuron",
     "Explanation",
+    "Finding",
     "GradedSpikes",
     "Izhikevich",
     "Lapicque",
@@ -93,8 +113,15 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export",
+    "export_c",
+    "export_nir",
+    "export_to_nir",
     "functional",
+    "import_from_nir",
+    "import_nir",
     "layers",
+    "metrics",
     "ops",
     "reset",
     "spikegen",

@@ -107,6 +107,11 @@ def is_compiled(module: nn.Module) -> bool:
     return "_orig_mod" in module._modules or module._compiled_call_impl is not None
 
 
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was called on; any other module itself."""
+    return module._modules.get("_orig_mod") or module
+
+
 def padding_of(convolution: nn.Module) -> tuple[int, ...]:
     """The padding of an nn.Conv1d or nn.Conv2d (also "same") in the format of `torch.nn.functional.pad`."""
     padding: Any = convolution._reversed_padding_repeated_twice

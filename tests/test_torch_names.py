@@ -177,7 +177,9 @@ def test_batch_norm():
 def test_is_compiled():
     net = nn.Linear(1, 1)
     assert not _torch.is_compiled(net)
-    assert _torch.is_compiled(torch.compile(net, backend="eager"))
+    compiled = torch.compile(net, backend="eager")
+    assert _torch.is_compiled(compiled)
+    assert _torch.uncompiled(compiled) is _torch.uncompiled(net) is net
     net.compile(backend="eager")
     assert _torch.is_compiled(net)
 

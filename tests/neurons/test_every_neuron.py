@@ -89,7 +89,7 @@ def test_the_inputs_make_some_neurons_fire_and_not_all(name):
     ("name", "options", "vectors", "dtype", "ways"), [setting for name in ZOO for setting in settings(name)]
 )
 def test_at_once_and_by_steps_on_both_backends(name, options, vectors, dtype, ways):
-    """Against the law: the plain loop, step by step."""
+    """Against the reference: the plain loop, step by step."""
     xs = sequence(name, dtype=dtype)
     with snn.backend("loop"):
         wanted = outcome(made(name, vectors, learn=True, **options), xs, "by steps")

@@ -109,7 +109,7 @@ def test_many_neurons_cross_the_borders_of_blocks_and_threads(cell):
 
 @for_each("cell", CELLS)
 def test_gradients_are_those_of_finite_differences_where_nothing_fires(cell):
-    """Of the law itself, to which all else is held: it compiles nothing."""
+    """The reference itself, with which everything else is compared: it compiles nothing."""
     case = CELLS[cell]
     job = Job(case, 3, (2, 2), torch.float64, spike=SPIKES["none"])
     tensors = leaves(job)
