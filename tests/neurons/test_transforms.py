@@ -24,7 +24,7 @@ from .zoo import ZOO, made, sequence
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
 
 STEPS = 3
-REFUSED = ("RLeaky through Linear", "RSynaptic through Linear", "SLSTM", "SConv2dLSTM")
+REFUSED = ("RLeaky through Linear", "RSynaptic through Linear", "RALIF through Linear", "SLSTM", "SConv2dLSTM")
 """What is refused at once, where the scan over all steps has no backward but the kernel."""
 
 SENTENCE = r"spikeloom\.backend\('loop'\)"
