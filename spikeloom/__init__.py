@@ -2,11 +2,25 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _layers, _neurons, backprop, distributed, functional, layers, ops, spikegen, spikeplot, surrogate, utils
+from . import (
+    _layers,
+    _neurons,
+    backprop,
+    distributed,
+    export,
+    functional,
+    layers,
+    ops,
+    spikegen,
+    spikeplot,
+    surrogate,
+    utils,
+)
 from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
+from .export import OnnxExport, export_onnx
 from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import stream, unroll
@@ -71,6 +85,7 @@ __all__ = [
     "LeakyParallel",
     "LinearLeaky",
     "NoisyLeaky",
+    "OnnxExport",
     "ParametricLIF",
     "RLeaky",
     "RSynaptic",
@@ -93,6 +108,8 @@ __all__ = [
     "diagnose",
     "distributed",
     "explain",
+    "export",
+    "export_onnx",
     "functional",
     "layers",
     "ops",

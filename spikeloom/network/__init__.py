@@ -6,6 +6,7 @@ from ._check import why_by_steps as why_by_steps
 from ._check import why_not_compared as why_not_compared
 from ._checkpoint import recomputing as recomputing
 from ._run import Run as Run
+from ._run import run_traced as run_traced
 from ._snapshot import RandomState as RandomState
 from ._snapshot import Snapshot as Snapshot
 from ._snapshot import undone as undone
