@@ -17,6 +17,7 @@ from ..network import Snapshot, undone
 from ..neurons import SpikingNeuron
 from ._onnx_file import Target, differing_values, draws_noise, rename, save, shape_of, staged, tidy
 from ._onnx_program import Program, Sampled, Slot, example_of, output_names, sampled, tensors_of
+from ._onnx_quantized import fold_weights, translations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +35,8 @@ class OnnxExport:
         outputs: the shape of each output.
         states: for states="external", the output that holds each state after the last step, by the name of the input.
         lost: what the file does not contain.
-        differing: how many values of the outputs onnxruntime computes otherwise than the network, on the example, by
-            the tolerance of `torch.testing.assert_close`; None if onnxruntime is not installed, or the network draws noise.
+        differing: how many values of the outputs onnxruntime computes otherwise than the network, on the example, beyond
+            rounding; None if onnxruntime is not installed, or the network draws noise.
         compared: how many values were compared.
     """
 
@@ -187,6 +188,7 @@ def _exported(run: Sampled, external: bool) -> Any:
                 dynamic_shapes=dynamic,
                 input_names=[f"in.{name}" for name in inputs],
                 output_names=[f"out.{name}" for name in outputs],
+                custom_translation_table=translations(),
                 verbose=False,
             )
             model = exported.model_proto
@@ -194,6 +196,7 @@ def _exported(run: Sampled, external: bool) -> Any:
         raise RuntimeError(_explained(error)) from error
     told = {"spikeloom.states": json.dumps({slot.name: f"{slot.name}.next" for slot in slots})}
     rename(model, {f"in.{name}": name for name in inputs} | {f"out.{name}": name for name in outputs})
+    fold_weights(model)
     tidy(model, known.steps if known.static else None, told)
     return model
 
