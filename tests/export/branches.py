@@ -1,6 +1,6 @@
 """Every neuron and layer over time, side by side in one network: an export takes seconds, whatever the network has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,6 @@ def quantized(uniform: bool) -> snn.Leaky:
 
 
 EXACT: Mapping[str, Callable[[], nn.Module]] = {
-    "Leaky float64 threshold": lambda: snn.Leaky(beta=0.8, threshold=torch.tensor(0.9), init_hidden=True, output=True),
     "Leaky by zero at once": lambda: leaky(reset_mechanism="zero", reset_delay=False),
     "a neuron of the user's": lambda: Accumulator(init_hidden=True),
     "an overridden method": lambda: Louder(beta=0.8, init_hidden=True),
@@ -65,7 +64,8 @@ EXACT: Mapping[str, Callable[[], nn.Module]] = {
 ROUNDED: Mapping[str, Callable[[], nn.Module]] = {
     "Linear": lambda: nn.Sequential(nn.Linear(4, 5), leaky(), nn.Linear(5, 3), leaky(output=True)),
     "Conv2d, BatchNorm2d, AvgPool2d": lambda: images(
-        nn.Conv2d(1, 3, 2, padding=1), nn.BatchNorm2d(3), leaky(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3, 2), leaky()
+        *(nn.Conv2d(1, 3, 2, padding=1), nn.BatchNorm2d(3), leaky(), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(3, 2), leaky(threshold=0.1)),
     ),
     "BatchNormTT1d": lambda: nn.Sequential(snn.BatchNormTT1d(4, time_steps=40), leaky()),
     "DelayedLinear": lambda: nn.Sequential(snn.DelayedLinear(4, 5, max_delay=3), leaky()),
@@ -80,27 +80,36 @@ ROUNDED: Mapping[str, Callable[[], nn.Module]] = {
 }
 
 
-class Branches(nn.Module):
-    """Each neuron of the library and each layer above on its own inputs; returns the outputs by number."""
+NAMES = [*ZOO, *EXACT, *ROUNDED]
+FEW = ["Leaky", "RLeaky through Linear", "SLSTM", "a neuron of the user's", "inhibition", "state_quant", "Linear"]
+FEW += ["SynapticDelay", "StateLeaky"]
 
-    def __init__(self) -> None:
+
+class Branches(nn.Module):
+    """Some neurons and layers, each on its own inputs; returns the spikes of each by its number in `NAMES`."""
+
+    def __init__(self, names: Sequence[str]):
         super().__init__()
+        self.names = list(names)
+        self.branches = nn.ModuleList([self._made(name) for name in names])
+
+    @staticmethod
+    def _made(name: str) -> nn.Module:
+        if name in ZOO:
+            return made(name, init_hidden=True, **({"sigma": 0.0} if name == "NoisyLeaky" else {}))
         torch.manual_seed(5)
-        self.zoo, self.exact = list(ZOO), [*(ZOO[name].exact for name in ZOO), *(True for _ in EXACT)]
-        self.exact += [False for _ in ROUNDED]
-        neurons = []
-        for name in ZOO:
-            quiet = {"sigma": 0.0} if name == "NoisyLeaky" else {}
-            neurons.append(made(name, init_hidden=True, **quiet))
-        others = [make() for make in (*EXACT.values(), *ROUNDED.values())]
-        self.branches = nn.ModuleList([*neurons, *others])
-        self.names = [*ZOO, *EXACT, *ROUNDED]
+        return {**EXACT, **ROUNDED}[name]()
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         outputs = {}
-        for i, branch in enumerate(self.branches):
-            kind = ZOO[self.zoo[i]] if i < len(self.zoo) else ZOO["Leaky"]
+        for name, branch in zip(self.names, self.branches, strict=True):
+            kind = ZOO.get(name, ZOO["Leaky"])
             part = x[:, : torch.Size(kind.shape[1:]).numel()].reshape(x.shape[0], *kind.shape[1:])
             out = branch(part * kind.scale + kind.shift)
-            outputs[str(i)] = out[0] if isinstance(out, tuple) else out
+            outputs[str(NAMES.index(name))] = out[0] if isinstance(out, tuple) else out
         return outputs
+
+
+def is_exact(name: str) -> bool:
+    """Whether nothing is summed in an order that another program may change."""
+    return ZOO[name].exact if name in ZOO else name in EXACT
