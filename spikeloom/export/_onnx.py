@@ -35,7 +35,7 @@ class OnnxExport:
         outputs: the shape of each output.
         states: for states="external", the output that holds each state after the last step, by the name of the input.
         lost: what the file does not contain.
-        differing: how many values of the outputs onnxruntime computes otherwise than the network, on the example, beyond
+        differing: how many values of the outputs onnxruntime computes otherwise than the network on the example, beyond
             rounding; None if onnxruntime is not installed, or the network draws noise.
         compared: how many values were compared.
     """
