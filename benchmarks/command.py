@@ -87,7 +87,7 @@ def bench(arguments: argparse.Namespace) -> int:
         for result in results_of(case, arguments):
             print(f"\n{table(result)}", flush=True)
             found.append(result)
-        keep(case, found, arguments)
+        store_case(case, found, arguments)
         results += found
     fill_in(arguments)
     store(Record(results), arguments.out)
@@ -106,8 +106,8 @@ def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
     """The requested cases."""
     known = list(CASES) if arguments.device == "cpu" else [case.name for case in ON_GPU]
     if arguments.case:
-        if strange := [name for name in arguments.case if name not in known]:
-            raise CannotRun(f"--device {arguments.device} got the case {strange[0]}; pass one of {', '.join(known)}")
+        if unknown := [name for name in arguments.case if name not in known]:
+            raise CannotRun(f"--device {arguments.device} got the case {unknown[0]}; pass one of {', '.join(known)}")
         return [CASES[name] for name in arguments.case]
     if arguments.suite:
         return [case for case in SUITE if case.name in known]
@@ -150,7 +150,7 @@ def results_of(case: Case, arguments: argparse.Namespace) -> Iterator[Result]:
             yield replace(result, swept=axis, remarks="", notes={})
 
 
-def keep(case: Case, results: list[Result], arguments: argparse.Namespace) -> None:
+def store_case(case: Case, results: list[Result], arguments: argparse.Namespace) -> None:
     """Store and plot the results of one case, if requested."""
     swept = any(result.swept for result in results)
     if folder := arguments.store:

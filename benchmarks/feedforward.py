@@ -79,7 +79,7 @@ def deep(leaky: Leaky, shape: Shape) -> nn.Sequential:
 SPARSE = Work(linear, trains)
 FORWARD = replace(SPARSE, training=False)
 IMAGES = Work(convolutional, lambda shape: spikes((shape[1], 1, 28, 28), 0.15), static=True, slope=25)
-DEEP = Work(deep, lambda shape: spikes(shape, 0.05), kept=False)
+DEEP = Work(deep, lambda shape: spikes(shape, 0.05), holds_outputs=False)
 
 network = partial(Case, reference=STEPPED, ours=ACCELERATED, floor=PRODUCTS, unchecked=(PRODUCTS,))
 

@@ -13,7 +13,7 @@ import spikeloom as snn
 
 from .device import draw
 from .leaky import FLOOR, PEER, STEPPED, TX, UNROLLED
-from .neurons import LAW
+from .neurons import REFERENCE
 from .result import Shape
 from .runner import Case, Outcome, Run, installed
 
@@ -119,7 +119,7 @@ def case(name: str, title: str, axes: tuple[str, ...], shapes: tuple[Shape, ...]
         inputs=drawn,
         contestants={
             UNROLLED: prepared(make, "spikeloom", at_once),
-            LAW: prepared(make, "spikeloom", on_the_loop),
+            REFERENCE: prepared(make, "spikeloom", on_the_loop),
             STEPPED: prepared(make, "spikeloom", by_steps),
             PEER: prepared(make, "snntorch", by_steps),
             FLOOR: products(make),

@@ -40,7 +40,7 @@ class Work:
         training: whether to compute the gradients of all weights, or the forward only.
         static: whether the input is the same at every step.
         slope: slope of a `fast_sigmoid` surrogate; None for the library's default surrogate.
-        kept: whether the output spikes are held during backward.
+        holds_outputs: whether the output spikes are held during backward.
     """
 
     build: Build
@@ -48,7 +48,7 @@ class Work:
     training: bool = True
     static: bool = False
     slope: float | None = None
-    kept: bool = True
+    holds_outputs: bool = True
 
     def task(self, shape: Shape) -> "Task":
         """The inputs of the case."""
@@ -105,7 +105,9 @@ def exact(net: nn.Sequential, gains: tuple[float, ...]) -> nn.Sequential:
     return net
 
 
-def outcome(forward: Callable[[], Tensor], net: nn.Module, training: bool = True, kept: bool = True) -> Outcome:
+def outcome(
+    forward: Callable[[], Tensor], net: nn.Module, training: bool = True, holds_outputs: bool = True
+) -> Outcome:
     """The output spikes; in training also the gradients of their sum with respect to every weight.
 
     The gradient of a sum is a constant, which no contestant stores per spike.
@@ -113,7 +115,7 @@ def outcome(forward: Callable[[], Tensor], net: nn.Module, training: bool = True
     with torch.set_grad_enabled(training):
         spk = forward()
         loss = spk.sum()
-    seen = spk.detach() if kept else packed(spk.detach())
+    seen = spk.detach() if holds_outputs else packed(spk.detach())
     del spk
     learned = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
     grads = torch.autograd.grad(loss, list(learned.values())) if training else ()
@@ -142,7 +144,7 @@ def unrolled(work: Work, accelerated: bool, checkpoint: int | None = None) -> Pr
 
         def run() -> Outcome:
             snn.utils.reset(net)
-            return outcome(lambda: first(task.unroll(net, task.x, checkpoint)), net, work.training, work.kept)
+            return outcome(lambda: first(task.unroll(net, task.x, checkpoint)), net, work.training, work.holds_outputs)
 
         return run
 
@@ -160,7 +162,7 @@ def stepped(work: Work, library: str) -> Prepare:
             for neuron in neurons:
                 neuron.reset_mem()
             by_step = (first(net(x_t)) for x_t in task.steps())
-            return outcome(lambda: torch.stack(tuple(by_step)), net, work.training, work.kept)
+            return outcome(lambda: torch.stack(tuple(by_step)), net, work.training, work.holds_outputs)
 
         return run
 
@@ -174,7 +176,7 @@ def layer_by_layer(work: Work, neurons: Callable[[float], Neurons]) -> Prepare:
         net = work.build(neurons, task.shape)
 
         def run() -> Outcome:
-            return outcome(lambda: over_time(net, task), net, work.training, work.kept)
+            return outcome(lambda: over_time(net, task), net, work.training, work.holds_outputs)
 
         return run
 
@@ -281,11 +283,11 @@ def dense_convolution(layer: Any, images: Tensor, weights: bool, inputs: bool) -
 def densities(work: Work) -> Callable[[Task], str]:
     """Spike density of the input and after each neuron."""
 
-    def tell(task: Task) -> str:
-        told = [f"input {float((task.x != 0).float().mean()):.1%}"]
+    def note(task: Task) -> str:
+        shares = [f"input {float((task.x != 0).float().mean()):.1%}"]
         for number, (layer, _, out) in enumerate(walked(work, task)):
             if hasattr(layer, "reset_mem"):
-                told.append(f"layer {number} {float(out.mean()):.1%}")
-        return f"nonzero: {', '.join(told)}"
+                shares.append(f"layer {number} {float(out.mean()):.1%}")
+        return f"nonzero: {', '.join(shares)}"
 
-    return tell
+    return note

@@ -15,7 +15,7 @@ from .device import fused
 from .leaky import PEER, STEPPED, UNROLLED, current, outcome
 from .runner import Case, Outcome, Run, installed
 
-LAW = "the plain loop"
+REFERENCE = "the plain loop"
 SIZES = (500, 16, 512)
 
 Make = Callable[[ModuleType], Any]
@@ -86,7 +86,7 @@ def stepped(make: Make, library: str = "spikeloom") -> Callable[[Tensor], Run]:
 def case(name: str, make: Make) -> Case:
     """The case of one neuron."""
     kind, there = type(make(snn)).__name__, name in SHARED
-    slow = {PEER: stepped(make, "snntorch")} if there else {LAW: unrolled(make, "loop")}
+    slow = {PEER: stepped(make, "snntorch")} if there else {REFERENCE: unrolled(make, "loop")}
     return Case(
         name=name,
         title=f"{kind} over [T, B, N], forward and backward, float32",

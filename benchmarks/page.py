@@ -27,16 +27,16 @@ def fill(page: Path, folder: Path) -> str:
         raise CannotRun(f"--page got {page}; pass the path of an existing page, such as docs/benchmarks.md")
 
     def filled(place: re.Match[str]) -> str:
-        opening, asked, end = place.groups()
-        return f"{opening}{told(asked, folder)}\n{end}"
+        opening, request, end = place.groups()
+        return f"{opening}{section(request, folder)}\n{end}"
 
     return PLACE.sub(filled, page.read_text())
 
 
-def told(asked: str, folder: Path) -> str:
+def section(request: str, folder: Path) -> str:
     """The text between the marks of one place; "Not measured." if no run is stored."""
-    kind, _, names = asked.partition(":")
-    paths = [folder / f"{name}.json" for name in (names or asked).split()]
+    kind, _, names = request.partition(":")
+    paths = [folder / f"{name}.json" for name in (names or request).split()]
     records = [load(path) for path in paths if path.is_file()]
     if not records:
         return "Not measured."
@@ -46,9 +46,9 @@ def told(asked: str, folder: Path) -> str:
     parts = [shown(result) for result in record.results if result.swept is None]
     if swept := [result for result in record.results if result.swept is not None]:
         parts += [sweep([r for r in swept if r.swept == axis]) for axis in dict.fromkeys(r.swept for r in swept)]
-    picture = folder / f"{asked}.svg"
+    picture = folder / f"{request}.svg"
     if picture.is_file():
-        parts.append(f"![time of {asked} against each axis]({folder.name}/{picture.name})")
+        parts.append(f"![time of {request} against each axis]({folder.name}/{picture.name})")
     return "\n\n".join(parts)
 
 

@@ -24,8 +24,8 @@ def table(result: Result) -> str:
     """One case at one shape: a row per contestant."""
     rounds = max(map(len, result.seconds.values()), default=0)
     title = f"{headline(result)}; {rounds} round{'s' * (rounds != 1)} in turn"
-    told = (*result.missing.items(), *result.disagreeing.items(), *result.notes.items())
-    notes = [f"{name}: {why}" for name, why in told]
+    reasons = (*result.missing.items(), *result.disagreeing.items(), *result.notes.items())
+    notes = [f"{name}: {why}" for name, why in reasons]
     return "\n".join((title, aligned(columns(result)), *notes, *filter(None, [result.remarks])))
 
 

@@ -92,11 +92,11 @@ class Record:
 
 def store(record: Record, path: Path) -> None:
     """Write a record as JSON, with medians and ratios for other readers."""
-    told = asdict(record)
-    for result, entry in zip(record.results, told["results"], strict=True):
+    content = asdict(record)
+    for result, entry in zip(record.results, content["results"], strict=True):
         entry["seconds"] = {name: [float(f"{s:.4g}") for s in samples] for name, samples in result.seconds.items()}
         entry["found"] = {name: figures(result, name) for name in result.seconds}
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def figures(result: Result, name: str) -> dict[str, float | None]:
@@ -111,6 +111,6 @@ def figures(result: Result, name: str) -> dict[str, float | None]:
 
 def load(path: Path) -> Record:
     """Read a record that `store` wrote."""
-    told: dict[str, Any] = json.loads(path.read_text())
-    results = [Result(**{k: v for k, v in entry.items() if k != "found"}) for entry in told.pop("results")]
-    return Record(results, **told)
+    content: dict[str, Any] = json.loads(path.read_text())
+    results = [Result(**{k: v for k, v in entry.items() if k != "found"}) for entry in content.pop("results")]
+    return Record(results, **content)

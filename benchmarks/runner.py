@@ -144,8 +144,8 @@ class Admitted:
             self.missing[name] = str(absent)
             return
         got = run()
-        if told := differences(got):
-            self.disagreeing[name] = told
+        if unlike := differences(got):
+            self.disagreeing[name] = unlike
             return
         self.runs[name] = run
         if "kernels" in got:
@@ -219,8 +219,8 @@ def admit(case: Case, inputs: object, peers: Collection[str] = ()) -> Admitted:
     wanted = case.contestants[case.reference](inputs)()
 
     def from_reference(got: Outcome) -> str:
-        told = "; ".join(disagreements(got, wanted, close=case.close))
-        return f"not timed, because it disagrees with {case.reference!r}: {told}" if told else ""
+        unlike = "; ".join(disagreements(got, wanted, close=case.close))
+        return f"not timed, because it disagrees with {case.reference!r}: {unlike}" if unlike else ""
 
     for name, prepare in case.contestants.items():
         found.add(name, prepare, inputs, (lambda got: "") if name in case.unchecked else from_reference)
@@ -234,8 +234,8 @@ def from_twin(case: Case, peer: Peer, inputs: object) -> Callable[[Outcome], str
     """How a peer differs from the plain loop over its own dynamics."""
 
     def differences(got: Outcome) -> str:
-        told = "; ".join(disagreements(got, peer.twin(inputs)(), close=case.close, flipped=case.flipped))
-        return f"not timed, because it disagrees with the plain loop of its equation: {told}" if told else ""
+        unlike = "; ".join(disagreements(got, peer.twin(inputs)(), close=case.close, flipped=case.flipped))
+        return f"not timed, because it disagrees with the plain loop of its equation: {unlike}" if unlike else ""
 
     return differences
 

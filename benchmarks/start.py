@@ -41,7 +41,7 @@ def call(steps):
     return {{"seconds": seconds, "kernels": made_ready() - ready, "spikes": int(spk[:20].sum())}}
 
 calls = [call(20 + more) for more in range({more} + 1)]
-total = {{name: sum(told[name] for told in calls[{more} > 0:]) for name in ("seconds", "kernels")}}
+total = {{name: sum(call[name] for call in calls[{more} > 0:]) for name in ("seconds", "kernels")}}
 print(json.dumps(total | {{"spikes": calls[0]["spikes"]}}))
 """
 

@@ -79,7 +79,15 @@ def _of_numbers(u: Value, low: Value, high: Value) -> bool:
 
 def spike(u: Value) -> Value:
     """H(u): 1 where u > 0, else 0. The derivative is the surrogate gradient of the layer."""
-    return u.record("spike", u) if hasattr(u, "record") else _surrogate.get()(u)
+    if hasattr(u, "record"):
+        return u.record("spike", u)
+    spk = _surrogate.get()(u)
+    if not isinstance(spk, torch.Tensor):
+        raise TypeError(
+            f"the spike function {_surrogate.get()!r} returned a {type(spk).__name__} instead of spikes; if it makes "
+            "spike functions, call it: spike_grad=surrogate.fast_sigmoid()"
+        )
+    return spk
 
 
 def detach(u: Value) -> Value:

@@ -111,8 +111,8 @@ class Spike:
     _formula: Callable[..., Any]
 
     def __init__(self, name: str, derivative: Callable[..., Any], constants: Mapping[str, float] | None = None):
-        told = {key: _number(value) for key, value in (constants or {}).items()}
-        self.__setstate__({"name": name, "derivative": derivative, "constants": told})
+        numbers = {key: _number(value) for key, value in (constants or {}).items()}
+        self.__setstate__({"name": name, "derivative": derivative, "constants": numbers})
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("name", "derivative", "constants"):

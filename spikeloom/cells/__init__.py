@@ -1,6 +1,6 @@
 """The equations of the neurons, one short file per model."""
 
-from .adaptive import ADAPTIVE_CURRENT, ADAPTIVE_THRESHOLD
+from .adaptive import ADAPTIVE_CURRENT, ADAPTIVE_THRESHOLD, RECURRENT_ADAPTIVE_THRESHOLD
 from .alpha import ALPHA as ALPHA
 from .associative import ASSOCIATIVE as ASSOCIATIVE
 from .delta_leaky import DELTA_LEAKY as DELTA_LEAKY
@@ -31,6 +31,7 @@ MODELS: dict[str, AnyModel] = {
     "leaky_integrator": LEAKY_INTEGRATOR,
     "parametric": PARAMETRIC,
     "adaptive_threshold": ADAPTIVE_THRESHOLD,
+    "recurrent_adaptive_threshold": RECURRENT_ADAPTIVE_THRESHOLD,
     "adaptive_current": ADAPTIVE_CURRENT,
     "quadratic": QUADRATIC,
     "exponential_if": EXPONENTIAL,

@@ -42,6 +42,48 @@ def adaptive_threshold(
     return ops.spike(mem - threshold - kappa * adapt), mem, adapt
 
 
+def recurrent_adaptive_threshold(
+    x: Value,
+    mem: Value,
+    adapt: Value,
+    *,
+    beta: Value = 0.9,
+    rho: Value = 0.97,
+    kappa: Value = 0.1,
+    threshold: Value = 1.0,
+) -> States:
+    """Recurrent `ALIF` neuron: its spikes are fed back as input one step later, as in the networks called LSNN.
+
+    With R = H(mem - threshold - kappa * adapt) from the previous step, without gradient:
+
+    adapt' = rho * adapt + R;  mem' = beta * mem + x + f(spk) - R * threshold;  spk' = H(mem' - threshold - kappa *
+    adapt')
+
+    f(spk) is V * spk (all_to_all=False), or `recurrent(spk)`, an nn.Linear over all neurons (linear_features) or an
+    nn.Conv2d over an image of neurons (conv2d_channels and kernel_size), as in `RLeaky`. The gradient flows through
+    the feedback.
+
+    Args:
+        beta: decay of the membrane per step, in [0, 1] (see `decay`).
+        rho: decay of the adaptation per step, in [0, 1].
+        kappa: increase of the threshold per spike. An LSNN has neurons of both kinds in one recurrent layer: set kappa
+            to a tensor that is 0 for those that do not adapt.
+        threshold: threshold without adaptation.
+
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", 2018,
+    equations 1 to 3, with a reset by subtraction and without axonal delays.
+
+        >>> import torch, spikeloom as snn
+        >>> lif = snn.RALIF(beta=0.5, rho=1.0, kappa=0.25, linear_features=3)
+        >>> spk, mem, adapt = snn.unroll(lif, torch.rand(20, 2, 3))
+        >>> spk.shape
+        torch.Size([20, 2, 3])
+        >>> kappa = torch.tensor([0.1] * 40 + [0.0] * 60)  # 40 of 100 neurons adapt
+        >>> lsnn = snn.RALIF(kappa=kappa, linear_features=100, init_hidden=True)
+    """
+    return adaptive_threshold(x, mem, adapt, beta=beta, rho=rho, kappa=kappa, threshold=threshold)
+
+
 def adaptive_current(
     x: Value,
     mem: Value,
@@ -84,3 +126,4 @@ def adaptive_current(
 
 ADAPTIVE_THRESHOLD = Whole(adaptive_threshold, decays=("beta", "rho"))
 ADAPTIVE_CURRENT = Whole(adaptive_current, decays=("beta", "rho"))
+RECURRENT_ADAPTIVE_THRESHOLD = Whole(recurrent_adaptive_threshold, decays=("beta", "rho"), recurrent=True)

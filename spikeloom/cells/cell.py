@@ -33,10 +33,10 @@ class Cell:
 
     def __call__(self, x: Value, *states: Value, **params: Value) -> tuple[Value, ...]:
         """One step: the spikes, then the new states in order."""
-        return returned(self.name, self.equation(x, *states, **params), ("spk", *self.states))
+        return returned(self.equation, self.equation(x, *states, **params), ("spk", *self.states), self.name)
 
 
-def returned(name: str, out: Any, names: tuple[str, ...]) -> tuple[Value, ...]:
+def returned(equation: Callable[..., Any], out: Any, names: tuple[str, ...], name: str = "") -> tuple[Value, ...]:
     """Return the results of an equation as a tuple.
 
     Raises:
@@ -48,7 +48,33 @@ def returned(name: str, out: Any, names: tuple[str, ...]) -> tuple[Value, ...]:
     single = f"a {kind.__name__}" if kind in (list, dict, type(None)) else "one value"
     got = f"{len(out)} values" if issubclass(kind, tuple) else f"{single}, which is not a tuple"
     wanted = ", ".join(names) + ("," if len(names) == 1 else "")
-    raise TypeError(f"{name} returned {got}; return ({wanted})")
+    advice = _advice(equation, len(out), names) if issubclass(kind, tuple) else ""
+    raise TypeError(f"{name or equation.__name__} returned {got}; return ({wanted}){advice}")
+
+
+def _advice(equation: Callable[..., Any], count: int, names: tuple[str, ...]) -> str:
+    """What an equation with another number of results than `names` may have meant."""
+    advice, more = "", len(names) - count
+    if 0 < more < len(names) - (names[0] == "spk"):
+        advice += _as_parameters(equation, names[-more:])
+    if names[0] == "spk" and more == 1:
+        advice += "; or, if the layer shall fire and reset as Leaky does, decorate it with @snn.cell(charge=True)"
+    if names[0] != "spk" and more == -1:
+        advice += "; or, if it returns its spikes too, decorate it with @snn.cell, without charge"
+    return advice
+
+
+def _as_parameters(equation: Callable[..., Any], names: tuple[str, ...]) -> str:
+    """The signature in which the last states, these names, are parameters."""
+    if not hasattr(equation, "__name__"):
+        return ""
+    arguments = [*inspect.signature(equation).parameters.values()]
+    shown = [str(a.replace(annotation=a.empty)).replace(" ", "") for a in arguments]
+    first = [a.name for a in arguments].index(names[0])
+    after = [text for text in shown[first:] if text != "*"]
+    verb = "are parameters" if len(names) > 1 else "is a parameter"
+    rest = ", ".join((*shown[:first], "*", *after))
+    return f"; or, if {' and '.join(names)} {verb}, write * before: ({rest})"
 
 
 def signature_of(equation: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

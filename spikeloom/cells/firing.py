@@ -76,7 +76,7 @@ class Model:
         charge: ``(x, *states, *, params) -> new states``; the membrane is the last state.
         resets: rules that replace those of `RESETS` by name.
         decays: names of the parameters that are decays per step, which the frame keeps in [0, 1] (see `DECAYS`).
-        recurrent: whether V * spk is added to the input, where spk, the first state, is the previous spike.
+        recurrent: whether V * spk is added to the input, where spk, the first state, is the spikes of the last step.
         inputs: number of inputs in x; if there are several, the charge receives a tuple.
         loop: see `Cell`.
     """
@@ -114,7 +114,7 @@ class Model:
         """The charge with its parameters: ``(x, *states) -> new states``."""
         own = {name: p[name] for name in self.charge_params}
         own |= {name: DECAYS[decay].bounded(p[name]) for name in self.decays}
-        return lambda x, *states: returned(self.charge.__name__, self.charge(x, *states, **own), self.charged)
+        return lambda x, *states: returned(self.charge, self.charge(x, *states, **own), self.charged)
 
     def rule(self, reset: str) -> Rule:
         """The rule of a reset mechanism."""
@@ -161,30 +161,40 @@ class Whole:
     Args:
         equation: the equation of one step.
         decays: see `Model`.
+        recurrent: see `Model`.
         any_order: see `Cell`; for neurons without a step form.
         loop: see `Cell`.
     """
 
     equation: Callable[..., States]
     decays: tuple[str, ...] = ()
+    recurrent: bool = False
     any_order: bool = False
     loop: bool = False
 
     @cached_property
     def states(self) -> tuple[str, ...]:
-        return signature_of(self.equation)[0]
+        own = self.returned[1:]
+        return ("spk", *own) if self.recurrent else own
+
+    @cached_property
+    def returned(self) -> tuple[str, ...]:
+        """The names of what the equation returns: the spikes, then its states."""
+        return ("spk", *signature_of(self.equation)[0])
 
     @cached_property
     def initial(self) -> Mapping[str, float]:
-        return initial_of(self.equation)
+        return {"spk": 0.0, **initial_of(self.equation)}
 
     @cached_property
     def params(self) -> tuple[str, ...]:
-        return signature_of(self.equation)[1]
+        own = signature_of(self.equation)[1]
+        return (*own, "V") if self.recurrent else own
 
     def cell(self, frame: Frame) -> Cell:
         """The equation as a cell."""
-        name = "/".join((self.equation.__name__, *([frame.decay] if self.decays else [])))
+        marks = (*(["recurrent"] if self.recurrent else []), *([frame.decay] if self.decays else []))
+        name = "/".join((self.equation.__name__, *marks))
         equation = _WholeEquation(self, frame.decay)
         return Cell(name, equation, self.states, self.params, any_order=self.any_order, loop=self.loop)
 
@@ -195,8 +205,13 @@ class _WholeEquation:
     decay: str
 
     def __call__(self, x: Value, *states: Value, **params: Value) -> States:
-        decays = {name: DECAYS[self.decay].bounded(params[name]) for name in self.model.decays}
-        return self.model.equation(x, *states, **(params | decays))
+        model = self.model
+        if model.recurrent:
+            last, *states_left = states
+            x, states = x + params.pop("V") * last, tuple(states_left)
+        decays = {name: DECAYS[self.decay].bounded(params[name]) for name in model.decays}
+        spk, *news = returned(model.equation, model.equation(x, *states, **(params | decays)), model.returned)
+        return (spk, spk, *news) if model.recurrent else (spk, *news)
 
 
 AnyModel = Model | Whole

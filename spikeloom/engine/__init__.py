@@ -1,1 +1,1 @@
-"""From an equation to a run. Private: nobody outside of the package imports it."""
+"""From an equation to a run. Private to the package."""

@@ -35,8 +35,8 @@ class Feedback:
         if "forward" in vars(layer) or any(getattr(layer, name) for name in HOOKS):
             yield "the recurrent layer has hooks or a custom forward, which are called at every step"
         if type(layer.weight) is not nn.Parameter or (layer.weight.dtype, layer.weight.device) != (x.dtype, x.device):
-            told = f"{layer.weight.dtype} on {layer.weight.device}"
-            yield f"the recurrent weight is {told}, the state {x.dtype} on {x.device}"
+            at = f"{layer.weight.dtype} on {layer.weight.device}"
+            yield f"the recurrent weight is {at}, the state {x.dtype} on {x.device}"
         if layer.weight.shape != (x.shape[-1],) * 2:
             yield f"the recurrent weight is of shape {tuple(layer.weight.shape)}, for {x.shape[-1]} neurons"
         if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu"):
@@ -54,7 +54,7 @@ class LinearMap:
     axis: int = -1
 
     def of(self, weight: Tensor, mem: Tensor) -> Tensor:
-        """What comes back."""
+        """The product."""
         return linear(mem, weight)
 
     def add_mem_gradient(self, weight: Tensor, grad: Tensor, total: Tensor) -> None:
@@ -68,7 +68,7 @@ class LinearMap:
 
 @dataclass(frozen=True)
 class ConvMap(LinearMap):
-    """The convolution of images mem [..., C, H, W] with a weight [inputs * C, C, K, K], which keeps their size.
+    """The convolution of images mem [..., C, H, W] with a weight [inputs * C, C, K, K], which preserves their size.
 
     Args:
         padding, dilation: of the convolution, for rows and columns.
@@ -98,7 +98,7 @@ class MemFeedback:
     weight: Tensor
 
     def __call__(self, mem: Tensor) -> Tensor:
-        """What the membrane adds to the inputs."""
+        """The term that the membrane adds to the inputs."""
         return self.map.of(self.weight, mem)
 
     def split(self, x: Tensor, count: int) -> Tensor | tuple[Tensor, ...]:
@@ -108,7 +108,7 @@ class MemFeedback:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """What a scan with weights between its steps is besides its tensors.
+    """A scan with weights between its steps, without its tensors.
 
     Args:
         key: of the program.
@@ -131,11 +131,11 @@ class Recurrence:
 
     @property
     def through(self) -> LinearMap:
-        """The linear map of what comes back."""
+        """The linear map of the feedback."""
         return LinearMap() if self.map is None else self.map
 
     def placed(self, saved: Iterator[Any]) -> list[Any]:
-        """What there is for each state that is saved, as a list over all states of the program."""
+        """The items of the saved states, as a list over all states of the program; None for the others."""
         return [next(saved) if state == State.SAVED else None for state in self.variant.states[:-1]]
 
 

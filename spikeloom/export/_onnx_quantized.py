@@ -14,13 +14,15 @@ INT8, UINT8 = 3, 2
 """ONNX's numbers of the types."""
 
 
-def translations() -> Mapping[Any, Translation]:
+def translations() -> dict[Any, Translation]:
     """How operations of fake quantization are written in ONNX, by operation.
 
     Raises:
         ValueError: where one is recorded whose range does not fit 8 bits.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def quantized(x: Any, scale: Any, zero: Any, low: int, high: int, axis: int | None) -> Any:
         signed, at = low < 0, {} if axis is None else {"axis": axis}
@@ -76,16 +78,19 @@ def fold_weights(model: Any) -> None:
         graph.initializer.remove(constant)
 
 
-def _quantize(axis: int, x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    shape = [1] * x.ndim
+Array = Any
+"""A NumPy array."""
+
+
+def _quantize(axis: int, x: Array, scale: Array, zero: Array) -> Array:
     if scale.ndim:
-        shape[axis] = -1
+        shape = [-1 if i == axis else 1 for i in range(x.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     limits = np.iinfo(zero.dtype)
     return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(zero.dtype)
 
 
-def _clip(axis: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _clip(axis: int, x: Array, low: Array, high: Array) -> Array:
     return np.clip(x, low, high)
 
 

@@ -44,9 +44,17 @@ class Steps:
 
 
 def read(
-    x: Tensor, owner: str, name: str, mask: Tensor | None, lengths: Lengths | None, axes: str = "[T, B, C]"
+    x: Tensor,
+    owner: str,
+    name: str,
+    mask: Tensor | None,
+    lengths: Lengths | None,
+    axes: str = "[T, B, C]",
+    targets: Any = None,
 ) -> tuple[Tensor, Steps]:
     """Return a sequence in the dtype of computation, with zeros at the steps that do not count, and its `Steps`.
+
+    `targets` show whether T and B are swapped; their values are not read.
 
     Half precision is computed in float32, so that counts over 2048 are exact and squares do not overflow.
     """
@@ -58,6 +66,12 @@ def read(
     fits = x.dim() == 3 or (x.dim() > 3 and "*" in axes)
     if not fits or not len(x):
         raise ValueError(f"{owner} got {name} of the shape {list(x.shape)}; pass {axes}, time first, at least one step")
+    total, batch = x.shape[:2]
+    if total != batch and _lengths(targets) == (total,):
+        raise ValueError(
+            f"{owner} got {name} of the shape {list(x.shape)}, which is T = {total} steps of B = {batch} samples, and "
+            f"{total} targets, one per sample. If the shape is [B, T, C], pass {name}.transpose(0, 1), time first"
+        )
     steps = steps_of(x, owner, mask, lengths)
     return steps.only(x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2)), steps
 
@@ -87,6 +101,12 @@ def steps_of(x: Tensor, owner: str, mask: Tensor | None, lengths: Lengths | None
     after = torch.arange(1, len(x) + 1, device=x.device).unsqueeze(1)
     mask = mask.to(x.device)
     return Steps(mask.sum(0).unsqueeze(1), (mask * after).amax(0).unsqueeze(1), mask.unsqueeze(2))
+
+
+def _lengths(targets: Any) -> tuple[int, ...]:
+    """The shape of targets; of a list, its length alone."""
+    shape = getattr(targets, "shape", None)
+    return tuple(shape) if shape is not None else (len(targets),) if isinstance(targets, (list, tuple)) else ()
 
 
 def insist(holds: Tensor, message: str) -> None:

@@ -42,7 +42,7 @@ def accuracy_rate(
         0.5
     """
     check_population("accuracy_rate", population_code, num_classes)
-    spk, steps = read(spk_out, "accuracy_rate", "spk_out", mask, lengths)
+    spk, steps = read(spk_out, "accuracy_rate", "spk_out", mask, lengths, targets=targets)
     counts = steps.sum(spk)
     if population_code:
         counts = pooled(counts, num_classes, "accuracy_rate")
@@ -63,7 +63,7 @@ def accuracy_temporal(
         >>> print(SF.accuracy_temporal(spk, torch.tensor([1, 2])))
         0.5
     """
-    spk, steps = read(spk_out, "accuracy_temporal", "spk_out", mask, lengths)
+    spk, steps = read(spk_out, "accuracy_temporal", "spk_out", mask, lengths, targets=targets)
     (times,) = spike_times(spk, steps)
     return _share(times.argmin(1), times.shape[1], targets, "accuracy_temporal")
 

@@ -113,7 +113,9 @@ def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[
     ]
 
 
-def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kwargs: Any) -> Explanation:
+def explain(
+    net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
+) -> Explanation:
     """Run a network once, as `spikeloom.unroll` does, and report the backend of each layer.
 
     The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
@@ -124,6 +126,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
         x: input, [T, B, ...], or [B, ...] with `steps`.
         inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
+        num_steps: another name of `steps`, as for `spikeloom.unroll`.
         kwargs: keyword inputs of its forward.
 
     Returns:
@@ -146,7 +149,7 @@ def explain(net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, **kw
         0      Linear  torch    ...      yes
         1      Leaky   ...
     """
-    request = read(net, (x, *inputs), kwargs, steps)
+    request = read(net, (x, *inputs), kwargs, steps, num_steps)
     before, drawn = Snapshot(request.names), RandomState()
     watch = _Watch(request)
 
@@ -249,7 +252,9 @@ class Summary:
     __repr__ = __str__
 
 
-def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
+def summary(
+    net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
+) -> Summary:
     """Run a network once, as `spikeloom.unroll` does, and report its layers, their sizes and their firing rates.
 
     The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
@@ -258,7 +263,10 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
     Args:
         net: the network, or one neuron.
         x: input, [T, B, ...], or [B, ...] with `steps`; pass real data for realistic firing rates.
+        inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
+        num_steps: another name of `steps`, as for `spikeloom.unroll`.
+        kwargs: keyword inputs of its forward.
 
     Returns:
         A `Summary`; its `str` is a table. A parameter shared by several layers is counted in each of them, but once in
@@ -277,7 +285,7 @@ def summary(net: nn.Module, x: Any, steps: int | None = None) -> Summary:
         ------------------------------------------------------------------------
         total                      100               6,500  ...
     """
-    explanation = explain(net, x, steps=steps)
+    explanation = explain(net, x, *inputs, steps=steps, num_steps=num_steps, **kwargs)
     return Summary(
         explanation.rows,
         explanation.steps,

@@ -15,7 +15,8 @@ from .._torch import count_dispatch_modes, is_traced, transforms_active
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import REWRITE, mark
-from ._compare import STEPS, CannotCompare, Comparison, Differs
+from ._advice import advised, warn_of_sequence
+from ._compare import STEPS, CannotCompare, Comparison, Differs, raises
 from ._known_layers import is_row_by_row
 from ._run import Run, run
 from ._snapshot import RandomState, Settings, Snapshot, adopt, undone
@@ -62,17 +63,23 @@ def run_checked(
             context.run(after, done)
         adopt(context)
         mark(layers, unrolled=False)
+        warn_of_sequence(request)
         return done
-    except BaseException as error:
+    except BaseException as failure:
+        error = failure
         settings.restore(error)
         if before is not None:
             before.restore()
         mark(layers, unrolled=False)
+        if before is not None and isinstance(error, Exception):
+            error = advised(error, request)
         rows = request.steps * request.batch
         sizes = f"{request.steps} steps of {request.batch} rows, {rows} in all"
         error.add_note(f"(while the network was unrolled: {sizes})")
-        if type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
+        if error is failure and type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
             error.add_note(f"(Does its forward contain a fixed batch size or a loop over time? {REWRITE})")
+        if error is not failure:
+            raise error from failure
         raise
 
 
@@ -83,6 +90,15 @@ def _run_and_compare(request: Request, check: bool | None, how: Runner, before: 
     try:
         with comparison.watching():
             done = how(request, before)
+    except Exception as error:
+        comparison.before.restore()
+        if stored := comparison.stored():
+            raise Differs(raises(error, request) + stored) from error
+        raise
+    except BaseException:
+        comparison.before.restore()
+        raise
+    try:
         why = _compare(comparison, check)
     except BaseException:
         comparison.before.restore()

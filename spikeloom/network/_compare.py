@@ -27,15 +27,16 @@ from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import Listener, UnrolledRun
 from ._run import REPEATED, run
-from ._snapshot import Lent, RandomState, Snapshot, version
+from ._snapshot import Copy, RandomState, Snapshot, version
+from ._stored import Between, stored
 from ._time_folding import Request
 from ._watch import (
     CURES,
     Key,
-    Mend,
     NoChance,
     Note,
     Steps,
+    Substitution,
     Watch,
     count_unlike,
     difference,
@@ -96,13 +97,24 @@ class Comparison:
             Differs: naming the first module, in the order of the forward, whose inputs, outputs or states differ.
             CannotCompare: if the network does not run step by step, or not reproducibly.
         """
+        with self._trial() as drawn:
+            self._compare(drawn)
+
+    def stored(self) -> str:
+        """A sentence that names the attributes through which a step passes values to the next; empty if none."""
+        with self._trial():
+            return self._stored()
+
+    @contextmanager
+    def _trial(self) -> Iterator[RandomState]:
+        """Context in which the network may be run; afterwards it is as it was at the start of the block."""
         drawn, after = RandomState(), self.before.now()
         self.before.forget_unwritten()
         net = self.request.net
         repeated = dict(REPEATED.get(net, {}))
         try:
             with torch.no_grad(), on_trial(), _eager():
-                self._compare(drawn)
+                yield drawn
         finally:
             after.restore()
             drawn.restore()
@@ -116,10 +128,10 @@ class Comparison:
         try:
             steps = self._step_by_step(few, nullcontext())
         except Exception as error:
-            told = f"step by step the network raises {type(error).__name__}: {error}"
+            failure = f"step by step the network raises {type(error).__name__}: {error}"
             if self.request.batch == 1 and any(map(differs_by_design, layers)):
-                raise CannotCompare(told) from error  # a BatchNorm in training requires more than one row
-            raise Differs(f"{told} Unrolled it does not; if that is intended, pass check=False") from error
+                raise CannotCompare(failure) from error  # a BatchNorm in training requires more than one row
+            raise Differs(f"{failure} Unrolled it does not; if that is intended, pass check=False") from error
         by_own, elsewhere = self.before.drawn()
         if elsewhere or not drawn.same_outside_torch():
             raise CannotCompare("its forward draws random numbers outside of torch, so no two runs are equal")
@@ -129,7 +141,16 @@ class Comparison:
         steps = self._step_by_step(layers, NoChance())
         for key, sentence, count in self._differences(layers, steps, NoChance()):
             if count is None or not self._is_rounding(key, count, steps):
-                raise Differs(sentence)
+                raise Differs(sentence + self._stored())
+
+    def _stored(self) -> str:
+        def loop(between: Between) -> Steps:
+            return self._step_by_step(self.request.layers(), NoChance(), between=between)
+
+        try:
+            return stored(self.before.modules, self.request.names, loop, _same)
+        except Exception:  # what cannot be run step by step, or copied, stays unnamed
+            return ""
 
     def _differences(
         self, layers: set[nn.Module], steps: Steps, chance: AbstractContextManager[Any]
@@ -140,19 +161,24 @@ class Comparison:
                 yield note.key, *found
 
     def _step_by_step(
-        self, layers: set[nn.Module], chance: AbstractContextManager[Any], mend: Callable[[Steps], Mend] = driven
+        self,
+        layers: set[nn.Module],
+        chance: AbstractContextManager[Any],
+        substitute: Callable[[Steps], Substitution] = driven,
+        between: Between = lambda step: None,
     ) -> Steps:
-        """The inputs and outputs of the modules at each step."""
+        """The inputs and outputs of the modules at each step; `between` is called before each."""
         steps: Steps = []
         self._begin()
         own, kwargs = self.request.mapped(torch.clone)  # a forward may write to its inputs
         request = replace(self.request, args=own, kwargs=kwargs)
-        watch = Watch(layers, self.request.names, mend(steps))
+        watch = Watch(layers, self.request.names, substitute(steps))
         for step in range(self.request.steps):
             if step:  # buffers of torch's layers (statistics, a spectral norm's vectors) are written once if unrolled
                 self.before.stand_in(
                     [m._buffers for m in self.before.modules if type(m).__module__.startswith("torch.")]
                 )
+            between(step)
             args, kwargs = request.at(step)
             with chance:
                 request.net(*args, **kwargs)
@@ -168,10 +194,7 @@ class Comparison:
             with chance:
                 unrolled = run(self.request, Snapshot(self.request.names)).unrolled
         except Exception as error:
-            raise Differs(
-                f"unrolled over {self.request.steps} steps the network raises {type(error).__name__}: {error} Step by "
-                f"step it does not; look in the forward for {CURES}"
-            ) from error
+            raise Differs(raises(error, self.request) + self._stored()) from error
         return [note for note in (*watch.taken(), *self._states(unrolled)) if note.unrolled is unrolled]
 
     def _states(self, unrolled: UnrolledRun | None) -> Iterator[Note]:
@@ -198,12 +221,23 @@ class Comparison:
         if self._noisy is None:
             layers = self.request.layers()
             again = self._step_by_step(layers, NoChance())
-            self._repeats = all(
-                was.keys() == now.keys() and not _moved(was, now, *was) for was, now in zip(steps, again, strict=True)
-            )
+            self._repeats = _same(steps, again)
             self._noisy = self._step_by_step(layers, NoChance(), noise)
         moved = sum(_moved(clean, noisy, key) for clean, noisy in zip(steps, self._noisy, strict=True))
         return self._repeats and count <= 16 * moved
+
+
+def raises(error: Exception, request: Request) -> str:
+    """A sentence about an error that only the unrolled run raises."""
+    return (
+        f"unrolled over {request.steps} steps the network raises {type(error).__name__}: {error} Step by step it does "
+        f"not; look in the forward for {CURES}."
+    )
+
+
+def _same(steps: Steps, others: Steps) -> bool:
+    """Whether two loops have computed the same."""
+    return all(was.keys() == now.keys() and not _moved(was, now, *was) for was, now in zip(steps, others, strict=True))
 
 
 def _moved(clean: Mapping[Key, Note], noisy: Mapping[Key, Note], *keys: Key) -> int:
@@ -312,8 +346,8 @@ class DeepSnapshot(Snapshot):
                 now._save_values(t)
         return now
 
-    def _put_back(self, lent: Lent | None = None) -> None:
-        super()._put_back(lent)
+    def _put_back(self, copied_once: Copy | None = None) -> None:
+        super()._put_back(copied_once)
         for array, values in self._arrays:
             array[...] = values
         for setter, state, _ in self._generators:

@@ -43,7 +43,7 @@ from ..neurons._unrolled_run import Listener
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The attributes in which nn.Module itself stores tensors and hooks."""
 
-Lent = Callable[[Tensor], Tensor]
+Copy = Callable[[Tensor], Tensor]
 """A function from a tensor to the copy that replaces it."""
 
 Named = list[tuple["ref[nn.Module]", str, Any]]
@@ -94,36 +94,36 @@ class Snapshot:
         """
         copies: dict[int, Tensor] = {}
 
-        def lent(tensor: Tensor) -> Tensor:
+        def copied_once(tensor: Tensor) -> Tensor:
             at = id(tensor)
             if at in self._values and at not in copies:
                 copies[at] = _like(self._values[at][1])
             return copies.get(at, tensor)
 
         if only is None:
-            self._put_back(lent)
+            self._put_back(copied_once)
         else:
             # some are not saved: those of a scripted module are no dictionaries, and a large network has too many
             saved = [self._containers[id(holder)] for holder in only if id(holder) in self._containers]
-            self._put_back_containers(saved, lent)
+            self._put_back_containers(saved, copied_once)
 
-    def _put_back(self, lent: Lent | None = None) -> None:
+    def _put_back(self, copied_once: Copy | None = None) -> None:
         for module, attributes in self._living():
             put(vars(module), {**attributes, "_modules": module._modules})
-        self._put_back_containers(self._containers.values(), lent)
+        self._put_back_containers(self._containers.values(), copied_once)
 
     def _put_back_containers(
-        self, containers: Iterable[tuple[Any, Any]], lent: Callable[[Tensor], Tensor] | None
+        self, containers: Iterable[tuple[Any, Any]], copied_once: Callable[[Tensor], Tensor] | None
     ) -> None:
         for holder, saved in containers:
             if not saved and not holder:
                 continue  # the usual case
-            if lent is None or isinstance(saved, set):
+            if copied_once is None or isinstance(saved, set):
                 put(holder, saved)
             elif isinstance(saved, dict):
-                put(holder, {k: lent(v) if isinstance(v, Tensor) else v for k, v in saved.items()})
+                put(holder, {k: copied_once(v) if isinstance(v, Tensor) else v for k, v in saved.items()})
             else:
-                put(holder, [lent(v) if isinstance(v, Tensor) else v for v in saved])
+                put(holder, [copied_once(v) if isinstance(v, Tensor) else v for v in saved])
 
     def _living(self) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
         for at, attributes in self._attributes:

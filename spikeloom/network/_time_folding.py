@@ -14,6 +14,7 @@ from .._torch import TreeSpec, is_traced, transformed, tree_flatten, tree_flatte
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._unrolled_run import UnrolledRun, current_run
+from ._arguments import refuse_steps_by_position, steps_of, too_many_inputs
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,16 @@ class Request:
         return self.mapped(lambda t: t if self.static else t[step])
 
 
-def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: int | None) -> Request:
-    """Check the arguments and return a request; raises an error if they cannot be unrolled."""
+def read(
+    net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: int | None, num_steps: int | None = None
+) -> Request:
+    """Check the arguments and return a request; raises an error if they cannot be unrolled.
+
+    `num_steps` is another name of `steps`, see `steps_of`.
+    """
     if not isinstance(net, nn.Module):
         raise TypeError(f"unroll requires a network, an nn.Module; got {type(net).__name__}")
+    steps, kwargs = steps_of(net, steps, num_steps, kwargs)
     if current_run() is not None:
         raise RuntimeError("unroll was called within a network that is being unrolled; unroll the outermost one only")
     whole = isinstance(steps, int) or hasattr(steps, "__index__")  # torch.compile knows only the first
@@ -83,6 +90,9 @@ def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps
         raise TypeError(f"steps is {steps!r}; pass a whole number of steps")
     if steps is not None and steps < 0:
         raise ValueError(f"steps is {steps}; pass zero or more steps")
+    several = len(args) > 1 and not torch.compiler.is_compiling()
+    if several:
+        refuse_steps_by_position(net, args, steps)
     if isinstance(net, SpikingNeuron) and (len(args) > 1 or kwargs):
         raise TypeError(
             f"{type(net).__name__} is unrolled with its input as the only argument, starting from its stored state; "
@@ -95,7 +105,13 @@ def read(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], steps
                 f"{names[module] or 'the network'!r} is an nn.DataParallel, whose threads cannot take part in an "
                 "unrolled run; use nn.parallel.DistributedDataParallel"
             )
-    sizes = _sizes(args, kwargs, () if steps is None else (steps,))
+    more = too_many_inputs(net, args) if several else ""
+    try:
+        sizes = _sizes(args, kwargs, () if steps is None else (steps,))
+    except ValueError as error:
+        raise (ValueError(f"{error}. {more}") if more else error) from None
+    if more:
+        raise TypeError(more)
     return Request(net, args, kwargs, *sizes, static=steps is not None, names=names)
 
 

@@ -23,6 +23,7 @@ def unroll(
     x: Any,
     *inputs: Any,
     steps: int | None = None,
+    num_steps: int | None = None,
     check: bool | None = None,
     checkpoint: int | None = None,
     **kwargs: Any,
@@ -40,6 +41,7 @@ def unroll(
             [T, B], or [B] with `steps`; numbers and 0-dimensional tensors are constant over time.
         steps: T, for a static input (the same at every step). The input is not repeated in memory: the layers before
             the first neuron run on it once.
+        num_steps: another name of `steps`; an input of the forward, if that has an argument of this name.
         check: whether to also run the network step by step and raise an error if the results differ. The check finds
             values that a forward stores between steps, and operations that mix the rows of a batch. None: check three
             steps at the first call for each combination of network, mode and kind of inputs; a `Sequential` of known
@@ -53,13 +55,17 @@ def unroll(
         the outputs of the forward, every tensor [T, B, ...]. They are neither copies nor views: `detach_()` works.
 
     Raises:
-        TypeError: if `net` is not a module, no input is a tensor, `steps` is not an integer, or a neuron is passed its
-            states as arguments; if check=True and a neuron accepts whole sequences only.
+        TypeError: if `net` is not a module, no input is a tensor, `steps` is not an integer, there are more inputs than
+            the forward takes, or a neuron is passed its states as arguments; if check=True and a neuron accepts whole
+            sequences only.
         ValueError: if a sequence does not start with [T, B], or if dimension 0 of a neuron's input or of an output of
             the network is not T*B.
         RuntimeError: if a neuron is called twice in one forward, is not a submodule of the network, or has its state
             read or written during the call; if the check finds a difference.
         After an error, states and running statistics are restored.
+
+    Warns:
+        UserWarning: if `steps` is passed with an input that may be a sequence of that length.
 
     BatchNorm in training mode sees T*B samples and updates its statistics once; Dropout draws for all steps at once.
     With `checkpoint`, both happen once per chunk.
@@ -72,7 +78,7 @@ def unroll(
         >>> snn.utils.reset(net)
         >>> spk, mem = snn.unroll(net, torch.rand(2, 3), steps=25)
     """
-    return _perform(read(net, (x, *inputs), kwargs, steps), check, checkpoint)
+    return _perform(read(net, (x, *inputs), kwargs, steps, num_steps), check, checkpoint)
 
 
 def _perform(request: Request, check: bool | None, checkpoint: int | None, detach: bool = False) -> Any:
@@ -97,6 +103,7 @@ def stream(
     chunks: Iterable[Any],
     *,
     steps: int | None = None,
+    num_steps: int | None = None,
     check: bool | None = None,
     checkpoint: int | None = None,
     detach: bool = True,
@@ -114,6 +121,7 @@ def stream(
             tuple of the forward's positional inputs. If B changes, states that do not broadcast to the new B are
             reinitialized, with a warning.
         steps: as for `unroll`: each chunk is a static input, [B, ...], for this many steps.
+        num_steps: another name of `steps`, as for `unroll`.
         check: as for `unroll`; True compares all steps of the first chunk.
         checkpoint: as for `unroll`, within each chunk.
         detach: whether to detach the states after each chunk, so that gradients stop at its start. If False, the
@@ -150,12 +158,14 @@ def stream(
     def run(chunk: Any) -> Any:
         nonlocal done
         try:
-            request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps)
+            request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps, num_steps)
             if not request.steps:
                 raise ValueError("the chunk has no steps; pass chunks with at least one step")
             outputs = _perform(request, None if check and done else check, checkpoint, detach)
         except Exception as error:
             error.add_note(f"(in chunk {done + 1} of the stream)")
+            if isinstance(chunk, list):  # as a DataLoader with targets yields
+                error.add_note("(The chunk is a list, which is one input of the forward; pass a tensor or a tuple)")
             raise
         done += 1
         return outputs

@@ -50,7 +50,7 @@ def differs_by_design(module: nn.Module) -> bool:
     return isinstance(module, BatchNorm) and (module.training or module.running_mean is None)
 
 
-Mend = Callable[[Note, tuple[Tensor, ...]], "list[Tensor] | None"]
+Substitution = Callable[[Note, tuple[Tensor, ...]], "list[Tensor] | None"]
 """A function from a note and its tensors to their replacements, or None."""
 
 
@@ -62,11 +62,11 @@ class Watch:
     Args:
         layers: the layers.
         names: the paths of modules.
-        mend: the replacements.
+        substitute: the replacements.
     """
 
-    def __init__(self, layers: Iterable[nn.Module], names: Mapping[nn.Module, str], mend: "Mend"):
-        self._mend, self._notes = mend, list[Note]()
+    def __init__(self, layers: Iterable[nn.Module], names: Mapping[nn.Module, str], substitute: "Substitution"):
+        self._substitute, self._notes = substitute, list[Note]()
         self._calls: dict[tuple[nn.Module, int], int] = {}
         for module in layers:
             vars(module)["forward"] = partial(self._call, module, names.get(module, ""), module.forward)
@@ -90,24 +90,24 @@ class Watch:
             static = tuple([unrolled is not None and unrolled.is_static(t) for t in tensors])
             note = Note(key, module, unrolled, tuple([t.detach().clone() for t in tensors]), static)
             self._notes.append(note)
-            mended = self._mend(note, tensors)
-            if mended is None:
+            substituted = self._substitute(note, tensors)
+            if substituted is None:
                 return tree
             if unrolled is None:
-                note.given = tuple([t.clone() for t in mended])
-            rest = iter(mended)
+                note.given = tuple([t.clone() for t in substituted])
+            rest = iter(substituted)
             return tree_unflatten([next(rest) if _counts(leaf) else leaf for leaf in leaves], form)
 
 
 # -- replacements -----------------------------------------------------------------------------------------------------
 
 
-def driven(steps: Steps) -> Mend:
+def driven(steps: Steps) -> Substitution:
     """Step by step: add currents that make every neuron fire, and replace its output by synthetic spikes."""
 
     currents: dict[Any, Tensor] = {}
 
-    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+    def substitute(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         neuron, (path, way, _) = note.module, note.key
         if not isinstance(neuron, SpikingNeuron) or not tensors or not tensors[0].is_floating_point():
             return None
@@ -122,7 +122,7 @@ def driven(steps: Steps) -> Mend:
             currents[at] = 3 * threshold.abs().max().nan_to_num(0.0, 0.0, 0.0) * _pattern(first, path, 0)
         return [first + currents[at], *rest]
 
-    return mend
+    return substitute
 
 
 def _pattern(like: Tensor, path: str, step: int) -> Tensor:
@@ -131,10 +131,10 @@ def _pattern(like: Tensor, path: str, step: int) -> Tensor:
     return torch.from_numpy(draw.integers(5, size=tuple(like.shape), dtype=np.uint8) < 2).to(like)
 
 
-def given(steps: Steps, request: Request) -> Mend:
+def given(steps: Steps, request: Request) -> Substitution:
     """Unrolled: replace inputs and outputs of neurons, and outputs that differ by design, by those of the loop."""
 
-    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+    def substitute(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         module, unrolled = note.module, note.unrolled
         forced = isinstance(module, SEES_TIME) or (note.key[1] == "output" and differs_by_design(module))
         if unrolled is None or not forced:
@@ -152,21 +152,21 @@ def given(steps: Steps, request: Request) -> Mend:
             new.append(other)
         return new
 
-    return mend
+    return substitute
 
 
-def noise(steps: Steps) -> Mend:
+def noise(steps: Steps) -> Substitution:
     """As `driven`, with a rounding error added to inputs of the network and of neurons, and to outputs of layers."""
     drive = driven(steps)
 
-    def mend(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    def substitute(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         new = drive(note, tensors) or [*tensors]
         (path, way, _), neuron = note.key, isinstance(note.module, SEES_TIME)
         if (neuron or not path) if way == "input" else not (neuron or note.module._modules):
             return [_shaken(t) for t in new]
         return new
 
-    return mend
+    return substitute
 
 
 def _shaken(t: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
     first = len(steps) - 1 if way == "state" else 0  # states are recorded at the last step only
     for step, stepped in enumerate(steps[first:], first):
         if note.key not in stepped:
-            return f"{label} is called unrolled, but not at step {step}; look in the forward for {CURES}", None
+            return f"{label} is called unrolled, but not at step {step}; look in the forward for {CURES}.", None
         if len(stepped[note.key].tensors) != len(note.tensors):
             return _sentence(label, way, step), None
     counts = [0] * len(steps)
@@ -266,12 +266,12 @@ def difference(note: Note, steps: Steps, request: Request) -> Difference | None:
 
 
 def _sentence(label: str, way: str, step: int) -> str:
-    told, where = {
+    difference, where = {
         "input": ("gets another input", "the forward around it, or a hook,"),
         "output": ("returns other values for the same input", "its forward"),
         "state": ("has another state after the same input", "the forward around it"),
     }[way]
-    return f"{label} {told} unrolled than step by step, first at step {step}; look in {where} for {CURES}"
+    return f"{label} {difference} unrolled than step by step, first at step {step}; look in {where} for {CURES}."
 
 
 def count_unlike(got: Tensor, wanted: Tensor) -> list[int]:

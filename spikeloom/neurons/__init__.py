@@ -16,6 +16,7 @@ from .literature import EIF as EIF
 from .literature import IF as IF
 from .literature import LI as LI
 from .literature import QIF as QIF
+from .literature import RALIF as RALIF
 from .literature import AdLIF as AdLIF
 from .literature import CuBaLIF as CuBaLIF
 from .literature import Izhikevich as Izhikevich

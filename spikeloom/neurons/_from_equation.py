@@ -1,7 +1,9 @@
 """Layers made from an equation; the arguments of the constructor are derived from those of the equation."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import new_class
 from typing import Any, ClassVar, overload
 
@@ -9,11 +11,12 @@ from torch import Tensor
 
 from .. import surrogate
 from ..cells.cell import signature_of
-from ..cells.firing import AnyModel, Frame, Model, Whole
+from ..cells.firing import FRAME_PARAMS, AnyModel, Frame, Model, Whole
 from ..engine.graph import program_for
 from ..fixed import fixed
 from ._methods import HOOKS
 from ._neuron import DEFAULTS, SpikingNeuron
+from .recurrent import RECURRENCE, Recurrent
 
 Equation = Callable[..., Any]
 
@@ -25,7 +28,7 @@ FRAMED = ("inhibition", "reset_mechanism", "state_quant", "reset_delay")
 
 
 class EquationNeuron(SpikingNeuron):
-    """Base of the neurons that `cell` and `charge` make from an equation.
+    """Base of the neurons that `cell` makes from an equation.
 
     The arguments are the parameters of the equation, by position or by name, and these, by name only:
 
@@ -36,12 +39,13 @@ class EquationNeuron(SpikingNeuron):
         init_hidden: if True, the layer stores its state and returns only the spikes.
         output: if True, return the states even with init_hidden.
         decay: how the decays of the equation are restricted to [0, 1]: "clamp", "sigmoid" or "tau" (see `Leaky`).
-        A neuron made by `charge` also accepts threshold, inhibition, reset_mechanism, state_quant, reset_delay and
-        graded_spikes_factor, as in `Leaky`.
+        With ``cell(charge=True)`` also threshold, inhibition, reset_mechanism, state_quant, reset_delay and
+        graded_spikes_factor, as in `Leaky`. With ``cell(recurrent=True)`` also V, all_to_all, linear_features,
+        conv2d_channels, kernel_size and learn_recurrent, as in `RLeaky`.
 
     Shapes:
         input_ and each state [B, *N]; returns the spikes, then the states in the order of the equation. Unrolled:
-        [T, B, *N].
+        [T, B, *N]. The first state of a recurrent neuron is its last spikes, which are returned once.
     """
 
     signature: ClassVar[inspect.Signature | None] = None
@@ -51,11 +55,11 @@ class EquationNeuron(SpikingNeuron):
     ) -> None:
         """Make a layer from a model; `learn`, `decay` and `framed` are the defaults of these options."""
         if model is not None:
-            signature = _signature(model, {**DEFAULTS, "decay": decay, **framed}, learn)
+            signature = _signature(model, {**DEFAULTS, **RECURRENCE, "decay": decay, **framed}, learn)
             options = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
             body = {
+                **cls._of_model(model),
                 "__doc__": _documented(model, options),
-                "model": model,
                 "signature": signature,
                 "framed": isinstance(model, Model),
                 "_calls": HOOKS if isinstance(model, Model) else (),
@@ -63,6 +67,11 @@ class EquationNeuron(SpikingNeuron):
             for name, value in body.items():
                 type.__setattr__(cls, name, value)
         super().__init_subclass__()
+
+    @classmethod
+    def _of_model(cls, model: AnyModel) -> dict[str, Any]:
+        """The attributes of the class that hold its equation."""
+        return {"model": model}
 
     def __init__(self, *args: Any, **kwargs: Any):
         if self.signature is None:
@@ -75,13 +84,14 @@ class EquationNeuron(SpikingNeuron):
         given = dict(bound.arguments)
         learn = given.pop("learn")
         learned = (learn,) if isinstance(learn, str) else tuple(learn)
-        unknown = [name for name in learned if name not in self._value_names()]
+        names = self._learnable_names()
+        unknown = [name for name in learned if name not in names]
         if unknown:
             raise ValueError(
                 f"{type(self).__name__} got learn={learn!r}; it has no {', '.join(unknown)}, choose from "
-                f"{', '.join(self._value_names()) or 'nothing: it has no parameters'}"
+                f"{', '.join(names) or 'nothing: it has no parameters'}"
             )
-        self._build(given | {f"learn_{name}": name in learned for name in self._value_names()})
+        self._build(given | {f"learn_{name}": name in learned for name in names})
 
     def forward(self, input_: Tensor, *states: Tensor | None) -> Any:
         """One step: input_ [B, *N] and, unless init_hidden, its states; returns spk, or spk and the states."""
@@ -91,21 +101,29 @@ class EquationNeuron(SpikingNeuron):
         return self._run(input_, (*states, *[None] * (len(names) - len(states))))
 
 
+class RecurrentEquationNeuron(Recurrent, EquationNeuron):
+    """Base of the neurons made from an equation whose spikes are fed back to their input, as those of `RLeaky`."""
+
+    @classmethod
+    def _of_model(cls, model: AnyModel) -> dict[str, Any]:
+        return {"one_to_one": model, "through_layer": replace(model, recurrent=False)}
+
+
 def made(name: str, module: str, model: AnyModel) -> type[EquationNeuron]:
     """Make the layer class of a model, which pickle looks up in `module`."""
     body = {"__module__": module, "__qualname__": name}
-    return new_class(name, (EquationNeuron,), {"model": model}, lambda namespace: namespace.update(body))
+    base = RecurrentEquationNeuron if model.recurrent else EquationNeuron
+    return new_class(name, (base,), {"model": model}, lambda namespace: namespace.update(body))
 
 
 def _documented(model: AnyModel, options: Iterable[str]) -> str:
     """The docstring of an equation, with the states and options of the layer inserted before the source."""
     equation = equation_of(model)
     text, source, rest = inspect.cleandoc(equation.__doc__ or "").partition("\n\nSource:")
-    states, _ = signature_of(equation)
     named = ", ".join(name for name in options if name != "learn")
     added = f"""
 
-States, in order: {", ".join(states)}; each [B, *N], unrolled [T, B, *N].
+States, in order: {", ".join(model.states)}; each [B, *N], unrolled [T, B, *N].
 
 By keyword: learn, the names of the parameters to learn; {named} (see `EquationNeuron`)."""
     return text + added + source + rest
@@ -120,7 +138,9 @@ def _signature(model: AnyModel, options: Mapping[str, Any], learn: tuple[str, ..
     own = [p for p in inspect.signature(equation_of(model)).parameters.values() if p.kind is p.KEYWORD_ONLY]
     required = [p for p in own if p.default is p.empty]
     values = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in (*required, *(p for p in own if p not in required))]
-    named = (*SHARED, *FRAMED, "graded_spikes_factor") if isinstance(model, Model) else SHARED
+    named = (*(RECURRENCE if model.recurrent else ()), *SHARED)
+    if isinstance(model, Model):
+        named += (*FRAMED, "graded_spikes_factor")
     if isinstance(model, Model):
         values.append(inspect.Parameter("threshold", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1.0))
     given = {"learn": learn, **{name: options[name] for name in named}}
@@ -131,8 +151,17 @@ def _signature(model: AnyModel, options: Mapping[str, Any], learn: tuple[str, ..
 @overload
 def cell(equation: Equation) -> type[EquationNeuron]: ...
 @overload
-def cell(*, decays: tuple[str, ...] = (), loop: bool = False) -> Callable[[Equation], type[EquationNeuron]]: ...
-def cell(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop: bool = False) -> Any:
+def cell(
+    *, charge: bool = False, recurrent: bool = False, decays: str | Sequence[str] = (), loop: bool = False
+) -> Callable[[Equation], type[EquationNeuron]]: ...
+def cell(
+    equation: Equation | None = None,
+    *,
+    charge: bool = False,
+    recurrent: bool = False,
+    decays: str | Sequence[str] = (),
+    loop: bool = False,
+) -> Any:
     """Decorator: turn the equation of a custom neuron into a layer class of the same name.
 
     The equation computes one time step, ``(x, *states, *, parameters) -> (spk, *new states)``: the arguments after x
@@ -143,7 +172,13 @@ def cell(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop
 
     Args:
         equation: the function.
-        decays: names of the parameters that are decays per step, which are restricted to [0, 1].
+        charge: if True, the equation returns only the new states before the reset, the membrane last, and the layer
+            adds what `spikeloom.Leaky` does with them: threshold, every reset mechanism, delayed or immediate,
+            inhibition, graded spikes. ``@snn.charge`` is the same.
+        recurrent: if True, the spikes of the last step are fed back to x, one-to-one or through an nn.Linear or
+            nn.Conv2d. The layer has the arguments of `spikeloom.RLeaky` for it, by name, and the spikes as its first
+            state.
+        decays: name or names of the parameters that are decays per step, which are restricted to [0, 1].
         loop: if True, the equation may use all of PyTorch, and runs in a PyTorch loop over time.
 
     Raises:
@@ -151,7 +186,9 @@ def cell(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop
             from outside) and `loop` is False, with the line in the message; or if its arguments or results are not
             those of a neuron.
 
-    For a neuron with the standard threshold and resets, see `charge`.
+    Warns:
+        UserWarning: if the spikes have no gradient, for example because they come from a comparison instead of
+            `ops.spike`.
 
         >>> import torch, spikeloom as snn
         >>> from spikeloom import ops
@@ -164,23 +201,35 @@ def cell(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop
         >>> snn.unroll(lif, torch.full((4, 1, 2), 0.75)).sum(0)
         tensor([[2., 1.]], grad_fn=<SumBackward1>)
     """
-    return _decorated(lambda function: Whole(function, decays, loop=loop), equation, loop)
+
+    def layer_of(function: Equation) -> type[EquationNeuron]:
+        own, kind = function if loop else fixed(function), Model if charge else Whole
+        names = (decays,) if isinstance(decays, str) else tuple(decays)
+        model: AnyModel = kind(own, decays=names, recurrent=recurrent, loop=loop)
+        _check_names(function.__name__, model)
+        layer = made(function.__qualname__, function.__module__, model)
+        layer.__name__ = function.__name__
+        if not loop:
+            _check_program(function.__name__, model, 3 if equation is None else 4)
+        return layer
+
+    return layer_of if equation is None else layer_of(equation)
 
 
 @overload
 def charge(equation: Equation) -> type[EquationNeuron]: ...
 @overload
-def charge(*, decays: tuple[str, ...] = (), loop: bool = False) -> Callable[[Equation], type[EquationNeuron]]: ...
-def charge(equation: Equation | None = None, *, decays: tuple[str, ...] = (), loop: bool = False) -> Any:
-    """Decorator: turn the charging equation of a custom neuron into a layer class with the standard resets.
+def charge(
+    *, recurrent: bool = False, decays: str | Sequence[str] = (), loop: bool = False
+) -> Callable[[Equation], type[EquationNeuron]]: ...
+def charge(equation: Equation | None = None, **options: Any) -> Any:
+    """Decorator: `cell` with ``charge=True``: the layer adds the standard threshold and resets to the equation.
 
-    The equation is ``(x, *states, *, parameters) -> new states``, before the reset, with the membrane last. The layer
-    has the features of `spikeloom.Leaky`: every reset mechanism, delayed or immediate, inhibition, graded spikes.
+    The equation is ``(x, *states, *, parameters) -> new states``, before the reset, with the membrane last.
 
     Args:
         equation: the function.
-        decays: names of the parameters that are decays per step, which are restricted to [0, 1].
-        loop: if True, the equation may use all of PyTorch, and runs in a PyTorch loop over time.
+        options: recurrent, decays and loop, see `cell`.
 
     Raises:
         TypeError: as in `cell`.
@@ -195,32 +244,40 @@ def charge(equation: Equation | None = None, *, decays: tuple[str, ...] = (), lo
         >>> spk.shape
         torch.Size([20, 4, 8])
     """
-    return _decorated(lambda function: Model(function, decays=decays, loop=loop), equation, loop)
+    decorator: Any = cell(charge=True, **options)
+    return decorator if equation is None else decorator(equation)
 
 
-def _decorated(model_of: Callable[[Equation], AnyModel], equation: Equation | None, loop: bool) -> Any:
-    def layer_of(function: Equation) -> type[EquationNeuron]:
-        model = model_of(function if loop else fixed(function))
-        _check_names(function.__name__, model)
-        layer = made(function.__qualname__, function.__module__, model)
-        layer.__name__ = function.__name__
-        why = program_for(model.cell(Frame()), surrogate.atan()).untraceable
-        if why and not loop:
-            raise TypeError(
-                f"{why}. Write the equation with arithmetic and spikeloom.ops, or let it run through the plain loop "
-                "over time: @snn.cell(loop=True)"
-            )
-        return layer
-
-    return layer_of if equation is None else layer_of(equation)
+def _check_program(name: str, model: AnyModel, level: int) -> None:
+    """Reject an equation that cannot be compiled; warn if its spikes have no gradient."""
+    program = program_for(model.cell(Frame()), surrogate.atan())
+    if program.untraceable:
+        raise TypeError(
+            f"{program.untraceable}. Write the equation with arithmetic and spikeloom.ops, or let it run through the "
+            "plain loop over time: @snn.cell(loop=True)"
+        )
+    if not program.spikes_have_gradient():
+        warnings.warn(
+            f"the spikes of {name} have no gradient, so nothing before it can learn: they come from a comparison, a "
+            "constant or a detached value. Write spk = ops.spike(mem - threshold), whose gradient is the surrogate",
+            stacklevel=level,
+        )
 
 
 def _check_names(name: str, model: AnyModel) -> None:
     """Reject names that the layer uses itself, and decays that are not parameters."""
     states, params = signature_of(equation_of(model))
-    taken = [n for n in (*states, *params) if n in ("learn", *SHARED) or hasattr(SpikingNeuron, n)]
+    base = RecurrentEquationNeuron if model.recurrent else SpikingNeuron
+    used = ("learn", *SHARED, *(("spk", "recurrent", *RECURRENCE) if model.recurrent else ()))
+    added = [n for n in (*states, *params) if isinstance(model, Model) and n in (*FRAMED, *FRAME_PARAMS)]
+    if added:
+        raise TypeError(
+            f"{name} calls a value {', '.join(added)}, which the layer adds itself with charge=True; leave it out, or, "
+            "if the equation fires and resets itself, decorate it with @snn.cell, without charge"
+        )
+    taken = [n for n in (*states, *params) if n in used or hasattr(base, n)]
     if taken:
         raise TypeError(f"{name} calls a value {', '.join(taken)}, which every layer has already; call it otherwise")
-    strange = [n for n in model.decays if n not in params]
-    if strange:
-        raise TypeError(f"{name} has no parameter {', '.join(strange)} that could be a decay; it has {params}")
+    unknown = [n for n in model.decays if n not in params]
+    if unknown:
+        raise TypeError(f"{name} has no parameter {', '.join(unknown)} that could be a decay; it has {params}")

@@ -3,7 +3,8 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from types import FunctionType
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +113,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         for name, function in (("spike_grad", options["spike_grad"]), ("state_quant", options["state_quant"] or None)):
             if not (function is None or callable(function)):
                 raise TypeError(f"{kind} got {name}={function!r}; pass a function of a tensor, or nothing")
+        _check_spike_grad(kind, options["spike_grad"])
         if options["inhibition"]:
             # the levels: _build, the constructor, the metaclass, the caller
             warnings.warn("inhibition lets one neuron of dimension 1 fire per step; it runs step by step", stacklevel=5)
@@ -178,6 +180,8 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
                 unrolled.refuse_access(self, f"its {name} is assigned", cure)
             self.__dict__[name] = value  # a state is never a buffer or parameter, whatever is assigned
             return
+        if name == "spike_grad":
+            _check_spike_grad(type(self).__name__, value)
         super().__setattr__(name, self._assign(name, value) if name in WATCHED else value)
         if name in RETRACED and "_program" in self.__dict__:
             self._retrace()
@@ -195,7 +199,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
         shown = []
         for name, argument in _arguments(type(self)).items():
             if name == "learn":
-                value: Any = tuple(n for n in self._value_names() if isinstance(self._own(n), nn.Parameter))
+                value: Any = tuple(n for n in self._learnable_names() if isinstance(self._own(n), nn.Parameter))
             elif name.startswith("learn_") and self._own(name.removeprefix("learn_")) is not None:
                 value = isinstance(self._own(name.removeprefix("learn_")), nn.Parameter)
             else:
@@ -251,6 +255,26 @@ DEFAULTS: Mapping[str, Any] = {
 def _check_reset(mode: str) -> None:
     if not isinstance(mode, str) or mode not in RESETS:
         raise ValueError(f"reset_mechanism is {mode!r}; choose one of {', '.join(map(repr, RESETS))}")
+
+
+def _check_spike_grad(kind: str, spike_grad: Any) -> None:
+    """Reject what makes a spike function instead of being one."""
+    name, module = getattr(spike_grad, "__name__", ""), getattr(spike_grad, "__module__", "")
+    if isinstance(spike_grad, FunctionType) and name in FACTORIES and module.endswith("surrogate"):
+        raise TypeError(
+            f"{kind} got spike_grad=surrogate.{name}, which makes a spike function; call it: "
+            f"spike_grad=surrogate.{name}{'(f)' if name == 'custom_surrogate' else '()'}"
+        )
+    if isinstance(spike_grad, type) and issubclass(spike_grad, torch.autograd.Function):
+        raise TypeError(f"{kind} got spike_grad={name}, an autograd.Function; pass spike_grad={name}.apply")
+
+
+FACTORIES = {
+    name
+    for name, thing in vars(surrogate).items()
+    if isinstance(thing, FunctionType) and get_type_hints(thing).get("return") is surrogate.Spike
+}
+"""The functions that make spike functions, in `spikeloom.surrogate` and in snnTorch's module of that name."""
 
 
 class LIF(SpikingNeuron):

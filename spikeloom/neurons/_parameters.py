@@ -57,6 +57,10 @@ class Parameters(nn.Module):
     def _value_names(self) -> tuple[str, ...]:
         return self._model.params
 
+    def _learnable_names(self) -> tuple[str, ...]:
+        """The values that the argument `learn` of a neuron made from an equation may name."""
+        return self._value_names()
+
     def _registered_as(self, name: str) -> str:
         return name + DECAYS[self.decay].suffix if name in self._model.decays else name
 

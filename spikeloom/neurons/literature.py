@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from .._torch import exporting
-from ..cells.adaptive import ADAPTIVE_CURRENT, ADAPTIVE_THRESHOLD
+from ..cells.adaptive import ADAPTIVE_CURRENT, ADAPTIVE_THRESHOLD, RECURRENT_ADAPTIVE_THRESHOLD
 from ..cells.integrate import INTEGRATE_AND_FIRE, LEAKY_INTEGRATOR
 from ..cells.nonlinear import EXPONENTIAL, IZHIKEVICH, QUADRATIC
 from ..cells.parametric import PARAMETRIC
 from ..cells.refractory import REFRACTORY
 from ..cells.resonate import RESONATE_AND_FIRE
-from ._from_equation import EquationNeuron
+from ._from_equation import EquationNeuron, RecurrentEquationNeuron
 from ._neuron import SpikeGrad
 from .leaky import Leaky
+from .recurrent import Size
 
 Number = float | Tensor
 """A parameter: one number, or a tensor that broadcasts over the trailing dimensions of the input."""
@@ -40,6 +41,17 @@ class ResetOptions(Options, total=False):
     state_quant: Callable[[Tensor], Tensor] | bool
     reset_delay: bool
     graded_spikes_factor: Number
+
+
+class RecurrentOptions(Options, total=False):
+    """Keyword arguments of the neurons whose spikes are fed back, as those of `RLeaky`."""
+
+    V: Number
+    all_to_all: bool
+    linear_features: int | None
+    conv2d_channels: int | None
+    kernel_size: Size | None
+    learn_recurrent: bool
 
 
 # At run time, the docstring of a class is that of its equation, with the states and the options.
@@ -157,6 +169,20 @@ class QIF(EquationNeuron, model=QUADRATIC):
         **options: Unpack[Options],
     ):
         super().__init__(tau, gain, v_rest, v_critical, threshold, v_reset, **options)
+
+
+class RALIF(RecurrentEquationNeuron, model=RECURRENT_ADAPTIVE_THRESHOLD):
+    """Recurrent leaky integrate-and-fire neuron with an adaptive threshold, as in an LSNN (Bellec et al., 2018)."""
+
+    def __init__(
+        self,
+        beta: Number = 0.9,
+        rho: Number = 0.97,
+        kappa: Number = 0.1,
+        threshold: Number = 1.0,
+        **options: Unpack[RecurrentOptions],
+    ):
+        super().__init__(beta, rho, kappa, threshold, **options)
 
 
 class ResonateFire(EquationNeuron, model=RESONATE_AND_FIRE):

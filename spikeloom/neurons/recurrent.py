@@ -5,16 +5,26 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..cells.firing import Model
+from ..cells.firing import AnyModel
 from ..cells.leaky import RLEAKY, RLEAKY_THROUGH_LAYER
 from ..cells.synaptic import RSYNAPTIC, SYNAPTIC
 from ..engine.feedback import Feedback
 from ._methods import ClearedByEquation
-from ._neuron import LIF, SpikeGrad
+from ._neuron import LIF, SpikeGrad, SpikingNeuron
 from ._state import by_reset_mem
 from ._unrolled_run import current_run, running
 
 Size = int | tuple[int, int]
+
+RECURRENCE: Mapping[str, Any] = {
+    "V": 1.0,
+    "all_to_all": True,
+    "linear_features": None,
+    "conv2d_channels": None,
+    "kernel_size": None,
+    "learn_recurrent": True,
+}
+"""The arguments that describe the recurrence, and their defaults; see `RLeaky`."""
 
 
 class OneToOne(nn.Module):
@@ -38,7 +48,7 @@ class OneToOne(nn.Module):
         return self.V * spk
 
 
-class Recurrent(LIF):
+class Recurrent(SpikingNeuron):
     """Base of the recurrent neurons. Their first state is their last output spike, which feeds their input.
 
     With ``all_to_all=False`` the weight V is a parameter of the equation. Otherwise the spikes are fed back through the
@@ -47,8 +57,8 @@ class Recurrent(LIF):
     contain spiking neurons.
     """
 
-    one_to_one: ClassVar[Model]
-    through_layer: ClassVar[Model]
+    one_to_one: ClassVar[AnyModel]
+    through_layer: ClassVar[AnyModel]
     all_to_all: bool
     linear_features: int | None
     conv2d_channels: int | None
@@ -57,10 +67,9 @@ class Recurrent(LIF):
     recurrent: nn.Module
     V: Tensor
     spk: Tensor
-    mem: Tensor
 
     @property
-    def model(self) -> Model:  # type: ignore[override]
+    def model(self) -> AnyModel:  # type: ignore[override]
         """The equation."""
         return self.through_layer if self._through_layer else self.one_to_one
 
@@ -71,11 +80,15 @@ class Recurrent(LIF):
         layer = _recurrent_layer(type(self).__name__, given)
         self._through_layer = layer is not None
         super()._build(given if layer else {**given, "learn_V": given["learn_recurrent"]})
-        for name in ("all_to_all", "linear_features", "conv2d_channels", "kernel_size", "learn_recurrent"):
-            setattr(self, name, given[name])
+        for name in RECURRENCE:
+            if name != "V":
+                setattr(self, name, given[name])
         self.recurrent = layer or OneToOne(self.V)
         if not given["learn_recurrent"]:
             self.recurrent.requires_grad_(False)
+
+    def _learnable_names(self) -> tuple[str, ...]:
+        return self.through_layer.params  # without V, which learn_recurrent is about
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
         return x + Feedback(self.recurrent)(states[0]) if self._through_layer else x
@@ -103,7 +116,7 @@ class _FeedbackByStep(Feedback):
             return super().__call__(spk)
 
 
-class RLeaky(Recurrent):
+class RLeaky(Recurrent, LIF):
     """Recurrent leaky integrate-and-fire neuron: its spikes are fed back as input one step later.
 
     With b = clamp(beta, 0, 1) and R = H(mem - threshold), computed from the membrane of the previous step:
@@ -154,6 +167,7 @@ class RLeaky(Recurrent):
     """
 
     one_to_one, through_layer = RLEAKY, RLEAKY_THROUGH_LAYER
+    mem: Tensor
 
     def __init__(
         self,
@@ -186,7 +200,7 @@ class RLeaky(Recurrent):
     init_rleaky = by_reset_mem
 
 
-class RSynaptic(ClearedByEquation, Recurrent):
+class RSynaptic(ClearedByEquation, Recurrent, LIF):
     """Recurrent current-based leaky integrate-and-fire neuron: its spikes are fed back as input one step later.
 
     With a = clamp(alpha, 0, 1), b = clamp(beta, 0, 1), R = H(mem - threshold) of the previous step:
@@ -226,6 +240,7 @@ class RSynaptic(ClearedByEquation, Recurrent):
 
     one_to_one, through_layer = RSYNAPTIC, SYNAPTIC
     syn: Tensor
+    mem: Tensor
 
     def __init__(
         self,
@@ -273,9 +288,9 @@ def _recurrent_layer(kind: str, given: Mapping[str, Any]) -> nn.Module | None:
             )
         return None
     if bool(linear) == bool(conv or kernel) or bool(conv) != bool(kernel):
-        told = ", ".join(f"{name}={given[name]!r}" for name in names)
+        got = ", ".join(f"{name}={given[name]!r}" for name in names)
         raise TypeError(
-            f"{kind} got {told}; with all_to_all=True pass linear_features, the number of neurons, or conv2d_channels "
+            f"{kind} got {got}; with all_to_all=True pass linear_features, the number of neurons, or conv2d_channels "
             "and kernel_size; for one-to-one recurrence pass all_to_all=False"
         )
     if linear:

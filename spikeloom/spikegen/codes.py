@@ -1,9 +1,14 @@
 """Rate, delta, population, phase and burst codes."""
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from ._inputs import between, checked, computable, floating, given, over_time, single_spikes, whole, window
+
+ABOVE_ONE = 1.001
+"""Data above this are not in [0, 1], not even to rounding in half precision."""
 
 # -- rate: a value is the probability of a spike per step --------------------------------------------------------------
 
@@ -23,7 +28,7 @@ def rate(
     spk[t] = 1 with probability clamp(gain * data + offset, 0, 1), independently for each t, else 0.
 
     Args:
-        data: values, clamped to [0, 1] after gain and offset; [*S], or [T, *S] with `time_var_input`.
+        data: values from 0 to 1, clamped to [0, 1] after gain and offset; [*S], or [T, *S] with `time_var_input`.
         num_steps: T. Must be omitted with `time_var_input`.
         gain: factor of the data. Ignored with `time_var_input`, as in snnTorch. Default: 1.
         offset: added after the gain. Ignored with `time_var_input`, as in snnTorch. Default: 0.
@@ -38,6 +43,9 @@ def rate(
     Raises:
         ValueError: if num_steps is missing, or given with time_var_input; if first_spike_time is negative or after the
             last step; if the data contain NaN.
+
+    Warns:
+        UserWarning: if data above 1 give probabilities above 1, as images of 0 to 255 do.
 
     Source: Heeger, "Poisson model of spike generation", 2000.
 
@@ -56,13 +64,28 @@ def rate(
             raise ValueError(f"num_steps is {steps}, but with time_var_input=True dimension 0 of the data is time")
         if first and not data.dim():
             raise ValueError("with time_var_input=True dimension 0 of the data is time; got a single number")
+        _warn_above_one(data, data)
         spk = _drawn(data, generator)
         return torch.cat([spk.new_zeros(first, *spk.shape[1:]), spk]) if first else spk
     if steps is None:
         raise ValueError("rate needs num_steps; or set time_var_input=True if dimension 0 of the data is time")
-    spk = _drawn(gain * data + offset, generator, window(steps, first))
+    chance = gain * data + offset
+    _warn_above_one(data, chance)
+    spk = _drawn(chance, generator, window(steps, first))
     spk[:first] = 0
     return spk
+
+
+def _warn_above_one(data: Tensor, chance: Tensor) -> None:
+    """Warn if data above 1, rather than the gain, make probabilities above 1. Not under torch.compile."""
+    if torch.compiler.is_compiling() or not data.numel() or not bool((chance > ABOVE_ONE).any()):
+        return
+    if bool((data > ABOVE_ONE).any()):
+        warnings.warn(
+            f"rate got data up to {data.max().item():g}; a probability above 1 fires at every step. Scale the data to "
+            "[0, 1], as by x / x.max(), or pass gain",
+            stacklevel=3,
+        )
 
 
 def rate_conv(data: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from benchmarks import command, leaky, networks, runner
 from benchmarks.__main__ import main
 from benchmarks.leaky import FLOOR, LEAKY, PEER, STEPPED, UNROLLED
 from benchmarks.memory import peak_of, peaks
-from benchmarks.page import told
+from benchmarks.page import section
 from benchmarks.result import Result, load, store
 from benchmarks.start import OURS, START, calls, in_fresh_process
 from benchmarks.threads import THREADS
@@ -179,5 +179,5 @@ def test_a_run_on_a_gpu_is_kept_apart_and_names_it(monkeypatch, tmp_path):
     record = load(tmp_path / "leaky-cuda.json")
     assert record.results[0].device == "cuda"
     store(replace(record, machine=record.machine | {"gpu": "a GPU"}), tmp_path / "leaky-cuda.json")
-    assert told("machine: leaky-cuda", tmp_path).startswith("- a GPU; ")
-    assert told("half-cuda", tmp_path) == "Not measured."
+    assert section("machine: leaky-cuda", tmp_path).startswith("- a GPU; ")
+    assert section("half-cuda", tmp_path) == "Not measured."

@@ -57,6 +57,14 @@ def test_spikes_may_come_as_any_numbers(name, dtype):
     assert np.array_equal(np.asarray(ALL[name](spikes(dtype), LABELS)), np.asarray(ALL[name](spikes(), LABELS)))
 
 
+@for_each("labels", [LABELS, LABELS.tolist(), LABELS.numpy()])
+@for_each("name", ALL)
+def test_time_and_batch_in_the_other_order_are_recognized_by_the_number_of_labels(name, labels):
+    told = r"of the shape \[5, 6, 3\], which is T = 5 steps of B = 6 samples, and 5 targets.*transpose\(0, 1\)"
+    with pytest.raises(ValueError, match=told):
+        ALL[name](spikes().transpose(0, 1), labels)
+
+
 @for_each("label", [3, 7, -1, -99])
 @for_each("name", ALL)
 def test_a_label_of_no_class_is_refused(name, label):

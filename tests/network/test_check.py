@@ -81,6 +81,82 @@ def test_what_unrolling_would_change_is_found_and_named(kind, static):
     assert net[0].kept is kept
 
 
+class Held(Base):
+    """Feedback through a value of the shape of a step, which broadcasts with no folded one."""
+
+    def __init__(self, begin):
+        super().__init__()
+        begin(self)
+
+    def forward(self, x):
+        spk = self.spikes(x + self.last())
+        self.keep(spk)
+        return spk
+
+
+class ByAttribute(Held):
+    def __init__(self):
+        super().__init__(lambda self: setattr(self, "previous", torch.zeros(4, 6)))
+
+    def last(self):
+        return self.previous
+
+    def keep(self, spk):
+        self.previous, self.seen = spk, len(spk)
+
+
+class ByBuffer(Held):
+    def __init__(self):
+        super().__init__(lambda self: self.register_buffer("trace", torch.zeros(4, 6)))
+
+    def last(self):
+        return self.trace
+
+    def keep(self, spk):
+        self.trace.mul_(0.5).add_(spk)
+
+
+class ByList(Held):
+    def __init__(self):
+        super().__init__(lambda self: setattr(self, "history", [torch.zeros(4, 6)]))
+
+    def last(self):
+        return self.history[-1]
+
+    def keep(self, spk):
+        self.history.append(spk)
+
+
+class Late(Held):
+    """The value is there from the second step on only."""
+
+    def __init__(self):
+        super().__init__(lambda self: None)
+
+    def last(self):
+        return getattr(self, "memory", 0.0)
+
+    def keep(self, spk):
+        self.memory, self.log = spk, [spk]
+
+
+NAMED = {ByAttribute: "self.previous of", ByBuffer: "self.trace of", ByList: "self.history of", Late: "self.memory of"}
+
+
+@pytest.mark.parametrize("check", [None, True])
+@pytest.mark.parametrize("kind", NAMED, ids=lambda kind: kind.__name__)
+def test_the_attribute_through_which_values_are_fed_back_is_named(kind, check):
+    net = nn.Sequential(nn.Linear(6, 6), kind())
+    with pytest.raises(
+        RuntimeError, match=rf"a step reads {NAMED[kind]} '1' \({kind.__name__}\), which the step be"
+    ) as e:
+        snn.unroll(net, torch.rand(8, 4, 6), check=check)
+    assert not any(name in str(e.value) for name in ("self.seen", "self.log"))
+    assert not net[1].lif.mem.numel()
+    assert kind is not ByList or len(net[1].history) == 1
+    assert kind is not ByBuffer or not net[1].trace.any()
+
+
 @pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_what_is_right_passes_and_is_not_disturbed(network, static):

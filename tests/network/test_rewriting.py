@@ -1,4 +1,4 @@
-"""Whoever brings a tutorial's network to unroll is told at once all that is to do."""
+"""Unrolling a network of the tutorials raises one error that states all necessary changes."""
 
 import pytest
 import torch

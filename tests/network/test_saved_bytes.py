@@ -17,7 +17,7 @@ from ..neurons.zoo import ZOO, made, sequence
 ROOT = Path(__file__).parent.parent.parent
 NEURONS = ["Leaky", "Synaptic", "RLeaky", "RSynaptic", "Lapicque", "Alpha", "NoisyLeaky", "DeltaLeaky", "SLSTM"]
 NEURONS += ["RLeaky through Linear", "RSynaptic through Linear", "IF", "LI", "ParametricLIF", "ALIF", "AdLIF", "QIF"]
-NEURONS += ["EIF", "Izhikevich", "ResonateFire", "CuBaLIF"]
+NEURONS += ["EIF", "Izhikevich", "ResonateFire", "CuBaLIF", "RALIF through Linear"]
 
 
 def table() -> dict[str, tuple[int, int]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import spikeloom as snn
+from spikeloom import surrogate
 
 from .running import at_once, started, unchanged
 
@@ -185,3 +186,39 @@ def test_a_single_number_on_another_device_is_told_before_a_kernel_reads_it(name
     words = f"{name} on meta and got an input on cpu; move"
     with snn.backend(backend), unchanged(lif), pytest.raises(ValueError, match=words):
         lif(torch.rand(3, 4))
+
+
+class Backward(torch.autograd.Function):
+    """A surrogate written by hand."""
+
+
+NO_SPIKE_FUNCTION = {
+    "a factory": (
+        surrogate.fast_sigmoid,
+        r"surrogate.fast_sigmoid, which makes .*spike_grad=surrogate.fast_sigmoid\(\)",
+    ),
+    "one with an argument": (surrogate.custom_surrogate, r"spike_grad=surrogate.custom_surrogate\(f\)"),
+    "a Function": (Backward, "got spike_grad=Backward, an autograd.Function; pass spike_grad=Backward.apply"),
+}
+
+
+@pytest.mark.parametrize("case", NO_SPIKE_FUNCTION)
+def test_what_makes_a_spike_function_is_not_one(case):
+    given, told = NO_SPIKE_FUNCTION[case]
+    lif = snn.Leaky(0.9)
+    for call in (
+        lambda: snn.Leaky(0.9, spike_grad=given),
+        lambda: snn.ALIF(spike_grad=given),
+        lambda: snn.LeakyParallel(2, 3, spike_grad=given),
+        lambda: setattr(lif, "spike_grad", given),
+    ):
+        with pytest.raises(TypeError, match=told):
+            call()
+    assert lif.spike_grad == surrogate.atan()
+    for right in (surrogate.fast_sigmoid(), surrogate.FastSigmoid.apply, lambda u: (u > 0).float()):
+        assert snn.Leaky(0.9, spike_grad=right)(X)[0].shape == X.shape
+
+
+def test_a_function_that_returns_no_spikes_is_named_at_the_first_step():
+    with pytest.raises(TypeError, match="returned a Spike instead of spikes; if it makes spike functions, call it"):
+        snn.unroll(snn.Leaky(0.9, spike_grad=lambda slope: surrogate.atan()), X)

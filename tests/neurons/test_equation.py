@@ -174,6 +174,25 @@ def with_too_few_results(x, mem, other):
     return ops.spike(mem - 1), mem
 
 
+def without_a_star(x, mem, beta=0.9, threshold=1.0):
+    mem = beta * mem + x
+    return ops.spike(mem - threshold), mem
+
+
+def with_states_alone(x, mem, *, beta=0.9):
+    return (beta * mem + x,)
+
+
+def with_a_power(x, mem, *, beta=0.9):
+    mem = mem**beta + x
+    return ops.spike(mem - 1), mem
+
+
+def that_compares(x, mem, *, beta=0.9):
+    mem = beta * mem + x
+    return mem > 1, mem
+
+
 def with_one_result(x, mem):
     return ops.spike(mem + x - 1)
 
@@ -203,7 +222,11 @@ REFUSED = {
     with_a_torch_function: r"torch.relu is not in the vocabulary.*mem = torch.relu\(mem \+ x\)",
     with_a_tensor_from_outside: r"a Tensor of shape \(12, 3, 4\) enters the equation; pass it as a parameter.*x \* XS",
     with_a_method: r"\.clamp is not in the vocabulary.*\.clamp\(0, 1\)",
-    with_too_few_results: r"returned 2 values; return \(spk, mem, other\)",
+    with_too_few_results: r"returned 2 values; return \(spk, mem, other\); or, if other is a parameter, write \* bef",
+    without_a_star: r"if beta and threshold are parameters, write \* before: \(x, mem, \*, beta=0.9, threshold=1.0\)",
+    with_states_alone: r"returned 1 values; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
+    with_a_power: r"ops.exp\(b \* ops.log\(a\)\).*mem\*\*beta \+ x",
+    that_compares: r"its spikes is a condition; a comparison has no gradient: write ops.spike\(mem - threshold\)",
     with_one_result: r"returned one value, which is not a tuple; return \(spk, mem\)",
     with_a_list: r"returned a list, which is not a tuple; return \(spk, mem\)",
     without_a_return: r"returned a NoneType, which is not a tuple; return \(spk, mem\)",
@@ -270,6 +293,35 @@ def test_what_asks_for_the_loop_runs_it_and_reads_its_globals_live(make, hidden,
 def test_a_decay_must_be_a_parameter():
     with pytest.raises(TypeError, match="has no parameter gamma that could be a decay"):
         snn.charge(decays=("gamma",))(lambda x, mem, *, beta=0.9: (beta * mem + x,))
+
+
+def compares(x, mem, *, threshold=1.0, height=1.0):
+    mem = 0.9 * mem + x
+    return ops.where(mem > threshold, ops.full_like(mem, 1), 0.0) * height, mem
+
+
+def detaches(x, mem):
+    return ops.detach(ops.spike(mem + x - 1)), mem + x
+
+
+@pytest.mark.parametrize("equation", [compares, detaches], ids=lambda equation: equation.__name__)
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_spikes_without_a_gradient_are_warned_of_at_the_line_of_the_decorator(equation, recurrent):
+    told = f"the spikes of {equation.__name__} have no gradient.*Write spk = ops.spike"
+    with pytest.warns(UserWarning, match=told) as found:
+        layer = snn.cell(recurrent=recurrent)(equation)
+    assert found[0].filename == __file__
+    assert issubclass(layer, snn.EquationNeuron)
+    with pytest.warns(UserWarning, match=told) as found:
+        snn.cell(equation)
+    assert found[0].filename == __file__
+
+
+def test_a_charge_that_returns_its_spikes_or_has_a_threshold_is_told_that_it_is_a_cell():
+    with pytest.raises(TypeError, match=r"return \(mem,\); or, if it returns its spikes too, decorate it with @snn.ce"):
+        snn.charge(lambda x, mem: (ops.spike(mem - 1), mem + x))
+    with pytest.raises(TypeError, match="calls a value threshold, which the layer adds itself with charge=True"):
+        snn.charge(lambda x, mem, *, threshold=1.0: (ops.spike(mem - threshold), mem + x))
 
 
 CALLS = {

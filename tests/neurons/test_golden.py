@@ -4,6 +4,7 @@ import cmath
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,16 @@ def alif(xs: list[float], beta: float, rho: float, kappa: float, threshold: floa
     for x in xs:
         a = rho * a + z
         v = beta * v + x - z * threshold
+        z = float(v > threshold + kappa * a)
+        yield z, v, a
+
+
+def ralif(xs: list[float], beta: float, rho: float, kappa: float, threshold: float, V: float) -> Steps:
+    """Bellec et al. 2018, equations 1 to 3: the spike of the last step comes back through a weight."""
+    v = a = z = 0.0
+    for x in xs:
+        a = rho * a + z
+        v = beta * v + x + V * z - z * threshold
         z = float(v > threshold + kappa * a)
         yield z, v, a
 
@@ -127,6 +138,11 @@ class Golden:
 
 CASES = {
     "ALIF": Golden(snn.ALIF, alif, {"beta": 0.8, "rho": 0.9, "kappa": 0.3, "threshold": 0.8}),
+    "RALIF": Golden(
+        partial(snn.RALIF, all_to_all=False),
+        ralif,
+        {"beta": 0.8, "rho": 0.9, "kappa": 0.3, "threshold": 0.8, "V": -0.4},
+    ),
     "AdLIF": Golden(snn.AdLIF, adlif, {"beta": 0.4, "rho": 0.8, "a": 0.3, "b": 0.6, "threshold": 0.3}),
     "ParametricLIF": Golden(snn.ParametricLIF, plif, {"threshold": 0.5}, {"tau": 2.0}),
     "IF": Golden(snn.IF, integrate, {"threshold": 0.9}),

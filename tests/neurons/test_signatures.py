@@ -10,7 +10,7 @@ import spikeloom as snn
 from spikeloom.functional.quant import state_quant
 from spikeloom.neurons import literature
 
-TYPED = [cls for cls in vars(literature).values() if isinstance(cls, type) and snn.EquationNeuron in cls.__bases__]
+TYPED = [cls for cls in vars(literature).values() if isinstance(cls, type) and getattr(cls, "signature", None)]
 
 
 @pytest.mark.parametrize("cls", TYPED, ids=lambda cls: cls.__name__)
@@ -62,6 +62,8 @@ def test_a_repr_shows_the_arguments_that_are_required_or_not_the_default(text):
 
 def test_a_repr_of_a_recurrent_layer_and_of_a_quantized_state():
     assert "beta=0.9, linear_features=5\n" in repr(snn.RLeaky(0.9, linear_features=5))
+    alif = snn.RALIF(V=0.5, all_to_all=False, learn="beta", learn_recurrent=False)
+    assert "learn=('beta',), V=0.5, all_to_all=False, learn_recurrent=False\n" in repr(alif)
     assert "state_quant=state_quant(num_bits=4" in repr(snn.Leaky(0.9, state_quant=state_quant(4)))
     assert "kernel_size=3, threshold=0.1\n" in repr(snn.SConv2dLSTM(1, 2, 3, threshold=0.1))
 

@@ -123,6 +123,15 @@ ZOO: dict[str, Kind] = {
     "LI": Kind(snn.LI, BETA, {"beta": spread(0.3, 1.0)}, {"learn": "beta"}, resets=False),
     "ParametricLIF": Kind(snn.ParametricLIF, {"threshold": 0.4}, {"beta": spread(0.3, 0.9)}, {}),
     "ALIF": Kind(snn.ALIF, BETA, PER_NEURON, {"learn": ("beta", "rho", "kappa", "threshold")}, resets=False),
+    "RALIF through Linear": Kind(
+        snn.RALIF,
+        BETA | {"kappa": 0.3, "linear_features": 4},
+        PER_NEURON | {"kappa": spread(0.0, 0.3)},
+        {"learn": ("beta", "rho", "kappa", "threshold")},
+        resets=False,
+        exact=False,
+        fixed=True,
+    ),
     "AdLIF": Kind(
         snn.AdLIF,
         {"beta": 0.5, "threshold": 0.4},

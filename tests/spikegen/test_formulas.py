@@ -20,8 +20,18 @@ DOUBLE = {"dtype": torch.float64}
 
 def test_the_share_of_spikes_is_the_clipped_data():
     x = torch.tensor([-0.5, 0.0, 0.1, 0.5, 0.9, 1.0, 1.5])
-    share = spikegen.rate(x, num_steps=20_000).mean(0)
+    with pytest.warns(UserWarning, match=r"rate got data up to 1.5; .* Scale the data to \[0, 1\]"):
+        share = spikegen.rate(x, num_steps=20_000).mean(0)
     torch.testing.assert_close(share, x.clamp(0, 1), atol=5 * math.sqrt(0.25 / 20_000), rtol=0)
+
+
+def test_values_above_one_are_warned_of_unless_the_gain_brings_them_down_or_up():
+    """With warnings as errors: a gain that saturates is the caller's choice, and rounding is no mistake."""
+    spikegen.rate(torch.tensor([0.0, 255.0]), num_steps=2, gain=1 / 255)
+    spikegen.rate(torch.tensor([0.0, 0.5]), num_steps=2, gain=4)
+    spikegen.rate(torch.tensor([0.0, 1.0 + 1e-6]), num_steps=2)
+    with pytest.warns(UserWarning, match="rate got data up to 255"):
+        spikegen.rate(torch.tensor([[0, 255], [3, 9]], dtype=torch.uint8), time_var_input=True)
 
 
 def test_gain_and_offset_come_before_the_clipping():

@@ -16,7 +16,7 @@ Emitter = Callable[[Derivation, Variant, str], KernelSource]
 
 @cache
 def kernel(key: str, variant: Variant, emitter: Emitter = emit) -> openmp.Kernel:
-    """A kernel of a program, compiled at first use and kept for the life of the process."""
+    """A kernel of a program, compiled at first use and cached for the life of the process."""
     return compiled(emitter(structure_of(key).derivation, variant, f"A scan: {variant}."))
 
 
@@ -30,7 +30,7 @@ A state that is the spikes themselves is the same tensor.
 def forward(
     key: str, variant: Variant, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> Outputs:
-    """Run the scan. Sequences lie in memory as the input does."""
+    """Run the scan. Sequences have the memory layout of the input."""
     shape = x.shape[1:]
     if dims := _memory_order(x):
         params = [_turned(p.expand(shape), dims) if p.numel() > 1 else p for p in params]
@@ -66,14 +66,14 @@ def forward(
 
 
 def _spread(params: Sequence[Tensor], variant: Variant, shape: torch.Size) -> Sequence[Tensor]:
-    """The hoisted values, each one number or broadcast over rows of that shape, as a kernel reads them."""
+    """The hoisted values as a kernel reads them: each one number, or broadcast over rows of that shape."""
     if type(params) is Constants:
         return params
     return [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
 
 
 def block_for(sequence: int) -> int:
-    """How many elements a block has, where a sequence takes so many bytes."""
+    """The number of elements of a block, for a sequence of so many bytes."""
     long = sequence >= tuning.limits.long_blocks_from
     return tuning.shapes.long_block if long else tuning.shapes.block
 
@@ -95,7 +95,7 @@ def all_traces(states: Sequence[State], spk: Tensor, stored: Sequence[Tensor]) -
 
 
 def by_themselves(outs: Outputs) -> list[Tensor]:
-    """The sequences of states that are none of the other results."""
+    """The sequences of states that are not other results already."""
     return [trace for trace in outs[2] if trace is not None and trace is not outs[0]]
 
 
@@ -117,23 +117,25 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
         for g in grads.finals
     ]
     totals = [like.new_zeros(shape) if kind.learned else None for kind in variant.params]
-    (read, stride), *pulls = [(zero, 0) if t is None else rows(_turned(t, dims)) for t in (x, grads.spk, *grads.traces)]
+    (read, stride), *cotangents = [
+        (zero, 0) if t is None else rows(_turned(t, dims)) for t in (x, grads.spk, *grads.traces)
+    ]
     elements = elements_recomputed(steps, len(states), like.element_size()) if variant.recomputes else 0
     threads = openmp.team_size(steps * shape.numel()) if elements else None
     if threads:
-        kept = [buffer_pool.empty((threads, steps, elements), like) for _ in states]
+        rows_of_states = [buffer_pool.empty((threads, steps, elements), like) for _ in states]
     else:
-        kept = [zero if trace is None else _turned(trace, dims).contiguous() for trace in traces]
+        rows_of_states = [zero if trace is None else _turned(trace, dims).contiguous() for trace in traces]
     kernel(key, variant).run(
         steps=steps,
         size=shape.numel(),
         x=read,
         x_stride=stride,
         dx=dx,
-        grad=[row for row, _ in pulls],
-        grad_stride=[stride for _, stride in pulls],
+        grad=[row for row, _ in cotangents],
+        grad_stride=[stride for _, stride in cotangents],
         initial=[state.contiguous() for state in states],
-        trace=kept,
+        trace=rows_of_states,
         carry=carries,
         param=_spread(given, variant, shape),
         total=totals,
@@ -167,16 +169,16 @@ def _turned(t: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def _back(t: Tensor, dims: Sequence[int]) -> Tensor:
-    """The same the other way, for a result: detached, since it is an output and no view."""
+    """The inverse, for a result; detached, since it is an output and not a view."""
     return _turned(t, [dims.index(dim) for dim in range(len(dims))]).detach() if dims else t
 
 
 class OneStep:
-    """A kernel of one step, which reads and writes rows that are there.
+    """A kernel of one step, which reads and writes existing rows.
 
     Args:
         key, variant: of the kernel: a forward is `single`, a backward is not.
-        like: a state, [*S], contiguous as all rows.
+        like: a state, [*S], contiguous like all rows.
         params: the program's hoisted values.
         width: how many elements lie between two inputs of one, if there are several.
     """
@@ -198,7 +200,7 @@ class OneStep:
         olds: Sequence[Tensor],
         news: Sequence[Tensor],
         carries: Sequence[Tensor],
-        pulls: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
         totals: Sequence[Tensor | None],
     ) -> None:
         """Write the gradient of the input, put those of the old states in the place of those of the new ones, and add
@@ -206,8 +208,10 @@ class OneStep:
 
         Args:
             carries: of the states.
-            pulls: the gradients that come to the spikes, and to the new states besides.
-            totals: of the parameters, None where none is wanted.
+            cotangents: the gradients of the spikes and of the new states, without `carries`.
+            totals: of the parameters; None if not required.
         """
-        strides = [0] * len(pulls)
-        self.run(x=x, dx=dx, grad=pulls, grad_stride=strides, initial=olds, trace=news, carry=carries, total=totals)
+        strides = [0] * len(cotangents)
+        self.run(
+            x=x, dx=dx, grad=cotangents, grad_stride=strides, initial=olds, trace=news, carry=carries, total=totals
+        )

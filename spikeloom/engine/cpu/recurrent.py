@@ -27,7 +27,7 @@ from ..sparse import csr, importing
 from .launch import kernel
 from .source import backward_arguments, backward_part, forward_arguments, forward_part
 
-WEIGHTS = dict.fromkeys(("rows", "width", "wide", "panels", "skip", "matrix*", "room*"))
+WEIGHTS = dict.fromkeys(("rows", "width", "wide", "panels", "skip", "matrix*", "scratch*"))
 FORWARD = WEIGHTS | dict.fromkeys(("bias*", "fed*", "initial_spk*", "current*"))
 BACKWARD = WEIGHTS | dict.fromkeys(("dx_stride", "summed*", "back*"))
 """The arguments of a recurrent kernel beyond those of `cpu.source`, which come first.
@@ -41,7 +41,7 @@ BLOCKS = """{uniforms}
     end = min(low + part, rows)
     while low < end:
         count = min({count}, end - low)
-        first, block, mine = SIZE * low * width, SIZE * low * wide, room + 16 * low * (width + 1)
+        first, block, mine = SIZE * low * width, SIZE * low * wide, scratch + 16 * low * (width + 1)
         for {time}:
 {rows}
 {work}
@@ -84,15 +84,15 @@ def emit_recurrent(derivation: Derivation, variant: Variant, title: str) -> Kern
 
 
 def _weights(matrix: Tensor, like: Tensor) -> dict[str, Any]:
-    """The arguments of `WEIGHTS` for a layer of that state."""
+    """The arguments of `WEIGHTS` for a layer with such a state."""
     width = matrix.shape[0]
     count, wide, packed = like.numel() // width, csr.whole_panels(width, like), csr.pack_panels(matrix)
     panels = {"wide": wide, "panels": len(packed.panels), "skip": int(packed.finite), "matrix": packed.panels}
-    return {"rows": count, "width": width, "room": csr.list_scratch(count, width), **panels}
+    return {"rows": count, "width": width, "scratch": csr.list_scratch(count, width), **panels}
 
 
 def _widened(values: Tensor, width: int) -> Tensor:
-    """[*S] as rows [R, whole panels of width], filled up with zeros."""
+    """[*S] as rows [R, whole panels of width], padded with zeros."""
     flat = values.reshape(-1, width)
     out = flat.new_zeros((len(flat), csr.whole_panels(width, flat)))
     out[:, :width] = flat
@@ -102,7 +102,7 @@ def _widened(values: Tensor, width: int) -> Tensor:
 def forward(
     plan: Recurrence, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Run the scan; see `feedback.Runner`. What a step gets in full is the current."""
+    """Run the scan; see `feedback.Runner`. The full input of a step is the current."""
     shape, variant = x.shape[1:], plan.variant
     x, stride = rows(x)
     spk = buffer_pool.empty((plan.steps, *shape), x)
@@ -138,7 +138,7 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
     carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals[1:]]
     totals = [zero.clone() if kind.learned else None for kind in variant.params]
     given, stride = (zero, 0) if saved.x is None else rows(saved.x)
-    pulls = [(zero, 0) if g is None else rows(g) for g in (grads.spk, *grads.traces)]
+    cotangents = [(zero, 0) if g is None else rows(g) for g in (grads.spk, *grads.traces)]
     kernel(plan.key, variant, emit_recurrent).run(
         steps=plan.steps,
         size=like.numel(),
@@ -146,8 +146,8 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
         x_stride=stride,
         dx=currents,
         dx_stride=like.numel() if every else 0,
-        grad=[row for row, _ in pulls],
-        grad_stride=[stride for _, stride in pulls],
+        grad=[row for row, _ in cotangents],
+        grad_stride=[stride for _, stride in cotangents],
         initial=[state.contiguous() for state in states],
         trace=saved.traces,
         carry=carries,
@@ -163,7 +163,7 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
 
 
 def weight_gradient(map: LinearMap, weight: Tensor, first: Tensor, spk: Tensor, g: Gradients) -> Tensor:
-    """As `feedback.weight_gradient`, from the spikes that are not zero."""
+    """As `feedback.weight_gradient`, from the nonzero spikes."""
     assert g.x is not None
     assert g.summed is not None
     if not len(spk) or not csr.finite(g.summed):

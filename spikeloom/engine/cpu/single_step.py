@@ -37,9 +37,9 @@ from .source import copies
 
 
 class Plan:
-    """What every step of a program in one variant has in common.
+    """What all steps of a program in one variant share.
 
-    A plan follows from words alone, never from a layer, so that there is nothing to forget when a layer changes.
+    A plan depends on the key and the kinds alone, not on a layer, so nothing must be invalidated when a layer changes.
 
     Args:
         key: of the program.
@@ -48,11 +48,11 @@ class Plan:
 
     Attributes:
         inputs: how many x holds, and whether several, see `cpu.source`.
-        learnable: how many of the parameters may be learned; the numbers of the program stand behind them.
-        told: from the outputs of a step to its results: a state that is the spikes is the same tensor.
+        learnable: how many of the parameters may be learned; the numbers of the program follow.
+        results: from the outputs of a step to its results: a state that is the spikes is the same tensor.
         copies: the states that the backward reads, see `source.copies`; the last new state always, for its shape.
         saves_input: whether it also reads the input; where that holds several, always, for its shape.
-        olds, news: for each state, where its copies stand among what is saved; -1, behind it all, where it has none.
+        olds, news: for each state, the index of its copies among the saved tensors; -1, the last, if it has none.
         strides: of the gradients of the outputs, over the one step.
         learns, no_totals: whether any parameter is learned; in the place of their gradients, if none is.
     """
@@ -68,12 +68,12 @@ class Plan:
         self.inputs = len(step.inputs)
         self.several = self.inputs > 1
         places = [0 if new is step.spk else k + 1 for k, new in enumerate(step.new_states)]
-        self.told: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = itemgetter(0, *places)
+        self.results: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = itemgetter(0, *places)
         forward = self.variant.forward
         if grad:
             forward = replace(forward, states=self._saved(derivation))
         self.copies = copies(forward)
-        self.saves_input = self.several or not set(step.inputs).isdisjoint(derivation.pulled(kinds, grad))
+        self.saves_input = self.several or not set(step.inputs).isdisjoint(derivation.backward_nodes(kinds, grad))
         self.forward = kernel(key, forward).run
         saved = {copy: at + self.saves_input for at, copy in enumerate(self.copies)}
         self.olds, self.news = ([saved.get(f"{which}{k}", -1) for k in range(self.count)] for which in ("old", "new"))
@@ -82,7 +82,7 @@ class Plan:
 
     def _saved(self, derivation: Derivation) -> tuple[State, ...]:
         """The copies of states that a backward reads."""
-        step, read = derivation.step, set(derivation.pulled(self.kinds, self.grad))
+        step, read = derivation.step, set(derivation.backward_nodes(self.kinds, self.grad))
         needed = {step.new_states[-1], *(read & set(step.new_states)) - set(step.states)}
         pairs = zip(step.states, step.new_states, strict=True)
         kinds = (State.DROPPED, State.OLD, State.NEW, State.BOTH)
@@ -90,12 +90,12 @@ class Plan:
 
     @cached_property
     def backward(self) -> Callable[..., None]:
-        """The kernel of the gradients, compiled when one is first asked for."""
+        """The kernel of the gradients, compiled at the first backward."""
         run: Callable[..., None] = kernel(self.key, self.variant).run
         return run
 
     def spread(self, params: Sequence[Tensor], shape: torch.Size) -> Sequence[Tensor]:
-        """The parameters as the kernel reads them, where one is not one number."""
+        """The parameters as the kernel reads them, if one of them is not a single number."""
         return [spread(p, kind, shape) for p, kind in zip(params, self.kinds, strict=True)]
 
 
@@ -107,12 +107,12 @@ def step(
 ) -> tuple[Tensor, ...]:
     """One step of a program: spikes and new states, [*S]. The arguments are those of `run.autograd.scan`."""
     if not plan.grad:
-        return plan.told(_forward(plan, x, states, params))
+        return plan.results(_forward(plan, x, states, params))
     # constants do not pass through autograd, nor are they saved
     if type(params) is Constants:
-        return plan.told(_Step.apply((plan, layer, surrogate, params), x, *states))
+        return plan.results(_Step.apply((plan, layer, surrogate, params), x, *states))
     constants = params[plan.learnable :]
-    return plan.told(_Step.apply((plan, layer, surrogate, constants), x, *states, *params[: plan.learnable]))
+    return plan.results(_Step.apply((plan, layer, surrogate, constants), x, *states, *params[: plan.learnable]))
 
 
 StepCall = tuple[Plan, str, Surrogate, tuple[Tensor, ...]]
@@ -174,14 +174,14 @@ def _forward(plan: Plan, x: Tensor, states: Sequence[Tensor], params: tuple[Tens
 
 
 def _backward(
-    plan: Plan, kept: Sequence[Tensor], params: tuple[Tensor, ...], grads: Sequence[Tensor | None]
+    plan: Plan, saved: Sequence[Tensor], params: tuple[Tensor, ...], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of the input, the states and the parameters; one that comes as None is zero.
+    """The gradients of the input, the states and the parameters; None is zero.
 
     Args:
-        kept: the input, if it is saved, and the copies.
+        saved: the input, if it is saved, and the copies.
     """
-    like, x, each = kept[-1], _dense(kept[0]) if plan.saves_input else None, (*kept, None)
+    like, x, each = saved[-1], _dense(saved[0]) if plan.saves_input else None, (*saved, None)
     empty = _maker(like)
     carries = [*map(empty, repeat(like, plan.count))]
     totals = [empty(like) if kind.learned else None for kind in plan.kinds] if plan.learns else plan.no_totals
@@ -214,7 +214,7 @@ def _backward_by_torch(
     grads: Sequence[Tensor | None],
     to_copies: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """The same by operations of torch, and with the gradients of the copies."""
+    """The same with torch's operations, including the gradients of the copies."""
     like, x = saved[-1], saved[0] if plan.saves_input else None
     copied, more = (dict(zip(plan.copies, t, strict=True)) for t in (saved[plan.saves_input :], to_copies))
     olds, news = ([copied.get(f"{which}{k}") for k in range(plan.count)] for which in ("old", "new"))
@@ -239,10 +239,10 @@ def _axis(x: Tensor, mem: Tensor) -> int:
 
 
 def _width(x: Tensor, mem: Tensor) -> int:
-    """How many elements lie between two inputs of one."""
+    """The offset between two inputs of one element, in elements."""
     return mem.shape[_axis(x, mem) :].numel()
 
 
 def _maker(like: Tensor) -> Callable[[Tensor], Tensor]:
-    """What makes uninitialized memory in the shape of a contiguous tensor, for tensors as large as this one."""
+    """A function that allocates memory in the shape of a contiguous tensor of this size."""
     return torch.empty_like if like.nbytes < tuning.limits.pool_from else buffer_pool.empty_like

@@ -5,7 +5,7 @@ The scan runs over M = B * prod(N) independent elements for T steps. A kernel ge
 blocks whose state stays in the L1 cache, and runs each block over all time. The compiler vectorizes the inner loop over
 the elements of a block. The source contains every operation as it is in the cell.
 
-Memory per element and step, in words of the dtype:
+Memory per element and step, in values of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is saved at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, 1 written (gradient of the input).
 If the input is constant in time, states need not be saved: a block of the backward recomputes them in the L2 cache.
@@ -23,7 +23,7 @@ from ..graph import Derivation, InputGrad, Param, State, Symbol, Variant, needed
 from ..jit import KernelSource, lines
 
 RAISED = "({0} if {0} >= {1} or {0} != {0} else {1})"
-"""A value held above the lower bound of a clamp."""
+"""A value after the lower bound of a clamp is applied."""
 
 TEMPLATES: Mapping[str, str] = {
     "add": "{} + {}",
@@ -84,8 +84,8 @@ def own_arguments(variant: Variant, inputs: int = 1) -> dict[str, int | None]:
 
 
 def copies(variant: Variant) -> list[str]:
-    """The old states and the new ones that the forward of one step copies for its backward, so that whoever gets the
-    states may write into them."""
+    """The old states and the new ones that the forward of one step copies for its backward, so that the caller may
+    modify the states."""
     states = [*enumerate(variant.states)]
     olds = [f"old{k}" for k, state in states if state in (State.OLD, State.BOTH)]
     return [*olds, *(f"new{k}" for k, state in states if state in (State.NEW, State.BOTH))]
@@ -110,7 +110,7 @@ BODY = """{uniforms}
 
 
 ROW = ("row = low // width", "high = min(high, (row + 1) * width)")
-"""What several inputs add to it."""
+"""The arguments that several inputs add."""
 
 
 def emit(derivation: Derivation, variant: Variant, title: str) -> KernelSource:
@@ -143,7 +143,7 @@ FLOW = "from spikeloom.engine.jit.intrinsics import flow_{} as flow, settled\n"
 
 
 def streamed(variant: Variant) -> list[str]:
-    """The sequences that a forward writes, and may write past the caches."""
+    """The sequences that a forward may write with streaming stores, which bypass the caches."""
     return ["spk", *(f"trace{k}" for k, state in enumerate(variant.states) if state == State.SAVED)]
 
 
@@ -171,7 +171,7 @@ class Part:
 
 
 class Names:
-    """What each node is called in the source."""
+    """The name of each node in the source."""
 
     templates = TEMPLATES
     condition = "({} != R(0))"  # a hoisted condition comes as a number
@@ -212,7 +212,7 @@ def _per_element(variant: Variant) -> list[str]:
 
 
 def _places(derivation: Derivation) -> list[str]:
-    """Where each input of element m lies, and its gradient."""
+    """The address of each input of element m, and of its gradient."""
     count = len(derivation.step.inputs)
     return ["m"] if count == 1 else [f"m + width * ({count - 1} * row + {k})" for k in range(count)]
 
@@ -236,9 +236,9 @@ def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Par
     body = _step_lines(derivation, variant, derivation.forward, "state{}", fed)
     body.append(f"store(spk_t, m, {name(spk)})")
     body += [f"store(state{k}, m, {name(new[k])})" for k in states if not variant.single]
-    kept = [k for k in states if variant.single or variant.states[k] == State.SAVED]
-    rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in kept]
-    body += [f"store(trace{k}_t, m, {name(new[k])})" for k in kept]
+    saved = [k for k in states if variant.single or variant.states[k] == State.SAVED]
+    rows += [f"trace{k}_t = trace{k} + SIZE * t * size" for k in saved]
+    body += [f"store(trace{k}_t, m, {name(new[k])})" for k in saved]
     values = {f"old{k}": f"state{k}_m" for k in states} | {f"new{k}": name(new[k]) for k in states}
     body += [f"store(copy{i}, m, {values[copy]})" for i, copy in enumerate(copies(variant))]
     return Part(_uniforms(variant), "t in range(steps)", rows, body)
@@ -251,10 +251,10 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     name = Names(derivation, recalled=True)
     dxs, carries, totals = derivation.gradients
     places = _places(derivation)
-    nodes = derivation.pulled(variant.params, variant.grad)
+    nodes = derivation.backward_nodes(variant.params, variant.grad)
     reads = set(nodes)
 
-    kept, width = ("again", "block") if variant.recomputes else ("trace", "size")
+    saved, width = ("again", "block") if variant.recomputes else ("trace", "size")
 
     rows, body = [], []
     if not reads.isdisjoint(step.inputs):
@@ -262,10 +262,10 @@ def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Pa
     body += [f"{name(x)} = load(x_t, {place})" for x, place in zip(step.inputs, places, strict=True) if x in reads]
     for k, (old, new) in enumerate(zip(step.states, step.new_states, strict=True)):
         if old in reads:
-            rows.append(f"state{k}_t = {kept}{k} + SIZE * (t - 1) * {width} if t > 0 else initial{k}")
+            rows.append(f"state{k}_t = {saved}{k} + SIZE * (t - 1) * {width} if t > 0 else initial{k}")
             body.append(f"state{k}_m = load(state{k}_t, m)")
         if new in reads and new not in frozenset(step.states):
-            rows.append(f"new{k}_t = {kept}{k} + SIZE * t * {width}")
+            rows.append(f"new{k}_t = {saved}{k} + SIZE * t * {width}")
             body.append(f"new{k}_m = load(new{k}_t, m)")
     for k, g in enumerate(derivation.cotangents):
         if g in reads:

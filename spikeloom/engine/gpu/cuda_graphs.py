@@ -39,7 +39,7 @@ def _kind(x: Tensor) -> tuple[Any, ...]:
 
 
 def refusals(x: Tensor) -> Iterator[str]:
-    """Why nothing is captured for tensors like that one, in sentences."""
+    """The reasons why nothing is captured for tensors like that one."""
     if why := dict(_failed).get(_kind(x)):
         retry = f"it is tried again for {list(x.shape)} after spikeloom.utils.free_memory()"
         yield f"torch could not record steps as a CUDA graph: {why}; {retry}"
@@ -48,7 +48,7 @@ def refusals(x: Tensor) -> Iterator[str]:
 
 
 def captured(x: Tensor) -> bool:
-    """Whether what runs now, on the device of x, is being captured."""
+    """Whether work on the device of x is being captured."""
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
@@ -90,8 +90,8 @@ class CapturedScan:
                     if out is not None:
                         out[run] = sequence
             lasts = [state.clone() for state in states[1:]]
-        *kept, full = outs
-        spk, *traces = [out for out in kept if out is not None]
+        *results, full = outs
+        spk, *traces = [out for out in results if out is not None]
         return [spk, *lasts, *traces], full
 
     def backward(self, plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
@@ -131,7 +131,7 @@ def _runs(steps: int) -> list[slice]:
 
 
 def _part(plan: Recurrence, run: slice) -> Recurrence:
-    """The plan of a run, one for all layers that are alike."""
+    """The plan of a run, shared by equal layers."""
     return replace(plan, steps=run.stop - run.start, layer="", x_grad=InputGrad.EACH, weight_learns=True)
 
 
@@ -205,7 +205,7 @@ def replayable(work: Callable[[], Any], like: Tensor) -> Callable[[], Any]:
 
 
 def capture(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
-    """What replays the work, on the stream that is the current one of a device, and returns its results."""
+    """A function that replays the work on the current stream of a device, and returns its results."""
     current, graph = torch.cuda.current_stream(device), torch.cuda.CUDAGraph()
     pool, side = _place(device, current.cuda_stream)
     # the outer context goes back to the current stream where capturing fails; the inner one does not
@@ -221,7 +221,7 @@ def capture(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
 
 @cache
 def _place(device: torch.device, stream: int) -> tuple[Any, torch.cuda.Stream]:
-    """Where graphs that are replayed on a stream keep their results, and the stream on which they are captured.
+    """The memory for the results of graphs that are replayed on a stream, and the stream on which they are captured.
 
     They share that memory: what one leaves is copied away before the next is replayed. With it they share the workspace
     that torch gives to cuBLAS for each stream: its address is captured, so it may not die with one of them.
@@ -230,7 +230,7 @@ def _place(device: torch.device, stream: int) -> tuple[Any, torch.cuda.Stream]:
 
 
 def release() -> None:
-    """Let go of all that is kept. What is captured from now on has memory of its own, and what failed is tried."""
+    """Release all graphs and their memory. Later captures allocate anew, and failed ones are tried again."""
     _graph.cache_clear()
     _place.cache_clear()
     _failed.clear()

@@ -18,7 +18,7 @@ from .source import emit_triton
 
 
 def kernel(key: str, variant: Variant, steps: int, size: int) -> TritonKernel:
-    """A kernel of a program for so many steps and elements: many steps at once, or one after the other."""
+    """The kernel of a program for a number of steps and elements: a parallel or a sequential scan."""
     if steps >= triton_shapes.joined_steps and size <= tuning.limits.gpu_parallel_most and structure_of(key).any_order:
         return _kernel_in_parallel(key, variant) or _kernel(key, variant)
     return _kernel(key, variant)
@@ -35,7 +35,7 @@ def _kernel_in_parallel(key: str, variant: Variant) -> TritonKernel | None:
 
 @cache
 def _kernel(key: str, variant: Variant) -> TritonKernel:
-    """Compiled at first use and kept for the life of the process."""
+    """Compiled at first use and cached for the life of the process."""
     source = emit_triton(structure_of(key).derivation, variant, f"A scan: {variant}.")
     return TritonKernel(source, block_of(variant))
 
@@ -90,7 +90,7 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
 
 
 class OneStep:
-    """A kernel of one step, on rows that are there; see `cpu.launch.OneStep`."""
+    """A kernel of one step, on existing rows; see `cpu.launch.OneStep`."""
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
         self.launch, self.like = kernel(key, variant, 1, like.numel()), like
@@ -112,12 +112,12 @@ class OneStep:
         olds: Sequence[Tensor],
         news: Sequence[Tensor],
         carries: Sequence[Tensor],
-        pulls: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
         totals: Sequence[Tensor | None],
     ) -> None:
         """Run the adjoint step."""
         more = [None if total is None else torch.empty_like(total) for total in totals]
-        given = {"x": x, "dx": dx} | named("initial", olds) | named("trace", news) | named("grad", pulls)
+        given = {"x": x, "dx": dx} | named("initial", olds) | named("trace", news) | named("grad", cotangents)
         self._run(given | named("grad_final", carries) | named("carry", carries) | named("total", more))
         for total, addend in zip(totals, more, strict=True):
             if total is not None and addend is not None:

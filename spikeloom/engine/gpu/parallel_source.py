@@ -1,9 +1,9 @@
 """Kernel source for Triton that takes many steps at once, for recurrences whose steps can be joined (see `affine`).
 
-A program of the grid takes BLOCK of the M = B * prod(N) elements through all time, TIME steps at once: each step is a
-slope and a rest, an associative scan joins them to what stands before each step, and from there the step itself is that
-of every kernel, for all TIME of them. What stands after the last goes on to the next TIME steps. The backward does the
-same from the last step to the first. The memory that is read and written is that of `source`, and so are the
+A program of the grid processes BLOCK of the M = B * prod(N) elements over all time, TIME steps at once. Each step is a
+slope and an intercept; an associative scan combines them into the state before each step. Then the step itself is that
+of every kernel, for all TIME steps. The state after the last is the start of the next TIME steps. The backward does
+the same from the last step to the first. The memory that is read and written is that of `source`, and so are the
 arguments.
 """
 
@@ -93,7 +93,7 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
     (old,), (new,), (x,) = derivation.step.states, derivation.step.new_states, derivation.step.inputs
     _, (carry,), _ = derivation.gradients
     name, part = TritonNames(derivation, variant, recalled=True), results(derivation, variant, "zero", SUMMED)
-    nodes = derivation.pulled(variant.params, variant.grad)
+    nodes = derivation.backward_nodes(variant.params, variant.grad)
     if x in nodes:
         part.body.append(f"x_m = tl.load({_row(part, 'x', 'x_stride')}, mask=live).to({name.dtype})")
     if old in nodes:

@@ -51,7 +51,7 @@ def kernel({arguments}, BLOCK: tl.constexpr):
 
 @dataclass
 class Tile(Lines):
-    """A kernel whose body is that of a tile of elements, and whose moves stand between two steps."""
+    """A kernel whose body processes a tile of elements, with moves between two steps."""
 
     arguments: list[str] = field(default_factory=lambda: ["steps", "size", "rows", "width", "matrix", "last"])
     element: str = "0"  # those of a tile are added to a pointer where it is read
@@ -66,11 +66,11 @@ class Tile(Lines):
                 self.read(f"param{k}_m", f"param{k}")
 
     def read(self, name: str, place: str) -> None:
-        """An element's value at that address."""
+        """Load an element's value from that address."""
         self.body.append(f"{name} = tl.load({place} + m, mask=inside)")
 
     def write(self, place: str, value: str) -> None:
-        """The same into memory."""
+        """Store an element's value."""
         self.body.append(f"tl.store({place} + m, {value}, mask=inside)")
 
 
@@ -117,7 +117,7 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
     step = derivation.step
     name, part = TritonNames(derivation, variant, recalled=True), Tile()
     (dx,), carries, totals = derivation.gradients
-    nodes = derivation.pulled(variant.params, variant.grad)
+    nodes = derivation.backward_nodes(variant.params, variant.grad)
     part.constants(variant)
     if step.inputs[0] in nodes:
         part.read("x_m", part.pointer("current", "size", backwards=True))
@@ -148,7 +148,7 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
 
 
 def refusals(spk: Tensor) -> Iterator[str]:
-    """Why the kernel does not take a layer of such spikes, [*S]."""
+    """Why the kernel does not support a layer with such spikes, [*S]."""
     width, most = spk.shape[-1], tuning.limits.gpu_recurrent_most
     if width > most:
         yield f"the recurrent kernel takes up to {most} neurons, whose weights stay in the cache, got {width}"
@@ -165,7 +165,7 @@ def _kernel(key: str, variant: Variant) -> TritonKernel:
 def forward(
     plan: Recurrence, x: Tensor, weight: Tensor, bias: Tensor | None, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Run the scan; see `feedback.Runner`. What a step gets in full is the current."""
+    """Run the scan; see `feedback.Runner`. The full input of a step is the current."""
     first, variant, shape = states[0].contiguous(), plan.variant, states[0].shape
     x, stride = rows(x)
     spk = first.new_empty((plan.steps, *shape))
@@ -197,6 +197,6 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
 
 
 def _sizes(plan: Recurrence, matrix: Tensor, like: Tensor) -> dict[str, Any]:
-    """The arguments that both kernels begin with, but for what the first step takes from the one before."""
+    """The arguments with which both kernels begin, without the feedback into the first step."""
     size, width = like.numel(), len(matrix)
     return {"steps": plan.steps, "size": size, "rows": size // width, "width": width, "matrix": matrix}

@@ -3,13 +3,13 @@
 A program of the grid runs BLOCK of the M = B * prod(N) elements over all T steps. States, their gradients and the
 totals of the parameters' gradients stay in registers, and parameters are read once.
 
-Memory per element and step, in words of the dtype:
-forward: 1 read (input), 1 written (spikes), 1 written per state that is kept at every step.
-backward: 1 read (gradient of the spikes), 1 read per saved state, even where a step needs the old one and the new one,
-1 written (gradient of the input). What is constant in time is one row, read with time stride 0.
-Where nobody asks for the states, one in SPAN steps is kept, and the backward reads that and the input.
+Memory per element and step, in values of the dtype:
+forward: 1 read (input), 1 written (spikes), 1 written per state that is saved at every step.
+backward: 1 read (gradient of the spikes), 1 read per saved state, even if a step needs the old one and the new one,
+1 written (gradient of the input). Arrays that are constant in time are one row, read with a time stride of 0.
+If the states are not requested, one step in SPAN is saved, and the backward reads that and the input.
 
-In half precision the input, the spikes and their gradients are words of two bytes, states and arithmetic are float32.
+In half precision the input, the spikes and their gradients take two bytes each; states and arithmetic are float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def kernel({arguments}, BLOCK: tl.constexpr):
 def emit_triton(derivation: Derivation, variant: Variant, title: str) -> str:
     """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
 
-    Its arguments are named as in `launch`, and are those alone that it uses.
+    Its arguments are named as in `launch`; it has only those that it uses.
     """
     backward = _rebuilding if State.SPANS in variant.states else _backward
     part = (backward if variant.grad else _forward)(derivation, variant)
@@ -96,18 +96,21 @@ def _read(part: Lines, derivation: Derivation, name: TritonNames, first: str = "
         return
     part.arguments.append("x")
     for k, x in enumerate(inputs):
-        part.body.append(f"{name(x)} = tl.load(x + {part.places['x']}{_behind(k)}, mask=inside).to({name.dtype})")
+        part.body.append(f"{name(x)} = tl.load(x + {part.places['x']}{_offset(k)}, mask=inside).to({name.dtype})")
 
 
-def _behind(k: int) -> str:
-    """How far the k-th of several inputs, or its gradient, lies behind the first."""
+def _offset(k: int) -> str:
+    """How far the k-th of several inputs, or its gradient, is offset from the first."""
     return f" + width * {k}" if k else ""
 
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
-    """From the last step to the first, by the states that the forward has kept at every step."""
+    """From the last step to the first, by the states that the forward has saved at every step."""
     step, part = derivation.step, results(derivation, variant)
-    name, reads = TritonNames(derivation, variant, recalled=True), set(derivation.pulled(variant.params, variant.grad))
+    name, reads = (
+        TritonNames(derivation, variant, recalled=True),
+        set(derivation.backward_nodes(variant.params, variant.grad)),
+    )
     part.inputs(len(step.inputs))
     if not reads.isdisjoint(step.inputs):
         _read(part, derivation, name, LAST)
@@ -126,15 +129,15 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
     for param in varying(variant):
         part.ahead(f"{param}_m", param, "size", name.dtype, LAST)
     for k in incoming(derivation, variant):
-        part.ahead(f"pull{k}", f"grad{k}", f"grad{k}_stride", name.dtype, LAST)
-    _pull(part, derivation, variant, name, "pull{}", partial(part.pointer, backwards=True))
+        part.ahead(f"cotangent{k}", f"grad{k}", f"grad{k}_stride", name.dtype, LAST)
+    _backward_step(part, derivation, variant, name, "cotangent{}", partial(part.pointer, backwards=True))
     return part
 
 
 def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
-    """The same by the input: from each state that was kept, SPAN steps forward in registers, and then back.
+    """The same by the input: from each saved state, SPAN steps forward in registers, then backward.
 
-    All that a span reads is asked for at its beginning (see `Lines.ahead`).
+    All loads of a span are issued at its beginning (see `Lines.ahead`).
     """
     step, part = derivation.step, results(derivation, variant)
     part.time = f"span in range((steps + {SPAN - 1}) // {SPAN})"
@@ -148,11 +151,11 @@ def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
     for k in range(len(step.states)):
         part.held(f"initial{k}", f"initial{k}")
         part.arguments.append(f"trace{k}")
-        kept = f"trace{k} + m + (begin // {SPAN} - 1).to(tl.int64) * size"
-        part.body.append(f"state{k}_0 = tl.load({kept}, mask=tl.where(inside, begin, 0) > 0, other=initial{k}_m)")
+        saved = f"trace{k} + m + (begin // {SPAN} - 1).to(tl.int64) * size"
+        part.body.append(f"state{k}_0 = tl.load({saved}, mask=tl.where(inside, begin, 0) > 0, other=initial{k}_m)")
     part.body += [f"live{at} = begin + {at} < left" for at in range(SPAN)]
-    pulls = {f"grad{k}": f"pull{k}" for k in incoming(derivation, variant)}
-    for sequence, value in {"x": "given", **pulls}.items():
+    cotangents = {f"grad{k}": f"cotangent{k}" for k in incoming(derivation, variant)}
+    for sequence, value in {"x": "given", **cotangents}.items():
         start(sequence, f"{sequence}_stride", "begin")
         for at in range(SPAN):
             part.body.append(f"{value}_{at} = tl.load({sequence}_t, mask=live{at})")
@@ -167,16 +170,18 @@ def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
     for at in reversed(range(SPAN)):
         name = TritonNames(derivation, variant, recalled=True, at=at)
         part.body += [f"{sequence}_t -= size" for sequence in stored(derivation, variant)]
-        _pull(part, derivation, variant, name, f"pull{{}}_{at}.to({name.dtype})", "{}_t".format, f"live{at}")
+        _backward_step(
+            part, derivation, variant, name, f"cotangent{{}}_{at}.to({name.dtype})", "{}_t".format, f"live{at}"
+        )
     return part
 
 
 def results(derivation: Derivation, variant: Variant, zero: str = "", whole: str = "{}_m") -> Lines:
-    """A backward of no steps: what it reads once, and what it writes at the end.
+    """A backward without steps: the loads before them and the stores after them.
 
     Args:
-        zero: what sums begin with, if not with zero for each element.
-        whole: a sum, as it is written.
+        zero: the initial value of sums, if it is not zero for each element.
+        whole: a sum, in the form in which it is written.
     """
     part = Lines()
     part.constants(variant)
@@ -211,39 +216,39 @@ def _totals(derivation: Derivation, variant: Variant, kinds: Sequence[Param]) ->
 
 
 def incoming(derivation: Derivation, variant: Variant) -> list[int]:
-    """Which results have gradients that are read at each step: the spikes, and states that were asked for."""
-    nodes = derivation.pulled(variant.params, variant.grad)
-    asked = (True, *(state != State.SPANS for state in variant.states))
-    return [k for k, g in enumerate(derivation.cotangents) if g in nodes and asked[k]]
+    """Which results have gradients that are read at each step: the spikes, and requested states."""
+    nodes = derivation.backward_nodes(variant.params, variant.grad)
+    requested = (True, *(state != State.SPANS for state in variant.states))
+    return [k for k, g in enumerate(derivation.cotangents) if g in nodes and requested[k]]
 
 
-def _pull(
+def _backward_step(
     part: Lines,
     derivation: Derivation,
     variant: Variant,
     name: TritonNames,
-    pull: str,
+    cotangent: str,
     place: Callable[[str, str], str],
     live: str = "",
 ) -> None:
-    """One step of the backward, by the states and the input at hand.
+    """One step of the backward, from the states and the input of this step.
 
     Args:
-        pull: the gradient of a result of this step, by its number.
+        cotangent: the gradient of a result of this step, by its number.
         place: the address of a step's row in a sequence of that name and stride.
-        live: the mask of the elements for which there is such a step, if not for all.
+        live: the mask of the elements that have such a step, if not all have.
     """
     _, carries, _ = derivation.gradients
-    nodes, read = derivation.pulled(variant.params, variant.grad), incoming(derivation, variant)
+    nodes, read = derivation.backward_nodes(variant.params, variant.grad), incoming(derivation, variant)
     for k, g in enumerate(derivation.cotangents):
         if g in nodes:
-            terms = [pull.format(k)] * (k in read) + [f"carry{k - 1}_m"] * (k > 0)
+            terms = [cotangent.format(k)] * (k in read) + [f"carry{k - 1}_m"] * (k > 0)
             part.body.append(f"grad{k}_m = {' + '.join(terms)}")
     part.body += name.assign(nodes)
     for sequence, values in stored(derivation, variant).items():
         start = place(sequence, "size")
         for k, value in enumerate(values):
-            part.body.append(f"tl.store({start}{_behind(k)}, {name.block(value)}, mask={live or 'inside'})")
+            part.body.append(f"tl.store({start}{_offset(k)}, {name.block(value)}, mask={live or 'inside'})")
     carry = {f"carry{k}_m": name.block(g) for k, g in enumerate(carries)}
     for total, addend in sums(derivation, variant).items():
         if addend is not None:

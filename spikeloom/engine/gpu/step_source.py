@@ -1,7 +1,7 @@
 """Shared parts of the source of every Triton kernel: the operations of a step, and the lines around them.
 
-Every operation stands in the source as in the cell; divisions and roots are those that round as torch's do, but for
-divisions of which nothing comes but gradients, and the launch forbids fusing.
+Every operation is in the source as in the cell; divisions and roots round as torch's do, except
+divisions that only gradients depend on, and the launch disables fused multiply-add.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ..tuning import triton_shapes
 TANH = '''
 @triton.jit
 def tanh(u):
-    """-expm1(y) / (2 + expm1(y)) with y = -2|u|; expm1 as Kahan has it, whose errors of exp and log cancel near 0."""
+    """-expm1(y) / (2 + expm1(y)) with y = -2|u|; expm1 by Kahan's formula, in which errors cancel near 0."""
     y = tl.abs(u) * -2.0
     e = tl.exp(y)
     small = (e < 1.0) & (y > -1.0)
@@ -47,7 +47,7 @@ OWN: Mapping[str, str] = {
 
 
 class TritonNames(Names):
-    """What each node is called, and how its operation is written; in step `at` of a span, if that is given."""
+    """The name and the operation of each node; in step `at` of a span, if given."""
 
     condition = "({} != 0.0)"
 
@@ -69,8 +69,8 @@ class TritonNames(Names):
         self.templates = own
 
     def number(self, value: float) -> str:
-        told = repr(float(value))
-        return f"tl.full((), {told if told[-1].isdigit() else f'float({told!r})'}, {self.dtype})"
+        shown = repr(float(value))
+        return f"tl.full((), {shown if shown[-1].isdigit() else f'float({shown!r})'}, {self.dtype})"
 
     def expression(self, node: Symbol) -> str:
         if node.op == "div" and node.args[1].op in NUMBERS and self.on_gpu:
@@ -84,13 +84,13 @@ class TritonNames(Names):
         return super().expression(node)
 
     def block(self, node: Symbol | None) -> str:
-        """A value for each element of a block, for what a loop carries may not change its shape."""
+        """A value per element of a block: values carried by a loop must not change shape."""
         return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, m.shape)"
 
 
 @dataclass
 class Lines:
-    """A kernel as it is written: its loop over time, its arguments, and the lines before, in and after the loop."""
+    """The parts of a kernel: its loop over time, its arguments, and the lines before, in and after the loop."""
 
     time: str = "t in range(steps)"
     arguments: list[str] = field(default_factory=lambda: ["steps", "size"])
@@ -121,7 +121,7 @@ class Lines:
         self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
 
     def inputs(self, count: int) -> None:
-        """Where the first of several inputs lies, of a single step, and its gradient: see `cpu.source`."""
+        """The address of the first of several inputs of a single step, and of its gradient: see `cpu.source`."""
         if count > 1:
             self.arguments.append("width")
             self.before.append(f"first = m + m // width * width * {count - 1}")
@@ -138,15 +138,15 @@ class Lines:
     def ahead(
         self, value: str, sequence: str, stride: str, dtype: str, first: str = "", later: int = 0, other: str = ""
     ) -> None:
-        """What each step reads of a sequence, asked for some steps before, and held in registers until then.
+        """Software-pipelined loads of a sequence: issued some steps ahead, and held in registers until they are used.
 
-        Else it would be asked for after what the step before writes, which might be to the same memory for all that the
+        Otherwise the load would be issued after the stores of the previous step, which might alias it as far as the
         compiler knows; and where few elements keep a device busy, each step would wait for its memory.
 
         Args:
             value: its name, in that dtype.
-            first: the row of the first step, if rows are taken backwards.
-            later: so many of the last steps read nothing, but `other`.
+            first: the row of the first step, if rows are read backwards.
+            later: the number of last steps that read `other` instead.
         """
         self.arguments += [name for name in (sequence, stride) if name not in self.arguments]
         start, sign = (f" + ({first}).to(tl.int64) * {stride}", "-") if first else ("", "+")
@@ -162,16 +162,16 @@ class Lines:
         self.body.append(f"{place} {sign}= {stride}")
 
     def stored(self, name: str, value: str) -> None:
-        """What a pointer writes at each step."""
+        """Store a value through a pointer at each step."""
         self.body.append(f"tl.store({name}_t, {value}, mask=inside)")
 
     def result(self, argument: str, value: str) -> None:
-        """What is written once, after the last step."""
+        """Store a value once, after the last step."""
         self.arguments.append(argument)
         self.after.append(f"tl.store({argument} + m, {value}, mask=inside)")
 
     def carried(self, values: Mapping[str, str], live: str = "") -> None:
-        """What a step leaves to the next, by name, where it is live; at once, for one may become another."""
+        """Assign the values that a live step passes to the next, by name; all at once, since one may become another."""
         new = [f"tl.where({live}, {value}, {name})" if live else value for name, value in values.items()]
         if new:
             self.body.append(f"{', '.join(values)} = {', '.join(new)}")
@@ -192,5 +192,5 @@ def helpers(body: Sequence[str], variant: Variant) -> str:
 
 
 def integers(arguments: Sequence[str]) -> list[str]:
-    """Those of the arguments of which nothing is compiled in. Of the others Triton looks whether 16 divides them."""
+    """The arguments that are not specialized. Triton specializes the others on divisibility by 16."""
     return [a for a in arguments if a in ("steps", "rows")]

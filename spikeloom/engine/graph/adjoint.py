@@ -67,7 +67,7 @@ def adjoint(
         graph: where the gradient's nodes are added.
         outputs: pairs of a result and its cotangent.
         leaves: nodes at which differentiation stops.
-        spike: whose derivative stands in for that of the step.
+        spike: whose surrogate derivative replaces that of the step function.
     """
     stop, numbers = frozenset(leaves), len(graph.numbers)
     gradients: dict[Symbol, Symbol] = {}

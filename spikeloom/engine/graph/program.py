@@ -65,7 +65,7 @@ class Derivation:
         first, second = len(self.step.inputs), len(self.step.inputs) + len(self.step.states)
         return self.backward[:first], self.backward[first:second], self.backward[second:]
 
-    def pulled(self, params: tuple[Param, ...], grad: InputGrad) -> dict[Symbol, None]:
+    def backward_nodes(self, params: tuple[Param, ...], grad: InputGrad) -> dict[Symbol, None]:
         """The nodes of the backward in one variant (see `Variant`): what it loads and what it computes."""
         dxs, carries, totals = self.gradients
         learned = [g for g, kind in zip(totals, params, strict=True) if kind.learned]
@@ -74,7 +74,7 @@ class Derivation:
 
     def read_states(self, params: tuple[Param, ...], grad: InputGrad) -> tuple[State, ...]:
         """`Variant.states` where those are saved that the backward reads."""
-        nodes, olds = set(self.pulled(params, grad)), frozenset(self.step.states)
+        nodes, olds = set(self.backward_nodes(params, grad)), frozenset(self.step.states)
         pairs = zip(self.every_state, self.step.states, self.step.new_states, strict=True)
         return tuple(
             saved if old in nodes or (new in nodes and new not in olds) else State.DROPPED for saved, old, new in pairs
@@ -107,7 +107,7 @@ class Structure:
             (position[node], node.logical or node.op == "count") for node in derivation.hoisted if node.op != "number"
         ]
         self.places = [node.value for node in derivation.hoisted if node.op == "number"]
-        # which hoisted value is a parameter as it came; apart from the nodes, of which torch.compile asks the type
+        # which hoisted value is a parameter as it came; separate from the nodes, whose type torch.compile reads
         self.as_given = tuple(node.value if node.op == "param" else "" for node in derivation.hoisted)
 
 
@@ -146,6 +146,13 @@ class Program:
             )
             for op, args, places in self.structure.recipe
         ]
+
+    def spikes_have_gradient(self) -> bool:
+        """Whether the gradient of the spikes reaches the input or a state; False if there is no graph."""
+        if self.derivation is None:
+            return False
+        dxs, carries, _ = self.derivation.gradients
+        return self.derivation.cotangents[0] in needed([g for g in (*dxs, *carries) if g is not None])
 
     def _number(self, node: Symbol) -> float | None:
         return self._numbers[node.value] if node.op == "number" else node.value if node.op == "const" else None
@@ -223,12 +230,12 @@ def rounded(number: float, dtype: torch.dtype) -> float:
 
 
 def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
-    """A word of `ops` on tensors and numbers: torch's own function, where that takes numbers in the same places."""
+    """An operation of `ops` on tensors and numbers: torch's own function, if that accepts numbers there."""
     own = ops.TENSOR_FUNCTIONS.get(op)
     numbers = [place is None for place in places]
     takes = numbers[1:] == [True, True] if op == "clamp" else not any(numbers)
-    word: Callable[..., Tensor] = getattr(ops, op)
-    return own if own is not None and takes else word
+    function: Callable[..., Tensor] = getattr(ops, op)
+    return own if own is not None and takes else function
 
 
 @lru_cache(maxsize=512)
@@ -248,13 +255,13 @@ class _Slope:
     """The derivative of a spike function; equal for those of a formula that differ in their numbers alone.
 
     Args:
-        told: its graph as text.
+        text: its graph as text.
         formula: the function of the user's.
         spike: the function.
         traced: its graph, with the argument and the result.
     """
 
-    told: str
+    text: str
     formula: Callable[..., Any]
     spike: Spike = field(compare=False)
     traced: tuple[Graph, Symbol, Symbol | None] = field(compare=False)
@@ -264,8 +271,8 @@ class _Slope:
         (graph, u, slope), (again, *_) = _traced_slope(spike), _traced_slope(spike)
         if (str(graph), repr(graph.numbers)) != (str(again), repr(again.numbers)):
             raise Untraceable(f"the derivative of {spike!r} computes something else when it is called again")
-        told = f"{graph}\n{None if slope is None else slope.index}"
-        return _Slope(told, spike.derivative, spike, (graph, u, slope))
+        text = f"{graph}\n{None if slope is None else slope.index}"
+        return _Slope(text, spike.derivative, spike, (graph, u, slope))
 
 
 def _traced_slope(spike: Spike) -> tuple[Graph, Symbol, Symbol | None]:
@@ -305,7 +312,7 @@ def _derive(step: TracedStep, spike: Spike) -> Derivation:
 def program_for(cell: Cell, surrogate: Surrogate) -> Program:
     """The program of a cell and a spike function, shared by all networks that use both.
 
-    A callable of the user's is not kept: it may be a method, and would hold its network in memory.
+    A user's callable is not cached: it may be a method, and would hold its network in memory.
     """
     return Program(cell, surrogate) if as_spike(surrogate) is None else _shared_program(cell, surrogate)
 
@@ -316,7 +323,7 @@ _by_key: WeakValueDictionary[str, Structure] = WeakValueDictionary()
 
 
 def structure_of(key: str) -> Structure:
-    """The structure of that key, by which the torch operator knows it, for that takes tensors and words alone."""
+    """The structure of that key. The torch operator gets the key: it accepts only tensors, numbers and strings."""
     if key not in _by_key:
         raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
     return _by_key[key]
@@ -329,7 +336,7 @@ def read_states(key: str, params: tuple[Param, ...], grad: InputGrad) -> tuple[S
 
 
 class Constants(tuple[Tensor, ...]):
-    """The hoisted values of a program whose parameters are numbers, one number each; nobody else may change them.
+    """The hoisted values of a program whose parameters are numbers, one number each; they must not be modified.
 
     Attributes:
         kinds: theirs in a `Variant`.
@@ -339,7 +346,7 @@ class Constants(tuple[Tensor, ...]):
 
     @staticmethod
     def of(values: Iterable[Tensor]) -> "Constants":
-        """These values, which from now on nobody else may change."""
+        """These values, which must not be modified from now on."""
         made = Constants(values)
         made.kinds = (Param.NUMBER,) * len(made)
         return made
@@ -360,7 +367,7 @@ def runs_quickly(key: str) -> bool:
 
 
 WRITTEN_OUT = ELEMENTARY - {"exp", "sigmoid"}
-"""Those that a GPU has no instruction for, so that its compiler writes them out wherever they stand."""
+"""Operations without a GPU instruction, which its compiler expands wherever they occur."""
 
 
 @cache

@@ -114,28 +114,28 @@ def backward(surrogate: ops.Surrogate, saved: Saved, grads: Cotangents) -> Gradi
     like = states[-1]
     if not steps or any(kind.fixed == Param.STEP for kind in variant.params):
         raise RuntimeError(TWICE)
-    pull = PullBack(key, variant, surrogate)
+    pull_back = PullBack(key, variant, surrogate)
     inputs = None if x is None else x.to(like.dtype).expand(steps, *like.shape).unbind()
     rows: list[Sequence[Tensor] | None] = [None if trace is None else trace.unbind() for trace in traces]
     if not {State.RECOMPUTED, State.SPANS}.isdisjoint(variant.states):  # not every state is saved, but the input is
         assert inputs is not None
         every = [[*states]]
         for x_t in inputs:
-            every.append(pull.forward([x_t], every[-1], params))
+            every.append(pull_back.forward([x_t], every[-1], params))
         rows = [*zip(*every[1:], strict=True)]
-    pulled = [None if g is None else g.unbind() for g in (grads.spk, *grads.traces)]
+    by_step = [None if g is None else g.unbind() for g in (grads.spk, *grads.traces)]
     carries: Some = grads.finals
     totals: Some = [None for _ in params]
     dxs: list[Tensor] = []
     for t in reversed(range(steps)):
-        spk, *news = (None if g is None else g[t] for g in pulled)
+        spk, *news = (None if g is None else g[t] for g in by_step)
         cotangents = [spk, *map(add, news, carries)]
         if all(g is None for g in cotangents):
             cotangents = [torch.zeros_like(like), *cotangents[1:]]
         olds = states if t == 0 else [None if row is None else row[t - 1] for row in rows]
         given = [None] if inputs is None else [inputs[t]]
         news = [None if row is None else row[t] for row in rows]
-        (dx_t,), states_t, more = pull(given, olds, news, params, cotangents)
+        (dx_t,), states_t, more = pull_back(given, olds, news, params, cotangents)
         carries, totals = states_t, [*map(add, totals, more)]
         dxs.append(dx_t)
     dx = None

@@ -16,7 +16,7 @@ from typing import Any
 from ...cells.cell import Cell
 from ...surrogate import Spike
 
-OWN_FILES = tuple(f"spikeloom/{place}" for place in ("ops.py", "cells/cell.py"))
+OWN_FILES = tuple(f"spikeloom/{place}" for place in ("ops.py", "cells/cell.py", "cells/firing.py"))
 GRAPH = "spikeloom/engine/graph/"
 
 LOGICAL = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not"})
@@ -93,9 +93,15 @@ class Symbol:
         return self.record("mul", self.record("div", self.constant(1.0), self), other)
 
     def __pow__(self, exponent: Any) -> "Symbol":
-        if isinstance(exponent, Symbol) or exponent not in (2, 3):
+        if type(exponent) is Symbol:
             raise Untraceable(
-                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt, or ops.exp and ops.log"
+                "** with a parameter or a state as exponent is not in the vocabulary; for a ** b with a > 0 write "
+                "ops.exp(b * ops.log(a))"
+            )
+        if exponent not in (2, 3):
+            raise Untraceable(
+                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt(a) or, with a > 0, "
+                f"ops.exp({exponent!r} * ops.log(a))"
             )
         square = self * self
         return square if exponent == 2 else square * self
@@ -108,7 +114,7 @@ class Symbol:
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        raise Untraceable("isinstance asks for the type of a value, which is a tensor only while no kernel is made")
+        raise Untraceable("isinstance reads the type of a value, which is a symbol while a kernel is compiled")
 
     def __getattr__(self, name: str) -> Any:
         raise Untraceable(f".{name} is not in the vocabulary; use arithmetic and spikeloom.ops")
@@ -120,9 +126,9 @@ class Symbol:
 
 def _refuse(methods: Mapping[str, str], why: str) -> None:
     """Give symbols methods that raise. Python would otherwise fall back to another operation, or to one of objects."""
-    for name, told in methods.items():
+    for name, shown in methods.items():
 
-        def refused(self: Symbol, *_: Any, why: str = why.format(told)) -> Any:
+        def refused(self: Symbol, *_: Any, why: str = why.format(shown)) -> Any:
             raise Untraceable(why)
 
         setattr(Symbol, f"__{name}__", refused)
@@ -136,10 +142,11 @@ _refuse(
 )
 _refuse(
     {f"{side}{name}": _SIGNS[name] for name in ("floordiv", "mod", "matmul") for side in ("", "r")}
-    | {"rpow": "** of a number", "divmod": "divmod", "lshift": "<<", "rshift": ">>", "round": "round"}
+    | {"divmod": "divmod", "lshift": "<<", "rshift": ">>", "round": "round"}
     | {"trunc": "math.trunc", "floor": "math.floor", "ceil": "math.ceil"},
     "{} is not in the vocabulary; use arithmetic and spikeloom.ops",
 )
+_refuse({"rpow": "** of a number"}, "{} is not in the vocabulary; for 2 ** a write ops.exp(math.log(2) * a)")
 _refuse(
     {"float": "float or a function of math", "int": "int", "complex": "complex", "index": "an index or a range"},
     "{} wants a number, and this value is one only at run time; use arithmetic and spikeloom.ops",
@@ -194,7 +201,7 @@ class Graph:
 
     def slope(self, spike: Spike, u: Symbol, first: int) -> "Symbol | None":
         """The derivative of a spike function at u, None if it is zero; its numbers have places from `first` on, one for
-        each that the formula meets, so that no two fall together where they are equal."""
+        each that the formula uses, so that equal numbers stay distinct."""
         places = count(first)
 
         def place(value: float) -> int:
@@ -246,8 +253,8 @@ class Graph:
             place = self._place(value)
             return self.leaf("const", float(value)) if place is None else self.leaf("number", place)
         shape = getattr(value, "shape", None)  # of a tensor, whose values would fill the screen
-        told = repr(value) if shape is None else f"of shape {tuple(shape)}"
-        raise Untraceable(f"a {type(value).__name__} {told} enters the equation; pass it as a parameter")
+        given = repr(value) if shape is None else f"of shape {tuple(shape)}"
+        raise Untraceable(f"a {type(value).__name__} {given} enters the equation; pass it as a parameter")
 
     def __str__(self) -> str:
         return "\n".join(f"{n.index} {n.op} {[a.index for a in n.args]} {n.value!r}" for n in self.nodes)
@@ -302,7 +309,10 @@ def _traced(cell: Cell) -> TracedStep:
 def _check_result(name: str, result: Symbol) -> None:
     if result.logical:
         raise Untraceable(
-            f"its {name} is a condition; return numbers, ops.where(condition, ops.full_like(x, 1), 0.0) or ops.spike"
+            "its spikes is a condition; a comparison has no gradient: write ops.spike(mem - threshold), whose gradient "
+            "is the surrogate"
+            if name == "spikes"
+            else f"its {name} is a condition; return numbers, ops.where(condition, ops.full_like(x, 1), 0.0)"
         )
     if not result.varying:
         raise Untraceable(

@@ -8,9 +8,9 @@ If results keep changing size, blocks that fit none of them are released, so tha
 memory that was in use at one time by more than `pool_spare`.
 
 `trim` has the C library give back the free pages of its own heap. glibc does not fill a hole again by an aligned
-request of the same size once anything small lies beside it. So a heap in which small things outlive large ones, as the
-nodes of a graph outlive what layers compute, grows with every large one: unrolling a network in chunks took 172 MB at
-69 MB of tensors, and 90 MB with this.
+request of the same size once a small allocation is next to it. So a heap in which small objects outlive large ones, as
+the nodes of a graph outlive the results of layers, grows with every large one: unrolling a network in chunks took
+172 MB at 69 MB of tensors, and 90 MB with `trim`.
 """
 
 import ctypes
@@ -44,10 +44,10 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     if block is None:
         release(tuning.limits.pool_spare)
         block = _fresh(size)
-    lent = block[:]
+    alias = block[:]
     # torch holds this very array for as long as any tensor lives on its memory
-    weakref.finalize(lent, _give_back, block).atexit = False
-    memory = torch.from_numpy(lent).view(like.dtype).view(tuple(shape)).detach()
+    weakref.finalize(alias, _give_back, block).atexit = False
+    memory = torch.from_numpy(alias).view(like.dtype).view(tuple(shape)).detach()
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
         unlikely = math.nan if memory.is_floating_point() else torch.iinfo(memory.dtype).max
         memory.fill_(unlikely)  # as `torch.empty` does, so that a read before a write is seen
@@ -67,10 +67,10 @@ def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
     return empty((count, height, width, channels), like).permute(0, 3, 1, 2).detach()
 
 
-def release(kept: int = 0) -> None:
+def release(remaining: int = 0) -> None:
     """Release unused blocks, the oldest first, until at most the given number of bytes is left."""
     blocks = list(_unused.items())
-    surplus = sum(len(block) for _, block in blocks) - kept
+    surplus = sum(len(block) for _, block in blocks) - remaining
     for address, block in blocks:
         if surplus > 0:
             surplus -= len(block)

@@ -98,7 +98,7 @@ bits = emitted(types.int64, (types.int64,), lambda builder, mask: builder.ctpop(
 # -- writing past the caches ------------------------------------------------------------------------------------------
 
 # A processor that writes a line of memory first reads it into its caches, and later writes it back from there: twice
-# the bytes, and three times the time where nobody reads the line before it is back in memory. Lines written whole by
+# the bytes, and three times the time if the line is not read before it is back in memory. Lines written whole by
 # special stores take neither way. LLVM knows these stores, but uses them in no loop whose addresses it cannot see to be
 # whole lines; so what is to be written is laid down in the first-level cache, and `flow` copies it.
 

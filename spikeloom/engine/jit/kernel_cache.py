@@ -163,7 +163,7 @@ def _from_disk(path: Path, source: str) -> types.ModuleType:
             module = _executed(path.stem, path, source)
         except OSError:
             raise
-        except Exception:  # a file that Numba cannot read may raise anything; made afresh, a true fault raises again
+        except Exception:  # a file that Numba cannot read may raise anything; compiled again, a real fault raises again
             _discard(path)
             _write(path, source)
             before, module = [], _executed(path.stem, path, source)
@@ -191,10 +191,10 @@ def _stored(path: Path) -> None:
 
 
 def _executed(name: str, filename: str | Path, source: str) -> types.ModuleType:
-    """The module of that source, which is our own; whoever inspects it finds its text under that name of a file."""
+    """The module of a source that this process generated; `inspect` finds its text under that file name."""
     module = types.ModuleType(name)
     module.__file__ = str(filename)
-    sys.modules[name] = module  # Numba's stored machine code asks for its module by name
+    sys.modules[name] = module  # Numba's stored machine code imports its module by name
     try:
         exec(compile(source, module.__file__, "exec"), module.__dict__)
     except BaseException:

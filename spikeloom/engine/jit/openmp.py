@@ -70,7 +70,7 @@ class Kernel:
     Args:
         function: what Numba compiled; it holds the machine code.
         arguments: see `Arguments`.
-        team: whether it asks OpenMP for its share; else the share is an argument.
+        team: whether it gets its share from OpenMP; otherwise the share is an argument.
 
     Attributes:
         run: takes the arguments: numbers, and tensors or None; a sequence for a group. The first two multiplied are the
@@ -88,16 +88,16 @@ class Kernel:
     def _alone(self) -> Callable[[bytes], None]:
         """Run on the calling thread."""
         call = self._call
-        return call if self.team else lambda words: call(words, 0, 1)
+        return call if self.team else lambda packed: call(packed, 0, 1)
 
-    def _together(self, words: bytes, threads: int) -> None:
+    def _together(self, packed: bytes, threads: int) -> None:
         """Run on the team of threads."""
         if self.team:
             runtime = openmp()
             assert runtime is not None
-            runtime.GOMP_parallel(self.address, ctypes.c_char_p(words), threads, 0)
+            runtime.GOMP_parallel(self.address, ctypes.c_char_p(packed), threads, 0)
         else:
-            list(_pool(threads).map(lambda me: self._call(words, me, threads), range(threads)))
+            list(_pool(threads).map(lambda me: self._call(packed, me, threads), range(threads)))
 
 
 CALL = """
@@ -106,8 +106,8 @@ def bind(team_size, alone, together):
 {groups}
         threads = 1 if {work} <= tuning.limits.serial_below else team_size({work}, threads)
         team = threads > 1
-        words = pack({words})
-        together(words, threads) if team else alone(words)
+        packed = pack({packed})
+        together(packed, threads) if team else alone(packed)
 
     return run
 """
@@ -131,17 +131,17 @@ def _each(arguments: Arguments) -> list[str]:
 
 @cache
 def _by_name(arguments: tuple[tuple[str, int | None], ...]) -> Any:
-    """Compiles a call by name: it packs the words in the kernel's order, and raises for one too many or too few."""
+    """Compiles a call by name: it packs the arguments in the kernel's order, and raises for one too many or too few."""
     every, groups = dict(arguments), [(name, n) for name, n in arguments if n is not None]
     given = [name.strip("*") + "=()" * (n == 0) for name, n in arguments if name != "team"]
     unpacked = [f"[{', '.join(names({name: n}))}] = {name.strip('*')}" for name, n in groups]
-    words = [name if name[-1] != "*" else ADDRESS.format(name[:-1]) for name in _each(every)]
+    packed = [name if name[-1] != "*" else ADDRESS.format(name[:-1]) for name in _each(every)]
     source = CALL.format(
         keywords=", ".join(given),
         groups=indent("\n".join(unpacked), "        "),
         work=" * ".join([*every][:2]),
-        words=", ".join(words),
+        packed=", ".join(packed),
     )
-    made: dict[str, Any] = {"tuning": tuning, "pack": Struct(f"{len(words)}q").pack}
+    made: dict[str, Any] = {"tuning": tuning, "pack": Struct(f"{len(packed)}q").pack}
     exec(source, made)
     return made["bind"]

@@ -42,7 +42,7 @@ def refusals(device: torch.device, forced: bool) -> Iterator[str]:
 
     Args:
         device: of the input.
-        forced: whether the user asked for Triton by name: only then are kernels interpreted on the CPU.
+        forced: whether the user selected Triton by name: only then are kernels interpreted on the CPU.
     """
     if missing():
         yield missing()

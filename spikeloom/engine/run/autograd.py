@@ -2,7 +2,7 @@
 
 In eager mode it is an `autograd.Function`. While torch compiles or exports, it is the operator ``spikeloom::scan``, so
 that compilers see one opaque, differentiable node. (Eager calls of the operator would cost five times as much, and
-write out a zero gradient for every sequence of states that nobody differentiates.)
+write out a zero gradient for every sequence of states that is not differentiated.)
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def _backend(variant: Variant) -> ModuleType:
 def _save(
     ctx: Any, call: tuple[str, Variant, int], x: Tensor, states: Sequence[Tensor], outs: launch.Outputs, params: Any
 ) -> None:
-    """Save what the backward reads: never the last states, into which whoever gets them may write."""
+    """Save what the backward reads: never the final states, which the caller may modify."""
     (key, variant, _), (spk, _, traces) = call, outs
     ctx.call, ctx.states = call, len(states)
     rebuilds = not {State.SPANS, State.RECOMPUTED}.isdisjoint(variant.states)

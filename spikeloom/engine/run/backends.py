@@ -178,8 +178,8 @@ def run_fused(call: Call, target: Target | None = None, captured: bool = False) 
         spk, finals, traces = autograd.scan(
             program.key, variant, call.layer, call.steps, call.x, call.states, params, program.surrogate
         )
-        asked = [trace for trace in traces if trace is not None] if call.traced else ()
-        return Trajectory(spk, tuple(asked), tuple(finals))
+        requested = [trace for trace in traces if trace is not None] if call.traced else ()
+        return Trajectory(spk, tuple(requested), tuple(finals))
     x, (weight, *bias) = call.x.unsqueeze(0) if call.steps is None else call.x, call.weights()
     plan = recurrence_of(call, params, target)
     run = recurrent.scan(plan, x, weight, bias[0] if bias else None, call.states, params, captured)
@@ -234,7 +234,7 @@ def kernel_step(
 ) -> tuple[Tensor, ...]:
     """One step by Numba's kernel, differentiable: the spikes and the new states.
 
-    `params` are the hoisted values, and if anything is differentiated, nobody changes those that are not learned.
+    `params` are the hoisted values, and if anything is differentiated, those that are not learned must not be modified.
     """
     if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
         # as on the short way, so that a step run again within a backward saves what its first run has saved
@@ -249,7 +249,7 @@ def _scan_step(
 ) -> tuple[Tensor, ...]:
     """The same as a scan over one step."""
     kinds, grad = kinds_of_step(x, states, params)
-    # what the backward reads is a trace, since whoever gets the new states may write into them
+    # the backward reads a trace, since the caller may modify the new states
     saved = (State.SAVED if grad else State.DROPPED,) * len(states)
     variant = Variant.of(dtype_name(x.dtype), kinds, saved, grad, target)
     spk, finals, _ = autograd.scan(program.key, variant, layer, 1, x.unsqueeze(0), states, params, program.surrogate)
@@ -347,5 +347,5 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
         if not why:
             return candidate, [*reasons]
         reasons |= dict.fromkeys(f"{candidate.family}: {reason}" for reason in why)
-    told = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
-    raise RuntimeError(f"backend {forced!r} was selected, but cannot run {call.layer}: {told}")
+    reason = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
+    raise RuntimeError(f"backend {forced!r} was selected, but cannot run {call.layer}: {reason}")

@@ -90,16 +90,16 @@ def recurrence_of(call: Call, params: tuple[Tensor, ...], target: Target) -> Rec
     map = None if call.mem_feedback is None else call.mem_feedback.map
     weight, *bias = call.weights()
     learning = _learning((call.x, *call.states, *params, weight, *bias))
-    kinds, asked = _kinds(params, learning), call.traced and call.steps is not None
+    kinds, requested = _kinds(params, learning), call.traced and call.steps is not None
     if map is None:
         grad = InputGrad.FED_BACK if learning else InputGrad.FORWARD
-        saved = (State.SAVED if asked else State.DROPPED,) * (len(call.states) - 1)
-        if learning and not asked:
+        saved = (State.SAVED if requested else State.DROPPED,) * (len(call.states) - 1)
+        if learning and not requested:
             saved = _apart_from_spikes(read_states(key, kinds, grad))
         saved += (State.SAVED if learning and reads_input(key) else State.DROPPED,)
     else:
         grad = InputGrad.EACH if learning else InputGrad.FORWARD
-        saved = (State.SAVED if learning or asked else State.DROPPED,) * (len(call.states) + 1)
+        saved = (State.SAVED if learning or requested else State.DROPPED,) * (len(call.states) + 1)
     variant, steps = Variant.of(dtype, kinds, saved, grad, target), 1 if call.steps is None else call.steps
     return Recurrence(key, variant, call.layer, steps, _input_gradient(call), weight.requires_grad, map)
 
@@ -126,7 +126,7 @@ LEARNED = (Param.LEARNED_NUMBER, Param.LEARNED_ELEMENT, Param.LEARNED_STEP)
 
 
 def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> tuple[Param, ...]:
-    """`Variant.params`, where a step has so many dimensions, if one is to be told from a sequence."""
+    """`Variant.params`, where a step has so many dimensions, to distinguish a parameter from a sequence."""
     if type(params) is Constants:
         return params.kinds
     return tuple(
@@ -152,19 +152,19 @@ def _apart_from_spikes(states: tuple[State, ...]) -> tuple[State, ...]:
 
 
 def _saved_states(call: Call, kinds: tuple[Param, ...], grad: InputGrad, target: Target) -> tuple[State, ...]:
-    """`Variant.states`: those asked for, and those that the backward, if any, reads."""
+    """`Variant.states`: those requested, and those that the backward, if any, reads."""
     count = len(call.states)
     if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
         return (State.DROPPED,) * count
-    asked = call.traced or torch.compiler.is_compiling()  # a graph is for all sizes, and so keeps every state
-    kept = call.program.every_state if asked else read_states(call.program.key, kinds, grad)
+    requested = call.traced or torch.compiler.is_compiling()  # a graph serves all sizes, so it saves every state
+    saved_states = call.program.every_state if requested else read_states(call.program.key, kinds, grad)
     if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
-        kept = _apart_from_spikes(kept)
-    if asked:
-        return kept
+        saved_states = _apart_from_spikes(saved_states)
+    if requested:
+        return saved_states
     if target == Target.NUMBA:
-        return (State.RECOMPUTED,) * count if _recomputed(call, kept) else kept
-    return (State.SPANS,) * count if State.SAVED in kept and _rebuilt(call.program) else kept
+        return (State.RECOMPUTED,) * count if _recomputed(call, saved_states) else saved_states
+    return (State.SPANS,) * count if State.SAVED in saved_states and _rebuilt(call.program) else saved_states
 
 
 def _rebuilt(program: Program) -> bool:
@@ -172,11 +172,11 @@ def _rebuilt(program: Program) -> bool:
     return not program.cell.any_order and compiles_quickly(program.key)
 
 
-def _recomputed(call: Call, kept: tuple[State, ...]) -> bool:
+def _recomputed(call: Call, saved_states: tuple[State, ...]) -> bool:
     """Whether the backward recomputes the states: those of a static input, where that is faster than a large trace."""
     if call.steps is None or len(call.x) == call.steps:
         return False
-    states, each = len(kept), call.x.element_size()
-    saved = (states - kept.count(State.DROPPED)) * call.steps * call.x.nbytes
+    states, each = len(saved_states), call.x.element_size()
+    saved = (states - saved_states.count(State.DROPPED)) * call.steps * call.x.nbytes
     enough = elements_recomputed(call.steps, states, each) >= max(64, tuning.limits.recompute_elements * states)
     return saved >= tuning.limits.pool_from and enough and runs_quickly(call.program.key)

@@ -53,7 +53,7 @@ FORWARD = """{uniforms}
 
 BACKWARD = """{uniforms}
     spans = (steps + {span} - 1) // {span}
-    dx = scratch + SIZE * ({span} + 1) * N  # behind the states before each step of a span, and after its last
+    dx = scratch + SIZE * ({span} + 1) * N  # after the states before each step of a span and after its last
     for b in range(low, high):
         for span in range(spans - 1, -1, -1):
             begin = span * {span}

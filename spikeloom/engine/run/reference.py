@@ -21,7 +21,7 @@ class Trajectory:
 
     Args:
         spk: spikes, [T, *S].
-        traces: each state after every step, [T, *S]; empty if not asked for.
+        traces: each state after every step, [T, *S]; empty if not requested.
         finals: each state after the last step, [*S], memory of their own.
     """
 

@@ -36,8 +36,8 @@ def forward(
         step.forward(at, spk_t, olds, news)
         olds, back = news, spk_t if plan.map is None else news[-1]
     *saved, saves_full = (state == State.SAVED for state in plan.variant.states)
-    kept = [trace for trace, asked in zip(traces, saved, strict=True) if asked]
-    return [spk, *(state.clone() for state in olds), *kept], full if saves_full else None
+    requested = [trace for trace, wanted in zip(traces, saved, strict=True) if wanted]
+    return [spk, *(state.clone() for state in olds), *requested], full if saves_full else None
 
 
 def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
@@ -45,19 +45,19 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
     (like, *states), T = saved.states, plan.steps
     zero = like.new_zeros(like.shape)
     zeros = zero.expand(T, *like.shape)
-    pulls = [(zeros if g is None else rows(g)[0].expand(zeros.shape)).unbind() for g in (grads.spk, *grads.traces)]
+    cotangents = [(zeros if g is None else rows(g)[0].expand(zeros.shape)).unbind() for g in (grads.spk, *grads.traces)]
     back, *carries = [
         zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals
     ]
     totals = [zero.clone() if kind.learned else None for kind in plan.variant.params]
-    sequences = [zeros if trace is None else trace for trace in saved.traces]  # what is not saved, nobody reads
+    sequences = [zeros if trace is None else trace for trace in saved.traces]  # states that are not saved are not read
     every = [[state.contiguous() for state in states], *zip(*(s.unbind() for s in sequences), strict=True)]
     full = zeros if saved.x is None else saved.x
     dx = buffer_pool.empty((T, *full.shape[1:]), like)
     step = _one_step(plan, InputGrad.EACH, like, saved.params)
     inputs, results = full.unbind(), dx.unbind()
     for t in reversed(range(T)):
-        own = [g[t] for g in pulls]
+        own = [g[t] for g in cotangents]
         if plan.map is None:
             own[0] = back.add_(own[0])
         step.backward(inputs[t], results[t], every[t], every[t + 1], carries, own, totals)

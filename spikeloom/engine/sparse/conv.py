@@ -4,7 +4,7 @@ Images are [N, C, H, W] in any memory format. The memory format of the result is
 the weight is.
 
 A patch of the input is cut into bands, runs of the channels of `reach` neighboring pixels that are contiguous in memory
-once an image lies with its channels last: one per row of the patch, or, where it is dilated along a row, one per pixel.
+in an image with channels last: one per row of the patch, or, where it is dilated along a row, one per pixel.
 Each band is a part of a matrix product (see `microkernels`), of which only the rows that belong to nonzero values are
 added up.
 """
@@ -109,7 +109,7 @@ _input_gradient = row_kernel(
                     store(dx, n * image_step + c * channel_step + i * row_step + j * pixel_step, load(pixel, c))""",
 )
 """Each nonzero value of grad [n, i, j, out_channels] adds its rows of matrix [bands, wide, out_channels, PANEL] to the
-patch that it came from. What stands beyond a band is zero."""
+patch that it came from. Values beyond a band are zero."""
 
 _weight_gradient = row_kernel(
     "convolution, the gradient of the weight from a mostly zero input",
@@ -140,16 +140,16 @@ _weight_gradient = row_kernel(
                             seen += value != 0
             store_word(begins, height, seen)
             for b in range(kernel_across):
-                kept = 0
+                filled = 0
                 for r in range(height):
-                    store_word(firsts, r, kept)
+                    store_word(firsts, r, filled)
                     for e in range(word(begins, r), word(begins, r + 1)):
                         column = word(columns, b * width + word(places, 2 * e))
-                        store_short(active, kept, np.int32(word(places, 2 * e + 1) + column))
-                        store(values, kept, load(found, e))
-                        kept += column >= 0
-                store_word(firsts, height, kept)
-                for a in range(kernel_down):  # meets the rows at a distance of whole strides from its offset
+                        store_short(active, filled, np.int32(word(places, 2 * e + 1) + column))
+                        store(values, filled, load(found, e))
+                        filled += column >= 0
+                store_word(firsts, height, filled)
+                for a in range(kernel_down):  # uses the rows at a distance of whole strides from its offset
                     offset = a * dilation_down - padding_down
                     rest, above = offset % stride_down, offset // stride_down
                     top, bottom = max(0, -above), min(out_height, (height - 1 - offset) // stride_down + 1)
@@ -163,7 +163,7 @@ _weight_gradient = row_kernel(
                             block, own = grad + SIZE * (pixel * wide + p), values + SIZE * first
                             listed(own, 1, active + 4 * first, many, block, wide, to + SIZE * p)""",
 )
-"""out[a, b, c] += sum over active inputs of value * the row of grad [n, out_height, out_width, wide] that it meets.
+"""out[a, b, c] += sum over active inputs of value * the row of grad [n, out_height, out_width, wide] at its position.
 
 For each channel, active inputs of a few images are listed row by row; rows that are whole strides apart follow each
 other, since those that meet row a of the kernel are then one run."""

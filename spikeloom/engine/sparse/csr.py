@@ -257,7 +257,7 @@ def pack_panels(matrix: Tensor, width: int = 0) -> Packed:
 
 
 def finite(matrix: Tensor) -> bool:
-    """Whether no value is NaN or infinite; or so large that their sum is."""
+    """Whether all values, and their sum, are finite."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(matrix.detach().numpy().sum()))
 
@@ -280,12 +280,12 @@ class CSR:
 
     @property
     def step(self) -> int:
-        """How far apart the values lie: 0 where one stands for all."""
+        """How far apart the values lie: 0 if one value serves all."""
         return self.values.stride(0)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Those of a kernel that reads it."""
+        """The arguments of a kernel that reads it."""
         return {"starts": self.starts, "index": self.index, "values": self.values, "step": self.step}
 
     def dense(self) -> Tensor:
@@ -298,13 +298,13 @@ class CSR:
 
 def listed(x: Tensor) -> CSR:
     """The nonzeros of a matrix."""
-    lists = listed_below(x, math.inf)
-    assert lists is not None
-    return lists
+    nonzeros = listed_below(x, math.inf)
+    assert nonzeros is not None
+    return nonzeros
 
 
 def listed_below(x: Tensor, most: float) -> CSR | None:
-    """The same; None unless they are fewer than `most`."""
+    """The same; None if they are not fewer than `most`."""
     (rows, width), other = x.shape, _words(1).zero_()
     counts, marks, starts = _words(rows), _words(rows * -(-width // 64)), _words(rows + 1).zero_()
     _mark(x.dtype)(rows=rows, size=width, width=width, x=x, counts=counts, marks=marks, other=other)
@@ -314,9 +314,9 @@ def listed_below(x: Tensor, most: float) -> CSR | None:
         return None
     index = torch.empty(many, dtype=torch.int32, device="cpu")
     values = x.new_empty(many) if other.item() else x.new_ones(1).expand(many)
-    lists = CSR((rows, width), starts, index, values)
-    _list(x.dtype)(rows=rows, size=width, width=width, x=x, marks=marks, **lists.arguments)
-    return lists
+    nonzeros = CSR((rows, width), starts, index, values)
+    _list(x.dtype)(rows=rows, size=width, width=width, x=x, marks=marks, **nonzeros.arguments)
+    return nonzeros
 
 
 def product(x: CSR, matrix: Packed, bias: Tensor | None) -> Tensor:
@@ -373,7 +373,7 @@ def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def narrow_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """grad @ weight, dense and for as few outputs: [R, N] and [N, K] give [R, K]."""
+    """grad @ weight, dense, for as few outputs: [R, N] and [N, K] give [R, K]."""
     (rows, columns), width, matrix = grad.shape, weight.shape[1], pack_panels(weight).panels
     out = buffer_pool.empty((rows, width), grad)
     scratch = shapes.tile_height * (len(matrix) * panel_bytes() + shapes.line)

@@ -25,12 +25,12 @@ ROUTINES = {
     "jit.intrinsics": ("nonzero", "one", "flow"),
     "sparse.microkernels": ("copy", "collect", "product", "tall", "flat", "listed", "pair", "slim", "thin"),
 }
-"""What a body may call that there is for each dtype, by file."""
+"""Routines with a version per dtype, by file."""
 
 INTRINSICS = {
     "jit.intrinsics": ("byte", "short", "store_byte", "store_short", "store_word", "lowest", "bits", "settled"),
 }
-"""And what there is once."""
+"""Routines with one version."""
 
 SHARE = """    part = ({shared} + threads - 1) // threads
     low = min(me * part, {shared})
@@ -40,7 +40,7 @@ SHARE = """    part = ({shared} + threads - 1) // threads
 
 @cache
 def panel_bytes() -> int:
-    """Bytes of a row of a panel: 16 sums in a tall tile, as many registers as leave room for the operands."""
+    """Bytes of a row of a panel: 16 sums in a tall tile, as many registers as the operands leave free."""
     import llvmlite.binding  # with Numba, which is not loaded before a kernel is needed
 
     return 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
@@ -48,7 +48,7 @@ def panel_bytes() -> int:
 
 @cache
 def slim_height() -> int:
-    """Rows of a slim tile, whose panel is a line: sums enough to hide how long one takes."""
+    """Rows of a slim tile, whose panel is a line: enough independent sums to hide the latency of one."""
     return 8 if panel_bytes() == 256 else 4
 
 

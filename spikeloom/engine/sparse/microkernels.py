@@ -113,7 +113,7 @@ def _define(dtype: Any) -> None:
 
     @routine
     def count(values: int, width: int) -> int:
-        """How many of values[width] are not zero."""
+        """The number of nonzeros in values[width]."""
         found, k = 0, 0
         while k + 64 <= width:
             found += bits(nonzero(values, k))
@@ -125,7 +125,7 @@ def _define(dtype: Any) -> None:
 
     @routine
     def collect(values: int, width: int, index: int, found: int) -> int:
-        """Write where values[width] are not zero, and what they are; return how many."""
+        """Write the positions and values of the nonzeros in values[width]; return their number."""
         many, k = 0, 0
         while k + 64 <= width:
             left = nonzero(values, k)
@@ -151,8 +151,8 @@ def _define(dtype: Any) -> None:
     ) -> None:
         """out[rows, panels * panel] += values[rows, width] @ matrix.
 
-        Where few values are zero the product is dense; both give the same bits. A zero that is left out would have made
-        NaN of an infinite factor: `skip` says whether the matrix is finite. Scratch is 2 * (width + 1) words a row.
+        If few values are zero the product is dense; both are bit-identical. A skipped zero times an infinite factor
+        would be NaN: `skip` says whether the matrix is finite. Scratch: 2 * (width + 1) values of 64 bits per row.
         """
         wide, each = panels * panel, 16 * (width + 1)
         found = 0

@@ -1,6 +1,6 @@
 """Pooling of images [N, C, H, W] on the CPU, whose windows lie within the image, and the gradient of the input.
 
-An image lies with its pixels, or with its channels, next to each other in memory. Planes of one channel are the first
+The pixels of an image, or its channels, are adjacent in memory. Planes of one channel are the first
 kind, whatever they belong to. Either way a line of neighboring results takes each value of its windows from a line in
 memory, which the compiler makes vector instructions of; so windows and strides are written into the source. Results lie
 in memory as images do.
@@ -83,7 +83,7 @@ def _gradient_lines(windows: Windows) -> str:
 
 
 def _taps(windows: Windows) -> list[str]:
-    """Where the values of a window lie, row by row."""
+    """The offsets of the values of a window, row by row."""
     rows, columns = windows.size
     return [f"at + ({a} * width + {b}) * channels" for a in range(rows) for b in range(columns)]
 
@@ -108,7 +108,7 @@ def _kernel(windows: Windows, channels_last: bool, backward: bool) -> Callable[[
 
 
 def lies_channels_last(images: Tensor) -> bool:
-    """Whether the channels are last in memory; one channel by itself lies as its stride says."""
+    """Whether the channels are last in memory; a single channel has the layout of its stride."""
     pixels = images.shape[2:].numel()
     return images.stride(1) == 1 < pixels and images.is_contiguous(memory_format=torch.channels_last)
 

@@ -77,7 +77,7 @@ class OfSequence(LossFunctions):
         self, spk_out: Tensor, targets: Labels, *, mask: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
         """Return the loss of spikes or membranes [T, B, C] for class labels, or the targets that the loss defines."""
-        return self._loss(*read(spk_out, self.__name__, self._reads, mask, lengths), targets)
+        return self._loss(*read(spk_out, self.__name__, self._reads, mask, lengths, targets=targets), targets)
 
     def _loss(self, x: Tensor, steps: Steps, targets: Labels) -> Tensor:
         raise NotImplementedError
