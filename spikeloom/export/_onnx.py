@@ -13,6 +13,7 @@ from warnings import catch_warnings, simplefilter, warn
 import torch
 from torch import Tensor, nn
 
+from ..layers import SEES_TIME
 from ..network import Snapshot, undone
 from ..neurons import SpikingNeuron
 from ._onnx_file import Target, differing_values, draws_noise, rename, save, shape_of, staged, tidy
@@ -134,7 +135,7 @@ def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, 
         {value.name: shape_of(value) for value in model.graph.input},
         {value.name: shape_of(value) for value in model.graph.output},
         {slot.name: f"{slot.name}.next" for slot in slots},
-        tuple(_lost(net, draws_noise(model))),
+        tuple(_lost(net, draws_noise(model), external)),
         differing,
         compared,
         slots,
@@ -149,7 +150,7 @@ def _check_installed() -> None:
         raise ImportError(f"export_onnx needs onnx and onnxscript ({error}); pip install 'spikeloom[onnx]'") from error
 
 
-def _lost(net: nn.Module, noisy: bool) -> Iterator[str]:
+def _lost(net: nn.Module, noisy: bool, external: bool) -> Iterator[str]:
     """What a file does not contain."""
     surrogates = {repr(layer.spike_grad): None for layer in net.modules() if isinstance(layer, SpikingNeuron)}
     if surrogates:
@@ -160,6 +161,10 @@ def _lost(net: nn.Module, noisy: bool) -> Iterator[str]:
     by_mode = [kind for kind in dict.fromkeys(type(m).__name__ for m in net.modules()) if kind.startswith(MODES)]
     if by_mode:
         yield f"training mode of {', '.join(by_mode)}"
+    if external:
+        anew = [type(m).__name__ for m in net.modules() if isinstance(m, SEES_TIME) and not m._carried()]
+        if anew := [kind for kind in dict.fromkeys(anew) if kind != "GradedSpikes"]:
+            yield f"what {', '.join(anew)} stores between calls: each call starts anew"
     if noisy:
         yield "the seed of the noise, which the runtime draws"
 

@@ -37,6 +37,8 @@ def staged(target: Target) -> Iterator[Path]:
     goal = Path(target)
     if goal.is_dir():
         raise IsADirectoryError(f"{goal} is a folder; pass the path of a file in it, such as {goal / 'net.onnx'}")
+    if goal.exists() and not goal.is_file():
+        raise FileExistsError(f"{goal} is a device or a pipe, and would be replaced; pass the path of a file")
     if not goal.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {goal.parent}; create it, or pass another path")
     try:

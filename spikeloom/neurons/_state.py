@@ -23,6 +23,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from .._torch import (
     IS_REPLICA,
+    exporting,
     graph_task,
     is_batched,
     is_fake,
@@ -171,7 +172,7 @@ class States(Parameters):
             unrolled.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
         names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
-        if is_traced():  # torch.jit.trace runs twice and compares: the second run must not meet states of the first
+        if is_traced() or exporting():  # a recording must not contain states of a run before it
             kept = [torch.zeros(0, dtype=state.dtype, device=state.device) for state in kept]
         states = tuple([torch.full_like(s, self._starts_at(n)) for s, n in zip(kept, names, strict=True)])
         self._keep(states)
@@ -192,7 +193,7 @@ class States(Parameters):
 
     def _cut_before(self) -> None:
         if self._before is not None:
-            self.__dict__["_before"] = None if is_traced() else usable(self._before).detach()
+            self.__dict__["_before"] = None if is_traced() or exporting() else usable(self._before).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() etc., but are not buffers, which would be broadcast in distributed training

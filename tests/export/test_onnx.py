@@ -220,6 +220,8 @@ def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path):
         snn.export_onnx(small(), X, tmp_path)
     with pytest.raises(OSError, match="file"):
         snn.export_onnx(small(), X, tmp_path / "file" / "net.onnx")
+    with pytest.raises(FileExistsError, match="is a device or a pipe"):
+        snn.export_onnx(small(), X, os.devnull)
     with pytest.raises(TypeError, match="the path is 3; pass the path"):
         snn.export_onnx(small(), X, 3)
     with pytest.raises(RuntimeError):
