@@ -3,7 +3,9 @@
 # make test-all  the same with the slow tests
 # make test-torch VERSION=2.9.1   the tests with another release of PyTorch, in an environment of its own
 # make fuzz      random equations and networks against the plain loop, for an hour or so
+# make conformance   the same networks here and in other frameworks that read NIR, in an environment of their own
 # make bench     measured speed, on this machine
+# make cortex-m4 a network as C, built for a Cortex-M4 and run in QEMU
 #
 # All run in .venv, which the first call makes. `make test PYTHON=python3.12` takes another interpreter.
 
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all that is installed would take longer.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all test-torch check lint types tests format fuzz bench clean
+.PHONY: demo test test-all test-torch check lint types tests format fuzz conformance bench cortex-m4 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
@@ -53,11 +55,29 @@ format: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz
 
+# Some of these pin old releases of nir, or what they do not need to read a graph; a line that fails leaves one out.
+CONFORMANCE := .venv-conformance/bin/python
+
+conformance:
+	$(PYTHON) -m venv .venv-conformance
+	$(CONFORMANCE) -m pip install --quiet --constraint constraints.txt --editable '.[nir]' nirtorch 'numpy<2.4' scipy tqdm
+	-$(CONFORMANCE) -m pip install --quiet snntorch==1.0.0
+	-$(CONFORMANCE) -m pip install --quiet --no-deps spikingjelly==2.0.0 && $(CONFORMANCE) -m pip install --quiet loguru
+	-$(CONFORMANCE) -m pip install --quiet --no-deps norse==1.1.0
+	-$(CONFORMANCE) -m pip install --quiet --no-deps sinabs==3.1.3 && $(CONFORMANCE) -m pip install --quiet pbr
+	-$(CONFORMANCE) -m pip install --quiet --no-deps rockpool==3.1.0
+	-$(CONFORMANCE) -m pip install --quiet 'numpy<2.4' jax flax optax grain jax-tqdm && $(CONFORMANCE) -m pip install --quiet --no-deps spyx==1.0.0
+	-$(CONFORMANCE) -m pip install --quiet 'numpy<2.4' brian2 nest-simulator
+	$(CONFORMANCE) -m spikeloom conformance
+
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks
 
+cortex-m4: $(VENV)/.demo
+	$(BIN)/python examples/cortex_m4/run.py
+
 clean:
-	rm -rf $(VENV) .venv-torch-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-torch-* .venv-conformance build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamps are newer than what they were made from, so that a second call installs nothing.
 

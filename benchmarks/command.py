@@ -12,7 +12,7 @@ from .memory import peaks
 from .on_jax import SPYX
 from .page import fill
 from .plots import check_matplotlib, plot
-from .report import heading, table
+from .report import QUIET, heading, table
 from .result import CannotRun, Record, Result, Shape, store
 from .runner import BUDGET, Case, run_case
 
@@ -92,6 +92,8 @@ def bench(arguments: argparse.Namespace) -> int:
     fill_in(arguments)
     store(Record(results), arguments.out)
     print(f"\nall samples are in {arguments.out}")
+    if noisy := [result for result in results if result.noisy]:
+        print(f"{len(noisy)} of {len(results)} measurements are NOISY; {QUIET}.")
     return int(any(result.disagreeing for result in results))
 
 

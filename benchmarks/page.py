@@ -6,6 +6,7 @@ per case, and `<!-- bench machine: NAME NAME -->` the machine and versions.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from .leaky import PEER
@@ -70,7 +71,7 @@ def summary(records: list[Record]) -> str:
     for name in others(results):
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "-" for result in results]
     table["floor"] = [times(r.times_ours(r.floor)) if r.floor in r.seconds and r.floor else "-" for r in results]
-    return markdown(table)
+    return "\n\n".join(filter(None, [markdown(table), warning(results)]))
 
 
 def memory(records: list[Record]) -> str:
@@ -94,7 +95,19 @@ def shown(result: Result) -> str:
     remark = result.remarks.partition("\n")[0]
     notes = [f"{remark}." if "%" in remark else "", *apart]
     title = f"{headline(result)} ({rounds} round{'s' * (rounds != 1)})."
-    return "\n\n".join(filter(None, [title, markdown(columns(result)), " ".join(filter(None, notes))]))
+    return "\n\n".join(
+        filter(None, [title, markdown(columns(result)), " ".join(filter(None, notes)), warning([result])])
+    )
+
+
+def warning(results: Sequence[Result]) -> str:
+    """The noisy measurements of a table; "" if there are none."""
+    told = [
+        f"{f'{result.label or headline(result)}: ' * (len(results) > 1)}{name} ({times(ratio)})"
+        for result in results
+        for name, ratio in result.noisy.items()
+    ]
+    return f"**Noisy**, the median is far above the minimum: {'; '.join(told)}." if told else ""
 
 
 def sweep(results: list[Result]) -> str:
@@ -107,5 +120,6 @@ def sweep(results: list[Result]) -> str:
     }
     for name in others:
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "" for result in results]
+    noted = f"\n\n{told}" if (told := warning(results)) else ""
     fixed = ", ".join(f"{other} = {size}" for other, size in first.sizes.items() if other != axis)
-    return f"Sweep of {axis} ({fixed}); other columns relative to the first:\n\n{markdown(table)}"
+    return f"Sweep of {axis} ({fixed}); other columns relative to the first:\n\n{markdown(table)}{noted}"

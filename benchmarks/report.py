@@ -9,6 +9,8 @@ from .result import Result
 FAR = 1.2
 """The ratio of the largest and smallest peak of memory from which both are shown."""
 
+QUIET = "other processes used the cores. Measure again on an idle machine, or with OMP_WAIT_POLICY=passive"
+
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
@@ -26,7 +28,13 @@ def table(result: Result) -> str:
     title = f"{headline(result)}; {rounds} round{'s' * (rounds != 1)} in turn"
     reasons = (*result.missing.items(), *result.disagreeing.items(), *result.notes.items())
     notes = [f"{name}: {why}" for name, why in reasons]
-    return "\n".join((title, aligned(columns(result)), *notes, *filter(None, [result.remarks])))
+    return "\n".join((title, aligned(columns(result)), *notes, *filter(None, [result.remarks, noise(result)])))
+
+
+def noise(result: Result) -> str:
+    """A warning that names the contestants whose samples are far apart; "" if there are none."""
+    told = ", ".join(f"{name} ({times(ratio)})" for name, ratio in result.noisy.items())
+    return f"NOISY: the median is far above the minimum of {told}; {QUIET}" if told else ""
 
 
 def headline(result: Result) -> str:

@@ -1,6 +1,7 @@
 """Results of runs: one `Result` per case and shape, and JSON files with all samples."""
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,9 @@ from typing import Any
 from spikeloom.machine import machine, versions
 
 Shape = tuple[int, ...]
+
+NOISY = 2.0
+"""The median of a contestant's samples, relative to their minimum, from which a measurement is noisy."""
 
 
 class CannotRun(Exception):
@@ -59,6 +63,15 @@ class Result:
         """The median of a contestant's samples, in seconds."""
         return statistics.median(self.seconds[name])
 
+    def noise(self, name: str) -> float:
+        """The median of a contestant's samples, relative to their minimum."""
+        return self.median(name) / (min(self.seconds[name]) or math.inf)
+
+    @property
+    def noisy(self) -> dict[str, float]:
+        """The contestants whose samples are far apart, with the ratio of median and minimum."""
+        return {name: ratio for name in self.seconds if (ratio := self.noise(name)) >= NOISY}
+
     def peak(self, name: str) -> float:
         """The median of a contestant's memory peaks, in bytes; 0 if not measured."""
         return statistics.median(self.memory.get(name, (0,)))
@@ -96,6 +109,7 @@ def store(record: Record, path: Path) -> None:
     for result, entry in zip(record.results, content["results"], strict=True):
         entry["seconds"] = {name: [float(f"{s:.4g}") for s in samples] for name, samples in result.seconds.items()}
         entry["found"] = {name: figures(result, name) for name in result.seconds}
+        entry["noisy"] = [*result.noisy]
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -104,13 +118,18 @@ def figures(result: Result, name: str) -> dict[str, float | None]:
     return {
         "median_s": result.median(name),
         "min_s": min(result.seconds[name]),
+        "noise": result.noise(name),
         "times_ours": result.times_ours(name),
         "times_floor": result.times_floor(name),
     }
 
 
+DERIVED = ("found", "noisy")
+"""Entries of a stored result that follow from its samples."""
+
+
 def load(path: Path) -> Record:
     """Read a record that `store` wrote."""
     content: dict[str, Any] = json.loads(path.read_text())
-    results = [Result(**{k: v for k, v in entry.items() if k != "found"}) for entry in content.pop("results")]
+    results = [Result(**{k: v for k, v in entry.items() if k not in DERIVED}) for entry in content.pop("results")]
     return Record(results, **content)

@@ -8,8 +8,11 @@ from . import (
     backprop,
     distributed,
     export,
+    export_nir,
     functional,
+    import_nir,
     layers,
+    metrics,
     ops,
     spikegen,
     spikeplot,
@@ -20,10 +23,10 @@ from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
-from .export import OnnxExport, export_onnx
-from .inspect import Diagnosis, Explanation, Recording, Summary, Tap, diagnose, explain, summary, tap
+from .export import OnnxExport, export_c, export_onnx, export_to_nir, import_from_nir
+from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
-from .network import stream, unroll
+from .network import FusedExplanation, fuse, stream, unroll
 from .neurons import (
     ALIF,
     EIF,
@@ -80,6 +83,8 @@ __all__ = [
     "Diagnosis",
     "EquationNeuron",
     "Explanation",
+    "Finding",
+    "FusedExplanation",
     "GradedSpikes",
     "Izhikevich",
     "Lapicque",
@@ -111,9 +116,16 @@ __all__ = [
     "distributed",
     "explain",
     "export",
+    "export_c",
+    "export_nir",
     "export_onnx",
+    "export_to_nir",
     "functional",
+    "fuse",
+    "import_from_nir",
+    "import_nir",
     "layers",
+    "metrics",
     "ops",
     "reset",
     "spikegen",

@@ -1,4 +1,4 @@
-"""`python -m spikeloom demo | doctor`."""
+"""`python -m spikeloom demo | doctor | conformance`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
+from .conformance import ALL, conformance
 from .demo import CannotRun, demo
 from .doctor import doctor
 
@@ -28,6 +29,12 @@ def parser() -> argparse.ArgumentParser:
     text = "show versions, devices, backends and the kernel cache, and try each backend"
     sub = commands.add_parser("doctor", help=text, description=text)
     sub.set_defaults(run=lambda arguments: doctor())
+
+    text = "run networks here and in other frameworks that read NIR, and count the output values that differ"
+    sub = commands.add_parser("conformance", help=text, description=text)
+    sub.add_argument("frameworks", nargs="*", metavar="FRAMEWORK", help=f"{', '.join(ALL)} (default: all installed)")
+    sub.add_argument("--out", type=Path, metavar="FILE.json", help="also store the table as JSON")
+    sub.set_defaults(run=lambda arguments: conformance(arguments.frameworks, arguments.out))
     return top
 
 

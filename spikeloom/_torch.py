@@ -8,8 +8,9 @@ tests/test_house.py lists them.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,39 @@ pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
 
+
+class _Applies:
+    """Who listens to the calls of autograd functions."""
+
+    begins: ContextVar[Any] = ContextVar("spikeloom_function_begins", default=None)
+    listeners: ClassVar[list[Any]] = []
+    utilities: Any = torch._functorch.utils
+    unwrapped: Callable[[Any], Any] = utilities.unwrap_dead_wrappers
+
+    @staticmethod
+    def tell(args: Any) -> Any:
+        """Stands in for the first function that `apply` calls."""
+        begins = _Applies.begins.get()
+        if begins is not None:
+            begins(sys._getframe(1))
+        return _Applies.unwrapped(args)
+
+
+@contextmanager
+def on_function_apply(begins: Callable[[Any], None]) -> Iterator[None]:
+    """A context in which `begins` is called with the frame of each `torch.autograd.Function.apply` of this thread."""
+    token = _Applies.begins.set(begins)
+    _Applies.listeners.append(begins)
+    _Applies.utilities.unwrap_dead_wrappers = _Applies.tell
+    try:
+        yield
+    finally:
+        _Applies.listeners.remove(begins)
+        if not _Applies.listeners:
+            _Applies.utilities.unwrap_dead_wrappers = _Applies.unwrapped
+        _Applies.begins.reset(token)
+
+
 # -- modules ----------------------------------------------------------------------------------------------------------
 
 IS_REPLICA = "_is_replica"
@@ -105,6 +139,11 @@ def hooks_on_all_modules() -> tuple[dict[int, Any], dict[int, Any]]:
 def is_compiled(module: nn.Module) -> bool:
     """Whether a module is the result of `torch.compile(net)`, or `net.compile()` was called on it."""
     return "_orig_mod" in module._modules or module._compiled_call_impl is not None
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was called on; any other module itself."""
+    return module._modules.get("_orig_mod") or module
 
 
 def padding_of(convolution: nn.Module) -> tuple[int, ...]:
@@ -129,6 +168,43 @@ function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 
 pop_function_mode: Callable[[], Any] = torch._C._pop_torch_function_stack
 """Remove the innermost `__torch_function__` mode."""
+
+
+def topmost_function_mode() -> Any:
+    """The innermost `__torch_function__` mode, or None."""
+    depth = function_modes()
+    return _c._get_function_stack_at(depth - 1) if depth else None
+
+
+set_grad_enabled: Callable[[bool], None] = _c._set_grad_enabled
+"""Turn gradients on or off in this thread."""
+
+
+def storage_of(tensor: Tensor) -> int:
+    """A number of the memory of a tensor, equal for its views."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def is_running(frame: Any) -> bool:
+    """Whether a frame is among the callers."""
+    caller: Any = sys._getframe(1)
+    while caller is not None and caller is not frame:
+        caller = caller.f_back
+    return caller is not None
+
+
+no_torch_function: Any = _c._disabled_torch_function_impl
+"""The `__torch_function__` of a subclass of Tensor that handles no calls."""
+
+is_any_autocast_enabled: Callable[[], bool] = _c._is_any_autocast_enabled
+"""Whether autocast is enabled for any device."""
+
+new_wrapper: Callable[..., Any] = _c.TensorBase._make_wrapper_subclass
+"""Make a tensor of a subclass, with a shape and without memory."""
+
+swap_tensors: Callable[[Tensor, Tensor], None] = _c._swap_tensor_impl
+"""Exchange two tensors, with their values and graphs, while the Python objects stay."""
 
 
 is_traced: Callable[[], bool] = torch._C._is_tracing
@@ -241,12 +317,6 @@ def real_tensors() -> AbstractContextManager[Any]:
 
     context: AbstractContextManager[Any] = unset_fake_temporarily()
     return context
-
-
-def storage_of(tensor: Tensor) -> int:
-    """The memory of a tensor, also of one without values: views of the same memory have the same."""
-    address: int = tensor.untyped_storage()._cdata
-    return address
 
 
 def argument_names(operation: Any) -> list[str]:

@@ -10,6 +10,11 @@ from types import ModuleType, TracebackType
 
 OURS, THEIRS = __name__.partition(".")[0], "snntorch"
 
+RELEASE = "1.0.0"
+"""The release of snnTorch whose interface this package has: the `__version__` of `snntorch._version`."""
+
+DATASETS = f"{THEIRS}.spikevision"
+
 
 class _Alias(MetaPathFinder, Loader):
     """Imports each module of spikeloom under its snnTorch name."""
@@ -17,11 +22,20 @@ class _Alias(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname.partition(".")[0] != THEIRS or importlib.util.find_spec(_ours(fullname)) is None:
+        if fullname.partition(".")[0] != THEIRS:
             return None
-        return ModuleSpec(fullname, self)
+        if fullname.startswith(DATASETS):
+            told = f"spikeloom has no datasets, and {fullname} is not available; use tonic, as snnTorch recommends"
+            raise ModuleNotFoundError(told, name=fullname)
+        known = fullname == f"{THEIRS}._version" or importlib.util.find_spec(_ours(fullname)) is not None
+        return ModuleSpec(fullname, self) if known else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
+        if spec.name == f"{THEIRS}._version":
+            version = ModuleType(spec.name, "The release of snnTorch that this package replaces.")
+            vars(version)["__version__"] = RELEASE
+            spec.loader_state = spec
+            return version
         module = importlib.import_module(_ours(spec.name))
         spec.loader_state = module.__spec__
         return module
@@ -44,6 +58,9 @@ class as_snntorch:  # noqa: N801
     For packages that import snnTorch themselves, for example to test ``isinstance(layer, snntorch.SpikingNeuron)``:
     call it before you import them. Both names then refer to the same modules and classes. At the end of a ``with``
     block the name `snntorch` is released; modules imported within the block keep their references to spikeloom.
+
+    Every submodule of snnTorch 1.0.0 is there, `_neurons` and `_layers` too, except the datasets of `spikevision`.
+    ``snntorch.__version__`` is that of spikeloom; ``snntorch._version.__version__`` is "1.0.0".
 
     Raises:
         RuntimeError: if snnTorch itself was already imported in this process: other modules may refer to its classes.

@@ -3,6 +3,7 @@
 Every backend is tried by an actual call. Errors are reported and do not stop the report.
 """
 
+import statistics
 import tempfile
 import time
 import warnings
@@ -14,8 +15,8 @@ from torch import Tensor
 import spikeloom as snn
 
 from .engine.jit import ENVIRONMENT, LIMIT, Untrusted, cache_dir, cache_limit, cache_size, usable
-from .engine.run import families
-from .machine import machine, version_of, versions
+from .engine.run import Refused, families
+from .machine import CURE, NUMBERS, machine, measured_threads, version_of, versions
 
 REQUIRED = ("numpy", "numba")
 OPTIONAL = {
@@ -42,6 +43,7 @@ def doctor() -> int:
     """Print all sections. The exit status is 0 whenever the report is complete."""
     section("Versions", installed())
     section("Machine", hardware())
+    section("Threads", threads())
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -80,6 +82,28 @@ def hardware() -> list[str]:
     ]
 
 
+def threads() -> list[str]:
+    """Whether the threads have cores of their own, by the time of a parallel region."""
+    found = measured_threads()
+    limit = "none" if found.limit is None else f"{found.limit:g} CPUs"
+    load = "unknown" if found.load is None else f"{found.load:.1f} processes run or wait, averaged over a minute"
+    lines = [
+        f"{'threads':14}{found.count}; OMP_WAIT_POLICY is {found.policy or 'not set'}",
+        f"{'cgroup limit':14}{limit}",
+        f"{'load':14}{load}",
+    ]
+    if found.together:
+        times = (f"{1e3 * statistics.median(seconds):.2f} ms" for seconds in (found.together, found.alone))
+        lines.append(
+            f"{'torch.add':14}of {NUMBERS:,} numbers: {next(times)} on {found.count} threads, {next(times)} on one"
+        )
+    if found.problems:
+        lines.append(f"{'BUSY':14}{'; '.join(found.problems)}. {CURE}")
+    else:
+        lines.append(f"{'verdict':14}the threads have cores of their own")
+    return lines
+
+
 # -- backends ----------------------------------------------------------------------------------------------------------
 
 
@@ -87,9 +111,10 @@ def tell(name: str, device: str) -> str:
     """Result of a small neuron, forward and backward, on one backend."""
     try:
         seconds = compare_with_loop(name, device)
+    except Refused as refused:
+        return f"not here: {refused.reasons}"
     except Exception as error:  # the report must go on, whatever breaks a backend
-        reason, refused = str(error), "was selected, but cannot run" in str(error)
-        return f"not here: {reason.partition(': ')[2]}" if refused else f"FAILS: {type(error).__name__}: {reason}"
+        return f"FAILS: {type(error).__name__}: {error}"
     agrees = "" if name == "loop" else ", agrees with the loop"
     return f"works: Leaky over {list(SHAPE)}, forward and backward{agrees}; first call {seconds:.2f} s"
 

@@ -30,6 +30,7 @@ if not torch.cuda.is_available():  # Triton's kernels are interpreted; read when
 # Set before spikeloom is imported: no test reads or fills the user's own kernels. Give a directory to keep them. The
 # workers have that of the process that starts them: what one has compiled, the others load.
 os.environ.setdefault("SPIKELOOM_CACHE_DIR", os.path.join(_folder.name, "kernels"))
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no processes that each import torch for a few sources
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, deterministic products on CUDA raise
 
 # The first exp of a process, if it is large enough for two threads, is off by 3e-9 in one of them now and then: MKL's
@@ -73,6 +74,14 @@ def grad_mode_is_left_on():
     on = torch.is_grad_enabled()
     torch.set_grad_enabled(True)
     assert on
+
+
+@pytest.fixture
+def fresh_heap() -> None:
+    """What was there before a test is not searched for garbage again: in a process that has compiled, a search takes a
+    second. It stays so, for the next test would else search all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """`import snntorch` gives spikeloom where it is asked to, in a process of its own, and never beside snnTorch."""
 
+import importlib.util
 import subprocess
 import sys
 import textwrap
+
+import pytest
 
 SCRIPTS = {
     "undone": """
@@ -62,6 +65,43 @@ SCRIPTS = {
             raise AssertionError
         """,
 }
+
+
+EVERY = """
+import importlib.util, pathlib, sys
+import spikeloom as snn
+(place,) = importlib.util.find_spec("snntorch").submodule_search_locations
+files = [file.relative_to(place).with_suffix("").parts for file in sorted(pathlib.Path(place).rglob("*.py"))]
+names = [".".join(["snntorch", *parts]).removesuffix(".__init__") for parts in files]
+print(len(names))
+missing = []
+with snn.as_snntorch():
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+            assert module.__name__.startswith("spikeloom") or name == "snntorch._version"
+        except ModuleNotFoundError as error:
+            missing.append(name)
+            assert "tonic" in str(error) or name.endswith("_nir"), error
+    from snntorch._neurons.leakykernel import LeakyKernel
+    from snntorch._version import __version__
+assert LeakyKernel is snn.LeakyParallel and __version__ == "1.0.0"
+assert not [name for name in sys.modules if name.startswith("snntorch")]
+print(*missing)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("snntorch") is None, reason="snntorch is not installed")
+def test_every_submodule_of_snntorch_resolves():
+    """Found in the installed snnTorch, which is not imported; only its datasets have no counterpart."""
+    done = subprocess.run([sys.executable, "-c", EVERY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    count, missing = done.stdout.splitlines()
+    assert int(count) > 30
+    assert {name for name in missing.split() if "spikevision" not in name} <= {
+        "snntorch.export_nir",
+        "snntorch.import_nir",
+    }
 
 
 def test_snntorch_stands_for_spikeloom():

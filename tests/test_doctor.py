@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeloom import doctor
+from spikeloom import doctor, machine
 from spikeloom.__main__ import main
 from spikeloom.engine.run import backends
 
-SECTIONS = ["Versions", "Machine", "Backends, fastest first", "Kernel cache"]
+SECTIONS = ["Versions", "Machine", "Threads", "Backends, fastest first", "Kernel cache"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def line(lines, start):
 
 def test_a_sound_installation(report):
     sections = report()
-    assert list(sections)[:4] == SECTIONS
+    assert list(sections)[:5] == SECTIONS
     assert line(sections["Versions"], "torch").endswith(torch.__version__)
     assert "usable, torch uses" in line(sections["Machine"], "cores")
     assert "works: Leaky over [12, 3, 40], forward and backward, agrees with the loop" in line(
@@ -56,6 +56,66 @@ def test_a_sound_installation(report):
     (advice,) = [lines for title, lines in sections.items() if title.startswith("If an unrolled network is slow")]
     assert "check=True" in advice[0]
     assert "snn.explain" in advice[1]
+
+
+def test_threads_without_cores_of_their_own(report, monkeypatch):
+    busy = machine.Threads(2, [0.0001, 0.02, 0.02], [0.0002], limit=1.5, load=9.0, policy="active")
+    monkeypatch.setattr(doctor, "measured_threads", lambda: busy)
+    lines = report()["Threads"]
+    assert line(lines, "threads").endswith("2; OMP_WAIT_POLICY is active")
+    assert line(lines, "cgroup limit").endswith("1.5 CPUs")
+    assert line(lines, "load").split(None, 1)[1].startswith("9.0 processes")
+    assert line(lines, "torch.add").endswith("of 1,000,000 numbers: 20.00 ms on 2 threads, 0.20 ms on one")
+    told = line(lines, "BUSY")
+    assert "a cgroup allows 1.5 CPUs, and torch uses 2 threads" in told
+    assert "2 threads take 100 times as long as one; the slowest tenth of the calls takes 200 times" in told
+    assert "OMP_WAIT_POLICY=passive" in told
+    assert "torch.set_num_threads(1)" in told
+
+
+def test_threads_with_cores_of_their_own(report, monkeypatch):
+    for quiet in (machine.Threads(1), machine.Threads(4, [0.0001] * 9, [0.0003], limit=4.0, load=0.5)):
+        assert quiet.problems == []
+        monkeypatch.setattr(doctor, "measured_threads", lambda quiet=quiet: quiet)
+        assert line(report()["Threads"], "verdict").endswith("the threads have cores of their own")
+
+
+def test_the_threads_are_measured_and_restored():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = machine.measured_threads(0.01)
+        assert (found.count, torch.get_num_threads()) == (2, 2)
+        assert min(*found.together, *found.alone) > 0
+        torch.set_num_threads(1)
+        assert machine.measured_threads(0.01).slower == 0
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_limit_of_a_cgroup(tmp_path):
+    (tmp_path / "own").write_text("0::/batch/job\n")
+    job = tmp_path / "batch" / "job"
+    job.mkdir(parents=True)
+    limit = lambda: machine.cpu_limit(tmp_path, tmp_path / "own")  # noqa: E731
+    assert limit() is None
+    (job / "cpu.max").write_text("max 100000\n")
+    assert limit() is None
+    (tmp_path / "batch" / "cpu.max").write_text("150000 100000\n")  # of the group around it
+    assert limit() == 1.5
+    (tmp_path / "cpu").mkdir()  # version 1
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert limit() == 0.5
+    assert machine.cpu_limit(tmp_path / "none", tmp_path / "none") is None
+
+
+def test_an_error_that_mentions_a_refusal_is_no_refusal(report, monkeypatch):
+    def fails(name, device):
+        raise RuntimeError("backend 'numba' was selected, but cannot run it")
+
+    monkeypatch.setattr(doctor, "compare_with_loop", fails)
+    assert "FAILS: RuntimeError" in line(report()["Backends, fastest first"], "loop on cpu")
 
 
 def test_numba_is_missing(report, monkeypatch):

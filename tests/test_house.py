@@ -60,9 +60,10 @@ ORDER = (
     "machine.py",
     "demo.py",
     "doctor.py",
+    "conformance/",
     "__main__.py",
 )
-COMMAND_LINE = ("demo.py", "doctor.py", "__main__.py")
+COMMAND_LINE = ("demo.py", "doctor.py", "conformance/", "__main__.py")
 OPTIONAL = (
     *("numba", "llvmlite", "triton", "matplotlib", "pandas", "nir", "nirtorch", "sklearn", "scipy", "tqdm", "snntorch"),
     *("onnx", "onnxscript", "onnxruntime", "neurobench"),
@@ -146,6 +147,7 @@ ROOMS = (
     "accelerated",
     "network",
     "inspect",
+    "metrics",
 )
 """Folders of which outsiders know the `__init__` alone."""
 
@@ -294,6 +296,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 PUBLIC = (
     *(snn, snn.surrogate, snn.spikegen, snn.functional, snn.layers, snn.utils, snn.backprop, snn.spikeplot),
+    snn.metrics,
     importlib.import_module("spikeloom.ops"),
 )
 

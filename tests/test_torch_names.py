@@ -177,7 +177,9 @@ def test_batch_norm():
 def test_is_compiled():
     net = nn.Linear(1, 1)
     assert not _torch.is_compiled(net)
-    assert _torch.is_compiled(torch.compile(net, backend="eager"))
+    compiled = torch.compile(net, backend="eager")
+    assert _torch.is_compiled(compiled)
+    assert _torch.uncompiled(compiled) is _torch.uncompiled(net) is net
     net.compile(backend="eager")
     assert _torch.is_compiled(net)
 
@@ -327,6 +329,59 @@ def test_trees():
     assert _torch.tree_unflatten(leaves, spec) == tree
     assert _torch.tree_map(type, tree) == {"a": [torch.Tensor, int], "b": (int,)}
     assert _torch.tree_map_only(int, lambda n: -n, tree) == {"a": [tree["a"][0], -2], "b": (-3,)}
+
+
+def test_a_tensor_becomes_another_in_place():
+    class Empty(torch.Tensor):
+        __torch_function__ = _torch.no_torch_function
+
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            raise AssertionError(func)
+
+    weight = torch.ones(3, requires_grad=True)
+    value, empty = weight * 2, _torch.new_wrapper(Empty, (3,), requires_grad=True)
+    assert empty.shape == (3,)
+    _torch.swap_tensors(empty, value)
+    empty.__class__ = torch.Tensor
+    del value
+    empty.sum().backward()
+    assert type(empty) is torch.Tensor
+    assert weight.grad.tolist() == [2, 2, 2]
+
+
+def test_modes_of_this_thread():
+    class Mode(_torch.FunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    assert not _torch.is_any_autocast_enabled()
+    with torch.autocast("cpu"):
+        assert _torch.is_any_autocast_enabled()
+    with Mode() as mode:
+        assert _torch.topmost_function_mode() is mode
+    assert _torch.topmost_function_mode() is None
+    with torch.enable_grad():
+        _torch.set_grad_enabled(False)
+        assert not torch.is_grad_enabled()
+
+
+def test_memory_and_frames():
+    x = torch.zeros(4)
+    assert _torch.storage_of(x) == _torch.storage_of(x[1:]) != _torch.storage_of(x.clone())
+    frames, running = [], []
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            running.append(_torch.is_running(frames[0]))
+            return x * 2
+
+    with _torch.on_function_apply(frames.append):
+        Twice.apply(x)
+    Twice.apply(x)
+    assert len(frames) == 1
+    assert running == [True, False]
 
 
 def test_each_name_has_a_test():

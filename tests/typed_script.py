@@ -140,11 +140,12 @@ def inspection() -> str:
     explanation: snn.Explanation = snn.explain(net, x, num_steps=STEPS)
     summary: snn.Summary = snn.summary(net, x, steps=STEPS)
     diagnosis: snn.Diagnosis = snn.diagnose(net, x_seq)
+    findings: tuple[snn.Finding, ...] = diagnosis.findings
     with snn.tap(net) as tap:
         snn.unroll(net, x_seq)
     recorded: snn.Tap = tap
     recording: snn.Recording = recorded["1"]
-    return f"{explanation.rows[0].backend} {summary.neurons} {diagnosis.findings} {recording.spk}"
+    return f"{explanation.rows[0].backend} {summary.neurons} {findings} {recording.spk}"
 
 
 # -- spikes, losses and learning ---------------------------------------------------------------------------------------
@@ -253,6 +254,26 @@ def datasets() -> None:
         pass
 
 
+def measurements() -> str:
+    net = network()
+    measured: snn.metrics.Measurement = snn.metrics.measure(net, [(x_seq, labels)], steps=None)
+    layer: snn.metrics.LayerMeasurement = measured.layers[0]
+    prices: type[snn.metrics.Coefficients] = snn.metrics.Coefficients
+    energy: snn.metrics.Energy = measured.energy("45nm float32")
+    numbers = snn.metrics.parameter_count(net), snn.metrics.footprint(net), snn.metrics.connection_sparsity(net)
+    return f"{layer} {prices} {energy} {numbers} {snn.metrics.neuron_operations(net[1])}"
+
+
+def exports(folder: str) -> Tensor:
+    graph = snn.export_to_nir(network(), x, dt=1e-4)
+    back: nn.Module = snn.import_from_nir(graph, reset="zero")
+    assert back is not graph
+    made: snn.export.CFile = snn.export_c(network(), x, f"{folder}/net.c", "int8", steps=STEPS, prefix="net")
+    assert made.path.exists()
+    assert made.constants + made.state > len(made.lost)
+    return snn.export.simulate_int8(network(), x, STEPS, calibration=x)
+
+
 def plots() -> None:
     from matplotlib import pyplot
 
@@ -281,7 +302,7 @@ def mistakes() -> None:
     snn.IF(reset_mechanisms="zero")  # type: ignore[call-arg]
     snn.unroll(network(), x, steps="25")  # type: ignore[arg-type]
     snn.unroll("net", x)  # type: ignore[arg-type]
-    snn.explain(network(), x, num_steps="25")  # type: ignore[arg-type]
+    snn.explain(network(), x, num_steps="25")  # type: ignore[call-overload]
     snn.functional.ce_rate_los()  # type: ignore[attr-defined]
     snn.spikegen.rate(x, steps_num=3)  # type: ignore[call-arg]
     surrogate.atan(slope=2)  # type: ignore[call-arg]

@@ -27,7 +27,7 @@ _FILES = {
     **dict.fromkeys(("stateleaky", "linearleaky"), "neurons.state_leaky"),
     "associative": "neurons.associative_leaky",
     "deltaleaky": "neurons.delta_leaky",
-    "leakyparallel": "neurons.leaky_parallel",
+    **dict.fromkeys(("leakyparallel", "leakykernel", "leakyunroll"), "neurons.leaky_parallel"),
 }
 MODULES = {name: import_module(f"..{file}", __name__) for name, file in _FILES.items()}
 globals().update(MODULES)

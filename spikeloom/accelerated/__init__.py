@@ -1,5 +1,8 @@
 """Layers with spike inputs: `accelerate` replaces torch's layers by layers that skip zeros, and reverts them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 
 from ..neurons import SpikingNeuron
@@ -68,6 +71,18 @@ def accelerate(net: nn.Module, on: bool = True, *, strict: bool = False) -> nn.M
             _become(*was)
         raise
     return net
+
+
+@contextmanager
+def accelerating(net: nn.Module, *, strict: bool) -> Iterator[None]:
+    """A context in which a network is accelerated; at its end, every layer is as it was."""
+    before = [(m, type(m), "strict" in vars(m)) for m in net.modules() if type(m) in {*ACCELERATED, *PLAIN}]
+    try:
+        accelerate(net, strict=strict)
+        yield
+    finally:
+        for was in before:
+            _become(*was)
 
 
 def _become(module: nn.Module, kind: type[nn.Module], strict: bool) -> None:

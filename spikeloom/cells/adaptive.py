@@ -3,6 +3,7 @@
 from .. import ops
 from ..ops import Value
 from .firing import States, Whole
+from .linear import Nearest, Parameters
 
 
 def adaptive_threshold(
@@ -124,6 +125,26 @@ def adaptive_current(
     return ops.spike(mem - threshold), mem, adapt
 
 
-ADAPTIVE_THRESHOLD = Whole(adaptive_threshold, decays=("beta", "rho"))
-ADAPTIVE_CURRENT = Whole(adaptive_current, decays=("beta", "rho"))
-RECURRENT_ADAPTIVE_THRESHOLD = Whole(recurrent_adaptive_threshold, decays=("beta", "rho"), recurrent=True)
+def _without_adaptation(p: Parameters) -> Parameters:
+    return {"beta": p["beta"], "threshold": p["threshold"]}
+
+
+ADAPTIVE_THRESHOLD = Whole(
+    adaptive_threshold,
+    decays=("beta", "rho"),
+    nearest=Nearest("Leaky with the same beta and threshold, without the adaptation", _without_adaptation),
+)
+ADAPTIVE_CURRENT = Whole(
+    adaptive_current,
+    decays=("beta", "rho"),
+    nearest=Nearest(
+        "ParametricLIF with the same beta and threshold, without the adaptation",
+        lambda p: {"beta": p["beta"], "gain": 1 - p["beta"], "threshold": p["threshold"]},
+    ),
+)
+RECURRENT_ADAPTIVE_THRESHOLD = Whole(
+    recurrent_adaptive_threshold,
+    decays=("beta", "rho"),
+    recurrent=True,
+    nearest=Nearest("RLeaky with the same beta and threshold, without the adaptation", _without_adaptation),
+)

@@ -3,6 +3,7 @@
 from .. import ops
 from ..ops import Value
 from .firing import Charge, Model, States
+from .linear import Nearest, Parameters
 
 
 def alpha_neuron(
@@ -29,4 +30,15 @@ def zero(charge: Charge, x: Value, states: States, fired: Value, threshold: Valu
     return (1 - fired) * exc, (1 - fired) * inh, (1 - fired) * mem
 
 
-ALPHA = Model(alpha_neuron, resets={"subtract": subtract, "zero": zero}, decays=("beta", "alpha"))
+def _synaptic(p: Parameters) -> Parameters:
+    alpha, beta = p["alpha"], p["beta"]
+    tau = ops.log(alpha) / (ops.log(beta) - ops.log(alpha)) + 1
+    return {"alpha": beta, "beta": alpha, "gain": tau * (alpha - beta), "threshold": p["threshold"]}
+
+
+ALPHA = Model(
+    alpha_neuron,
+    resets={"subtract": subtract, "zero": zero},
+    decays=("beta", "alpha"),
+    nearest=Nearest("Synaptic, whose membrane has the same response, but one step earlier", _synaptic),
+)

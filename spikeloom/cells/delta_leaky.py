@@ -3,6 +3,7 @@
 from .. import ops
 from ..ops import Value
 from .firing import Whole
+from .linear import Nearest
 
 
 def delta_leaky(x: Value, mem: Value, mem_prev: Value, *, beta: Value, delta_threshold: Value) -> tuple[Value, ...]:
@@ -11,4 +12,10 @@ def delta_leaky(x: Value, mem: Value, mem_prev: Value, *, beta: Value, delta_thr
     return ops.spike(ops.abs(new - mem) - delta_threshold), new, mem
 
 
-DELTA_LEAKY = Whole(delta_leaky)
+DELTA_LEAKY = Whole(
+    delta_leaky,
+    nearest=Nearest(
+        "Leaky, which fires at a value of the membrane and not at a change",
+        lambda p: {"beta": p["beta"], "threshold": p["delta_threshold"]},
+    ),
+)

@@ -18,6 +18,7 @@ from ..forks import cached_property
 from ..ops import Value
 from .cell import Cell, initial_of, returned, signature_of
 from .decay import DECAYS
+from .linear import Nearest
 
 States = tuple[Value, ...]
 Charge = Callable[..., States]
@@ -79,6 +80,7 @@ class Model:
         recurrent: whether V * spk is added to the input, where spk, the first state, is the spikes of the last step.
         inputs: number of inputs in x; if there are several, the charge receives a tuple.
         loop: see `Cell`.
+        nearest: if the charge is not linear, the linear neuron that comes nearest to it, for exchange formats.
     """
 
     charge: Charge
@@ -87,6 +89,7 @@ class Model:
     recurrent: bool = False
     inputs: int = 1
     loop: bool = False
+    nearest: Nearest | None = field(default=None, compare=False)
 
     @cached_property
     def states(self) -> tuple[str, ...]:
@@ -164,6 +167,7 @@ class Whole:
         recurrent: see `Model`.
         any_order: see `Cell`; for neurons without a step form.
         loop: see `Cell`.
+        nearest: the linear neuron that comes nearest to the equation, for exchange formats.
     """
 
     equation: Callable[..., States]
@@ -171,6 +175,7 @@ class Whole:
     recurrent: bool = False
     any_order: bool = False
     loop: bool = False
+    nearest: Nearest | None = field(default=None, compare=False)
 
     @cached_property
     def states(self) -> tuple[str, ...]:

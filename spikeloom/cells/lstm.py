@@ -7,6 +7,7 @@ expect the two gate orders that checkpoints use.
 from .. import ops
 from ..ops import Value
 from .firing import Model
+from .linear import Nearest
 
 
 def lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]:
@@ -22,5 +23,5 @@ def conv_lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]
     return lstm((i, f, g, o), syn, mem)
 
 
-LSTM = Model(lstm, inputs=4)
-CONV_LSTM = Model(conv_lstm, inputs=4)
+LSTM = Model(lstm, inputs=4, nearest=Nearest("a Linear and RSynaptic, which have no gates"))
+CONV_LSTM = Model(conv_lstm, inputs=4, nearest=Nearest("a Conv2d and RSynaptic, which have no gates"))

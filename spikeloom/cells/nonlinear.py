@@ -3,6 +3,7 @@
 from .. import ops
 from ..ops import Value
 from .firing import States, Whole
+from .linear import Nearest, Parameters
 
 
 def quadratic(
@@ -121,6 +122,34 @@ def izhikevich(
     return spk, mem - fired * (mem - c), recovery + fired * d
 
 
-QUADRATIC = Whole(quadratic)
-EXPONENTIAL = Whole(exponential)
-IZHIKEVICH = Whole(izhikevich)
+def _around_rest(p: Parameters) -> Parameters:
+    beta = ops.clamp(1 - p["gain"] * (p["v_critical"] - p["v_rest"]) / p["tau"], 0.0, 0.999)
+    leak = (1 - beta) * p["v_rest"]
+    return {"beta": beta, "gain": 1 / p["tau"], "offset": leak, "threshold": p["v_critical"], "v_reset": p["v_reset"]}
+
+
+def _below_rheobase(p: Parameters) -> Parameters:
+    rate = ops.clamp(1 / p["tau"], 0.001, 1.0)
+    leak = rate * p["v_rest"]
+    return {"beta": 1 - rate, "gain": rate, "offset": leak, "threshold": p["rheobase"], "v_reset": p["v_reset"]}
+
+
+def _between_fixed_points(p: Parameters) -> Parameters:
+    slope = 5.0 - p["b"]
+    width = ops.sqrt(ops.clamp(slope * slope - 4 * 0.04 * 140.0, 0.25, float("inf")))
+    rest, critical = (-slope - width) / 0.08, (-slope + width) / 0.08
+    beta = ops.clamp(1 - width * p["dt"], 0.0, 0.999)
+    leak = (1 - beta) * rest
+    return {"beta": beta, "gain": p["dt"], "offset": leak, "threshold": critical, "v_reset": p["c"]}
+
+
+QUADRATIC = Whole(
+    quadratic, nearest=Nearest("leaky integrate-and-fire with the critical membrane as its threshold", _around_rest)
+)
+EXPONENTIAL = Whole(
+    exponential, nearest=Nearest("leaky integrate-and-fire with the rheobase as its threshold", _below_rheobase)
+)
+IZHIKEVICH = Whole(
+    izhikevich,
+    nearest=Nearest("leaky integrate-and-fire between its resting and its critical membrane", _between_fixed_points),
+)

@@ -3,6 +3,7 @@
 from .. import ops
 from ..ops import Value
 from .firing import States, Whole
+from .linear import Nearest
 
 
 def refractory(
@@ -44,4 +45,11 @@ def refractory(
     return spk, syn, mem - fired * mem, wait
 
 
-REFRACTORY = Whole(refractory, decays=("alpha", "beta"))
+REFRACTORY = Whole(
+    refractory,
+    decays=("alpha", "beta"),
+    nearest=Nearest(
+        "Synaptic with the same alpha, beta and threshold, without the refractory period",
+        lambda p: {"alpha": p["alpha"], "beta": p["beta"], "threshold": p["threshold"]},
+    ),
+)

@@ -3,6 +3,7 @@
 from .. import ops
 from ..ops import Value
 from .firing import States, Whole
+from .linear import Nearest, Parameters
 
 
 def resonate_and_fire(
@@ -37,4 +38,14 @@ def resonate_and_fire(
     return spk, current - fired * current, mem - fired * (mem - threshold)
 
 
-RESONATE_AND_FIRE = Whole(resonate_and_fire, decays=("beta",))
+def _synaptic(p: Parameters) -> Parameters:
+    turn = ops.clamp(p["beta"] * ops.cos(p["omega"]), 0.0, 0.999)
+    gain = p["beta"] * ops.sin(p["omega"])
+    return {"alpha": turn, "beta": turn, "gain": gain, "threshold": p["threshold"]}
+
+
+RESONATE_AND_FIRE = Whole(
+    resonate_and_fire,
+    decays=("beta",),
+    nearest=Nearest("Synaptic with the same decay, without the oscillation", _synaptic),
+)

@@ -77,6 +77,10 @@ class Tuning:
     """Bytes of the input from which a Linear with few outputs uses the narrow product. For an input that fits the L2
     cache, torch is as fast."""
 
+    counting_from: int = 1 << 16
+    """Values of a sequence from which a kernel counts the activity that `metrics.measure` reports: it takes 0.2 ns a
+    value, a tenth of the time of torch's operations, and half a second to compile, once per computer."""
+
     conv_dense_above: float = 0.2
     """Share of nonzero inputs from which a Conv2d uses torch's convolution (measured in docs/linear.md). 0: always."""
 

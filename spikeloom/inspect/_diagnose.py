@@ -1,7 +1,6 @@
 """Find out why a network does not learn, from statistics of each spiking layer on a batch."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,18 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import tree_leaves, tree_map_only
-from ..cells.firing import Model
+from ..layers import SEES_TIME
 from ..network import RandomState, Request, Snapshot, read, run_checked, undone
-from ..neurons import SpikingNeuron, StateLeaky
+from ..neurons import SpikingNeuron
 from ._explain import aligned, share
-from ._findings import Vitals, found
-from ._tap import Recording, Tap
-
-OFTEN = 0.9
-"""A neuron that fires at more than this share of all steps is saturated."""
-
-PASSES = 0.01
-"""A spike passes gradient if the derivative of its surrogate is at least this."""
+from ._facts import Facts, bad_parameters, has_blank_weights, hidden_layers, of_modules, of_optimizer
+from ._figure import drawn
+from ._findings import found
+from ._problems import Finding
+from ._readout import meant_as_readout
+from ._tap import Tap
+from ._vitals import Layer, Vitals, floating, measured
 
 HEADINGS = (
     *("layer", "kind", "neurons", "firing rate", "dead", "saturated"),
@@ -34,11 +32,11 @@ class Diagnosis:
 
     Args:
         rows: the spiking layers, in the order of `named_modules`.
-        findings: one sentence per problem found; empty if there are none.
+        findings: the problems found, each a `Finding`; empty if there are none.
     """
 
     rows: tuple[Vitals, ...]
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
         table = aligned([HEADINGS, *(_cells(row) for row in self.rows)], right=range(2, len(HEADINGS)))
@@ -55,7 +53,7 @@ class Diagnosis:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        return _drawn(self.rows)
+        return drawn(self.rows)
 
 
 def diagnose(
@@ -65,6 +63,7 @@ def diagnose(
     steps: int | None = None,
     loss: Callable[[Any], Tensor] | None = None,
     forward: Callable[..., Any] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
     **kwargs: Any,
 ) -> Diagnosis:
     """Run a batch forward and backward, and report what may prevent the network from learning.
@@ -78,22 +77,23 @@ def diagnose(
         inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
         loss: function from the outputs of the network, over all steps, to the loss. None sums the first output that
-            requires a gradient, usually the spikes of the last layer.
+            requires a gradient: usually the spikes of the last layer, or the membranes of a readout.
         forward: function that runs the network, ``forward(net, x, *inputs, **kwargs)``. Default: `spikeloom.unroll`.
             For networks that loop over time themselves (``lambda net, x: net(x)``), or that cannot be unrolled
             (``lambda net, x: torch.stack([net(x_t) for x_t in x])``).
+        optimizer: None, or the optimizer of the network, of which a copy does one step, to judge its learning rate.
         kwargs: keyword inputs of its forward.
 
     Returns:
-        A `Diagnosis` with a row per spiking layer, and the findings as sentences. Its `str` is a table followed by the
-        findings; `plot()` returns a figure.
+        A `Diagnosis` with a row per spiking layer, and the findings as sentences, causes first. Its `str` is a table
+        followed by the findings; `plot()` returns a figure.
 
     Raises:
         ValueError: if the network has no spiking neurons, or there are no steps. Also the errors of `spikeloom.unroll`.
 
     | column          | meaning                                                                                      |
     | --------------- | -------------------------------------------------------------------------------------------- |
-    | firing rate     | share of steps at which a neuron fires, over all neurons, rows and steps; "-" for a readout  |
+    | firing rate     | share of steps at which a neuron fires, over all neurons, rows and steps; a readout has none |
     | dead            | share of neurons that never fire                                                             |
     | saturated       | share of neurons that fire at more than 90 % of all steps                                    |
     | membrane        | smallest and largest membrane                                                                |
@@ -109,24 +109,45 @@ def diagnose(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"diagnose got {type(net).__name__}; pass a network, an nn.Module")
-    before, drawn = Snapshot(net.modules()), RandomState()
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"diagnose got optimizer={type(optimizer).__name__}; pass a torch.optim.Optimizer")
+    if not any(isinstance(m, SpikingNeuron) for m in net.modules()) and (hidden := hidden_layers(net)):
+        raise ValueError(f"diagnose found no spiking neurons among the modules of {type(net).__name__}: {hidden[0]}")
+    before, draws = Snapshot(net.modules()), RandomState()
 
-    def work() -> tuple[tuple[Vitals, ...], list[str]]:
+    def work() -> tuple[list[Layer], Facts]:
         before.stand_in()
         before.mute()
         with Tap(net, inputs=True, graph=True) as tap, torch.inference_mode(False), torch.enable_grad():
             for module in net.modules():
-                if isinstance(module, SpikingNeuron):
+                if isinstance(module, SEES_TIME):
                     module.reset_mem()
             if forward is None:
                 outputs = _unrolled(read(net, (x, *inputs), kwargs, steps))
             else:
                 args, options = tree_map_only(Tensor, lambda t: _leaf(t).clone(), ((x, *inputs), kwargs))
                 outputs = forward(net, *args, **options)
-            return _examined(net, tap, _total(outputs, loss))
+            learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
+            layers, gradients = measured(net, tap, _total(outputs, loss, _readout_spikes(net, tap)), learned)
+            modules = [*of_modules(net, max((recording.steps for recording in tap.values()), default=0))]
+            if optimizer is not None:
+                modules += of_optimizer(net, optimizer, gradients)
+            facts = Facts(
+                inputs=floating(((x, *inputs), kwargs)),
+                time_first=forward is None and steps is None,
+                outputs=floating(outputs),
+                unused=[name for name in learned if gradients[name] is None],
+                frozen=not learned and next(net.parameters(), None) is not None,
+                bad=bad_parameters(net),
+                blank=has_blank_weights(net),
+                modules=modules,
+            )
+            return layers, facts
 
-    rows, unused = undone(work, before, drawn)
-    return Diagnosis(rows, tuple(found(rows, unused)))
+    layers, facts = undone(work, before, draws)
+    places = {path: number for number, (path, _) in enumerate(net.named_modules())}
+    rows = sorted((layer.row for layer in layers), key=lambda row: places[row.path])
+    return Diagnosis(tuple(rows), tuple(found(layers, facts)))
 
 
 def _unrolled(request: Request) -> Any:
@@ -148,94 +169,29 @@ def _leaf(t: Tensor) -> Tensor:
     return t.requires_grad_()
 
 
-def _total(outputs: Any, loss: Callable[[Any], Tensor] | None) -> Tensor | None:
-    """The scalar to differentiate; None if no output requires a gradient."""
+def _readout_spikes(net: nn.Module, tap: Tap) -> Tensor | None:
+    """The spikes of the last layer if its arguments show that its membranes are the output."""
+    ran = [path for path in tap.order if tap[path].steps]
+    return tap[ran[-1]].spk if ran and meant_as_readout(net.get_submodule(ran[-1])) else None
+
+
+def _total(outputs: Any, loss: Callable[[Any], Tensor] | None, unneeded: Tensor | None) -> Tensor | None:
+    """The scalar to differentiate; None if no output requires a gradient. `unneeded` are the spikes of a readout."""
     if loss is not None:
-        total = loss(outputs)
+        try:
+            total = loss(outputs)
+        except Exception as error:
+            shapes = ", ".join(str([*t.shape]) for t in tree_leaves(outputs) if isinstance(t, Tensor))
+            error.add_note(f"(raised by the loss of diagnose; the network returned {shapes}, time first)")
+            raise
         if not isinstance(total, Tensor):
             raise TypeError(f"the loss of diagnose returned a {type(total).__name__}; return a tensor")
         return total.sum() if total.requires_grad else None
-    with_gradient = (t for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad)
-    first = next(with_gradient, None)
-    return None if first is None else first.sum()
-
-
-def _examined(net: nn.Module, tap: Tap, total: Tensor | None) -> tuple[tuple[Vitals, ...], list[str]]:
-    """The vitals of every layer that ran, and the names of the parameters without a gradient."""
-    ran = {path: recording for path, recording in tap.items() if recording.steps}
-    currents = {path: recording.given() for path, recording in ran.items()}
-    learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    gradients = _gradients(total, [*(c for each in currents.values() for c in each), *learned.values()])
-    norms = {path: _norm(gradients.get(id(current)) for current in each) for path, each in currents.items()}
-    modules = dict(net.named_modules())
-    rows = tuple(_vitals(modules[path], recording, norms[path]) for path, recording in ran.items())
-    return rows, [name for name, p in learned.items() if gradients.get(id(p)) is None]
-
-
-def _gradients(total: Tensor | None, tensors: list[Tensor]) -> Mapping[int, Tensor | None]:
-    """The gradient of each tensor, by its id; None or missing if it has none."""
-    wanted = [t for t in tensors if t.requires_grad]
-    if total is None or not wanted:
-        return {}
-    gradients = torch.autograd.grad(total, wanted, allow_unused=True)
-    return dict(zip(map(id, wanted), gradients, strict=True))
-
-
-def _norm(gradients: Iterator[Tensor | None]) -> float:
-    """The joint norm of all gradients; NaN if there are none."""
-    squares = [float(g.double().square().sum()) for g in gradients if g is not None]
-    return float(sum(squares) ** 0.5) if squares else float("nan")
-
-
-def _vitals(neuron: Any, recording: Recording, norm: float) -> Vitals:
-    rates = _rates(recording.spk.detach())
-    mem, passes, threshold = _membranes(neuron, recording), float("nan"), torch.tensor(torch.nan)
-    fires = not rates.isnan().all()
-    if fires and mem is not None and (isinstance(neuron.model, Model) or isinstance(neuron, StateLeaky)):
-        threshold = neuron.threshold.detach()
-        passes = _passing(neuron.spike_grad, mem - threshold)
-    return Vitals(
-        path=recording.path,
-        kind=recording.kind,
-        neurons=rates.numel(),
-        rate=float(rates.mean()),
-        dead=_share(rates, rates == 0),
-        saturated=_share(rates, rates > OFTEN),
-        membrane=None if mem is None else (float(mem.min()), float(mem.mean()), float(mem.max())),
-        threshold=(float(threshold.min()), float(threshold.max())),
-        surrogate=repr(neuron.spike_grad),
-        passes=passes,
-        gradient_norm=norm,
-    )
-
-
-def _membranes(neuron: Any, recording: Recording) -> Tensor | None:
-    """The membranes, [T, B, *N]; None if the layer does not return them."""
-    names = recording.state_names
-    name = names[-1] if names and isinstance(neuron.model, Model) else "mem"
-    return recording.states[name].detach() if name in names else None
-
-
-def _rates(spk: Tensor) -> Tensor:
-    """The firing rate of each neuron, [N]; NaN for a readout, whose outputs have more values than 0 and one other."""
-    fired, height = spk != 0, spk.abs().amax((0, 1))
-    rates = fired.double().mean((0, 1)).flatten()
-    return rates if (~fired | (spk.abs() == height)).all() else torch.full_like(rates, torch.nan)
-
-
-def _share(rates: Tensor, which: Tensor) -> float:
-    """The share of neurons selected by `which`; NaN if they have no rates."""
-    return float("nan") if rates.isnan().all() else float(which.double().mean())
-
-
-def _passing(spike_grad: Callable[[Tensor], Tensor], above: Tensor) -> float:
-    """The share of membranes, given as mem - threshold, at which a spike passes gradient."""
-    above.requires_grad_()
-    spk = spike_grad(above)
-    if not spk.requires_grad:
-        return 0.0
-    (slope,) = torch.autograd.grad(spk.sum(), above)
-    return float((slope.abs() >= PASSES).double().mean())
+    with_gradient = [t for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad]
+    if unneeded is not None:
+        needed = [t for t in with_gradient if t.shape != unneeded.shape or not torch.equal(t, unneeded)]
+        with_gradient = needed or with_gradient
+    return with_gradient[0].sum() if with_gradient else None
 
 
 def _cells(row: Vitals) -> tuple[str, ...]:
@@ -243,60 +199,9 @@ def _cells(row: Vitals) -> tuple[str, ...]:
         row.path or "(itself)",
         row.kind,
         f"{row.neurons:,}",
-        *(share(value) for value in (row.rate, row.dead, row.saturated)),
+        *(("readout", "-", "-") if row.readout else map(share, (row.rate, row.dead, row.saturated))),
         row.told_membrane(),
         row.told_threshold(),
         share(row.passes),
         "-" if row.gradient_norm != row.gradient_norm else f"{row.gradient_norm:.2g}",
     )
-
-
-# -- the figure --------------------------------------------------------------------------------------------------------
-
-FIRES, SILENT, SATURATED, MEMBRANE, THRESHOLD = "#4c72b0", "#b0b0b0", "#dd8452", "#55a868", "#c44e52"
-
-
-def _drawn(rows: Sequence[Vitals]) -> Any:
-    """The figure: four panels with the layers as rows, the first on top."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot() draws with matplotlib; pip install 'spikeloom[plot]'") from error
-    figure = Figure(figsize=(13, 2.2 + 0.4 * len(rows)), layout="constrained")
-    neurons, membranes, passing, gradients = panels = figure.subplots(1, 4, sharey=True)
-    places = range(len(rows))
-
-    dead, saturated = [row.dead for row in rows], [row.saturated for row in rows]
-    alive = [1 - d - s for d, s in zip(dead, saturated, strict=True)]
-    neurons.barh(places, dead, color=SILENT, label="never fire")
-    neurons.barh(places, alive, left=dead, color=FIRES, label="fire")
-    neurons.barh(places, saturated, left=[1 - s for s in saturated], color=SATURATED, label="saturated")
-    neurons.plot([row.rate for row in rows], places, "k|", markersize=14, label="firing rate")
-    neurons.set(title="neurons", xlim=(0, 1), xlabel="share")
-    neurons.set_yticks(places, [f"{row.path or '(itself)'}  {row.kind}" for row in rows])
-    neurons.invert_yaxis()
-
-    low, mean, high = ([(row.membrane or (math.nan,) * 3)[i] for row in rows] for i in range(3))
-    membranes.hlines(places, low, high, color=MEMBRANE, linewidth=6)
-    membranes.plot(mean, places, "k|", markersize=10)
-    for place, row in zip(places, rows, strict=True):
-        membranes.fill_betweenx((place - 0.4, place + 0.4), *row.threshold, color=THRESHOLD, linewidth=2)
-    membranes.set(title="membranes (red: threshold)", xlabel="smallest, mean and largest")
-
-    passing.barh(places, [row.passes for row in rows], color=FIRES)
-    passing.set(title="spikes pass gradient", xlim=(0, 1), xlabel="share of neurons and steps")
-
-    shown = [row.gradient_norm if 0 < row.gradient_norm < math.inf else math.nan for row in rows]
-    gradients.plot(shown, places, "o", color=FIRES)
-    for place, row, norm in zip(places, rows, shown, strict=True):
-        if norm != norm:
-            across = gradients.get_yaxis_transform()
-            gradients.text(0.05, place, f"{row.gradient_norm:g}", va="center", transform=across)
-    gradients.set(title="gradient of the loss", xlabel="norm over all currents")
-    if any(norm == norm for norm in shown):
-        gradients.set_xscale("log")
-
-    figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize="small")
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-    return figure

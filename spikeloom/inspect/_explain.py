@@ -3,7 +3,8 @@
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import FunctionType
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,13 @@ from ..accelerated import Plan, reported
 from ..layers import SEES_TIME
 from ..network import (
     ROW_BY_ROW,
+    FusedExplanation,
     RandomState,
     Request,
     Run,
     Snapshot,
+    explain_fused,
+    is_fused,
     read,
     run_checked,
     undone,
@@ -26,6 +30,7 @@ from ..network import (
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import UnrolledRun, current_run
+from ._readout import is_readout
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ class Row:
         shape: shape of its first output for one step and one row, [*N].
         states: names of the states of its neurons.
         parameters: number of elements of its nn.Parameters.
-        neurons: number of spiking neurons; 0 for a layer without state.
-        rate: share of steps at which a neuron fires, over all rows, steps and neurons; NaN if there are no neurons.
+        neurons: number of neurons; 0 for a layer without state.
+        rate: share of steps at which a neuron fires, over all rows, steps and neurons; NaN if there are no neurons, and
+            for a readout, which needs no spikes.
     """
 
     path: str
@@ -57,6 +63,11 @@ class Row:
     parameters: int
     neurons: int
     rate: float
+
+    @property
+    def readout(self) -> bool:
+        """Whether it is a layer of neurons whose membranes are the output, such as `LI`."""
+        return self.neurons > 0 and math.isnan(self.rate)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,8 @@ class Explanation:
 
 def _row_cells(row: Row) -> tuple[str, ...]:
     static = "yes" if row.static else "no"
-    return row.path or "(itself)", row.kind, row.backend, share(row.density), static, "; ".join(row.refusals)
+    density = "readout" if row.readout else share(row.density)
+    return row.path or "(itself)", row.kind, row.backend, density, static, "; ".join(row.refusals)
 
 
 def share(value: float) -> str:
@@ -113,29 +125,37 @@ def aligned(table: Sequence[Sequence[str]], right: Container[int] = ()) -> list[
     ]
 
 
+@overload
 def explain(
     net: nn.Module, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
-) -> Explanation:
+) -> Explanation: ...
+@overload
+def explain(
+    net: FunctionType, x: Any, *inputs: Any, steps: int | None = None, num_steps: int | None = None, **kwargs: Any
+) -> FusedExplanation: ...
+def explain(net: Any, x: Any, *inputs: Any, steps: Any = None, num_steps: Any = None, **kwargs: Any) -> Any:
     """Run a network once, as `spikeloom.unroll` does, and report the backend of each layer.
 
     The run leaves the network unchanged: states, running statistics and gradients, and the state of the random number
     generators. The first call compares the network with the loop over steps, as `spikeloom.unroll` does.
 
     Args:
-        net: the network.
-        x: input, [T, B, ...], or [B, ...] with `steps`.
+        net: the network; or a module or function that `spikeloom.fuse` returned, which is called as it is.
+        x: input, [T, B, ...], or [B, ...] with `steps`; for a fused function its first argument.
         inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
         num_steps: another name of `steps`, as for `spikeloom.unroll`.
         kwargs: keyword inputs of its forward.
 
     Returns:
-        An `Explanation` with a row per layer, in execution order. Its `str` is a table.
+        An `Explanation` with a row per layer, in execution order. Its `str` is a table. For a fused function a
+        `FusedExplanation` with a row per operation of its loop.
 
     Raises:
         The errors of `spikeloom.unroll`.
 
-    In the table, density is the share of a layer's outputs that are not zero. static is "yes" if the layer's input was
+    In the table, density is the share of a layer's outputs that are not zero, or "readout" for a layer of neurons whose
+    membranes are the output, so that it needs no spikes. static is "yes" if the layer's input was
     the same at every step; a layer without state then ran only once.
 
         >>> import torch, spikeloom as snn
@@ -149,6 +169,9 @@ def explain(
         0      Linear  torch    ...      yes
         1      Leaky   ...
     """
+    if is_fused(net):
+        given = {name: value for name, value in (("steps", steps), ("num_steps", num_steps)) if value is not None}
+        return explain_fused(net, (x, *inputs), kwargs | given)
     request = read(net, (x, *inputs), kwargs, steps, num_steps)
     before, drawn = Snapshot(request.names), RandomState()
     watch = _Watch(request)
@@ -192,7 +215,8 @@ class _Watch:
             states: tuple[str, ...] = ()
             neurons, rate = 0, math.nan  # one object, so that equal rows compare equal
             if isinstance(module, SpikingNeuron):
-                states, neurons, rate = module._state_names(), math.prod(shape), density
+                readout = bool(tensors) and is_readout(module, tensors[0].detach().unsqueeze(0))
+                states, neurons, rate = module._state_names(), math.prod(shape), math.nan if readout else density
             row = Row(path, kind, plan.route, refusals, density, static, shape, states, own, neurons, rate)
             self.seen.append((unrolled, module, row))
 
@@ -236,7 +260,7 @@ class Summary:
 
     @property
     def neurons(self) -> int:
-        """The number of spiking neurons."""
+        """The number of neurons, including those of a readout."""
         return sum(layer.neurons for layer in self.layers)
 
     def __str__(self) -> str:
@@ -270,7 +294,7 @@ def summary(
 
     Returns:
         A `Summary`; its `str` is a table. A parameter shared by several layers is counted in each of them, but once in
-        the total. The total firing rate is over all neurons.
+        the total. The total firing rate is over all neurons but those of a readout, which need no spikes.
 
     Raises:
         The errors of `spikeloom.unroll`, for a network that cannot be unrolled.
@@ -285,7 +309,7 @@ def summary(
         ------------------------------------------------------------------------
         total                      100               6,500  ...
     """
-    explanation = explain(net, x, *inputs, steps=steps, num_steps=num_steps, **kwargs)
+    explanation: Explanation = explain(net, x, *inputs, steps=steps, num_steps=num_steps, **kwargs)
     return Summary(
         explanation.rows,
         explanation.steps,
@@ -307,6 +331,6 @@ def _layer_cells(layer: Row) -> tuple[str, ...]:
         f"{layer.neurons:,}" if layer.neurons else "-",
         ", ".join(layer.states),
         f"{layer.parameters:,}",
-        share(layer.rate),
+        "readout" if layer.readout else share(layer.rate),
         layer.backend,
     )

@@ -12,6 +12,7 @@ from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
 from ..neurons._sequence import WholeSequence
 from ..neurons._unrolled_run import Counted, Listener, UnrolledRun, run_of
+from ._recorded import plotted
 
 Entry = TypeVar("Entry")
 
@@ -124,9 +125,35 @@ class Recording:
             raise RuntimeError("inputs were not recorded; create the tap with tap(net, inputs=True)")
         return self._joined(_Call.current)
 
+    def plot(self, sample: int = 0, neurons: int = 3) -> Any:
+        """Plot the spikes of the layer, and the membranes of its most active neurons, at the width of a paper's column.
+
+        Args:
+            sample: the row of the batch.
+            neurons: number of membranes; 0 draws the spikes only.
+
+        Returns:
+            A matplotlib Figure: ``record["1"].plot().savefig("layer.pdf")``.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+            IndexError: if the batch has no such sample.
+            RuntimeError: if nothing was recorded.
+            ValueError: if `neurons` is not a whole number from 0 on.
+        """
+        return plotted({self.path: self}, sample, neurons)
+
     def given(self) -> list[Tensor]:
         """The inputs as passed to the neuron, one per call; in an unrolled run, time is folded into dimension 0."""
         return [call.input for call, _ in self._log.kept() if call.input is not None]
+
+    def spikes(self) -> list[Tensor]:
+        """The spikes of each call, [T, B, *N], or [B, *N] of a single step."""
+        return [call.spk for call, _ in self._log.kept()]
+
+    def folded(self) -> list[int]:
+        """The number of steps that are folded into dimension 0 of what `given` returns, per call."""
+        return [1 if steps is None or call.static else steps for call, steps in self._log.kept()]
 
     def __getattr__(self, name: str) -> Tensor:
         names = self.__dict__.get("state_names", ())
@@ -163,11 +190,14 @@ class _OfNeuron(Listener):
 
     wants_states = True
 
-    def __init__(self, log: Log[_Call], inputs: bool, graph: bool):
-        self.log, self.inputs, self.graph = log, inputs, graph
+    def __init__(self, recording: Recording, order: list[str], inputs: bool, graph: bool):
+        self.log, self.path, self.order = recording._log, recording.path, order
+        self.inputs, self.graph = inputs, graph
 
     def __call__(self, neuron: SpikingNeuron, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         unrolled = run_of(neuron)
+        if self.path not in self.order:
+            self.order.append(self.path)
         given = (args or tuple(kwargs.values()))[0] if self.inputs else None
         if unrolled is not None:
             visit = unrolled.visits[neuron]
@@ -198,10 +228,11 @@ class Tap(Mapping[str, Recording]):
         if not neurons:
             raise ValueError(f"tap found no spiking neurons in {type(net).__name__}; pass a network that contains some")
         self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
+        self.order: list[str] = []  # the paths in the order of the first calls
         try:
             for path, neuron in neurons.items():
                 recording = self[path]
-                hook = _OfNeuron(recording._log, inputs, graph)
+                hook = _OfNeuron(recording, self.order, inputs, graph)
                 recording._hook = neuron.register_forward_hook(hook, with_kwargs=True)
         except BaseException:  # Ctrl-C
             self.close()
@@ -215,6 +246,21 @@ class Tap(Mapping[str, Recording]):
 
     def __len__(self) -> int:
         return len(self._recordings)
+
+    def plot(self, sample: int = 0, neurons: int = 3) -> Any:
+        """Plot the spikes of all layers, and the membranes of their most active neurons; see `Recording.plot`.
+
+        Args:
+            sample: the row of the batch.
+            neurons: number of membranes per layer; 0 draws the spikes only.
+
+        Returns:
+            A matplotlib Figure.
+
+        Raises:
+            The errors of `Recording.plot`.
+        """
+        return plotted({path: self[path] for path in self.order}, sample, neurons)
 
     def clear(self) -> None:
         """Discard the recorded data and continue recording."""

@@ -166,7 +166,9 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
     static = unrolled.is_static(out)
     steps, batch = unrolled.steps, unrolled.batch
     view = out.expand(steps, *out.shape) if static else out.view(steps, batch, *out.shape[1:])
-    if transformed() or is_traced():  # torch.func transforms, tangents and the check of torch.jit.trace: views only
+    if transformed() or (
+        not torch.compiler.is_compiling() and is_traced()
+    ):  # torch.func transforms, tangents and the check of torch.jit.trace: views only
         return view
     return _NoView.apply(view) if view.requires_grad else view.detach()
 

@@ -18,6 +18,7 @@ from ..engine.graph import Constants, Program
 from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
+from ._recorders import recorders
 from ._state import States, checked_input, compute_dtype, refuse_misplaced
 from ._unrolled_run import Visit, run_of, step_by_step, wants_states
 
@@ -41,6 +42,8 @@ class Running(Methods, States):
 
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
         """Run one step, or the whole sequence in an unrolled network; return the spikes, or the spikes and states."""
+        if recorders.open and (recorder := recorders.current()) is not None:
+            return recorder.neuron(self, input_, given)
         if self.init_hidden and True in [state is not None for state in given]:
             raise TypeError(f"{self._label()} stores its own state (init_hidden=True); call it with only the input")
         unrolled = run_of(self)
@@ -101,13 +104,14 @@ class Running(Methods, States):
         return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
 
     def _scan(
-        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
+        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...], traced: bool | None = None
     ) -> tuple[Trajectory, str, list[str]]:
         """Run on the best backend; also returns its name and the refusals of faster ones. A failure changes no state.
 
         Args:
             x: [T, *S] or [1, *S] over `steps`, or, if that is None, one step [*S]; see `_drive`.
             given: the states passed by the caller.
+            traced: whether the states of every step are requested; None if the layer decides.
         """
         dtype = compute_dtype(x)
         like = self._like_a_state(x if steps is None else x[0] if x.shape[0] != 0 else x.new_empty(x.shape[1:]))
@@ -120,7 +124,10 @@ class Running(Methods, States):
             states=states,
             params=params,
             traced=steps is not None
-            and (self.output or not self.init_hidden or self._reads_mems or wants_states(self)),
+            and (
+                self._reads_mems
+                or (self.output or not self.init_hidden or wants_states(self) if traced is None else traced)
+            ),
             layer=self._label(),
             feedback=self._feedback(),
             mem_feedback=self._mem_feedback(dtype),

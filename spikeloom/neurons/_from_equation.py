@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import new_class
 from typing import Any, ClassVar, overload
+from weakref import WeakSet
 
 from torch import Tensor
 
@@ -49,6 +50,7 @@ class EquationNeuron(SpikingNeuron):
     """
 
     signature: ClassVar[inspect.Signature | None] = None
+    _by_loop: ClassVar[bool] = False  # whether the equation always runs on the PyTorch loop
 
     def __init_subclass__(
         cls, model: AnyModel | None = None, learn: tuple[str, ...] = (), decay: str = "clamp", **framed: Any
@@ -61,6 +63,7 @@ class EquationNeuron(SpikingNeuron):
                 **cls._of_model(model),
                 "__doc__": _documented(model, options),
                 "signature": signature,
+                "_by_loop": model.loop,
                 "framed": isinstance(model, Model),
                 "_calls": HOOKS if isinstance(model, Model) else (),
             }
@@ -98,7 +101,27 @@ class EquationNeuron(SpikingNeuron):
         names = self._state_names()
         if len(states) > len(names):
             raise TypeError(f"{self._label()} got {len(states)} states; it has {len(names)}: {', '.join(names)}")
-        return self._run(input_, (*states, *[None] * (len(names) - len(states))))
+        out = self._run(input_, (*states, *[None] * (len(names) - len(states))))
+        if self._by_loop and type(self) not in _warned:
+            self._warn_without_gradient(out)
+        return out
+
+    def _warn_without_gradient(self, out: Any) -> None:
+        """Warn once per class if the spikes of an equation that is not traced have no gradient, but its states have."""
+        spk = out[0] if isinstance(out, tuple) else out
+        states = [self.__dict__[name] for name in self._state_names()]
+        if not (spk.requires_grad or self.surrogate_disable) and any(state.requires_grad for state in states):
+            _warned.add(type(self))
+            warnings.warn(f"{self._label()}: {NO_GRADIENT}", stacklevel=2)
+
+
+NO_GRADIENT = (
+    "the spikes have no gradient, so nothing before this layer can learn: they come from a comparison, a constant or a "
+    "detached value. Write spk = ops.spike(mem - threshold), whose gradient is the surrogate"
+)
+
+_warned: WeakSet[type[EquationNeuron]] = WeakSet()
+"""The classes that have warned."""
 
 
 class RecurrentEquationNeuron(Recurrent, EquationNeuron):
@@ -203,6 +226,8 @@ def cell(
     """
 
     def layer_of(function: Equation) -> type[EquationNeuron]:
+        if not hasattr(function, "__name__"):
+            raise TypeError(f"cell got {function!r}; decorate a function (x, state, ..., *, parameter, ...)")
         own, kind = function if loop else fixed(function), Model if charge else Whole
         names = (decays,) if isinstance(decays, str) else tuple(decays)
         model: AnyModel = kind(own, decays=names, recurrent=recurrent, loop=loop)
@@ -257,11 +282,7 @@ def _check_program(name: str, model: AnyModel, level: int) -> None:
             "plain loop over time: @snn.cell(loop=True)"
         )
     if not program.spikes_have_gradient():
-        warnings.warn(
-            f"the spikes of {name} have no gradient, so nothing before it can learn: they come from a comparison, a "
-            "constant or a detached value. Write spk = ops.spike(mem - threshold), whose gradient is the surrogate",
-            stacklevel=level,
-        )
+        warnings.warn(f"{name}: {NO_GRADIENT}", stacklevel=level)
 
 
 def _check_names(name: str, model: AnyModel) -> None:

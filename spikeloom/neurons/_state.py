@@ -100,7 +100,7 @@ class States(Parameters):
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The states before this call: the given ones, else the stored ones, else zeros. x is one step, [*S]."""
         states, names = [], self._state_names()
-        if is_traced() or isinstance(self._cut, OfTrace):
+        if not torch.compiler.is_compiling() and (is_traced() or isinstance(self._cut, OfTrace)):
             self._enter_trace()
         # all of them: the spikes that a recurrent neuron returned are not the tensor that it stores
         cut = None if torch.compiler.is_compiling() or self._cut is None else self._cut()

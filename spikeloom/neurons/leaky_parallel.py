@@ -138,6 +138,10 @@ class LeakyParallel(WholeSequence):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
 
+LeakyKernel = LeakyParallel
+"""The name of this layer in snnTorch's module `_neurons.leakykernel`."""
+
+
 class Weights(nn.Module):
     """The weights of a one-layer nn.RNN, with the same names and initialization."""
 

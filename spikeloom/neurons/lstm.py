@@ -170,10 +170,10 @@ class SLSTM(Gated):
         return None if self.memoryless else super()._states_at_hand(x, given)
 
     def _scan(
-        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
+        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...], traced: bool | None = None
     ) -> tuple[Trajectory, str, list[str]]:
         if not self.memoryless or steps is None:
-            return super()._scan(x, steps, given)
+            return super()._scan(x, steps, given, traced)
         # independent steps are rows of one step
         rows = x.expand(steps, *x.shape[1:]).flatten(0, 1)
         run, backend, refusals = super()._scan(rows, None, given)
@@ -325,9 +325,9 @@ class SConv2dLSTM(Gated):
         return self._pooled(mem.clone() if saved else mem).to(spk.dtype), syn, mem
 
     def _scan(
-        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...]
+        self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...], traced: bool | None = None
     ) -> tuple[Trajectory, str, list[str]]:
-        run, backend, refusals = super()._scan(x, steps, given)
+        run, backend, refusals = super()._scan(x, steps, given, traced)
         if steps is not None and self._reads_mems:
             run = replace(run, spk=self._pooled(run.traces[-1]))
         return run, backend, refusals

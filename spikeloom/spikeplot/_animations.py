@@ -175,10 +175,11 @@ def _style_counts(ax: "Axes", labels: "list[str]", steps: int, time_step: float,
     ax.set_ylim(0.4, len(labels) + 0.6)
     ax.set_yticks(range(1, len(labels) + 1), labels)
     count = "spike count, step" if animate else "spike count"  # one axis: a neuron fires at most once per step
-    ax.set_xlabel("time [s]" if time_step else count, fontsize="large", fontweight="bold", color=INK)
-    ax.set_ylabel("neuron", fontsize="large", fontweight="bold", color=INK)
+    ax.set_xlabel("time [s]" if time_step else count, color=INK)
+    ax.set_ylabel("neuron", color=INK)
     if time_step:
         ax.xaxis.set_major_formatter(lambda step, _: f"{step * time_step:g}")
+        ax.secondary_xaxis("top").set_xlabel("spike count", color=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(INK)
     ax.tick_params(colors=INK)
@@ -186,8 +187,10 @@ def _style_counts(ax: "Axes", labels: "list[str]", steps: int, time_step: float,
 
 def _draw_counts(ax: "Axes", counts: Any) -> None:
     rows = range(1, len(counts) + 1)
-    ax.hlines(rows, 0, counts, color=BLUE, alpha=0.5, linewidth=8)
-    ax.plot(counts, rows, "o", markersize=8, color=BLUE, alpha=0.6)
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+    width = float(np.clip(0.5 * 72 * box.height / len(counts), 1, 8))
+    ax.hlines(rows, 0, counts, color=BLUE, alpha=0.5, linewidth=width)
+    ax.plot(counts, rows, "o", markersize=width, color=BLUE, alpha=0.6)
 
 
 def _shade(ax: "Axes", steps: int) -> None:

@@ -1,6 +1,7 @@
 """Static figures: rasters, traces, learning curves, confusion matrices."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.lines import Line2D
+
+WIDEST = 16
+"""Characters of a line of a layer's name."""
+
+MARKED = 30
+"""Epochs up to which a learning curve has markers."""
+
+LEGIBLE = 4.0
+"""The smallest font size of a number in a confusion matrix, in points; smaller ones are left out."""
 
 IGNORED = -100
 """The label of samples that are ignored, as in the losses."""
@@ -61,7 +71,7 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
         if not {"c", "color"} & kwargs.keys():
             layer = np.searchsorted(edges, neurons, side="right") - 1
             kwargs["color"] = np.array([BLUE, ORANGE])[layer % 2]
-        ax.set_yticks((edges[:-1] + edges[1:] - 1) / 2, list(layers))
+        ax.set_yticks((edges[:-1] + edges[1:] - 1) / 2, [fill(name, WIDEST) for name in layers])
         ax.tick_params(axis="y", length=0)
         for edge in edges[1:-1]:
             ax.axhline(edge - 0.5, color=SHADE, linewidth=0.8)
@@ -124,8 +134,10 @@ def traces(
             panel.set_title(titles[number])
     for panel in panels[-1]:
         panel.set_xlabel("step")
+    room = 0.55 * 72 * plt.gcf().get_figheight() / dim[0]  # the height of a panel, in points
+    size = min(plt.rcParams["font.size"], room / 5)  # "membrane" is five times as long as its letters are high
     for panel in panels[:, 0]:
-        panel.set_ylabel("membrane")
+        panel.set_ylabel("membrane", fontsize=size)
 
 
 def learning_curve(history: "Mapping[str, Sequence[float]]", ax: "Axes") -> "list[Line2D]":
@@ -155,7 +167,8 @@ def learning_curve(history: "Mapping[str, Sequence[float]]", ax: "Axes") -> "lis
     lines = []
     for name, values in history.items():
         found = numbers(values, "learning_curve", f"numbers [epochs] for {name!r}", 1)
-        lines += ax.plot(np.arange(1, len(found) + 1), found, marker="o", markersize=3, linewidth=1.5, label=name)
+        marker = "o" if len(found) <= MARKED else ""
+        lines += ax.plot(np.arange(1, len(found) + 1), found, marker=marker, markersize=3, linewidth=1.5, label=name)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
@@ -199,13 +212,19 @@ def confusion_matrix(
     np.add.at(counts, (wanted, found), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(shares, cmap=cmap, vmin=0, vmax=1)
+    cell = 72 * min(_size(ax)) / count  # in points
+    size = min(8.5, 1.4 * cell / max(2, len(f"{counts.max()}")))
     for (row, column), number in np.ndenumerate(counts):
-        if number:
+        if number and size >= LEGIBLE:
             color = "white" if shares[row, column] > 0.5 else INK
-            ax.text(column, row, f"{number}", ha="center", va="center", color=color, fontsize="small")
+            ax.text(column, row, f"{number}", ha="center", va="center", color=color, fontsize=size)
     names = labels or [f"{n}" for n in range(count)]
-    ax.set_xticks(range(count), names)
-    ax.set_yticks(range(count), names)
+    every = 1 if labels else int(np.ceil(14 / cell))  # numbers are legible from 14 points apart
+    places, height = range(0, count, every), float(np.clip(0.9 * every * cell, LEGIBLE, 10))
+    shown = [f"{names[place]}" for place in places]
+    turned = max(map(len, shown)) * 0.6 * height > every * cell
+    ax.set_xticks(places, shown, fontsize=height, rotation=90 if turned else 0)
+    ax.set_yticks(places, shown, fontsize=height)
     ax.set_xlabel("predicted class")
     ax.set_ylabel("class")
     return counts
@@ -213,6 +232,12 @@ def confusion_matrix(
 
 def _size_of_dots(ax: "Axes", steps: int, neurons: int) -> float:
     """The area of a dot in points^2 so that dots of adjacent steps and neurons touch at most."""
-    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-    pitch = 72 * min(box.width / steps, box.height / neurons)
+    width, height = _size(ax)
+    pitch = 72 * min(width / steps, height / neurons)
     return float(np.clip(pitch, 1, 6)) ** 2
+
+
+def _size(ax: "Axes") -> tuple[float, float]:
+    """The width and height of axes, in inches."""
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+    return box.width, box.height

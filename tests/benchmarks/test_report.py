@@ -47,7 +47,7 @@ def test_table():
 
 
 def test_columns_that_nothing_is_known_of_are_left_out():
-    alone = Result("alone", "Nothing", {}, "ours", None, {"law": [1.0]})
+    alone = Result("alone", "Nothing", {}, "ours", None, {"reference": [1.0]})
     assert table(alone).splitlines()[1].split() == ["median", "min"]
 
 
@@ -58,6 +58,26 @@ def test_ratios_are_of_medians():
     assert result.times_ours("theirs") == 15
     assert result.times_floor("ours") == 4
     assert result.memory_times_ours("theirs") == 40
+
+
+def test_samples_far_apart_are_named_noisy_in_the_table_the_file_and_the_page(tmp_path):
+    noisy = replace(RESULT, seconds=RESULT.seconds | {"floor": [1e-4, 0.02, 0.03]}, label="Nothing [3, 4]")
+    assert RESULT.noisy == {}
+    assert noisy.noisy == {"floor": pytest.approx(200)}
+    assert "NOISY" not in table(RESULT)
+    warning = table(noisy).splitlines()[-1]
+    assert warning.startswith("NOISY: the median is far above the minimum of floor (200x); other processes")
+    assert "OMP_WAIT_POLICY=passive" in warning
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    store(Record([noisy, replace(noisy, swept="N"), RESULT]), folder / "made.json")
+    told = json.loads((folder / "made.json").read_text())["results"]
+    assert [entry["noisy"] for entry in told] == [["floor"], ["floor"], []]
+    assert told[0]["found"]["floor"]["noise"] == pytest.approx(200)
+    assert load(folder / "made.json").results[0] == noisy
+    (tmp_path / "page.md").write_text(PAGE)
+    text = fill(tmp_path / "page.md", folder)
+    assert text.count("**Noisy**, the median is far above the minimum: floor (200x).") == 3  # the sweep, too
 
 
 def test_no_ratio_without_what_it_is_of():
@@ -74,7 +94,7 @@ def test_json_gives_everything_back(tmp_path):
     told = json.loads((tmp_path / "bench.json").read_text())
     assert told["machine"] == machine()
     assert told["versions"] == versions()
-    ours = {"median_s": 0.003, "min_s": 0.002, "times_ours": 1, "times_floor": 2}
+    ours = {"median_s": 0.003, "min_s": 0.002, "noise": 1.5, "times_ours": 1, "times_floor": 2}
     assert told["results"][0]["found"]["ours"] == ours
 
 

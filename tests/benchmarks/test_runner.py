@@ -31,7 +31,7 @@ def absent(inputs):
 
 
 def case(**contestants):
-    """A case whose reference is `law`, with a peer and a floor if they are among the contestants."""
+    """A case whose reference is `reference`, with a peer and a floor if they are among the contestants."""
     return Case(
         name="made up",
         title="Nothing at all",
@@ -39,9 +39,9 @@ def case(**contestants):
         shapes=((3,),),
         small=(3,),
         inputs=lambda shape: shape,
-        contestants={"law": ready(), **contestants},
-        reference="law",
-        ours="law",
+        contestants={"reference": ready(), **contestants},
+        reference="reference",
+        ours="reference",
         floor="floor",
         unchecked=("floor",),
     )
@@ -49,33 +49,33 @@ def case(**contestants):
 
 def test_what_agrees_is_timed():
     result = run_case(case(ours=ready()), (3,), repeats=4)
-    assert result.seconds == {"law": [1.0] * 4, "ours": [1.0] * 4}
+    assert result.seconds == {"reference": [1.0] * 4, "ours": [1.0] * 4}
     assert not result.disagreeing
     assert not result.missing
 
 
 def test_kernels_are_counted_and_not_compared():
     first, later = ready(kernels=torch.tensor(2)), ready(kernels=torch.tensor(0))
-    result = run_case(case(law=first, ours=later, floor=ready()), (3,), repeats=1)
-    assert result.kernels == {"law": 2, "ours": 0}
+    result = run_case(case(reference=first, ours=later, floor=ready()), (3,), repeats=1)
+    assert result.kernels == {"reference": 2, "ours": 0}
     assert not result.disagreeing
 
 
 def test_one_different_spike_is_not_timed():
     result = run_case(case(ours=ready(spikes=torch.tensor([0.0, 1.0, 0.0]))), (3,), repeats=1)
-    assert list(result.seconds) == ["law"]
-    assert result.disagreeing == {"ours": "not timed, because it disagrees with 'law': 1 of 3 spikes differ"}
+    assert list(result.seconds) == ["reference"]
+    assert result.disagreeing == {"ours": "not timed, because it disagrees with 'reference': 1 of 3 spikes differ"}
 
 
 def test_the_floor_does_other_work():
     result = run_case(case(floor=ready(spikes=SPIKES[:1])), (3,), repeats=1)
-    assert list(result.seconds) == ["law", "floor"]
+    assert list(result.seconds) == ["reference", "floor"]
 
 
 def test_what_is_not_installed_is_told():
     result = run_case(case(theirs=absent), (3,), repeats=1)
     assert result.missing == {"theirs": "not installed; pip install theirs"}
-    assert list(result.seconds) == ["law"]
+    assert list(result.seconds) == ["reference"]
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_a_peer_is_compared_with_its_twin_and_may_flip_one_spike_in_many():
     flipped = [ready(spikes=torch.cat([torch.zeros(n), wanted[n:]])) for n in (2, 3)]
     twin = ready(spikes=wanted)
     peers = {str(n): Peer(prepare, twin, "fires always") for n, prepare in enumerate([*flipped, absent])}
-    made = replace(case(law=ready(spikes=theirs)), peers=peers)
+    made = replace(case(reference=ready(spikes=theirs)), peers=peers)
     result = run_case(made, (3,), repeats=1, peers=peers)
-    assert list(result.seconds) == ["law", "0"]
+    assert list(result.seconds) == ["reference", "0"]
     assert result.notes == {"0": "fires always"}
     assert result.disagreeing["1"].endswith("the plain loop of its equation: 3 of 20000 spikes differ")
     assert list(result.missing) == ["2"]
-    assert list(run_case(made, (3,), repeats=1).seconds) == ["law"], "only if they are asked for"
+    assert list(run_case(made, (3,), repeats=1).seconds) == ["reference"], "only if they are asked for"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_wrong_shape_is_a_sentence(shape):
 def test_the_budget_decides_how_many_rounds(monkeypatch, cost, rounds):
     """Between the least of the case and the most of all."""
     monkeypatch.setattr(runner, "elapsed", lambda action: cost)
-    assert len(run_case(case(), (3,), budget=2.0).seconds["law"]) == rounds
+    assert len(run_case(case(), (3,), budget=2.0).seconds["reference"]) == rounds
 
 
 def test_a_run_without_a_clock_of_its_own_is_timed():

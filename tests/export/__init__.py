@@ -1,1 +1,1 @@
-"""Networks for other programs."""
+"""Tests of spikeloom/export."""

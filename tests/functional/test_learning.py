@@ -99,7 +99,15 @@ def learn(net: nn.Module, loss_of: Callable[[Tensor], Tensor], epochs: int = 12)
     snn.utils.reset(net)
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=str)
+FURTHER = (2, 6, 8, 10, 12, 13)
+"""Lessons of a loss with other options, which the tests of its values compare too."""
+
+
+@pytest.mark.parametrize(
+    "lesson",
+    [pytest.param(lesson, marks=[pytest.mark.slow] * (i in FURTHER)) for i, lesson in enumerate(LESSONS)],
+    ids=str,
+)
 def test_learns_the_digits(lesson):
     images, labels = digits()
     net, loss = network(lesson.outputs), getattr(functional, lesson.loss)(**lesson.options)

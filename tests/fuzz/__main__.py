@@ -27,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--programs", type=int, default=20_000)
     parser.add_argument("--networks", type=int, default=2_000)
+    parser.add_argument("--loops", type=int, default=2_000, help="random loops over time, through spikeloom.fuse")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compiled", type=int, default=COMPILED, help="one program in so many is compiled by Numba")
     asked = parser.parse_args()
@@ -48,6 +49,12 @@ def main() -> int:
     if asked.networks and importlib.util.find_spec("tests.fuzz.networks") is not None:
         told(f"{asked.networks} networks")
         found += importlib.import_module("tests.fuzz.networks").run(asked.networks, asked.seed) or []
+    if asked.loops:
+        told(f"{asked.loops} loops, fused")
+        differing = importlib.import_module("tests.fuzz.loops").run(asked.loops, asked.seed)
+        for line in differing:
+            told(line)
+        found += differing
     told(f"{len(found)} differ")
     return min(len(found), 1)
 

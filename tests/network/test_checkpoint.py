@@ -245,6 +245,7 @@ def test_a_layer_that_is_replaced_before_the_backward_is_noticed(change: Callabl
         spk.sum().backward()
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_the_outputs_hold_a_network_that_nobody_else_does():
     x = quarters(STEPS, BATCH, WIDTH).requires_grad_()
     spk, _ = snn.unroll(two_layers()[0], x, checkpoint=4)
@@ -253,6 +254,7 @@ def test_the_outputs_hold_a_network_that_nobody_else_does():
     assert x.grad is not None
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_states_do_not_hold_the_network():
     net, x = two_layers()
     lif = net[1]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._pytree import tree_leaves
@@ -85,6 +85,7 @@ def network_of(plan) -> nn.Module:
     return nn.Sequential(*(block(kind, given) for kind, given in plan))
 
 
+@settings(max_examples=30)
 @given(
     plan=blocks,
     steps=st.integers(0, 5),

@@ -174,6 +174,7 @@ def test_hooks_taps_and_monitors_hear_the_run_alone():
     assert tap["body.1"].spk.shape == (STEPS, BATCH, WIDTH)
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_nothing_of_the_comparison_stays_in_memory():
     net = RIGHT["residual"]()
     made = weakref.WeakSet()

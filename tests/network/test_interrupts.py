@@ -91,7 +91,7 @@ def places(lines: list[Where]) -> list[tuple[Where, int, int]]:
 
 @pytest.fixture(scope="module")
 def shared() -> dict[str, list[list[int]]]:
-    """At which of its lines each action is interrupted, in two halves.
+    """At which of its lines each action is interrupted, in three parts.
 
     Actions share most of their lines, so each line is interrupted in one of the actions that reach it, in turns. With
     INTERRUPTS, it is interrupted in all of them, the first and the last time.
@@ -103,21 +103,21 @@ def shared() -> dict[str, list[list[int]]]:
             lines = traced(lambda net=net, given=given, run=action.run: run(net, given))
         for line, first, last in places(lines):
             reached.setdefault(line, []).append((name, first, last))
-    chosen: dict[str, list[list[int]]] = {name: [[], []] for name in ACTIONS}
+    chosen: dict[str, list[list[int]]] = {name: [[], [], []] for name in ACTIONS}
     for number, line in enumerate(sorted(reached)):
         at = reached[line]
-        for name, first, last in at if MANY else [at[number // 4 % len(at)]]:
-            times = {first, last} if MANY else {(first, last)[number // 2 % 2]}
-            chosen[name][number % 2] += times
+        for name, first, last in at if MANY else [at[number // 6 % len(at)]]:
+            times = {first, last} if MANY else {(first, last)[number // 3 % 2]}
+            chosen[name][number % 3] += times
     return chosen
 
 
-@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["even lines", "odd lines"])
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2))])
 @pytest.mark.parametrize("name", ACTIONS)
-def test_an_interrupt_at_any_line_leaves_the_process_usable(name: str, half: int, shared: dict[str, list[list[int]]]):
+def test_an_interrupt_at_any_line_leaves_the_process_usable(name: str, part: int, shared: dict[str, list[list[int]]]):
     reference = Reference(ACTIONS[name])
     run = reference.action.run
-    for at in shared[name][half]:
+    for at in shared[name][part]:
         with reference.started() as (net, given):
             try:
                 traced(lambda net=net, given=given: run(net, given), at)
@@ -182,7 +182,7 @@ SIGNALED = (
 @pytest.mark.parametrize("name", SIGNALED)
 def test_a_signal_at_any_moment_leaves_the_process_usable(name: str):
     reference = Reference(ACTIONS[name])
-    chance, hits, tries = random.Random(0), 0, MANY // len(SIGNALED) if MANY else 40
+    chance, hits, tries = random.Random(0), 0, MANY // len(SIGNALED) if MANY else 25
     times = []
     for _ in range(5):
         with reference.started() as (net, given):

@@ -3,7 +3,7 @@
 import gc
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,17 +16,9 @@ from spikeloom import functional as sf
 
 from ..neurons.zoo import ZOO, made, sequence
 
+pytestmark = pytest.mark.usefixtures("fresh_heap")  # nor is what was there before counted
+
 ROUNDS = int(os.environ.get("LEAK_ROUNDS", "24"))
-
-
-@pytest.fixture(autouse=True)
-def only_objects_of_this_test() -> Iterator[None]:
-    """What was there before is neither searched for garbage nor counted, which takes seconds in a process that has
-    compiled."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def network() -> nn.Module:

@@ -1,6 +1,5 @@
 """What an unrolled run keeps for its backward: one float trace per layer, and spikes as bits."""
 
-import gc
 import weakref
 from collections.abc import Iterator
 
@@ -152,7 +151,7 @@ def test_saved_outputs_do_not_hold_themselves():
 
 
 @pytest.fixture
-def lent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def lent(monkeypatch: pytest.MonkeyPatch, fresh_heap: None) -> list[int]:
     """The bytes of large results that exist at a time, noted whenever one is made or dies."""
     noted = [0]
     empty, give_back = buffer_pool.empty, buffer_pool._give_back
@@ -166,7 +165,6 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         noted.append(noted[-1] - len(block))
         give_back(block)
 
-    gc.collect()
     monkeypatch.setattr(buffer_pool, "empty", made)
     monkeypatch.setattr(buffer_pool, "_give_back", died)
     return noted

@@ -8,12 +8,25 @@ import torch
 import spikeloom as snn
 
 from ..layers.running import LAYERS
-from ..neurons.zoo import ZOO, slow_unless_compiled_differently
+from ..neurons.zoo import ZOO
 
 ALL = {
     **{name: (lambda kind=kind: kind.make(**kind.numbers), kind.shape) for name, kind in ZOO.items()},
     **{name: (kind.make, kind.shape) for name, kind in LAYERS.items()},
 }
+
+
+FEW = (
+    "Leaky",
+    "RSynaptic through Linear",
+    "SLSTM",
+    "DeltaLeaky",
+    "ALIF",
+    "BatchNormTT1d",
+    "SynapticDelay",
+    "DelayedLinear",
+)
+"""Those that torch.compile sees differently here."""
 
 
 def kept(layer: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -47,7 +60,7 @@ def test_no_steps_leave_the_states(name):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", slow_unless_compiled_differently(ALL))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in ALL])
 @pytest.mark.filterwarnings("ignore")
 def test_no_steps_leave_the_states_under_torch_compile_too(name):
     """Every other layer with a sequence as wide as before, the others with a wider one."""

@@ -95,6 +95,7 @@ def test_several_inputs():
     assert_identical(joined([(out["spk"], out["mem"][0]) for out in got]), (wanted["spk"], wanted["mem"][0]))
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_chunks_are_asked_for_one_by_one_and_nothing_of_them_is_held():
     """While a chunk is made, those before are gone, with their outputs and graphs."""
     alive: list[weakref.ref[Tensor]] = []

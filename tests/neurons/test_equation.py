@@ -307,7 +307,7 @@ def detaches(x, mem):
 @pytest.mark.parametrize("equation", [compares, detaches], ids=lambda equation: equation.__name__)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_spikes_without_a_gradient_are_warned_of_at_the_line_of_the_decorator(equation, recurrent):
-    told = f"the spikes of {equation.__name__} have no gradient.*Write spk = ops.spike"
+    told = f"{equation.__name__}: the spikes have no gradient.*Write spk = ops.spike"
     with pytest.warns(UserWarning, match=told) as found:
         layer = snn.cell(recurrent=recurrent)(equation)
     assert found[0].filename == __file__
@@ -315,6 +315,17 @@ def test_spikes_without_a_gradient_are_warned_of_at_the_line_of_the_decorator(eq
     with pytest.warns(UserWarning, match=told) as found:
         snn.cell(equation)
     assert found[0].filename == __file__
+
+
+def test_spikes_without_a_gradient_on_the_loop_are_warned_of_at_the_first_run():
+    layer = snn.cell(loop=True)(lambda x, mem: ((mem + x > 1).to(x), 0.5 * mem + x))
+    net = nn.Sequential(nn.Linear(4, 4), layer(init_hidden=True))
+    with torch.no_grad():
+        snn.unroll(net, XS)
+    snn.unroll(nn.Sequential(nn.Linear(4, 4), layer(init_hidden=True, surrogate_disable=True)), XS)
+    with pytest.warns(UserWarning, match="the spikes have no gradient"):
+        snn.unroll(net, XS)
+    snn.unroll(net, XS)  # once
 
 
 def test_a_charge_that_returns_its_spikes_or_has_a_threshold_is_told_that_it_is_a_cell():
@@ -333,6 +344,7 @@ CALLS = {
     "no number": (lambda: Adaptive(beta="high"), TypeError, "beta='high'; pass a number"),
     "too many states": (lambda: Adaptive()(XS[0], *XS[:3]), TypeError, "got 3 states; it has 2: mem, adapt"),
     "a reset": (lambda: setattr(Adaptive(), "reset_mechanism", "zero"), AttributeError, "resets by its own equation"),
+    "no function": (lambda: snn.cell(3), TypeError, "cell got 3; decorate a function (x, state"),
     "the base": (lambda: snn.EquationNeuron(), NotImplementedError, "snn.cell"),
 }  # fmt: skip
 

@@ -68,22 +68,24 @@ def squares(u, p, q):
     return 0.3 * u**2 + 0.1 * abs(u) ** 3 - (2 - u) + 1 / (1 + u * u) + p**2
 
 
-IN_FLOAT32_BY_STEPS = (equalities, conditions_beside_values, full, spikes_of_parameters, numpy_numbers)
-IN_FLOAT64_AT_ONCE = (conditions, on_parameters, bounds, extremes, squares)
+IN_FLOAT32_BY_STEPS = ((equalities, full, numpy_numbers), (conditions_beside_values, spikes_of_parameters))
+IN_FLOAT64_AT_ONCE = ((conditions, bounds), (on_parameters, extremes, squares))
+"""Words that are in one equation, for each equation has kernels of its own."""
 
 
-def neuron_of(word, **options):
+def neuron_of(words, **options):
     @snn.cell
     def neuron(x, mem, *, p=0.3, q=0.4):
-        mem = word(0.5 * mem + x, p, q)
+        charged = 0.5 * mem + x
+        mem = sum(word(charged, p, q) for word in words) / len(words)
         return ops.spike(mem - 0.5), 0.5 * mem
 
     return neuron(**options)
 
 
-def outcome(word, backend, dtype, step_by_step, **options):
+def outcome(words, backend, dtype, step_by_step, **options):
     with snn.backend(backend):
-        lif, x = neuron_of(word, **options), X.clone().to(dtype).requires_grad_()
+        lif, x = neuron_of(words, **options), X.clone().to(dtype).requires_grad_()
         if step_by_step:
             spk, mem, state = [], [], None
             for each in x:
@@ -97,12 +99,16 @@ def outcome(word, backend, dtype, step_by_step, **options):
     return Outcome({"spk": spk}, {"mem": mem}, {n: p.grad for n, p in lif.named_parameters()} | {"x": x.grad})
 
 
-@pytest.mark.parametrize("word", [*IN_FLOAT32_BY_STEPS, *IN_FLOAT64_AT_ONCE], ids=lambda word: word.__name__)
-def test_a_word_is_the_same_on_tensors_and_in_kernels(word):
+@pytest.mark.parametrize(
+    "words",
+    [*IN_FLOAT32_BY_STEPS, *IN_FLOAT64_AT_ONCE],
+    ids=lambda words: ", ".join(word.__name__ for word in words),
+)
+def test_a_word_is_the_same_on_tensors_and_in_kernels(words):
     """With numbers by steps, or with a value per neuron at once; tests/fuzz draws any of them."""
-    by_steps = word in IN_FLOAT32_BY_STEPS
+    by_steps = words in IN_FLOAT32_BY_STEPS
     dtype, values = (torch.float32, {}) if by_steps else (torch.float64, PER_NEURON)
-    got, wanted = (outcome(word, name, dtype, by_steps, learn=("p", "q"), **values) for name in ("numba", "loop"))
+    got, wanted = (outcome(words, name, dtype, by_steps, learn=("p", "q"), **values) for name in ("numba", "loop"))
     assert_same(got, wanted, exact_states=True)
 
 
@@ -141,7 +147,7 @@ def test_a_refractory_time_a_flag_and_learned_bounds(backend):
 
 def refused(word):
     with pytest.raises(TypeError) as error:
-        neuron_of(word)
+        neuron_of((word,))
     return str(error.value)
 
 

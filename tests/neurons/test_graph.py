@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
 
-from .running import WAYS, in_both_ways, on_both_backends
+from ..each import for_each
+from .running import BACKENDS, WAYS, in_both_ways, on_both_backends
 from .zoo import ZOO, made, sequence
 
 XS = torch.full((4, 3, 5), 0.4)
@@ -53,11 +55,10 @@ def test_a_second_batch_without_a_reset_is_told_the_layer_and_the_cure(net, run,
         loss.backward()
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name != "DeltaLeaky"])
-@in_both_ways
+@for_each(("run", "name"), product(WAYS.values(), [name for name in ZOO if name != "DeltaLeaky"]))
 def test_it_is_told_of_every_neuron_that_keeps_its_states_to_itself(run, name):
     """No state is returned: what a kernel has saved may then be written over by its backward."""
-    net = nn.Sequential(made(name, init_hidden=True))
+    net = nn.Sequential(made(name, learn=True, init_hidden=True))
     xs = sequence(name, 4).requires_grad_()
     run(net, xs).sum().backward()
     again = run(net, xs).sum()
@@ -167,6 +168,7 @@ class Marked(torch.autograd.Function):
         return grads[0]
 
 
+@pytest.mark.usefixtures("fresh_heap")
 @on_both_backends
 @in_both_ways
 def test_a_detached_neuron_keeps_no_graph_alive(run, backend):
@@ -226,13 +228,12 @@ def test_second_derivatives_are_right(run, backend):
 # -- detach -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("detached", ["before the loss", "before the backward", "after"])
-@pytest.mark.parametrize("name", ZOO)
+@for_each(("name", "detached"), product(ZOO, ["before the loss", "before the backward", "after"]))
 def test_detach_leaves_what_was_returned_with_its_graph_in_both_ways(name, detached):
     """The gradients of two chunks, each the last step's too."""
     told = []
     for run in WAYS.values():
-        lif = made(name, **({"init_hidden": True, "output": True} if name != "DeltaLeaky" else {}))
+        lif = made(name, learn=True, **({"init_hidden": True, "output": True} if name != "DeltaLeaky" else {}))
         xs, grads = sequence(name, 6).requires_grad_(), []
         torch.manual_seed(11)
         for chunk in xs.split(3):
@@ -252,8 +253,7 @@ def test_detach_leaves_what_was_returned_with_its_graph_in_both_ways(name, detac
         torch.testing.assert_close(got, wanted)
 
 
-@on_both_backends
-@pytest.mark.parametrize("name", [name for name in ZOO if name != "DeltaLeaky"])
+@for_each(("name", "backend"), product([name for name in ZOO if name != "DeltaLeaky"], BACKENDS))
 def test_detach_cuts_the_states_that_a_script_passes_by_hand(name, backend):
     """Between chunks; the same gradients as by `detach` of each state."""
     told = []
@@ -303,6 +303,7 @@ def test_a_state_that_was_reset_since_is_not_taken_for_the_detached_one():
     assert mem.requires_grad
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_detach_holds_no_state_that_the_script_has_dropped():
     lif = bare()
     _, mem = lif(XS[0])

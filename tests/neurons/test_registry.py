@@ -43,6 +43,7 @@ def test_a_neuron_that_dies_leaves_the_list():
     assert snn.SpikingNeuron.instances == [b]
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_a_thousand_networks_leave_no_entry_and_no_memory():
     held: list[weakref.ref[Any]] = []
 
@@ -69,6 +70,7 @@ def test_a_thousand_networks_leave_no_entry_and_no_memory():
     assert len(snn.SpikingNeuron.instances) == 0
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_a_network_dies_without_the_garbage_collector():
     """Its memory is free at once: nothing in a layer refers back to it."""
     gc.collect()

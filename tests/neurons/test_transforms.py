@@ -2,6 +2,7 @@
 sentence."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,20 +15,22 @@ from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
 
+from ..each import for_each
 from ..oracle import assert_close
-from .running import WAYS, in_both_ways
+from .running import WAYS
 from .zoo import ZOO, made, sequence
 
 # forward-mode differentiation loads torch's scripted decompositions
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
 
 STEPS = 3
-REFUSED = ("RLeaky through Linear", "RSynaptic through Linear", "SLSTM", "SConv2dLSTM")
+REFUSED = ("RLeaky through Linear", "RSynaptic through Linear", "RALIF through Linear", "SLSTM", "SConv2dLSTM")
 """What is refused at once, where the scan over all steps has no backward but the kernel."""
 
 SENTENCE = r"spikeloom\.backend\('loop'\)"
 DRAWS = ("NoisyLeaky",)
-each = pytest.mark.parametrize("name", [name for name in ZOO if name not in DRAWS])
+each = for_each(("run", "name"), product(WAYS.values(), [name for name in ZOO if name not in DRAWS]))
+"""Every neuron in both ways, with the options of `test_every_neuron`, so that the kernels are the same."""
 
 
 def outputs_of(neuron: Any, run: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
@@ -44,8 +47,7 @@ def outputs_of(neuron: Any, run: Callable[..., Any]) -> Callable[[Tensor], Tenso
 
 def given(name: str) -> tuple[Any, Tensor]:
     options = {} if name == "DeltaLeaky" else {"init_hidden": True}
-    neuron = made(name, learn=True, output=True, **options).double()
-    return neuron, sequence(name, steps=STEPS, dtype=torch.float64)
+    return made(name, learn=True, output=True, **options), sequence(name, steps=STEPS)
 
 
 def wanted_of(neuron: Any, xs: Tensor) -> Tensor:
@@ -66,7 +68,6 @@ def pulled_at_once(f: Callable[[Tensor], Tensor], xs: Tensor) -> Tensor:
     return torch.autograd.grad(out, xs, torch.eye(len(out), dtype=out.dtype), is_grads_batched=True)[0]
 
 
-@in_both_ways
 @each
 def test_torch_func_and_tangents_see_through_every_neuron(name, run):
     neuron, xs = given(name)
@@ -82,7 +83,6 @@ def test_torch_func_and_tangents_see_through_every_neuron(name, run):
     assert_close(vmap(grad(lambda xs: f(xs).sum()))(pair)[1], wanted.sum(0), "vmap of grad")
 
 
-@in_both_ways
 @each
 def test_a_batch_of_gradients_goes_back_at_once(name, run):
     neuron, xs = given(name)
@@ -95,7 +95,6 @@ def test_a_batch_of_gradients_goes_back_at_once(name, run):
     assert_close(pulled_at_once(f, xs), wanted, "is_grads_batched")
 
 
-@in_both_ways
 @each
 def test_second_derivatives_are_those_of_the_loop(name, run):
     neuron, xs = given(name)

@@ -15,13 +15,13 @@ import spikeloom as snn
 
 from .running import WAYS
 from .sequences import LAYERS
-from .zoo import COMPILED, ZOO, made, sequence, spread
+from .zoo import COMPILED, made, sequence, spread
 
 X = sequence("Leaky")
 LEARNED = {"learn_beta": True, "graded_spikes_factor": 1.5}
 
 NETS: Mapping[str, tuple[Callable[[], nn.Module], Tensor]] = {
-    **{f"{name}, numbers": (partial(made, name), sequence(name)) for name in ZOO},
+    **{f"{name}, numbers": (partial(made, name), sequence(name)) for name in COMPILED},
     **{f"{name}, vectors": (partial(made, name, vectors=True), sequence(name)) for name in COMPILED},
     "beta learned": (lambda: snn.Leaky(0.9, threshold=0.5, **LEARNED), X),
     "beta learned, vectors": (lambda: snn.Leaky(spread(0.3, 0.9), threshold=spread(0.4, 1.2), **LEARNED), X),
@@ -56,13 +56,10 @@ on_the_loop_and_kernels = pytest.mark.parametrize("plain", [True, False], ids=["
 @on_the_loop_and_kernels
 @pytest.mark.parametrize("name", NETS)
 def test_the_backward_has_what_the_steps_have_seen(name, plain):
-    """By steps and, for a neuron of each class, at once; a vector of values in one way, every other in the other."""
-    (make, x), kind = NETS[name], name.removesuffix(", numbers")
-    ways = [*WAYS.values()]
+    """A neuron of each class by steps and at once; with a vector of values in one way, every other in the other."""
+    (make, x), ways = NETS[name], [*WAYS.values()]
     if name.endswith(", vectors"):
         del ways[[*NETS].index(name) % 2]
-    elif kind in ZOO and kind not in COMPILED:
-        ways = [WAYS["by steps"]]
     for way in ways:
         assert_unmoved(make, way, x, plain)
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from itertools import product
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import spikeloom as snn
 
+from ..each import for_each
 from ..oracle import assert_close
-from .zoo import ZOO, made, sequence
+from .zoo import COMPILED, ZOO, made, sequence
 
 Write = Callable[[Tensor, Tensor], None]
 """What is done to a tensor, beside spikes of its shape."""
@@ -103,43 +104,38 @@ READ_BY_THE_LOOP = {"QIF", "Izhikevich", "ResonateFire", "CuBaLIF"}
 """Neurons whose loop saves states also where nothing is learned: a write by .data then changes its gradients."""
 
 
-SETTINGS = (
-    (hidden, {}),
-    (passed, {}),
-    (passed, {"learn": True}),
-    (hidden, {"learn": True, "vectors": True, "reset_mechanism": "zero", "dtype": torch.float64}),
+LEARNED = ((hidden, {"learn": True}), (passed, {"learn": True}))
+FIXED = ((hidden, {}), (passed, {}))
+"""A loop, and the neuron's options. What learns has the kernels of `test_every_neuron`. What does not saves less, by
+kernels of its own: a neuron of each class stands for the others."""
+
+
+def neuron_of(name: str, hides: bool, **options: Any) -> Any:
+    return made(name, **options, **({} if name in ALWAYS_HIDDEN else {"init_hidden": hides}))
+
+
+@for_each(
+    ("name", "write", "run", "options"),
+    [
+        (name, write, *setting)
+        for name, write in product(ZOO, WRITES)
+        for setting in (*LEARNED, *(FIXED if name in COMPILED else ()))
+        if not (setting[0] is passed and name in ALWAYS_HIDDEN)
+    ],
 )
-"""A loop, and the neuron's options: those of `test_every_neuron`, so that the kernels are the same."""
-
-
-def neuron_of(name: str, hides: bool, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
-    if name not in ALWAYS_HIDDEN:
-        options["init_hidden"] = hides
-    if not ZOO[name].resets:
-        options.pop("reset_mechanism", None)
-    return made(name, **options).to(dtype)
-
-
-@pytest.mark.parametrize("write", WRITES)
-@pytest.mark.parametrize("name", ZOO)
-def test_kernels_have_the_gradients_of_the_loop(name, write):
+def test_kernels_have_the_gradients_of_the_loop(name, write, run, options):
     """Where the loop's own backward needs a state, as of a product with a learned value, that raises as torch does; the
     kernels have copies."""
-    for run, options in SETTINGS:
-        if run is passed and name in ALWAYS_HIDDEN:
-            continue
-        found, learn = {}, options.get("learn", False)
-        xs = sequence(name, dtype=options.get("dtype", torch.float32))
-        for backend in ("loop", "numba"):
-            torch.manual_seed(0)
-            with snn.backend(backend) if name != "NoisyLeaky" else nullcontext():
-                neuron = neuron_of(name, run is hidden, **options)
-                try:
-                    found[backend] = gradients(neuron, run, xs, WRITES[write])
-                except RuntimeError as error:
-                    if backend == "numba" or "inplace operation" not in str(error):
-                        raise
-        reads = learn or name in READ_BY_THE_LOOP
-        if "loop" in found and not (reads and write == "by .data"):
-            for key, wanted in found["loop"].items():
-                assert_close(found["numba"][key], wanted, f"{key}, {options}, {run.__name__}")
+    found, xs = {}, sequence(name)
+    for backend in ("loop", "numba"):
+        torch.manual_seed(0)
+        with snn.backend(backend) if name != "NoisyLeaky" else nullcontext():
+            try:
+                found[backend] = gradients(neuron_of(name, run is hidden, **options), run, xs, WRITES[write])
+            except RuntimeError as error:
+                if backend == "numba" or "inplace operation" not in str(error):
+                    raise
+    reads = "learn" in options or name in READ_BY_THE_LOOP
+    if "loop" in found and not (reads and write == "by .data"):
+        for key, wanted in found["loop"].items():
+            assert_close(found["numba"][key], wanted, key)

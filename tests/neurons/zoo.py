@@ -166,9 +166,8 @@ def sequence(name: str, steps: int = 9, dtype: torch.dtype = torch.float32, shap
     return (kind.scale * drawn + kind.shift).to(dtype)
 
 
-COMPILED = ("Leaky", "Synaptic", "RLeaky", "RLeaky through Linear", "RSynaptic through Linear", "SLSTM", "SConv2dLSTM")
-COMPILED += ("Lapicque", "DeltaLeaky", "ALIF", "CuBaLIF")
-"""Neurons that torch.compile sees differently: one or two of each class that the others are made of."""
+COMPILED = ("Leaky", "Synaptic", "RLeaky", "RLeaky through Linear", "SLSTM", "SConv2dLSTM", "DeltaLeaky", "ALIF")
+"""Neurons that torch.compile sees differently: one of each class that the others are made of."""
 
 
 def slow_unless_compiled_differently(names: Iterable[str]) -> list[Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 from spikeloom.neurons._methods import UNCALLED
 
+from ..each import for_each
 from ..neurons.running import at_once
 from ..oracle import Outcome, assert_same
 
@@ -114,7 +115,7 @@ def recorder(name: str, calls: list[str]) -> Callable[..., Any]:
     return method
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in NEURONS for name in methods_of(kind)])
+@for_each(("kind", "name"), [(kind, name) for kind in NEURONS for name in methods_of(kind)])
 def test_what_snntorch_calls_is_called_or_refused(kind, name):
     """Black box: each method of snnTorch's class is overridden in turn, and who calls it is seen."""
     within = kind in STEPPED and name in (*HOOKS, *FURTHER)
@@ -173,7 +174,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "mode"), CHANGES)
+@for_each(("kind", "name", "mode"), CHANGES)
 def test_a_changed_method_gives_the_numbers_of_snntorch(kind, name, mode):
     options = MODES[mode] | ({"inhibition": True} if name == "fire_inhibition" else {})
     ours, theirs = both(kind, {name: changed(name, kind)}, **options)
@@ -183,7 +184,7 @@ def test_a_changed_method_gives_the_numbers_of_snntorch(kind, name, mode):
     assert_same(outcome(ours, kind, at_once), wanted)
 
 
-@pytest.mark.parametrize(("kind", "name", "mode"), [case for case in CHANGES if case[0] in ("Leaky", "Synaptic")])
+@for_each(("kind", "name", "mode"), [case for case in CHANGES if case[0] in ("Leaky", "Synaptic")])
 def test_a_method_assigned_to_one_neuron_does_the_same(kind, name, mode):
     options = MODES[mode] | ({"inhibition": True} if name == "fire_inhibition" else {})
     ours, plain = both(kind, {}, **options)[0], made(snn, kind, {}, **options)

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
-SIZES = [(5, 4), (7, 4), (9, 4), (9, 8), (3, 3), (12, 16), (4, 2), (20, 5), (6, 7), (8, 4)]  # T, B
+SIZES = [(5, 4), (7, 4), (9, 8), (3, 3), (12, 16), (4, 2)]  # T, B
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "feedforward": lambda: nn.Sequential(nn.Linear(6, 5), leaky(), nn.Linear(5, 4), leaky(output=True)),
@@ -65,8 +65,9 @@ def assert_agree(net: nn.Module, twin: nn.Module, got: Any, wanted: Any) -> None
             assert_close(p.grad, q.grad, name)
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["a sequence", "a static input"])
-@pytest.mark.parametrize("learning", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize(
+    ("learning", "static"), [(True, False), (False, True)], ids=["training, a sequence", "inference, a static input"]
+)
 def test_unrolled_it_compiles_three_times_whatever_the_steps_and_the_batch(learning, static):
     """At first, with other steps, and with another batch."""
     net, twin = twins(NETWORKS["feedforward"])
@@ -85,8 +86,11 @@ def stepped(net: Callable[[Tensor], Any], xs: Tensor) -> list[Any]:
     return [net(x) for x in xs]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("between", [snn.utils.reset, snn.utils.detach], ids=["reset", "detached"])
+@pytest.mark.parametrize(
+    ("network", "between"),
+    [("feedforward", snn.utils.reset), ("recurrent", snn.utils.detach)],
+    ids=["feedforward, reset", "recurrent, detached"],
+)
 def test_step_by_step_it_compiles_three_times_in_training(network, between):
     """Without a state, with one that has a graph, and with one that has none."""
     net, twin = twins(NETWORKS[network])

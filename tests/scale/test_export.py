@@ -91,8 +91,9 @@ def test_a_recorded_loop_gives_the_spikes_of_the_loop(name, how):
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="needs onnx, onnxscript and onnxruntime",
 )
-@pytest.mark.parametrize("dynamo", [True, False])
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize(
+    ("name", "dynamo"), [*((name, False) for name in SOME), *((name, True) for name in ("SLSTM", "Izhikevich"))]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_gives_the_spikes_of_the_loop(name, dynamo):
     import onnxruntime

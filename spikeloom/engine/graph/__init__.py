@@ -1,6 +1,8 @@
 """An equation as a graph, its gradient, and the program that kernels are generated from."""
 
 from . import pullback as pullback
+from .compare import OPERATORS as OPERATORS
+from .names import names_in as names_in
 from .program import Constants as Constants
 from .program import Derivation as Derivation
 from .program import Program as Program

@@ -115,6 +115,9 @@ class Program:
     """A cell with its spike function, traced and differentiated if that is possible.
 
     Programs are made by `program_for`, which returns the same one for equal cells and spikes.
+
+    Attributes:
+        numbers: those of the equation and of the derivative of its spikes, by place.
     """
 
     def __init__(self, cell: Cell, surrogate: Surrogate):
@@ -136,7 +139,7 @@ class Program:
             return
         self.derivation, self.key = self.structure.derivation, self.structure.key
         self.every_state = self.structure.every_state
-        self._numbers = (*numbers, *slope.traced[0].numbers)
+        self.numbers = (*numbers, *slope.traced[0].numbers)
         self._tensors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
         self._constants: dict[tuple[Any, ...], Constants] = {}
         self._recipe: list[tuple[Callable[..., Any], list[tuple[float | None, int | None]]]] = [
@@ -155,7 +158,7 @@ class Program:
         return self.derivation.cotangents[0] in needed([g for g in (*dxs, *carries) if g is not None])
 
     def _number(self, node: Symbol) -> float | None:
-        return self._numbers[node.value] if node.op == "number" else node.value if node.op == "const" else None
+        return self.numbers[node.value] if node.op == "number" else node.value if node.op == "const" else None
 
     def hoist(self, params: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
         """The values that do not change over time: those made of the parameters, differentiable, then the numbers.
@@ -183,7 +186,7 @@ class Program:
         return found
 
     def _made_numbers(self, like: Tensor) -> tuple[Tensor, ...]:
-        numbers = [self._numbers[place] for place in self.structure.places]
+        numbers = [self.numbers[place] for place in self.structure.places]
         # in float64 first: torch.full refuses a number beyond float32, which beside a tensor is infinite
         made = [torch.full((), rounded(n, like.dtype), dtype=like.dtype, device=like.device) for n in numbers]
         return tuple(made)

@@ -242,7 +242,7 @@ class Graph:
         if op not in COUNTING or all(a.logical or a.op in NUMBERS for a in args):
             raise Untraceable(
                 f"{op} meets a condition, whose numbers torch has in another dtype, if at all; "
-                "write ops.where(condition, ops.full_like(u, 1), 0.0) for the number"
+                "write ops.where(condition, ops.full_like(u, 1), 0.0) for the number, or ops.spike(u) for spikes"
             )
         return tuple(self._shared("count", (a,), None) if a.logical else a for a in args)
 

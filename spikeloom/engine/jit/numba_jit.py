@@ -18,13 +18,14 @@ from math import inf, nan
 import numpy as np
 from numba import cfunc, types
 from spikeloom.engine.jit.intrinsics import load_{dtype} as load, store_{dtype} as store, word
+from spikeloom.engine.jit.passes import KernelCompiler
 {imports}
 R = np.{dtype}
 SIZE = {size}
 ARGUMENTS = {arguments}
 
 
-@cfunc(types.void(types.int64{extra_types}), nopython=True, error_model="numpy", cache={cached})
+@cfunc(types.void(types.int64{extra_types}), error_model="numpy", cache={cached}, pipeline_class=KernelCompiler)
 def kernel(words{extra}):
 {share}
 {unpack}

@@ -1,5 +1,6 @@
 """One call of a neuron: the reference loop, the choice of a backend, and autograd."""
 
+from .backends import Refused as Refused
 from .backends import backend as backend
 from .backends import choose as choose
 from .backends import families as families

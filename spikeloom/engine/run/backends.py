@@ -23,6 +23,14 @@ from .call import Call, kinds_of_step, recurrence_of, variant_of
 from .reference import Step, Trajectory, driven_back, fed_back, loop
 
 
+class Refused(RuntimeError):
+    """The selected backend cannot run a call; `reasons` says why."""
+
+    def __init__(self, message: str, reasons: str = ""):
+        super().__init__(message)
+        self.reasons = reasons
+
+
 @dataclass(frozen=True)
 class Backend:
     """A backend: its name, its reasons to refuse a call, and the function that runs one.
@@ -348,4 +356,4 @@ def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list
             return candidate, [*reasons]
         reasons |= dict.fromkeys(f"{candidate.family}: {reason}" for reason in why)
     reason = "; ".join(reasons) or f"{forced}: it has no kernel for this kind of scan"
-    raise RuntimeError(f"backend {forced!r} was selected, but cannot run {call.layer}: {reason}")
+    raise Refused(f"backend {forced!r} was selected, but cannot run {call.layer}: {reason}", reason)

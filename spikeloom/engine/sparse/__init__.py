@@ -1,6 +1,7 @@
 """Spikes times weights: products, convolutions and pooling that skip zeros."""
 
 from . import conv as conv
+from . import counting as counting
 from . import csr as csr
 from . import pooling as pooling
 from .kernel import importing as importing

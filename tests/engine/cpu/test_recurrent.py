@@ -134,8 +134,9 @@ CASES = [
     *RESETS,
     *(Case(kind, static=True, learn=learn) for kind in KINDS for learn in (None, ("x",))),
     *(Case(shape=shape) for shape in ((1,), (7,), (1, 1), (3, 64), (17, 65), (2, 3, 5), (4, 100))),
-    *(Case(kind, learn=learn, traced=traced) for kind, traced in zip(KINDS, (True, False), strict=True) for learn in (
+    *(Case("RLeaky", learn=learn) for learn in (
         (), ("x",), ("spk",), ("mem",), ("beta",), ("threshold",), ("recurrent.weight",), ("recurrent.bias",))),
+    *(Case("RSynaptic", learn=learn, traced=False) for learn in (("x",), ("syn",), ("alpha",), ("recurrent.weight",))),
     *(Case(kind, bias=False) for kind in KINDS),
     Case(shape=(33, 130)),
     *(Case(steps=steps) for steps in (1, 2, 70)),

@@ -71,6 +71,7 @@ COMPILED = textwrap.dedent("""
              (CELLS["state_leaky"], "float32"), (CELLS["associative"], "float32"),
              (CellCase(CORNERS, {"one": 1.0}), "float32"),
              (CELLS["leaky zero immediate"], "bfloat16")]
+    ON_BOTH = [case for case, _ in cases[:2]]
     for case, dtype in cases:
         job = Job(case, 5, (7,), traced=dtype == "float32")
         call = call_of(job, leaves(job))
@@ -83,13 +84,17 @@ COMPILED = textwrap.dedent("""
         for each in (variant.forward, variant):
             source = emit_triton(call.program.derivation, each, "a test")
             block = {"BLOCK": block_of(each)}
-            ptx, amd = compiled(source, block, halves), compiled(source, block, halves, AMD, "amdgcn")
+            ptx = compiled(source, block, halves)
+            if case in ON_BOTH:
+                amd = compiled(source, block, halves, AMD, "amdgcn")
+                assert "global_store" in amd
+                print(*set(FUSED.findall("" if "v_div_" in amd else amd)))
             if case.cell.any_order:
                 source = emit_triton_parallel(call.program.derivation, each, "a test")
                 ptx += compiled(source, {"TIME": shapes.joined_steps, "BLOCK": shapes.joined_elements})
             assert "ld.global.v" in ptx, "elements are read one by one"
-            assert "st.global" in ptx and "global_store" in amd and ("div.full" not in ptx or each.grad)
-            print(*set(FUSED.findall(ptx)), *set(FUSED.findall("" if "v_div_" in amd else amd)))
+            assert "st.global" in ptx and ("div.full" not in ptx or each.grad)
+            print(*set(FUSED.findall(ptx)))
 
     derivation = snn.SLSTM(4, 4)._program.derivation  # a step of four inputs; tanh is made of a logarithm
     numbers = (Param.LEARNED_NUMBER,) * len(derivation.hoisted)

@@ -11,6 +11,7 @@ import spikeloom as snn
 from spikeloom.engine.gpu import cuda_graphs
 from spikeloom.engine.run import recurrent
 
+from ...each import for_each
 from ...neurons.sequences import LAYERS, drawn
 from ...neurons.sequences import outcome as sequence_outcome
 from ...neurons.zoo import made, sequence
@@ -98,7 +99,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@for_each("case", CASES)
 def test_a_membrane_that_comes_back_through_a_product_gives_what_the_loop_gives(case, way):
     wanted = outcome("loop", case)
     assert wanted.spikes["spk"].any()

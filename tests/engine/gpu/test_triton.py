@@ -21,6 +21,7 @@ from spikeloom.engine.run.call import Call, variant_of
 from spikeloom.engine.tuning import triton_shapes
 
 from ...cases import CELLS, DTYPES, SPIKES
+from ...each import for_each
 from ...neurons.zoo import ZOO, made, sequence
 from ...oracle import Outcome, assert_close, assert_same
 from ..running import ATAN, Job, away_from_thresholds, call_of, leaves, outcome, run, weights
@@ -48,13 +49,17 @@ def assert_lawful(job):
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
-@pytest.mark.parametrize("cell", CELLS)
-def test_every_cell(cell, static):
-    """The resets of a model, with and without delay, have both dtypes, each with a static input too."""
+KINDS = [*product(DTYPES.values(), (False, True))]
+"""Dtype, and whether the input is static."""
+
+
+@for_each("cell", CELLS)
+def test_every_cell(cell):
+    """One of the four, the next for the next cell; a cell without the common frame has two that differ in both."""
     number = [*CELLS].index(cell)
-    dtype = [*DTYPES][(number + number // 2 + static) % 2]
-    assert_lawful(Job(CELLS[cell], 5, (7,), DTYPES[dtype], static=static))
+    alone = not cell.endswith(("delayed", "immediate"))
+    for dtype, static in (KINDS[number % 4], KINDS[3 - number % 4])[: 1 + alone]:
+        assert_lawful(Job(CELLS[cell], 5, (7,), dtype, static=static))
 
 
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "two states"])

@@ -45,6 +45,7 @@ def test_a_neuron_outlives_an_equal_one(before):
     works(neuron)
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_the_later_one_outlives_the_first():
     first = fresh(4.5)
     forget()
@@ -55,6 +56,7 @@ def test_the_later_one_outlives_the_first():
     works(later)
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_equations_of_equal_text_are_told_apart():
     """As where a cell of a notebook is run again."""
 
@@ -75,6 +77,7 @@ def test_equations_of_equal_text_are_told_apart():
     works(neuron)
 
 
+@pytest.mark.usefixtures("fresh_heap")
 def test_graphs_that_nobody_uses_are_gone():
     forget()
     gc.collect()

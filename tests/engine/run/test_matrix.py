@@ -1,4 +1,4 @@
-"""The scan of a matrix: the kernel against the law, the law against its equation."""
+"""The scan of a matrix: the kernel against the reference, the reference against its equation."""
 
 from itertools import product
 from typing import Any

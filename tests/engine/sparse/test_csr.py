@@ -43,13 +43,13 @@ def test_products_are_the_dense_ones_for_blocks_that_are_not_full(rows: int, kin
     assert torch.equal(total, 3 * grad.sum(0))
 
 
-@pytest.mark.parametrize("strange", [float("inf"), float("-inf"), float("nan")])
-def test_a_packed_matrix_tells_whether_all_of_it_is_finite(strange: float) -> None:
+@pytest.mark.parametrize("nonfinite", [float("inf"), float("-inf"), float("nan")])
+def test_a_packed_matrix_knows_whether_all_of_it_is_finite(nonfinite: float) -> None:
     matrix = torch.full((70, 200), torch.finfo(torch.float32).max)  # large, but finite
     assert csr.pack_panels(matrix).finite
     for place in [(0, 0), (69, 199), (33, 130)]:
         other = matrix.clone()
-        other[place] = strange
+        other[place] = nonfinite
         assert not csr.pack_panels(other).finite
         assert not csr.pack_panels(other.t()).finite
 

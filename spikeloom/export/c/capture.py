@@ -1,0 +1,312 @@
+"""Read a network: the order of its layers from its forward, which is traced once, and their shapes from one step."""
+
+import copy
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...accelerated import PLAIN
+from ...engine.run import backend
+from ...layers import SEES_TIME
+from ...network import unroll
+from ...neurons import SpikingNeuron
+from ...neurons._unrolled_run import REWRITE
+from .errors import label, refuse
+from .identifiers import RESERVED, Names, identifier
+from .layers import Array, Layer, Network
+from .modules import module_layers
+from .neurons import FUNCTIONS, function_layer, neuron_layers, returns_one
+
+SAME_MEMORY = (
+    "flatten",
+    "view",
+    "reshape",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "contiguous",
+    "detach",
+    "clone",
+    "float",
+)
+"""Functions and methods of torch that leave the values of a sample in their order."""
+
+NO_DATA = ("size", "dim", "numel", "getattr", "shape")
+"""Those whose result is a number or a shape."""
+
+
+def captured(
+    net: nn.Module, x: Tensor, steps: int | None, taken: frozenset[str] = frozenset()
+) -> tuple[Network, nn.Module]:
+    """The network as layers, and a copy of it that runs as the layers do: in eval mode, from its initial states.
+
+    Args:
+        net: the network, which is not changed.
+        x: an input, [T, B, ...], or [B, ...] with `steps`.
+        taken: names that layers cannot have.
+    """
+    own = copy.deepcopy(net).eval().cpu()
+    if isinstance(own, SpikingNeuron) or not list(own.children()):
+        own = nn.Sequential(own)
+    restart(own)
+    graph, root = _traced(own)
+    shapes = _shapes(root, graph, x, steps)
+    restart(own)
+    reader = _Reader(graph, own, shapes, type(net).__name__, x)
+    reader.names.taken |= taken
+    return reader.network(), own
+
+
+def restart(net: nn.Module) -> None:
+    """Set the states of all layers to their initial values."""
+    for module in net.modules():
+        if isinstance(module, SEES_TIME):
+            module.reset_mem()
+
+
+class _Tracer(fx.Tracer):
+    """Stops at the layers that have a form in C, and at all others of torch."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = isinstance(m, SEES_TIME) or type(m) in PLAIN
+        return known or super().is_leaf_module(m, module_qualified_name)
+
+
+def _traced(net: nn.Module) -> tuple[fx.Graph, nn.Module]:
+    what, arguments = type(net).__name__, [*inspect.signature(net.forward).parameters.values()]
+    given = [a for a in arguments if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)]
+    needed = [a.name for a in given if a.default is a.empty]
+    if len(needed) > 1:
+        refuse(what, f"its forward takes {', '.join(needed)}; a program has one input")
+    defaults = {a.name: a.default for a in given[1:]}
+    tracer = _Tracer()
+    try:
+        with torch.no_grad():
+            graph = tracer.trace(net, concrete_args=defaults)
+    except Exception as error:  # whatever a forward does with a value that it does not have
+        refuse(what, f"the path through its forward depends on data ({error}); use layers and torch functions alone")
+    return graph, fx.GraphModule(tracer.root, graph)
+
+
+class _Recording(nn.Module):
+    """Runs a graph and keeps the shape of every value."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph):
+        super().__init__()
+        self.root, self.shapes = root, dict[fx.Node, tuple[int, ...]]()
+        self.interpreter = _Interpreter(root, self.shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.interpreter.run(x)
+        return x
+
+
+class _Interpreter(fx.Interpreter):
+    def __init__(self, root: Any, shapes: dict[fx.Node, tuple[int, ...]]):
+        super().__init__(root)
+        self.shapes = shapes
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.shapes[n] = tuple(value.shape)
+        return value
+
+
+def _shapes(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) -> dict[fx.Node, tuple[int, ...]]:
+    """The shape of every value in one step, [B, ...]."""
+    _check_calls(root, graph)
+    recording = _Recording(root, graph)
+    with torch.no_grad(), backend("loop"):
+        unroll(recording, x if steps is not None else x[:1], steps=None if steps is None else 1, check=False)
+    return recording.shapes
+
+
+def _check_calls(root: nn.Module, graph: fx.Graph) -> None:
+    """Refuse loops over time and states that the forward carries, with the way out."""
+    seen = set[str]()
+    for node in graph.nodes:
+        if node.op != "call_module":
+            continue
+        module = root.get_submodule(node.target)
+        if not isinstance(module, SEES_TIME):
+            continue
+        if node.target in seen:
+            refuse(label(node.target, module), f"it is called twice in one forward, as in a loop over time. {REWRITE}")
+        seen.add(node.target)
+        if isinstance(module, SpikingNeuron) and len(node.args) + len(node.kwargs) > 1:
+            refuse(label(node.target, module), f"the forward passes its states by hand. {REWRITE}")
+
+
+class _Reader:
+    """Turns a graph into layers."""
+
+    def __init__(self, graph: fx.Graph, net: nn.Module, shapes: dict[fx.Node, tuple[int, ...]], title: str, x: Tensor):
+        self.graph, self.net, self.shapes, self.title, self.dtype = graph, net, shapes, title, x.dtype
+        self.layers, self.lost = list[Layer](), list[str]()
+        self.values: dict[fx.Node, Any] = {}
+        self.names = Names(RESERVED)
+
+    def network(self) -> Network:
+        """All layers; those that the output does not depend on are left out if they have no states."""
+        first, *_ = [node for node in self.graph.nodes if node.op == "placeholder"]
+        self.values[first] = x = Array("x", self._shape(first))
+        for node in self.graph.nodes:
+            if node.op == "call_module":
+                self.values[node] = self._module(node)
+            elif node.op in ("call_function", "call_method"):
+                self.values[node] = self._function(node)
+            elif node.op == "get_attr":
+                self.values[node] = None
+        y = self._output()
+        if not self.layers:
+            refuse(self.title, "it has no layer that computes anything")
+        lost = [*self.lost, *(line for layer in self.layers for line in getattr(layer, "lost", ()))]
+        return Network(self.title, x, self.layers, y, self.dtype, tuple(lost))
+
+    def _output(self) -> Array:
+        (node,) = [node for node in self.graph.nodes if node.op == "output"]
+        flat: list[Any] = []
+        fx.node.map_arg(node.args, lambda arg: flat.append(self.values.get(arg)))
+        leaves = [*_leaves(flat)]
+        if not leaves or not isinstance(leaves[0], Array):
+            refuse(self.title, "its forward does not return the output of a layer")
+        states = {state.name for layer in self.layers for state in getattr(layer, "states", {}).values()}
+        more = [leaf.name for leaf in leaves[1:] if isinstance(leaf, Array) and leaf.name not in states]
+        if more:
+            self.lost.append(f"further outputs of its forward, which are arrays of the struct: {', '.join(more)}")
+        return leaves[0]
+
+    def _shape(self, node: fx.Node) -> tuple[int, ...]:
+        batch = next(iter(self.shapes.values()))[0]
+        shape = self.shapes[node]
+        if not shape or shape[0] != batch:
+            refuse(self.title, f"{str(node.target)!r} returns {shape}, which does not start with the batch, {batch}")
+        return shape[1:]
+
+    def _array(self, value: Any) -> Array:
+        found = self.values.get(value) if isinstance(value, fx.Node) else None
+        if isinstance(found, tuple) and len(found) == 1:
+            found = found[0]
+        if not isinstance(found, Array):
+            refuse(self.title, f"{value} is not the output of a layer of the network")
+        return found
+
+    def _name(self, wish: str, kind: str) -> str:
+        simple = identifier(wish.replace(".", "_"))
+        return self.names.new(
+            *([] if simple.startswith("_") else [simple]), identifier(f"{kind}_{wish}".replace(".", "_"))
+        )
+
+    def _module(self, node: fx.Node) -> Any:
+        path = str(node.target)
+        module = self.net.get_submodule(path)
+        if module._forward_hooks or module._forward_pre_hooks:
+            self._check_hooks(path, module)
+        x, name = self._array(node.args[0] if node.args else next(iter(node.kwargs.values()))), ""
+        if isinstance(module, nn.Identity) or "Dropout" in type(module).__name__:
+            if not isinstance(module, nn.Identity):
+                self.lost.append(f"{label(path, module)}: it does nothing outside of training")
+            return x
+        if isinstance(module, (nn.Flatten, nn.Unflatten)):
+            return Array(x.name, self._shape(node))
+        name = self._name(path, type(module).__name__.lower())
+        if isinstance(module, SpikingNeuron):
+            layers, outs = neuron_layers(path, name, module, x, self.dtype)
+            self.layers += layers
+            return outs[0] if returns_one(module) else outs
+        producer = next((layer for layer in self.layers if layer.y == x), None)
+        if node not in self.shapes:
+            refuse(label(path, module), "it returns several values")
+        users = [user for n in self.graph.nodes if self.values.get(n) == x for user in n.users]
+        alone = producer is not None and len(users) == 1
+        layer, lost = module_layers(path, name, module, x, self._shape(node), self.dtype, producer if alone else None)
+        self.lost += lost
+        if layer is None:  # folded into the one before
+            return x
+        self.layers.append(layer)
+        return layer.y
+
+    def _check_hooks(self, path: str, module: nn.Module) -> None:
+        from ...neurons._unrolled_run import Listener
+
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        theirs = [hook for hook in hooks if not isinstance(hook, Listener)]
+        if theirs:
+            refuse(label(path, module), f"it has a forward hook, {theirs[0]!r}, which runs in Python; remove it")
+
+    def _function(self, node: fx.Node) -> Any:
+        target: Any = node.target
+        name = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
+        name = name.strip("_").removeprefix("i") if name in ("iadd", "imul", "isub") else name.rstrip("_")
+        if target is operator.getitem:
+            found = self.values.get(node.args[0])  # type: ignore[arg-type]
+            if found is None:  # of a shape
+                return None
+            if not isinstance(found, tuple) or not isinstance(node.args[1], int):
+                refuse(self.title, "its forward takes a part of an array by an index")
+            return found[node.args[1]]
+        if name in NO_DATA:
+            return None
+        if name in SAME_MEMORY:
+            x = self._array(node.args[0])
+            shape = self._shape(node)
+            return Array(x.name, shape)
+        if name == "dropout":
+            return self._array(node.args[0])
+        return self._computed(node, name)
+
+    def _computed(self, node: fx.Node, name: str) -> Any:
+        own = self._name(node.name, name)
+        if name in ("cat", "concat"):
+            return self._joined(node, own)
+        function: Callable[[Any], Any] | None = FUNCTIONS.get(name)
+        constants = [arg for arg in node.args if isinstance(arg, (int, float)) and not isinstance(arg, bool)]
+        if function is None and not (name == "truediv" and len(constants) == 1):
+            refuse(self.title, f"its forward calls {name}, which has no form in C")
+        if constants:
+            function = _with_number(name, node.args)
+        xs = tuple(self._array(arg) for arg in node.args if isinstance(arg, fx.Node))
+        shape = self._shape(node)
+        if any(x.shape != shape for x in xs):
+            refuse(self.title, f"its forward calls {name} on arrays of shapes {', '.join(str(x.shape) for x in xs)}")
+        self.layers.append(function_layer(own, name, function or FUNCTIONS[name], xs, self.dtype))
+        return self.layers[-1].y
+
+    def _joined(self, node: fx.Node, own: str) -> Array:
+        from .layers import Join
+
+        parts, *rest = node.args
+        dim = rest[0] if rest else node.kwargs.get("dim", 0)
+        xs = tuple(self._array(part) for part in parts)  # type: ignore[union-attr]
+        axis = int(dim) % (len(xs[0].shape) + 1)  # type: ignore[arg-type]
+        if axis == 0:
+            refuse(self.title, "its forward concatenates samples of the batch")
+        self.layers.append(Join(own, f"cat, dim={axis}", xs, Array(own, self._shape(node)), axis - 1))
+        return self.layers[-1].y
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values in nested lists and tuples."""
+    for item in value if isinstance(value, (list, tuple)) else ():
+        yield from _leaves(item) if isinstance(item, (list, tuple)) else (item,)
+
+
+def _with_number(name: str, args: Any) -> Callable[[Any], Any]:
+    """A function of an array and a number."""
+    left, right = args[:2]
+    calls: dict[str, Callable[[Any, Any], Any]] = {
+        "add": operator.add,
+        "sub": operator.sub,
+        "mul": operator.mul,
+        "truediv": operator.truediv,
+    }
+    if name not in calls:
+        refuse(name, "it takes a number")
+    if isinstance(left, (int, float)):
+        return lambda x: calls[name](float(left), x)
+    return lambda x: calls[name](x, float(right))

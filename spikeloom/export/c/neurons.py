@@ -1,0 +1,255 @@
+"""Neurons as layers: the equation, its parameters as numbers, and the weights that feed back."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ... import ops, surrogate
+from ...cells.cell import Cell
+from ...cells.firing import FRAME_PARAMS
+from ...engine.graph import Program, names_in, needed, program_for
+from ...neurons import (
+    SLSTM,
+    AssociativeLeaky,
+    DeltaLeaky,
+    LeakyParallel,
+    LinearLeaky,
+    NoisyLeaky,
+    SConv2dLSTM,
+    SpikingNeuron,
+    StateLeaky,
+)
+from ...neurons._parameters import checked_params, is_ours
+from ...neurons._sequence import WholeSequence
+from ...neurons.recurrent import Recurrent
+from .equation import Equation
+from .errors import label, refuse
+from .layers import Array, Conv, Layer, Linear, Neuron, pair
+
+Written = tuple[list[Layer], tuple[Any, ...]]
+"""The layers of a module, and the arrays that it returns, or tuples of them."""
+
+HAS_NO_FORM: Mapping[type[nn.Module], str] = {
+    NoisyLeaky: "it draws random numbers at every step; replace it by a Leaky",
+    AssociativeLeaky: "its state is a matrix that is read by a product with its input",
+    SConv2dLSTM: "its gates are convolutions of input and membrane; use RLeaky with a convolution",
+}
+
+
+def neuron_layers(path: str, name: str, neuron: SpikingNeuron, x: Array, dtype: torch.dtype) -> Written:
+    """The layers of a neuron for an input: weights of its own, then its equation."""
+    what = label(path, neuron)
+    for kind, why in HAS_NO_FORM.items():
+        if isinstance(neuron, kind):
+            refuse(what, why)
+    _check_methods(what, neuron)
+    if isinstance(neuron, SLSTM):
+        return _lstm(path, name, neuron, x, dtype)
+    if isinstance(neuron, WholeSequence):
+        return _sequence(path, name, neuron, x, dtype)
+    program = _program(what, neuron)
+    layers: list[Layer] = []
+    shape = x.shape
+    spk, xs = Array(name, shape), [x]
+    states = program.cell.states
+    if isinstance(neuron, Recurrent) and neuron._through_layer:
+        feedback = neuron.recurrent
+        back = Array(f"{name}_back", shape)
+        layers.append(_weights(f"{path}.recurrent", back.name, feedback, spk, back, dtype))
+        xs.append(back)
+    made = _neuron(path, name, neuron, program, tuple(xs), spk, neuron._values(copied=False), dtype)
+    returned = [made.states[s] for s in states if not (isinstance(neuron, Recurrent) and s == "spk")]
+    if isinstance(neuron, DeltaLeaky):
+        return [*layers, made], (spk, tuple(returned))
+    return [*layers, made], (spk, *returned)
+
+
+def _check_methods(what: str, neuron: SpikingNeuron) -> None:
+    why = "; ".join(neuron._why_by_methods())
+    if not is_ours(type(neuron).forward) or "forward" in vars(neuron):
+        why = f"{type(neuron).__name__} overrides forward"
+    if why:
+        refuse(what, f"{why}, which runs in Python; write the neuron as an equation with snn.cell")
+
+
+def _program(what: str, neuron: SpikingNeuron) -> Program:
+    """The program of the equation, whatever the derivative of its spikes is."""
+    program = neuron._program
+    if not program.untraceable:
+        return program
+    probe = torch.tensor([-2.0, -1e-3, -0.0, 0.0, 1e-3, 2.0, float("inf"), float("nan")])
+    with torch.no_grad():
+        fired = neuron.spike_grad(probe)
+    if not isinstance(fired, Tensor) or not torch.equal(fired, (probe > 0).to(fired.dtype)):
+        refuse(what, f"its spike function {neuron.spike_grad!r} is not the step function")
+    program = program_for(program.cell, surrogate.no_gradient())
+    if program.untraceable:
+        refuse(what, program.untraceable)
+    return program
+
+
+def _neuron(
+    path: str,
+    name: str,
+    neuron: SpikingNeuron,
+    program: Program,
+    xs: tuple[Array, ...],
+    spk: Array,
+    params: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> Neuron:
+    like = torch.zeros(spk.shape, dtype=dtype)
+    values = {k: p.detach().cpu().to(dtype) for k, p in params.items() if k in program.cell.params}
+    checked = checked_params(values, like, dtype, lambda: label(path, neuron))
+    starts = {state: float(neuron._model.initial.get(state, 0.0)) for state in program.cell.states}
+    equation = equation_of(label(path, neuron), program, checked, like, starts)
+    states = {state: Array(f"{name}_{state}", spk.shape) for state in program.cell.states}
+    lost = [f"the surrogate gradient, {neuron.spike_grad!r}"] if hasattr(neuron, "spike_grad") else []
+    lost += [f"{own} was learned and is a constant" for own, p in neuron.named_parameters(recurse=False)]
+    title = f"{label(path, neuron)}: {neuron.extra_repr()}"
+    return Neuron(name, title, xs, spk, equation, states, tuple(f"{label(path, neuron)}: {line}" for line in lost))
+
+
+def equation_of(
+    what: str, program: Program, params: Mapping[str, Tensor], like: Tensor, starts: Mapping[str, float]
+) -> Equation:
+    """The equation of a program with its parameters as numbers."""
+    derivation = program.derivation
+    assert derivation is not None
+    with torch.no_grad():
+        hoisted = dict(zip(derivation.hoisted, program.hoist(params, like), strict=True))
+    inner = [node for node in needed(derivation.forward) if node.op == "number"]  # also within the parameters
+    numbers = {node: program.numbers[node.value] for node in inner}
+    return Equation(
+        label=what,
+        inputs=derivation.step.inputs,
+        states=dict(zip(program.cell.states, derivation.step.states, strict=True)),
+        starts=starts,
+        spk=derivation.forward[0],
+        news=derivation.forward[1:],
+        values={node: value for node, value in hoisted.items() if node.op != "number"},
+        numbers=numbers | {node: float(value) for node, value in hoisted.items() if node.op == "number"},
+        names=names_in(program.cell),
+    )
+
+
+def function_layer(
+    name: str, title: str, function: Callable[[Any], Any], xs: tuple[Array, ...], dtype: torch.dtype
+) -> Neuron:
+    """A function of each element, without states, as a layer; of several arrays it takes a tuple."""
+    cell = Cell(title, lambda x: (function(x),), (), (), inputs=len(xs))
+    program = program_for(cell, surrogate.no_gradient())
+    if program.untraceable:
+        refuse(title, program.untraceable)
+    equation = equation_of(title, program, {}, torch.zeros(xs[0].shape, dtype=dtype), {})
+    return Neuron(name, title, xs, Array(name, xs[0].shape), equation)
+
+
+FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "relu": lambda x: ops.where(x <= 0, 0.0, x),
+    "sigmoid": ops.sigmoid,
+    "tanh": ops.tanh,
+    "abs": ops.abs,
+    "neg": lambda x: -x,
+    "add": lambda x: x[0] + x[1],
+    "sub": lambda x: x[0] - x[1],
+    "mul": lambda x: x[0] * x[1],
+}
+"""Functions of torch between layers, by the name of the function."""
+
+
+def _weights(path: str, name: str, module: nn.Module, x: Array, y: Array, dtype: torch.dtype) -> Layer:
+    """A recurrent layer."""
+    if type(module) is nn.Linear:
+        return linear(name, label(path, module), module.weight, module.bias, x, y, dtype)
+    if type(module) is nn.Conv2d and module.padding_mode == "zeros":
+        return conv(name, label(path, module), module, x, y, dtype)
+    return refuse(label(path, module), "spikes can be fed back through an nn.Linear or an nn.Conv2d")
+
+
+def linear(
+    name: str, title: str, weight: Tensor, bias: Tensor | None, x: Array, y: Array, dtype: torch.dtype
+) -> Linear:
+    """A Linear layer of these weights."""
+    own = weight.detach().cpu().to(dtype)
+    shift = torch.zeros(len(own), dtype=dtype) if bias is None else bias.detach().cpu().to(dtype)
+    return Linear(name, title, (x,), y, own, shift)
+
+
+def conv(name: str, title: str, module: nn.Conv1d | nn.Conv2d, x: Array, y: Array, dtype: torch.dtype) -> Conv:
+    """A convolution of this module."""
+    images = isinstance(module, nn.Conv2d)
+    weight = module.weight.detach().cpu().to(dtype)
+    weight = weight if images else weight.unsqueeze(2)
+    bias = torch.zeros(len(weight), dtype=dtype) if module.bias is None else module.bias.detach().cpu().to(dtype)
+    dilation = pair(module.dilation, images)
+    if isinstance(module.padding, str):
+        spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        padding = (spans[0] // 2, spans[1] // 2) if module.padding == "same" else (0, 0)
+    else:
+        padding = pair(module.padding, images, first=0)
+    return Conv(name, title, (x,), y, weight, bias, pair(module.stride, images), padding, dilation, module.groups)
+
+
+def _sequence(path: str, name: str, neuron: WholeSequence, x: Array, dtype: torch.dtype) -> Written:
+    """A neuron over whole sequences, as the equation of one step; it has no feedback from spikes."""
+    what, layers = label(path, neuron), list[Layer]()
+    program, current = _program(what, neuron), x
+    values: Mapping[str, Tensor]
+    if isinstance(neuron, LeakyParallel):
+        current = Array(f"{name}_current", (neuron.hidden_size,))
+        rnn = neuron.rnn
+        bias = rnn.bias_ih_l0 + rnn.bias_hh_l0 if rnn.bias else None
+        layers.append(linear(current.name, f"{what}: rnn", rnn.weight_ih_l0, bias, x, current, dtype))
+        values = {key: getattr(neuron, key) for key in FRAME_PARAMS}
+        if not neuron.weight_hh_enable:
+            values = {**values, "weight": rnn.weight_hh_l0.diagonal()}
+    elif isinstance(neuron, StateLeaky):
+        if neuron.kernel_truncation_steps is not None:
+            refuse(what, "kernel_truncation_steps needs the inputs of the last steps")
+        if isinstance(neuron, LinearLeaky):
+            current = Array(f"{name}_current", (neuron.linear.out_features,))
+            own = neuron.linear
+            layers.append(linear(current.name, f"{what}: linear", own.weight, own.bias, x, current, dtype))
+        if neuron.state_quant:
+            refuse(what, "state_quant is a user function")
+        values = neuron._values(copied=False)
+    else:
+        refuse(what, "it has no form of one step")
+    if neuron._fires_by_method() and neuron._is_overridden("fire"):
+        refuse(what, f"{type(neuron).__name__} overrides fire, which runs in Python")
+    spk, xs = Array(name, current.shape), [current]
+    if isinstance(neuron, LeakyParallel) and neuron.weight_hh_enable:
+        back = Array(f"{name}_back", current.shape)
+        mem = Array(f"{name}_mem", current.shape)
+        layers.append(linear(back.name, f"{what}: rnn", neuron.rnn.weight_hh_l0, None, mem, back, dtype))
+        xs.append(back)
+    made = _neuron(path, name, neuron, program, tuple(xs), spk, values, dtype)
+    outs: tuple[Array, ...] = (spk,) if isinstance(neuron, LeakyParallel) else (spk, made.states["mem"])
+    return [*layers, made], outs if getattr(neuron, "output", True) or len(outs) == 1 else outs[1:]
+
+
+def _lstm(path: str, name: str, neuron: SLSTM, x: Array, dtype: torch.dtype) -> Written:
+    what, cell = label(path, neuron), neuron.lstm_cell
+    if neuron.memoryless:
+        refuse(what, "memoryless=True has no states")
+    shape = (4 * neuron.hidden_size,)
+    gates, back = Array(f"{name}_gates", shape), Array(f"{name}_back", shape)
+    spk = Array(name, (neuron.hidden_size,))
+    mem = Array(f"{name}_mem", spk.shape)
+    bias = cell.bias_ih + cell.bias_hh if neuron.bias else None
+    layers: list[Layer] = [
+        linear(gates.name, f"{what}: weight_ih", cell.weight_ih, bias, x, gates, dtype),
+        linear(back.name, f"{what}: weight_hh", cell.weight_hh, None, mem, back, dtype),
+    ]
+    made = _neuron(path, name, neuron, _program(what, neuron), (gates, back), spk, neuron._values(copied=False), dtype)
+    return [*layers, made], (spk, made.states["syn"], made.states["mem"])
+
+
+def returns_one(neuron: SpikingNeuron) -> bool:
+    """Whether a neuron returns its spikes alone."""
+    if isinstance(neuron, WholeSequence):
+        return isinstance(neuron, LeakyParallel) or not neuron.output
+    return neuron.init_hidden and not neuron.output and not isinstance(neuron, DeltaLeaky)

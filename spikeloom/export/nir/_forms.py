@@ -1,0 +1,192 @@
+"""The NIR form of a neuron, derived from its equation: which primitive it is, with which values, or why it is none.
+
+NIR describes a neuron by a differential equation. One Euler step of length dt of it is the charge of the equation:
+
+    tau dv/dt = v_leak - v + r x      mem' = beta * mem + gain * x + offset
+    tau = dt / (1 - beta),  r = gain / (1 - beta),  v_leak = offset / (1 - beta)
+
+A spike (v > v_threshold) sets v to v_reset in the same step: reset_mechanism="zero" with reset_delay=False.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cells.firing import Model
+from ...cells.linear import Linear, broadcast, is_readout, linear_form
+from ...neurons import SpikingNeuron
+from ._package import nir_package
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A neuron as NIR can say it, with values in steps, each of the neuron's shape.
+
+    Args:
+        linear: its charge.
+        fires: whether its output is spikes; else it is the membrane.
+        threshold: None for a readout.
+        v_reset: the membrane after a spike.
+        resets: whether a spike resets the membrane at all.
+        missing: what the form leaves out, as sentences; empty if it is exact.
+    """
+
+    linear: Linear
+    fires: bool
+    threshold: Tensor | None
+    v_reset: Tensor
+    resets: bool = True
+    missing: tuple[str, ...] = ()
+
+
+class NoForm(ValueError):
+    """A layer that NIR cannot express; the message says why, and what comes nearest."""
+
+
+def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False)) -> Form:
+    """The form of a neuron for steps of this shape; raises `NoForm` if there is not even an approximate one.
+
+    Args:
+        neuron: the layer.
+        shape: of a step, without the batch.
+        resets: the reset that readers of the graph apply, and whether they do so one step after the spike.
+    """
+    if getattr(neuron, "_without_steps", False) or not hasattr(neuron, "model"):
+        raise NoForm("it has no equation of one step; the nearest is Leaky with reset_mechanism='none'")
+    model = neuron.model
+    if model.nearest is not None and model.nearest.form is None:
+        raise NoForm(_far(model))
+    like = torch.zeros(shape, dtype=torch.float64)
+    values = {name: value.detach().cpu().double() for name, value in neuron._values(copied=False).items()}
+    for name, value in values.items():
+        try:
+            value.expand(shape)
+        except RuntimeError:
+            raise NoForm(f"its {name} has shape {tuple(value.shape)}, which does not fit its input {shape}") from None
+    linear = None
+    if isinstance(model, Model) and model.inputs == 1:
+        linear = linear_form(model.charging(neuron.decay, values), len(model.charged), like)
+    if linear is not None:
+        return _framed(neuron, broadcast(linear, like), values, like, resets)
+    if not isinstance(model, Model) and not model.recurrent:
+        states = len(model.states)
+
+        def step(*args: Tensor) -> tuple[Tensor, ...]:
+            outs: tuple[Tensor, ...] = neuron._program.cell(*args, **values)
+            return outs
+
+        if is_readout(step, states, like):
+            linear = linear_form(lambda *args: step(*args)[1:], states, like)
+        if linear is not None:
+            return Form(broadcast(linear, like), False, None, like)
+    if model.nearest is None or model.nearest.form is None:
+        raise NoForm(_far(model))
+    return _nearest(neuron, values, like, resets)
+
+
+def _far(model: Any) -> str:
+    near = f"the nearest is {model.nearest.told}" if model.nearest is not None else "none comes near it"
+    return f"its equation is not that of a leaky integrator; {near}"
+
+
+def _framed(neuron: Any, linear: Linear, values: Mapping[str, Tensor], like: Tensor, reader: tuple[str, bool]) -> Form:
+    threshold = values["threshold"].expand_as(like)
+    resets = neuron.reset_mechanism != "none"
+    missing = tuple(_missing(neuron, values, threshold, reader))
+    return Form(linear, True, threshold.clamp(min=0) if resets else threshold, like, resets, missing)
+
+
+def _missing(neuron: Any, values: Mapping[str, Tensor], threshold: Tensor, reader: tuple[str, bool]) -> Iterator[str]:
+    """What a reader cannot say of a neuron with the standard frame, each with the nearest that it can say."""
+    mechanism, delayed = reader
+    who = (
+        "NIR sets the membrane to v_reset at once" if not delayed else "the target subtracts the threshold a step later"
+    )
+    cure = f"the nearest is reset_mechanism={mechanism!r} and reset_delay={delayed}"
+    if neuron.reset_mechanism not in (mechanism, "none"):
+        yield f"reset_mechanism={neuron.reset_mechanism!r}: {who}; {cure}"
+    elif neuron.reset_mechanism != "none" and neuron.reset_delay != delayed:
+        told = "one step after the spike" if neuron.reset_delay else "in the step of the spike"
+        yield f"a reset {told}: {who}; {cure}"
+    if (values["graded_spikes_factor"] != 1).any():
+        yield "graded spikes: NIR's are 1; the nearest is graded_spikes_factor=1, with GradedSpikes after it"
+    if neuron.reset_mechanism != "none" and (threshold < 0).any():
+        yield "a negative threshold, below the membrane after a reset; the nearest is a threshold of 0 or more"
+    yield from _by_methods(neuron)
+
+
+def _by_methods(neuron: Any) -> Iterator[str]:
+    if type(neuron)._drive is not SpikingNeuron._drive:
+        yield f"the noise of {type(neuron).__name__}; the nearest is Leaky"
+    for reason in neuron._why_by_methods():
+        yield f"{reason}, which NIR cannot say; the nearest is the neuron without it"
+
+
+def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tuple[str, bool]) -> Form:
+    model = neuron.model
+    bounds = {name: values[name].clamp(0, 1) for name in model.decays if neuron.decay == "clamp"}
+    given = {
+        name: value.expand_as(like) for name, value in model.nearest.form({**_own(neuron, values), **bounds}).items()
+    }
+    one, zero = torch.ones_like(like), like
+    alpha = given.get("alpha")
+    linear = Linear(
+        beta=given["beta"],
+        gain=given.get("gain", one),
+        offset=given.get("offset", zero),
+        alpha=alpha,
+        weight=None if alpha is None else one,
+    )
+    told = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.told}"
+    more = tuple(_missing(neuron, values, given["threshold"], resets)) if isinstance(model, Model) else ()
+    return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (told, *more))
+
+
+def _own(neuron: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values with their decays computed from the stored parameters."""
+    return {
+        name: getattr(neuron, name).detach().cpu().double() if name in neuron.model.decays else value
+        for name, value in values.items()
+    }
+
+
+# -- to nodes ----------------------------------------------------------------------------------------------------------
+
+
+def nodes_of(form: Form, dt: float, dtype: Any) -> list[tuple[str, Any]]:
+    """The nodes of a form, one after the other, each with a suffix of its name."""
+    nir = nir_package()
+    linear, one = form.linear, 1.0
+    leak = one - linear.beta
+    integrates = bool((leak == 0).all()) and linear.alpha is None and not linear.offset.any()
+    least = 2.0**-26 if dtype == np.float32 else 2.0**-55  # 1 - least is 1, so that nothing decays
+    leak = leak if integrates else leak.clamp(min=least)
+
+    def array(value: Tensor) -> np.ndarray[Any, Any]:
+        return np.array(value.expand(linear.beta.shape).numpy(), dtype=dtype)
+
+    if integrates:
+        fields: dict[str, Any] = {"r": array(linear.gain / dt)}
+        kind, silent = "IF", "I"
+    else:
+        fields = {"r": array(linear.gain / leak), "v_leak": array(linear.offset / leak)}
+        fields["tau" if linear.alpha is None else "tau_mem"] = array(dt / leak)
+        kind, silent = "LIF", "LI"
+        if linear.alpha is not None:
+            assert linear.weight is not None
+            leak_syn = (one - linear.alpha).clamp(min=least)
+            fields["tau_syn"], fields["w_in"] = array(dt / leak_syn), array(linear.weight / leak_syn)
+            kind, silent = "CubaLIF", "CubaLI"
+    if not form.fires:
+        return [("", getattr(nir, silent)(**fields))]
+    assert form.threshold is not None
+    if not form.resets:
+        return [("li", getattr(nir, silent)(**fields)), ("threshold", nir.Threshold(array(form.threshold)))]
+    fields |= {"v_threshold": array(form.threshold), "v_reset": array(form.v_reset)}
+    return [("", getattr(nir, kind)(**fields))]

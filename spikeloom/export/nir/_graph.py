@@ -1,0 +1,187 @@
+"""A NIR graph, flat and checked: its nodes, what each gets, in which order they run, and where it has cycles.
+
+NIR's time is continuous, so a spike may come back to its neuron in the same instant. In steps it comes back one step
+later: within a cycle, an edge out of a neuron carries the output of the previous step, if the neuron could not run
+before the reader of that edge.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ._package import Node, nir_package
+
+Edge = tuple[str, str]
+Shape = tuple[int, ...]
+NEURONS = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
+STATEFUL = (*NEURONS, "Delay")
+ELEMENTWISE = (*STATEFUL, "Scale", "Threshold")
+
+
+class BadGraph(ValueError):
+    """A graph that cannot be run; the message names the node and says why."""
+
+
+class Flat:
+    """A graph without subgraphs.
+
+    Args:
+        nodes: by name; those of a subgraph have its name before theirs.
+        edges: in their order, in which sums are computed.
+    """
+
+    def __init__(self, nodes: dict[str, Node], edges: list[Edge]):
+        self.nodes, self.edges = nodes, edges
+        self.shapes: dict[str, Shape | None] = {}
+        self._sources: dict[str, list[str]] = {name: [] for name in nodes}
+        for a, b in edges:
+            self._sources[b].append(a)
+
+    def sources(self, name: str) -> list[str]:
+        """The nodes whose outputs a node gets the sum of."""
+        return self._sources[name]
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The names of the nodes of a kind, by the numbers in them."""
+        return sorted((name for name, node in self.nodes.items() if kind_of(node) == kind), key=_natural)
+
+
+def kind_of(node: Node) -> str:
+    """The name of a node's primitive."""
+    return type(node).__name__
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def flattened(graph: Any) -> Flat:
+    """The graph without subgraphs; raises `BadGraph` if it is not a graph."""
+    nodes, edges = _inlined(graph, "", 0)
+    for kind in ("Input", "Output"):
+        if not any(kind_of(node) == kind for node in nodes.values()):
+            raise BadGraph(f"the graph has no {kind} node")
+    flat = Flat(nodes, edges)
+    for name, node in nodes.items():
+        if kind_of(node) != "Input" and not flat.sources(name):
+            raise BadGraph(f"the node {name!r} ({kind_of(node)}) has no input")
+    return flat
+
+
+def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list[Edge]]:
+    nir = nir_package()
+    if depth > 50:
+        raise BadGraph("its subgraphs are nested more than 50 deep")
+    edges = _checked_edges(graph, prefix)
+    nodes: dict[str, Node] = {}
+    inner: list[Edge] = []
+    entry: dict[str, list[str]] = {}  # of a subgraph: the nodes that get its input
+    leave: dict[str, list[str]] = {}
+    for name, node in graph.nodes.items():
+        if not isinstance(node, nir.NIRGraph):
+            nodes[prefix + name] = node
+            continue
+        parts, links = _inlined(node, f"{prefix}{name}.", depth + 1)
+        ports = {kind: [key for key, part in parts.items() if kind_of(part) == kind] for kind in ("Input", "Output")}
+        if any(len(ports[kind]) != 1 for kind in ports):
+            raise BadGraph(
+                f"the subgraph {prefix + name!r} has {len(ports['Input'])} inputs and {len(ports['Output'])} outputs; "
+                "an edge of NIR names a node, so a subgraph has one of each"
+            )
+        (begin,), (end,) = ports["Input"], ports["Output"]
+        entry[prefix + name] = [b for a, b in links if a == begin]
+        leave[prefix + name] = [a for a, b in links if b == end]
+        inner += [(a, b) for a, b in links if a != begin and b != end]
+        if any(a == begin and b == end for a, b in links):
+            raise BadGraph(f"the subgraph {prefix + name!r} connects its input with its output directly")
+        nodes |= {key: part for key, part in parts.items() if key not in (begin, end)}
+    outer = [(a, b) for x, y in edges for a in leave.get(x, [x]) for b in entry.get(y, [y])]
+    return nodes, [*dict.fromkeys([*outer, *inner])]
+
+
+def _checked_edges(graph: Any, prefix: str) -> list[Edge]:
+    edges = [(str(a), str(b)) for a, b in graph.edges]
+    for edge in edges:
+        for name in edge:
+            if name not in graph.nodes:
+                raise BadGraph(f"the edge {edge} names the node {name!r}, which the graph does not have")
+    for edge, times in Counter(edges).items():
+        if times > 1:
+            raise BadGraph(f"the edge {edge} is there {times} times; NIR has one edge between two nodes")
+    return [(prefix + a, prefix + b) for a, b in edges]
+
+
+# -- the order ---------------------------------------------------------------------------------------------------------
+
+
+def ordered_groups(flat: Flat) -> list[list[str]]:
+    """The nodes in an order to run in; the nodes of a cycle are one group."""
+    return list(_components(flat.nodes, flat.edges))
+
+
+def _components(nodes: Iterable[str], edges: Sequence[Edge]) -> Iterator[list[str]]:
+    """The strongly connected components in topological order, by Tarjan's algorithm without recursion."""
+    names = list(nodes)
+    after: dict[str, list[str]] = {name: [] for name in names}
+    for a, b in edges:
+        after[b].append(a)  # backwards, so that components come out in topological order
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    found: list[list[str]] = []
+    for root in names:
+        if root in index:
+            continue
+        work: list[tuple[str, int]] = [(root, 0)]
+        while work:
+            name, at = work.pop()
+            if at == 0:
+                index[name] = low[name] = len(index)
+                stack.append(name)
+                on_stack.add(name)
+            for i in range(at, len(after[name])):
+                other = after[name][i]
+                if other not in index:
+                    work += [(name, i + 1), (other, 0)]
+                    break
+                if other in on_stack:
+                    low[name] = min(low[name], index[other])
+            else:
+                if low[name] == index[name]:
+                    component: list[str] = []
+                    while not component or component[-1] != name:
+                        component.append(stack.pop())
+                        on_stack.discard(component[-1])
+                    found.append(component)
+                if work:
+                    parent = work[-1][0]
+                    low[parent] = min(low[parent], low[name])
+    yield from found
+
+
+def is_cycle(flat: Flat, group: list[str]) -> bool:
+    """Whether a group of nodes is a cycle."""
+    return len(group) > 1 or (group[0], group[0]) in flat.edges
+
+
+def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
+    """The order in which the nodes of a cycle run in a step, and the edges that carry outputs of the step before."""
+    inside = [(a, b) for a, b in flat.edges if a in group and b in group]
+    fixed = [edge for edge in inside if kind_of(flat.nodes[edge[0]]) not in STATEFUL]
+    loose = [edge for edge in inside if kind_of(flat.nodes[edge[0]]) in STATEFUL]
+    stuck = next((part for part in _components(group, fixed) if len(part) > 1 or (part[0], part[0]) in fixed), None)
+    if stuck:
+        raise BadGraph(
+            f"the nodes {', '.join(map(repr, sorted(stuck)))} form a cycle without a neuron, so that each needs its "
+            "own output first"
+        )
+    entered = {b for a, b in flat.edges if b in group and a not in group}
+    loose.sort(key=lambda edge: edge[0] not in entered)  # neurons that get the input from outside run first
+    kept = list(fixed)
+    for edge in loose:
+        if edge[0] != edge[1] and all(len(part) == 1 for part in _components(group, [*kept, edge])):
+            kept.append(edge)
+    order = [name for part in _components(group, kept) for name in part]
+    return order, set(inside) - set(kept)

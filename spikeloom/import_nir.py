@@ -1,0 +1,3 @@
+"""snnTorch's module of the import from NIR."""
+
+from .export import import_from_nir as import_from_nir

@@ -1,0 +1,254 @@
+"""Each primitive of NIR, read with any values, against an interpreter in NumPy; and the graphs that others write."""
+
+import copy
+import pickle
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import spikeloom as snn
+
+from .graphs import DT, around, cycle, euler, leaky, outputs
+
+RNG = np.random.default_rng(0)
+N = (6,)
+
+
+def spread(low, high):
+    return RNG.uniform(low, high, N)
+
+
+def neurons():
+    """Every neuron, with values that no neuron of the library has as they are."""
+    tau, r, leak = spread(3e-4, 2e-3), spread(2.0, 9.0), spread(-0.5, 0.5)
+    fires = {"v_threshold": spread(0.4, 1.0), "v_reset": spread(-0.3, 0.0)}
+    cuba = {"tau_syn": tau, "tau_mem": spread(3e-4, 2e-3), "r": r, "v_leak": leak, "w_in": spread(0.5, 2.0)}
+    return (
+        *(nir.I(spread(5e3, 2e4)), nir.IF(spread(5e3, 2e4), **fires)),
+        *(nir.LI(tau, r, leak), nir.LIF(tau, r, leak, **fires)),
+        *(nir.CubaLI(**cuba), nir.CubaLIF(**cuba, **fires)),
+    )
+
+
+def test_neurons_follow_the_equations_of_nir():
+    x = torch.rand(60, 4, *N, dtype=torch.float64) * 2 - 0.4
+    for node in neurons():
+        net = snn.import_from_nir(around(node, N)).double()
+        net = _exact(net, node)
+        wanted = euler(node, x.numpy())
+        got = outputs(net, x).numpy()
+        assert np.allclose(got, wanted, atol=1e-6), type(node).__name__
+        assert wanted.std() > 0.1
+
+
+def _exact(net, node):
+    """The same network with the values of the node in double precision, which the import rounds to single."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return snn.import_from_nir(around(node, N))
+    finally:
+        torch.set_default_dtype(default)
+
+
+def test_neurons_with_any_values_go_out_again():
+    for node in neurons():
+        (again,) = [
+            twin
+            for twin in snn.export_to_nir(_exact(None, node), torch.rand(1, *N)).nodes.values()
+            if not isinstance(twin, (nir.Input, nir.Output))
+        ]
+        assert type(again) is type(node)
+        x = np.random.default_rng(1).uniform(-0.4, 1.6, (30, 2, *N))
+        assert np.allclose(euler(again, x), euler(node, x), atol=1e-4) or hasattr(node, "v_threshold")
+
+
+def test_plain_values_become_neurons_of_the_library():
+    one = np.ones(N)
+    fires = {"v_threshold": one, "v_reset": 0 * one}
+    cases = {
+        snn.Leaky: nir.LIF(10 * DT * one, 10 * one, 0 * one, **fires),
+        snn.Synaptic: nir.CubaLIF(5 * DT * one, 10 * DT * one, 10 * one, 0 * one, w_in=5 * one, **fires),
+        snn.LI: nir.LI(10 * DT * one, 10 * one, 0 * one),
+    }
+    for kind, node in cases.items():
+        net = snn.import_from_nir(around(node, N))
+        assert type(net.node) is kind
+        assert net.node.beta.item() == pytest.approx(0.9)
+    for r in (1.0, 1 / DT):  # both stand for an integrator in the files of the field
+        net = snn.import_from_nir(around(nir.IF(r * one, one), N))
+        assert type(net.node) is snn.Leaky
+        assert net.node.beta.item() == 1.0
+        assert (net.node.reset_mechanism, net.node.reset_delay) == ("zero", False)
+
+
+def test_reset_by_subtraction_for_graphs_that_mean_it():
+    one = np.ones(N)
+    graph = around(nir.LIF(10 * DT * one, 10 * one, 0 * one, one), N)
+    net = snn.import_from_nir(graph, reset="subtract")
+    assert (net.node.reset_mechanism, net.node.reset_delay) == ("subtract", False)
+    x = torch.full((3, 1, *N), 1.5)
+    spk = outputs(net, x)
+    assert spk[:, 0, 0].tolist() == [1.0, 1.0, 1.0]
+    assert net.node.mem[0, 0].item() == pytest.approx((0.5 * 0.9 + 1.5 - 1) * 0.9 + 1.5 - 1)
+
+
+def test_layers_compute_what_torch_computes():
+    """Bias, groups, padding of a sum pool, and both directions of the dimensions of a Conv1d among them."""
+    image, series = torch.rand(2, 4, 6, 7), torch.rand(2, 4, 9)
+    w2, w1, bias = torch.rand(4, 2, 3, 3), torch.rand(6, 2, 3), torch.rand(6)
+    matrix = torch.rand(3, 5)
+    pool = {"kernel_size": np.array([2, 3]), "stride": np.array([2, 2]), "padding": np.array([1, 1])}
+    cases = [
+        (nir.Affine(matrix.numpy(), bias[:3].numpy()), torch.rand(2, 5), lambda x: x @ matrix.T + bias[:3]),
+        (nir.Linear(matrix.numpy()), torch.rand(2, 5), lambda x: x @ matrix.T),
+        (nir.Scale(bias[:5].numpy()), torch.rand(2, 5), lambda x: x * bias[:5]),
+        (nir.Threshold(bias[:5].numpy()), torch.rand(2, 5), lambda x: (x > bias[:5]).float()),
+        (
+            nir.Conv2d((6, 7), w2.numpy(), (2, 1), (1, 0), (1, 2), 2, bias[:4].numpy()),
+            image,
+            lambda x: nn.functional.conv2d(x, w2, bias[:4], (2, 1), (1, 0), (1, 2), 2),
+        ),
+        (
+            nir.Conv2d((6, 7), w2.numpy(), 1, "same", 1, 2, bias[:4].numpy()),
+            image,
+            lambda x: nn.functional.conv2d(x, w2, bias[:4], padding="same", groups=2),
+        ),
+        (
+            nir.Conv1d(9, w1.numpy(), 2, 1, 1, 2, bias.numpy()),
+            series,
+            lambda x: nn.functional.conv1d(x, w1, bias, 2, 1, 1, 2),
+        ),
+        (nir.AvgPool2d(**pool), image, lambda x: nn.functional.avg_pool2d(x, (2, 3), 2, 1)),
+        (nir.SumPool2d(**pool), image, lambda x: 6 * nn.functional.avg_pool2d(x, (2, 3), 2, 1)),
+        (nir.Flatten({"input": np.array([4, 6, 7])}, 0, -1), image, lambda x: x.flatten(1)),
+        (nir.Flatten({"input": np.array([4, 6, 7])}, 1, 2), image, lambda x: x.flatten(2)),
+        (nir.Flatten({"input": np.array([4, 6, 7])}, -3, -2), image, lambda x: x.flatten(1, 2)),
+    ]
+    for node, x, wanted in cases:
+        shape = np.array(x.shape[1:])
+        nodes = {"input": nir.Input(shape), "node": node, "output": nir.Output(np.array(wanted(x).shape[1:]))}
+        net = snn.import_from_nir(nir.NIRGraph(nodes, [("input", "node"), ("node", "output")], type_check=False))
+        out, _ = net(x)
+        assert torch.allclose(out, wanted(x), atol=1e-6), node
+        again, _ = snn.import_from_nir(snn.export_to_nir(net, x))(x)
+        assert torch.allclose(again, wanted(x), atol=1e-6), node
+
+
+def test_delays_are_times():
+    net = snn.import_from_nir(around(nir.Delay(np.array([0.0, 2e-4, 4.9e-4])), (3,)))
+    x = torch.zeros(8, 1, 3)
+    x[0] = 1.0
+    assert outputs(net, x)[:, 0].argmax(0).tolist() == [0, 2, 5]
+
+
+def by_hand(graph, x):
+    """The cycle of `cycle`: spikes come back one step later, the bias acts at every step."""
+    w, v, spk, outs = graph.nodes["w_rec"], np.zeros(3), np.zeros(3), []
+    for drive in x[:, 0].numpy():
+        v = 0.9 * v + drive + w.weight @ spk + w.bias
+        spk = (v > 1).astype(float)
+        v = v * (1 - spk)
+        outs.append(spk)
+    return np.stack(outs)
+
+
+def test_a_neuron_that_feeds_itself_becomes_a_recurrent_neuron():
+    for bias in (0.0, 0.2):
+        graph, x = cycle(bias), torch.rand(50, 1, 3)
+        net = snn.import_from_nir(graph)
+        assert isinstance(net.lif, snn.RLeaky)
+        assert np.array_equal(outputs(net, x)[:, 0].numpy(), by_hand(graph, x))
+
+
+def test_other_cycles_run_step_by_step():
+    """Here the weights are two layers, so that no neuron of the library is that cycle."""
+    plain, x = cycle(0.2), torch.rand(50, 2, 3)
+    nodes = {**plain.nodes, "eye": nir.Linear(np.eye(3))}
+    edges = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "eye"), ("eye", "lif"), ("lif", "output")]
+    net = snn.import_from_nir(nir.NIRGraph(nodes, edges))
+    wanted = outputs(snn.import_from_nir(plain), x)
+    assert torch.equal(outputs(net, x), wanted)
+    snn.utils.reset(net)
+    with torch.no_grad():
+        steps = torch.stack([net(x_t)[0] for x_t in x])
+    assert torch.equal(steps, wanted)
+    snn.utils.reset(net)
+    parts = [out for out, _ in snn.stream(net, x.split(20))]
+    assert torch.equal(torch.cat(parts).detach(), wanted)
+    net(x[0])
+    twin = copy.deepcopy(net)  # with its state
+    assert torch.equal(twin(x[1])[0], net(x[1])[0])
+    assert torch.equal(pickle.loads(pickle.dumps(net))(x[2])[0], net(x[2])[0])
+    with pytest.raises(ValueError, match="use the graph that it was imported from"):
+        snn.export_to_nir(net, x[0])
+
+
+def test_two_layers_that_feed_each_other():
+    """The edge forward carries the spikes of this step, the edge back those of the step before."""
+    one = np.ones(2)
+    lif = {name: nir.LIF(2 * DT * one, 2 * one, 0 * one, one) for name in ("first", "second")}
+    nodes = {"input": nir.Input(np.array([2])), **lif, "output": nir.Output(np.array([2]))}
+    edges = [("input", "first"), ("first", "second"), ("second", "first"), ("second", "output")]
+    nodes["gain"] = nir.Scale(2 * one)
+    edges = [("input", "first"), ("first", "gain"), ("gain", "second"), ("second", "first"), ("second", "output")]
+    net = snn.import_from_nir(nir.NIRGraph(nodes, edges))
+    x = torch.zeros(4, 1, 2)
+    x[0] = 1.5
+    # step 0: both fire; step 1: the spike of the second gives the first 1.0, which is not above its threshold
+    assert outputs(net, x)[:, 0, 0].tolist() == [1.0, 0.0, 0.0, 0.0]
+    x[1] = 0.25
+    assert outputs(net, x)[:, 0, 0].tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_subgraphs_are_inlined():
+    inner = cycle()
+    outer = nir.NIRGraph(
+        {
+            "input": nir.Input(np.array([3])),
+            "block": inner,
+            "fc": nir.Linear(np.eye(3)),
+            "output": nir.Output(np.array([3])),
+        },
+        [("input", "block"), ("block", "fc"), ("fc", "output")],
+    )
+    net, x = snn.import_from_nir(outer), torch.rand(40, 2, 3)
+    assert torch.equal(outputs(net, x), outputs(snn.import_from_nir(cycle()), x))
+    assert isinstance(net.block, snn.RLeaky)
+
+
+def test_states_go_in_and_out():
+    net = snn.import_from_nir(snn.export_to_nir(nn.Sequential(nn.Linear(3, 4), leaky()), torch.rand(1, 3)))
+    x = torch.rand(5, 2, 3) * 2
+    state = None
+    for x_t in x[:3]:
+        _, state = net(x_t, state)
+    assert set(state) == {"1"}
+    assert state["1"]["mem"].shape == (2, 4)
+    wanted, _ = net(x[3])
+    net(x[4])
+    got, _ = net(x[3], state)  # from the same state again
+    assert torch.equal(got, wanted)
+    with pytest.raises(ValueError, match="the states name 'other'"):
+        net(x[0], {"other": {}})
+
+
+def test_inputs_without_a_batch_and_of_wrong_shapes():
+    net = snn.import_from_nir(snn.export_to_nir(nn.Sequential(nn.Linear(3, 4), leaky()), torch.rand(3)))
+    assert net(torch.rand(3))[0].shape == (4,)
+    with pytest.raises(ValueError, match=r"'input' has shape \(2, 5\); pass \('B', 3\)"):
+        net(torch.rand(2, 5))
+    with pytest.raises(TypeError, match="got 3 inputs; it has 1"):
+        net(1, 2, 3)
+    with pytest.raises(TypeError, match="is list"):
+        net([1.0])
+
+
+def test_imported_networks_learn():
+    net = snn.import_from_nir(snn.export_to_nir(nn.Sequential(nn.Linear(3, 4), leaky()), torch.rand(1, 3)))
+    spk, _ = snn.unroll(net, torch.rand(10, 2, 3) * 3)
+    spk.sum().backward()
+    assert net.get_submodule("0").weight.grad.abs().sum() > 0

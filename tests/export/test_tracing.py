@@ -1,0 +1,176 @@
+"""What a forward does between its layers: sums, reshapes and factors become nodes, the rest is refused by name."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import spikeloom as snn
+
+from .graphs import NIR_RESET, leaky, outputs
+
+
+class Forward(nn.Module):
+    """Two Linears and a neuron, in any order."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run, self.a, self.b, self.lif = run, nn.Linear(4, 4), nn.Linear(4, 4), leaky(0.5, 0.3)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def in_place(net, x):
+    h = net.a(x)
+    h += net.b(x)
+    return net.lif(h)
+
+
+def logged(net, x):
+    assert net.b(x).mean().item() < 1e3
+    return net.lif(net.a(x))
+
+
+SAME = {
+    "a sum": lambda n, x: n.lif(n.a(x) + n.b(x)),
+    "a sum in place": in_place,
+    "a sum of three": lambda n, x: n.lif(sum([n.a(x), n.b(x), x])),
+    "a difference": lambda n, x: n.lif(n.a(x) - n.b(x)),
+    "the same layer twice": lambda n, x: n.lif(n.a(n.a(x))),
+    "the same value twice": lambda n, x: (lambda h: n.lif(h + h))(n.a(x)),
+    "factors": lambda n, x: n.lif(2 * n.a(x) - n.b(x) / 4 * torch.tensor([1.0, 2.0, 0.5, 1.0])),
+    "a negation": lambda n, x: n.lif(-n.a(x)),
+    "a residual": lambda n, x: (lambda s: n.b(s) + s)(n.lif(n.a(x))),
+    "copies": lambda n, x: n.lif(n.a(x.clone()).contiguous().view(x.size(0), -1)[:, :]),
+    "dropout that is off": lambda n, x: n.lif(functional.dropout(n.a(x), 0.5, n.training)),
+    "flattened and back": lambda n, x: n.lif(n.a(x.flatten(1))),
+    "what is only looked at": logged,
+    "a result that is not used": lambda n, x: (n.b(n.lif(x)), n.a(x))[1],
+    "zeros": lambda n, x: n.lif(n.a(x) + torch.zeros_like(x)),
+    "the input": lambda n, x: x,
+}
+
+REFUSED = {
+    "relu": lambda n, x: n.lif(torch.relu(n.a(x))),
+    "cat": lambda n, x: n.lif(torch.cat([n.a(x), n.b(x)], 1)[:, :4]),
+    "add": lambda n, x: n.lif(n.a(x) + 1),
+    "mul": lambda n, x: n.lif(n.a(x) * n.b(x)),
+    "one factor per batch entry": lambda n, x: n.lif(n.a(x) * torch.rand(len(x), 1)),
+    "getitem": lambda n, x: n.lif(n.a(x)[:, [1, 0, 2, 3]]),
+    "of T ": lambda n, x: n.lif(n.a(x).T.T),
+    "linear": lambda n, x: n.lif(functional.linear(x, n.a.weight)),
+    "dropout": lambda n, x: n.lif(functional.dropout(n.a(x), 0.5)),
+    "'lif'.*does not come from the input": lambda n, x: n.lif(torch.ones(2, 4)),
+    "output of the network does not come from its input": lambda n, x: torch.ones(2, 4),
+    "an output of the network.*mean": lambda n, x: n.lif(x).mean(1),
+    "without a tensor": lambda n, x: None,
+    "'lif'.*2 times": lambda n, x: n.lif(n.lif(x)),
+    "round": lambda n, x: n.lif(n.a(x).round()),
+    "to of": lambda n, x: n.lif(n.a(x).to(torch.int32).to(torch.float32)),
+}
+
+
+def test_what_a_forward_does_between_layers():
+    x = torch.rand(20, 2, 4) * 3 - 1
+    for name, run in SAME.items():
+        net = Forward(run).eval()
+        again = snn.import_from_nir(snn.export_to_nir(net, x[0]))
+        assert torch.equal(outputs(again, x), outputs(net, x)), name
+
+
+def test_what_nir_cannot_say_is_refused_by_name():
+    for match, run in REFUSED.items():
+        with pytest.raises(ValueError, match=match):
+            snn.export_to_nir(Forward(run), torch.rand(2, 4))
+
+
+class States(nn.Module):
+    """A forward that carries its states by hand, as in snnTorch's tutorials."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(4, 3), snn.Leaky(0.5, reset_mechanism="zero", reset_delay=False)
+        self.readout = nn.Linear(3, 2)
+
+    def forward(self, x, mem=None):
+        return self.lif(self.fc(x), self.lif.init_leaky() if mem is None else mem)
+
+
+class Loop(States):
+    def forward(self, x):
+        mem, spikes = self.lif.init_leaky(), []
+        for x_t in x:
+            spk, mem = self.lif(self.fc(x_t), mem)
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+class ReadsMembrane(States):
+    def forward(self, x, mem=None):
+        _, mem = super().forward(x, mem)
+        return self.readout(mem)
+
+
+def test_states_that_are_passed_by_hand():
+    x = torch.rand(30, 2, 4) * 4
+    net = States()
+    again = snn.import_from_nir(snn.export_to_nir(net, x[0]))
+    mem, steps = None, []
+    for x_t in x:
+        spk, mem = net(x_t, mem)
+        steps.append(spk)
+    assert torch.equal(outputs(again, x), torch.stack(steps))
+    graph = snn.export_to_nir(net, x[0], model_fwd=[torch.zeros(2, 3)])  # a further argument of the forward
+    assert list(graph.nodes) == ["input", "fc", "lif", "output"]
+    with pytest.raises(ValueError, match=r"'lif' .*starts from a state that is not zero"):
+        snn.export_to_nir(net, x[0], model_fwd=[torch.ones(2, 3)])
+    with pytest.raises(ValueError, match=r"'readout' .*reads a state of 'lif'"):
+        snn.export_to_nir(ReadsMembrane(), x[0])
+
+
+def test_a_forward_with_a_loop_over_time_is_told_what_to_pass():
+    net, x = Loop(), torch.rand(30, 2, 4) * 4
+    with pytest.raises(ValueError, match="model_fwd"):
+        snn.export_to_nir(net, x)
+    graph = snn.export_to_nir(net, x[0], model_fwd=lambda net, x: net.lif(net.fc(x))[0])
+    assert torch.equal(outputs(snn.import_from_nir(graph), x), net(x).detach())
+
+
+class OwnFeedback(States):
+    """Recurrence by hand, which the first step does not show."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.start = self.last = start
+
+    def forward(self, x):
+        self.last, _ = self.lif(self.fc(x) + self.last)
+        return self.last
+
+
+def test_what_a_forward_keeps_between_steps_is_refused():
+    for start in (0, torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match=r"'lif' .*keeps from the step before.*RLeaky"):
+            snn.export_to_nir(OwnFeedback(start), torch.rand(2, 4))
+
+
+def test_the_batch_of_the_sample():
+    conv = nn.Sequential(nn.Conv2d(2, 3, 3), leaky())
+    for net, sample, options, shape in (
+        (nn.Sequential(nn.Linear(4, 3), leaky()), torch.rand(4), {}, [4]),
+        (nn.Sequential(nn.Linear(4, 3), leaky()), torch.rand(5, 4), {}, [4]),
+        (nn.Sequential(nn.Linear(4, 3), leaky()), torch.rand(5, 4), {"ignore_dims": [0]}, [4]),
+        (conv, torch.rand(2, 6, 6), {}, [2, 6, 6]),
+        (conv, torch.rand(5, 2, 6, 6), {}, [2, 6, 6]),
+        (leaky(), torch.rand(5, 2, 3), {}, [2, 3]),
+    ):
+        graph = snn.export_to_nir(net, sample, **options)
+        assert graph.nodes["input"].input_type["input"].tolist() == shape
+
+
+def test_names_are_those_of_the_layers():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Sequential(leaky(), snn.RLeaky(0.5, linear_features=4, **NIR_RESET)))
+    graph = snn.export_to_nir(net, torch.rand(2, 4))
+    assert list(graph.nodes) == ["input", "0", "1.0", "1.1.lif", "1.1.w_rec", "output"]
+    assert ("1.1.w_rec", "1.1.lif") in graph.edges

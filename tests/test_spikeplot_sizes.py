@@ -1,0 +1,49 @@
+"""Plots stay legible at the width of a paper's column, 3.3 inches."""
+
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from spikeloom import spikeplot
+
+from .test_spikeplot import T, canvas, clean, spikes
+
+__all__ = ["clean"]  # the fixture
+
+
+@pytest.mark.parametrize(("classes", "numbers", "ticks"), [(10, 10, 10), (60, 0, 20)])
+def test_a_confusion_matrix_of_many_classes_stays_legible(classes, numbers, ticks):
+    fig = Figure(figsize=(3.3, 3.3))
+    ax = fig.add_subplot()
+    spikeplot.confusion_matrix(torch.arange(classes), torch.arange(classes), ax)
+    assert len(ax.texts) == numbers
+    assert len(ax.get_xticks()) <= ticks
+    assert all(text.get_fontsize() >= 4 for text in (*ax.texts, *ax.get_xticklabels()))
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {0}
+    _, named = canvas()
+    spikeplot.confusion_matrix(torch.arange(4), torch.arange(4), named, labels=["a rather long name of a class"] * 4)
+    assert {label.get_rotation() for label in named.get_xticklabels()} == {90}
+
+
+def test_long_names_of_layers_and_long_histories():
+    _, ax = canvas()
+    spikeplot.raster({"features.encoder.block.0": spikes(), "output": spikes()}, ax)
+    first, second = (label.get_text() for label in ax.get_yticklabels())
+    assert (max(map(len, first.split("\n"))) <= 16, first.replace("\n", "")) == (True, "features.encoder.block.0")
+    assert second == "output"
+    many, few = spikeplot.learning_curve({"many": [1.0] * 100, "few": [1.0] * 5}, ax)
+    assert (many.get_marker(), few.get_marker()) == ("", "o")
+
+
+def test_labels_of_small_panels_fit():
+    fig = plt.figure(figsize=(3.3, 2.6))
+    spikeplot.traces(torch.rand(T, 9))
+    sizes = {panel.yaxis.label.get_fontsize() for panel in fig.axes[::3]}
+    assert all(size * 5 <= 0.56 * 72 * 2.6 / 3 for size in sizes)
+    fig, ax = Figure(figsize=(3.3, 3.3)), None
+    ax = fig.add_subplot()
+    spikeplot.spike_count(torch.ones(5, 60), fig, ax, [str(n) for n in range(60)], time_step=1e-3)
+    assert ax.lines[0].get_markersize() < 3
+    (above,) = ax.child_axes
+    assert (ax.get_xlabel(), above.get_xlabel()) == ("time [s]", "spike count")
