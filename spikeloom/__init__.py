@@ -23,7 +23,7 @@ from .accelerated import accelerate
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
-from .export import export_c, export_to_nir, import_from_nir
+from .export import OnnxExport, export_c, export_onnx, export_to_nir, import_from_nir
 from .inspect import Diagnosis, Explanation, Finding, Recording, Summary, Tap, diagnose, explain, summary, tap
 from .layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
 from .network import FusedExplanation, fuse, stream, unroll
@@ -92,6 +92,7 @@ __all__ = [
     "LeakyParallel",
     "LinearLeaky",
     "NoisyLeaky",
+    "OnnxExport",
     "ParametricLIF",
     "RLeaky",
     "RSynaptic",
@@ -117,6 +118,7 @@ __all__ = [
     "export",
     "export_c",
     "export_nir",
+    "export_onnx",
     "export_to_nir",
     "functional",
     "fuse",

@@ -211,6 +211,10 @@ is_traced: Callable[[], bool] = torch._C._is_tracing
 """Whether torch.jit.trace is recording."""
 
 
+trace_in_progress: Callable[[], Any] = _c._get_tracing_state
+"""The recording of torch.jit.trace in this thread; None outside of one. The same object throughout a recording."""
+
+
 @contextmanager
 def untraced() -> Iterator[None]:
     """A context in which torch.jit.trace does not record."""
@@ -284,6 +288,35 @@ def set_compiler_stance(stance: Any) -> None:
     compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
     if compiler is not None:
         compiler._stance = compiler.DynamoStance() if stance is None else stance
+
+
+def exporting() -> bool:
+    """Whether torch.export records, with tensors and not with the symbols of torch.compile (`strict=True`)."""
+    return not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting()
+
+
+def scan_operator() -> Callable[..., Any]:
+    """The operation for a loop over time: (body, states, sequences, further arguments) -> states and sequences."""
+    from torch._higher_order_ops.scan import scan_op  # loads the compiler
+
+    operator: Callable[..., Any] = scan_op
+    return operator
+
+
+def unrecorded() -> AbstractContextManager[Any]:
+    """A context in which torch.export does not record operations."""
+    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+
+    context: AbstractContextManager[Any] = disable_proxy_modes_tracing()
+    return context
+
+
+def real_tensors() -> AbstractContextManager[Any]:
+    """A context in which tensors have values while torch.export records."""
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    context: AbstractContextManager[Any] = unset_fake_temporarily()
+    return context
 
 
 def argument_names(operation: Any) -> list[str]:

@@ -234,6 +234,43 @@ def test_untraced():
     assert "mul" not in str(traced.graph)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_trace_in_progress():
+    said = []
+
+    def function(x):
+        said.extend([_torch.trace_in_progress(), _torch.trace_in_progress()])
+        return x + 1
+
+    torch.jit.trace(function, torch.ones(1), check_trace=False)
+    assert said[0] is said[1] is not None
+    assert _torch.trace_in_progress() is None
+
+
+class Recorded(nn.Module):
+    """A running sum, by the operation for a loop; notes what holds while torch.export records it."""
+
+    def forward(self, x):
+        assert _torch.exporting()
+        with _torch.unrecorded():
+            x.sin()
+        with _torch.unrecorded(), _torch.real_tensors():
+            assert float(torch.ones(2).sum()) == 2.0
+        assert _torch.storage_of(x) == _torch.storage_of(x[1:]) != _torch.storage_of(x.clone())
+        (last, every) = _torch.scan_operator()(lambda total, x_t: [total + x_t, total + x_t * 2], [x[0] * 0], [x], ())
+        return last, every
+
+
+def test_what_holds_while_torch_exports():
+    assert not _torch.exporting()
+    with torch.no_grad():
+        program = torch.export.export(Recorded(), (torch.ones(3, 2),))
+    assert "sin" not in program.graph_module.code
+    last, every = program.module()(torch.tensor([[1.0, 2.0]] * 3))
+    assert last.tolist() == [3.0, 6.0]
+    assert every.tolist() == [[2.0, 4.0], [3.0, 6.0], [4.0, 8.0]]
+
+
 def test_dispatch_modes():
     seen = []
 

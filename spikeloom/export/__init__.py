@@ -1,5 +1,7 @@
 """Networks for other programs: NIR (both ways), ONNX, C."""
 
+from ._onnx import OnnxExport as OnnxExport
+from ._onnx import export_onnx as export_onnx
 from .c import CFile as CFile
 from .c import export_c as export_c
 from .c import simulate_int8 as simulate_int8

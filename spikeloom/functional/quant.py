@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import transforms_active
+from .._torch import exporting, real_tensors, transforms_active, unrecorded
 
 Search = Callable[[Tensor], Tensor]
 """A function that returns the nearest level of each value."""
@@ -78,7 +78,9 @@ class Quantizer:
     lower_limit: float
     upper_limit: float
     multiplier: float | None
-    _searches: dict[tuple[torch.dtype, torch.device], Search] = field(default_factory=dict, init=False, compare=False)
+    _searches: dict[tuple[torch.dtype, torch.device, bool], Search] = field(
+        default_factory=dict, init=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.num_bits, bool) or not hasattr(self.num_bits, "__index__"):
@@ -101,7 +103,7 @@ class Quantizer:
         """Round every value to the nearest level; NaN stays NaN."""
         if not x.is_floating_point():
             x = x.to(torch.get_default_dtype())
-        kind = (x.dtype, x.device)
+        kind = (x.dtype, x.device, exporting())
         search = self._searches.get(kind)
         if search is None:
             search = self._searches[kind] = self._search(*kind)
@@ -121,9 +123,13 @@ class Quantizer:
         down, up = (self._drawn_together(count) for count in (n_below, n - n_below))
         return torch.cat((center - below * down.flip(0), center + above * up)).to(dtype)
 
-    def _search(self, dtype: torch.dtype, device: torch.device) -> Search:
+    def _search(self, dtype: torch.dtype, device: torch.device, exported: bool) -> Search:
+        if exported:
+            with unrecorded(), real_tensors():
+                levels = self.levels(torch.float64 if dtype == torch.float64 else torch.float32).sort().values
+                return _exported(levels.to(device), self.uniform)
         if dtype not in (torch.float32, torch.float64):  # half precision cannot index 256 levels
-            wide = self._search(torch.float32, device)
+            wide = self._search(torch.float32, device, exported)
             return lambda x: wide(x.float()).to(dtype)
         levels = self.levels(dtype).sort().values.to(device)
         if self.uniform:
@@ -304,6 +310,24 @@ def _by_bisection(levels: Tensor) -> Search:
     def search(x: Tensor) -> Tensor:
         nearest = _picked(levels, torch.bucketize(x.contiguous(), boundaries, out_int32=True))
         return torch.where(x.isnan(), x, nearest)
+
+    return search
+
+
+def _exported(levels: Tensor, uniform: bool) -> Search:
+    """Search while torch exports: the same results, by operations that other programs have."""
+    n, low, boundaries = len(levels), float(levels[0]), _boundaries(levels)
+    gap = (float(levels[-1]) - low) / (n - 1)
+
+    def search(x: Tensor) -> Tensor:
+        wide = x.to(levels.dtype)
+        if uniform:
+            place = torch.ceil((wide - (low + gap / 2)) / gap).clamp(0, n - 1).nan_to_num(nan=0).long()
+        else:  # by bisection
+            place = torch.zeros_like(wide, dtype=torch.int64)
+            for bit in reversed(range(n.bit_length() - 1)):
+                place = torch.where(wide > boundaries[place + ((1 << bit) - 1)], place + (1 << bit), place)
+        return torch.where(x.isnan(), x, levels[place].to(x.dtype))
 
     return search
 

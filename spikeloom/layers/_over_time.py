@@ -41,6 +41,10 @@ class OverTime(nn.Module):
         """Process the next T steps, T >= 1, and update what the layer stores: [T, *S] -> [T, *R]."""
         raise NotImplementedError(f"{type(self).__name__} does not implement over_time, its operation on a sequence")
 
+    def _carried(self) -> tuple[str, ...]:
+        """The attributes that a step leaves for the next one, where the library knows them."""
+        return ()
+
     def reset_mem(self) -> None:
         """Discard everything stored from previous steps."""
 
@@ -56,7 +60,7 @@ class OverTime(nn.Module):
             unrolled.admit(self, ())
             x = unrolled.unfold(input_, self._label())
             out = self.over_time(x.expand(unrolled.steps, *x.shape[1:]))
-            unrolled.note(self, Visit("torch", [], len(x) == 1 != unrolled.steps, out))
+            unrolled.note(self, Visit("torch", [], x.shape[0] == 1 != unrolled.steps, out))
             return unrolled.fold(out)
 
     def _replicate_for_data_parallel(self) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._torch import exporting
 from ..neurons._state import refuse_misplaced, restarted
 from ._over_time import OverTime
 
@@ -30,6 +31,8 @@ class _BatchNormTT(OverTime, nn.ModuleList):
 
     def over_time(self, x: Tensor) -> Tensor:
         """Normalize each step of [T, B, C, ...] with its own norm; returns the same shape."""
+        if exporting():
+            return self._recorded(x)
         refuse_misplaced(self, begun=self.step > 0)
         first, last = self.step, self.step + len(x)
         if last > len(self):
@@ -42,6 +45,24 @@ class _BatchNormTT(OverTime, nn.ModuleList):
         out = torch.stack([self[first + t](x_t) for t, x_t in enumerate(x.unbind(0))])
         self.step = last
         return out
+
+    def _recorded(self, x: Tensor) -> Tensor:
+        """The same while torch exports, for any number of steps: the statistics are gathered by step."""
+        norms: list[Any] = list(self)
+        if self.training or any(norm.running_mean is None for norm in norms):
+            raise RuntimeError(
+                f"{self._label()} normalizes by the statistics of a batch, which no file can; call net.eval() before"
+            )
+        scales = [torch.rsqrt(n.running_var + n.eps) * (1 if n.weight is None else n.weight) for n in norms]
+        shifts = [-n.running_mean * scale for n, scale in zip(norms, scales, strict=True)]
+        steps = torch.arange(x.shape[0], device=x.device) + self.step
+        shape = (-1, 1, len(scales[0]), *[1] * (x.dim() - 3))
+        scale, shift = (torch.stack(every)[steps].view(shape).to(x.dtype) for every in (scales, shifts))
+        self.step = self.step + x.shape[0]
+        return x * scale + shift
+
+    def _carried(self) -> tuple[str, ...]:
+        return ("step",)
 
     def reset_mem(self) -> None:
         """Restart at the norm of the first step; the running statistics are preserved."""

@@ -92,9 +92,9 @@ class _Delayed(OverTime):
         """[T, *S] -> [T, *R], continuing from the inputs of the last steps."""
         x = checked_input(x, self._label)
         self._admit(x)
-        if not len(x):  # an empty output, in the shape that a step would have
+        if x.shape[0] == 0:  # an empty output, in the shape that a step would have
             return self._read(x.new_zeros(self.max_delay + 1, *x.shape[1:]))[:0]
-        series, steps = torch.cat((self._present(x), x)), len(x)
+        series, steps = torch.cat((self._present(x), x)), x.shape[0]
         out = self._read(series)
         # cloned: a view would keep the whole sequence in memory
         self.past = series[steps:].clone() if steps > 1 else series[steps:]
@@ -112,6 +112,9 @@ class _Delayed(OverTime):
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
         refuse_misplaced(self, [self.past])
         return state_for(like, x.dtype, self, "past", self.past, kept=True)
+
+    def _carried(self) -> tuple[str, ...]:
+        return ("past",)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -336,7 +339,7 @@ class Shifted(torch.autograd.Function):
 def _rows(delay: Tensor, shape: torch.Size, max_delay: int) -> Tensor:
     """The row of the series that each step and element reads."""
     steps = torch.arange(max_delay, shape[0], device=delay.device).view(-1, *[1] * (len(shape) - 1))
-    return (steps - lags_of(delay, max_delay)).expand(len(steps), *shape[1:])
+    return (steps - lags_of(delay, max_delay)).expand(steps.shape[0], *shape[1:])
 
 
 class Connected(torch.autograd.Function):

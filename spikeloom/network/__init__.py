@@ -12,6 +12,7 @@ from ._fuse_report import FusedExplanation as FusedExplanation
 from ._fuse_report import FusedRow as FusedRow
 from ._fuse_report import explain_fused as explain_fused
 from ._run import Run as Run
+from ._run import run_traced as run_traced
 from ._snapshot import RandomState as RandomState
 from ._snapshot import Snapshot as Snapshot
 from ._snapshot import undone as undone

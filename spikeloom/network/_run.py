@@ -42,12 +42,19 @@ class Run:
             self.unrolled.counted.append(steps)
 
 
-def run_traced(request: Request) -> Any:
-    """Run under torch.compile, where no state can be restored and no run repeated."""
+def run_traced(request: Request, follow: bool = False) -> Any:
+    """Run while torch compiles, exports or traces, where no state can be restored and no run repeated.
+
+    `follow` is whether a static input needs no repetition, as `run` has found.
+    """
     straight = request.static and runs_straight(request.net)
-    args, kwargs = request.mapped(lambda t: t) if straight else request.folded()
-    unrolled = UnrolledRun(request.steps, request.batch, straight, names=request.names)
-    with running(unrolled):
+    following = FollowingTraced(request.steps, request.batch) if follow and not straight else None
+    if following is not None:
+        args, kwargs = request.mapped(following.static)
+    else:
+        args, kwargs = request.mapped(lambda t: t) if straight else request.folded()
+    unrolled = UnrolledRun(request.steps, request.batch, straight, following, request.names)
+    with running(unrolled), following or nullcontext():
         outputs = request.net(*args, **kwargs)
     unrolled.counted.append(request.steps)
     return unfolded(outputs, unrolled)
@@ -144,7 +151,7 @@ class Following(FunctionMode):
     def is_static(self, x: Tensor) -> bool:
         """Whether x is the same at every step. For a tensor created by the forward, its number of rows decides."""
         known: bool | None = self._static.get(x)
-        return (x.dim() > 0 and len(x) == self._batch != self._rows) if known is None else known
+        return (x.dim() > 0 and x.shape[0] == self._batch != self._rows) if known is None else known
 
     def static(self, x: Tensor) -> Tensor:
         """Mark x as static and return it; called for every input."""
@@ -180,7 +187,7 @@ class Following(FunctionMode):
             changed = args[:1] if name == "__setitem__" else result
             for t in _tensors(changed):
                 self.mark(t, known)
-                if not known and t.dim() and len(t) != self._rows:
+                if not known and t.dim() and t.shape[0] != self._rows:
                     self.give_up(f"{name} moves time out of dimension 0: it returns {len(t)} rows, not {self._rows}")
         return result
 
@@ -192,6 +199,13 @@ class Following(FunctionMode):
         if own or len(before) != len(self._random) or not all(map(torch.equal, before, self._random)):
             self.give_up(f"{name} draws random numbers, which must differ between steps")
         return result
+
+
+class FollowingTraced(Following):
+    """The same in a recording, which cannot read the states of random generators."""
+
+    def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import TreeSpec, transformed, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
+from .._torch import TreeSpec, is_traced, transformed, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._unrolled_run import UnrolledRun, current_run
@@ -158,7 +158,7 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
                 "tuples, lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
             )
         return out
-    if not out.dim() or len(out) != unrolled.rows(out):
+    if not out.dim() or out.shape[0] != unrolled.rows(out):
         raise ValueError(
             f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
             f"{unrolled.told_rows(out)}. Return one row per step and batch entry, and reduce the result of unroll"
@@ -166,7 +166,9 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
     static = unrolled.is_static(out)
     steps, batch = unrolled.steps, unrolled.batch
     view = out.expand(steps, *out.shape) if static else out.view(steps, batch, *out.shape[1:])
-    if transformed():  # torch.func transforms and tangents support views only
+    if transformed() or (
+        not torch.compiler.is_compiling() and is_traced()
+    ):  # torch.func transforms, tangents and the check of torch.jit.trace: views only
         return view
     return _NoView.apply(view) if view.requires_grad else view.detach()
 

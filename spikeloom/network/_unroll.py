@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import exporting, is_traced
 from ..layers import SEES_TIME
 from ._check import run_checked
 from ._checkpoint import checked_length, run_in_chunks
@@ -84,7 +85,7 @@ def _perform(request: Request, check: bool | None, checkpoint: int | None, detac
     """Run a request and return its outputs; `detach` detaches the states afterwards."""
     if checkpoint is not None:
         checked_length(checkpoint)
-    if torch.compiler.is_dynamo_compiling():
+    if torch.compiler.is_dynamo_compiling() or exporting() or is_traced():
         return run_traced(request)
 
     def finish(done: Run) -> None:

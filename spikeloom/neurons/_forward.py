@@ -5,13 +5,13 @@ show, the kernel runs at once. All other cases, including every error, go throug
 checks read the current values; nothing is cached from step to step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import IS_REPLICA, graph_task
+from .._torch import IS_REPLICA, exporting, graph_task
 from ..cells.firing import IMMEDIATE, Model
 from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph import Constants, Program
@@ -49,7 +49,7 @@ class Running(Methods, States):
         unrolled = run_of(self)
         if unrolled is not None:
             with unrolled.aside():
-                why = [*self._why_by_methods()]
+                why = [*self._why_by_methods(), *self._why_recorded_by_steps()]
                 if why:
                     refusals = self._no_kernel(why, input_)
                     return step_by_step(self, lambda x: self._run(x, given), unrolled, input_, given, refusals)
@@ -57,7 +57,7 @@ class Running(Methods, States):
                 x = unrolled.unfold(checked_input(input_, self._label), self._label())
                 run, backend, refusals = self._scan(self._drive(x, unrolled.steps), unrolled.steps, given)
                 spk = run.spk.to(x.dtype)
-                unrolled.note(self, Visit(backend, refusals, len(x) == 1 != unrolled.steps, spk, run.traces))
+                unrolled.note(self, Visit(backend, refusals, x.shape[0] == 1 != unrolled.steps, spk, run.traces))
                 outs = tuple([unrolled.fold(out) for out in self._outs((spk, *run.traces))])
         elif next(self._why_by_methods(), None) is not None or (
             self._program.untraceable and isinstance(self._model, Model)  # a spike function that cannot be traced
@@ -114,7 +114,7 @@ class Running(Methods, States):
             traced: whether the states of every step are requested; None if the layer decides.
         """
         dtype = compute_dtype(x)
-        like = self._like_a_state(x if steps is None else x[0] if len(x) else x.new_empty(x.shape[1:]))
+        like = self._like_a_state(x if steps is None else x[0] if x.shape[0] != 0 else x.new_empty(x.shape[1:]))
         params = checked_params(self._values(), like, dtype, self._label)
         states = self._states(like, dtype, given)
         call = Call(
@@ -150,7 +150,7 @@ class Running(Methods, States):
         elif steps > 1:
             # cloned: a view would keep the whole sequence in memory
             own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
-        own["_cut"] = None
+        self._leave()
 
     # -- for subclasses to override ------------------------------------------------------------------------------------
 
@@ -173,6 +173,12 @@ class Running(Methods, States):
     def _feedback(self) -> Feedback | None:
         """The feedback from spikes to inputs, if any (see `Recurrent`)."""
         return None
+
+    def _why_recorded_by_steps(self) -> Iterator[str]:
+        """Why torch.export records a whole step of the layer, and not of its equation, if it does."""
+        feedback = self._feedback() if exporting() else None
+        if feedback is not None and any(hasattr(module, "_carried") for module in feedback.layer.modules()):
+            yield "its recurrent layer stores states"
 
     def _mem_feedback(self, dtype: torch.dtype) -> MemFeedback | None:
         """The feedback from the membrane to the inputs, if any (see `Gated`)."""
@@ -209,7 +215,7 @@ class Running(Methods, States):
             own.update(before)
             raise
         own.update(zip(names, news, strict=True))
-        own["_cut"] = None
+        self._leave()
         return self._outs((spk if spk.dtype is raw.dtype else spk.to(raw.dtype), *news))
 
     def _by_methods(self, x: Tensor, olds: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -42,6 +42,10 @@ class Parameters(nn.Module):
     def _state_names(self) -> tuple[str, ...]:
         return self._model.states
 
+    def _carried(self) -> tuple[str, ...]:
+        """The attributes that a step leaves for the next one."""
+        return self._state_names()
+
     def _heard_names(self) -> tuple[str, ...]:
         """The states that hooks record at every step (see `Listener`)."""
         return self._state_names()
@@ -162,4 +166,6 @@ def taken(value: Tensor) -> Tensor:
 def broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     """Whether a tensor of that shape can be expanded to the target."""
     more = len(target) - len(shape)
-    return shape == target or (more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True)))
+    if more == 0 and shape == target:  # lengths first: a size may be a symbol, which a comparison would fix
+        return True
+    return more >= 0 and all(a in (1, b) for a, b in zip(shape, target[more:], strict=True))

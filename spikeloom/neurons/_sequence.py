@@ -38,6 +38,9 @@ class WholeSequence(SpikingNeuron):
     def _heard_names(self) -> tuple[str, ...]:
         return self.tells
 
+    def _carried(self) -> tuple[str, ...]:
+        return ()
+
     def _heard(self, outs: Any) -> tuple[Tensor, ...]:
         """The states at every step among the outputs."""
         every: tuple[Tensor, ...] = outs if isinstance(outs, tuple) else (outs,)
@@ -63,12 +66,12 @@ class WholeSequence(SpikingNeuron):
         """
         unrolled = run_of(self)
         if unrolled is None:
-            return scan(len(series[0]), *series).outs
+            return scan(series[0].shape[0], *series).outs
         with unrolled.aside():
             unrolled.admit(self, ())
             unfolded = [unrolled.unfold(x, self._label()) for x in series]
             ran = scan(unrolled.steps, *unfolded)
-            static = len(unfolded[0]) == 1 != unrolled.steps
+            static = unfolded[0].shape[0] == 1 != unrolled.steps
             unrolled.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs)))
             return tuple(unrolled.fold(out) for out in ran.outs)
 

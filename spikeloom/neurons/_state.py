@@ -8,9 +8,11 @@ Before a run a layer also checks its input, and whether its states belong to the
 """
 
 import copy
+import operator
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -21,12 +23,15 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from .._torch import (
     IS_REPLICA,
+    exporting,
     graph_task,
     is_batched,
     is_fake,
     is_traced,
     is_wrapped,
     of_running_vmap,
+    trace_in_progress,
+    untraced,
     unwrapped_if_dead,
 )
 from ..engine.graph import HALVES
@@ -63,16 +68,40 @@ def moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.zeros_like(new) if state.is_meta and not new.is_meta else new
 
 
+@dataclass
+class OfTrace:
+    """The states of a layer in a recording of torch.jit.trace, which must not outlive it.
+
+    A recording has no effect on the states: the next call, and the second recording with which torch compares the
+    first, start from the states before it.
+
+    Args:
+        recording: the recording.
+        before: the states before it.
+        after: the states after the last call in it.
+    """
+
+    recording: Any
+    before: tuple[Tensor, ...]
+    after: tuple[Tensor, ...] = ()
+
+    def __call__(self) -> None:
+        """In the place of a reference to a membrane, of which there is none."""
+
+
 class States(Parameters):
     """Stores the states of a layer between calls. They are neither buffers nor parameters."""
 
     _before: Tensor | None = None  # the membrane before the last step, with its graph, from which `reset` follows
     _reset: Tensor | None = None  # R as set by a subclass with its own forward
-    _cut: weakref.ref[Tensor] | None = None  # the membrane that the last step returned before `detach_mem`
+    # the membrane that the last step returned before `detach_mem`; or, after torch.jit.trace, the states before it
+    _cut: weakref.ref[Tensor] | OfTrace | None = None
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The states before this call: the given ones, else the stored ones, else zeros. x is one step, [*S]."""
         states, names = [], self._state_names()
+        if not torch.compiler.is_compiling() and (is_traced() or isinstance(self._cut, OfTrace)):
+            self._enter_trace()
         # all of them: the spikes that a recurrent neuron returned are not the tensor that it stores
         cut = None if torch.compiler.is_compiling() or self._cut is None else self._cut()
         if cut is not None and given[-1] is cut:
@@ -83,6 +112,28 @@ class States(Parameters):
             value = getattr(self, name) if kept else state
             states.append(state_for(x, dtype, self, name, value, self._starts_at(name), kept))
         return tuple(states)
+
+    def _enter_trace(self) -> None:
+        """Start from the states before the last recording, if it is over; begin one, if a new one has begun."""
+        now, last = trace_in_progress(), self._cut
+        if isinstance(last, OfTrace) and last.recording is now:
+            return
+        with untraced():
+            states = tuple([getattr(self, name) for name in self._state_names()])
+            if isinstance(last, OfTrace) and all(map(operator.is_, states, last.after)):
+                states = last.before
+            if now is not None:  # a tensor that requires gradients cannot be a constant of a recording
+                states = tuple([state.detach() for state in states])
+        self._keep(states)
+        self.__dict__["_cut"] = None if now is None else OfTrace(now, states)
+
+    def _leave(self) -> None:
+        """Note the end of a call."""
+        own = self.__dict__
+        if isinstance(own["_cut"], OfTrace) and own["_cut"].recording is trace_in_progress():
+            own["_cut"].after = tuple([own[name] for name in self._state_names()])
+        else:
+            own["_cut"] = None
 
     def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
         """The same if every state can be used unchanged with an input on the CPU; otherwise None."""
@@ -121,7 +172,7 @@ class States(Parameters):
             unrolled.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
         names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
-        if is_traced():  # torch.jit.trace runs twice and compares: the second run must not meet states of the first
+        if is_traced() or exporting():  # a recording must not contain states of a run before it
             kept = [torch.zeros(0, dtype=state.dtype, device=state.device) for state in kept]
         states = tuple([torch.full_like(s, self._starts_at(n)) for s, n in zip(kept, names, strict=True)])
         self._keep(states)
@@ -142,7 +193,7 @@ class States(Parameters):
 
     def _cut_before(self) -> None:
         if self._before is not None:
-            self.__dict__["_before"] = None if is_traced() else usable(self._before).detach()
+            self.__dict__["_before"] = None if is_traced() or exporting() else usable(self._before).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # states follow .to() etc., but are not buffers, which would be broadcast in distributed training

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._torch import tree_map
+from .._torch import exporting, tree_map
 from ..scoped import Scoped
+from ._recorded_steps import recorded_steps
 
 REWRITE = (
     "To move a network over from a loop with states by hand: make each neuron with init_hidden=True and call it with "
@@ -248,7 +249,12 @@ def step_by_step(
     """Run a sequence step by step; time is folded into dimension 0 of the stacked results."""
     unrolled.admit(neuron, given)
     x = unrolled.unfold(input_, neuron._label())
-    static = len(x) == 1 != unrolled.steps
+    static = x.shape[0] == 1 != unrolled.steps
+    if exporting():
+        with running(None):
+            recorded = recorded_steps(neuron, step, x, static, unrolled.steps)
+        unrolled.note(neuron, Visit("loop", why, static))
+        return tree_map(unrolled.fold, recorded)
     inputs = [x[0]] * unrolled.steps if static else list(x.unbind(0))
     if not inputs:  # one step determines the form of the results; `unroll` restores the state
         inputs = [x.new_zeros(x.shape[1:])]

@@ -6,6 +6,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from .._torch import exporting
 from ..cells.adaptive import ADAPTIVE_CURRENT, ADAPTIVE_THRESHOLD, RECURRENT_ADAPTIVE_THRESHOLD
 from ..cells.integrate import INTEGRATE_AND_FIRE, LEAKY_INTEGRATOR
 from ..cells.nonlinear import EXPONENTIAL, IZHIKEVICH, QUADRATIC
@@ -232,6 +233,8 @@ class NoisyLeaky(Leaky):
     def _drive(self, x: Tensor, steps: int | None) -> Tensor:
         if steps is None:
             return self._drive_step(x, ())
+        if exporting():
+            return x + self.sigma.to(x.dtype) * torch.randn_like(x.expand(steps, *x.shape[1:]))
         one_step = x[0] if len(x) else x.new_empty(x.shape[1:])
         # drawn step by step, as a loop would
         noise = torch.stack([torch.randn_like(one_step) for _ in range(steps)] or [one_step])[:steps]

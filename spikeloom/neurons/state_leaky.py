@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from .._torch import exporting
 from ..cells.firing import Whole
 from ..cells.state_leaky import DECAY_OF, STATE_LEAKY, STATE_LEAKY_EXACT
 from ..engine.run import choose
@@ -159,7 +160,7 @@ class StateLeaky(WholeSequence, LIF):
     def _scanned(self, steps: int, x: Tensor) -> tuple[Tensor, Tensor | None, str, list[str]]:
         """The membranes, the spikes if the scan computed them, the backend, and the refusals of faster ones."""
         call, K = self._call(steps, x, self._values()), self.kernel_truncation_steps
-        if K is None or steps <= K:
+        if K is None or (not exporting() and steps <= K):
             chosen, refusals = choose(call)
             run = chosen.run(call)
             return run.traces[0], run.spk, chosen.name, refusals
@@ -263,7 +264,13 @@ def truncated_sums(x: Tensor, decay: Tensor, length: int) -> Tensor:
 
         mem[b, r] = sum_{j <= r} decay^(r - j) x[b, j]  +  decay^(r + 1) * sum_{j > r} decay^(K - 1 - j) x[b - 1, j]
     """
-    steps = len(x)
+    steps = x.shape[0]
+    if exporting():  # by shifted sequences, for any number of steps
+        padded = torch.cat((x.new_zeros(length - 1, *x.shape[1:]), x))
+        window = padded[:steps]
+        for k in range(1, length):
+            window = decay * window + padded[k : k + steps]
+        return window
     whole = torch.cat((x, x.new_zeros((-steps % length, *x.shape[1:]))))
     rows = whole.unflatten(0, (-1, length)).unbind(1)  # one for each step of a block, [blocks, *S]
     zero, one = torch.zeros_like(rows[0]), torch.ones_like(x[0])

@@ -1,7 +1,10 @@
-"""A loop over steps is recorded by torch.jit.trace, torch.export and ONNX's exporters as operations of torch alone."""
+"""Steps, loops over steps and unrolled networks are recorded by torch.jit.trace, torch.export and both ONNX exporters,
+as operations of torch alone."""
 
 import importlib.util
 import io
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -104,3 +107,85 @@ def test_onnx_gives_the_spikes_of_the_loop(name, dynamo):
     session = onnxruntime.InferenceSession(file.getvalue())
     (got,) = session.run(None, {session.get_inputs()[0].name: other.numpy()})
     assert torch.equal(torch.tensor(got), loop(other))
+
+
+# -- steps of networks that store their states -------------------------------------------------------------------------
+
+
+def network(**options: bool) -> nn.Module:
+    """A network whose forward is no Sequential, so that its first unrolled run would be checked."""
+
+    class Custom(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(2)
+            self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.lif = snn.Leaky(beta=0.9, init_hidden=True, **options)
+            self.last = snn.Synaptic(alpha=0.8, beta=0.9, init_hidden=True, output=True, **options)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return self.last(self.two(self.lif(self.one(x))))
+
+    return Custom().eval()
+
+
+@pytest.mark.parametrize("surrogate_disable", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_a_step_starts_from_the_states_before_it_and_changes_none(surrogate_disable):
+    """With torch's check, which records a second time and runs the network once more."""
+    net, twin = (network(surrogate_disable=surrogate_disable) for _ in range(2))
+    x = torch.rand(2, 4)
+    for one in (net, twin):
+        one(x)  # the states have a graph, and cannot be constants of a recording as they are
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*does not match the output of the Python function.*")
+        traced = torch.jit.trace(net, x)
+    wanted = twin(2 * x)
+    assert all(map(torch.equal, traced(2 * x), wanted))
+    snn.reset(net)
+    snn.reset(twin)
+    assert all(map(torch.equal, net(x), twin(x)))
+
+
+class Unrolled(nn.Module):
+    def __init__(self, net: nn.Module, steps: int | None = None):
+        super().__init__()
+        self.net, self.steps = net, steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        snn.reset(self.net)
+        return snn.unroll(self.net, x, steps=self.steps)
+
+
+@pytest.mark.parametrize("steps", [None, 5])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_an_unrolled_network_is_traced(steps):
+    """As TensorBoard's add_graph and counters of operations do, with and without torch's check."""
+    net, x = Unrolled(network(), steps), torch.rand(*(() if steps else (5,)), 2, 4)
+    wanted = net(x)
+    for check in (True, False):
+        assert all(map(torch.equal, torch.jit.trace(net, x, check_trace=check, strict=False)(x), wanted))
+
+
+ELSEWHERE = """
+import sys, torch
+path = sys.argv[1]
+program, (x, *wanted) = torch.export.load(f"{path}/net.pt2").module(), torch.load(f"{path}/results.pt")
+got = program(x)
+assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True)), "other results"
+assert "spikeloom" not in sys.modules
+"""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_an_exported_unrolled_network_runs_in_a_process_without_the_library(tmp_path):
+    """For other numbers of steps and rows than the recorded ones."""
+    net, dynamic = Unrolled(network()), torch.export.Dim.DYNAMIC
+    with torch.no_grad():
+        net(torch.rand(3, 7, 4))  # the recording starts with a reset of these states
+        program = torch.export.export(net, (torch.rand(5, 2, 4),), dynamic_shapes={"x": {0: dynamic, 1: dynamic}})
+        torch.export.save(program, tmp_path / "net.pt2")
+        x = torch.rand(40, 3, 4)
+        torch.save((x, *net(x)), tmp_path / "results.pt")
+    run = subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

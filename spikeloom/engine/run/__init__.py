@@ -10,6 +10,7 @@ from .backends import kernel_step as kernel_step
 from .backends import numba_missing as numba_missing
 from .backends import seen_through as seen_through
 from .call import Call as Call
+from .exported import recorded_scan as recorded_scan
 from .matrix import MATRICES as MATRICES
 from .matrix import MatrixCall as MatrixCall
 from .matrix import by_steps as by_steps

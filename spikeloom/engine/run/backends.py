@@ -118,6 +118,8 @@ def seen_through() -> str:
     """Why torch must see each operation, or an empty string: it would silently ignore a kernel."""
     if transforms_active():
         return "torch.func transforms apply to the operations of the equation, not to a kernel"
+    if torch.compiler.is_exporting():  # for those who read the program elsewhere
+        return "torch.export records the operations of the equation, not a kernel"
     if torch.compiler.is_compiling():
         return ""
     if tangents_pass():
@@ -135,8 +137,6 @@ COMPILED_RECURRENCE = "the recurrent layer is compiled with the network, step by
 def _refusals(call: Call, triton: bool = False, fused: bool = False) -> list[str]:
     """Why kernels cannot run the call step by step or, if fused, all steps at once."""
     reasons = [*kernel_refusals(call.untraceable or call.program.untraceable, call.x, call.tensors(), triton)]
-    if call.steps is None and torch.compiler.is_exporting():  # for those who read the program elsewhere
-        reasons.append("torch.export records the operations of a step, not a kernel")
     if call.mem_feedback is not None and torch.compiler.is_compiling():
         reasons.append("torch.compile cannot see a product between two kernels, and traces the plain loop")
     if fused and not reasons and call.feedback is not None and call.steps is not None:

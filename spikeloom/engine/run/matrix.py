@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._torch import exporting
 from ..cpu import Names
 from ..graph import Program, needed, structure_of
 from ..jit import buffer_pool, lines, rows
@@ -23,6 +24,7 @@ from ..sparse import row_kernel
 from ..tuning import shapes
 from .backends import Backend, kernel_refusals, run_fused
 from .call import Call
+from .exported import recorded_scan
 
 ARGUMENTS = "steps, batch, D, N, v*, k*, gate*, kept*"
 
@@ -165,12 +167,26 @@ def by_steps(call: MatrixCall, which: int) -> Tensor:
     """The reference: step by step in plain PyTorch. Returns the spikes (0) or the matrices (1), [T, B, D, N]."""
     _, batch, D = call.v.shape
     mem, outs = call.v.new_zeros(batch, D, call.k.shape[-1]), []
+    if exporting():
+        return _recorded(call, mem, which)
     for v, k, gate in zip(call.v, call.k, call.gate, strict=True):
         step = call.program.step({**call.params, "gate": gate.unsqueeze(-2)})
         out = step(v.unsqueeze(-1) * k.unsqueeze(-2), mem)
         mem = out[1]
         outs.append(out[which])
     return torch.stack(outs) if outs else mem.new_empty((0, *mem.shape))
+
+
+def _recorded(call: MatrixCall, mem: Tensor, which: int) -> Tensor:
+    """The same while torch exports."""
+
+    def body(states: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        v, k, gate = inputs
+        step = call.program.step({**call.params, "gate": gate.unsqueeze(-2)})
+        out = step(v.unsqueeze(-1) * k.unsqueeze(-2), states[0])
+        return [out[1]], [out[which]]
+
+    return recorded_scan(body, [mem], [call.v, call.k, call.gate], call.v.shape[0])[1][0]
 
 
 def _refusals(call: MatrixCall) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """The reference: the plain PyTorch loop over a cell's equation. Every kernel must agree with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..._torch import exporting
 from ..feedback import Feedback
+from .exported import recorded_scan
 
 Step = Callable[..., tuple[Tensor, ...]]
 """One time step: (x [*S], *states [*S]) -> (spk [*S], *states)."""
@@ -57,6 +59,8 @@ def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: 
         states: each state before the first step, [*S].
         traced: whether the states after every step are requested.
     """
+    if exporting():
+        return _recorded(step, x, steps, states, traced)
     inputs = x.unbind(0) if len(x) == steps else [x[0]] * steps
     spikes: list[Tensor] = []
     seen: list[tuple[Tensor, ...]] = []
@@ -69,3 +73,20 @@ def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: 
         empty = tuple(s.new_empty((0, *s.shape)) for s in states)
         return Trajectory(empty[-1].to(x.dtype), empty if traced else (), states)
     return Trajectory(torch.stack(spikes), tuple(torch.stack(trace) for trace in zip(*seen, strict=True)), states)
+
+
+def _recorded(step: Step, x: Tensor, steps: Any, states: tuple[Tensor, ...], traced: bool) -> Trajectory:
+    """The loop while torch exports."""
+    static = x[0] if is_static(x, steps) else None
+
+    def body(carried: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        spk, *news = step(static if static is not None else inputs[0], *carried)
+        return news, [spk, *news] if traced else [spk]
+
+    finals, (spk, *traces) = recorded_scan(body, states, [x] if static is None else [], steps)
+    return Trajectory(spk, tuple(traces), tuple(finals))
+
+
+def is_static(x: Tensor, steps: Any) -> bool:
+    """Whether a sequence [T, ...] or [1, ...] is the same at every of T steps, which may be a symbol."""
+    return isinstance(x.shape[0], int) and x.shape[0] == 1 and not (isinstance(steps, int) and steps == 1)
