@@ -16,7 +16,7 @@ from . import typed_script
 ROOT = Path(__file__).parent.parent
 SCRIPT = Path(typed_script.__file__)
 RUN = ("neurons", "layers", "custom", "surrogates", "inspection", "spikes", "losses", "monitors", "local_learning")
-RUN += ("training", "measurements")
+RUN += ("training", "measurements", "fused")
 
 
 def test_the_script_has_every_public_name():

@@ -274,6 +274,18 @@ def exports(folder: str) -> Tensor:
     return snn.export.simulate_int8(network(), x, STEPS, calibration=x)
 
 
+def files(folder: str) -> snn.OnnxExport:
+    return snn.export_onnx(network(), x, f"{folder}/net.onnx", steps=STEPS, states="external")
+
+
+def fused() -> Tensor:
+    fast = snn.fuse(network())
+    explanation = snn.explain(fast, x)
+    assert isinstance(explanation, snn.FusedExplanation | snn.Explanation)
+    spk: Tensor = fast(x)[0]
+    return spk
+
+
 def plots() -> None:
     from matplotlib import pyplot
 

@@ -27,7 +27,7 @@ from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import Listener, UnrolledRun
 from ._run import REPEATED, run
-from ._snapshot import Copy, RandomState, Snapshot, version
+from ._snapshot import Copy, RandomState, Result, Snapshot, version
 from ._stored import Between, stored
 from ._time_folding import Request
 from ._watch import (
@@ -97,24 +97,24 @@ class Comparison:
             Differs: naming the first module, in the order of the forward, whose inputs, outputs or states differ.
             CannotCompare: if the network does not run step by step, or not reproducibly.
         """
-        with self._trial() as drawn:
-            self._compare(drawn)
+        self._on_trial(self._compare)
 
     def stored(self) -> str:
         """A sentence that names the attributes through which a step passes values to the next; empty if none."""
-        with self._trial():
-            return self._stored()
+        return self._on_trial(lambda drawn: self._stored())
 
-    @contextmanager
-    def _trial(self) -> Iterator[RandomState]:
-        """Context in which the network may be run; afterwards it is as it was at the start of the block."""
+    def _on_trial(self, work: Callable[[RandomState], Result]) -> Result:
+        """Return ``work(...)``, which runs the network; afterwards the network is as it was before.
+
+        A function rather than a context manager, whose generator would outlive an interrupt.
+        """
         drawn, after = RandomState(), self.before.now()
         self.before.forget_unwritten()
         net = self.request.net
         repeated = dict(REPEATED.get(net, {}))
         try:
             with torch.no_grad(), on_trial(), _eager():
-                yield drawn
+                return work(drawn)
         finally:
             after.restore()
             drawn.restore()

@@ -7,7 +7,6 @@ value that is used twice, and per value to which the equation gives a name; all 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -70,6 +69,10 @@ class Equation:
         values: the values made of parameters alone, each one number or a tensor that broadcasts to a step.
         numbers: the value of each number of the equation.
         names: the author's names, by the index of a node.
+        results: the output and the new states, resolved.
+        nodes: what a step computes, in order, resolved; with its leaves.
+        own_names: the author's name of each resolved node; a state's name for its new value.
+        assignments: the step as assignments, in order.
     """
 
     label: str
@@ -81,6 +84,16 @@ class Equation:
     values: Mapping[Symbol, Tensor]
     numbers: Mapping[Symbol, float]
     names: Mapping[int, str] = field(repr=False)
+    results: tuple[Symbol, ...] = field(init=False, repr=False)
+    nodes: list[Symbol] = field(init=False, repr=False)
+    own_names: dict[Symbol, str] = field(init=False, repr=False)
+    assignments: "list[Assignment]" = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "results", tuple(self.resolved(node) for node in (self.spk, *self.news)))
+        object.__setattr__(self, "nodes", self._nodes())
+        object.__setattr__(self, "own_names", self._own_names())
+        object.__setattr__(self, "assignments", list(_assignments(self)))
 
     def resolved(self, node: Symbol) -> Symbol:
         """The node without operations that change nothing: detach, and a graded factor of 1."""
@@ -107,14 +120,7 @@ class Equation:
         """Whether a node is a constant of the program."""
         return node.op in NUMBERS or node in self.values
 
-    @cached_property
-    def results(self) -> tuple[Symbol, ...]:
-        """The output and the new states, resolved."""
-        return tuple(self.resolved(node) for node in (self.spk, *self.news))
-
-    @cached_property
-    def nodes(self) -> list[Symbol]:
-        """What a step computes, in order, resolved; with its leaves."""
+    def _nodes(self) -> list[Symbol]:
         given = frozenset(self.values)
         pending, found = list(self.results), set[Symbol]()
         while pending:
@@ -128,9 +134,7 @@ class Equation:
         """The arguments of a node, resolved."""
         return [self.resolved(arg) for arg in node.args]
 
-    @cached_property
-    def own_names(self) -> dict[Symbol, str]:
-        """The author's name of each resolved node; a state's name for its new value."""
+    def _own_names(self) -> dict[Symbol, str]:
         found: dict[Symbol, str] = {}
         for node in needed((self.spk, *self.news)):
             if node.index in self.names:
@@ -150,11 +154,6 @@ class Equation:
         """The variable of a value that is made of parameters."""
         name = identifier(self.own_names.get(node, f"c{node.index}"))
         return f"{name}_" if name in LOCAL else name
-
-    @cached_property
-    def assignments(self) -> "list[Assignment]":
-        """The step as assignments, in order."""
-        return list(_assignments(self))
 
     @property
     def comment(self) -> list[str]:
