@@ -166,3 +166,14 @@ def test_export_leaves_the_network_alone():
     assert not net[0]._forward_hooks
     snn.export_to_nir(net, x)
     assert len([m for m in snn.Leaky.instances if m is net[2]]) == 1
+
+
+def test_recurrent_neurons_without_a_reset_come_back_in_the_same_step():
+    for net in (
+        snn.RLeaky(0.8, linear_features=5, reset_mechanism="none", init_hidden=True),
+        snn.RSynaptic(0.7, 0.8, linear_features=5, reset_mechanism="none", init_hidden=True),
+    ):
+        x = torch.randn(60, 4, 5) * 1.5
+        wanted = outputs(net, x)
+        assert 0 < wanted.sum() < wanted.numel()
+        assert torch.equal(outputs(snn.import_from_nir(snn.export_to_nir(net, x[0])), x), wanted)

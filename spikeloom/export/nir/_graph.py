@@ -169,8 +169,8 @@ def is_cycle(flat: Flat, group: list[str]) -> bool:
 def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
     """The order in which the nodes of a cycle run in a step, and the edges that carry outputs of the step before."""
     inside = [(a, b) for a, b in flat.edges if a in group and b in group]
-    fixed = [edge for edge in inside if kind_of(flat.nodes[edge[0]]) not in STATEFUL]
-    loose = [edge for edge in inside if kind_of(flat.nodes[edge[0]]) in STATEFUL]
+    loose = [edge for edge in inside if _may_be_late(flat, *edge)]
+    fixed = [edge for edge in inside if edge not in loose]
     stuck = next((part for part in _components(group, fixed) if len(part) > 1 or (part[0], part[0]) in fixed), None)
     if stuck:
         raise BadGraph(
@@ -178,6 +178,7 @@ def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
             "own output first"
         )
     entered = {b for a, b in flat.edges if b in group and a not in group}
+    entered |= {b for a, b in inside if a in entered and _fires_for(flat, b)}
     loose.sort(key=lambda edge: edge[0] not in entered)  # neurons that get the input from outside run first
     kept = list(fixed)
     for edge in loose:
@@ -185,3 +186,14 @@ def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
             kept.append(edge)
     order = [name for part in _components(group, kept) for name in part]
     return order, set(inside) - set(kept)
+
+
+def _may_be_late(flat: Flat, a: str, b: str) -> bool:
+    """Whether an edge leaves a neuron; one that is written as a LI and a Threshold is left at the Threshold."""
+    return _fires_for(flat, a) or (kind_of(flat.nodes[a]) in STATEFUL and not _fires_for(flat, b))
+
+
+def _fires_for(flat: Flat, name: str) -> bool:
+    """Whether a node is the Threshold of a neuron."""
+    sources = flat.sources(name)
+    return kind_of(flat.nodes[name]) == "Threshold" and any(kind_of(flat.nodes[s]) in STATEFUL for s in sources)
