@@ -71,6 +71,10 @@ GRAPHS = {
         [("input", "b"), ("input", "a"), ("a", "b"), ("b", "output")],
     ),
     "declares the shape": lambda: chain(lif(), shape=(-3,)),
+    "two nodes have the name 'a.b'": lambda: loose(
+        {**ENDS, "a": loose({**ENDS, "b": EYE}, [("input", "b"), ("b", "output")]), "a.b": EYE},
+        [("input", "a"), ("a", "a.b"), ("a.b", "output")],
+    ),
     "2 inputs and 1 outputs": lambda: chain(
         loose({**ENDS, "more": nir.Input(np.array([3]))}, [("input", "output"), ("more", "output")])
     ),

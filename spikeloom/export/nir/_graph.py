@@ -80,7 +80,7 @@ def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list
     leave: dict[str, list[str]] = {}
     for name, node in graph.nodes.items():
         if not isinstance(node, nir.NIRGraph):
-            nodes[prefix + name] = node
+            _put(nodes, {prefix + name: node})
             continue
         parts, links = _inlined(node, f"{prefix}{name}.", depth + 1)
         ports = {kind: [key for key, part in parts.items() if kind_of(part) == kind] for kind in ("Input", "Output")}
@@ -95,9 +95,16 @@ def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list
         inner += [(a, b) for a, b in links if a != begin and b != end]
         if any(a == begin and b == end for a, b in links):
             raise BadGraph(f"the subgraph {prefix + name!r} connects its input with its output directly")
-        nodes |= {key: part for key, part in parts.items() if key not in (begin, end)}
+        _put(nodes, {key: part for key, part in parts.items() if key not in (begin, end)})
     outer = [(a, b) for x, y in edges for a in leave.get(x, [x]) for b in entry.get(y, [y])]
     return nodes, [*dict.fromkeys([*outer, *inner])]
+
+
+def _put(nodes: dict[str, Node], more: dict[str, Node]) -> None:
+    for name in more:
+        if name in nodes:
+            raise BadGraph(f"two nodes have the name {name!r}, one of them in a subgraph; rename one")
+    nodes |= more
 
 
 def _checked_edges(graph: Any, prefix: str) -> list[Edge]:

@@ -204,7 +204,7 @@ def _recurrent(flat: Flat, neuron: str, weights: str, settings: Settings) -> Any
     layer: Any = module_of(neuron, flat.nodes[neuron], settings)
     through = module_of(weights, flat.nodes[weights], settings)
     if isinstance(layer, Recurrent):
-        if _note_part(flat.nodes[weights]) != "V":
+        if _note_part(flat.nodes[weights]) != "V" or not is_sealed(flat.nodes[weights]):
             layer.recurrent = through.requires_grad_(layer.learn_recurrent)
             _describe(layer, through)
         return layer

@@ -200,7 +200,7 @@ def _matrix(node: Node, settings: Settings) -> nn.Module:
 
 
 def _convolution(node: Node, settings: Settings) -> nn.Module:
-    note, dims = note_of(node), 1 if kind_of(node) == "Conv1d" else 2
+    note, dims = _sealed_sizes(node), 1 if kind_of(node) == "Conv1d" else 2
     weight = floats(node.weight)
     groups, text = int(node.groups), as_text(node.padding)
     stride, dilation = (pair(getattr(node, field))[:dims] for field in ("stride", "dilation"))
@@ -219,6 +219,18 @@ def _convolution(node: Node, settings: Settings) -> nn.Module:
         layer.bias = nn.Parameter(bias)
     module: nn.Module = layer
     return module
+
+
+def _sealed_sizes(node: Node) -> dict[str, Any]:
+    """The note of a convolution; without the groups and the kernel of before if its fields were changed."""
+    note = note_of(node)
+    if not {"groups", "kernel_size"} & set(note) or is_sealed(node):
+        return note
+    warnings.warn(
+        f"the fields of a {kind_of(node)} were changed after spikeloom wrote it; they are read, and not its metadata",
+        stacklevel=6,
+    )
+    return {"bias": note.get("bias", True)}
 
 
 def _grouped(weight: Tensor, groups: int) -> Tensor:

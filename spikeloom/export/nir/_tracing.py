@@ -5,6 +5,7 @@ them. Sums of outputs become edges, reshapes become Flatten, constant factors be
 if its result reaches a layer or an output, with its name.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,9 @@ UNSIZED = {"squeeze", "unsqueeze"}
 RESHAPED = {"flatten", "reshape", "view", "view_as", "reshape_as", "unflatten"}
 FRESH = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 FRESH |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
+
+
+OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
 
 
 @dataclass(frozen=True)
@@ -214,11 +218,11 @@ class Tracer(FunctionMode):
         return self._free(name)
 
     def _free(self, name: str) -> str:
-        taken = {step.key for step in self.recording.steps} | {name for name, _ in self.recording.inputs} | {"output"}
+        taken = {step.key for step in self.recording.steps} | {name for name, _ in self.recording.inputs}
         key, count = name, 0
-        while key in taken:
+        while key in taken or OUTPUT.fullmatch(key):
             count += 1
-            key = f"{name}_{count}"
+            key = f"{name}_layer_{count}" if OUTPUT.fullmatch(name) else f"{name}_{count}"
         return key
 
     # -- operations ---------------------------------------------------------------------------------------------------
