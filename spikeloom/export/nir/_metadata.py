@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from ... import neurons, surrogate
 from ...neurons._neuron import _arguments as constructor_arguments
 from ...neurons.recurrent import OneToOne, Recurrent
+from . import _modules
 
 TEXT, VALUES = "spikeloom", "spikeloom_values"
 CLASSES: dict[str, type[Any]] = {
     name: kind
-    for name, kind in vars(neurons).items()
+    for name, kind in [*vars(neurons).items(), *vars(_modules).items()]
     if isinstance(kind, type) and issubclass(kind, neurons.SpikingNeuron) and "model" in dir(kind)
 }
 OPTIONS = ("reset_mechanism", "reset_delay", "decay", "inhibition")
@@ -29,6 +30,7 @@ ATTRIBUTES = ("delta_threshold", "_follows", "learn_recurrent")
 NOT_VALUES = ("reset_mechanism_val",)
 SIZES = ("stride", "padding", "dilation", "groups")
 PLACEHOLDERS = {"alpha": 0.75, "beta": 0.5, "all_to_all": False}
+PLACEHOLDERS |= dict.fromkeys(("rate", "rate_syn", "r", "w_in", "v_leak", "gain"), 0.5)
 
 
 def seal(graph: Any, dt: float) -> None:
