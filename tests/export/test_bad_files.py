@@ -75,6 +75,9 @@ GRAPHS = {
         {**ENDS, "a": loose({**ENDS, "b": EYE}, [("input", "b"), ("b", "output")]), "a.b": EYE},
         [("input", "a"), ("a", "a.b"), ("a.b", "output")],
     ),
+    "'a' .LIF. gets nothing that comes from an Input": lambda: loose(
+        {**ENDS, "a": lif(), "b": EYE}, [("input", "output"), ("a", "b"), ("b", "a"), ("a", "output")]
+    ),
     "2 inputs and 1 outputs": lambda: chain(
         loose({**ENDS, "more": nir.Input(np.array([3]))}, [("input", "output"), ("more", "output")])
     ),
@@ -190,6 +193,11 @@ def test_single_numbers_as_values_take_the_shape_of_their_input():
     node = nir.LIF(np.array(1e-3), np.array(10.0), np.array(0.0), np.array(1.0))
     net = snn.import_from_nir(chain(node))
     assert net(torch.full((2, 3), 1.5))[0].shape == (2, 3)
+
+
+def test_a_delay_that_is_a_single_number():
+    net = snn.import_from_nir(chain(nir.Delay(np.array(2 * DT)), shape=(1,)))
+    assert [net(torch.full((1, 1), float(t)))[0].item() for t in (1, 2, 3, 4)] == [0.0, 0.0, 1.0, 2.0]
 
 
 def test_names_that_python_has_already():

@@ -253,6 +253,23 @@ def test_states_go_in_and_out():
         net(x[0], {"other": {}})
 
 
+def test_states_of_delays_and_cycles_go_in_and_out():
+    late = snn.import_from_nir(around(nir.Delay(2 * DT * np.ones(3)), (3,)))
+    graph = snn.export_to_nir(
+        snn.RLeaky(0.5, linear_features=3, reset_mechanism="none", init_hidden=True), torch.rand(1, 3)
+    )
+    for net in (late, snn.import_from_nir(graph)):
+        x = torch.rand(6, 2, 3) * 4
+        with torch.no_grad():
+            for x_t in x[:3]:
+                _, state = net(x_t)
+            wanted = torch.stack([net(x_t)[0] for x_t in x[3:]])
+            first, _ = net(x[3], state)
+            got = torch.stack([first, *(net(x_t)[0] for x_t in x[4:])])
+        assert torch.equal(got, wanted)
+        assert wanted.any()
+
+
 def test_inputs_without_a_batch_and_of_wrong_shapes():
     net = snn.import_from_nir(snn.export_to_nir(nn.Sequential(nn.Linear(3, 4), leaky()), torch.rand(3)))
     assert net(torch.rand(3))[0].shape == (4,)

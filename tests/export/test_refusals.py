@@ -3,6 +3,7 @@
 import json
 
 import nir
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -194,6 +195,18 @@ ARGUMENTS = {
     "sample_data is ndarray": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(3).numpy())),
     "sample_data is empty": (TypeError, lambda: snn.export_to_nir(leaky(), ())),
     "at least one sample": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(0, 3))),
+    "dt is True": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(3), dt=True)),
+    "validation is str": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(3), validation="s")),
+    "validation is Tensor, int": (
+        TypeError,
+        lambda: snn.export_to_nir(leaky(), torch.rand(3), validation=(torch.rand(3), 1)),
+    ),
+    "at least one step": (
+        ValueError,
+        lambda: snn.export_to_nir(leaky(), torch.rand(2, 3), validation=torch.rand(0, 2, 3)),
+    ),
+    "ignore_dims is '0'": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(2, 3), ignore_dims="0")),
+    "model_fwd is 5": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(2, 3), model_fwd=5)),
     "dt is 0": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(3), dt=0)),
     "target is 'loihi'.*'norse'": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(3), target="loihi")),
     "dimensions of the batch come first": (
@@ -214,3 +227,11 @@ def test_bad_arguments_get_a_sentence():
             call()
         if match != "does not fit its input":  # which the neuron itself refuses first, in its own words
             assert caught.match(match)
+
+
+def test_numbers_of_numpy_and_a_single_dimension_are_arguments():
+    graph = snn.export_to_nir(leaky(), torch.rand(2, 3), ignore_dims=0, dt=np.float32(1e-3))
+    assert json.loads(graph.metadata["spikeloom"])["dt"] == 1e-3
+    assert graph.nodes["leaky"].tau.shape == (3,)
+    assert isinstance(snn.import_from_nir(graph, dt=np.float32(1e-3)).leaky, snn.Leaky)
+    assert snn.export_to_nir(leaky(), torch.rand(2, 3), ignore_dims=None).nodes["leaky"].tau.shape == (3,)

@@ -66,7 +66,25 @@ def flattened(graph: Any) -> Flat:
     for name, node in nodes.items():
         if kind_of(node) != "Input" and not flat.sources(name):
             raise BadGraph(f"the node {name!r} ({kind_of(node)}) has no input")
+    fed = _fed(flat)
+    for name in nodes:
+        if name not in fed:
+            raise BadGraph(f"the node {name!r} ({kind_of(nodes[name])}) gets nothing that comes from an Input")
     return flat
+
+
+def _fed(flat: Flat) -> set[str]:
+    """The nodes that an Input reaches."""
+    after: dict[str, list[str]] = {name: [] for name in flat.nodes}
+    for a, b in flat.edges:
+        after[a].append(b)
+    fed, ahead = set[str](), flat.of_kind("Input")
+    while ahead:
+        name = ahead.pop()
+        if name not in fed:
+            fed.add(name)
+            ahead += after[name]
+    return fed
 
 
 def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list[Edge]]:

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,13 @@ NOT_VALUES = ("reset_mechanism_val",)
 SIZES = ("stride", "padding", "dilation", "groups")
 PLACEHOLDERS = {"alpha": 0.75, "beta": 0.5, "all_to_all": False}
 PLACEHOLDERS |= dict.fromkeys(("rate", "rate_syn", "r", "w_in", "v_leak", "gain"), 0.5)
+
+
+def checked_dt(dt: Any) -> float:
+    """The length of a step in seconds, as a float; raises ValueError if it is none."""
+    if isinstance(dt, bool) or not isinstance(dt, Real) or not 0 < dt < float("inf"):
+        raise ValueError(f"dt is {dt!r}; pass the length of a step in seconds, a number above 0")
+    return float(str(dt)) if isinstance(dt, np.floating) else float(dt)  # 0.001 for the float32 nearest to it
 
 
 def seal(graph: Any, dt: float) -> None:

@@ -300,7 +300,7 @@ def _delay(node: Node, settings: Settings) -> nn.Module:
         )
         if np.allclose(layer.lags.expand(delay.shape).numpy(), delay, atol=0.5):
             return layer
-    steps = torch.from_numpy(np.round(delay)).to(torch.get_default_dtype())
+    steps = torch.from_numpy(np.asarray(np.round(delay))).to(torch.get_default_dtype())
     return SynapticDelay(tuple(steps.shape) or (1,), int(steps.max()) if steps.numel() else 0, steps)
 
 
