@@ -36,7 +36,7 @@ PLACEHOLDERS |= dict.fromkeys(("rate", "rate_syn", "r", "w_in", "v_leak", "gain"
 
 def checked_dt(dt: Any) -> float:
     """The length of a step in seconds, as a float; raises ValueError if it is none."""
-    if isinstance(dt, bool) or not isinstance(dt, Real) or not 0 < dt < float("inf"):
+    if isinstance(dt, bool) or not isinstance(dt, Real) or not 0 < float(dt) < float("inf"):
         raise ValueError(f"dt is {dt!r}; pass the length of a step in seconds, a number above 0")
     return float(str(dt)) if isinstance(dt, np.floating) else float(dt)  # 0.001 for the float32 nearest to it
 
