@@ -1,5 +1,6 @@
 """What cannot be written as C is refused by name, and nothing is left behind."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_arguments_are_checked(tmp_path):
         (ValueError, "number='int4'", lambda: snn.export_c(net, X, path, "int4")),
         (ValueError, "prefix='1 net'", lambda: snn.export_c(net, X, path, prefix="1 net")),
         (ValueError, "prefix='int'", lambda: snn.export_c(net, X, path, prefix="int")),
-        (TypeError, "path=3", lambda: snn.export_c(net, X, 3)),
+        (TypeError, "the path is 3", lambda: snn.export_c(net, X, 3)),
         (OSError, "no folder", lambda: snn.export_c(net, X, tmp_path / "nowhere" / "net.c")),
         (OSError, "is a folder", lambda: snn.export_c(net, X, tmp_path)),
         (ValueError, "calibration", lambda: snn.export.simulate_int8(net, X, calibration=torch.rand(4, 2, 5))),
@@ -140,6 +141,27 @@ def test_arguments_are_checked(tmp_path):
             call()
         assert words in str(caught.value) or words == "calibration", str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_a_file_stays_and_links_are_followed(tmp_path):
+    net = nn.Sequential(nn.Linear(6, 3), snn.Leaky(0.9, **LIF))
+    pipe, real, link = tmp_path / "pipe", tmp_path / "real.c", tmp_path / "link.c"
+    os.mkfifo(pipe)
+    real.write_text("old")
+    link.symlink_to(real)
+    snn.export_c(net, X, link)
+    assert link.is_symlink()
+    assert "net_step" in real.read_text()
+    for error, words, path in (
+        (FileExistsError, "is a device or a pipe", pipe),
+        (OSError, "cannot be used: File name too long", tmp_path / f"{'a' * 300}.c"),
+        (ValueError, "cannot be used: ", f"{tmp_path}/a\0b.c"),
+        (TypeError, "the path is b'net.c'", b"net.c"),
+    ):
+        with pytest.raises(error, match=words):
+            snn.export_c(net, X, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.c", "pipe", "real.c"]
+    assert pipe.is_fifo()
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
