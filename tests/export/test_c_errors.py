@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import spikeloom as snn
 
@@ -107,6 +108,47 @@ def test_refusals_name_the_layer_and_write_nothing(tmp_path):
             snn.export_c(net, X, tmp_path / "net.c")
         assert all(word in str(caught.value) for word in words), (name, str(caught.value))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_by_name_count_and_changes_in_place_are_refused_where_they_show(tmp_path):
+    class Net(nn.Module):
+        def __init__(self, join) -> None:
+            super().__init__()
+            self.f, self.g, self.lif, self.join = nn.Linear(6, 3), nn.Linear(6, 3), snn.Leaky(0.9, **LIF), join
+
+        def forward(self, x):
+            return self.lif(self.join(self.f(x), self.g(x)))
+
+    def aliased(f, g):
+        skip = f
+        f += g
+        return f + skip
+
+    def added(f, g):
+        f += g
+        return f
+
+    def by_method(f, g):
+        return f.view(-1, 3).mul_(g) + f
+
+    for join, word in (
+        (lambda f, g: torch.sub(f, g, alpha=3.0), "alpha=3.0"),
+        (lambda f, g: f.add(g, alpha=2), "alpha=2"),
+        (lambda f, g: functional.dropout(f + g, 0.5), "training=True"),
+        (lambda f, g: functional.relu(f, inplace=True) + f, "in place"),
+        (aliased, "in place"),
+        (by_method, "in place"),
+    ):
+        with pytest.raises(NotImplementedError, match=word):
+            snn.export_c(Net(join), 1e-3 * X, tmp_path / "net.c")
+    for join in (
+        lambda f, g: torch.add(input=f, other=g),
+        lambda f, g: f.mul(other=2.0) + functional.relu(g, inplace=True),
+        lambda f, g: functional.dropout(f - g, 0.5, training=False),
+        lambda f, g: torch.flatten(torch.cat(tensors=(f, g), dim=1), start_dim=1),
+        added,
+    ):
+        snn.export_c(Net(join), X, tmp_path / "net.c")
 
 
 def test_integers_refuse_elementary_functions_and_values_without_a_range(tmp_path):
