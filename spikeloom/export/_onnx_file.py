@@ -11,6 +11,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from ._files import checked_path, replacing
+
 Target = str | os.PathLike[str] | IO[bytes]
 
 EXTERNAL_FROM = 1_500_000_000
@@ -22,7 +24,7 @@ def staged(target: Target) -> Iterator[Path]:
     """A path to write to; what stands there, and next to it, replaces the target at the end if nothing was raised.
 
     Raises:
-        OSError: if the folder of the target does not exist or cannot be written to, or the target is a folder.
+        The errors of `checked_path` and `replacing`.
     """
     if hasattr(target, "write"):
         with TemporaryDirectory() as folder:
@@ -32,23 +34,8 @@ def staged(target: Target) -> Iterator[Path]:
                 raise ValueError("the weights are too large for one file; pass the path of a file, not a file object")
             target.write(path.read_bytes())
         return
-    if not isinstance(target, (str, os.PathLike)):
-        raise TypeError(f"the path is {target!r}; pass the path of a file, or a binary file object")
-    goal = Path(target)
-    if goal.is_dir():
-        raise IsADirectoryError(f"{goal} is a folder; pass the path of a file in it, such as {goal / 'net.onnx'}")
-    if goal.exists() and not goal.is_file():
-        raise FileExistsError(f"{goal} is a device or a pipe, and would be replaced; pass the path of a file")
-    if not goal.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {goal.parent}; create it, or pass another path")
-    try:
-        new = TemporaryDirectory(prefix=".spikeloom-", dir=goal.parent)
-    except OSError as error:
-        raise type(error)(f"{goal.parent} cannot be written to ({error}); pass a path in another folder") from error
-    with new as folder:
-        yield Path(folder, goal.name)
-        for file in sorted(os.listdir(folder), reverse=True):  # the weights first
-            os.replace(Path(folder, file), goal.parent / file)
+    with replacing(checked_path(target, "net.onnx")) as path:
+        yield path
 
 
 def save(model: Any, path: Path) -> None:

@@ -1,10 +1,12 @@
 """What cannot be written as C is refused by name, and nothing is left behind."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import spikeloom as snn
 
@@ -108,6 +110,47 @@ def test_refusals_name_the_layer_and_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_arguments_by_name_count_and_changes_in_place_are_refused_where_they_show(tmp_path):
+    class Net(nn.Module):
+        def __init__(self, join) -> None:
+            super().__init__()
+            self.f, self.g, self.lif, self.join = nn.Linear(6, 3), nn.Linear(6, 3), snn.Leaky(0.9, **LIF), join
+
+        def forward(self, x):
+            return self.lif(self.join(self.f(x), self.g(x)))
+
+    def aliased(f, g):
+        skip = f
+        f += g
+        return f + skip
+
+    def added(f, g):
+        f += g
+        return f
+
+    def by_method(f, g):
+        return f.view(-1, 3).mul_(g) + f
+
+    for join, word in (
+        (lambda f, g: torch.sub(f, g, alpha=3.0), "alpha=3.0"),
+        (lambda f, g: f.add(g, alpha=2), "alpha=2"),
+        (lambda f, g: functional.dropout(f + g, 0.5), "training=True"),
+        (lambda f, g: functional.relu(f, inplace=True) + f, "in place"),
+        (aliased, "in place"),
+        (by_method, "in place"),
+    ):
+        with pytest.raises(NotImplementedError, match=word):
+            snn.export_c(Net(join), 1e-3 * X, tmp_path / "net.c")
+    for join in (
+        lambda f, g: torch.add(input=f, other=g),
+        lambda f, g: f.mul(other=2.0) + functional.relu(g, inplace=True),
+        lambda f, g: functional.dropout(f - g, 0.5, training=False),
+        lambda f, g: torch.flatten(torch.cat(tensors=(f, g), dim=1), start_dim=1),
+        added,
+    ):
+        snn.export_c(Net(join), X, tmp_path / "net.c")
+
+
 def test_integers_refuse_elementary_functions_and_values_without_a_range(tmp_path):
     for net, word in ((snn.EIF(), "exp"), (nn.Sequential(nn.Linear(6, 3), nn.Tanh()), "tanh")):
         with pytest.raises(NotImplementedError, match=word):
@@ -131,7 +174,7 @@ def test_arguments_are_checked(tmp_path):
         (ValueError, "number='int4'", lambda: snn.export_c(net, X, path, "int4")),
         (ValueError, "prefix='1 net'", lambda: snn.export_c(net, X, path, prefix="1 net")),
         (ValueError, "prefix='int'", lambda: snn.export_c(net, X, path, prefix="int")),
-        (TypeError, "path=3", lambda: snn.export_c(net, X, 3)),
+        (TypeError, "the path is 3", lambda: snn.export_c(net, X, 3)),
         (OSError, "no folder", lambda: snn.export_c(net, X, tmp_path / "nowhere" / "net.c")),
         (OSError, "is a folder", lambda: snn.export_c(net, X, tmp_path)),
         (ValueError, "calibration", lambda: snn.export.simulate_int8(net, X, calibration=torch.rand(4, 2, 5))),
@@ -140,6 +183,27 @@ def test_arguments_are_checked(tmp_path):
             call()
         assert words in str(caught.value) or words == "calibration", str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_a_file_stays_and_links_are_followed(tmp_path):
+    net = nn.Sequential(nn.Linear(6, 3), snn.Leaky(0.9, **LIF))
+    pipe, real, link = tmp_path / "pipe", tmp_path / "real.c", tmp_path / "link.c"
+    os.mkfifo(pipe)
+    real.write_text("old")
+    link.symlink_to(real)
+    snn.export_c(net, X, link)
+    assert link.is_symlink()
+    assert "net_step" in real.read_text()
+    for error, words, path in (
+        (FileExistsError, "is a device or a pipe", pipe),
+        (OSError, "cannot be used: File name too long", tmp_path / f"{'a' * 300}.c"),
+        (ValueError, "cannot be used: ", f"{tmp_path}/a\0b.c"),
+        (TypeError, "the path is b'net.c'", b"net.c"),
+    ):
+        with pytest.raises(error, match=words):
+            snn.export_c(net, X, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.c", "pipe", "real.c"]
+    assert pipe.is_fifo()
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):

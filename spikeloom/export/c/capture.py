@@ -35,6 +35,9 @@ SAME_MEMORY = (
 )
 """Functions and methods of torch that leave the values of a sample in their order."""
 
+SHAPED = ("dim", "start_dim", "end_dim", "shape", "size", "sizes", "memory_format")
+"""Their arguments, which the shapes of one step show."""
+
 NO_DATA = ("size", "dim", "numel", "getattr", "shape")
 """Those whose result is a number or a shape."""
 
@@ -68,12 +71,35 @@ def restart(net: nn.Module) -> None:
             module.reset_mem()
 
 
+IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
+
+class _Proxy(fx.Proxy):
+    """Records y += z as it is; torch.fx records y + z, which leaves other names of y as they were."""
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     """Stops at the layers that have a form in C, and at all others of torch."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = isinstance(m, SEES_TIME) or type(m) in PLAIN
         return known or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """The value of a node."""
+        return _Proxy(node, self)
 
 
 def _traced(net: nn.Module) -> tuple[fx.Graph, nn.Module]:
@@ -207,7 +233,10 @@ class _Reader:
         module = self.net.get_submodule(path)
         if module._forward_hooks or module._forward_pre_hooks:
             self._check_hooks(path, module)
-        x, name = self._array(node.args[0] if node.args else next(iter(node.kwargs.values()))), ""
+        value = node.args[0] if node.args else next(iter(node.kwargs.values()))
+        x, name = self._array(value), ""
+        if getattr(module, "inplace", False) and "Dropout" not in type(module).__name__:
+            self._check_changed(node, value, label(path, module))
         if isinstance(module, nn.Identity) or "Dropout" in type(module).__name__:
             if not isinstance(module, nn.Identity):
                 self.lost.append(f"{label(path, module)}: it does nothing outside of training")
@@ -242,7 +271,7 @@ class _Reader:
     def _function(self, node: fx.Node) -> Any:
         target: Any = node.target
         name = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
-        name = name.strip("_").removeprefix("i") if name in ("iadd", "imul", "isub") else name.rstrip("_")
+        name = name.strip("_").removeprefix("i") if target in IN_PLACE else name.rstrip("_")
         if target is operator.getitem:
             found = self.values.get(node.args[0])  # type: ignore[arg-type]
             if found is None:  # of a shape
@@ -252,37 +281,63 @@ class _Reader:
             return found[node.args[1]]
         if name in NO_DATA:
             return None
-        if name in SAME_MEMORY:
-            x = self._array(node.args[0])
-            shape = self._shape(node)
-            return Array(x.name, shape)
-        if name == "dropout":
-            return self._array(node.args[0])
-        return self._computed(node, name)
+        args = self._arguments(node, name)
+        if name in SAME_MEMORY or name == "dropout":
+            return Array(self._array(args[0]).name, self._shape(node))
+        changes = getattr(target, "__name__", str(target))
+        if changes.endswith("_") or target in IN_PLACE or node.kwargs.get("inplace") or True in args[1:]:
+            self._check_changed(node, args[0], name)
+        return self._computed(node, name, args)
 
-    def _computed(self, node: fx.Node, name: str) -> Any:
+    def _arguments(self, node: fx.Node, name: str) -> tuple[Any, ...]:
+        """All arguments that matter, in order."""
+        named = dict(node.kwargs)
+        args = [*node.args, *(named.pop(key) for key in ("input", "tensors", "other") if key in named)]
+        if name == "dropout":
+            training = named.pop("training", named.pop("train", args[2] if len(args) > 2 else True))
+            if training is not False:
+                refuse(self.title, "its forward calls dropout with training=True; pass training=self.training")
+            return tuple(args[:1])
+        plain = SHAPED if name in SAME_MEMORY else ("dim", "inplace") if name in ("cat", "concat") else ("inplace",)
+        more = [key for key, value in named.items() if key not in plain and value is not None]
+        if more:
+            refuse(self.title, f"its forward calls {name} with {', '.join(f'{k}={named[k]}' for k in more)}")
+        return tuple(args)
+
+    def _check_changed(self, node: fx.Node, value: Any, what: str) -> None:
+        """Refuse to change an array in place that is read later, or stays to the next step."""
+        array, order = self._array(value), [*self.graph.nodes]
+        later = set(order[order.index(node) + 1 :])
+        same = [n for n, found in self.values.items() if isinstance(found, Array) and found.name == array.name]
+        states = {state.name for layer in self.layers for state in getattr(layer, "states", {}).values()}
+        if array.name == "x" or array.name in states or any(user in later for n in same for user in n.users):
+            refuse(
+                self.title, f"its forward changes {value} in place ({what}), which is read again; compute a new tensor"
+            )
+
+    def _computed(self, node: fx.Node, name: str, args: tuple[Any, ...]) -> Any:
         own = self._name(node.name, name)
         if name in ("cat", "concat"):
-            return self._joined(node, own)
+            return self._joined(node, own, args)
         function: Callable[[Any], Any] | None = FUNCTIONS.get(name)
-        constants = [arg for arg in node.args if isinstance(arg, (int, float)) and not isinstance(arg, bool)]
+        constants = [arg for arg in args if isinstance(arg, (int, float)) and not isinstance(arg, bool)]
         if function is None and not (name == "truediv" and len(constants) == 1):
             refuse(self.title, f"its forward calls {name}, which has no form in C")
         if constants:
-            function = _with_number(name, node.args)
-        xs = tuple(self._array(arg) for arg in node.args if isinstance(arg, fx.Node))
+            function = _with_number(name, args)
+        xs = tuple(self._array(arg) for arg in args if isinstance(arg, fx.Node))
         shape = self._shape(node)
         if any(x.shape != shape for x in xs):
             refuse(self.title, f"its forward calls {name} on arrays of shapes {', '.join(str(x.shape) for x in xs)}")
         self.layers.append(function_layer(own, name, function or FUNCTIONS[name], xs, self.dtype))
         return self.layers[-1].y
 
-    def _joined(self, node: fx.Node, own: str) -> Array:
+    def _joined(self, node: fx.Node, own: str, args: tuple[Any, ...]) -> Array:
         from .layers import Join
 
-        parts, *rest = node.args
+        parts, *rest = args
         dim = rest[0] if rest else node.kwargs.get("dim", 0)
-        xs = tuple(self._array(part) for part in parts)  # type: ignore[union-attr]
+        xs = tuple(self._array(part) for part in parts)
         axis = int(dim) % (len(xs[0].shape) + 1)  # type: ignore[arg-type]
         if axis == 0:
             refuse(self.title, "its forward concatenates samples of the batch")

@@ -5,13 +5,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
 
 from ...engine.run import backend
 from ...network import unroll
+from .._files import checked_path, replacing
 from .capture import captured, restart
 from .errors import refuse
 from .floats import FloatWriter
@@ -81,7 +81,7 @@ def export_c(
         net: the network. Its neurons store their states (init_hidden=True), as for `unroll`.
         x: an example input as for `unroll`: [T, B, ...], or [B, ...] with `steps`. Shapes, the samples of the test and,
             for "int8", the ranges of all values are taken from it; it needs no labels.
-        path: of the file, such as "net.c"; an existing file is replaced.
+        path: of the file, such as "net.c"; an existing file is replaced; a link stays, and its file is replaced.
         number: "float" computes in the dtype of `x`, float32 or float64, in the library's order of operations. "int8"
             has integers alone: weights of 8 bits with a scale per output, spikes and inputs of 8 bits, currents and
             states of 32 bits. Default: "float".
@@ -113,7 +113,7 @@ def export_c(
         or prefix in KEYWORDS | LIBRARY
     ):
         raise ValueError(f"export_c got prefix={prefix!r}; pass a name in C: letters, digits and underscores")
-    target = _checked_path(path)
+    target = checked_path(path, "net.c")
     layers, own = _read("export_c", net, x, steps, prefix)
     writer = _written_by(layers, own, x.detach().cpu(), number, steps, prefix)
     text = writer.source()
@@ -227,35 +227,12 @@ def _sample(x: Tensor, outs: Tensor, steps: int | None) -> Sample:
     return Sample(by_row, outs.transpose(0, 1).flatten(2))
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _checked_path(path: str | os.PathLike[str]) -> Path:
-    """The path, if a file can be there; before any work is done."""
-    try:
-        target = Path(path)
-    except TypeError:
-        raise TypeError(f"export_c got path={path!r}; pass the path of the file, such as 'net.c'") from None
-    if target.is_dir():
-        raise IsADirectoryError(f"export_c got path={str(target)!r}, which is a folder; pass the path of a file in it")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"export_c got path={str(target)!r}; there is no folder {str(target.parent)!r}, make it first"
-        )
-    return target
-
-
 def _replace(target: Path, text: str) -> None:
     """Write a file as a whole or not at all."""
-    part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        why = error.strerror or error
-        raise OSError(
-            f"{str(target)!r} cannot be written: {why}; pass a path in a folder that you may write to"
-        ) from error
-    finally:
-        if part.exists():
-            part.unlink()
+    with replacing(target) as part:
+        try:
+            part.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OSError(
+                f"{str(target)!r} cannot be written: {error.strerror or error}; pass a path in another folder"
+            ) from error

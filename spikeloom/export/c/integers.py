@@ -234,7 +234,7 @@ class IntegerWriter(Writer):
             return kernels.pool(layer, types, "INT8_MIN" if types.x == "int8_t" else "INT32_MIN", "", "")
         means = self.net.means[layer.name]
         if means is None:
-            return kernels.pool(layer, types, "", f"({types.y})sum", "int")
+            return kernels.pool(layer, types, "", "narrow(sum)", "int")
         factors, shift = means
         even = bool((factors == factors.flatten()[0]).all())
         factor = str(int(factors.flatten()[0])) if even else f"{layer.name}_factors[r][q]"

@@ -34,7 +34,7 @@ class Format:
     Args:
         bits: 8 or 32.
         scale: of a unit.
-        most: the largest integer that occurs, if that is known.
+        most: the largest magnitude that can occur, whatever the input is.
     """
 
     bits: int
@@ -132,8 +132,7 @@ def quantized(network: Network, ranges: Ranges) -> IntegerNetwork:
 class _Quantizer:
     def __init__(self, network: Network, ranges: Ranges):
         self.ranges, self.before = ranges, network
-        top = ranges.arrays.get("x", 0.0)
-        first = Format(8, 1.0, max(1, math.ceil(top))) if ranges.whole else Format(8, top / 127)
+        first = Format(8, 1.0 if ranges.whole else ranges.arrays.get("x", 0.0) / 127)
         self.fraction = _fraction(max(ranges.arrays.values(), default=1.0))
         self.layers = list[Layer]()
         after = Network(network.title, network.x, self.layers, network.y, network.dtype, network.lost)
@@ -159,7 +158,8 @@ class _Quantizer:
         self.made.neurons[layer.name] = made
         for array in layer.states.values():
             self.made.formats[array.name] = Format(32, 2.0**-own, MOST)
-        self.made.formats[layer.y.name] = Format(8, 1.0, 1) if made.fires else Format(32, 2.0**-own, MOST)
+        spikes = Format(8, 1.0, 1 if made.is_spike else 127)
+        self.made.formats[layer.y.name] = spikes if made.fires else Format(32, 2.0**-own, MOST)
 
     def _add(self, layer: Layer) -> None:
         formats = self.made.formats
@@ -181,8 +181,9 @@ class _Quantizer:
             formats[layer.y.name] = self.current
             self.layers.append(_reading(layer, x))
         elif isinstance(layer, Join):
-            same = {formats[x.name] for x in layer.x}
-            target = same.pop() if len(same) == 1 else self.current
+            read = [formats[x.name] for x in layer.x]
+            same = len({(own.bits, own.scale) for own in read}) == 1
+            target = max(read, key=lambda own: own.most) if same else self.current
             formats[layer.y.name] = target
             self.layers.append(_reading(layer, *[self._as(x, bits=target.bits, target=target) for x in layer.x]))
         else:
@@ -213,7 +214,7 @@ class _Quantizer:
             return array
         if target is None:
             target = Format(8, max(self.ranges.arrays.get(array.name, 0.0), 1e-12) / 127)
-        elif own.bits == target.bits == 32 and own.scale == target.scale:
+        elif own.bits == target.bits and own.scale == target.scale:
             return array
         key = array.name, target, array.name in self.written  # before it is written it has the values of the last step
         if key not in self.known:

@@ -83,7 +83,9 @@ class Simulation:
             out = layer.windows(image, -(2**31)).amax(3)
         else:
             out, means = layer.windows(image, 0).sum(3), self.net.means[layer.name]
-            if means is not None:
+            if means is None:
+                out = out.clamp(-127, 127)
+            else:
                 factors, shift = means
                 out = saturated((out * factors.flatten() + (1 << (shift - 1))) >> shift)
         return out.reshape(len(x), *layer.y.shape)
