@@ -56,7 +56,7 @@ def found(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
     of_spikes = [] if of_input and of_input[0].problem == "silent input" else [*_of_layers(layers, facts, of_input)]
     yield from of_spikes
     explained = {path for finding in of_spikes for path in finding.layers}
-    silent = any(layer.row.rate == 0 and not layer.row.readout for layer in layers[:-1])  # until training changes it
+    silent = any(layer.row.rate == 0 and not layer.row.readout for layer in layers)  # until training changes it
     if layers and not (explained or of_input or facts.modules or facts.blank or silent):
         yield from _of_outputs(layers[-1], facts)
     if facts.frozen:
