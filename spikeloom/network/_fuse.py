@@ -13,6 +13,7 @@ from ..engine.run import forced
 from ..neurons._recorders import recorders
 from ..neurons._unrolled_run import current_run
 from ._fuse_neurons import set_aside
+from ._fuse_partly import replay
 from ._fuse_plan import Plan
 from ._fuse_recorder import Recorder
 from ._fuse_run import Execution
@@ -109,6 +110,11 @@ class Engine:
             try:
                 execution.run()
                 values = {at: execution.hand(at) for at in wanted}
+            except Exception:
+                self.fused -= plan.fused
+                if (error := replay(recorder, execution.updates())) is not None:
+                    raise error from None
+                return
             except BaseException:
                 recorder.abandon()
                 raise

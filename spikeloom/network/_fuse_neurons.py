@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import IS_REPLICA
+from .._torch import IS_REPLICA, storage_of, without_torch_function
 from ..cells.firing import Model
 from ..engine.feedback import HOOKS
 from ..engine.run import forced
@@ -159,6 +159,8 @@ def _touch(recorder: Any, neuron: Any, touched: Touched | None) -> Touched:
     if touched is not None:
         recorder.execute()
     made = recorder.touched[neuron] = Touched(neuron)
+    with without_torch_function():
+        recorder.storages.update(storage_of(value) for value in made.values if isinstance(value, Tensor))
     key = (neuron, made.program, made.learned)
     made.classes = recorder.vocabulary.steps.setdefault(key, {})
     return made

@@ -194,6 +194,9 @@ class Plan:
 
     def _shared(self, found: OpClass, own: tuple[int, ...]) -> tuple[int, ...]:
         """The tensors that all calls of a fold must share."""
+        if found.rule.fold is Fold.ELEMENTWISE and len({(kind.dtype, kind.device) for kind in found.inputs}) > 1:
+            # a stack of tensors without dimensions takes part in the promotion of dtypes, and one of them does not
+            return tuple([at for at, kind in zip(own, found.inputs, strict=True) if not kind.size])
         return own[1:] if found.rule.fold in (Fold.LEADING, Fold.ROWS) else ()
 
     # -- circles ------------------------------------------------------------------------------------------------------

@@ -218,6 +218,13 @@ _IN_PLACE = (
 INPLACE.update({getattr(T, f"{name}_"): getattr(T, name) for name in _IN_PLACE.split() if hasattr(T, f"{name}_")})
 INPLACE[T.zero_] = torch.zeros_like
 
+FLAGGED: dict[Any, int] = {}
+"""Activations that work in place if an argument says so, and its place."""
+for _func in RULES:
+    _code = getattr(_func, "__code__", None)
+    if _code is not None and "inplace" in _code.co_varnames[: _code.co_argcount]:
+        FLAGGED[_func] = _code.co_varnames.index("inplace")
+
 DROPOUT: set[Any] = {
     F.dropout,
     F.dropout1d,
