@@ -19,6 +19,8 @@ def note_in_place(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     if type(target) is not Recorded:
         return change_plain(recorder, func, args, kwargs)
     before = recorder.kinds[target.at]
+    if func is Tensor.zero_ and before.requires_grad:
+        raise CannotNote
     if target.at in recorder.viewed or (before.requires_grad and not torch.is_grad_enabled()):
         raise CannotNote
     func = INPLACE.get(func, func)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from ..neurons import SpikingNeuron
-from ..neurons.lstm import Gated
 from ..neurons.recurrent import Recurrent
 from ._fuse_graph import in_circles
+from ._fuse_neurons import has_products
 from ._fuse_rules import Fold
 from ._fuse_values import Kind, OpClass
 
@@ -124,7 +124,7 @@ class Plan:
         for number in wanted:
             found, _, numbers = self.operations[number]
             own, fold = self.tensors[number], found.rule.fold
-            if self.exact and isinstance(found.func, Gated):  # its scan has products over all steps
+            if self.exact and has_products(found.func):
                 nodes.append(Node(SINGLE, [number], EXACT))
             elif isinstance(found.func, SpikingNeuron):
                 before = self._step_before(number)

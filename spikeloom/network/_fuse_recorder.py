@@ -62,6 +62,11 @@ Operation = tuple[OpClass, tuple[int, ...], tuple[Any, ...]]
 """A noted operation: its class, its tensors by number (negative: from outside), and its own numbers."""
 
 
+def _overwrites(args: Any, kwargs: Any) -> bool:
+    """Whether the arguments of an operation that draws tell it to write into a tensor that exists."""
+    return bool(kwargs.get("out") is not None or kwargs.get("inplace") or (len(args) > 3 and args[-1] is True))
+
+
 class Recorder(FunctionMode):
     """Notes operations, and executes them when a value is needed."""
 
@@ -122,7 +127,12 @@ class Recorder(FunctionMode):
             found = [t for t in tensors_in((args, kwargs)) if type(t) is Recorded]
             if func in LIKE and len(found) == 1 and found[0] is args[0]:
                 args = (self.kinds[args[0].at].zeros().detach(), *args[1:])
-            elif (func not in DRAWS and func not in READERS) or self.written or not resolve(self, found):
+            elif (
+                (func not in DRAWS and func not in READERS)
+                or _overwrites(args, kwargs)
+                or self.written
+                or not resolve(self, found)
+            ):
                 self.execute()
         return func(*args, **kwargs)
 

@@ -161,7 +161,8 @@ SAME: Any = _Same()
 
 def become(tensor: Recorded, value: Tensor) -> None:
     """Turn a recorded tensor in place into a plain one."""
-    tensor.__dict__.clear()
+    del tensor.at
+    tensor.__dict__.pop("moved", None)
     swap_tensors(tensor, value)
     tensor.__class__ = Tensor  # type: ignore[assignment]
 

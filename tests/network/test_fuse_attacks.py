@@ -183,3 +183,104 @@ def test_axis_is_another_name_of_dim() -> None:
         compare(lambda p, x, axis=axis: torch.stack([p.fc(x_t) * 2 for x_t in x], axis=axis))
         compare(lambda p, x, axis=axis: torch.cat([p.fc(x_t) * 2 for x_t in x], axis=axis))
         compare(lambda p, x, axis=axis: [c * 2 for c in x.unbind(axis=axis)])
+
+
+def test_a_draw_into_a_tensor_waits_for_its_readers() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        drawn, total = torch.empty(BATCH, WIDTH), torch.zeros(BATCH, WIDTH)
+        for x_t in x:
+            torch.rand(BATCH, WIDTH, out=drawn)
+            total = total + drawn * x_t
+        return total
+
+    compare(loop)
+
+
+def test_hidden_effects_of_arguments() -> None:
+    first = torch.zeros(BATCH, dtype=torch.long)
+
+    def attention(p: Any, x: Tensor) -> Any:
+        return [functional.scaled_dot_product_attention(*[x[:1]] * 3, dropout_p=0.5) for _ in x]
+
+    def statistics(p: Any, x: Tensor) -> Any:
+        norm = nn.InstanceNorm1d(BATCH, track_running_stats=True)
+        return [norm(x[:1]) for _ in x], norm.running_mean
+
+    def frequencies(p: Any, x: Tensor) -> Any:
+        return [functional.embedding(first, p.words.weight, scale_grad_by_freq=True) for _ in x]
+
+    def largest_norm(p: Any, x: Tensor) -> Any:
+        table = torch.ones(3, WIDTH)
+        return [functional.embedding(first, table, max_norm=1.0) for _ in x], table
+
+    def other_dtype(p: Any, x: Tensor) -> Any:
+        return [x_t.view(torch.int32) + 0 for x_t in x.detach()]
+
+    def one_operand(p: Any, x: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            return x
+        for x_t in x * 2:
+            torch.einsum("ij->ji", x_t).add_(1)
+        return x
+
+    for loop in (attention, statistics, frequencies, largest_norm, other_dtype, one_operand):
+        compare(loop)
+
+
+def test_attributes_of_tensors_stay() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        out = [x_t * 2 for x_t in x]
+        for step, made in enumerate(out):
+            made.step = step  # type: ignore[attr-defined]
+        return out
+
+    x = torch.ones(STEPS, BATCH, WIDTH)
+    assert [made.step for made in snn.fuse(loop)(Parts(), x)] == list(range(STEPS))
+
+
+def test_zeros_in_place_need_gradients() -> None:
+    compare(over_time(lambda p, x_t: p.fc(x_t).zero_() + p.fc(x_t)))
+
+
+def test_checkpoint_around_a_fused_call_and_replicas() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    loop, x = over_time(lambda p, x_t: p.fc(x_t)), torch.randn(STEPS, BATCH, WIDTH)
+    plain = Parts()
+    fused = copy.deepcopy(plain)
+    for run, parts in ((loop, plain), (snn.fuse(loop), fused)):
+        torch.stack(checkpoint(run, parts, x, use_reentrant=False)).sum().backward()
+    same(fused.fc.weight.grad, plain.fc.weight.grad, "checkpoint")
+
+    class Net(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.called = True
+            return super().forward(x)
+
+    fast = snn.fuse(Net(WIDTH, WIDTH))
+    replica = fast._replicate_for_data_parallel()
+    replica.weight, replica.bias = fast.weight, fast.bias
+    replica(x)
+    assert replica.called
+    assert not hasattr(fast, "called")
+
+
+def test_exact_products_of_recurrent_layers() -> None:
+    torch.manual_seed(0)
+    neuron, x = snn.RLeaky(0.9, linear_features=64), torch.rand(20, 8, 64)
+
+    def loop(x: Tensor) -> Tensor:
+        spk, mem = neuron.init_rleaky()
+        out = []
+        for x_t in x:
+            spk, mem = neuron(x_t, spk, mem)
+            out.append(mem)
+        return torch.stack(out)
+
+    assert torch.equal(snn.fuse(loop, exact_products=True)(x), loop(x))
+
+
+def test_a_distributed_module_is_fused_before() -> None:
+    kind = nn.parallel.DistributedDataParallel
+    with pytest.raises(TypeError, match="fuse the network first"):
+        snn.fuse(kind.__new__(kind))
