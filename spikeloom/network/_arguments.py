@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .._torch import uncompiled
 from ..neurons import SpikingNeuron
 
 
@@ -27,8 +28,9 @@ def steps_of(net: nn.Module, steps: Any, num_steps: Any, kwargs: Mapping[str, An
 
 def _forward_takes(net: nn.Module, name: str) -> bool:
     """Whether the forward of a network, or of the one that it wraps, has an argument of this name."""
-    while isinstance(inner := getattr(net, "_orig_mod", getattr(net, "module", None)), nn.Module):
-        net = inner
+    net = uncompiled(net)
+    while isinstance(inner := getattr(net, "module", None), nn.Module):
+        net = uncompiled(inner)
     parameters = signature(net.forward).parameters
     return name in parameters or any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
 
