@@ -175,7 +175,7 @@ class _Reader:
         self.graph, self.net, self.shapes, self.title, self.dtype = graph, net, shapes, title, x.dtype
         self.layers, self.lost = list[Layer](), list[str]()
         self.values: dict[fx.Node, Any] = {}
-        self.names = Names(RESERVED)
+        self.names = Names(RESERVED, roots=True)
 
     def network(self) -> Network:
         """All layers; those that the output does not depend on are left out if they have no states."""
