@@ -148,7 +148,15 @@ def _shapes(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) -> d
     _check_calls(root, graph)
     recording = _Recording(root, graph)
     with torch.no_grad(), backend("loop"):
-        unroll(recording, x if steps is not None else x[:1], steps=None if steps is None else 1, check=False)
+        try:
+            unroll(recording, x if steps is not None else x[:1], steps=None if steps is None else 1, check=False)
+        except NotImplementedError:
+            raise
+        except RuntimeError as error:  # of torch, for shapes and dtypes that do not fit
+            raise ValueError(
+                f"the network does not run on x of shape {tuple(x.shape)} and {x.dtype} ({error}); pass an example "
+                "with the features and the dtype of its weights"
+            ) from error
     return recording.shapes
 
 
