@@ -207,6 +207,17 @@ swap_tensors: Callable[[Tensor, Tensor], None] = _c._swap_tensor_impl
 """Exchange two tensors, with their values and graphs, while the Python objects stay."""
 
 
+@contextmanager
+def autograd_on() -> Iterator[None]:
+    """A context in which autograd sees operations, also within a `__torch_dispatch__`, which it calls."""
+    excluded: Any = _c._dispatch_tls_local_exclude_set()
+    for name in ("Functionality", "Other", "CPU", "CUDA", "NestedTensor"):
+        excluded = excluded.remove(getattr(_c.DispatchKey, f"Autograd{name}"))
+    excluded = excluded.remove(_c.DispatchKey.ADInplaceOrView)
+    with _c._ForceDispatchKeyGuard(_c._dispatch_tls_local_include_set(), excluded):
+        yield
+
+
 is_traced: Callable[[], bool] = torch._C._is_tracing
 """Whether torch.jit.trace is recording."""
 

@@ -17,7 +17,9 @@ DATASETS = f"{THEIRS}.spikevision"
 
 
 class _Alias(MetaPathFinder, Loader):
-    """Imports each module of spikeloom under its snnTorch name."""
+    """Imports each module of spikeloom under its snnTorch name, as long as a block or a call holds it."""
+
+    holds = 0
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -72,24 +74,33 @@ class as_snntorch:  # noqa: N801
     """
 
     def __init__(self) -> None:
+        self._hold()
+        self._entered = False
+
+    def _hold(self) -> None:
         present = sys.modules.get(THEIRS)
         if present is not None and present is not sys.modules[OURS]:
             raise RuntimeError(
                 "snnTorch itself has been imported in this process; call spikeloom.as_snntorch() before anything that "
                 "imports snntorch"
             )
-        self._installed = _ALIAS not in sys.meta_path
-        if self._installed:
+        _ALIAS.holds += 1
+        if _ALIAS not in sys.meta_path:
             sys.meta_path.insert(0, _ALIAS)
 
     def __enter__(self) -> None:
-        """Nothing to do: the constructor has installed the alias."""
+        """Begin a block; what the constructor has installed belongs to the first one."""
+        if self._entered:
+            self._hold()
+        self._entered = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._installed:  # an outer call is still active
+        _ALIAS.holds -= 1
+        if _ALIAS.holds:  # an outer block, or a call for good
             return
-        sys.meta_path.remove(_ALIAS)
+        if _ALIAS in sys.meta_path:
+            sys.meta_path.remove(_ALIAS)
         for name in [name for name in sys.modules if name.partition(".")[0] == THEIRS]:
             del sys.modules[name]

@@ -24,6 +24,20 @@ SCRIPTS = {
             pass
         assert len([f for f in sys.meta_path if "spikeloom" in type(f).__module__]) == 0
         """,
+    "one object in several blocks": """
+        import sys, spikeloom as snn
+        alias = snn.as_snntorch()
+        with alias:
+            with alias:
+                import snntorch
+            import snntorch.utils
+        assert not [name for name in sys.modules if name.startswith("snntorch")]
+        with alias:
+            import snntorch
+            assert snntorch is snn
+        assert not [name for name in sys.modules if name.startswith("snntorch")]
+        assert not [f for f in sys.meta_path if "spikeloom" in type(f).__module__]
+        """,
     "not beside snnTorch": """
         import sys, types, spikeloom as snn
         sys.modules["snntorch"] = types.ModuleType("snntorch")
@@ -35,6 +49,13 @@ SCRIPTS = {
             raise AssertionError
         assert not [f for f in sys.meta_path if "spikeloom" in type(f).__module__]
         del sys.modules["snntorch"]
+        """,
+    "for good, called within a block": """
+        import sys, spikeloom as snn
+        with snn.as_snntorch():
+            snn.as_snntorch()
+        import snntorch
+        assert snntorch is snn
         """,
     "for good within a block": """
         import sys, spikeloom as snn

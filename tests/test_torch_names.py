@@ -392,3 +392,8 @@ def test_each_name_has_a_test():
     asked = {node.attr for node in ast.walk(ast.parse(Path(__file__).read_text())) if isinstance(node, ast.Attribute)}
     assert defined
     assert not defined - asked
+
+
+def test_autograd_on():
+    with torch._C._AutoDispatchBelowAutograd(), _torch.autograd_on():
+        assert (torch.ones(2, requires_grad=True) * 2).requires_grad

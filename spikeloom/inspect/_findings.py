@@ -56,7 +56,8 @@ def found(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
     of_spikes = [] if of_input and of_input[0].problem == "silent input" else [*_of_layers(layers, facts, of_input)]
     yield from of_spikes
     explained = {path for finding in of_spikes for path in finding.layers}
-    if layers and not (explained or of_input or facts.modules or facts.blank):
+    silent = any(layer.row.rate == 0 and not layer.row.readout for layer in layers)  # until training changes it
+    if layers and not (explained or of_input or facts.modules or facts.blank or silent):
         yield from _of_outputs(layers[-1], facts)
     if facts.frozen:
         yield Finding(
@@ -64,7 +65,7 @@ def found(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
             "frozen parameters",
         )
     else:
-        yield from of_gradients(layers, explained, facts.blank and not explained)
+        yield from of_gradients(layers, explained, (facts.blank or silent) and not explained)
     if facts.unused:
         yield Finding(
             f"{', '.join(facts.unused)}: no gradient; the loss does not depend on it, or a tensor is detached on the "
@@ -144,8 +145,8 @@ def _of_input(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
 
 
 def _swapped(inputs: Sequence[Tensor]) -> bool:
-    """Whether the rows are equal at every step, and steps differ."""
-    return all(t.dim() > 2 and t.shape[1] > 1 and not differ(t, 1) for t in inputs) and any(
+    """Whether the rows are equal at every step, and steps differ; with few rows, time is more likely in their place."""
+    return all(t.dim() > 2 and 1 < t.shape[1] < t.shape[0] and not differ(t, 1) for t in inputs) and any(
         differ(t, 0) for t in inputs
     )
 
@@ -172,21 +173,39 @@ def _of_layers(layers: Sequence[Layer], facts: Facts, of_input: Sequence[Finding
     blamed = {path for finding in of_input for path in finding.layers}
     delayed = any(finding.problem == "delay beyond the sequence" for finding in facts.modules)
     blocked: Layer | None = None
+    silent = False  # whether an earlier layer is silent, which training may change
     for number, layer in enumerate(layers):
         if layer.row.path not in blamed:
             is_output = number == len(layers) - 1 and any(_ends_in(t, layer) for t in facts.outputs)
-            yield from _of_readout(layer) if layer.row.readout else _of_spikes(layer, blocked, delayed, is_output)
+            spikes = _of_spikes(layer, blocked, delayed, hopeless=not number or _hopeless(layer, silent))
+            yield from _of_readout(layer) if layer.row.readout else spikes
             yield from _of_lost(layer, is_output)
-        blocked = blocked or (layer if layer.row.rate == 0 or layer.row.saturated >= BLOCKED else None)
+        if blocked is None and (
+            layer.row.saturated >= BLOCKED
+            or (layer.row.rate == 0 and (not number or delayed or _hopeless(layer, silent)))
+        ):
+            blocked = layer
+        silent = silent or layer.row.rate == 0
 
 
-def _of_spikes(layer: Layer, blocked: Layer | None, delayed: bool, is_output: bool) -> Iterator[Finding]:
-    """The problems of one layer; `blocked` is an earlier layer of which all neurons are silent or saturated."""
+def _hopeless(layer: Layer, silent: bool) -> bool:
+    """Whether silent neurons stay silent: no gradient passes, or no current arrives. Others learn to fire."""
+    return layer.faint_if_dead < FAINT or not (silent or layer.current is None or layer.current.any())
+
+
+def _of_spikes(layer: Layer, blocked: Layer | None, delayed: bool, hopeless: bool) -> Iterator[Finding]:
+    """The problems of one layer.
+
+    Args:
+        blocked: an earlier layer of which all neurons are silent for good, or saturated.
+        delayed: whether delays exceed the sequence.
+        hopeless: whether silent neurons are a problem: those of the first layer, and those that stay silent.
+    """
     row, name, path = layer.row, named_layer(layer), (layer.row.path,)
     after = ""
     if blocked is not None:
         after = f"fix the {'silent' if blocked.row.rate == 0 else 'saturated'} {named_layer(blocked)} first"
-    if row.dead >= DEAD and (row.dead == 1 or not is_output or layer.faint_if_dead < FAINT):
+    if row.dead >= DEAD and (hopeless or after or delayed):
         cure = after or ("fix the delays first" if delayed else why_dead(layer))
         yield Finding(f"{name}: {percent(row.dead)} of its neurons never fire; {cure}", "dead layer", path)
     if row.saturated >= SATURATED and not (after and row.dead >= DEAD):

@@ -23,7 +23,8 @@ def of_gradients(layers: Sequence[Layer], explained: set[str], blank: bool) -> I
     Args:
         layers: the layers in execution order.
         explained: the paths of those with a finding about their spikes.
-        blank: whether weights are all 0 on purpose, as those of the last layer may be before training.
+        blank: whether weights are all 0 on purpose, as those of the last layer may be before training, or a layer is
+            silent that may learn to fire.
     """
     if broken := [layer for layer in layers if layer.is_nan or layer.row.gradient_norm == math.inf]:
         told = "NaN" if broken[-1].is_nan else "infinite"
@@ -42,7 +43,7 @@ def of_gradients(layers: Sequence[Layer], explained: set[str], blank: bool) -> I
             "no gradient",
             _paths(missing),
         )
-    if (zero := [layer for layer in layers if layer.row.gradient_norm == 0]) and not (blank and zero != [*layers]):
+    if (zero := [layer for layer in layers if layer.row.gradient_norm == 0]) and not blank:
         yield Finding(
             f"{_all(zero)}: the gradient is zero, so the weights before do not learn; it is lost at the spikes of "
             f"{named_layer(zero[-1])} or after them",
@@ -50,7 +51,7 @@ def of_gradients(layers: Sequence[Layer], explained: set[str], blank: bool) -> I
             _paths(zero),
         )
     flows = [layer for layer in layers if layer.row.gradient_norm > 0]
-    yield from _of_growth(flows) or _of_sizes(flows, explained)
+    yield from _of_growth(flows) or ([] if blank else _of_sizes(flows, explained))
 
 
 def _of_growth(flows: Sequence[Layer]) -> list[Finding]:

@@ -81,7 +81,7 @@ class Layer:
         mem: membranes, [T, B, N]; None if the layer does not return them, or pools its spikes.
         current: input currents, [T, B, N]; None if they differ in shape from the spikes.
         slope: mean derivative of the surrogate; NaN if unknown.
-        faint_if_dead: the same, of the neurons that never fire; 0 if unknown.
+        faint_if_dead: the median of the same over the neurons that never fire; 0 if unknown.
         squares: squared gradient of the current of each neuron, summed over rows and steps, [N]; None as for `current`.
         over_time: norm of the gradient per step; empty if there is no gradient.
         is_nan: whether the gradient exists and is NaN.
@@ -162,7 +162,7 @@ def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], re
         slopes = _slopes(neuron.spike_grad, mem - threshold)
         slope, passes = float(slopes.double().mean()), float((slopes >= PASSES).double().mean())
         if (dead := rates == 0).any() and mem.shape == spk.shape:
-            of_dead = float(_per_neuron(slopes)[:, :, dead].mean())
+            of_dead = float(_per_neuron(slopes)[:, :, dead].mean((0, 1)).median())
     per_call = zip(grads, recording.folded(), strict=True)
     over_time = [n for g, steps in per_call if g is not None for n in _per_step(g, steps)]
     norm = math.hypot(*over_time) if over_time else NAN

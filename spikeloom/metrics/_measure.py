@@ -1,5 +1,6 @@
 """Run batches through a network, chunk by chunk, and put the counts together."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,7 @@ def measure(
     steps: int | None = None,
     time_first: bool = True,
     predict: Predict | None = None,
-    scores: Sequence[str] | None = None,
+    scores: str | Sequence[str] | None = None,
     convention: str = "neurobench",
     chunk: int | None = None,
     forward: Callable[..., Any] | None = None,
@@ -102,6 +103,8 @@ def measure(
         )
     if chunk is not None and (isinstance(chunk, bool) or not hasattr(chunk, "__index__") or chunk < 1):
         raise ValueError(f"chunk is {chunk!r}; pass a number of steps from 1 on")
+    if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 0):
+        raise ValueError(f"steps is {steps!r}; pass a number of steps from 1 on")
     batches = _batches(data, targets)
     running = _Running(net, steps, time_first, predict, Scores(scores), chunk, forward)
     before, drawn = Snapshot(net.modules()), RandomState()
@@ -231,7 +234,7 @@ class _Running:
             if isinstance(module, SEES_TIME):
                 module.reset_mem()
         own = getattr(self.net, "reset", None)
-        if callable(own):
+        if callable(own) and _needs_nothing(own):
             own()
 
     def _outputs(self, inputs: tuple[Tensor, ...], steps: int, rows: int) -> Iterator[Any]:
@@ -246,6 +249,15 @@ class _Running:
                 yield unroll(self.net, *(t[begin:end] for t in inputs))
             else:
                 yield unroll(self.net, *inputs, steps=end - begin)
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _activations(watch: Watch) -> tuple[int, int]:

@@ -58,7 +58,8 @@ class Scores:
         names: which; None chooses by the dtype of the targets.
     """
 
-    def __init__(self, names: Sequence[str] | None):
+    def __init__(self, names: str | Sequence[str] | None):
+        names = (names,) if isinstance(names, str) else names
         for name in names or ():
             if name not in SCORES:
                 raise ValueError(f"there is no score {name!r}; choose among {', '.join(map(repr, SCORES))}")
@@ -82,7 +83,7 @@ class Scores:
     def _add_r2(self, predicted: Tensor, targets: Tensor) -> None:
         if targets.dim() == 2:
             self._r2 = self._r2 or R2()
-            self._r2.add(predicted, targets)
+            self._r2.add(_floating(predicted), _floating(targets))
         elif self._names is not None:
             raise ValueError(f"r2 compares predictions of shape [N, C]; these have shape {tuple(predicted.shape)}")
 
@@ -95,7 +96,13 @@ class Scores:
 def _score(name: str, predicted: Tensor, targets: Tensor) -> float:
     if name == "classification_accuracy":
         return torch.mean(torch.eq(predicted, targets).float()).item()
+    predicted, targets = _floating(predicted), _floating(targets)
     if name == "mse":
         return torch.mean((predicted - targets) ** 2).item()
     error = torch.abs(predicted - targets) / (torch.abs(predicted) + torch.abs(targets))
     return torch.nan_to_num(200 * torch.mean(error), nan=200.0).item()
+
+
+def _floating(values: Tensor) -> Tensor:
+    """Integers as floating point numbers, which have differences below 0 and a mean."""
+    return values if values.is_floating_point() else values.to(torch.get_default_dtype())

@@ -1,7 +1,7 @@
 """The arguments of `unroll` and of all functions that run a network as it does: the steps, and the forward's inputs."""
 
 from collections.abc import Mapping
-from inspect import CO_VARARGS, signature
+from inspect import CO_VARARGS, Parameter, signature
 from typing import Any
 
 from torch import nn
@@ -18,11 +18,19 @@ def steps_of(net: nn.Module, steps: Any, num_steps: Any, kwargs: Mapping[str, An
         num_steps, kwargs = kwargs["num_steps"], {name: value for name, value in kwargs.items() if name != "num_steps"}
     if num_steps is None or num_steps is False:  # not given, as in snnTorch
         return steps, kwargs
-    if "num_steps" in signature(net.forward).parameters:
+    if _forward_takes(net, "num_steps"):
         return steps, {**kwargs, "num_steps": num_steps}
     if steps is not None and steps != num_steps:
         raise TypeError(f"unroll got steps={steps} and num_steps={num_steps}, two names of one argument; pass one")
     return num_steps, kwargs
+
+
+def _forward_takes(net: nn.Module, name: str) -> bool:
+    """Whether the forward of a network, or of the one that it wraps, has an argument of this name."""
+    while isinstance(inner := getattr(net, "_orig_mod", getattr(net, "module", None)), nn.Module):
+        net = inner
+    parameters = signature(net.forward).parameters
+    return name in parameters or any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def refuse_steps_by_position(net: nn.Module, args: tuple[Any, ...], steps: Any) -> None:

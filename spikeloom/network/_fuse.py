@@ -8,11 +8,12 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import nn
 
-from .._torch import fake_mode, graph_task, is_traced, on_function_apply, transformed
+from .._torch import fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
 from ..engine.run import forced
 from ..neurons._recorders import recorders
 from ..neurons._unrolled_run import current_run
 from ._fuse_neurons import set_aside
+from ._fuse_partly import replay
 from ._fuse_plan import Plan
 from ._fuse_recorder import Recorder
 from ._fuse_run import Execution
@@ -58,6 +59,8 @@ class Engine:
             return "it is part of another fused function"
         if transformed() or is_traced() or fake_mode() is not None or current_run() is not None:
             return "a transform of torch sees each operation"
+        if saved_hooks() is not None:
+            return "hooks pack the saved tensors, as by torch.utils.checkpoint"
         return "it runs within a backward pass" if graph_task() != -1 else ""
 
     def recorded(self, args: Any, kwargs: Any) -> Any:
@@ -109,6 +112,11 @@ class Engine:
             try:
                 execution.run()
                 values = {at: execution.hand(at) for at in wanted}
+            except Exception:
+                self.fused -= plan.fused
+                if (error := replay(recorder, execution.updates())) is not None:
+                    raise error from None
+                return
             except BaseException:
                 recorder.abandon()
                 raise
@@ -127,7 +135,10 @@ class Fused(nn.Module):
     _fused_engine: Engine
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return engine_of(self)(*args, **kwargs)
+        engine = engine_of(self)
+        if self.__dict__ is not engine.function.__dict__:  # a replica made by nn.DataParallel
+            return super().__call__(*args, **kwargs)
+        return engine(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         engine = engine_of(self)
@@ -184,11 +195,13 @@ def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
         and leave the same states in the neurons and in the random number generators.
 
     Raises:
-        TypeError: if `function` is neither a module nor callable. The errors of the function are raised at its line.
+        TypeError: if `function` is neither a module nor callable, or is a DistributedDataParallel. The errors of the
+            function are raised at its line.
 
     Dropout, encoders and other random operations draw in the order of the loop, and batch normalization in training
-    updates its statistics at every step. Under torch.compile, torch.func, torch.jit.trace, and within a backward pass
-    the function runs as it is, as it does for some calls after recording it has not paid.
+    updates its statistics at every step. Under torch.compile, torch.func, torch.jit.trace, and within a backward pass,
+    and where hooks pack saved tensors the function runs as it is, as it does for some calls after recording it has not
+    paid.
 
         >>> import torch, spikeloom as snn
         >>> class Net(torch.nn.Module):
@@ -227,6 +240,10 @@ def _fused_module(net: nn.Module, exact_products: bool) -> nn.Module:
     kind = type(net)
     if isinstance(net, Fused):
         return net
+    if isinstance(net, nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            "fuse got a DistributedDataParallel; fuse the network first: DistributedDataParallel(fuse(net))"
+        )
     body = {"_fused_engine": Engine(net, exact_products), "__module__": kind.__module__, "__doc__": kind.__doc__}
     made = type.__new__(type(kind), kind.__name__, (Fused, kind), body)
     fused: nn.Module = object.__new__(made)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import storage_of
-from ._fuse_rules import INPLACE, RULES, Fold, Rule, tensors_in
+from ._fuse_rules import FLAGGED, INPLACE, RULES, Fold, Rule, tensors_in
 from ._fuse_values import CannotNote, OpClass, Recorded
 
 INPLACE_VIEWS = {Tensor.detach}
@@ -19,9 +19,12 @@ def note_in_place(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
     if type(target) is not Recorded:
         return change_plain(recorder, func, args, kwargs)
     before = recorder.kinds[target.at]
+    if func is Tensor.zero_ and before.requires_grad:
+        raise CannotNote
     if target.at in recorder.viewed or (before.requires_grad and not torch.is_grad_enabled()):
         raise CannotNote
-    made = recorder.note(RULES[INPLACE[func]], INPLACE[func], args, kwargs)
+    func = INPLACE.get(func, func)
+    made = recorder.note(RULES[func], func, args, kwargs)
     if made is target:
         return target
     after = recorder.kinds[made.at]
@@ -29,6 +32,21 @@ def note_in_place(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
         raise CannotNote
     stand_for(recorder, target, made)
     return target
+
+
+def works_in_place(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an activation is told to work in place."""
+    return bool(kwargs.get("inplace") or args[FLAGGED[func] : FLAGGED[func] + 1] == (True,))
+
+
+def note_flagged(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """An activation that is told to work in place."""
+    if not args:
+        raise CannotNote
+    if type(args[0]) is not Recorded:
+        return change_plain(recorder, func, args, kwargs)
+    kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
+    return note_in_place(recorder, func, args[: FLAGGED[func]], kwargs)
 
 
 def change_plain(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:

@@ -1,9 +1,11 @@
 """The class of an operation that `fuse` has not met: its results are those of one call on zeros."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ._fuse_rules import INDEXED, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
 from ._fuse_values import SAME, CannotNote, OpClass, Slot, filled
@@ -17,6 +19,8 @@ def new_class(
         raise CannotNote
     if func is Tensor.__getitem__ and any(True for _ in tensors_in(args[1])):
         raise CannotNote  # a mask's result has a size that depends on values
+    if _has_hidden_effects(func, args, kwargs):
+        raise CannotNote
     shaped = rule
     rule = _refined(rule, func, args, kwargs)
     kinds = [recorder.kind_of(number) for number in tensors]
@@ -55,6 +59,21 @@ def new_class(
     return found
 
 
+def _has_hidden_effects(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation draws, writes, or depends on the number of rows, because its arguments say so."""
+
+    def given(place: int, name: str) -> Any:
+        return kwargs.get(name, args[place] if len(args) > place else None)
+
+    if func is functional.scaled_dot_product_attention:
+        return bool(given(4, "dropout_p"))
+    if func is functional.instance_norm:
+        return given(1, "running_mean") is not None
+    if func is functional.embedding:
+        return bool(given(5, "scale_grad_by_freq")) or given(3, "max_norm") is not None
+    return func is Tensor.view and isinstance(given(1, "dtype"), torch.dtype)
+
+
 def _refined(rule: Rule, func: Any, args: Any, kwargs: Any) -> Rule:
     """The rule for particular arguments."""
     if rule.fold is Fold.SELECT and selected_dim(args[1]) is None:
@@ -67,6 +86,10 @@ def _refined(rule: Rule, func: Any, args: Any, kwargs: Any) -> Rule:
         return rule if not training else UPDATES if running is not None else RULES[Tensor.sum]
     if rule.fold is Fold.ELEMENTWISE and "alpha" in kwargs:
         return RULES[torch.lerp]
+    if kwargs.get("memory_format") is not None:
+        return Rule(Fold.NEVER, view=rule.view)
+    if func is torch.einsum and sum(1 for _ in tensors_in(args)) == 1:
+        return replace(rule, view=True)
     first = args[0] if args else None
     if rule.rows and not (isinstance(first, Tensor) and first.dim() == rule.rows):
         return RULES[Tensor.sum]

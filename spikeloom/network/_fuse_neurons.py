@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import IS_REPLICA
+from .._torch import IS_REPLICA, storage_of, without_torch_function
 from ..cells.firing import Model
 from ..engine.feedback import HOOKS
 from ..engine.run import forced
@@ -17,7 +17,7 @@ from ..neurons import SpikingNeuron
 from ..neurons._forward import Running
 from ..neurons._sequence import WholeSequence
 from ..neurons._state import compute_dtype
-from ..neurons.lstm import SLSTM, SConv2dLSTM
+from ..neurons.lstm import SLSTM, Gated, SConv2dLSTM
 from ..neurons.recurrent import OneToOne, Recurrent
 from ._fuse_rules import Fold, Rule
 from ._fuse_values import CannotNote, Kind, OpClass, Recorded, current_mode
@@ -159,6 +159,8 @@ def _touch(recorder: Any, neuron: Any, touched: Touched | None) -> Touched:
     if touched is not None:
         recorder.execute()
     made = recorder.touched[neuron] = Touched(neuron)
+    with without_torch_function():
+        recorder.storages.update(storage_of(value) for value in made.values if isinstance(value, Tensor))
     key = (neuron, made.program, made.learned)
     made.classes = recorder.vocabulary.steps.setdefault(key, {})
     return made
@@ -220,6 +222,11 @@ def _new_class(recorder: Any, touched: Touched, neuron: Any, x: Any, tensors: li
         found.outs.append(recorder.vocabulary.kind(out, out.requires_grad, where, 0, ("neuron", id(neuron), place)))
     touched.classes[tuple(key)] = found
     return found
+
+
+def has_products(neuron: Any) -> bool:
+    """Whether the scan of a neuron sums products in another order than its steps."""
+    return isinstance(neuron, Gated) or (isinstance(neuron, Recurrent) and not isinstance(neuron.recurrent, OneToOne))
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""Execute a few of the noted operations of `fuse` before the others, where their values are needed."""
+"""Execute noted operations of `fuse` one by one: a few where their values are needed, and all after an error."""
 
 from bisect import bisect_right
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from ._fuse_values import become, in_mode
+from ..neurons import SpikingNeuron
+from ._fuse_neurons import run_step
+from ._fuse_rules import Fold
+from ._fuse_values import OpClass, Recorded, become, in_mode
 
 SIMPLE = 12
 """At most so many operations are executed before the others."""
@@ -27,17 +30,69 @@ def resolve(recorder: Any, wanted: list[Any]) -> bool:
     for number in sorted(needed):
         found, tensors, numbers = recorder.operations[number]
         every = [recorder.outside[~(at if at < 0 else recorder.resolved[at])] for at in tensors]
-        with recorder.aside(), in_mode(found.mode):
-            outs = found.call(every, numbers)
-        for place, out in enumerate([outs] if found.container is None else outs):
-            at = recorder.first[number] + place
-            tensor = recorder.refs[at]()
-            if tensor is not None and tensor.at == at:
-                become(tensor, out)
-                out = tensor
-            recorder.resolved[at] = recorder.from_outside(out)
+        with recorder.aside():
+            outs = _outs(found, every, numbers, recorder.touched)
+        for at, out in enumerate(outs, recorder.first[number]):
+            recorder.resolved[at] = recorder.from_outside(_handed(recorder, at, out))
         recorder.done.add(number)
     return True
+
+
+def _outs(found: OpClass, tensors: list[Tensor], numbers: Any, touched: Any) -> list[Tensor]:
+    """The results of one operation."""
+    with in_mode(found.mode):
+        if isinstance(found.func, SpikingNeuron):
+            alias = len(found.outs) == len(found.inputs) - 1
+            return run_step(found.func, touched[found.func], tensors[0], tensors[1:], alias)
+        if found.rule.fold is Fold.WRITE:
+            written = tensors[0].clone()
+            found.call([written, *tensors[1:]], numbers)
+            return [written]
+        outs = found.call(tensors, numbers)
+    return [outs] if found.container is None else list(outs)
+
+
+def _handed(recorder: Any, at: int, out: Tensor) -> Tensor:
+    """A value, as the tensor that the user has for it if there is one."""
+    tensor = recorder.refs[at]()
+    if tensor is None or tensor.at != at:
+        return out
+    become(tensor, out)
+    return tensor  # type: ignore[no-any-return]
+
+
+def replay(recorder: Any, updated: set[int]) -> Exception | None:
+    """Execute the operations in the order of the loop after an error, as far as the loop would come.
+
+    Gives tensors and states the values that the loop would have left, and forgets what has been noted.
+
+    Args:
+        updated: the operations that have updated running statistics already.
+
+    Returns:
+        The error of the first operation that fails, or None.
+    """
+    values: dict[int, Tensor] = {}
+    states: dict[Any, list[Tensor]] = {}
+    error = None
+    for number, (found, tensors, numbers) in enumerate(recorder.operations):
+        every = [recorder.outside[~at] if at < 0 else values[at] for at in tensors]
+        if number in updated:
+            every[1:3] = [tensor.clone() for tensor in every[1:3]]
+        try:
+            outs = _outs(found, every, numbers, recorder.touched)
+        except Exception as failure:
+            error = failure
+            break
+        handed = [_handed(recorder, at, out) for at, out in enumerate(outs, recorder.first[number])]
+        values.update(enumerate(handed, recorder.first[number]))
+        if isinstance(found.func, SpikingNeuron):
+            states[found.func] = handed[len(handed) - len(every) + 1 :]
+    for neuron, touched in recorder.touched.items():
+        if any(type(vars(neuron)[name]) is Recorded for name in touched.names):
+            vars(neuron).update(zip(touched.names, states.get(neuron, touched.starts.values()), strict=True))
+    recorder.abandon()
+    return error
 
 
 def compact(recorder: Any) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from ..neurons import SpikingNeuron
-from ..neurons.lstm import Gated
 from ..neurons.recurrent import Recurrent
 from ._fuse_graph import in_circles
+from ._fuse_neurons import has_products
 from ._fuse_rules import Fold
 from ._fuse_values import Kind, OpClass
 
@@ -124,7 +124,7 @@ class Plan:
         for number in wanted:
             found, _, numbers = self.operations[number]
             own, fold = self.tensors[number], found.rule.fold
-            if self.exact and isinstance(found.func, Gated):  # its scan has products over all steps
+            if self.exact and has_products(found.func):
                 nodes.append(Node(SINGLE, [number], EXACT))
             elif isinstance(found.func, SpikingNeuron):
                 before = self._step_before(number)
@@ -194,6 +194,9 @@ class Plan:
 
     def _shared(self, found: OpClass, own: tuple[int, ...]) -> tuple[int, ...]:
         """The tensors that all calls of a fold must share."""
+        if found.rule.fold is Fold.ELEMENTWISE and len({(kind.dtype, kind.device) for kind in found.inputs}) > 1:
+            # a stack of tensors without dimensions takes part in the promotion of dtypes, and one of them does not
+            return tuple([at for at, kind in zip(own, found.inputs, strict=True) if not kind.size])
         return own[1:] if found.rule.fold in (Fold.LEADING, Fold.ROWS) else ()
 
     # -- circles ------------------------------------------------------------------------------------------------------

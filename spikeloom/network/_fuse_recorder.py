@@ -23,13 +23,23 @@ from .._torch import (
     without_torch_function,
 )
 from ..neurons._recorders import recorders
-from ._fuse_changes import change_plain, note_dropout, note_in_place, note_layer, note_write, will_write
+from ._fuse_changes import (
+    change_plain,
+    note_dropout,
+    note_flagged,
+    note_in_place,
+    note_layer,
+    note_write,
+    will_write,
+    works_in_place,
+)
 from ._fuse_classes import new_class
 from ._fuse_neurons import note_neuron
 from ._fuse_partly import compact, resolve
 from ._fuse_rules import (
     DRAWS,
     DROPOUT,
+    FLAGGED,
     INDEXED,
     INPLACE,
     LIKE,
@@ -50,6 +60,11 @@ PASSING = object()
 
 Operation = tuple[OpClass, tuple[int, ...], tuple[Any, ...]]
 """A noted operation: its class, its tensors by number (negative: from outside), and its own numbers."""
+
+
+def _overwrites(args: Any, kwargs: Any) -> bool:
+    """Whether the arguments of an operation that draws tell it to write into a tensor that exists."""
+    return bool(kwargs.get("out") is not None or kwargs.get("inplace") or (len(args) > 3 and args[-1] is True))
 
 
 class Recorder(FunctionMode):
@@ -91,6 +106,8 @@ class Recorder(FunctionMode):
                     return self._note_select(args)
                 if rule.fold is Fold.WRITE and type(args[0]) is not Recorded:
                     return change_plain(self, func, args, kwargs)
+                if func in FLAGGED and works_in_place(func, args, kwargs):
+                    return note_flagged(self, func, args, kwargs)
                 return self.note(rule, func, args, kwargs)
             if func in READS:
                 return func(*args, **kwargs)
@@ -110,7 +127,12 @@ class Recorder(FunctionMode):
             found = [t for t in tensors_in((args, kwargs)) if type(t) is Recorded]
             if func in LIKE and len(found) == 1 and found[0] is args[0]:
                 args = (self.kinds[args[0].at].zeros().detach(), *args[1:])
-            elif (func not in DRAWS and func not in READERS) or self.written or not resolve(self, found):
+            elif (
+                (func not in DRAWS and func not in READERS)
+                or _overwrites(args, kwargs)
+                or self.written
+                or not resolve(self, found)
+            ):
                 self.execute()
         return func(*args, **kwargs)
 
@@ -341,8 +363,11 @@ class Recorder(FunctionMode):
         self._clear()
 
     def abandon(self) -> None:
-        """Forget what has been noted after an error: the neurons get the states from before it."""
+        """Forget what has been noted after an error; a neuron without states gets those from before it, or none."""
         for neuron, touched in self.touched.items():
-            vars(neuron).update(touched.starts, _before=None, _reset=None)
+            own = vars(neuron)
+            own.update({name: touched.starts[name] for name in touched.names if type(own[name]) is Recorded})
+            own.update({name: torch.zeros(0) for name in touched.names if type(own[name]) is Recorded})
+            own.update(_before=None, _reset=None)
         self.touched.clear()
         self._clear()

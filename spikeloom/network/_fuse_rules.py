@@ -149,7 +149,6 @@ _add(
         torch.max_pool1d,
         F.avg_pool1d,
         F.adaptive_avg_pool1d,
-        F.lp_pool1d,
     ),
 )
 _add(
@@ -159,7 +158,6 @@ _add(
         torch.max_pool2d,
         F.avg_pool2d,
         F.adaptive_avg_pool2d,
-        F.lp_pool2d,
     ),
 )
 _add(Rule(Fold.ROWS, rows=4), F.adaptive_max_pool2d, torch.adaptive_avg_pool1d, F.pixel_shuffle)
@@ -200,6 +198,7 @@ _add(
         torch.cdist,
     ),
     *(F.multi_margin_loss, F.instance_norm, F.scaled_dot_product_attention),
+    *(F.lp_pool1d, F.lp_pool2d),
 )
 _add(Rule(Fold.NEVER), torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye, torch.linspace)
 _add(Rule(Fold.NEVER), T.new_zeros, T.new_ones, T.new_full, torch.full_like, T.new_empty, torch.empty_like)
@@ -217,6 +216,13 @@ _IN_PLACE = (
 )
 INPLACE.update({getattr(T, f"{name}_"): getattr(T, name) for name in _IN_PLACE.split() if hasattr(T, f"{name}_")})
 INPLACE[T.zero_] = torch.zeros_like
+
+FLAGGED: dict[Any, int] = {}
+"""Activations that work in place if an argument says so, and its place."""
+for _func in RULES:
+    _code = getattr(_func, "__code__", None)
+    if _code is not None and "inplace" in _code.co_varnames[: _code.co_argcount]:
+        FLAGGED[_func] = _code.co_varnames.index("inplace")
 
 DROPOUT: set[Any] = {
     F.dropout,

@@ -30,6 +30,7 @@ class Execution:
         self.handed: dict[int, Tensor] = {}
         self.given: set[Any] = set()
         self.backends: dict[int, tuple[str, list[str]]] = {}
+        self.reached = 0  # nodes that have run
 
     def run(self) -> None:
         """Run all nodes."""
@@ -38,7 +39,7 @@ class Execution:
         with ExitStack() as stack:
             if uncommon or torch.is_autocast_enabled("cuda"):
                 stack.enter_context(_plain_modes())
-            before = torch.is_grad_enabled()
+            before, place = torch.is_grad_enabled(), 0
             try:
                 for place, node in enumerate(self.plan.nodes):
                     wanted = self.plan.operations[node.operations[0]][0].mode
@@ -53,8 +54,15 @@ class Execution:
                     for column in node.release[1]:
                         self.columns.pop(column, None)
                         self.rows.pop(column, None)
+                place = len(self.plan.nodes)
             finally:
+                self.reached = place
                 set_grad_enabled(before)
+
+    def updates(self) -> set[int]:
+        """The operations that have updated running statistics."""
+        done = [node.operations[0] for node in self.plan.nodes[: self.reached]]
+        return {number for number in done if self.plan.operations[number][0].rule.fold is Fold.ORDERED}
 
     # -- values -------------------------------------------------------------------------------------------------------
 
@@ -113,17 +121,17 @@ class Execution:
             self._select(place, node, found)
         elif node.how is UNBIND:
             args, kwargs = found.form
-            dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+            dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
             self.columns[place, 0] = self.value(node.recipes[0]).movedim(dim, 0)
         elif node.how is WRITE:
             self.values[self.plan.first[node.operations[-1]]] = self._write(node)
         elif node.how == "stack":
             args, kwargs = found.form
-            dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+            dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
             self.values[at] = self._owned(node.recipes[0], self._stacked(node.recipes[0], dim), dim == 0)
         elif node.how == "cat":
             args, kwargs = found.form
-            dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+            dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
             size = found.inputs[0].size
             if dim == 0 and size:
                 flat = self.joined(node.recipes[0]).reshape(-1, *size[1:])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
+from .._torch import autograd_on, is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
 from ..neurons._recorders import recorders
 from ._fuse_rules import Rule, tensors_in
 
@@ -40,7 +40,8 @@ class Recorded(Tensor):
             )
         recorder = recorders.current()
         if recorder is not None:
-            recorder.execute()
+            with autograd_on():
+                recorder.execute()
         if any(isinstance(t, Recorded) for t in found):
             raise RuntimeError(f"{func} reads a tensor of a function that spikeloom.fuse records in another thread")
         return func(*args, **(kwargs or {}))
@@ -160,7 +161,8 @@ SAME: Any = _Same()
 
 def become(tensor: Recorded, value: Tensor) -> None:
     """Turn a recorded tensor in place into a plain one."""
-    tensor.__dict__.clear()
+    del tensor.at
+    tensor.__dict__.pop("moved", None)
     swap_tensors(tensor, value)
     tensor.__class__ = Tensor  # type: ignore[assignment]
 

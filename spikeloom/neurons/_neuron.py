@@ -257,10 +257,13 @@ def _check_reset(mode: str) -> None:
         raise ValueError(f"reset_mechanism is {mode!r}; choose one of {', '.join(map(repr, RESETS))}")
 
 
+SURROGATES = (surrogate.__name__, "snntorch.surrogate")
+
+
 def _check_spike_grad(kind: str, spike_grad: Any) -> None:
     """Reject what makes a spike function instead of being one."""
     name, module = getattr(spike_grad, "__name__", ""), getattr(spike_grad, "__module__", "")
-    if isinstance(spike_grad, FunctionType) and name in FACTORIES and module.endswith("surrogate"):
+    if isinstance(spike_grad, FunctionType) and name in FACTORIES and module in SURROGATES:
         raise TypeError(
             f"{kind} got spike_grad=surrogate.{name}, which makes a spike function; call it: "
             f"spike_grad=surrogate.{name}{'(f)' if name == 'custom_surrogate' else '()'}"

@@ -71,6 +71,13 @@ GRAPHS = {
         [("input", "b"), ("input", "a"), ("a", "b"), ("b", "output")],
     ),
     "declares the shape": lambda: chain(lif(), shape=(-3,)),
+    "two nodes have the name 'a.b'": lambda: loose(
+        {**ENDS, "a": loose({**ENDS, "b": EYE}, [("input", "b"), ("b", "output")]), "a.b": EYE},
+        [("input", "a"), ("a", "a.b"), ("a.b", "output")],
+    ),
+    "'a' .LIF. gets nothing that comes from an Input": lambda: loose(
+        {**ENDS, "a": lif(), "b": EYE}, [("input", "output"), ("a", "b"), ("b", "a"), ("a", "output")]
+    ),
     "2 inputs and 1 outputs": lambda: chain(
         loose({**ENDS, "more": nir.Input(np.array([3]))}, [("input", "output"), ("more", "output")])
     ),
@@ -188,6 +195,11 @@ def test_single_numbers_as_values_take_the_shape_of_their_input():
     assert net(torch.full((2, 3), 1.5))[0].shape == (2, 3)
 
 
+def test_a_delay_that_is_a_single_number():
+    net = snn.import_from_nir(chain(nir.Delay(np.array(2 * DT)), shape=(1,)))
+    assert [net(torch.full((1, 1), float(t)))[0].item() for t in (1, 2, 3, 4)] == [0.0, 0.0, 1.0, 2.0]
+
+
 def test_names_that_python_has_already():
     nodes = {"input": ENDS["input"], "forward": EYE, "training": lif(), "output": ENDS["output"]}
     names = list(nodes)
@@ -203,3 +215,35 @@ def test_a_long_chain_and_a_deep_nest(tmp_path):
     with pytest.raises(ValueError, match="more than 50 deep"):
         snn.import_from_nir(graph)
     assert DT == 1e-4
+
+
+def test_a_small_file_whose_links_repeat_a_group(file, monkeypatch):
+    monkeypatch.setattr("spikeloom.export.nir._reading.MOST", 1000)
+    snn.import_from_nir(file)
+    with h5py.File(file, "r+") as f:
+        group = f["node"].require_group("metadata").create_group("g0")
+        for i in range(1, 40):
+            outer = f["node/metadata"].create_group(f"g{i}")
+            outer["a"] = outer["b"] = group
+            group = outer
+    with pytest.raises(ValueError, match="more than 1000 groups and values"):
+        snn.import_from_nir(file)
+
+
+def test_values_that_links_repeat_count_each_time(file, monkeypatch):
+    with h5py.File(file, "r+") as f:
+        data = f["node"].require_group("metadata").create_dataset("data", data=np.zeros(1000))
+        for i in range(100):
+            f[f"node/metadata/copy{i}"] = data
+    monkeypatch.setattr("spikeloom.export.nir._reading.LARGEST", 400_000)
+    with pytest.raises(ValueError, match="declares"):
+        snn.import_from_nir(file)
+
+
+def test_a_longest_delay_that_no_machine_can_keep():
+    graph = snn.export_to_nir(nn.Sequential(snn.SynapticDelay(3, 4)), torch.rand(1, 3))
+    note = graph.nodes["0"].metadata["spikeloom"]
+    for text in ("10000000000", "Infinity", "-1"):
+        graph.nodes["0"].metadata = {"spikeloom": note.replace('"max_delay": 4', f'"max_delay": {text}')}
+        with pytest.raises(ValueError, match=r"'0'.*max_delay of"):
+            snn.import_from_nir(graph)

@@ -11,7 +11,7 @@ from torch import nn
 
 import spikeloom as snn
 
-from .graphs import DT, around, cycle, euler, leaky, outputs
+from .graphs import DT, around, cycle, euler, leaky, outputs, through_file
 
 RNG = np.random.default_rng(0)
 N = (6,)
@@ -64,6 +64,23 @@ def test_neurons_with_any_values_go_out_again():
         assert type(again) is type(node)
         x = np.random.default_rng(1).uniform(-0.4, 1.6, (30, 2, *N))
         assert np.allclose(euler(again, x), euler(node, x), atol=1e-4) or hasattr(node, "v_threshold")
+
+
+def test_neurons_with_any_values_come_back_bit_for_bit(tmp_path):
+    x = torch.rand(30, 2, *N)
+    for node in neurons():
+        net = snn.import_from_nir(around(node, N))
+        again = snn.import_from_nir(through_file(snn.export_to_nir(net, x[0]), tmp_path))
+        assert torch.equal(outputs(again, x), outputs(net, x)), type(node).__name__
+        held = dict(again.state_dict())
+        assert all(torch.equal(held[key], value) for key, value in net.state_dict().items()), type(node).__name__
+
+
+def test_an_integrator_with_an_unlikely_r_is_said():
+    for node in (nir.IF(2.5 * np.ones(N), np.ones(N)), nir.I(2.5 * np.ones(N))):
+        with pytest.warns(UserWarning, match=r"r=2.5 and dt=0.0001.*r \* dt per step.*0.00025"):
+            net = snn.import_from_nir(around(node, N))
+        assert net.node.gain.item() == pytest.approx(2.5e-4)
 
 
 def test_plain_values_become_neurons_of_the_library():
@@ -234,6 +251,23 @@ def test_states_go_in_and_out():
     assert torch.equal(got, wanted)
     with pytest.raises(ValueError, match="the states name 'other'"):
         net(x[0], {"other": {}})
+
+
+def test_states_of_delays_and_cycles_go_in_and_out():
+    late = snn.import_from_nir(around(nir.Delay(2 * DT * np.ones(3)), (3,)))
+    graph = snn.export_to_nir(
+        snn.RLeaky(0.5, linear_features=3, reset_mechanism="none", init_hidden=True), torch.rand(1, 3)
+    )
+    for net in (late, snn.import_from_nir(graph)):
+        x = torch.rand(6, 2, 3) * 4
+        with torch.no_grad():
+            for x_t in x[:3]:
+                _, state = net(x_t)
+            wanted = torch.stack([net(x_t)[0] for x_t in x[3:]])
+            first, _ = net(x[3], state)
+            got = torch.stack([first, *(net(x_t)[0] for x_t in x[4:])])
+        assert torch.equal(got, wanted)
+        assert wanted.any()
 
 
 def test_inputs_without_a_batch_and_of_wrong_shapes():

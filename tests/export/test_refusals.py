@@ -3,6 +3,7 @@
 import json
 
 import nir
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,7 +23,51 @@ class Overridden(snn.Leaky):
         return super()._base_state_function(input_) * 0.5
 
 
+class Doubled(snn.Leaky):
+    """A neuron with a forward of its own."""
+
+    def forward(self, x, mem=None):
+        return super().forward(2 * x, mem)
+
+
+class DoubledReadout(snn.LI):
+    """A readout with a forward of its own."""
+
+    def forward(self, x, mem=None):
+        return super().forward(2 * x, mem)
+
+
+class Absolute(nn.Linear):
+    """A layer of torch with a forward of its own."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.abs(), self.bias)
+
+
+class Tripled(nn.Identity):
+    def forward(self, x):
+        return 3 * x
+
+
+class LateTwice(snn.SynapticDelay):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def assigned():
+    layer = nn.Linear(4, 4)
+    layer.forward = torch.relu
+    return layer
+
+
+def hooked():
+    neuron = snn.RLeaky(0.5, linear_features=4, **NIR_RESET)
+    neuron.recurrent.register_forward_hook(lambda layer, args, out: out.relu())
+    return neuron
+
+
 REFUSED = {
+    "a forward of its own .Doubled.;": lambda: Doubled(0.9, **NIR_RESET),
     "reset_mechanism='subtract'.*nearest is reset_mechanism='zero' and reset_delay=False": lambda: snn.Leaky(
         0.9, **HIDDEN
     ),
@@ -45,6 +90,11 @@ REFUSED = {
     "DeltaLeaky.*nearest is Leaky": lambda: snn.DeltaLeaky(0.5, beta=0.9, **HIDDEN),
 }
 ALWAYS = {
+    "overrides the forward of Linear": lambda: Absolute(4, 4),
+    "overrides the forward of Linear; write": assigned,
+    "overrides the forward of Identity": Tripled,
+    "overrides the forward of SynapticDelay": lambda: LateTwice(4, 2),
+    "recurrent layer has a hook": hooked,
     "SLSTM.*nearest is a Linear and RSynaptic": lambda: snn.SLSTM(4, 4, threshold=0.1, **HIDDEN),
     "MaxPool1d.*nearest is AvgPool2d": lambda: nn.MaxPool1d(1),
     "BatchNorm1d.*fold it": lambda: nn.BatchNorm1d(4),
@@ -135,11 +185,28 @@ def test_snntorchs_module_approximates_with_a_warning():
         as_snntorch_does(net, torch.rand(2, 4), allow_approximate=False)
 
 
+def test_a_readout_with_a_forward_of_its_own_is_refused():
+    with pytest.raises(ValueError, match=r"a forward of its own .DoubledReadout."):
+        snn.export_to_nir(nn.Sequential(DoubledReadout(0.9, **HIDDEN)), torch.rand(2, 4))
+
+
 ARGUMENTS = {
     "requires a network": (TypeError, lambda: snn.export_to_nir("net", torch.rand(3))),
     "sample_data is ndarray": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(3).numpy())),
     "sample_data is empty": (TypeError, lambda: snn.export_to_nir(leaky(), ())),
     "at least one sample": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(0, 3))),
+    "dt is True": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(3), dt=True)),
+    "validation is str": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(3), validation="s")),
+    "validation is Tensor, int": (
+        TypeError,
+        lambda: snn.export_to_nir(leaky(), torch.rand(3), validation=(torch.rand(3), 1)),
+    ),
+    "at least one step": (
+        ValueError,
+        lambda: snn.export_to_nir(leaky(), torch.rand(2, 3), validation=torch.rand(0, 2, 3)),
+    ),
+    "ignore_dims is '0'": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(2, 3), ignore_dims="0")),
+    "model_fwd is 5": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(2, 3), model_fwd=5)),
     "dt is 0": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(3), dt=0)),
     "target is 'loihi'.*'norse'": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(3), target="loihi")),
     "dimensions of the batch come first": (
@@ -160,3 +227,11 @@ def test_bad_arguments_get_a_sentence():
             call()
         if match != "does not fit its input":  # which the neuron itself refuses first, in its own words
             assert caught.match(match)
+
+
+def test_numbers_of_numpy_and_a_single_dimension_are_arguments():
+    graph = snn.export_to_nir(leaky(), torch.rand(2, 3), ignore_dims=0, dt=np.float32(1e-3))
+    assert json.loads(graph.metadata["spikeloom"])["dt"] == 1e-3
+    assert graph.nodes["leaky"].tau.shape == (3,)
+    assert isinstance(snn.import_from_nir(graph, dt=np.float32(1e-3)).leaky, snn.Leaky)
+    assert snn.export_to_nir(leaky(), torch.rand(2, 3), ignore_dims=None).nodes["leaky"].tau.shape == (3,)

@@ -166,3 +166,62 @@ def test_export_leaves_the_network_alone():
     assert not net[0]._forward_hooks
     snn.export_to_nir(net, x)
     assert len([m for m in snn.Leaky.instances if m is net[2]]) == 1
+
+
+def test_recurrent_neurons_without_a_reset_come_back_in_the_same_step():
+    for net in (
+        snn.RLeaky(0.8, linear_features=5, reset_mechanism="none", init_hidden=True),
+        snn.RSynaptic(0.7, 0.8, linear_features=5, reset_mechanism="none", init_hidden=True),
+    ):
+        x = torch.randn(60, 4, 5) * 1.5
+        wanted = outputs(net, x)
+        assert 0 < wanted.sum() < wanted.numel()
+        assert torch.equal(outputs(snn.import_from_nir(snn.export_to_nir(net, x[0])), x), wanted)
+
+
+class TwoNamedOutputs(nn.Module):
+    """A layer has the name that one of two outputs gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.output_0, self.output_1 = nn.Linear(3, 3), leaky(0.5)
+
+    def forward(self, x):
+        h = self.output_0(x)
+        return self.output_1(h), h
+
+
+def test_layers_with_the_names_of_outputs():
+    net, x = TwoNamedOutputs(), torch.rand(20, 2, 3) * 4
+    graph = snn.export_to_nir(net, x[0])
+    assert sum(isinstance(node, nir.Output) for node in graph.nodes.values()) == 2
+    assert sum(isinstance(node, nir.Affine) for node in graph.nodes.values()) == 1
+    with torch.no_grad():
+        got, _ = snn.unroll(snn.import_from_nir(graph), x)
+        assert all(torch.equal(a, b) for a, b in zip(got, snn.unroll(net, x), strict=True))
+
+
+def test_convolutions_that_others_change_are_read_and_said(tmp_path):
+    def dense(node):
+        node.weight = np.ones_like(node.weight)
+
+    def wider(node):
+        node.padding = (2, 2)
+
+    for options, change in (({"groups": 2, "kernel_size": 3}, dense), ({"kernel_size": (1, 3)}, wider)):
+        graph = snn.export_to_nir(nn.Sequential(nn.Conv2d(2, 2, padding=1, **options)), torch.rand(1, 2, 5, 5))
+        change(graph.nodes["0"])
+        graph.nodes["output"] = nir.Output(None)
+        with pytest.warns(UserWarning, match="fields of a Conv2d were changed"):
+            net = snn.import_from_nir(graph)
+        node, x = graph.nodes["0"], torch.rand(1, 2, 5, 5)
+        wanted = nn.functional.conv2d(
+            x, torch.tensor(node.weight), torch.tensor(node.bias), padding=tuple(node.padding)
+        )
+        assert torch.allclose(net(x)[0], wanted, atol=1e-6)
+
+
+def test_one_to_one_weights_that_others_change_are_read():
+    graph = snn.export_to_nir(snn.RLeaky(0.8, V=-0.5, all_to_all=False, **NIR_RESET), torch.rand(1, 3))
+    graph.nodes["rleaky.w_rec"].weight = np.eye(3, dtype=np.float32)
+    assert torch.equal(snn.import_from_nir(graph).rleaky.recurrent.weight.detach(), torch.eye(3))

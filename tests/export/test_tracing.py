@@ -27,6 +27,31 @@ def in_place(net, x):
     return net.lif(h)
 
 
+def scaled_in_place(net, x):
+    h = net.a(x)
+    h.mul_(2)
+    return net.lif(h)
+
+
+def written(change):
+    """A forward that changes the output of a layer in place."""
+
+    def run(net, x):
+        h = net.a(x)
+        change(h)
+        return net.lif(h)
+
+    return run
+
+
+def zero_some(h):
+    h[:, :3] = 0
+
+
+def set_data(h):
+    h.data = h.data.relu()
+
+
 def logged(net, x):
     assert net.b(x).mean().item() < 1e3
     return net.lif(net.a(x))
@@ -35,6 +60,8 @@ def logged(net, x):
 SAME = {
     "a sum": lambda n, x: n.lif(n.a(x) + n.b(x)),
     "a sum in place": in_place,
+    "a factor in place": scaled_in_place,
+    "a change of the sample": lambda n, x: n.lif(n.a(x.mul_(2))),
     "a sum of three": lambda n, x: n.lif(sum([n.a(x), n.b(x), x])),
     "a difference": lambda n, x: n.lif(n.a(x) - n.b(x)),
     "the same layer twice": lambda n, x: n.lif(n.a(n.a(x))),
@@ -52,6 +79,13 @@ SAME = {
 }
 
 REFUSED = {
+    "setitem": written(zero_some),
+    "mul of .2, 3": written(lambda h: h[:, :3].mul_(2)),
+    "zero": written(lambda h: h.T.zero_()),
+    "relu of": written(torch.relu_),
+    "add of .2, 4., which": written(lambda h: h.data.add_(1)),
+    "data": written(set_data),
+    "clamp": written(lambda h: torch.clamp(h, 0, 1, out=h)),
     "relu": lambda n, x: n.lif(torch.relu(n.a(x))),
     "cat": lambda n, x: n.lif(torch.cat([n.a(x), n.b(x)], 1)[:, :4]),
     "add": lambda n, x: n.lif(n.a(x) + 1),
@@ -75,14 +109,32 @@ def test_what_a_forward_does_between_layers():
     x = torch.rand(20, 2, 4) * 3 - 1
     for name, run in SAME.items():
         net = Forward(run).eval()
-        again = snn.import_from_nir(snn.export_to_nir(net, x[0]))
-        assert torch.equal(outputs(again, x), outputs(net, x)), name
+        sample = x[0].clone()
+        again = snn.import_from_nir(snn.export_to_nir(net, sample))
+        assert torch.equal(sample, x[0]), name
+        assert torch.equal(outputs(again, x.clone()), outputs(net, x.clone())), name
 
 
 def test_what_nir_cannot_say_is_refused_by_name():
     for match, run in REFUSED.items():
         with pytest.raises(ValueError, match=match):
             snn.export_to_nir(Forward(run), torch.rand(2, 4))
+
+
+def test_hooks_are_part_of_the_forward():
+    x = torch.rand(20, 2, 4) * 3 - 1
+    net = nn.Sequential(nn.Linear(4, 4), leaky(0.5, 0.3), nn.Linear(4, 3), leaky(0.5, 0.3))
+    seen = []
+    net[0].register_forward_hook(lambda layer, args, out: 3 * out)
+    net[1].register_forward_hook(lambda layer, args, out: 0.5 * out)
+    net[2].register_forward_hook(lambda layer, args, out: seen.append(out.mean().item()))
+    net[2].register_forward_pre_hook(lambda layer, args: (-args[0],))
+    again = snn.import_from_nir(snn.export_to_nir(net, x[0]))
+    assert torch.equal(outputs(again, x), outputs(net, x))
+    assert seen
+    net[0].register_forward_hook(lambda layer, args, out: out.relu())
+    with pytest.raises(ValueError, match=r"'1' .*relu"):
+        snn.export_to_nir(net, x[0])
 
 
 class States(nn.Module):

@@ -288,3 +288,18 @@ def test_an_optimizer_that_calls_the_network_is_not_judged():
     net = usual()
     optimizer = torch.optim.LBFGS(net.parameters(), lr=1e6)
     assert snn.diagnose(net, task()[0], steps=STEPS, optimizer=optimizer).findings == ()
+
+
+def test_deep_layers_that_are_silent_before_training_are_not_reported():
+    torch.manual_seed(0)
+
+    def leaky(**options):
+        return snn.Leaky(beta=0.5, spike_grad=snn.surrogate.fast_sigmoid(slope=25), init_hidden=True, **options)
+
+    net = nn.Sequential(
+        *(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 12, 3), nn.MaxPool2d(2), leaky(), nn.Conv2d(12, 32, 2), leaky()),
+        *(nn.Flatten(), nn.Linear(128, 10), leaky(output=True)),
+    )
+    diagnosis = snn.diagnose(net, 1.5 * torch.rand(32, 64), steps=20, loss=lambda out: out[0].sum())
+    assert diagnosis.rows[2].rate == 0
+    assert diagnosis.findings == ()

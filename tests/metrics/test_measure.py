@@ -173,6 +173,33 @@ def test_predictions_and_scores():
     assert only.r2 is None
 
 
+def test_targets_may_be_integers_and_scores_a_single_name():
+    net, x = network(output=True), spikes()
+    target = torch.randint(0, 4, (8, 3))
+    options = [{"predict": "sum"}, {"predict": lambda out: out[0].sum(0).long()}]
+    wanted = snn.metrics.measure(net, x, target.float(), scores=["mse", "r2"], **options[0])
+    for each in options:
+        got = snn.metrics.measure(net, x, target, scores=["mse", "r2"], **each)
+        assert (got.mse, got.r2) == (wanted.mse, wanted.r2)
+    only = snn.metrics.measure(net, x, target, scores="mse", predict="sum")
+    assert (only.mse, only.smape, only.r2) == (wanted.mse, None, None)
+
+
+def test_a_reset_that_needs_an_argument_is_not_called():
+    class Own(nn.Sequential):
+        def reset(self, batch):
+            raise AssertionError
+
+    class Plain(nn.Sequential):
+        def reset(self, batch=None):
+            calls.append(batch)
+
+    assert snn.metrics.measure(Own(*network()), spikes()).samples == 8
+    calls = []
+    snn.metrics.measure(Plain(*network()), spikes())
+    assert calls == [None]
+
+
 def test_a_mean_is_weighted_by_the_samples_seen():
     """Also where a loader drops the last batch: its dataset has more samples than were measured."""
     net, x = network(output=True), spikes(12, 7)
@@ -235,6 +262,9 @@ def test_bad_input_is_refused_in_a_sentence():
         ((net, torch.rand(0, 2, 6)), {}, ValueError, "0 steps of 2"),
         ((net, torch.rand(3, 0, 6)), {}, ValueError, "3 steps of 0"),
         ((net, x[0]), {"steps": 0}, ValueError, "0 steps"),
+        ((net, x[0]), {"steps": -1}, ValueError, "steps is -1"),
+        ((net, x[0]), {"steps": 2.5}, ValueError, "steps is 2.5"),
+        ((net, x), {"scores": "f1"}, ValueError, "no score 'f1'"),
         ((net, x), {"convention": "mine"}, ValueError, "'neurobench' or 'equation'"),
         ((net, x), {"predict": "best"}, ValueError, "'count', 'sum', 'last', 'all'"),
         ((net, x), {"chunk": 0}, ValueError, "chunk is 0"),

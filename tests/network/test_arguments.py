@@ -59,12 +59,23 @@ def test_num_steps_of_false_is_not_given_and_stream_has_it_too():
     assert [out.shape for out in snn.stream(linear(), [torch.rand(4, 6)] * 2, num_steps=3)] == [(3, 4, 5)] * 2
 
 
+class Wrapping(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
 def test_a_forward_with_an_argument_num_steps_gets_it():
     x = torch.full((2, 3), 3.0)
     wanted = snn.unroll(leaky(), x / 2, steps=4)
     assert torch.equal(snn.unroll(Scaled(), x, steps=4, num_steps=2), wanted)
     assert torch.equal(snn.unroll(Scaled(), x.expand(4, 2, 3), num_steps=2), wanted)
     assert torch.equal(snn.unroll(Scaled(), x.expand(4, 2, 3), 2), wanted)
+    assert torch.equal(snn.unroll(nn.DataParallel(Scaled()), x.expand(4, 2, 3), num_steps=2), wanted)
+    assert torch.equal(snn.unroll(Wrapping(Scaled()), x.expand(4, 2, 3), num_steps=2), wanted)
 
 
 MEANT = {

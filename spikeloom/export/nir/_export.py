@@ -17,7 +17,7 @@ from ...engine.run import backend
 from ._forms import NoForm, Shape
 from ._graph import kind_of
 from ._layers import Fragment, Place, array, flatten_node, fragment_of
-from ._metadata import noted, seal
+from ._metadata import checked_dt, noted, seal
 from ._network import clear
 from ._package import Node, nir_package
 from ._report import Report, compare
@@ -30,7 +30,7 @@ def export_to_nir(
     sample_data: Tensor | Sequence[Tensor],
     model_name: str = "spikeloom",
     model_fwd: Callable[..., Any] | Sequence[Any] | None = None,
-    ignore_dims: Sequence[int] = (),
+    ignore_dims: Sequence[int] | int | None = (),
     dt: float = 1e-4,
     target: str | None = None,
     allow_approximate: bool = False,
@@ -83,7 +83,8 @@ def export_to_nir(
     """
     nir = nir_package()
     module = uncompiled(module) if isinstance(module, nn.Module) else module
-    samples = _checked(module, sample_data, dt, target)
+    samples, dt = _checked(module, sample_data, target), checked_dt(dt)
+    _check_run(model_fwd, validation)
     net = _copied(module)
     run = model_fwd if callable(model_fwd) else lambda net, *inputs: net(*inputs, *(model_fwd or ()))
     lead = _lead(net, samples, ignore_dims)
@@ -111,7 +112,7 @@ def export_to_nir(
 # -- the arguments -----------------------------------------------------------------------------------------------------
 
 
-def _checked(module: Any, sample_data: Any, dt: float, target: str | None) -> tuple[Tensor, ...]:
+def _checked(module: Any, sample_data: Any, target: str | None) -> tuple[Tensor, ...]:
     if not isinstance(module, nn.Module):
         raise TypeError(f"export_to_nir requires a network, an nn.Module; got {type(module).__name__}")
     samples = tuple(sample_data) if isinstance(sample_data, (tuple, list)) else (sample_data,)
@@ -125,14 +126,29 @@ def _checked(module: Any, sample_data: Any, dt: float, target: str | None) -> tu
             raise ValueError(f"sample_data has shape {tuple(sample.shape)}; pass at least one sample")
     if not samples:
         raise TypeError("sample_data is empty; pass the input of one step, a tensor [B, *N]")
-    if not (isinstance(dt, (int, float)) and 0 < dt < float("inf")):
-        raise ValueError(f"dt is {dt!r}; pass the length of a step in seconds, a number above 0")
     if target is not None and target not in TARGETS:
         raise ValueError(f"target is {target!r}; choose one of {', '.join(map(repr, sorted(TARGETS)))}, or None")
     lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
     if lazy:
         raise ValueError(f"the parameter {lazy[0]!r} has no values yet; run the network once, then export it")
     return samples
+
+
+def _check_run(model_fwd: Any, validation: Any) -> None:
+    if not (model_fwd is None or callable(model_fwd) or isinstance(model_fwd, (list, tuple))):
+        raise TypeError(
+            f"model_fwd is {model_fwd!r}; pass a function (module, *inputs) that runs one step, or a list of further "
+            "arguments of the forward"
+        )
+    inputs = validation if isinstance(validation, (tuple, list)) else [validation]
+    if validation is None:
+        return
+    if not inputs or not all(isinstance(x, Tensor) for x in inputs):
+        kinds = ", ".join(type(x).__name__ for x in inputs) or "empty"
+        raise TypeError(f"validation is {kinds}; pass inputs [T, B, *N], a tensor or a tuple of tensors")
+    if not all(x.numel() for x in inputs):
+        shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
+        raise ValueError(f"validation has shape {shapes}; pass at least one step")
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -154,9 +170,12 @@ def _dtype(module: nn.Module) -> str:
     return "float64" if wide else "float32"
 
 
-def _lead(net: nn.Module, samples: tuple[Tensor, ...], ignore_dims: Sequence[int]) -> int:
+def _lead(net: nn.Module, samples: tuple[Tensor, ...], given: Sequence[int] | int | None) -> int:
     """The number of leading dimensions of the sample that are the batch."""
     dims = samples[0].dim()
+    ignore_dims = () if given is None else (given,) if isinstance(given, int) else given
+    if not isinstance(ignore_dims, Sequence) or not all(hasattr(dim, "__index__") for dim in ignore_dims):
+        raise TypeError(f"ignore_dims is {given!r}; pass the dimensions of the sample that are the batch, as in [0]")
     if len(ignore_dims):
         ignored = sorted(dim % max(1, dims) for dim in ignore_dims)
         if ignored != list(range(len(ignored))) or len(ignored) >= max(1, dims):

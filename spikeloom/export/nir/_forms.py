@@ -19,6 +19,7 @@ from torch import Tensor
 from ...cells.firing import Model
 from ...cells.linear import Linear, broadcast, is_readout, linear_form
 from ...neurons import SpikingNeuron
+from ...neurons._parameters import is_ours
 from ._package import nir_package
 
 Shape = tuple[int, ...]
@@ -84,7 +85,7 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
         if is_readout(step, states, like):
             linear = linear_form(lambda *args: step(*args)[1:], states, like)
         if linear is not None:
-            return Form(broadcast(linear, like), False, None, like)
+            return Form(broadcast(linear, like), False, None, like, missing=tuple(_by_methods(neuron)))
     if model.nearest is None or model.nearest.form is None:
         raise NoForm(_far(model))
     return _nearest(neuron, values, like, resets)
@@ -124,6 +125,8 @@ def _missing(neuron: Any, values: Mapping[str, Tensor], threshold: Tensor, reade
 def _by_methods(neuron: Any) -> Iterator[str]:
     if type(neuron)._drive is not SpikingNeuron._drive:
         yield f"the noise of {type(neuron).__name__}; the nearest is Leaky"
+    if not is_ours(neuron.forward):
+        yield f"a forward of its own ({type(neuron).__name__}); the nearest is the neuron without it"
     for reason in neuron._why_by_methods():
         yield f"{reason}, which NIR cannot say; the nearest is the neuron without it"
 
@@ -144,7 +147,11 @@ def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tu
         weight=None if alpha is None else one,
     )
     told = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.told}"
-    more = tuple(_missing(neuron, values, given["threshold"], resets)) if isinstance(model, Model) else ()
+    more = (
+        tuple(_missing(neuron, values, given["threshold"], resets))
+        if isinstance(model, Model)
+        else tuple(_by_methods(neuron))
+    )
     return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (told, *more))
 
 

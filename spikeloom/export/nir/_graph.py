@@ -66,7 +66,25 @@ def flattened(graph: Any) -> Flat:
     for name, node in nodes.items():
         if kind_of(node) != "Input" and not flat.sources(name):
             raise BadGraph(f"the node {name!r} ({kind_of(node)}) has no input")
+    fed = _fed(flat)
+    for name in nodes:
+        if name not in fed:
+            raise BadGraph(f"the node {name!r} ({kind_of(nodes[name])}) gets nothing that comes from an Input")
     return flat
+
+
+def _fed(flat: Flat) -> set[str]:
+    """The nodes that an Input reaches."""
+    after: dict[str, list[str]] = {name: [] for name in flat.nodes}
+    for a, b in flat.edges:
+        after[a].append(b)
+    fed, ahead = set[str](), flat.of_kind("Input")
+    while ahead:
+        name = ahead.pop()
+        if name not in fed:
+            fed.add(name)
+            ahead += after[name]
+    return fed
 
 
 def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list[Edge]]:
@@ -80,7 +98,7 @@ def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list
     leave: dict[str, list[str]] = {}
     for name, node in graph.nodes.items():
         if not isinstance(node, nir.NIRGraph):
-            nodes[prefix + name] = node
+            _put(nodes, {prefix + name: node})
             continue
         parts, links = _inlined(node, f"{prefix}{name}.", depth + 1)
         ports = {kind: [key for key, part in parts.items() if kind_of(part) == kind] for kind in ("Input", "Output")}
@@ -95,9 +113,16 @@ def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list
         inner += [(a, b) for a, b in links if a != begin and b != end]
         if any(a == begin and b == end for a, b in links):
             raise BadGraph(f"the subgraph {prefix + name!r} connects its input with its output directly")
-        nodes |= {key: part for key, part in parts.items() if key not in (begin, end)}
+        _put(nodes, {key: part for key, part in parts.items() if key not in (begin, end)})
     outer = [(a, b) for x, y in edges for a in leave.get(x, [x]) for b in entry.get(y, [y])]
     return nodes, [*dict.fromkeys([*outer, *inner])]
+
+
+def _put(nodes: dict[str, Node], more: dict[str, Node]) -> None:
+    for name in more:
+        if name in nodes:
+            raise BadGraph(f"two nodes have the name {name!r}, one of them in a subgraph; rename one")
+    nodes |= more
 
 
 def _checked_edges(graph: Any, prefix: str) -> list[Edge]:
@@ -169,8 +194,8 @@ def is_cycle(flat: Flat, group: list[str]) -> bool:
 def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
     """The order in which the nodes of a cycle run in a step, and the edges that carry outputs of the step before."""
     inside = [(a, b) for a, b in flat.edges if a in group and b in group]
-    fixed = [edge for edge in inside if kind_of(flat.nodes[edge[0]]) not in STATEFUL]
-    loose = [edge for edge in inside if kind_of(flat.nodes[edge[0]]) in STATEFUL]
+    loose = [edge for edge in inside if _may_be_late(flat, *edge)]
+    fixed = [edge for edge in inside if edge not in loose]
     stuck = next((part for part in _components(group, fixed) if len(part) > 1 or (part[0], part[0]) in fixed), None)
     if stuck:
         raise BadGraph(
@@ -178,6 +203,7 @@ def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
             "own output first"
         )
     entered = {b for a, b in flat.edges if b in group and a not in group}
+    entered |= {b for a, b in inside if a in entered and _fires_for(flat, b)}
     loose.sort(key=lambda edge: edge[0] not in entered)  # neurons that get the input from outside run first
     kept = list(fixed)
     for edge in loose:
@@ -185,3 +211,14 @@ def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
             kept.append(edge)
     order = [name for part in _components(group, kept) for name in part]
     return order, set(inside) - set(kept)
+
+
+def _may_be_late(flat: Flat, a: str, b: str) -> bool:
+    """Whether an edge leaves a neuron; one that is written as a LI and a Threshold is left at the Threshold."""
+    return _fires_for(flat, a) or (kind_of(flat.nodes[a]) in STATEFUL and not _fires_for(flat, b))
+
+
+def _fires_for(flat: Flat, name: str) -> bool:
+    """Whether a node is the Threshold of a neuron."""
+    sources = flat.sources(name)
+    return kind_of(flat.nodes[name]) == "Threshold" and any(kind_of(flat.nodes[s]) in STATEFUL for s in sources)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...neurons import Leaky, RLeaky, RSynaptic, Synaptic
 from ...neurons.recurrent import Recurrent
 from ._graph import BadGraph, Flat, delayed_edges, flattened, is_cycle, kind_of, ordered_groups
-from ._metadata import BadMetadata, is_sealed, note_of
+from ._metadata import BadMetadata, checked_dt, is_sealed, note_of
 from ._network import Cycle, Link, NIRNetwork, free_name
 from ._nodes import Settings, module_of
 from ._package import nir_package
@@ -71,13 +71,11 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     if reset is not None and reset not in RESETS:
         raise ValueError(f"reset is {reset!r}; choose one of {', '.join(map(repr, RESETS))}, or None for the metadata")
     note = _note(graph)
-    dt = dt if dt is not None else note.get("dt", 1e-4)
-    if not (isinstance(dt, (int, float)) and 0 < dt < float("inf")):
-        raise ValueError(f"dt is {dt!r}; pass the length of a step in seconds, a number above 0")
+    dt = checked_dt(dt if dt is not None else note.get("dt", 1e-4))
     flat = flattened(graph)
     infer_shapes(flat)
     _check_metadata(flat, reset)
-    net = _network(flat, Settings(float(dt), reset))
+    net = _network(flat, Settings(dt, reset))
     return net.to(torch.float64 if note.get("dtype") == "float64" else torch.get_default_dtype())
 
 
@@ -204,7 +202,7 @@ def _recurrent(flat: Flat, neuron: str, weights: str, settings: Settings) -> Any
     layer: Any = module_of(neuron, flat.nodes[neuron], settings)
     through = module_of(weights, flat.nodes[weights], settings)
     if isinstance(layer, Recurrent):
-        if _note_part(flat.nodes[weights]) != "V":
+        if _note_part(flat.nodes[weights]) != "V" or not is_sealed(flat.nodes[weights]):
             layer.recurrent = through.requires_grad_(layer.learn_recurrent)
             _describe(layer, through)
         return layer

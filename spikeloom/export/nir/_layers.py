@@ -53,9 +53,19 @@ def fragment_of(layer: nn.Module, place: Place) -> Fragment | None:
         return _neuron(layer, place)
     for kind, row in ROWS:
         if isinstance(layer, kind):
+            _check_forward(layer, kind)
             node = row(layer, place)
             return None if node is None else Fragment({"": node})
     raise NoForm(f"NIR has no primitive for it{HINTS.get(type(layer).__name__, '')}")
+
+
+def _check_forward(layer: nn.Module, kinds: type | tuple[type, ...]) -> None:
+    """Raise `NoForm` if the layer computes something else than the kind that it is an instance of."""
+    kind: Any = next(k for k in (kinds if isinstance(kinds, tuple) else (kinds,)) if isinstance(layer, k))
+    if type(layer).forward is not kind.forward or "forward" in vars(layer):
+        raise NoForm(
+            f"it overrides the forward of {kind.__name__}; write what it does as layers, sums and constant factors"
+        )
 
 
 def is_known(layer: nn.Module) -> bool:
@@ -100,6 +110,8 @@ def _recurrent(neuron: Any, parts: list[tuple[str, Any]], missing: tuple[str, ..
         inner = fragment_of(layer, inside) if type(layer) in (nn.Linear, nn.Conv2d) else None
         if inner is None:
             raise NoForm(f"its recurrent layer is a {type(layer).__name__}; the nearest is one nn.Linear or nn.Conv2d")
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise NoForm("its recurrent layer has a hook, which may change its output; remove it")
         weights = inner.nodes[""]
     nodes = {suffix or "lif": node for suffix, node in parts}
     names = list(nodes)

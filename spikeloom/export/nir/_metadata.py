@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,41 +18,54 @@ from torch import Tensor, nn
 from ... import neurons, surrogate
 from ...neurons._neuron import _arguments as constructor_arguments
 from ...neurons.recurrent import OneToOne, Recurrent
+from . import _modules
 
 TEXT, VALUES = "spikeloom", "spikeloom_values"
 CLASSES: dict[str, type[Any]] = {
     name: kind
-    for name, kind in vars(neurons).items()
+    for name, kind in [*vars(neurons).items(), *vars(_modules).items()]
     if isinstance(kind, type) and issubclass(kind, neurons.SpikingNeuron) and "model" in dir(kind)
 }
 OPTIONS = ("reset_mechanism", "reset_delay", "decay", "inhibition")
 ATTRIBUTES = ("delta_threshold", "_follows", "learn_recurrent")
 NOT_VALUES = ("reset_mechanism_val",)
+SIZES = ("stride", "padding", "dilation", "groups")
 PLACEHOLDERS = {"alpha": 0.75, "beta": 0.5, "all_to_all": False}
+PLACEHOLDERS |= dict.fromkeys(("rate", "rate_syn", "r", "w_in", "v_leak", "gain"), 0.5)
+
+
+def checked_dt(dt: Any) -> float:
+    """The length of a step in seconds, as a float; raises ValueError if it is none."""
+    if isinstance(dt, bool) or not isinstance(dt, Real) or not 0 < float(dt) < float("inf"):
+        raise ValueError(f"dt is {dt!r}; pass the length of a step in seconds, a number above 0")
+    return float(str(dt)) if isinstance(dt, np.floating) else float(dt)  # 0.001 for the float32 nearest to it
 
 
 def seal(graph: Any, dt: float) -> None:
-    """Note in the metadata of a neuron which fields its nodes have, so that a later change of them is seen."""
+    """Note in the metadata of each node which fields it has, so that a later change of them is seen."""
     for node in graph.nodes.values():
         if hasattr(node, "nodes"):
             seal(node, dt)
-        elif {"class", "part"} & set(note := note_of(node)):
+        elif note := note_of(node):
             node.metadata = {**node.metadata, **noted({**note, "dt": dt, "seal": _digest(node)})}
 
 
-def is_sealed(node: Any, dt: float) -> bool:
-    """Whether a node still has the fields that it was written with, for this dt."""
+def is_sealed(node: Any, dt: float | None = None) -> bool:
+    """Whether a node still has the fields that it was written with, for this dt if it depends on it."""
     note = note_of(node)
-    return note.get("seal") == _digest(node) and abs(note.get("dt", 0) - dt) <= 1e-9 * dt
+    return note.get("seal") == _digest(node) and (dt is None or abs(note.get("dt", 0) - dt) <= 1e-9 * dt)
 
 
 def _digest(node: Any) -> str:
-    """A checksum of the arrays of a node, at the precision of float32."""
+    """A checksum of the arrays of a node, at the precision of float32, and of the sizes of a convolution."""
     digest = hashlib.sha256()
     for name in sorted(vars(node)):
         value = getattr(node, name)
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
             digest.update(name.encode() + np.asarray(value, dtype=np.float32).tobytes())
+        elif name in SIZES:
+            value = value.decode() if isinstance(value, bytes) else value
+            digest.update(f"{name}{np.asarray(value).reshape(-1).tolist()}".encode())
     return digest.hexdigest()[:16]
 
 

@@ -43,7 +43,7 @@ class Steps(nn.Module):
 
 
 class NIRState(Mapping[str, Any]):
-    """The states of a network after a step: by the name of each neuron, its states by name.
+    """The states of a network after a step: by the name of each neuron, delay and cycle, its states by name.
 
     Pass it to a later call to continue from there. In an unrolled run it is empty: the neurons hold their states.
     """
@@ -120,26 +120,39 @@ class NIRNetwork(Steps):
         single = all(singles) and current_run() is None
         return {name: x.unsqueeze(0) for name, x in values.items()} if single else values, single
 
-    def _neurons(self) -> Iterator[tuple[str, SpikingNeuron]]:
+    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """What stores something from step to step, by name."""
         for link in self._links:
             for name, part in getattr(self, link.child).named_modules():
-                if isinstance(part, SpikingNeuron):
+                if isinstance(part, SEES_TIME):
                     yield f"{link.child}.{name}" if name else link.child, part
 
     def _states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         if current_run() is None:
-            for name, neuron in self._neurons():
-                yield name, {state: getattr(neuron, state) for state in neuron._state_names()}
+            for name, part in self._parts():
+                yield name, _stored(part)
 
     def _restore(self, states: Mapping[str, Any]) -> None:
-        neurons = dict(self._neurons())
-        unknown = [name for name in states if name not in neurons]
+        parts = dict(self._parts())
+        unknown = [name for name in states if name not in parts]
         if unknown:
-            raise ValueError(f"the states name {unknown[0]!r}; the neurons are {', '.join(neurons) or 'none'}")
+            raise ValueError(f"the states name {unknown[0]!r}; the neurons are {', '.join(parts) or 'none'}")
         for name, values in states.items():
+            part = parts[name]
+            if isinstance(part, Cycle):
+                part._past = dict(values)
+                continue
             for state, value in values.items():
-                if getattr(neurons[name], state) is not value:
-                    setattr(neurons[name], state, value)
+                if getattr(part, state) is not value:
+                    setattr(part, state, value)
+
+
+def _stored(part: Any) -> dict[str, Tensor]:
+    """What a layer stores, by name: the states of a neuron, the inputs of a delay, the late outputs of a cycle."""
+    if isinstance(part, Cycle):
+        return dict(part._past)
+    names = part._state_names() if isinstance(part, SpikingNeuron) else part._carried()
+    return {name: getattr(part, name) for name in names}
 
 
 class Cycle(Steps, OverTime):

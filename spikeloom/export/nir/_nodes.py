@@ -18,6 +18,12 @@ from ._package import Node
 from ._shapes import as_text, pair
 
 FIRING = ("IF", "LIF", "CubaLIF")
+UNLIKELY = 1e-2
+"""What an integrator adds per step for an input of 1: below it, r is hardly one of the order of 1 / dt."""
+
+LONGEST = 100_000
+"""Steps that a delay may have: a network keeps as many."""
+
 CLOSE = 1e-5
 """How near to 1 a gain is 1: files hold r and tau in single precision."""
 
@@ -57,7 +63,7 @@ def module_of(name: str, node: Node, settings: Settings, with_threshold: bool = 
         layer: nn.Module = row(node, settings)
     except BadGraph as error:
         raise BadGraph(f"the node {name!r} ({kind}) {error}") from None
-    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError, OverflowError) as error:
         raise BadGraph(f"the node {name!r} ({kind}) has fields that do not fit: {error}") from error
     return layer
 
@@ -151,7 +157,16 @@ def _if(node: Node, settings: Settings) -> nn.Module:
 def _gain(node: Node, settings: Settings) -> np.ndarray[Any, Any]:
     """What an integrator adds per step for an input of 1. An r of 1 stands for that in the files of the field."""
     r = _values(node, "r")["r"]
-    return r if _is_one(r) else r * settings.dt
+    if _is_one(r):
+        return r
+    if r.size and (np.abs(r).max() * settings.dt < UNLIKELY):
+        warnings.warn(
+            f"an {kind_of(node)} has r={r.flat[np.abs(r).argmax()]:.3g} and dt={settings.dt:.3g}; it is read as NIR "
+            f"says, so that an input of 1 adds r * dt per step, at most {np.abs(r).max() * settings.dt:.3g}. Does its "
+            f"writer mean r per step? Divide r by dt",
+            stacklevel=6,
+        )
+    return r * settings.dt
 
 
 def _cuba(node: Node, settings: Settings, fires: bool) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def _matrix(node: Node, settings: Settings) -> nn.Module:
 
 
 def _convolution(node: Node, settings: Settings) -> nn.Module:
-    note, dims = note_of(node), 1 if kind_of(node) == "Conv1d" else 2
+    note, dims = _sealed_sizes(node), 1 if kind_of(node) == "Conv1d" else 2
     weight = floats(node.weight)
     groups, text = int(node.groups), as_text(node.padding)
     stride, dilation = (pair(getattr(node, field))[:dims] for field in ("stride", "dilation"))
@@ -219,6 +234,18 @@ def _convolution(node: Node, settings: Settings) -> nn.Module:
         layer.bias = nn.Parameter(bias)
     module: nn.Module = layer
     return module
+
+
+def _sealed_sizes(node: Node) -> dict[str, Any]:
+    """The note of a convolution; without the groups and the kernel of before if its fields were changed."""
+    note = note_of(node)
+    if not {"groups", "kernel_size"} & set(note) or is_sealed(node):
+        return note
+    warnings.warn(
+        f"the fields of a {kind_of(node)} were changed after spikeloom wrote it; they are read, and not its metadata",
+        stacklevel=6,
+    )
+    return {"bias": note.get("bias", True)}
 
 
 def _grouped(weight: Tensor, groups: int) -> Tensor:
@@ -257,10 +284,12 @@ def _delay(node: Node, settings: Settings) -> nn.Module:
     delay = _values(node, "delay")["delay"] / settings.dt
     if (delay < 0).any():
         raise BadGraph("has a negative delay")
-    if delay.size and delay.max() > 100_000:
+    if delay.size and delay.max() > LONGEST:
         raise BadGraph(f"has a delay of {delay.max():.3g} steps of dt={settings.dt:.3g} s; pass a larger dt")
     note = note_of(node)
     if note and settings.reset is None:
+        if not 0 <= note["max_delay"] <= LONGEST:
+            raise BadGraph(f"has a max_delay of {note['max_delay']} in its metadata; it is from 0 to {LONGEST} steps")
         wanted = torch.tensor(note["delay"], dtype=torch.get_default_dtype()).reshape(note["shape"])
         layer = SynapticDelay(
             tuple(note["shape"]),
@@ -271,7 +300,7 @@ def _delay(node: Node, settings: Settings) -> nn.Module:
         )
         if np.allclose(layer.lags.expand(delay.shape).numpy(), delay, atol=0.5):
             return layer
-    steps = torch.from_numpy(np.round(delay)).to(torch.get_default_dtype())
+    steps = torch.from_numpy(np.asarray(np.round(delay))).to(torch.get_default_dtype())
     return SynapticDelay(tuple(steps.shape) or (1,), int(steps.max()) if steps.numel() else 0, steps)
 
 

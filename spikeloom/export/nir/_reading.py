@@ -1,6 +1,7 @@
 """Read a NIR file: what is damaged, hostile or newer is said in a sentence; what is merely old is corrected."""
 
 import warnings
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from ._package import Node, nir_package
 
 LARGEST = 4 * 2**30
 """Bytes of arrays that a file may declare; compressed, a small file could declare any number."""
+
+MOST = 500_000
+"""Groups and values that a file may have."""
 
 DEEPEST = 60
 
@@ -28,8 +32,7 @@ def read_graph(path: str | PathLike[str]) -> Any:
             version = _text(file["version"][()]) if isinstance(file.get("version"), h5py.Dataset) else "unknown"
             if not isinstance(file.get("node"), h5py.Group):
                 raise BadGraph("has no graph in it; a NIR file has a group named node")
-            _check_size(file["node"], h5py)
-            data = _as_dict(file["node"], h5py, 0)
+            data = _as_dict(file["node"], h5py, 0, Read())
         return _node(nir, data, "", version)
     except BadGraph as error:
         raise BadGraph(f"{fspath(path)!r} {error}") from None
@@ -37,23 +40,28 @@ def read_graph(path: str | PathLike[str]) -> Any:
         raise BadGraph(f"{fspath(path)!r} cannot be read as a NIR file; is it damaged? ({error})") from error
 
 
-def _check_size(group: Any, h5py: Any) -> None:
-    total = 0
+@dataclass
+class Read:
+    """What was read so far. A file may link to one group many times, so that each visit counts."""
 
-    def add(name: str, item: Any) -> None:
-        nonlocal total
-        if isinstance(item, h5py.Dataset):
-            total += int(np.prod(item.shape, dtype=object)) * item.dtype.itemsize
+    size: int = 0
+    items: int = 0
 
-    group.visititems(add)
-    if total > LARGEST:
-        raise BadGraph(
-            f"declares {total / 2**30:.1f} GiB of values, more than {LARGEST / 2**30:.0f} GiB; if that is right, read "
-            "it with nir.read and pass the graph"
-        )
+    def add(self, item: Any) -> None:
+        """Count a dataset or a group before it is read; raises `BadGraph` above the limits."""
+        self.items += 1
+        if self.items > MOST:
+            raise BadGraph(f"has more than {MOST} groups and values; do its links repeat them?")
+        if hasattr(item, "dtype"):
+            self.size += int(np.prod(item.shape or (), dtype=object)) * item.dtype.itemsize
+        if self.size > LARGEST:
+            raise BadGraph(
+                f"declares {self.size / 2**30:.1f} GiB of values, more than {LARGEST / 2**30:.0f} GiB; if that is "
+                "right, read it with nir.read and pass the graph"
+            )
 
 
-def _as_dict(group: Any, h5py: Any, depth: int) -> dict[str, Any]:
+def _as_dict(group: Any, h5py: Any, depth: int, read: Read) -> dict[str, Any]:
     if depth > DEEPEST:
         raise BadGraph(f"is nested more than {DEEPEST} deep")
     found: dict[str, Any] = {}
@@ -61,7 +69,8 @@ def _as_dict(group: Any, h5py: Any, depth: int) -> dict[str, Any]:
         if group.get(name, getlink=True).__class__.__name__ == "ExternalLink":
             raise BadGraph(f"has a link to another file, {name!r}; it is not followed")
         item = group[name]
-        found[name] = _as_dict(item, h5py, depth + 1) if isinstance(item, h5py.Group) else _value(item[()])
+        read.add(item)
+        found[name] = _as_dict(item, h5py, depth + 1, read) if isinstance(item, h5py.Group) else _value(item[()])
     return found
 
 

@@ -5,6 +5,7 @@ them. Sums of outputs become edges, reshapes become Flatten, constant factors be
 if its result reaches a layer or an output, with its name.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ SUBTRACTED = {"sub", "sub_", "subtract", "__sub__", "__isub__"}
 SCALED = {"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"}
 DIVIDED = {"div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__"}
 NEGATED = {"neg", "negative", "__neg__"}
+ARITHMETIC = ADDED | SUBTRACTED | SCALED | DIVIDED
+IN_PLACE = {"__iadd__", "__isub__", "__imul__", "__itruediv__"}
 SAME = {"clone", "detach", "detach_", "contiguous", "to", "float", "double", "requires_grad_", "type_as", "cpu", "cuda"}
 SAME |= {"dropout", "dropout1d", "dropout2d", "alpha_dropout", "identity", "alias", "type", "data"}
 WHOLE = {"__getitem__"}
@@ -30,6 +33,9 @@ UNSIZED = {"squeeze", "unsqueeze"}
 RESHAPED = {"flatten", "reshape", "view", "view_as", "reshape_as", "unflatten"}
 FRESH = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 FRESH |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
+
+
+OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,12 @@ def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead
         run: called with the network and the samples.
         lead: the number of dimensions of the batch.
     """
+    samples = tuple(sample.clone() for sample in samples)  # which the forward may change
     first, second = Tracer(net, lead), Tracer(net, lead)
+    again = [sample.clone() for sample in samples]
     _trace(first, net, samples, run)
     second.before = {key: t for key, (t, _) in first.values.items() if not any(t is sample for sample in samples)}
-    _trace(second, net, [sample.clone() for sample in samples], run)
+    _trace(second, net, again, run)
     if first.recording.links() != second.recording.links():
         raise CannotTrace(f"the forward runs other layers at the second step than at the first; {OWN_STATE}")
     return first.recording
@@ -164,7 +172,8 @@ class Tracer(FunctionMode):
             self._called(layer, (*args, *kwargs.values()), out)
 
         first = layer.register_forward_pre_hook(enter, with_kwargs=True)
-        return first, layer.register_forward_hook(leave, with_kwargs=True)
+        # before the layer's other hooks, whose changes of the output are then seen as the forward's
+        return first, layer.register_forward_hook(leave, with_kwargs=True, prepend=True)
 
     def _called(self, layer: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         label = self.label(layer)
@@ -209,11 +218,11 @@ class Tracer(FunctionMode):
         return self._free(name)
 
     def _free(self, name: str) -> str:
-        taken = {step.key for step in self.recording.steps} | {name for name, _ in self.recording.inputs} | {"output"}
+        taken = {step.key for step in self.recording.steps} | {name for name, _ in self.recording.inputs}
         key, count = name, 0
-        while key in taken:
+        while key in taken or OUTPUT.fullmatch(key):
             count += 1
-            key = f"{name}_{count}"
+            key = f"{name}_layer_{count}" if OUTPUT.fullmatch(name) else f"{name}_{count}"
         return key
 
     # -- operations ---------------------------------------------------------------------------------------------------
@@ -227,17 +236,31 @@ class Tracer(FunctionMode):
 
     def _operated(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         name = getattr(func, "__name__", str(func))
-        if name == "__get__":  # of a property, such as x.data
+        if name in ("__get__", "__set__"):  # of a property, such as x.data
             name = getattr(func.__self__, "__name__", name)
         given = [t for t in tree_leaves(args) if isinstance(t, Tensor) and self._known(t) is not None]
         outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-        if not given or not outs or name in FRESH:
+        if not given or name in FRESH:
+            return
+        if _writes(func, name, kwargs):
+            self._written(name, kwargs.get("out", args[0]))
+        if not outs:
             return
         bad = next((value for t in given if (value := self._known(t)) is not None and value.why), None)
         value = bad or self._result(name, args, given, outs)
         for t in outs:
             if value is not None:
                 self._note(t, value)
+
+    def _written(self, name: str, target: Any) -> None:
+        """Note that a tensor was changed in place, and what shares its memory; arithmetic notes its result later."""
+        if not isinstance(target, Tensor):
+            return
+        changed = Value(why=self._why(name, [f"{tuple(target.shape)}"]))
+        place = target.untyped_storage().data_ptr()
+        others = [t for t, _ in self.values.values() if t is not target and t.untyped_storage().data_ptr() == place]
+        for t in others if name in ARITHMETIC else (target, *others):
+            self._note(t, changed)
 
     def _result(self, name: str, args: tuple[Any, ...], given: list[Tensor], outs: list[Tensor]) -> Value:
         x, out = given[0], outs[0]
@@ -328,6 +351,14 @@ class Tracer(FunctionMode):
             self.recording.outputs.append((value.sources, tuple(t.shape), leaf))
         if not self.recording.outputs:
             raise CannotTrace("the network returns only states of its neurons; NIR sends spikes, so return these too")
+
+
+def _writes(func: Any, name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation changes a tensor in place."""
+    if name in SAME:
+        return getattr(func, "__name__", "") == "__set__"  # of x.data
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name in ("__setitem__", *IN_PLACE) or isinstance(kwargs.get("out"), Tensor)
 
 
 def _is_zero(constant: Any) -> bool:
