@@ -180,7 +180,9 @@ def _read(caller: str, net: nn.Module, x: Tensor, steps: int | None, prefix: str
 
 def _whole(steps: int | None) -> int | None:
     """The number of steps as an int, if it is one of numpy."""
-    return steps if isinstance(steps, bool) or not hasattr(steps, "__index__") else operator.index(steps)
+    return (
+        steps if steps is None or isinstance(steps, bool) or not hasattr(steps, "__index__") else operator.index(steps)
+    )
 
 
 def _check_input(caller: str, x: Tensor, steps: int | None) -> None:
