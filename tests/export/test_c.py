@@ -392,11 +392,9 @@ def test_the_mean_of_counts_beyond_the_example_is_the_same_in_c_and_in_the_simul
         nn.init.ones_(net[-2].weight)
         return net
 
-    net, example = pooled(window=4), torch.full((1, 1, 1, 4, 4), 2.0)
-    x = example + 7  # a sum of 144
+    net, example, x = pooled(window=4), torch.full((1, 1, 1, 4, 4), 2.0), torch.full((1, 1, 1, 4, 4), 9.0)
     program = Program(snn.export_c(net, example, tmp_path / "net.c", "int8"), 1, torch.int8, torch.int8)
     simulated = snn.export.simulate_int8(net, x, calibration=example)
     assert program.run(x.flatten(1)).float().flatten().tolist() == simulated.flatten().tolist() == [1.0]
-
     net, x = pooled(twice(**UNIT), window=8), torch.full((5, 1, 1, 8, 8), 3.0)  # 64 values of 2
     assert torch.equal(snn.export.simulate_int8(net, x), spikes(net, x))

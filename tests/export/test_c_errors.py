@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -235,3 +236,13 @@ def test_the_network_stays_as_it_is(tmp_path):
     assert any("surrogate" in line for line in made.lost)
     assert any("beta was learned" in line for line in made.lost)
     assert "BatchNorm1d" in str(made)
+
+
+def test_examples_that_do_not_fit_are_named_and_numbers_of_numpy_are_steps(tmp_path):
+    net, path = nn.Sequential(nn.Linear(6, 3), snn.Leaky(torch.full((1, 3), 0.9), **LIF)), tmp_path / "net.c"
+    for x in (torch.rand(4, 2, 9), X.double()):
+        with pytest.raises(ValueError, match=r"does not run on x of shape .* and torch.float"):
+            snn.export_c(net, x, path)
+    assert not path.exists()
+    snn.export_c(net, X[0], path, steps=np.int64(5))
+    assert "NET_STEPS 5" in path.read_text()

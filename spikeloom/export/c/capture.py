@@ -148,7 +148,15 @@ def _shapes(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) -> d
     _check_calls(root, graph)
     recording = _Recording(root, graph)
     with torch.no_grad(), backend("loop"):
-        unroll(recording, x if steps is not None else x[:1], steps=None if steps is None else 1, check=False)
+        try:
+            unroll(recording, x if steps is not None else x[:1], steps=None if steps is None else 1, check=False)
+        except NotImplementedError:
+            raise
+        except RuntimeError as error:  # of torch, for shapes and dtypes that do not fit
+            raise ValueError(
+                f"the network does not run on x of shape {tuple(x.shape)} and {x.dtype} ({error}); pass an example "
+                "with the features and the dtype of its weights"
+            ) from error
     return recording.shapes
 
 
@@ -175,7 +183,7 @@ class _Reader:
         self.graph, self.net, self.shapes, self.title, self.dtype = graph, net, shapes, title, x.dtype
         self.layers, self.lost = list[Layer](), list[str]()
         self.values: dict[fx.Node, Any] = {}
-        self.names = Names(RESERVED)
+        self.names = Names(RESERVED, roots=True)
 
     def network(self) -> Network:
         """All layers; those that the output does not depend on are left out if they have no states."""

@@ -1,5 +1,6 @@
 """`export_c` writes a network as a C file; `simulate_int8` runs it in the integers of such a file."""
 
+import operator
 import os
 import re
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ def export_c(
         or prefix in KEYWORDS | LIBRARY
     ):
         raise ValueError(f"export_c got prefix={prefix!r}; pass a name in C: letters, digits and underscores")
+    steps = _whole(steps)
     target = checked_path(path, "net.c")
     layers, own = _read("export_c", net, x, steps, prefix)
     writer = _written_by(layers, own, x.detach().cpu(), number, steps, prefix)
@@ -143,6 +145,7 @@ def simulate_int8(net: nn.Module, x: Tensor, steps: int | None = None, *, calibr
         >>> snn.export.simulate_int8(net, torch.rand(2, 3), steps=25).shape
         torch.Size([25, 2, 4])
     """
+    steps = _whole(steps)
     layers, _ = _read("simulate_int8", net, x if calibration is None else calibration, steps)
     integers = _integers(layers, x if calibration is None else calibration, steps)
     example = integers.network.x.shape
@@ -173,6 +176,13 @@ def _read(caller: str, net: nn.Module, x: Tensor, steps: int | None, prefix: str
             "differ); a forward must not depend on values, nor store them",
         )
     return layers, own
+
+
+def _whole(steps: int | None) -> int | None:
+    """The number of steps as an int, if it is one of numpy."""
+    return (
+        steps if steps is None or isinstance(steps, bool) or not hasattr(steps, "__index__") else operator.index(steps)
+    )
 
 
 def _check_input(caller: str, x: Tensor, steps: int | None) -> None:

@@ -102,6 +102,10 @@ def _neuron(
 ) -> Neuron:
     like = torch.zeros(spk.shape, dtype=dtype)
     values = {k: p.detach().cpu().to(dtype) for k, p in params.items() if k in program.cell.params}
+    for key, p in values.items():  # [1, C, 1, 1] for a sample [C, H, W]
+        while p.dim() > like.dim() and p.shape[0] == 1:
+            p = p[0]
+        values[key] = p
     checked = checked_params(values, like, dtype, lambda: label(path, neuron))
     starts = {state: float(neuron._model.initial.get(state, 0.0)) for state in program.cell.states}
     equation = equation_of(label(path, neuron), program, checked, like, starts)

@@ -22,11 +22,9 @@ USE = (
 
 def names_of_file(prefix: str) -> frozenset[str]:
     """The names that a file has besides those of its layers."""
-    return frozenset(f"{prefix}_{name}" for name in ("reset", "step", "step_events", "run", "quantize", "state")) | {
-        "test_x",
-        "test_out",
-        "differ",
-    }
+    functions = (f"{prefix}_{name}" for name in ("reset", "step", "step_events", "run", "quantize", "state"))
+    macros = ("INPUTS", "OUTPUTS", "STEPS", "DECLARED", "INTERFACE", "MAIN", "TEST")
+    return frozenset((*functions, *(f"{prefix.upper()}_{name}" for name in macros), "test_x", "test_out", "differ"))
 
 
 class Writer(Programs):
