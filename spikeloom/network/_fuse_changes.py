@@ -35,12 +35,12 @@ def note_in_place(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def works_in_place(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether an activation is told to work in place."""
+    """Whether the arguments of an activation request the in-place form."""
     return bool(kwargs.get("inplace") or args[FLAGGED[func] : FLAGGED[func] + 1] == (True,))
 
 
 def note_flagged(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
-    """An activation that is told to work in place."""
+    """An activation with inplace=True."""
     if not args:
         raise CannotNote
     if type(args[0]) is not Recorded:

@@ -170,7 +170,7 @@ def test_damaged_metadata_get_a_sentence():
     values = graph.nodes["leaky"].metadata["spikeloom_values"]
     for change in ({"beta": np.ones(7)}, {"gamma": np.ones(1)}):
         graph.nodes["leaky"].metadata["spikeloom_values"] = {**values, **change}
-        with pytest.raises(ValueError, match=r"'leaky'.*cannot be made again.*reset='zero'"):
+        with pytest.raises(ValueError, match=r"'leaky'.*cannot be rebuilt.*reset='zero'"):
             snn.import_from_nir(graph)
 
 

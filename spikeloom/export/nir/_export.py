@@ -165,7 +165,7 @@ def _copied(module: nn.Module) -> nn.Module:
 
 
 def _dtype(module: nn.Module) -> str:
-    """The dtype in which the network is to be made again."""
+    """The dtype of the network that is imported from the graph."""
     wide = any(parameter.dtype is torch.float64 for parameter in module.parameters())
     return "float64" if wide else "float32"
 

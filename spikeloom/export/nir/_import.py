@@ -94,7 +94,7 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
         except BadMetadata as error:
             if reset is None:
                 raise BadGraph(
-                    f"the node {name!r} ({kind_of(node)}) cannot be made again: {error}. Pass reset='zero' to read it "
+                    f"the node {name!r} ({kind_of(node)}) cannot be rebuilt: {error}. Pass reset='zero' to read it "
                     "as NIR says"
                 ) from error
             flat.nodes[name] = copy.copy(node)

@@ -73,7 +73,7 @@ def _by_metadata(name: str, node: Node, settings: Settings) -> Any:
     try:
         neuron = remade(node)
     except BadMetadata as error:
-        raise BadGraph(f"cannot be made again: {error}. Pass reset='zero' to read it as NIR says") from error
+        raise BadGraph(f"cannot be rebuilt: {error}. Pass reset='zero' to read it as NIR says") from error
     if neuron is None:
         return None
     if is_sealed(node, settings.dt):
