@@ -1,4 +1,4 @@
-"""Run a function that has a loop over time at the speed of `unroll`, with the values of the loop."""
+"""Run a function that has a loop over time by the kernels of `unroll`, with the values of the loop."""
 
 import functools
 from collections.abc import Callable
@@ -173,7 +173,7 @@ def fuse(function: Function, *, exact_products: bool = False) -> Function: ...
 @overload
 def fuse(*, exact_products: bool = False) -> Callable[[Function], Function]: ...
 def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
-    """Make a module or function with its own loop over time run as fast as `unroll`, with the results of the loop.
+    """Run a module or function with its own loop over time by the kernels of `unroll`, with the results of the loop.
 
     The function runs once per call, on tensors that record the operations of torch instead of running them. When it
     returns, or when a value is needed, the recording is executed: the calls of one line of the loop at all steps run
