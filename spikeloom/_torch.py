@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from threading import enumerate as enumerate_threads
+from threading import get_ident
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -288,17 +290,51 @@ pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, Non
 """Remove the innermost dispatch mode."""
 
 
+class CompiledInEager:
+    """A context in which compiled code runs in eager mode.
+
+    The stance of the compiler is the process's, not the thread's: the last thread to leave restores the user's stance.
+    """
+
+    ours: ClassVar[Any] = None
+    users: ClassVar[Any] = None
+    threads: ClassVar[set[int]] = set()
+
+    @staticmethod
+    def __enter__() -> None:
+        CompiledInEager.threads.add(get_ident())
+        if CompiledInEager.ours is None:
+            CompiledInEager.ours = _compiler().DynamoStance("force_eager")
+        CompiledInEager.users = compiler_stance()
+        _compiler()._stance = CompiledInEager.ours
+
+    @staticmethod
+    def __exit__(*_: object) -> None:
+        CompiledInEager.threads.discard(get_ident())
+        CompiledInEager.threads &= {thread.ident for thread in enumerate_threads()}  # a fork ends all others
+        if not CompiledInEager.threads and _compiler()._stance is CompiledInEager.ours:
+            _compiler()._stance = CompiledInEager.users
+
+    @staticmethod
+    def is_entered() -> bool:
+        """Whether this thread is within."""
+        return get_ident() in CompiledInEager.threads
+
+
+def _compiler() -> Any:
+    return sys.modules.get("torch._dynamo.eval_frame")
+
+
 def compiler_stance() -> Any:
-    """The stance set by `torch.compiler.set_stance`; None while the compiler is not loaded."""
-    compiler = sys.modules.get("torch._dynamo.eval_frame")
-    return None if compiler is None else vars(compiler).get("_stance")
+    """The stance that the user set by `torch.compiler.set_stance`; None while the compiler is not loaded."""
+    stance = getattr(_compiler(), "_stance", None)
+    return CompiledInEager.users if stance is not None and stance is CompiledInEager.ours else stance
 
 
 def set_compiler_stance(stance: Any) -> None:
-    """Set the stance; None is the default stance."""
-    compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
-    if compiler is not None:
-        compiler._stance = compiler.DynamoStance() if stance is None else stance
+    """Set the user's stance; None is the default stance."""
+    if _compiler() is not None:
+        _compiler()._stance = _compiler().DynamoStance() if stance is None else stance
 
 
 def exporting() -> bool:

@@ -292,10 +292,9 @@ def test_dispatch_modes():
 
 
 def test_compiler_stance():
-    import torch._dynamo
+    import torch._dynamo.eval_frame
 
     before = _torch.compiler_stance()
-    assert before.stance == "default"
     with torch.compiler.set_stance("force_eager"):
         assert _torch.compiler_stance().stance == "force_eager"
         _torch.set_compiler_stance(before)
@@ -303,6 +302,8 @@ def test_compiler_stance():
         _torch.set_compiler_stance(None)
         assert _torch.compiler_stance() == before
     _torch.set_compiler_stance(before)
+    with _torch.CompiledInEager():
+        assert torch._dynamo.eval_frame._stance.stance == "force_eager"
 
 
 def test_constant_for_compiler():
@@ -386,11 +387,11 @@ def test_memory_and_frames():
 
 def test_each_name_has_a_test():
     tree = ast.parse(Path(_torch.__file__).read_text())
-    defined = {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)} - {"_autograd", "_c", "_functorch"}
+    defined = {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)}
     defined |= {n.targets[0].id for n in tree.body if isinstance(n, ast.Assign)} - {"Function"}
     defined |= {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+    defined = {name for name in defined if not name.startswith("_")}
     asked = {node.attr for node in ast.walk(ast.parse(Path(__file__).read_text())) if isinstance(node, ast.Attribute)}
-    assert defined
     assert not defined - asked
 
 

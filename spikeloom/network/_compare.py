@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .._torch import is_wrapped
+from .._torch import CompiledInEager, is_wrapped
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
@@ -260,10 +260,7 @@ def _watched(hook: Callable[..., Any], changing: set[int]) -> Callable[..., Any]
 
 def _eager() -> AbstractContextManager[Any]:
     """Run compiled parts of the network in eager mode: the comparison uses other shapes."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+    return CompiledInEager() if "torch._dynamo" in sys.modules else nullcontext()
 
 
 # -- everything that a network refers to -------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import (
+    CompiledInEager,
     compiler_stance,
     count_dispatch_modes,
     function_modes,
@@ -272,7 +273,8 @@ class Settings:
     def __init__(self) -> None:
         self._hooks = saved_hooks()
         self._modes, self._functions = function_modes(), function_state()
-        self._dispatch, self._stance = count_dispatch_modes(), compiler_stance()
+        self._dispatch = count_dispatch_modes()
+        self._stance, self._eager = compiler_stance(), CompiledInEager.is_entered()
         self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
         self._nested = _nested_autocast()
         self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
@@ -288,6 +290,8 @@ class Settings:
             pop_function_mode()
         while count_dispatch_modes() > self._dispatch:
             pop_dispatch_mode()
+        if CompiledInEager.is_entered() and not self._eager:
+            CompiledInEager.__exit__()
         if compiler_stance() is not self._stance:
             set_compiler_stance(self._stance)
         set_function_state(self._functions)
