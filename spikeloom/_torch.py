@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from operator import attrgetter
 from threading import enumerate as enumerate_threads
 from threading import get_ident
 from typing import Any, ClassVar, Self, TypeVar
@@ -90,6 +91,9 @@ pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
 
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
+
+base_of: Callable[[Tensor], Tensor | None] = attrgetter("_base")
+"""The tensor of which another is a view, the same Python object as long as it lives; None of other tensors."""
 
 
 class _Applies:
