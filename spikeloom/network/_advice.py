@@ -58,7 +58,7 @@ def warn_of_sequence(request: Request) -> None:
         f"unroll got steps={request.steps} and reads an input of shape {tuple(x.shape)} as {len(x)} rows [B, ...], the "
         f"same at every step; outputs are [{request.steps}, {len(x)}, {x.shape[1]}, ...]. If it is a sequence "
         "[T, B, ...], leave out steps",
-        stacklevel=5,
+        stacklevel=4,
     )
 
 

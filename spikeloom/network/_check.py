@@ -5,6 +5,7 @@ The comparison is made at the first run of each kind, and on request.
 
 from collections.abc import Callable, Hashable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import REWRITE, mark
 from ._advice import advised, warn_of_sequence
+from ._checkpoint import run_in_chunks
 from ._compare import STEPS, CannotCompare, Comparison, Differs, raises
 from ._known_layers import is_row_by_row
 from ._run import Run, run
@@ -37,7 +39,12 @@ Runner = Callable[[Request, Snapshot], Run]
 
 
 def run_checked(
-    request: Request, check: bool | None, how: Runner = run, after: Callable[[Run], None] | None = None
+    request: Request,
+    check: bool | None,
+    checkpoint: int | None = None,
+    *,
+    counts: bool = False,
+    detach: bool = False,
 ) -> Run:
     """Run a request; then compare the network with its loop over steps, if a comparison is due.
 
@@ -46,8 +53,9 @@ def run_checked(
     Args:
         request: the request.
         check: None: compare at the first run of a kind, over its first steps; True: always, all steps; False: never.
-        how: `run`, or a function that runs the request in chunks.
-        after: called at the end; if it fails, the whole run has failed.
+        checkpoint: see `unroll`.
+        counts: whether the run counts for taps and monitors.
+        detach: whether the states are detached at the end.
 
     Raises:
         RuntimeError: if the network differs, naming the module. With check=True also if it cannot be compared.
@@ -55,15 +63,23 @@ def run_checked(
     """
     layers = [module for module in request.names if isinstance(module, SEES_TIME)]
     settings, context, before = Settings(), copy_context(), None
+    how: Runner = run if checkpoint is None else partial(run_in_chunks, length=checkpoint)
     try:
         mark(layers, unrolled=True)
         before = Snapshot(request.names)
-        done = context.run(_run_and_compare, request, check, how, before)
-        if after is not None:
-            context.run(after, done)
+        comparison = _due(request, check)
+        if comparison is None:
+            done = context.run(how, request, before)
+        else:
+            done = context.run(_run_and_compare, comparison, request, check, how, before)
+        for layer in layers if detach else ():
+            context.run(layer.detach_mem)
+        if counts:
+            done.count(request.steps)
         adopt(context)
         mark(layers, unrolled=False)
-        warn_of_sequence(request)
+        if request.static:
+            warn_of_sequence(request)
         return done
     except BaseException as failure:
         error = failure
@@ -83,10 +99,9 @@ def run_checked(
         raise
 
 
-def _run_and_compare(request: Request, check: bool | None, how: Runner, before: Snapshot) -> Run:
-    comparison = _due(request, check)
-    if comparison is None:
-        return how(request, before)
+def _run_and_compare(
+    comparison: Comparison, request: Request, check: bool | None, how: Runner, before: Snapshot
+) -> Run:
     try:
         with comparison.watching():
             done = how(request, before)

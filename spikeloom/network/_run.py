@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .._torch import FunctionMode, is_compiled, tree_map_only, without_torch_function
+from .._torch import FunctionMode, exporting, is_compiled, is_traced, tree_map_only, without_torch_function
 from ..neurons._unrolled_run import UnrolledRun, running
 from ._known_layers import runs_straight
 from ._saved_bits import spikes_as_bits
@@ -40,6 +40,11 @@ class Run:
         """Notify the taps and monitors of the network that the run has ended, with its number of steps."""
         if not self.unrolled.counted:  # a run in chunks has notified them of each chunk
             self.unrolled.counted.append(steps)
+
+
+def is_recorded() -> bool:
+    """Whether torch compiles, exports or traces, and a run goes by `run_traced`."""
+    return torch.compiler.is_dynamo_compiling() or exporting() or is_traced()
 
 
 def run_traced(request: Request, follow: bool = False) -> Any:

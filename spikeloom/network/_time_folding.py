@@ -82,7 +82,8 @@ def read(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"unroll requires a network, an nn.Module; got {type(net).__name__}")
-    steps, kwargs = steps_of(net, steps, num_steps, kwargs)
+    if num_steps is not None or "num_steps" in kwargs:
+        steps, kwargs = steps_of(net, steps, num_steps, kwargs)
     if current_run() is not None:
         raise RuntimeError("unroll was called within a network that is being unrolled; unroll the outermost one only")
     whole = isinstance(steps, int) or hasattr(steps, "__index__")  # torch.compile knows only the first
