@@ -122,11 +122,11 @@ class Engine:
                 raise
             if self.observer is not None:
                 self.observer.note(recorder, plan, execution)
-            before = {neuron: (ref, execution.peek(at)) for neuron, (ref, at) in released.items()}
+            standing: dict[int, Any] = dict(alive)
+            before = {neuron: standing.get(at, execution.peek(at)) for neuron, at in released.items()}
             recorder.finish(values, alive)
-            for neuron, (ref, value) in before.items():
-                tensor = ref()
-                neuron.__dict__["_before"] = value if tensor is None else tensor
+            for neuron, value in before.items():
+                neuron.__dict__["_before"] = value
 
 
 class Fused(nn.Module):

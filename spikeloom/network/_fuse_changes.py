@@ -71,9 +71,10 @@ def stand_for(recorder: Any, target: Any, made: Any) -> None:
     at, kind = made.at, recorder.kinds[made.at]
     if recorder.kinds[target.at].requires_grad is not kind.requires_grad:
         target.requires_grad_(kind.requires_grad)
+    recorder.tensors[target.at] = None
     target.at = at
     made.at = -1
-    recorder.refs[at] = weakref.ref(target)
+    recorder.tensors[at] = target
     recorder.viewed.discard(at)
     if INPLACE_VIEWS & {recorder.operations[-1][0].func}:
         recorder.viewed.discard(recorder.operations[-1][1][0])

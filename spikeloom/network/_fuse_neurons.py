@@ -1,6 +1,5 @@
 """Steps of neurons in `fuse`: noted as one operation each, and executed as a step or as a scan over many."""
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import is_
@@ -268,14 +267,14 @@ class Scan:
         self.columns += [None] * (1 + len(self.finals) - len(self.columns))
 
 
-def set_aside(touched: dict[Any, Touched]) -> dict[Any, tuple[weakref.ref[Any], int]]:
+def set_aside(touched: dict[Any, Touched]) -> dict[Any, int]:
     """Release the membranes that the neurons hold only to derive their reset signal."""
     released = {}
     for neuron in touched:
         own = neuron.__dict__
         before = own.get("_before")
         if type(before) is Recorded:
-            released[neuron] = weakref.ref(before), before.at
+            released[neuron] = before.at
             own["_before"] = None
     return released
 

@@ -5,7 +5,6 @@ dtype, device and requires_grad, and without values. Every other operation first
 (`Recorder.execute`), which turns each `Recorded` in place into the plain tensor that it stands for.
 """
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +50,19 @@ from ._fuse_rules import (
     selected_dim,
     tensors_in,
 )
-from ._fuse_values import SAME, CannotNote, Kind, OpClass, Recorded, Vocabulary, become, current_mode
+from ._fuse_values import (
+    ALONE,
+    SAME,
+    CannotNote,
+    Kind,
+    OpClass,
+    Recorded,
+    Vocabulary,
+    become,
+    current_mode,
+    recycle,
+    references,
+)
 
 CONSTANTS = (type(None), str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
 GETITEM = Tensor.__getitem__
@@ -82,7 +93,7 @@ class Recorder(FunctionMode):
         self.operations: list[Operation] = []
         self.first: list[int] = []  # the number of the first result of each operation
         self.kinds: list[Kind] = []  # of values
-        self.refs: list[weakref.ref[Recorded]] = []  # the tensors that stand for values
+        self.tensors: list[Any] = []  # the tensor that stands for each value; None if another one does
         self.outside: list[Tensor] = []
         self.outside_kinds: list[Kind] = []
         self.numbers: dict[int, int] = {}  # the number of each tensor from outside, by its id
@@ -213,23 +224,24 @@ class Recorder(FunctionMode):
             self.paths.append(self.watch())
         if found.container is None:
             kind = found.outs[0]
-            made = kind.made()
+            made = kind.free.pop() if kind.free else kind.made()
             made.at = at
             kinds.append(kind)
-            self.refs.append(weakref.ref(made))
+            self.tensors.append(made)
             if found.rule.view:
                 self.viewed.add(at)
                 self.viewed.add(tensors[0])
             return made
         results = []
-        for place, kind in enumerate(found.outs):
-            made = kind.made()
-            made.at = at + place
+        for kind in found.outs:
+            made = kind.free.pop() if kind.free else kind.made()
+            made.at = at
+            at += 1
             kinds.append(kind)
-            self.refs.append(weakref.ref(made))
+            self.tensors.append(made)
             results.append(made)
         if found.rule.view:
-            self.viewed.update(range(at, at + len(results)), tensors[:1])
+            self.viewed.update(range(at - len(results), at), tensors[:1])
         return found.container(results)
 
     def _describe(
@@ -339,12 +351,8 @@ class Recorder(FunctionMode):
 
     def alive(self) -> list[tuple[int, Recorded]]:
         """The values for which a tensor of the user stands."""
-        found = []
-        for at, ref in enumerate(self.refs):
-            tensor = ref()
-            if tensor is not None and tensor.at == at:
-                found.append((at, tensor))
-        return found
+        counts = references(self.tensors)
+        return [(at, tensor) for at, tensor in enumerate(self.tensors) if counts[at] > ALONE and tensor is not None]
 
     def execute(self) -> None:
         """Execute what has been noted; every tensor that stands for a value becomes a plain one with this value."""
@@ -359,6 +367,8 @@ class Recorder(FunctionMode):
         """Give the tensors of the user their values, and forget what has been noted."""
         for at, tensor in alive:
             become(tensor, values[at])
+            self.tensors[at] = None
+        recycle(self.tensors, self.kinds)
         self.touched.clear()
         self._clear()
 
