@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import storage_of
+from ._fuse_inputs import take_original
 from ._fuse_rules import FLAGGED, INPLACE, RULES, Fold, Rule, tensors_in
 from ._fuse_values import CannotNote, OpClass, Recorded
 
@@ -116,7 +117,7 @@ def note_layer(recorder: Any, func: Any, layer: nn.Module, x: Any) -> Any:
 def will_write(recorder: Any, tensors: list[int], found: OpClass) -> None:
     """Note that an operation updates its second and third tensor, which nobody may have read before."""
     running = tensors[1:3]
-    if not all(number < 0 for number in running):
+    if not all(number < 0 and take_original(recorder, number) for number in running):
         raise CannotNote
     if not recorder.written.issuperset(running):
         others = {number for _, args, _ in recorder.operations for number in args}

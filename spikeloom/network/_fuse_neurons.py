@@ -18,6 +18,7 @@ from ..neurons._sequence import WholeSequence
 from ..neurons._state import compute_dtype
 from ..neurons.lstm import SLSTM, Gated, SConv2dLSTM
 from ..neurons.recurrent import OneToOne, Recurrent
+from ._fuse_inputs import is_shared, watch
 from ._fuse_rules import Fold, Rule
 from ._fuse_values import CannotNote, Kind, OpClass, Recorded, current_mode
 
@@ -159,7 +160,10 @@ def _touch(recorder: Any, neuron: Any, touched: Touched | None) -> Touched:
         recorder.execute()
     made = recorder.touched[neuron] = Touched(neuron)
     with without_torch_function():
-        recorder.storages.update(storage_of(value) for value in made.values if isinstance(value, Tensor))
+        every = [value for value in made.values if isinstance(value, Tensor)]
+        recorder.storages.update(map(storage_of, every))
+    for value in filter(is_shared, every):
+        watch(recorder, value)
     key = (neuron, made.program, made.learned)
     made.classes = recorder.vocabulary.steps.setdefault(key, {})
     return made

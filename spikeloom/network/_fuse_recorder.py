@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from .._torch import (
     FunctionMode,
     is_running,
-    is_wrapped,
     pop_function_mode,
-    storage_of,
     topmost_function_mode,
-    without_torch_function,
 )
 from ..neurons._recorders import recorders
 from ._fuse_changes import (
@@ -33,6 +30,7 @@ from ._fuse_changes import (
     works_in_place,
 )
 from ._fuse_classes import new_class
+from ._fuse_inputs import from_outside, is_shared, is_view_of_shared, refuse_changed, without_numpy
 from ._fuse_neurons import note_neuron
 from ._fuse_partly import compact, resolve
 from ._fuse_rules import (
@@ -96,6 +94,9 @@ class Recorder(FunctionMode):
         self.tensors: list[Any] = []  # the tensor that stands for each value; None if another one does
         self.outside: list[Tensor] = []
         self.outside_kinds: list[Kind] = []
+        self.versions: list[int] = []  # of the tensors from outside; -1 if they may change
+        self.copies: dict[Any, Any] = {}  # of tensors in shared memory
+        self.watched: list[tuple[Tensor, Tensor]] = []  # parameters in shared memory, and their copies
         self.numbers: dict[int, int] = {}  # the number of each tensor from outside, by its id
         self.storages: set[int] = set()
         self.written: set[int] = set()  # tensors from outside that a noted operation updates
@@ -117,6 +118,8 @@ class Recorder(FunctionMode):
                     return self._note_select(args)
                 if rule.fold is Fold.WRITE and type(args[0]) is not Recorded:
                     return change_plain(self, func, args, kwargs)
+                if rule.view and is_view_of_shared(self, args, kwargs):
+                    return func(*args, **kwargs)
                 if func in FLAGGED and works_in_place(func, args, kwargs):
                     return note_flagged(self, func, args, kwargs)
                 return self.note(rule, func, args, kwargs)
@@ -130,7 +133,8 @@ class Recorder(FunctionMode):
             if isinstance(layer, nn.Module) and getattr(func, "__name__", "") == "_run":
                 return note_layer(self, func, layer, args[1])
         except CannotNote:
-            pass
+            if (plain := without_numpy(args, kwargs)) is not None:
+                return self.__torch_function__(func, types, *plain)
         return self._execute_and_call(func, args, kwargs)
 
     def _execute_and_call(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -203,6 +207,8 @@ class Recorder(FunctionMode):
             kind = self.kinds[number]
         else:
             at = self.numbers.get(id(base))
+            if at is None and is_shared(base):
+                return base[index]
             number = self.from_outside(base) if at is None else at
             kind = self.outside_kinds[~number]
         found = self.vocabulary.operations.get((GETITEM, current_mode(), kind))
@@ -281,26 +287,11 @@ class Recorder(FunctionMode):
 
     def from_outside(self, tensor: Tensor) -> int:
         """The number of a tensor that is none of the noted operations'."""
-        with without_torch_function():
-            if tensor.layout is not torch.strided or is_wrapped(tensor) or tensor.is_neg() or tensor.is_conj():
-                raise CannotNote
-            number = ~len(self.outside)
-            key: Any = (tensor.size(), tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
-            if type(tensor) is nn.Parameter:
-                key = (id(tensor), *key)
-            self.outside_kinds.append(self.vocabulary.kind(tensor, tensor.requires_grad, key, 0, key[0]))
-            self.storages.add(storage_of(tensor))
-        self.outside.append(tensor)
-        self.numbers[id(tensor)] = number
-        return number
-
-    # -- classes ------------------------------------------------------------------------------------------------------
+        return from_outside(self, tensor)
 
     def kind_of(self, number: int) -> Kind:
         """The kind of a value."""
         return self.kinds[number] if number >= 0 else self.outside_kinds[~number]
-
-    # -- operations in place, and those that draw ---------------------------------------------------------------------
 
     # -- neurons ------------------------------------------------------------------------------------------------------
 
@@ -358,6 +349,7 @@ class Recorder(FunctionMode):
         """Execute what has been noted; every tensor that stands for a value becomes a plain one with this value."""
         if not self.operations and not self.touched:
             return
+        refuse_changed(self)
         if self.done:
             compact(self)
         with self.aside():
