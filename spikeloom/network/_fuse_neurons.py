@@ -104,6 +104,15 @@ def _registered(neuron: Any, name: str) -> tuple[dict[str, Any], str]:
     raise CannotNote
 
 
+def why_not_noted(recorder: Any, neuron: Any) -> str:
+    """Why a step could not be noted."""
+    if reason := Touched.why(neuron):
+        return reason
+    if recorder.backend is not forced():
+        return "the backend changes within the function"
+    return "its input, states or parameters are of an unusual kind"
+
+
 def note_neuron(recorder: Any, neuron: Any, x: Any, given: tuple[Any, ...]) -> Any:
     """Note a step of a neuron; returns what the neuron returns."""
     touched = recorder.touched.get(neuron)

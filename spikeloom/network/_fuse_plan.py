@@ -228,15 +228,19 @@ class Plan:
         return edges, circular
 
     def _dissolved(self, nodes: list[Node]) -> list[Node]:
-        """The nodes, those in a circle as single operations."""
-        edges, circular = self._edges(nodes)
-        circular.update(in_circles(edges))
-        kept = [node for place, node in enumerate(nodes) if place not in circular]
-        for place in circular:
-            for number in nodes[place].operations:
-                how = nodes[place].how if nodes[place].how in (WRITE, UNBIND) else SINGLE
-                kept.append(Node(how, [number], "it takes part in a feedback between steps"))
-        return kept
+        """The nodes, those in a circle as single operations; scans only if this is not enough."""
+        for all_kinds in (False, True):
+            edges, circular = self._edges(nodes)
+            circular.update(in_circles(edges))
+            if not all_kinds:
+                circular = {place for place in circular if nodes[place].how in (FOLD, SELECT)}
+            kept = [node for place, node in enumerate(nodes) if place not in circular]
+            for place in circular:
+                for number in nodes[place].operations:
+                    how = nodes[place].how if nodes[place].how in (WRITE, UNBIND) else SINGLE
+                    kept.append(Node(how, [number], "it takes part in a feedback between steps"))
+            nodes = kept
+        return nodes
 
     def _ordered(self, nodes: list[Node]) -> list[Node]:
         """The nodes in an order in which they can run, near that of the loop."""

@@ -31,7 +31,7 @@ from ._fuse_changes import (
 )
 from ._fuse_classes import new_class
 from ._fuse_inputs import from_outside, is_shared, is_view_of_shared, refuse_changed, without_numpy
-from ._fuse_neurons import note_neuron
+from ._fuse_neurons import note_neuron, why_not_noted
 from ._fuse_partly import compact, resolve
 from ._fuse_rules import (
     DRAWS,
@@ -45,6 +45,7 @@ from ._fuse_rules import (
     RULES,
     Fold,
     Rule,
+    name_of,
     selected_dim,
     tensors_in,
 )
@@ -85,6 +86,7 @@ class Recorder(FunctionMode):
         self.function_frame: Any = None  # of an autograd.Function that runs, within which nothing is noted
         self.touched: dict[nn.Module, Any] = {}
         self.watch: Any = None  # notes modules, for `explain`
+        self.cause = ""  # of an execution before the end
         self._clear()
 
     def _clear(self) -> None:
@@ -148,6 +150,7 @@ class Recorder(FunctionMode):
                 or self.written
                 or not resolve(self, found)
             ):
+                self.cause = f"{name_of(func)} {'reads values' if func in READERS else 'is not recorded'}"
                 self.execute()
         return func(*args, **kwargs)
 
@@ -301,6 +304,7 @@ class Recorder(FunctionMode):
             try:
                 return note_neuron(self, neuron, x, given)
             except CannotNote:
+                self.cause = f"a step of {type(neuron).__name__} is not recorded: {why_not_noted(self, neuron)}"
                 self.execute()
         with self.aside():
             return neuron._run(x, given)
@@ -311,6 +315,7 @@ class Recorder(FunctionMode):
         """An autograd.Function begins, in this frame: it reads values, and nothing in it is noted."""
         active = recorders.current() is self
         if active and (self.function_frame is None or not self._in_function()):
+            self.cause = "an autograd.Function reads values"
             self.execute()
             self.function_frame = frame
 
@@ -349,10 +354,10 @@ class Recorder(FunctionMode):
         """Execute what has been noted; every tensor that stands for a value becomes a plain one with this value."""
         if not self.operations and not self.touched:
             return
-        refuse_changed(self)
-        if self.done:
-            compact(self)
         with self.aside():
+            refuse_changed(self)
+            if self.done:
+                compact(self)
             self.run(self)
 
     def finish(self, values: dict[int, Tensor], alive: list[tuple[int, Recorded]]) -> None:

@@ -271,6 +271,13 @@ INDEXED = (Fold.SELECT, Fold.WRITE)
 """Where integers are places in a dimension, which differ from call to call."""
 
 
+def name_of(func: Any) -> str:
+    """The name of an operation, as users write it."""
+    name = getattr(func, "__name__", type(func).__name__)
+    owner = getattr(func, "__self__", None)  # of a getter, the attribute
+    return str(getattr(owner, "__name__", name)) if name == "__get__" else str(name)
+
+
 def is_plain_slice(part: Any) -> bool:
     """Whether a part of an index selects a whole dimension."""
     return isinstance(part, slice) and part == slice(None)
