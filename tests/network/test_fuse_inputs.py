@@ -97,11 +97,13 @@ def test_what_changes_unseen_during_a_recording_is_an_error() -> None:
         thread.start()
         thread.join()
 
-    def in_numpy(weight: Any = net.fc.weight.detach().numpy()) -> None:
-        weight *= 0.9
+    weight, beta = net.fc.weight.detach().numpy(), net.lif.beta.numpy()
 
-    def parameter(beta: Any = net.lif.beta.numpy()) -> None:
-        beta *= 0.9
+    def in_numpy() -> None:
+        np.multiply(weight, 0.9, out=weight)
+
+    def parameter() -> None:
+        np.multiply(beta, 0.9, out=beta)
 
     for change in (in_a_thread, in_numpy, parameter):
 

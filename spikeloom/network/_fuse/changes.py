@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import storage_of
-from ._fuse_inputs import take_original
-from ._fuse_rules import FLAGGED, INPLACE, RULES, Fold, Rule, tensors_in
-from ._fuse_values import CannotNote, OpClass, Recorded
+from ..._torch import storage_of
+from .inputs import take_original
+from .recorded import CannotNote, OpClass, Recorded
+from .rules import FLAGGED, INPLACE, RULES, Fold, Rule, tensors_in
 
 INPLACE_VIEWS = {Tensor.detach}
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..neurons import SpikingNeuron
-from ._fuse_neurons import run_step
-from ._fuse_rules import Fold
-from ._fuse_values import OpClass, Recorded, become, in_mode
+from ...neurons import SpikingNeuron
+from .neurons import run_step
+from .recorded import OpClass, Recorded, become, in_mode
+from .rules import Fold
 
 SIMPLE = 12
 """At most so many operations are executed before the others."""

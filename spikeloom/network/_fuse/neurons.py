@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import IS_REPLICA, storage_of, without_torch_function
-from ..cells.firing import Model
-from ..engine.feedback import HOOKS
-from ..engine.run import forced
-from ..neurons import SpikingNeuron
-from ..neurons._forward import Running
-from ..neurons._sequence import WholeSequence
-from ..neurons._state import compute_dtype
-from ..neurons.lstm import SLSTM, Gated, SConv2dLSTM
-from ..neurons.recurrent import OneToOne, Recurrent
-from ._fuse_inputs import is_shared, watch
-from ._fuse_rules import Fold, Rule
-from ._fuse_values import CannotNote, Kind, OpClass, Recorded, current_mode
+from ..._torch import IS_REPLICA, storage_of, without_torch_function
+from ...cells.firing import Model
+from ...engine.feedback import HOOKS
+from ...engine.run import forced
+from ...neurons import SpikingNeuron
+from ...neurons._forward import Running
+from ...neurons._sequence import WholeSequence
+from ...neurons._state import compute_dtype
+from ...neurons.lstm import SLSTM, Gated, SConv2dLSTM
+from ...neurons.recurrent import OneToOne, Recurrent
+from .inputs import is_shared, watch
+from .recorded import CannotNote, Kind, OpClass, Recorded, current_mode
+from .rules import Fold, Rule
 
 NEURON = Rule(Fold.NEVER)
 """Of a step of a neuron; the planner joins them to scans."""

@@ -1,7 +1,7 @@
 """What `fuse` records: values without numbers, and the classes of operations.
 
 An operation belongs to a class: the function, its constants, and the classes of its arguments. The steps of a loop
-consist of operations of the same classes, which is how the loop is found (see `_fuse_plan`).
+consist of operations of the same classes, which is how the loop is found (see `plan`).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ from weakref import getweakrefcount
 import torch
 from torch import Tensor
 
-from .._torch import autograd_on, is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
-from ..neurons._recorders import recorders
-from ._fuse_rules import Rule, tensors_in
+from ..._torch import autograd_on, is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
+from ...neurons._recorders import recorders
+from .rules import Rule, tensors_in
 
 STORED = 4096
 """At most so many unused tensors of one kind are stored."""

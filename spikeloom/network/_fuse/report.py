@@ -7,13 +7,13 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from ._fuse import Engine, engine_of
-from ._fuse_plan import FOLD, SCAN, SELECT, SINGLE, UNBIND, WRITE
-from ._fuse_rules import name_of
-from ._snapshot import RandomState, Snapshot
+from .._snapshot import RandomState, Snapshot
+from .groups import FOLD, SCAN, SELECT, SINGLE, SUM, UNBIND, WRITE
+from .rules import name_of
+from .transform import Engine, engine_of
 
 ALL = "over all steps"
-TOLD = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, "stack": "once", "cat": "once"}
+TOLD = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, SUM: ALL, "stack": "once", "cat": "once"}
 
 
 @dataclass(frozen=True)

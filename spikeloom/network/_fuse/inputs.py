@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import is_wrapped, storage_of, without_torch_function
-from ._fuse_rules import tensors_in
-from ._fuse_values import CannotNote, Recorded, current_mode
+from ..._torch import is_wrapped, storage_of, without_torch_function
+from .recorded import CannotNote, Recorded, current_mode
+from .rules import tensors_in
 
 
 def is_shared(tensor: Tensor) -> bool:
@@ -106,7 +106,7 @@ def without_numpy(args: Any, kwargs: Any) -> Any:
         nonlocal found
         if type(arg) is tuple or type(arg) is list:
             return type(arg)([plain(part) for part in arg])
-        if type(arg).__module__ != "numpy" or getattr(arg, "ndim", 1) or not hasattr(arg, "item"):
+        if type(arg).__module__ != "numpy" or getattr(arg, "ndim", None) != 0 or not hasattr(arg, "item"):
             return arg
         number = arg.item()
         if type(number) not in (bool, int, float):

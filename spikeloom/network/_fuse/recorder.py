@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import (
+from ..._torch import (
     FunctionMode,
     is_running,
     pop_function_mode,
     topmost_function_mode,
 )
-from ..neurons._recorders import recorders
-from ._fuse_changes import (
+from ...neurons._recorders import recorders
+from .changes import (
     change_plain,
     note_dropout,
     note_flagged,
@@ -29,11 +29,24 @@ from ._fuse_changes import (
     will_write,
     works_in_place,
 )
-from ._fuse_classes import new_class
-from ._fuse_inputs import from_outside, is_shared, is_view_of_shared, refuse_changed, without_numpy
-from ._fuse_neurons import note_neuron, why_not_noted
-from ._fuse_partly import compact, resolve
-from ._fuse_rules import (
+from .inputs import from_outside, is_shared, is_view_of_shared, refuse_changed, without_numpy
+from .neurons import note_neuron, why_not_noted
+from .op_class import new_class
+from .partly import compact, resolve
+from .recorded import (
+    ALONE,
+    SAME,
+    CannotNote,
+    Kind,
+    OpClass,
+    Recorded,
+    Vocabulary,
+    become,
+    current_mode,
+    recycle,
+    references,
+)
+from .rules import (
     DRAWS,
     DROPOUT,
     FLAGGED,
@@ -48,19 +61,6 @@ from ._fuse_rules import (
     name_of,
     selected_dim,
     tensors_in,
-)
-from ._fuse_values import (
-    ALONE,
-    SAME,
-    CannotNote,
-    Kind,
-    OpClass,
-    Recorded,
-    Vocabulary,
-    become,
-    current_mode,
-    recycle,
-    references,
 )
 
 CONSTANTS = (type(None), str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import set_grad_enabled
+from ..._torch import set_grad_enabled
 
 Op = Callable[..., Any]
 

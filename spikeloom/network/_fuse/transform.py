@@ -8,16 +8,16 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import nn
 
-from .._torch import fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
-from ..engine.run import forced
-from ..neurons._recorders import recorders
-from ..neurons._unrolled_run import current_run
-from ._fuse_neurons import set_aside
-from ._fuse_partly import replay
-from ._fuse_plan import Plan
-from ._fuse_recorder import Recorder
-from ._fuse_run import Execution
-from ._fuse_values import Vocabulary
+from ..._torch import fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
+from ...engine.run import forced
+from ...neurons._recorders import recorders
+from ...neurons._unrolled_run import current_run
+from .neurons import set_aside
+from .partly import replay
+from .plan import Plan
+from .recorded import Vocabulary
+from .recorder import Recorder
+from .run import Execution
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
