@@ -284,3 +284,15 @@ def test_a_distributed_module_is_fused_before() -> None:
     kind = nn.parallel.DistributedDataParallel
     with pytest.raises(TypeError, match="fuse the network first"):
         snn.fuse(kind.__new__(kind))
+
+
+def test_transforms_of_torch_func_within_the_loop() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        mem, out = p.lif.init_leaky(), []
+        for x_t in x:
+            spk, mem = p.lif(torch.func.vmap(lambda row: row * 2 + row.sum())(p.fc(x_t)), mem)
+            out.append(torch.vmap(lambda row, mem=mem: row + mem.sum() + torch.ones(WIDTH))(spk))
+            out.append(torch.func.grad(lambda now: (now**2).sum())(mem.detach()) + mem)
+        return out
+
+    compare(loop)

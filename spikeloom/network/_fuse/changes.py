@@ -134,5 +134,6 @@ def _layer_call(layer: nn.Module, func: Any) -> Any:
     made = _calls.setdefault(layer, {})
     if func not in made:
         held = weakref.ref(layer)
-        made[func] = lambda x, *parameters: func(held(), x)
+        call = made[func] = lambda x, *parameters: func(held(), x)
+        call.__name__ = type(layer).__name__
     return made[func]

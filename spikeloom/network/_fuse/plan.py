@@ -47,7 +47,8 @@ class Plan:
             self._gather(node)
         self.nodes = nodes
         self._release(nodes)
-        self.count, self.fused = len(wanted), len(wanted) - len(nodes)
+        self.count, self.fused = len(self.operations), len(self.operations) - len(nodes)
+        self.elements = sum(self.operations[number][0].outs[0].numel for number in wanted)
 
     # -- which operations run -----------------------------------------------------------------------------------------
 

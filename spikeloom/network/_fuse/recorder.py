@@ -319,6 +319,18 @@ class Recorder(FunctionMode):
             self.execute()
             self.function_frame = frame
 
+    @contextmanager
+    def transform(self, level: Any) -> Iterator[Any]:
+        """A transform of torch.func, which wraps tensors with values; nothing in it is noted."""
+        if recorders.current() is not self:
+            with level as entered:
+                yield entered
+            return
+        self.cause = "torch.func transforms a function"
+        self.execute()
+        with self.aside(), level as entered:
+            yield entered
+
     def _in_function(self) -> bool:
         if self.function_frame is PASSING:
             return True
