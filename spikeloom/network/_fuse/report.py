@@ -9,7 +9,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from .._snapshot import RandomState, Snapshot
 from .groups import FOLD, SCAN, SELECT, SINGLE, SUM, UNBIND, WRITE
-from .rules import name_of
+from .rules import MAKERS, name_of
 from .transform import Engine, engine_of
 
 ALL = "over all steps"
@@ -118,7 +118,9 @@ class Observer:
                 continue
             line = (path, name, tuple([kind.size for kind in found.inputs]))
             before = self.rows.get(line)
-            if before is None:
+            if before is not None and found.func in MAKERS:
+                self.rows[line] = replace(before, calls=before.calls + count)
+            elif before is None:
                 self.rows[line] = replace(row, runs="once", why="")
                 self.reasons[line] = why
             else:
