@@ -296,3 +296,16 @@ def test_transforms_of_torch_func_within_the_loop() -> None:
         return out
 
     compare(loop)
+
+
+def test_writes_with_and_without_gradients() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        out = torch.zeros(STEPS, BATCH, WIDTH)
+        for step in range(2):
+            with torch.no_grad():
+                out[step] = p.fc(x[step])
+        for step in range(1, 3):
+            out[step] = p.fc(x[step])
+        return out
+
+    compare(loop)

@@ -85,7 +85,8 @@ class Groups:
             elif fold is Fold.WRITE:
                 source = self.producer[own[0]] if own[0] >= 0 else -1
                 alone = users[own[0]] == 1 and own[0] not in self.alive
-                written = source >= 0 and self.operations[source][0].rule.fold is Fold.WRITE
+                before = self.operations[source][0] if source >= 0 else found
+                written = source >= 0 and before.rule.fold is Fold.WRITE and before.mode == found.mode
                 chain = tails.pop(source, None) if alone and written else None
                 if chain is None:
                     chain = []

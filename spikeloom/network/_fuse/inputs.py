@@ -11,7 +11,7 @@ from .rules import tensors_in
 
 
 def is_shared(tensor: Tensor) -> bool:
-    """Whether others may write into the memory unseen by torch: NumPy, other processes, whoever maps a file."""
+    """Whether others may write into the memory unseen by torch: NumPy, other processes, a mapped file."""
     with without_torch_function():
         return not tensor.untyped_storage().resizable()
 

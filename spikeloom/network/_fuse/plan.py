@@ -48,6 +48,9 @@ class Plan:
         self.nodes = nodes
         self._release(nodes)
         self.count, self.fused = len(self.operations), len(self.operations) - len(nodes)
+        self.products = sum(
+            self.operations[number][0].inputs[0].numel for number in wanted if self.operations[number][0].rule.product
+        )
         self.elements = sum(self.operations[number][0].outs[0].numel for number in wanted)
 
     # -- which operations run -----------------------------------------------------------------------------------------

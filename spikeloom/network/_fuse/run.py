@@ -1,7 +1,7 @@
 """Run a plan of `fuse`: folds, scans and single operations, each differentiable and in the modes of its own line."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..._torch import is_view, set_grad_enabled
 from ...neurons import SpikingNeuron
+from .._saved_bits import packing
 from .._time_folding import _NoView
 from .groups import FOLD, SCAN, SELECT, SUM, UNBIND, WRITE, Column, Node
 from .neurons import Scan, Touched, run_step
@@ -32,6 +33,9 @@ class Execution:
         self.given: set[Any] = set()
         self.backends: dict[int, tuple[str, list[str]]] = {}
         self.reached = 0  # nodes that have run
+        self.at_work = False  # whether a neuron runs, which packs its own tensors
+        size = max((tensor.element_size() for tensor in outside), default=0)
+        self.packing = packing(self, outside, size * plan.products) if torch.is_grad_enabled() else None
 
     def run(self) -> None:
         """Run all nodes."""
@@ -113,7 +117,8 @@ class Execution:
             n = len(node.operations)
             shared = [self.value(r) if isinstance(r, int) else self.joined(r) for r in node.recipes]
             stacked = [not isinstance(r, int) for r in node.recipes]
-            outs = folded(found, shared, stacked, numbers, n)
+            with self.packing if found.rule.product and self.packing is not None else nullcontext():
+                outs = folded(found, shared, stacked, numbers, n)
             for result, out in enumerate(outs):
                 self.columns[place, result] = out
         elif node.how is SCAN:
