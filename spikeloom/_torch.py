@@ -315,10 +315,7 @@ pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, Non
 
 
 class CompiledInEager:
-    """A context in which compiled code runs in eager mode.
-
-    The stance of the compiler is the process's, not the thread's: the last thread to leave restores the user's stance.
-    """
+    """A context of eager mode for compiled code. A stance is the process's: the last thread to leave restores it."""
 
     ours: ClassVar[Any] = None
     users: ClassVar[Any] = None
@@ -345,8 +342,7 @@ class CompiledInEager:
         return get_ident() in CompiledInEager.threads
 
 
-def _compiler() -> Any:
-    return sys.modules.get("torch._dynamo.eval_frame")
+_compiler: Callable[[], Any] = partial(sys.modules.get, "torch._dynamo.eval_frame")
 
 
 def compiler_stance() -> Any:
