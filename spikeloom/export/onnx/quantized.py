@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._onnx_file import graphs_of
+from .file import graphs_of
 
 Translation = Callable[..., Any]
 

@@ -116,7 +116,7 @@ def test_quantized_weights_are_stored_in_8_bits():
     for layer in (net[1], net[4]):
         parametrize.register_parametrization(layer, "weight", Kept(layer.weight))
     file, x = io.BytesIO(), torch.rand(6, 2, 4) * 4
-    snn.export_onnx(net, x, file)
+    assert snn.export_onnx(net, x, file).test is None
     graph = onnx.load_from_string(file.getvalue()).graph
     assert [node.op_type for node in graph.node].count("DequantizeLinear") == 2
     assert not [node for node in graph.node if node.op_type == "QuantizeLinear"]
@@ -198,7 +198,7 @@ REFUSED = {
     "no such states": (small, X, {"states": "none"}, ValueError, "choose one of 'internal', 'external'"),
     "steps": (small, X[0], {"steps": "7"}, TypeError, "pass a whole number of steps"),
     "states by hand": (ByHand, X, {}, RuntimeError, "Reset before unroll.*From the tutorials' loop to unroll"),
-    "data": (Depending, X, {}, RuntimeError, r"depends on the values of tensors \(line \d+ of .*test_onnx"),
+    "data": (Depending, X, {}, RuntimeError, r"depends on the values of tensors \(line \d+ of .*test_export"),
     "operator": (WithoutOperator, X, {}, RuntimeError, "ONNX has no operator for .*bessel_j0"),
     "text": (Text, X, {}, TypeError, "the forward returns str; an exported network returns tensors"),
 }
