@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ... import ops
 from ...layers import SEES_TIME
 from ...neurons import SpikingNeuron
 from ...neurons._sequence import WholeSequence
@@ -248,7 +249,7 @@ class _Reader:
             return self._joined(node, own, args)
         function: Callable[[Any], Any] | None = FUNCTIONS.get(name)
         constants = [arg for arg in args if isinstance(arg, (int, float)) and not isinstance(arg, bool)]
-        if function is None and not (name == "truediv" and len(constants) == 1):
+        if function is None and not (name == "truediv" and len(constants) == 1) and not (name == "clamp" and constants):
             refuse(self.title, f"its forward calls {name}, which has no form in C")
         if constants:
             function = _with_number(name, args)
@@ -280,6 +281,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _with_number(name: str, args: Any) -> Callable[[Any], Any]:
     """A function of an array and a number."""
+    if name == "clamp":
+        if len(args) != 3 or None in args:
+            refuse(name, "pass its lower and its upper bound")
+        return lambda x: ops.clamp(x, float(args[1]), float(args[2]))
     left, right = args[:2]
     calls: dict[str, Callable[[Any, Any], Any]] = {
         "add": operator.add,

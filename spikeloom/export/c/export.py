@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...engine.run import backend
 from ...network import unroll
+from .._checks import check_has_values
 from .._files import checked_path, replacing
 from .capture import captured, restart
 from .errors import refuse
@@ -163,6 +164,7 @@ def _read(caller: str, net: nn.Module, x: Tensor, steps: int | None, prefix: str
     if not isinstance(net, nn.Module):
         raise TypeError(f"{caller} got a {type(net).__name__}; pass a network, an nn.Module")
     _check_input(caller, x, steps)
+    check_has_values(caller, net, [x])
     with torch.no_grad(), torch.inference_mode(False):
         own_x, names = x.detach().cpu().clone(), names_of_file(prefix)
         layers, own = captured(net, own_x, steps, prefix, names)
@@ -222,6 +224,8 @@ def _outputs(net: nn.Module, x: Tensor, steps: int | None) -> Tensor:
 
 
 def _integers(layers: Network, x: Tensor, steps: int | None) -> IntegerNetwork:
+    if not bool(x.isfinite().all()):
+        raise ValueError("the example has NaN or infinite values; the ranges of integers are taken from finite ones")
     with torch.no_grad(), torch.inference_mode(False):
         return quantized(layers, ranges_of(layers, x.detach().cpu(), steps))
 

@@ -158,6 +158,8 @@ FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     "tanh": ops.tanh,
     "abs": ops.abs,
     "neg": lambda x: -x,
+    "maximum": lambda x: ops.maximum(x[0], x[1]),
+    "minimum": lambda x: ops.minimum(x[0], x[1]),
     "add": lambda x: x[0] + x[1],
     "sub": lambda x: x[0] - x[1],
     "mul": lambda x: x[0] * x[1],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...layers import SEES_TIME
 from ...network import Snapshot, undone
 from ...neurons import SpikingNeuron
+from .._checks import check_has_values
 from .._files import checked_path
 from . import generated_test
 from .file import Target, differing_values, draws_noise, has_arrays, rename, save, shape_of, staged, tidy
@@ -121,6 +122,7 @@ def export_onnx(
     for arg in args:
         if not isinstance(arg, Tensor):
             raise TypeError(f"the example is a {type(arg).__name__}; pass a tensor, or a tuple of tensors")
+    check_has_values("export_onnx", net, args)
     _check_installed()
     goal = _goal(path)
     beside = generated_test.path_of(goal) if test and isinstance(goal, Path) else None

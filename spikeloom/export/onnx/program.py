@@ -203,7 +203,7 @@ def example_of(run: Sampled, external: bool) -> tuple[Any, Any]:
     lead = (batch,) if known.static else (steps, batch)
     dynamic = torch.export.Dim.DYNAMIC
     inputs = tuple(x.new_zeros((*lead, *x.shape[len(lead) :])) for x in known.args)
-    states: Sequence[Tensor] = [slot.initial(batch) for slot in run.slots] if external else []
+    states: Sequence[Tensor] = [slot.initial(batch).to(slot.example.device) for slot in run.slots] if external else []
     shapes: list[Any] = [
         tuple(dict.fromkeys(range(len(lead)), dynamic) for _ in inputs),
         tuple({} if slot.batch_dim is None else {slot.batch_dim: dynamic} for slot in run.slots) if external else (),

@@ -194,6 +194,7 @@ X = torch.rand(5, 2, 4)
 REFUSED = {
     "no module": (lambda: len, X, {}, TypeError, "requires a network, an nn.Module; got builtin"),
     "no tensor": (small, [1.0], {}, TypeError, "the example is a list; pass a tensor"),
+    "no values": (lambda: small().to("meta"), X, {}, ValueError, '0.weight is on the device "meta" and has no values'),
     "no steps": (small, X[:0], {}, ValueError, "pass at least one step and row"),
     "one dimension": (small, X[0, 0], {}, ValueError, r"shape \(4,\); pass a tensor of shape \[T, B"),
     "no such states": (small, X, {"states": "none"}, ValueError, "choose one of 'internal', 'external'"),
