@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import spikeloom as snn
+from spikeloom.export.onnx.file import graphs_of
 
 from .branches import FEATURES, FEW, NAMES, Branches, is_exact, leaky
 
@@ -112,17 +113,19 @@ class Kept(nn.Module):
 
 def test_quantized_weights_are_stored_in_8_bits():
     net = nn.Sequential(
-        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), leaky(), nn.Flatten(), nn.Linear(3, 2), leaky()
+        *(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), leaky(), nn.Flatten(), nn.Linear(3, 2)),
+        snn.RLeaky(beta=0.8, linear_features=2, init_hidden=True),
     ).eval()
-    for layer in (net[1], net[4]):
+    for layer in (net[1], net[4], net[5].recurrent):
         parametrize.register_parametrization(layer, "weight", Kept(layer.weight))
-    file, x = io.BytesIO(), torch.rand(6, 2, 4) * 4
-    assert snn.export_onnx(net, x, file).test is None
+    file, x = io.BytesIO(), torch.rand(2, 4) * 4
+    assert snn.export_onnx(net, x, file, steps=6).test is None
     graph = onnx.load_from_string(file.getvalue()).graph
-    assert [node.op_type for node in graph.node].count("DequantizeLinear") == 2
-    assert not [node for node in graph.node if node.op_type == "QuantizeLinear"]
-    assert [c.data_type for c in graph.initializer if len(c.dims) > 1] == [onnx.TensorProto.INT8] * 2
-    assert torch.equal(in_runtime(file.getvalue(), {"x": x})["spk"], unrolled(net, x))
+    kinds = [node.op_type for inner in graphs_of(graph) for node in inner.node]
+    assert kinds.count("DequantizeLinear") == 3
+    assert "QuantizeLinear" not in kinds
+    assert [c.data_type for c in graph.initializer if len(c.dims) > 1] == [onnx.TensorProto.INT8] * 3
+    assert torch.equal(in_runtime(file.getvalue(), {"x": x})["spk"], unrolled(net, x, 6))
 
 
 class Joined(nn.Module):

@@ -32,6 +32,8 @@ SOME += ["RLeaky through a network with states", "an overridden method", "Conv2d
 
 REST = [pytest.param(STREAMED[i::4], marks=pytest.mark.slow) for i in range(4)]
 groups = pytest.mark.parametrize("names", [SOME, *REST], ids=lambda names: names[0])
+STATIC = ["BatchNormTT1d", "an overridden method", "SynapticDelay"]
+static_groups = pytest.mark.parametrize("names", [STATIC, *REST], ids=lambda names: names[0])
 
 
 def streamed(path: Any, x: torch.Tensor, states: dict[str, Any], after: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -54,8 +56,7 @@ def test_a_stream_of_sequences_gives_the_spikes_of_one_run(names, tmp_path):
         assert_like(net, whole, unrolled(net, x))
 
 
-@pytest.mark.slow
-@groups
+@static_groups
 def test_a_stream_of_a_static_input_gives_the_spikes_of_one_run(names, tmp_path):
     net, path = Branches(names).eval(), tmp_path / "net.onnx"
     told = snn.export_onnx(net, torch.rand(3, FEATURES), path, steps=4, states="external", test=False)
