@@ -1,7 +1,7 @@
 """Run a request, and decide whether its static input must be repeated over time."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -210,6 +210,22 @@ class Following(FunctionMode):
 
 class FollowingTraced(Following):
     """The same in a recording, which cannot read the states of random generators."""
+
+    _passes = False
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """A context without tracking, in which other modes stay active: a scan collects what its body reads."""
+        before, self._passes = self._passes, True
+        try:
+            yield
+        finally:
+            self._passes = before
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._passes:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)

@@ -57,7 +57,7 @@ class Running(Methods, States):
                 x = unrolled.unfold(checked_input(input_, self._label), self._label())
                 run, backend, refusals = self._scan(self._drive(x, unrolled.steps), unrolled.steps, given)
                 spk = run.spk.to(x.dtype)
-                unrolled.note(self, Visit(backend, refusals, x.shape[0] == 1 != unrolled.steps, spk, run.traces))
+                unrolled.note(self, Visit(backend, refusals, unrolled.is_repeated(x), spk, run.traces))
                 outs = tuple([unrolled.fold(out) for out in self._outs((spk, *run.traces))])
         elif next(self._why_by_methods(), None) is not None or (
             self._program.untraceable and isinstance(self._model, Model)  # a spike function that cannot be traced

@@ -153,6 +153,10 @@ class UnrolledRun:
             return bool(self.origins.is_static(x))
         return self.straight and not self.visits
 
+    def is_repeated(self, x: Tensor) -> bool:
+        """Whether x, [1, B, *N], is the same at every step of several."""
+        return x.shape[0] == 1 and (exporting() or self.steps != 1)  # exported steps are a symbol, to be compared later
+
     def rows(self, x: Tensor) -> int:
         """The required size of dimension 0 of x."""
         return self.batch if self.is_static(x) else self.steps * self.batch
@@ -261,7 +265,7 @@ def step_by_step(
     """Run a sequence step by step; time is folded into dimension 0 of the stacked results."""
     unrolled.admit(neuron, given)
     x = unrolled.unfold(input_, neuron._label())
-    static = x.shape[0] == 1 != unrolled.steps
+    static = unrolled.is_repeated(x)
     if exporting():
         with running(None):
             recorded = recorded_steps(neuron, step, x, static, unrolled.steps)

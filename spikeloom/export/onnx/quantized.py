@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._onnx_file import graphs_of
+from .file import graphs_of
 
 Translation = Callable[..., Any]
 
@@ -59,19 +59,18 @@ def fold_weights(model: Any) -> None:
 
     graph = model.graph
     known = {constant.name: constant for constant in graph.initializer}
-    folded, used = [], set[str]()
-    for node in graph.node:
-        if node.op_type in FOLDED and all(name in known for name in node.input):
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-            arrays = [numpy_helper.to_array(known[name]) for name in node.input]
-            constant = numpy_helper.from_array(FOLDED[node.op_type](axis, *arrays), node.output[0])
-            graph.initializer.append(constant)
-            known[node.output[0]] = constant
-            folded.append(node)
-    if not folded:
+    used, before = set[str](), len(known)
+    for inner in graphs_of(graph):  # the weights of a recurrent layer are in the body of its Scan
+        for node in [*inner.node]:
+            if node.op_type in FOLDED and all(name in known for name in node.input):
+                axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+                arrays = [numpy_helper.to_array(known[name]) for name in node.input]
+                constant = numpy_helper.from_array(FOLDED[node.op_type](axis, *arrays), node.output[0])
+                graph.initializer.append(constant)
+                known[node.output[0]] = constant
+                inner.node.remove(node)
+    if len(known) == before:
         return
-    for node in folded:
-        graph.node.remove(node)
     for inner in graphs_of(graph):
         used |= {name for node in inner.node for name in node.input} | {value.name for value in inner.output}
     for constant in [c for c in graph.initializer if c.name not in used]:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from tests.export.c_program import Program, needs_compiler
-from tests.export.test_c import UNIT, grid, spikes
+from tests.export.c.program import Program, needs_compiler
+from tests.export.c.test_export import UNIT, grid, spikes
 
 pytestmark = needs_compiler
 

@@ -1,5 +1,6 @@
 """A network over all steps as a module of tensors alone, which torch exports, for any number of steps and rows."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import tree_flatten
-from ..layers import SEES_TIME
-from ..network import RandomState, Request, Run, Snapshot, read, run_checked, run_traced, undone
-from ..neurons import SpikingNeuron
+from ..._torch import tree_flatten
+from ...layers import SEES_TIME
+from ...network import RandomState, Request, Run, Snapshot, read, run_checked, run_traced, undone
+from ...neurons import SpikingNeuron
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,15 @@ class Sampled:
     outputs: Any
     slots: list[Slot]
     repeated: str
+
+    def case(self, external: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The inputs of the file for the example, and the outputs that the network has for them, by name."""
+        known, slots = self.request, self.slots if external else []
+        inputs = dict(zip(input_names(known.net, len(known.args)), known.args, strict=True))
+        inputs |= {slot.name: slot.initial(known.batch) for slot in slots}
+        inputs |= {"steps": torch.tensor(known.steps)} if known.static else {}
+        outputs = dict(zip(output_names(known.net, self.outputs), tensors_of(self.outputs), strict=True))
+        return inputs, outputs | {f"{slot.name}.next": slot.example for slot in slots}
 
 
 def sampled(net: nn.Module, args: tuple[Any, ...], steps: int | None) -> Sampled:
@@ -158,6 +168,14 @@ def tensors_of(outputs: Any) -> list[Tensor]:
     return leaves
 
 
+def input_names(net: nn.Module, count: int) -> list[str]:
+    """The names of the inputs: x, or the arguments of the forward."""
+    if count == 1:
+        return ["x"]
+    named = list(inspect.signature(net.forward).parameters)
+    return named[:count] if len(named) >= count else [f"x_{i}" for i in range(count)]
+
+
 def output_names(net: nn.Module, outputs: Any) -> list[str]:
     """The names of the outputs: those of a neuron at the end, the keys of a dict, or numbered."""
     if isinstance(outputs, dict) and all(isinstance(value, Tensor) for value in outputs.values()):
@@ -185,7 +203,7 @@ def example_of(run: Sampled, external: bool) -> tuple[Any, Any]:
     lead = (batch,) if known.static else (steps, batch)
     dynamic = torch.export.Dim.DYNAMIC
     inputs = tuple(x.new_zeros((*lead, *x.shape[len(lead) :])) for x in known.args)
-    states: Sequence[Tensor] = [slot.initial(batch) for slot in run.slots] if external else []
+    states: Sequence[Tensor] = [slot.initial(batch).to(slot.example.device) for slot in run.slots] if external else []
     shapes: list[Any] = [
         tuple(dict.fromkeys(range(len(lead)), dynamic) for _ in inputs),
         tuple({} if slot.batch_dim is None else {slot.batch_dim: dynamic} for slot in run.slots) if external else (),

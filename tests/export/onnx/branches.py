@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 from spikeloom import ops
 
-from ..neurons.zoo import ZOO, made
+from ...neurons.zoo import ZOO, made
 
 FEATURES = 96
 

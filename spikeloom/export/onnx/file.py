@@ -1,7 +1,7 @@
 """An ONNX model as a file: the names of its dimensions, writing it in one piece, and running it in onnxruntime."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from ._files import checked_path, replacing
+from .._files import replacing
 
 Target = str | os.PathLike[str] | IO[bytes]
 
@@ -20,13 +20,13 @@ EXTERNAL_FROM = 1_500_000_000
 
 
 @contextmanager
-def staged(target: Target) -> Iterator[Path]:
+def staged(target: Path | IO[bytes]) -> Iterator[Path]:
     """A path to write to; what stands there, and next to it, replaces the target at the end if nothing was raised.
 
     Raises:
-        The errors of `checked_path` and `replacing`.
+        The errors of `replacing`.
     """
-    if hasattr(target, "write"):
+    if not isinstance(target, Path):
         with TemporaryDirectory() as folder:
             path = Path(folder, "net.onnx")
             yield path
@@ -34,7 +34,7 @@ def staged(target: Target) -> Iterator[Path]:
                 raise ValueError("the weights are too large for one file; pass the path of a file, not a file object")
             target.write(path.read_bytes())
         return
-    with replacing(checked_path(target, "net.onnx")) as path:
+    with replacing(target) as path:
         yield path
 
 
@@ -126,17 +126,22 @@ CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5}
 """How far two values may be apart, absolutely and, ten times as far, relatively."""
 
 
-def differing_values(path: Path, inputs: Mapping[str, Tensor], wanted: Sequence[Tensor]) -> int | None:
-    """How many values onnxruntime computes otherwise; None if it is not installed, or lacks a dtype."""
-    if find_spec("onnxruntime") is None or any(t.dtype == torch.bfloat16 for t in (*inputs.values(), *wanted)):
+def has_arrays(inputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether NumPy has the dtypes of all values."""
+    return not any(t.dtype == torch.bfloat16 for t in (*inputs.values(), *wanted.values()))
+
+
+def differing_values(path: Path, inputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> int | None:
+    """How many values onnxruntime computes otherwise; None if it is not installed, or NumPy lacks a dtype."""
+    if find_spec("onnxruntime") is None or not has_arrays(inputs, wanted):
         return None
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    got = session.run(None, {name: x.detach().cpu().numpy() for name, x in inputs.items()})
-    return sum(_differing(torch.as_tensor(g), w) for g, w in zip(got, wanted, strict=False))
+    got = session.run(list(wanted), {name: x.detach().cpu().numpy() for name, x in inputs.items()})
+    return sum(_differing(torch.as_tensor(g), w) for g, w in zip(got, wanted.values(), strict=True))
 
 
 def _differing(got: Tensor, wanted: Tensor) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import spikeloom as snn
+from spikeloom.export.onnx.file import graphs_of
 
 from .branches import FEATURES, FEW, NAMES, Branches, is_exact, leaky
 
@@ -59,8 +60,9 @@ def test_neurons_and_layers_give_the_spikes_of_unroll(names, tmp_path):
     net = Branches(names).eval()
     unrolled(net, torch.rand(3, 2, FEATURES))
     told = snn.export_onnx(net, torch.rand(5, 3, FEATURES), tmp_path / "net.onnx")
-    assert told.differing is not None
-    assert told.differing <= 0.001 * told.compared
+    if "NoisyLeaky" not in names:
+        assert told.differing is not None
+        assert told.differing <= 0.001 * told.compared
     model = onnx.load(tmp_path / "net.onnx")
     assert {domain.domain for domain in model.opset_import} <= {"", "ai.onnx"}
     for shape in [(9, 4), (1, 1), (40, 1), (3, 65)]:
@@ -111,17 +113,19 @@ class Kept(nn.Module):
 
 def test_quantized_weights_are_stored_in_8_bits():
     net = nn.Sequential(
-        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), leaky(), nn.Flatten(), nn.Linear(3, 2), leaky()
+        *(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), leaky(), nn.Flatten(), nn.Linear(3, 2)),
+        snn.RLeaky(beta=0.8, linear_features=2, init_hidden=True),
     ).eval()
-    for layer in (net[1], net[4]):
+    for layer in (net[1], net[4], net[5].recurrent):
         parametrize.register_parametrization(layer, "weight", Kept(layer.weight))
-    file, x = io.BytesIO(), torch.rand(6, 2, 4) * 4
-    snn.export_onnx(net, x, file)
+    file, x = io.BytesIO(), torch.rand(2, 4) * 4
+    assert snn.export_onnx(net, x, file, steps=6).test is None
     graph = onnx.load_from_string(file.getvalue()).graph
-    assert [node.op_type for node in graph.node].count("DequantizeLinear") == 2
-    assert not [node for node in graph.node if node.op_type == "QuantizeLinear"]
-    assert [c.data_type for c in graph.initializer if len(c.dims) > 1] == [onnx.TensorProto.INT8] * 2
-    assert torch.equal(in_runtime(file.getvalue(), {"x": x})["spk"], unrolled(net, x))
+    kinds = [node.op_type for inner in graphs_of(graph) for node in inner.node]
+    assert kinds.count("DequantizeLinear") == 3
+    assert "QuantizeLinear" not in kinds
+    assert [c.data_type for c in graph.initializer if len(c.dims) > 1] == [onnx.TensorProto.INT8] * 3
+    assert torch.equal(in_runtime(file.getvalue(), {"x": x})["spk"], unrolled(net, x, 6))
 
 
 class Joined(nn.Module):
@@ -193,12 +197,13 @@ X = torch.rand(5, 2, 4)
 REFUSED = {
     "no module": (lambda: len, X, {}, TypeError, "requires a network, an nn.Module; got builtin"),
     "no tensor": (small, [1.0], {}, TypeError, "the example is a list; pass a tensor"),
+    "no values": (lambda: small().to("meta"), X, {}, ValueError, '0.weight is on the device "meta" and has no values'),
     "no steps": (small, X[:0], {}, ValueError, "pass at least one step and row"),
     "one dimension": (small, X[0, 0], {}, ValueError, r"shape \(4,\); pass a tensor of shape \[T, B"),
     "no such states": (small, X, {"states": "none"}, ValueError, "choose one of 'internal', 'external'"),
     "steps": (small, X[0], {"steps": "7"}, TypeError, "pass a whole number of steps"),
     "states by hand": (ByHand, X, {}, RuntimeError, "Reset before unroll.*From the tutorials' loop to unroll"),
-    "data": (Depending, X, {}, RuntimeError, r"depends on the values of tensors \(line \d+ of .*test_onnx"),
+    "data": (Depending, X, {}, RuntimeError, r"depends on the values of tensors \(line \d+ of .*test_export"),
     "operator": (WithoutOperator, X, {}, RuntimeError, "ONNX has no operator for .*bessel_j0"),
     "text": (Text, X, {}, TypeError, "the forward returns str; an exported network returns tensors"),
 }

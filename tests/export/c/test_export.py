@@ -7,7 +7,7 @@ from torch import nn
 
 import spikeloom as snn
 from spikeloom import ops
-from tests.export.c_program import COMPILERS, Program, compiled, executed, needs_compiler
+from tests.export.c.program import COMPILERS, Program, compiled, executed, needs_compiler
 
 pytestmark = needs_compiler
 

@@ -79,6 +79,40 @@ def hooked() -> nn.Module:
     return net
 
 
+def stateless_norms() -> nn.Module:
+    norms = snn.BatchNormTT1d(6, 4)
+    for norm in norms:
+        norm.running_mean = norm.running_var = None
+    return norms
+
+
+class Mean(ByHand):
+    """Averages over channels."""
+
+    def forward(self, x):
+        return self.fc(x).unflatten(1, (1, 3)).mean(1)
+
+
+class Hidden(ByHand):
+    """Counts its calls, which shows in a state and in no output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif, self.calls = snn.Leaky(0.9, threshold=99.0, **LIF), 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.lif(x + self.calls)
+        return self.fc(x)
+
+
+class Computed(ByHand):
+    """Computes its weights."""
+
+    def forward(self, x):
+        return functional.linear(x, x)
+
+
 REFUSED = {
     "by hand": (ByHand(), "'lif' (Leaky)", "states by hand"),
     "loop": (Looped(), "'lif' (Leaky)", "twice in one forward"),
@@ -95,7 +129,15 @@ REFUSED = {
         "(StateLeaky)",
         "kernel_truncation",
     ),
-    "delay": (nn.Sequential(snn.SynapticDelay(6, 2)), "'0' (SynapticDelay)", "no form"),
+    "statistics": (
+        nn.Sequential(stateless_norms(), snn.Leaky(0.9, **LIF)),
+        "'0' (BatchNormTT1d)",
+        "running statistics",
+    ),
+    "delayed rows": (nn.Sequential(nn.Unflatten(1, (2, 3)), snn.DelayedLinear(3, 2, 1)), "(DelayedLinear)", "features"),
+    "hidden": (Hidden(), "Hidden", "100% of the values of an output or a state differ"),
+    "mean": (Mean(), "Mean", "over 1"),
+    "weights": (Computed(), "Computed", "no parameters of the network"),
     "layer norm": (nn.Sequential(nn.LayerNorm(6)), "'0' (LayerNorm)", "no form"),
     "gru": (nn.Sequential(nn.GRU(6, 3)), "'0' (GRU)", "several values"),
     "hook": (hooked(), "'0' (Linear)", "hook"),
@@ -175,6 +217,9 @@ def test_arguments_are_checked(tmp_path):
         (ValueError, "number='int4'", lambda: snn.export_c(net, X, path, "int4")),
         (ValueError, "prefix='1 net'", lambda: snn.export_c(net, X, path, prefix="1 net")),
         (ValueError, "prefix='int'", lambda: snn.export_c(net, X, path, prefix="int")),
+        (ValueError, "NaN or infinite", lambda: snn.export_c(net, X / 0, path, "int8")),
+        (ValueError, "net.float()", lambda: snn.export_c(nn.Linear(6, 3).half(), X, path)),
+        (ValueError, "has no values", lambda: snn.export_c(nn.Linear(6, 3, device="meta"), X, path)),
         (TypeError, "the path is 3", lambda: snn.export_c(net, X, 3)),
         (OSError, "no folder", lambda: snn.export_c(net, X, tmp_path / "nowhere" / "net.c")),
         (OSError, "is a folder", lambda: snn.export_c(net, X, tmp_path)),

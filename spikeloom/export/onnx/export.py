@@ -1,24 +1,27 @@
-"""Export a network to ONNX: each neuron is a Scan over its equation, for any number of steps and rows."""
+"""`export_onnx`: each neuron is a Scan over its equation, for any number of steps and rows."""
 
-import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter, warn
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import SEES_TIME
-from ..network import Snapshot, undone
-from ..neurons import SpikingNeuron
-from ._onnx_file import Target, differing_values, draws_noise, rename, save, shape_of, staged, tidy
-from ._onnx_program import Program, Sampled, Slot, example_of, output_names, sampled, tensors_of
-from ._onnx_quantized import fold_weights, translations
+from ...layers import SEES_TIME
+from ...network import Snapshot, undone
+from ...neurons import SpikingNeuron
+from .._checks import check_has_values
+from .._files import checked_path
+from . import generated_test
+from .file import Target, differing_values, draws_noise, has_arrays, rename, save, shape_of, staged, tidy
+from .program import Program, Sampled, Slot, example_of, sampled
+from .quantized import fold_weights, translations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +42,7 @@ class OnnxExport:
         differing: how many values of the outputs onnxruntime computes otherwise than the network on the example, beyond
             rounding; None if onnxruntime is not installed, or the network draws noise.
         compared: how many values were compared.
+        test: the Python file that tests the file; None if none was written.
     """
 
     path: str
@@ -48,6 +52,7 @@ class OnnxExport:
     lost: tuple[str, ...]
     differing: int | None
     compared: int
+    test: str | None = None
     slots: tuple[Slot, ...] = ()
 
     def initial_states(self, batch: int = 1) -> dict[str, "np.ndarray[Any, Any]"]:
@@ -61,10 +66,13 @@ class OnnxExport:
         told = "not compared with onnxruntime"
         if self.differing is not None:
             told = f"onnxruntime: {self.differing} of {self.compared} values of the example differ"
-        return "\n".join([*lines, *(f"  not in the file: {each}" for each in self.lost), f"  {told}"])
+        lines += [f"  not in the file: {each}" for each in self.lost]
+        return "\n".join([*lines, f"  {told}", *([f"  test: {self.test}"] if self.test else [])])
 
 
-def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, states: str = "internal") -> OnnxExport:
+def export_onnx(
+    net: nn.Module, x: Any, path: Target, steps: int | None = None, states: str = "internal", *, test: bool = True
+) -> OnnxExport:
     """Write a network to an ONNX file that runs it over any number of steps, without this library.
 
     The file computes what ``snn.unroll(net, x, steps=steps)`` computes in evaluation mode. Layers without states run
@@ -81,6 +89,8 @@ def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, 
             optional and has this value. Layers before the first neuron run once, outside of the Scan.
         states: "internal": each run starts from the initial states. "external": the states are inputs, and those after
             the last step are outputs, so that a stream can continue from call to call. Default: "internal".
+        test: write a test beside the file, "net_test.py" for "net.onnx": it runs the file in onnxruntime on up to four
+            rows of the example, and compares. A network that draws noise, and a file object, get none. Default: True.
 
     Returns:
         a description of the file: names and shapes of inputs and outputs, states, what was lost, and how many values
@@ -99,8 +109,8 @@ def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, 
 
         >>> import tempfile, torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
-        >>> with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
-        ...     done = snn.export_onnx(net, torch.rand(25, 2, 3), file.name)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done = snn.export_onnx(net, torch.rand(25, 2, 3), f"{folder}/net.onnx")
         >>> done.inputs, done.outputs
         ({'x': ('T', 'B', 3)}, {'spk': ('T', 'B', 4)})
     """
@@ -112,17 +122,24 @@ def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, 
     for arg in args:
         if not isinstance(arg, Tensor):
             raise TypeError(f"the example is a {type(arg).__name__}; pass a tensor, or a tuple of tensors")
+    check_has_values("export_onnx", net, args)
     _check_installed()
+    goal = _goal(path)
+    beside = generated_test.path_of(goal) if test and isinstance(goal, Path) else None
     before, external = Snapshot(net.modules()), states == "external"
-    with staged(path) as file:
+    with staged(goal) as file:
         run = sampled(net, args, steps)
         model = undone(lambda: _exported(run, external), before)
         save(model, file)
-        inputs = dict(zip((value.name for value in model.graph.input), args, strict=False))
-        inputs |= {slot.name: slot.initial(run.request.batch) for slot in run.slots} if external else {}
-        wanted = tensors_of(run.outputs)
-        differing = None if draws_noise(model) else differing_values(file, inputs, wanted)
-    compared = sum(out.numel() for out in wanted)
+        inputs, wanted = run.case(external)
+        noisy = draws_noise(model)
+        differing = None if noisy else differing_values(file, inputs, wanted)
+        beside = beside if not noisy and has_arrays(inputs, wanted) else None
+        if beside is not None:
+            part, length = generated_test.part_of(args, steps, wanted)
+            text = generated_test.source(file, *sampled(net, part, length).case(external), differing or 0)
+            file.with_name(beside.name).write_text(text, encoding="utf-8")
+    compared = sum(out.numel() for out in wanted.values())
     if differing is not None and differing > 0.01 * compared:
         warn(
             f"onnxruntime computes {differing} of {compared} values of the example otherwise than the network, more "
@@ -131,15 +148,21 @@ def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, 
         )
     slots = tuple(run.slots) if external else ()
     return OnnxExport(
-        path if isinstance(path, str) else str(getattr(path, "name", path)),
+        str(path if isinstance(goal, Path) else getattr(path, "name", path)),
         {value.name: shape_of(value) for value in model.graph.input},
         {value.name: shape_of(value) for value in model.graph.output},
         {slot.name: f"{slot.name}.next" for slot in slots},
-        tuple(_lost(net, draws_noise(model), external)),
+        tuple(_lost(net, noisy, external)),
         differing,
         compared,
+        None if beside is None else str(beside),
         slots,
     )
+
+
+def _goal(path: Any) -> Path | IO[bytes]:
+    """The file to write, or the open file."""
+    return path if hasattr(path, "write") else checked_path(path, "net.onnx")
 
 
 def _check_installed() -> None:
@@ -180,10 +203,8 @@ def _exported(run: Sampled, external: bool) -> Any:
     """The model, an onnx.ModelProto."""
     known = run.request
     arguments, dynamic = example_of(run, external)
-    slots = run.slots if external else []
-    inputs = [*_input_names(known.net, len(known.args)), *(slot.name for slot in slots), *["steps"] * known.static]
+    inputs, outputs = map(list, run.case(external))
     program = Program(run, external).eval()
-    outputs = [*output_names(known.net, run.outputs), *(f"{slot.name}.next" for slot in slots)]
     try:
         with _quiet(), torch.no_grad():
             exported: Any = torch.onnx.export(
@@ -199,18 +220,11 @@ def _exported(run: Sampled, external: bool) -> Any:
             model = exported.model_proto
     except Exception as error:
         raise RuntimeError(_explained(error)) from error
-    told = {"spikeloom.states": json.dumps({slot.name: f"{slot.name}.next" for slot in slots})}
+    told = {"spikeloom.states": json.dumps({slot.name: f"{slot.name}.next" for slot in run.slots if external})}
     rename(model, {f"in.{name}": name for name in inputs} | {f"out.{name}": name for name in outputs})
     fold_weights(model)
     tidy(model, known.steps if known.static else None, told)
     return model
-
-
-def _input_names(net: nn.Module, count: int) -> list[str]:
-    if count == 1:
-        return ["x"]
-    named = list(inspect.signature(net.forward).parameters)
-    return named[:count] if len(named) >= count else [f"x_{i}" for i in range(count)]
 
 
 @contextmanager
