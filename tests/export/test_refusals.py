@@ -16,6 +16,12 @@ from .graphs import NIR_RESET, leaky, outputs
 HIDDEN = {"init_hidden": True}
 
 
+@snn.charge
+def Keeping(x, mem, *, keep):
+    """A neuron whose decay is not bounded."""
+    return (keep * mem + x,)
+
+
 class Overridden(snn.Leaky):
     """A neuron with dynamics of its own."""
 
@@ -74,7 +80,10 @@ REFUSED = {
     "a reset one step after the spike.*reset_delay=False": lambda: snn.Leaky(0.9, reset_mechanism="zero", **HIDDEN),
     "one step after the spike": lambda: snn.Lapicque(0.9, reset_mechanism="zero", **HIDDEN),
     "graded spikes.*GradedSpikes": lambda: leaky(graded_spikes_factor=2.0),
-    "negative threshold": lambda: leaky(threshold=-0.5),
+    "threshold below the membrane after a reset; the nearest": lambda: leaky(threshold=-0.5),
+    "ALIF.*threshold below the membrane": lambda: snn.ALIF(threshold=-0.5, **HIDDEN),
+    "a decay of 1.25 per step; .*nearest is, one from 0 to 1": lambda: Keeping(keep=1.25, **NIR_RESET),
+    "a decay of -0.5 per step": lambda: Keeping(keep=-0.5, **NIR_RESET),
     "state_quant is a user function": lambda: leaky(state_quant=torch.round),
     "overrides _base_state_function": lambda: Overridden(0.9, **NIR_RESET),
     "noise of NoisyLeaky.*nearest is Leaky": lambda: snn.NoisyLeaky(0.9, **NIR_RESET),
@@ -88,6 +97,8 @@ REFUSED = {
     "Izhikevich.*nearest": lambda: snn.Izhikevich(**HIDDEN),
     "ResonateFire.*nearest is Synaptic": lambda: snn.ResonateFire(**HIDDEN),
     "DeltaLeaky.*nearest is Leaky": lambda: snn.DeltaLeaky(0.5, beta=0.9, **HIDDEN),
+    "DeltaLeaky.*nearest": lambda: snn.DeltaLeaky(torch.rand(4), beta=0.9, **HIDDEN),
+    "DeltaLeaky.*which fires": lambda: snn.DeltaLeaky(np.float32(0.5), beta=0.9, **HIDDEN),
 }
 ALWAYS = {
     "overrides the forward of Linear": lambda: Absolute(4, 4),
@@ -102,6 +113,8 @@ ALWAYS = {
     "DelayedLinear.*nearest is SynapticDelay": lambda: snn.DelayedLinear(4, 4, 2),
     "reshapes steps": lambda: nn.Unflatten(1, (2, 2)),
     "NIR has no primitive for it": lambda: nn.Softmax(1),
+    "its beta is NaN": lambda: leaky(beta=float("nan")),
+    "its threshold is not finite; the nearest": lambda: leaky(threshold=float("inf")),
 }
 
 

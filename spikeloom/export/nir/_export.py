@@ -210,13 +210,15 @@ def _built(
     nodes: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
     exits: dict[str, tuple[str, ...]] = {}  # by key of a step: the nodes whose sum is its output
+    back: list[tuple[str, str, Shape]] = []  # in a cycle: keys of later steps, and the nodes that they feed
     for name, shape in recording.inputs:
         nodes[name] = nir.Input(input_type=np.array(shape[lead:] or (1,)))
         exits[name] = (name,)
     for step in recording.steps:
-        place = Place(step.before[lead:], step.after[lead:], lead, settings.dt, settings.resets)
+        place = Place(step.before[lead:], step.after[lead:], lead, settings.dt, settings.resets, step.late)
         fragment = _fragment(step, place)
-        sources = _sources(step.sources, exits, nodes, edges, place.before)
+        ran = [key for key in step.sources if key in exits]
+        sources = _sources(ran, exits, nodes, edges, place.before)
         if fragment is None:
             exits[step.key] = sources
             continue
@@ -231,7 +233,10 @@ def _built(
         nodes |= {full[suffix]: node for suffix, node in fragment.nodes.items()}
         edges += [(source, full[fragment.entry]) for source in sources]
         edges += [(full[a], full[b]) for a, b in fragment.edges]
+        back += [(key, full[fragment.entry], place.before) for key in step.sources if key not in exits]
         exits[step.key] = (full[fragment.exit],)
+    for key, entry, shape in back:
+        edges += [(source, entry) for source in _sources([key], exits, nodes, edges, shape)]
     for i, (keys, shape, _) in enumerate(recording.outputs):
         name = "output" if len(recording.outputs) == 1 else f"output_{i}"
         sources = _sources(keys, exits, nodes, edges, shape[lead:])
@@ -275,7 +280,7 @@ def _fragment(step: Step, place: Place) -> Fragment | None:
 
 
 def _sources(
-    keys: tuple[str, ...],
+    keys: Sequence[str],
     exits: dict[str, tuple[str, ...]],
     nodes: dict[str, Node],
     edges: list[tuple[str, str]],

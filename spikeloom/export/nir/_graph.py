@@ -2,13 +2,15 @@
 
 NIR's time is continuous, so a spike may come back to its neuron in the same instant. In steps it comes back one step
 later: within a cycle, an edge out of a neuron carries the output of the previous step, if the neuron could not run
-before the reader of that edge.
+before the reader of that edge. A Delay in the cycle is that step, or as many as it has.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from ._package import Node, nir_package
 
@@ -191,9 +193,11 @@ def is_cycle(flat: Flat, group: list[str]) -> bool:
     return len(group) > 1 or (group[0], group[0]) in flat.edges
 
 
-def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
+def delayed_edges(flat: Flat, group: list[str], dt: float) -> tuple[list[str], set[Edge]]:
     """The order in which the nodes of a cycle run in a step, and the edges that carry outputs of the step before."""
-    inside = [(a, b) for a, b in flat.edges if a in group and b in group]
+    waits = {name for name in group if kind_of(flat.nodes[name]) == "Delay" and _waits(flat, name, group, dt)}
+    after = {(a, b) for a, b in flat.edges if b in waits}
+    inside = [(a, b) for a, b in flat.edges if a in group and b in group and b not in waits]
     loose = [edge for edge in inside if _may_be_late(flat, *edge)]
     fixed = [edge for edge in inside if edge not in loose]
     stuck = next((part for part in _components(group, fixed) if len(part) > 1 or (part[0], part[0]) in fixed), None)
@@ -210,7 +214,20 @@ def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
         if edge[0] != edge[1] and all(len(part) == 1 for part in _components(group, [*kept, edge])):
             kept.append(edge)
     order = [name for part in _components(group, kept) for name in part]
-    return order, set(inside) - set(kept)
+    return order, after | set(inside) - set(kept)
+
+
+def _waits(flat: Flat, name: str, group: list[str], dt: float) -> bool:
+    """Whether a Delay in a cycle may get its input a step late, and then delay it by one step less."""
+    steps = np.round(np.asarray(flat.nodes[name].delay, dtype=np.float64) / dt)
+    if (steps >= 1).all() or all(source in group for source in flat.sources(name)):
+        return True
+    if (steps >= 1).any():
+        raise BadGraph(
+            f"the node {name!r} (Delay) is in a cycle, also gets an input from outside of it, and delays some values "
+            f"by less than a step of dt={dt:.3g} s and others by more; delay all by a step or more, or split it"
+        )
+    return False
 
 
 def _may_be_late(flat: Flat, a: str, b: str) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...layers import SynapticDelay
 from ...neurons import Leaky, RLeaky, RSynaptic, Synaptic
 from ...neurons.recurrent import Recurrent
 from ._graph import BadGraph, Flat, delayed_edges, flattened, is_cycle, kind_of, ordered_groups
@@ -73,7 +74,7 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     note = _note(graph)
     dt = checked_dt(dt if dt is not None else note.get("dt", 1e-4))
     flat = flattened(graph)
-    infer_shapes(flat)
+    infer_shapes(flat, dt)
     _check_metadata(flat, reset)
     net = _network(flat, Settings(dt, reset))
     return net.to(torch.float64 if note.get("dtype") == "float64" else torch.get_default_dtype())
@@ -148,23 +149,32 @@ def _append_cycle(net: NIRNetwork, flat: Flat, group: list[str], settings: Setti
             if short != neuron and not hasattr(net, short.replace(".", "_")):
                 _renamed(net, short)
             return
-    order, late = delayed_edges(flat, group)
+    order, late = delayed_edges(flat, group, settings.dt)
     holder = nn.Module()
     links, layers, delayed = [], {}, {}
     for name in order:
         child = free_name(holder, name)
-        holder.add_module(child, layer := _layer_in_cycle(flat, name, settings))
-        layers[child] = layer
-        links.append(Link(child, name, tuple(flat.sources(name))))
-        delayed[name] = [a for a, b in late if b == name and a in flat.sources(name)]
+        layer = _layer_in_cycle(flat, name, settings)
+        delayed[name] = [source for source in flat.sources(name) if (source, name) in late]
+        at_once = [source for source in flat.sources(name) if (source, name) not in late]
+        layers[child] = layer if at_once or not isinstance(layer, SynapticDelay) else _a_step_less(layer)
+        holder.add_module(child, layers[child])
+        links.append(Link(child, name, tuple(at_once)))
     shapes = {}
-    for source, _ in late:
+    for source in dict.fromkeys(source for name in order for source in delayed[name]):
         shape = flat.shapes[source]
         if shape is None:
-            raise BadGraph(f"the node {source!r} is in a cycle and its shape is not known; give the Input a shape")
+            raise BadGraph(f"the node {source!r} feeds a cycle and its shape is not known; give the Input a shape")
         shapes[source] = shape
     cycle = Cycle(links, layers, delayed, shapes)
     net.append("cycle_of_" + order[0], cycle, [])
+
+
+def _a_step_less(layer: SynapticDelay) -> SynapticDelay:
+    """A delay for inputs that come one step late."""
+    delay = (layer.delay.detach() - 1).clamp(min=0)
+    learned = isinstance(layer.delay, nn.Parameter)
+    return SynapticDelay(tuple(delay.shape), max(0, layer.max_delay - 1), delay, learned, layer.sigma)
 
 
 def _renamed(net: NIRNetwork, short: str) -> None:

@@ -38,13 +38,17 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer stands in the network: the shapes of its steps, and what holds for all of the graph."""
+    """Where a layer stands in the network: the shapes of its steps, and what holds for all of the graph.
+
+    A Delay whose input is a step `late` delays it by one step less.
+    """
 
     before: Shape
     after: Shape
     lead: int
     dt: float
     resets: tuple[str, bool] = ("zero", False)
+    late: int = 0
 
 
 def fragment_of(layer: nn.Module, place: Place) -> Fragment | None:
@@ -242,13 +246,13 @@ def flatten_node(before: Shape, after: Shape) -> Any:
 
 
 def _delay(layer: SynapticDelay, place: Place) -> Any:
-    lags = layer.lags.double().cpu().expand(place.before)
+    lags = layer.lags.double().cpu().expand(place.before) + place.late
     node = nir_package().Delay(delay=np.array((lags * place.dt).numpy()))
     node.metadata = noted(
         {
-            "delay": layer.delay.detach().cpu().double().flatten().tolist(),
+            "delay": (layer.delay.detach().cpu().double() + place.late).flatten().tolist(),
             "shape": list(layer.delay.shape),
-            "max_delay": layer.max_delay,
+            "max_delay": layer.max_delay + place.late,
             "sigma": layer.sigma,
             "learned": isinstance(layer.delay, nn.Parameter),
         }

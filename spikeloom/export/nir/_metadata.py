@@ -97,7 +97,7 @@ def described(neuron: Any) -> dict[str, Any]:
 
 def noted(text: dict[str, Any]) -> dict[str, Any]:
     """Metadata of a few words and numbers."""
-    return {TEXT: json.dumps(text)}
+    return {TEXT: json.dumps(text, default=lambda value: value.tolist())}  # of tensors and numbers of NumPy
 
 
 def note_of(node: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _remade(kind: type[Any], note: dict[str, Any], arrays: dict[str, Any]) -> An
     neuron = _blank(kind, note["options"])
     for name, value in note["attributes"].items():
         if name in ATTRIBUTES and name in vars(neuron):
-            setattr(neuron, name, value)
+            setattr(neuron, name, torch.tensor(value) if isinstance(value, list) else value)
     own = {name for held in (neuron._buffers, neuron._parameters) for name in held} - set(NOT_VALUES)
     if note["through_layer"]:
         own.discard("V")

@@ -159,10 +159,10 @@ class Cycle(Steps, OverTime):
     """Layers that feed each other in a cycle: they run step by step.
 
     Args:
-        links: the layers in the order in which they run, with what each gets.
+        links: the layers in the order in which they run, with what each gets of this step.
         layers: by the names in `links`.
         delayed: by the name of a layer: what it gets of the step before.
-        shapes: of the outputs that are delayed.
+        shapes: of what is kept for the next step.
     """
 
     def __init__(
@@ -173,12 +173,12 @@ class Cycle(Steps, OverTime):
         shapes: Mapping[str, Shape],
     ):
         super().__init__()
-        self._links, self._delayed = list(links), {name: tuple(sources) for name, sources in delayed.items()}
+        self._links, self._delayed = list(links), dict(delayed)
         self._shapes, self._past = dict(shapes), dict[str, Tensor]()
         for child, layer in layers.items():
             self.add_module(child, layer)
         own = {link.name for link in self._links}
-        wanted = [source for link in self._links for source in link.sources]
+        wanted = [source for link in self._links for source in (*link.sources, *delayed[link.name])]
         self._outside = [*dict.fromkeys(source for source in wanted if source not in own)]
 
     def forward(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
@@ -203,17 +203,14 @@ class Cycle(Steps, OverTime):
         values, outs = dict(given), dict[str, Tensor]()
         like = next(iter(given.values()))
         for link in self._links:
-            parts = [values[name] for name in link.sources if (link.name, name) not in self._late()]
-            parts += [self._before(name, like) for name in self._delayed.get(link.name, ())]
+            parts = [values[name] for name in link.sources]
+            parts += [self._before(name, like) for name in self._delayed[link.name]]
             total = parts[0]
             for part in parts[1:]:
                 total = total + part
             values[link.name] = outs[link.name] = getattr(self, link.child)(total)
-        self._past = {name: outs[name] for name in self._shapes}
+        self._past = {name: values[name] for name in self._shapes}
         return outs
-
-    def _late(self) -> set[tuple[str, str]]:
-        return {(name, source) for name, sources in self._delayed.items() for source in sources}
 
     def _before(self, name: str, like: Tensor) -> Tensor:
         """The output of the step before; zeros at the first."""

@@ -76,6 +76,12 @@ def adapted(graph: Any, target: str, dt: float) -> Any:
     recurrent = [group for group in ordered_groups(flat) if is_cycle(flat, group)]
     if recurrent and not reader.cycles:
         raise ValueError(f"the node {recurrent[0][0]!r} is part of a cycle; {reader.title} cannot run cycles")
+    for group in recurrent:
+        if len(group) != 2:
+            raise ValueError(
+                f"the nodes {', '.join(map(repr, sorted(group)))} form a cycle; {reader.title} is known to run only "
+                "those of a neuron and its own weights, as of RLeaky. Export without a target"
+            )
     for name, node in graph.nodes.items():
         if kind_of(node) not in ("Input", "Output"):
             graph.nodes[name] = _rewritten(reader, name, node, dt)

@@ -18,6 +18,7 @@ from ...layers import SEES_TIME
 from ...neurons import SpikingNeuron
 from ._forms import Shape
 from ._layers import is_known
+from ._network import Cycle
 
 ADDED = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 SUBTRACTED = {"sub", "sub_", "subtract", "__sub__", "__isub__"}
@@ -62,6 +63,7 @@ class Step:
         layer: the module; None for an operation.
         operation: "flatten" or "scale".
         factor: of a scale.
+        late: how many steps late its input is, of a delay in a cycle.
         sources: the keys of the layers that it gets the sum of.
         before, after: the shapes of the tensors, with the dimensions of the batch.
         label: for messages.
@@ -75,6 +77,7 @@ class Step:
     label: str
     operation: str = ""
     factor: Any = None
+    late: int = 0
 
 
 @dataclass
@@ -129,6 +132,7 @@ def _trace(tracer: "Tracer", net: nn.Module, samples: Sequence[Any], run: Callab
         tracer.values[id(sample)] = (sample, Value((name,)))
         tracer.recording.inputs.append((name, tuple(sample.shape)))
     handles = [handle for layer in tracer.names if _is_leaf(layer) for handle in tracer.watch(layer)]
+    handles += [c.register_forward_pre_hook(tracer.enter_cycle) for c in tracer.names if isinstance(c, Cycle)]
     try:
         with torch.no_grad(), tracer:
             outputs = run(net, *samples)
@@ -141,7 +145,7 @@ def _trace(tracer: "Tracer", net: nn.Module, samples: Sequence[Any], run: Callab
 def _is_leaf(layer: nn.Module) -> bool:
     """Whether a layer is one node: one that NIR may know, or a layer of torch without parts."""
     if is_known(layer) or isinstance(layer, SEES_TIME):
-        return True
+        return not isinstance(layer, Cycle)
     return type(layer).__module__.startswith("torch.nn.") and not any(True for _ in layer.children())
 
 
@@ -154,6 +158,7 @@ class Tracer(FunctionMode):
         self.lead, self.recording = lead, Recording()
         self.values: dict[int, tuple[Any, Value]] = {}  # the tensors are held, so that no id is used twice
         self.before: dict[int, Any] = {}  # the tensors of an earlier step
+        self.late, self.later = set[nn.Module](), dict[str, str]()  # delays in cycles; keys by what stood for them
         self.within, self.calls = 0, dict.fromkeys(self.names, 0)
         self.within_leaves = {part for m in self.names if _is_leaf(m) for part in m.modules() if part is not m}
 
@@ -179,10 +184,7 @@ class Tracer(FunctionMode):
         label = self.label(layer)
         given = args[0] if args else None
         if not isinstance(given, Tensor):
-            raise CannotTrace(
-                f"{label} got {type(given).__name__} as its input, not a tensor; if it is a cycle that was imported, "
-                "use the graph that it was imported from"
-            )
+            raise CannotTrace(f"{label} got {type(given).__name__} as its input, not a tensor")
         value = self._known(given)
         if value is None:
             raise CannotTrace(f"{label} gets an input that does not come from the input of the network")
@@ -203,11 +205,23 @@ class Tracer(FunctionMode):
         first = out[0] if isinstance(out, (tuple, list)) else out
         key = self._key(layer)
         shapes = tuple(given.shape), tuple(first.shape)
-        self.recording.steps.append(Step(key, layer, value.sources, *shapes, label))
+        self.later[f"later {id(layer)}"] = key
+        self.recording.steps.append(Step(key, layer, value.sources, *shapes, label, late=int(layer in self.late)))
         for other in tree_leaves(out):
             if isinstance(other, Tensor):
                 self._note(other, Value(why=f"reads a state of {label}; NIR sends only its spikes", state=True))
         self._note(first, Value((key,)))
+
+    def enter_cycle(self, cycle: Cycle, args: tuple[Mapping[str, Tensor]]) -> None:
+        """Note what an imported cycle gets of the step before: outputs of layers that run later, or from outside."""
+        layers = {link.name: cycle.get_submodule(link.child) for link in cycle._links}
+        self.names |= {layer: name for name, layer in layers.items()}
+        self.late |= {layers[link.name] for link in cycle._links if not link.sources}
+        like = next(iter(args[0].values()))
+        for name, shape in cycle._shapes.items():
+            cycle._past[name] = like.new_zeros(len(like), *shape)
+            outside = None if name in layers else self._value(args[0][name])
+            self._note(cycle._past[name], outside or Value((f"later {id(layers[name])}",)))
 
     def label(self, layer: nn.Module) -> str:
         name = self.names.get(layer, "")
@@ -215,7 +229,7 @@ class Tracer(FunctionMode):
 
     def _key(self, layer: nn.Module) -> str:
         name = self.names[layer] or type(layer).__name__.lower()
-        return self._free(name)
+        return self._free(name.replace("/", "_"))  # at which files split names
 
     def _free(self, name: str) -> str:
         taken = {step.key for step in self.recording.steps} | {name for name, _ in self.recording.inputs}
@@ -351,6 +365,8 @@ class Tracer(FunctionMode):
             self.recording.outputs.append((value.sources, tuple(t.shape), leaf))
         if not self.recording.outputs:
             raise CannotTrace("the network returns only states of its neurons; NIR sends spikes, so return these too")
+        for step in self.recording.steps:
+            step.sources = tuple(self.later.get(key, key) for key in step.sources)
 
 
 def _writes(func: Any, name: str, kwargs: Mapping[str, Any]) -> bool:
