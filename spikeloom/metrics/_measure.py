@@ -246,7 +246,7 @@ class _Running:
         for begin in range(0, steps, length):
             end = min(begin + length, steps)
             if self.steps is None:
-                yield unroll(self.net, *(t[begin:end] for t in inputs))
+                yield unroll(self.net, *(t[begin:end].contiguous() for t in inputs))
             else:
                 yield unroll(self.net, *inputs, steps=end - begin)
 

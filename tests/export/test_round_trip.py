@@ -103,7 +103,7 @@ def test_branches_sums_and_several_inputs_and_outputs(tmp_path):
 def test_every_neuron_comes_back_the_same_with_its_options_and_learned_values(tmp_path):
     """Also those that NIR cannot say: the metadata hold them."""
     for name, kind in ZOO.items():
-        if getattr(kind.make, "_without_steps", False) or kind.make in (snn.SLSTM, snn.SConv2dLSTM):
+        if getattr(kind.make, "_without_steps", False):
             continue
         net = kind.make(**{**kind.numbers, **kind.learn, "init_hidden": True})
         x = torch.rand(20, *kind.shape) * kind.scale + kind.shift

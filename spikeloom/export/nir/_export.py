@@ -15,8 +15,9 @@ from torch.nn.parameter import is_lazy
 from ..._torch import uncompiled
 from ...engine.run import backend
 from ._forms import NoForm, Shape
+from ._fragments import fragment_of
 from ._graph import kind_of
-from ._layers import Fragment, Place, array, flatten_node, fragment_of
+from ._layers import Fragment, Place, array, flatten_node
 from ._metadata import checked_dt, noted, seal
 from ._network import clear
 from ._package import Node, nir_package

@@ -91,7 +91,7 @@ def _form(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tuple
         if is_readout(step, states, like):
             linear = linear_form(lambda *args: step(*args)[1:], states, like)
         if linear is not None:
-            return Form(broadcast(linear, like), False, None, like, missing=tuple(_by_methods(neuron)))
+            return Form(broadcast(linear, like), False, None, like, missing=tuple(by_methods(neuron)))
     if model.nearest is None or model.nearest.form is None:
         raise NoForm(_far(model))
     return _nearest(neuron, values, like, resets)
@@ -146,12 +146,13 @@ def _missing(neuron: Any, values: Mapping[str, Tensor], reader: tuple[str, bool]
         yield f"a reset {told}: {who}; {cure}"
     if (values["graded_spikes_factor"] != 1).any():
         yield "graded spikes: NIR's are 1; the nearest is graded_spikes_factor=1, with GradedSpikes after it"
-    yield from _by_methods(neuron)
-
-
-def _by_methods(neuron: Any) -> Iterator[str]:
     if type(neuron)._drive is not SpikingNeuron._drive:
         yield f"the noise of {type(neuron).__name__}; the nearest is Leaky"
+    yield from by_methods(neuron)
+
+
+def by_methods(neuron: Any) -> Iterator[str]:
+    """What a neuron does beside its equation, which metadata do not hold either, each with the nearest."""
     if not is_ours(neuron.forward):
         yield f"a forward of its own ({type(neuron).__name__}); the nearest is the neuron without it"
     for reason in neuron._why_by_methods():
@@ -174,7 +175,7 @@ def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tu
         weight=None if alpha is None else one,
     )
     told = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.told}"
-    more = tuple(_missing(neuron, values, resets)) if isinstance(model, Model) else tuple(_by_methods(neuron))
+    more = tuple(_missing(neuron, values, resets)) if isinstance(model, Model) else tuple(by_methods(neuron))
     return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (told, *more))
 
 

@@ -34,11 +34,25 @@ class Flat:
     """
 
     def __init__(self, nodes: dict[str, Node], edges: list[Edge]):
-        self.nodes, self.edges = nodes, edges
         self.shapes: dict[str, Shape | None] = {}
+        self.wholes = set[str]()  # nodes that stand for all nodes of a layer
+        self._set(nodes, edges)
+
+    def _set(self, nodes: dict[str, Node], edges: list[Edge]) -> None:
+        self.nodes, self.edges = nodes, edges
         self._sources: dict[str, list[str]] = {name: [] for name in nodes}
         for a, b in edges:
             self._sources[b].append(a)
+
+    def fold(self, entry: str, leave: str, parts: Sequence[str]) -> None:
+        """Make one node, that of the entry, of the nodes of a layer."""
+        inner = {name for name in parts if name != entry}
+        outer = [
+            (entry if a == leave else a, b) for a, b in self.edges if b not in inner and (a not in inner or a == leave)
+        ]
+        self.shapes[entry] = self.shapes[leave]
+        self.wholes.add(entry)
+        self._set({name: node for name, node in self.nodes.items() if name not in inner}, outer)
 
     def sources(self, name: str) -> list[str]:
         """The nodes whose outputs a node gets the sum of."""

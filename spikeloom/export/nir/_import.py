@@ -1,6 +1,7 @@
 """From a NIR graph to a network."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -15,7 +16,7 @@ from ...neurons.recurrent import Recurrent
 from ._graph import BadGraph, Flat, delayed_edges, flattened, is_cycle, kind_of, ordered_groups
 from ._metadata import BadMetadata, checked_dt, is_sealed, note_of
 from ._network import Cycle, Link, NIRNetwork, free_name
-from ._nodes import Settings, module_of
+from ._nodes import Settings, by_metadata, module_of
 from ._package import nir_package
 from ._reading import read_graph
 from ._shapes import infer_shapes
@@ -76,6 +77,8 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     flat = flattened(graph)
     infer_shapes(flat, dt)
     _check_metadata(flat, reset)
+    if reset is None:
+        _fold(flat, dt)
     net = _network(flat, Settings(dt, reset))
     return net.to(torch.float64 if note.get("dtype") == "float64" else torch.get_default_dtype())
 
@@ -91,7 +94,12 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
     """Raise where the metadata of a node are damaged; leave them out if they are not to be read."""
     for name, node in flat.nodes.items():
         try:
-            note_of(node)
+            lost = note_of(node).get("lost") if reset is None else None
+            if lost:
+                warnings.warn(
+                    f"the node {name!r} ({kind_of(node)}) was a neuron of which the file leaves out: {lost}",
+                    stacklevel=3,
+                )
         except BadMetadata as error:
             if reset is None:
                 raise BadGraph(
@@ -100,6 +108,30 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
                 ) from error
             flat.nodes[name] = copy.copy(node)
             flat.nodes[name].metadata = {}
+
+
+def _fold(flat: Flat, dt: float) -> None:
+    """Make one node of the nodes that a spiking LSTM was written as, if they are as they were written."""
+    for name in [name for name, node in flat.nodes.items() if "parts" in note_of(node)]:
+        note = note_of(flat.nodes[name])
+        stem = name.removesuffix("w_in")
+        try:
+            parts = [stem + part for part in note["parts"]]
+            inner = {(stem + a, stem + b) for a, b in note["edges"]}
+        except (TypeError, ValueError, KeyError) as error:
+            raise BadGraph(f"the node {name!r} has metadata that name no parts; pass reset='zero'") from error
+        nodes, ends = {*parts}, (name, stem + "threshold")
+        crossing = [(a, b) for a, b in flat.edges if (a in nodes) != (b in nodes)]
+        kept = all(part in flat.nodes and is_sealed(flat.nodes[part], dt) for part in parts)
+        kept = kept and {(a, b) for a, b in flat.edges if a in nodes and b in nodes} == inner
+        if kept and all(b == ends[0] or a == ends[1] for a, b in crossing) and nodes >= {*ends}:
+            flat.fold(*ends, parts)
+            continue
+        warnings.warn(
+            f"the nodes of {stem.removesuffix('.')!r} were changed after spikeloom wrote them, or dt is another; their "
+            "fields are read, and not their metadata",
+            stacklevel=3,
+        )
 
 
 def _network(flat: Flat, settings: Settings) -> NIRNetwork:
@@ -111,11 +143,16 @@ def _network(flat: Flat, settings: Settings) -> NIRNetwork:
             _append_cycle(net, flat, group, settings)
         elif kind_of(flat.nodes[name]) not in ("Input", "Output"):
             net.append(name, _layer(flat, name, settings), flat.sources(name))
+            if name in flat.wholes:
+                _renamed(net, name.removesuffix("w_in").removesuffix("."))
     return net
 
 
 def _layer(flat: Flat, name: str, settings: Settings) -> nn.Module:
     node, sources = flat.nodes[name], flat.sources(name)
+    if name in flat.wholes:
+        neuron: nn.Module = by_metadata(name, node, settings)
+        return neuron
     if kind_of(node) == "Threshold" and len(sources) == 1 and _is_one_neuron(flat, sources[0], name, settings):
         return nn.Identity()
     targets = [b for a, b in flat.edges if a == name]
@@ -144,10 +181,8 @@ def _append_cycle(net: NIRNetwork, flat: Flat, group: list[str], settings: Setti
         layer = _recurrent(flat, neuron, weights, settings)
         if layer is not None:
             outer = [source for source in flat.sources(neuron) if source != weights]
-            short = neuron.removesuffix(".lif")
             net.append(neuron, layer, outer)
-            if short != neuron and not hasattr(net, short.replace(".", "_")):
-                _renamed(net, short)
+            _renamed(net, neuron.removesuffix(".lif"))
             return
     order, late = delayed_edges(flat, group, settings.dt)
     holder = nn.Module()
@@ -179,6 +214,8 @@ def _a_step_less(layer: SynapticDelay) -> SynapticDelay:
 
 def _renamed(net: NIRNetwork, short: str) -> None:
     """Give the last layer its short name: "1" for the neuron "1.lif" and its weights "1.w_rec"."""
+    if not short or hasattr(net, short.replace(".", "_")):
+        return
     link = net._links.pop()
     layer = net._modules.pop(link.child)
     child = free_name(net, short)

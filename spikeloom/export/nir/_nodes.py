@@ -54,12 +54,12 @@ def module_of(name: str, node: Node, settings: Settings, with_threshold: bool = 
     row = ROWS.get(kind)
     if row is None:
         raise BadGraph(f"the node {name!r} is a {kind}, which this version of spikeloom does not know")
+    if kind in NEURONS and settings.reset is None:
+        from_note = by_metadata(name, node, settings)
+        if from_note is not None and (with_threshold or kind in FIRING or not from_note.framed):
+            neuron: nn.Module = from_note
+            return neuron
     try:
-        if kind in NEURONS and settings.reset is None:
-            from_note = _by_metadata(name, node, settings)
-            if from_note is not None and (with_threshold or kind in FIRING or not from_note.framed):
-                neuron: nn.Module = from_note
-                return neuron
         layer: nn.Module = row(node, settings)
     except BadGraph as error:
         raise BadGraph(f"the node {name!r} ({kind}) {error}") from None
@@ -68,12 +68,14 @@ def module_of(name: str, node: Node, settings: Settings, with_threshold: bool = 
     return layer
 
 
-def _by_metadata(name: str, node: Node, settings: Settings) -> Any:
+def by_metadata(name: str, node: Node, settings: Settings) -> Any:
     """The neuron of the metadata, if the fields of the node still are those of that neuron."""
     try:
         neuron = remade(node)
     except BadMetadata as error:
-        raise BadGraph(f"cannot be rebuilt: {error}. Pass reset='zero' to read it as NIR says") from error
+        raise BadGraph(
+            f"the node {name!r} ({kind_of(node)}) cannot be rebuilt: {error}. Pass reset='zero' to read it as NIR says"
+        ) from error
     if neuron is None:
         return None
     if is_sealed(node, settings.dt):
