@@ -73,6 +73,21 @@ def test_neurons_with_any_values_come_back_bit_for_bit(tmp_path):
         assert all(torch.equal(held[key], value) for key, value in net.state_dict().items()), type(node).__name__
 
 
+def test_values_of_zero_go_out_again():
+    one = np.ones(N)
+    blind = nir.CubaLIF(5e-4 * one, 1e-3 * one, 3 * one, 0 * one, one, w_in=0 * one)
+    instant = nir.CubaLIF(DT * one, DT * one, 3 * one, 0.2 * one, one, w_in=np.array([0.0, 1.0] * 3))
+    x = torch.rand(30, 2, *N)
+    for node in (blind, instant):
+        net = snn.import_from_nir(around(node, N))
+        again = snn.import_from_nir(snn.export_to_nir(net, x[0]), reset="zero")
+        assert torch.equal(outputs(again, x), outputs(net, x))
+    conv = nir.Conv2d(None, np.ones((2, 2, 3, 3)), 1, 0, 1, 1, None)
+    ends = {"input": nir.Input(np.array([2, 5, 5])), "output": nir.Output(np.array([2, 3, 3]))}
+    graph = nir.NIRGraph({**ends, "conv": conv}, [("input", "conv"), ("conv", "output")], type_check=False)
+    assert snn.import_from_nir(graph)(torch.ones(1, 2, 5, 5))[0].unique().tolist() == [18.0]
+
+
 def test_an_integrator_with_an_unlikely_r_is_said():
     for node in (nir.IF(2.5 * np.ones(N), np.ones(N)), nir.I(2.5 * np.ones(N))):
         with pytest.warns(UserWarning, match=r"r=2.5 and dt=0.0001.*r \* dt per step.*0.00025"):

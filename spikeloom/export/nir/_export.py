@@ -21,9 +21,10 @@ from ._layers import Fragment, Place, array, flatten_node
 from ._metadata import checked_dt, noted, seal
 from ._network import clear
 from ._package import Node, nir_package
+from ._recording import Recording, Step
 from ._report import Report, compare
 from ._targets import TARGETS, adapted
-from ._tracing import Recording, Step, record
+from ._tracing import record
 
 
 def export_to_nir(

@@ -79,9 +79,13 @@ def flattened(graph: Any) -> Flat:
         if not any(kind_of(node) == kind for node in nodes.values()):
             raise BadGraph(f"the graph has no {kind} node")
     flat = Flat(nodes, edges)
+    left = {a for a, _ in edges}
     for name, node in nodes.items():
-        if kind_of(node) != "Input" and not flat.sources(name):
-            raise BadGraph(f"the node {name!r} ({kind_of(node)}) has no input")
+        if (kind_of(node) == "Input") == bool(flat.sources(name)):
+            told = "gets an edge" if flat.sources(name) else "has no input"
+            raise BadGraph(f"the node {name!r} ({kind_of(node)}) {told}")
+        if kind_of(node) == "Output" and name in left:
+            raise BadGraph(f"an edge leaves the node {name!r} (Output)")
     fed = _fed(flat)
     for name in nodes:
         if name not in fed:
@@ -113,6 +117,10 @@ def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list
     entry: dict[str, list[str]] = {}  # of a subgraph: the nodes that get its input
     leave: dict[str, list[str]] = {}
     for name, node in graph.nodes.items():
+        if not isinstance(node, nir.NIRNode):
+            raise BadGraph(
+                f"the node {prefix + name!r} is a {type(node).__name__}; pass a node of nir, such as nir.LIF"
+            )
         if not isinstance(node, nir.NIRGraph):
             _put(nodes, {prefix + name: node})
             continue
@@ -142,7 +150,10 @@ def _put(nodes: dict[str, Node], more: dict[str, Node]) -> None:
 
 
 def _checked_edges(graph: Any, prefix: str) -> list[Edge]:
-    edges = [(str(a), str(b)) for a, b in graph.edges]
+    try:
+        edges = [(str(a), str(b)) for a, b in graph.edges]
+    except (TypeError, ValueError) as error:
+        raise BadGraph("the edges of the graph are not pairs of names of nodes") from error
     for edge in edges:
         for name in edge:
             if name not in graph.nodes:

@@ -64,7 +64,9 @@ def is_known(layer: nn.Module) -> bool:
 
 
 def array(value: Tensor | None, shape: Shape | None = None) -> np.ndarray[Any, Any]:
-    """A copy of a tensor as an array, float32 or float64."""
+    """A copy of a tensor as an array, float32 or float64; raises `NoForm` if it is not finite."""
+    if value is not None and not value.isfinite().all():
+        raise NoForm("it has values that are not finite")
     wide = torch.zeros(()) if value is None else value.detach().cpu()
     wide = wide if wide.dtype in (torch.float32, torch.float64) else wide.float()
     return np.array((wide if shape is None else wide.expand(shape)).numpy())

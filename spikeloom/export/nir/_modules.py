@@ -141,6 +141,9 @@ class GainI(EquationNeuron, model=Whole(readout(integrating_charge))):
     """NIR's I with any values."""
 
 
-def floats(array: object) -> Tensor:
-    """An array of a file as a tensor of its own, float64."""
-    return torch.from_numpy(np.array(array, dtype=np.float64))
+def floats(array: object, name: str = "value") -> Tensor:
+    """An array of a file as a tensor of its own, float64, all finite."""
+    values = np.array(array, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"its {name} is not finite")
+    return torch.from_numpy(values)

@@ -208,17 +208,17 @@ def _cuba_li(node: Node, settings: Settings) -> nn.Module:
 
 
 def _matrix(node: Node, settings: Settings) -> nn.Module:
-    weight = floats(node.weight)
+    weight = floats(node.weight, "weight")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=kind_of(node) == "Affine")
     layer.weight = nn.Parameter(weight)
     if layer.bias is not None:
-        layer.bias = nn.Parameter(floats(np.broadcast_to(node.bias, weight.shape[:1])))
+        layer.bias = nn.Parameter(floats(np.broadcast_to(node.bias, weight.shape[:1]), "bias"))
     return layer
 
 
 def _convolution(node: Node, settings: Settings) -> nn.Module:
     note, dims = _sealed_sizes(node), 1 if kind_of(node) == "Conv1d" else 2
-    weight = floats(node.weight)
+    weight = floats(node.weight, "weight")
     groups, text = int(node.groups), as_text(node.padding)
     stride, dilation = (pair(getattr(node, field))[:dims] for field in ("stride", "dilation"))
     padding: Any = text if text is not None else pair(node.padding)[:dims]
@@ -226,7 +226,7 @@ def _convolution(node: Node, settings: Settings) -> nn.Module:
         weight, padding = _unsquared(weight, note, padding)
     if "groups" in note:
         weight, groups = _grouped(weight, int(note["groups"])), int(note["groups"])
-    bias = floats(np.broadcast_to(node.bias, weight.shape[:1]))
+    bias = floats(np.broadcast_to(0.0 if node.bias is None else node.bias, weight.shape[:1]), "bias")
     has_bias = bool(note.get("bias", True)) or bool(bias.any())
     kind = nn.Conv1d if dims == 1 else nn.Conv2d
     sizes = (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]))

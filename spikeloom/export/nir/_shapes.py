@@ -148,9 +148,10 @@ def _of_flatten(name: str, node: Node, before: Shape) -> Shape:
 
 def pair(value: Any) -> tuple[int, int]:
     """One or two numbers of a file as two."""
-    sizes = [int(size) for size in np.atleast_1d(value).reshape(-1)]
-    if len(sizes) not in (1, 2):
-        raise ValueError(f"{sizes} has {len(sizes)} numbers, not one or two")
+    given = np.atleast_1d(value).reshape(-1).tolist()
+    sizes = [int(size) for size in given]
+    if len(sizes) not in (1, 2) or sizes != given:
+        raise ValueError(f"{given} is not one or two whole numbers")
     return sizes[0], sizes[-1]
 
 

@@ -6,8 +6,8 @@ if its result reaches a layer or an output, with its name.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ..._torch import FunctionMode, tree_leaves
 from ...layers import SEES_TIME
 from ...neurons import SpikingNeuron
-from ._forms import Shape
 from ._layers import is_known
 from ._network import Cycle
+from ._recording import CannotTrace, Recording, Step, Value
 
 ADDED = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 SUBTRACTED = {"sub", "sub_", "subtract", "__sub__", "__isub__"}
@@ -37,70 +37,6 @@ FRESH |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
 
 
 OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot say.
-
-    Args:
-        sources: keys of the layers whose outputs it sums, in order.
-        why: why it is none, empty otherwise.
-        state: whether it is a state that a neuron returned.
-    """
-
-    sources: tuple[str, ...] = ()
-    why: str = ""
-    state: bool = False
-
-
-@dataclass
-class Step:
-    """A layer, or an operation between layers, in the order of the run.
-
-    Args:
-        key: its name in the graph.
-        layer: the module; None for an operation.
-        operation: "flatten" or "scale".
-        factor: of a scale.
-        late: how many steps late its input is, of a delay in a cycle.
-        sources: the keys of the layers that it gets the sum of.
-        before, after: the shapes of the tensors, with the dimensions of the batch.
-        label: for messages.
-    """
-
-    key: str
-    layer: nn.Module | None
-    sources: tuple[str, ...]
-    before: Shape
-    after: Shape
-    label: str
-    operation: str = ""
-    factor: Any = None
-    late: int = 0
-
-
-@dataclass
-class Recording:
-    """One step of a network.
-
-    Args:
-        inputs: names and shapes.
-        steps: layers and operations, in the order of the run.
-        outputs: the keys whose sum an output is, its shape, and its place among the tensors that the forward returns.
-    """
-
-    inputs: list[tuple[str, Shape]] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    outputs: list[tuple[tuple[str, ...], Shape, int]] = field(default_factory=list)
-
-    def links(self) -> list[Any]:
-        """What is connected with what."""
-        return [*((step.key, step.sources, step.before, step.after) for step in self.steps), *self.outputs]
-
-
-class CannotTrace(ValueError):
-    """A forward that is no NIR graph; the message says where, and what would be one."""
 
 
 def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead: int) -> Recording:
@@ -159,7 +95,7 @@ class Tracer(FunctionMode):
         self.values: dict[int, tuple[Any, Value]] = {}  # the tensors are held, so that no id is used twice
         self.before: dict[int, Any] = {}  # the tensors of an earlier step
         self.late, self.later = set[nn.Module](), dict[str, str]()  # delays in cycles; keys by what stood for them
-        self.within, self.calls = 0, dict.fromkeys(self.names, 0)
+        self.within, self.calls = 0, Counter[nn.Module]()
         self.within_leaves = {part for m in self.names if _is_leaf(m) for part in m.modules() if part is not m}
 
     # -- layers -------------------------------------------------------------------------------------------------------
@@ -228,7 +164,7 @@ class Tracer(FunctionMode):
         return f"{name!r} ({type(layer).__name__})" if name else type(layer).__name__
 
     def _key(self, layer: nn.Module) -> str:
-        name = self.names[layer] or type(layer).__name__.lower()
+        name = self.names.get(layer) or type(layer).__name__.lower()
         return self._free(name.replace("/", "_"))  # at which files split names
 
     def _free(self, name: str) -> str:
@@ -244,7 +180,9 @@ class Tracer(FunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if not self.within:
+        if not self.within and func is nn.functional.avg_pool2d and self._known(args[0]) is not None:
+            self._called(nn.AvgPool2d(*args[1:], **kwargs), args[:1], out)
+        elif not self.within:
             self._operated(func, (*args, *kwargs.values()), kwargs, out)
         return out
 
