@@ -203,11 +203,14 @@ def test_a_readout_with_a_forward_of_its_own_is_refused():
         snn.export_to_nir(nn.Sequential(DoubledReadout(0.9, **HIDDEN)), torch.rand(2, 4))
 
 
+X = torch.rand(2, 3)
 ARGUMENTS = {
     "requires a network": (TypeError, lambda: snn.export_to_nir("net", torch.rand(3))),
     "sample_data is ndarray": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(3).numpy())),
     "sample_data is empty": (TypeError, lambda: snn.export_to_nir(leaky(), ())),
-    "at least one sample": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(0, 3))),
+    r"shape \(0, 3\); pass the input of one step": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(0, 3))),
+    r"shape \(\); pass the input of one step": (ValueError, lambda: snn.export_to_nir(leaky(), torch.tensor(1.0))),
+    "the parameter 'weight' has no": (ValueError, lambda: snn.export_to_nir(nn.Linear(3, 3, device="meta"), X)),
     "dt is True": (ValueError, lambda: snn.export_to_nir(leaky(), torch.rand(3), dt=True)),
     "validation is str": (TypeError, lambda: snn.export_to_nir(leaky(), torch.rand(3), validation="s")),
     "validation is Tensor, int": (
@@ -240,6 +243,14 @@ def test_bad_arguments_get_a_sentence():
             call()
         if match != "does not fit its input":  # which the neuron itself refuses first, in its own words
             assert caught.match(match)
+
+
+def test_a_script_module_is_said():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        scripted = torch.jit.trace(nn.Linear(3, 3), X)
+    with pytest.raises(TypeError, match="a ScriptModule, whose forward is not traced"):
+        snn.export_to_nir(scripted, X)
 
 
 def test_numbers_of_numpy_and_a_single_dimension_are_arguments():

@@ -84,8 +84,8 @@ def export_to_nir(
         (['input', '0', '1', 'output'], (4,))
     """
     nir = nir_package()
-    module = uncompiled(module) if isinstance(module, nn.Module) else module
     samples, dt = _checked(module, sample_data, target), checked_dt(dt)
+    module = uncompiled(module)
     _check_run(model_fwd, validation)
     net = _copied(module)
     run = model_fwd if callable(model_fwd) else lambda net, *inputs: net(*inputs, *(model_fwd or ()))
@@ -117,6 +117,10 @@ def export_to_nir(
 def _checked(module: Any, sample_data: Any, target: str | None) -> tuple[Tensor, ...]:
     if not isinstance(module, nn.Module):
         raise TypeError(f"export_to_nir requires a network, an nn.Module; got {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            "export_to_nir got a ScriptModule, whose forward is not traced; pass the module it was made from"
+        )
     samples = tuple(sample_data) if isinstance(sample_data, (tuple, list)) else (sample_data,)
     for sample in samples:
         if not isinstance(sample, Tensor):
@@ -124,15 +128,15 @@ def _checked(module: Any, sample_data: Any, target: str | None) -> tuple[Tensor,
                 f"sample_data is {type(sample).__name__}; pass the input of one step, a tensor [B, *N], or a tuple of "
                 "tensors for a network with several inputs"
             )
-        if not sample.numel():
-            raise ValueError(f"sample_data has shape {tuple(sample.shape)}; pass at least one sample")
+        if not sample.numel() or not sample.dim():
+            raise ValueError(f"sample_data has shape {tuple(sample.shape)}; pass the input of one step, [B, *N] or [N]")
     if not samples:
         raise TypeError("sample_data is empty; pass the input of one step, a tensor [B, *N]")
     if target is not None and target not in TARGETS:
         raise ValueError(f"target is {target!r}; choose one of {', '.join(map(repr, sorted(TARGETS)))}, or None")
-    lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
+    lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter) or parameter.is_meta]
     if lazy:
-        raise ValueError(f"the parameter {lazy[0]!r} has no values yet; run the network once, then export it")
+        raise ValueError(f"the parameter {lazy[0]!r} has no values yet; run or load the network, then export it")
     return samples
 
 

@@ -18,7 +18,6 @@ Edge = tuple[str, str]
 Shape = tuple[int, ...]
 NEURONS = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
 STATEFUL = (*NEURONS, "Delay")
-ELEMENTWISE = (*STATEFUL, "Scale", "Threshold")
 
 
 class BadGraph(ValueError):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...layers import GradedSpikes, SynapticDelay
 from ...neurons import SpikingNeuron
+from ...neurons._parameters import is_ours
 from ._forms import NoForm, Shape
 from ._metadata import noted
 from ._modules import Scale, Threshold
@@ -52,7 +53,8 @@ class Place:
 def check_forward(layer: nn.Module, kinds: type | tuple[type, ...]) -> None:
     """Raise `NoForm` if the layer computes something else than the kind that it is an instance of."""
     kind: Any = next(k for k in (kinds if isinstance(kinds, tuple) else (kinds,)) if isinstance(layer, k))
-    if type(layer).forward is not kind.forward or "forward" in vars(layer):
+    own = type(layer).forward
+    if (own is not kind.forward and not is_ours(own)) or "forward" in vars(layer):  # ours: those of `accelerate`
         raise NoForm(
             f"it overrides the forward of {kind.__name__}; write what it does as layers, sums and constant factors"
         )

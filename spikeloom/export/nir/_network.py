@@ -1,7 +1,8 @@
 """A NIR graph as a module: its layers, run in order, and its cycles, run step by step."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -31,15 +32,9 @@ class Link:
     sources: tuple[str, ...]
 
 
-class Steps(nn.Module):
-    """Base of what runs a list of layers on named values."""
-
-    def added(self, values: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-        """The sum of values, in order."""
-        total = values[names[0]]
-        for name in names[1:]:
-            total = total + values[name]
-        return total
+def added(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of some values, in order."""
+    return reduce(torch.add, parts)
 
 
 class NIRState(Mapping[str, Any]):
@@ -64,7 +59,7 @@ class NIRState(Mapping[str, Any]):
         return f"NIRState({', '.join(self._states)})"
 
 
-class NIRNetwork(Steps):
+class NIRNetwork(nn.Module):
     """A network made from a NIR graph, one step per call.
 
     Each node is a layer of that name, with "_" for "."; a neuron and the weights from it to itself are one recurrent
@@ -102,8 +97,8 @@ class NIRNetwork(Steps):
             if isinstance(layer, Cycle):
                 values |= layer(values)
             else:
-                values[link.name] = layer(self.added(values, link.sources))
-        outs = [self.added(values, names) for names in self._outputs]
+                values[link.name] = layer(added(values[name] for name in link.sources))
+        outs = [added(values[name] for name in names) for names in self._outputs]
         outs = [out.squeeze(0) for out in outs] if single else outs
         return outs[0] if len(outs) == 1 else tuple(outs), NIRState(dict(self._states()))
 
@@ -155,7 +150,7 @@ def _stored(part: Any) -> dict[str, Tensor]:
     return {name: getattr(part, name) for name in names}
 
 
-class Cycle(Steps, OverTime):
+class Cycle(OverTime):
     """Layers that feed each other in a cycle: they run step by step.
 
     Args:
@@ -205,10 +200,7 @@ class Cycle(Steps, OverTime):
         for link in self._links:
             parts = [values[name] for name in link.sources]
             parts += [self._before(name, like) for name in self._delayed[link.name]]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
-            values[link.name] = outs[link.name] = getattr(self, link.child)(total)
+            values[link.name] = outs[link.name] = getattr(self, link.child)(added(parts))
         self._past = {name: values[name] for name in self._shapes}
         return outs
 

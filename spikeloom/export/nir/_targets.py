@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._graph import Flat, flattened, is_cycle, kind_of, ordered_groups
-from ._package import nir_package
+from ._package import Node, nir_package
 from ._target_rules import (
     Misread,
     affine,
@@ -32,7 +32,6 @@ from ._target_rules import (
     without_padding,
 )
 
-Node = Any
 Rule = Callable[[Node, float], Node]
 """From a node and dt to the node that is written; raises `Misread`."""
 

@@ -40,7 +40,7 @@ OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
 
 
 def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead: int) -> Recording:
-    """The recording of one step; a second step must be the same, or the forward itself keeps something between them.
+    """The recording of one step; one of zeros must be the same, or the forward keeps something or depends on values.
 
     Args:
         net: the network; its states and mode are those of a copy, which the run may change.
@@ -50,12 +50,15 @@ def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead
     """
     samples = tuple(sample.clone() for sample in samples)  # which the forward may change
     first, second = Tracer(net, lead), Tracer(net, lead)
-    again = [sample.clone() for sample in samples]
+    again = [torch.zeros_like(sample) for sample in samples]
     _trace(first, net, samples, run)
     second.before = {key: t for key, (t, _) in first.values.items() if not any(t is sample for sample in samples)}
     _trace(second, net, again, run)
     if first.recording.links() != second.recording.links():
-        raise CannotTrace(f"the forward runs other layers at the second step than at the first; {OWN_STATE}")
+        raise CannotTrace(
+            "the forward runs other layers at a second step, of zeros, than at the first. NIR has no conditions on "
+            f"values; {OWN_STATE}"
+        )
     return first.recording
 
 
@@ -180,9 +183,13 @@ class Tracer(FunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if not self.within and func is nn.functional.avg_pool2d and self._known(args[0]) is not None:
-            self._called(nn.AvgPool2d(*args[1:], **kwargs), args[:1], out)
-        elif not self.within:
+        if self.within:
+            return out
+        x, *sizes = args or (kwargs.get("input"),)
+        if func is nn.functional.avg_pool2d and self._known(x) is not None:
+            options = {name: value for name, value in kwargs.items() if name != "input"}
+            self._called(nn.AvgPool2d(*sizes, **options), (x,), out)
+        else:
             self._operated(func, (*args, *kwargs.values()), kwargs, out)
         return out
 
