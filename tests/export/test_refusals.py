@@ -339,11 +339,30 @@ def test_a_changed_lstm_is_read_by_its_fields_and_a_damaged_one_is_said():
         assert not [m for m in snn.import_from_nir(graph).modules() if isinstance(m, snn.SLSTM)]
 
 
+class Changes(nn.Module):
+    """A neuron that always returns its states, between layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.change, self.head = nn.Linear(4, 5), snn.DeltaLeaky(0.3, beta=0.5, **HIDDEN), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.change(self.fc(x))[0])
+
+
+def test_a_neuron_that_always_returns_its_states_comes_back(tmp_path):
+    net, x = Changes(), torch.randn(20, 3, 4) * 2
+    again = snn.import_from_nir(through_file(written(net, x), tmp_path))
+    assert torch.equal(outputs(again, x), outputs(net, x))
+    alone = snn.import_from_nir(written(snn.DeltaLeaky(0.3, beta=0.5, **HIDDEN), x))
+    assert alone(x[0, 0])[0].shape == (4,)
+
+
 def test_what_metadata_leave_out_is_said_when_it_is_read():
     for net, told in (
-        (leaky(state_quant=torch.round), "'leaky' .*leaves out: .*state_quant"),
-        (Doubled(0.9, **NIR_RESET), "'doubled' .*leaves out: .*a forward of its own"),
-        (snn.SLSTM(4, 4, threshold=0.1, state_quant=torch.round, **HIDDEN), "'slstm.w_in' .*leaves out: .*state_quant"),
+        (leaky(state_quant=torch.round), "'leaky' .*leaves out .*state_quant"),
+        (Doubled(0.9, **NIR_RESET), "'doubled' .*leaves out .*a forward of its own"),
+        (snn.SLSTM(4, 4, threshold=0.1, state_quant=torch.round, **HIDDEN), "'slstm.w_in' .*leaves out .*state_quant"),
     ):
         graph = written(net, torch.rand(5, 2, 4))
         with pytest.warns(UserWarning, match=told):

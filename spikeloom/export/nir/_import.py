@@ -95,11 +95,9 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
     for name, node in flat.nodes.items():
         try:
             lost = note_of(node).get("lost") if reset is None else None
-            if lost:
-                warnings.warn(
-                    f"the node {name!r} ({kind_of(node)}) was a neuron of which the file leaves out: {lost}",
-                    stacklevel=3,
-                )
+            if isinstance(lost, list) and lost:
+                told = f"the node {name!r} ({kind_of(node)}) was a neuron of which the file leaves out"
+                warnings.warn(f"{told} {'; and '.join(map(str, lost))}", stacklevel=3)
         except BadMetadata as error:
             if reset is None:
                 raise BadGraph(

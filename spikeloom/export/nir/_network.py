@@ -37,6 +37,12 @@ def added(parts: Iterable[Tensor]) -> Tensor:
     return reduce(torch.add, parts)
 
 
+def spikes_of(out: Any) -> Tensor:
+    """The first of what a layer returns; `DeltaLeaky` always returns its states, too."""
+    spikes: Tensor = out[0] if isinstance(out, tuple) else out
+    return spikes
+
+
 class NIRState(Mapping[str, Any]):
     """The states of a network after a step: by the name of each neuron, delay and cycle, its states by name.
 
@@ -97,7 +103,7 @@ class NIRNetwork(nn.Module):
             if isinstance(layer, Cycle):
                 values |= layer(values)
             else:
-                values[link.name] = layer(added(values[name] for name in link.sources))
+                values[link.name] = spikes_of(layer(added(values[name] for name in link.sources)))
         outs = [added(values[name] for name in names) for names in self._outputs]
         outs = [out.squeeze(0) for out in outs] if single else outs
         return outs[0] if len(outs) == 1 else tuple(outs), NIRState(dict(self._states()))
@@ -200,7 +206,7 @@ class Cycle(OverTime):
         for link in self._links:
             parts = [values[name] for name in link.sources]
             parts += [self._before(name, like) for name in self._delayed[link.name]]
-            values[link.name] = outs[link.name] = getattr(self, link.child)(added(parts))
+            values[link.name] = outs[link.name] = spikes_of(getattr(self, link.child)(added(parts)))
         self._past = {name: values[name] for name in self._shapes}
         return outs
 
