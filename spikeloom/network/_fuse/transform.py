@@ -8,21 +8,24 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import nn
 
-from .._torch import fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
-from ..engine.run import forced
-from ..neurons._recorders import recorders
-from ..neurons._unrolled_run import current_run
-from ._fuse_neurons import set_aside
-from ._fuse_partly import replay
-from ._fuse_plan import Plan
-from ._fuse_recorder import Recorder
-from ._fuse_run import Execution
-from ._fuse_values import Vocabulary
+from ..._torch import around_transforms, fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
+from ...engine.run import forced
+from ...neurons._recorders import recorders
+from ...neurons._unrolled_run import current_run
+from .neurons import set_aside
+from .partly import replay
+from .plan import Plan
+from .recorded import Vocabulary
+from .recorder import Recorder
+from .run import Execution
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PLANS = 64
 """The number of plans that a fused function stores."""
+
+SMALL = 32_768
+"""Up to so many elements in a result, recording an operation takes a tenth of running it or more."""
 
 
 class Engine:
@@ -37,7 +40,7 @@ class Engine:
         self.function, self.exact_products = function, exact_products
         self.vocabulary = Vocabulary()
         self.plans: dict[Any, Plan] = {}
-        self.noted = self.fused = 0  # operations in the current call
+        self.noted = self.fused = self.elements = 0  # operations in the current call, and elements of their results
         self.poor = self.skip = 0
         self.always = False  # whether to record where it does not pay, for tests
         self.observer: Any = None
@@ -65,13 +68,14 @@ class Engine:
 
     def recorded(self, args: Any, kwargs: Any) -> Any:
         """Call the function on recording tensors."""
-        self.noted = self.fused = 0
+        self.noted = self.fused = self.elements = 0
         self.vocabulary.tidy()
         recorder = Recorder(self.vocabulary, self.run, forced())
         recorder.watch = None if self.observer is None else self.observer.path
         with ExitStack() as stack:
             stack.enter_context(recorders.active(recorder))
             stack.enter_context(on_function_apply(recorder.enter_function))
+            stack.enter_context(around_transforms(recorder.transform))
             with recorder:
                 try:
                     outputs = self.function(*args, **kwargs)
@@ -81,8 +85,12 @@ class Engine:
         return outputs
 
     def _judge(self) -> None:
-        """Run the function as it is for some calls if recording it does not pay."""
-        if self.fused * 4 >= self.noted or self.observer is not None:
+        """Run the function as it is for some calls if recording takes longer than it saves.
+
+        An operation that runs over all steps saves about what recording one takes, more if its tensors are large.
+        """
+        large = self.elements >= SMALL * self.noted
+        if self.fused >= (0.25 if large else 0.4) * self.noted or self.observer is not None:
             self.poor = 0
         elif self.noted and not self.always:
             self.poor += 1
@@ -108,6 +116,7 @@ class Engine:
                 )
             self.noted += plan.count
             self.fused += plan.fused
+            self.elements += plan.elements
             execution = Execution(plan, recorder.outside, recorder.touched)
             try:
                 execution.run()
@@ -122,11 +131,11 @@ class Engine:
                 raise
             if self.observer is not None:
                 self.observer.note(recorder, plan, execution)
-            before = {neuron: (ref, execution.peek(at)) for neuron, (ref, at) in released.items()}
+            standing: dict[int, Any] = dict(alive)
+            before = {neuron: standing.get(at, execution.peek(at)) for neuron, at in released.items()}
             recorder.finish(values, alive)
-            for neuron, (ref, value) in before.items():
-                tensor = ref()
-                neuron.__dict__["_before"] = value if tensor is None else tensor
+            for neuron, value in before.items():
+                neuron.__dict__["_before"] = value
 
 
 class Fused(nn.Module):

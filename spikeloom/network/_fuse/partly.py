@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..neurons import SpikingNeuron
-from ._fuse_neurons import run_step
-from ._fuse_rules import Fold
-from ._fuse_values import OpClass, Recorded, become, in_mode
+from ...neurons import SpikingNeuron
+from .neurons import run_step
+from .recorded import OpClass, Recorded, become, in_mode
+from .rules import Fold
 
 SIMPLE = 12
 """At most so many operations are executed before the others."""
@@ -54,9 +54,10 @@ def _outs(found: OpClass, tensors: list[Tensor], numbers: Any, touched: Any) -> 
 
 def _handed(recorder: Any, at: int, out: Tensor) -> Tensor:
     """A value, as the tensor that the user has for it if there is one."""
-    tensor = recorder.refs[at]()
-    if tensor is None or tensor.at != at:
+    tensor = recorder.tensors[at]
+    if tensor is None:
         return out
+    recorder.tensors[at] = None
     become(tensor, out)
     return tensor  # type: ignore[no-any-return]
 
@@ -99,22 +100,17 @@ def compact(recorder: Any) -> None:
     """Remove the operations that have been executed, and number the values anew."""
     kept = [number for number in range(len(recorder.operations)) if number not in recorder.done]
     new, first = dict(recorder.resolved), list[int]()
-    kinds, refs = recorder.kinds, recorder.refs
-    recorder.kinds, recorder.refs = [], []
+    kinds, held = recorder.kinds, recorder.tensors
+    recorder.kinds, recorder.tensors = [], []
     for number in kept:
         found = recorder.operations[number][0]
         first.append(len(recorder.kinds))
         for at in range(recorder.first[number], recorder.first[number] + len(found.outs)):
             new[at] = len(recorder.kinds)
             recorder.kinds.append(kinds[at])
-            recorder.refs.append(refs[at])
-            tensor = refs[at]()
-            if tensor is not None and tensor.at == at:
-                tensor.moved = new[at]
-    for ref in recorder.refs:
-        tensor = ref()
-        if tensor is not None and "moved" in vars(tensor):
-            tensor.at = vars(tensor).pop("moved")
+            recorder.tensors.append(held[at])
+            if held[at] is not None:
+                held[at].at = new[at]
     operations = [recorder.operations[number] for number in kept]
     recorder.operations = [
         (found, tuple([new[at] if at >= 0 else at for at in tensors]), numbers)

@@ -1,19 +1,21 @@
 """Run a plan of `fuse`: folds, scans and single operations, each differentiable and in the modes of its own line."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._torch import is_view, set_grad_enabled
-from ..neurons import SpikingNeuron
-from ._fuse_neurons import Scan, Touched, run_step
-from ._fuse_plan import FOLD, SCAN, SELECT, UNBIND, WRITE, Column, Node, Plan
-from ._fuse_rules import Fold, selected_dim
-from ._fuse_values import OpClass, filled, in_mode
-from ._time_folding import _NoView
+from ..._torch import is_view, set_grad_enabled
+from ...neurons import SpikingNeuron
+from .._saved_bits import packing
+from .._time_folding import _NoView
+from .groups import FOLD, SCAN, SELECT, SUM, UNBIND, WRITE, Column, Node
+from .neurons import Scan, Touched, run_step
+from .plan import Plan
+from .recorded import OpClass, filled, in_mode
+from .rules import Fold, selected_dim
 
 ALIAS = (SELECT, UNBIND)
 """Nodes whose columns share memory with other tensors."""
@@ -31,6 +33,9 @@ class Execution:
         self.given: set[Any] = set()
         self.backends: dict[int, tuple[str, list[str]]] = {}
         self.reached = 0  # nodes that have run
+        self.at_work = False  # whether a neuron runs, which packs its own tensors
+        size = max((tensor.element_size() for tensor in outside), default=0)
+        self.packing = packing(self, outside, size * plan.products) if torch.is_grad_enabled() else None
 
     def run(self) -> None:
         """Run all nodes."""
@@ -112,7 +117,8 @@ class Execution:
             n = len(node.operations)
             shared = [self.value(r) if isinstance(r, int) else self.joined(r) for r in node.recipes]
             stacked = [not isinstance(r, int) for r in node.recipes]
-            outs = folded(found, shared, stacked, numbers, n)
+            with self.packing if found.rule.product and self.packing is not None else nullcontext():
+                outs = folded(found, shared, stacked, numbers, n)
             for result, out in enumerate(outs):
                 self.columns[place, result] = out
         elif node.how is SCAN:
@@ -123,6 +129,9 @@ class Execution:
             args, kwargs = found.form
             dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
             self.columns[place, 0] = self.value(node.recipes[0]).movedim(dim, 0)
+        elif node.how is SUM:
+            last, (start, pieces) = self.plan.first[node.operations[-1]], node.recipes
+            self.values[last] = RunningSum.apply(self.value(start), self.joined(pieces))
         elif node.how is WRITE:
             self.values[self.plan.first[node.operations[-1]]] = self._write(node)
         elif node.how == "stack":
@@ -262,6 +271,22 @@ class Execution:
         if where is None or where[0] not in self.columns:
             return None
         return self.columns[where[0]][where[1]].detach().clone()
+
+
+class RunningSum(torch.autograd.Function):
+    """``start + rows[0] + rows[1] + ...``, in this order."""
+
+    @staticmethod
+    def forward(ctx: Any, start: Tensor, rows: Tensor) -> Tensor:
+        ctx.shape, ctx.start = rows.shape, start.shape
+        total = start + rows[0]
+        for row in rows[1:].unbind():
+            total += row
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad.sum_to_size(ctx.start), grad.sum_to_size(ctx.shape[1:]).expand(ctx.shape)
 
 
 def not_a_view(made: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Steps of neurons in `fuse`: noted as one operation each, and executed as a step or as a scan over many."""
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import is_
@@ -9,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import IS_REPLICA, storage_of, without_torch_function
-from ..cells.firing import Model
-from ..engine.feedback import HOOKS
-from ..engine.run import forced
-from ..neurons import SpikingNeuron
-from ..neurons._forward import Running
-from ..neurons._sequence import WholeSequence
-from ..neurons._state import compute_dtype
-from ..neurons.lstm import SLSTM, Gated, SConv2dLSTM
-from ..neurons.recurrent import OneToOne, Recurrent
-from ._fuse_rules import Fold, Rule
-from ._fuse_values import CannotNote, Kind, OpClass, Recorded, current_mode
+from ..._torch import IS_REPLICA, storage_of, without_torch_function
+from ...cells.firing import Model
+from ...engine.feedback import HOOKS
+from ...engine.run import forced
+from ...neurons import SpikingNeuron
+from ...neurons._forward import Running
+from ...neurons._sequence import WholeSequence
+from ...neurons._state import compute_dtype
+from ...neurons.lstm import SLSTM, Gated, SConv2dLSTM
+from ...neurons.recurrent import OneToOne, Recurrent
+from .inputs import is_shared, watch
+from .recorded import CannotNote, Kind, OpClass, Recorded, current_mode
+from .rules import Fold, Rule
 
 NEURON = Rule(Fold.NEVER)
 """Of a step of a neuron; the planner joins them to scans."""
@@ -104,6 +104,15 @@ def _registered(neuron: Any, name: str) -> tuple[dict[str, Any], str]:
     raise CannotNote
 
 
+def why_not_noted(recorder: Any, neuron: Any) -> str:
+    """Why a step could not be noted."""
+    if reason := Touched.why(neuron):
+        return reason
+    if recorder.backend is not forced():
+        return "the backend changes within the function"
+    return "its input, states or parameters are of an unusual kind"
+
+
 def note_neuron(recorder: Any, neuron: Any, x: Any, given: tuple[Any, ...]) -> Any:
     """Note a step of a neuron; returns what the neuron returns."""
     touched = recorder.touched.get(neuron)
@@ -160,7 +169,10 @@ def _touch(recorder: Any, neuron: Any, touched: Touched | None) -> Touched:
         recorder.execute()
     made = recorder.touched[neuron] = Touched(neuron)
     with without_torch_function():
-        recorder.storages.update(storage_of(value) for value in made.values if isinstance(value, Tensor))
+        every = [value for value in made.values if isinstance(value, Tensor)]
+        recorder.storages.update(map(storage_of, every))
+    for value in filter(is_shared, every):
+        watch(recorder, value)
     key = (neuron, made.program, made.learned)
     made.classes = recorder.vocabulary.steps.setdefault(key, {})
     return made
@@ -268,14 +280,14 @@ class Scan:
         self.columns += [None] * (1 + len(self.finals) - len(self.columns))
 
 
-def set_aside(touched: dict[Any, Touched]) -> dict[Any, tuple[weakref.ref[Any], int]]:
+def set_aside(touched: dict[Any, Touched]) -> dict[Any, int]:
     """Release the membranes that the neurons hold only to derive their reset signal."""
     released = {}
     for neuron in touched:
         own = neuron.__dict__
         before = own.get("_before")
         if type(before) is Recorded:
-            released[neuron] = weakref.ref(before), before.at
+            released[neuron] = before.at
             own["_before"] = None
     return released
 

@@ -5,7 +5,6 @@ dtype, device and requires_grad, and without values. Every other operation first
 (`Recorder.execute`), which turns each `Recorded` in place into the plain tensor that it stands for.
 """
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,17 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import (
+from ..._torch import (
     FunctionMode,
     is_running,
-    is_wrapped,
     pop_function_mode,
-    storage_of,
     topmost_function_mode,
-    without_torch_function,
 )
-from ..neurons._recorders import recorders
-from ._fuse_changes import (
+from ...neurons._recorders import recorders
+from .changes import (
     change_plain,
     note_dropout,
     note_flagged,
@@ -33,10 +29,24 @@ from ._fuse_changes import (
     will_write,
     works_in_place,
 )
-from ._fuse_classes import new_class
-from ._fuse_neurons import note_neuron
-from ._fuse_partly import compact, resolve
-from ._fuse_rules import (
+from .inputs import from_outside, is_shared, is_view_of_shared, refuse_changed, without_numpy
+from .neurons import note_neuron, why_not_noted
+from .op_class import new_class
+from .partly import compact, resolve
+from .recorded import (
+    ALONE,
+    SAME,
+    CannotNote,
+    Kind,
+    OpClass,
+    Recorded,
+    Vocabulary,
+    become,
+    current_mode,
+    recycle,
+    references,
+)
+from .rules import (
     DRAWS,
     DROPOUT,
     FLAGGED,
@@ -48,10 +58,10 @@ from ._fuse_rules import (
     RULES,
     Fold,
     Rule,
+    name_of,
     selected_dim,
     tensors_in,
 )
-from ._fuse_values import SAME, CannotNote, Kind, OpClass, Recorded, Vocabulary, become, current_mode
 
 CONSTANTS = (type(None), str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
 GETITEM = Tensor.__getitem__
@@ -76,15 +86,19 @@ class Recorder(FunctionMode):
         self.function_frame: Any = None  # of an autograd.Function that runs, within which nothing is noted
         self.touched: dict[nn.Module, Any] = {}
         self.watch: Any = None  # notes modules, for `explain`
+        self.cause = ""  # of an execution before the end
         self._clear()
 
     def _clear(self) -> None:
         self.operations: list[Operation] = []
         self.first: list[int] = []  # the number of the first result of each operation
         self.kinds: list[Kind] = []  # of values
-        self.refs: list[weakref.ref[Recorded]] = []  # the tensors that stand for values
+        self.tensors: list[Any] = []  # the tensor that stands for each value; None if another one does
         self.outside: list[Tensor] = []
         self.outside_kinds: list[Kind] = []
+        self.versions: list[int] = []  # of the tensors from outside; -1 if they may change
+        self.copies: dict[Any, Any] = {}  # of tensors in shared memory
+        self.watched: list[tuple[Tensor, Tensor]] = []  # parameters in shared memory, and their copies
         self.numbers: dict[int, int] = {}  # the number of each tensor from outside, by its id
         self.storages: set[int] = set()
         self.written: set[int] = set()  # tensors from outside that a noted operation updates
@@ -106,6 +120,8 @@ class Recorder(FunctionMode):
                     return self._note_select(args)
                 if rule.fold is Fold.WRITE and type(args[0]) is not Recorded:
                     return change_plain(self, func, args, kwargs)
+                if rule.view and is_view_of_shared(self, args, kwargs):
+                    return func(*args, **kwargs)
                 if func in FLAGGED and works_in_place(func, args, kwargs):
                     return note_flagged(self, func, args, kwargs)
                 return self.note(rule, func, args, kwargs)
@@ -119,7 +135,8 @@ class Recorder(FunctionMode):
             if isinstance(layer, nn.Module) and getattr(func, "__name__", "") == "_run":
                 return note_layer(self, func, layer, args[1])
         except CannotNote:
-            pass
+            if (plain := without_numpy(args, kwargs)) is not None:
+                return self.__torch_function__(func, types, *plain)
         return self._execute_and_call(func, args, kwargs)
 
     def _execute_and_call(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -133,6 +150,7 @@ class Recorder(FunctionMode):
                 or self.written
                 or not resolve(self, found)
             ):
+                self.cause = f"{name_of(func)} {'reads values' if func in READERS else 'is not recorded'}"
                 self.execute()
         return func(*args, **kwargs)
 
@@ -192,6 +210,8 @@ class Recorder(FunctionMode):
             kind = self.kinds[number]
         else:
             at = self.numbers.get(id(base))
+            if at is None and is_shared(base):
+                return base[index]
             number = self.from_outside(base) if at is None else at
             kind = self.outside_kinds[~number]
         found = self.vocabulary.operations.get((GETITEM, current_mode(), kind))
@@ -213,23 +233,24 @@ class Recorder(FunctionMode):
             self.paths.append(self.watch())
         if found.container is None:
             kind = found.outs[0]
-            made = kind.made()
+            made = kind.free.pop() if kind.free else kind.made()
             made.at = at
             kinds.append(kind)
-            self.refs.append(weakref.ref(made))
+            self.tensors.append(made)
             if found.rule.view:
                 self.viewed.add(at)
                 self.viewed.add(tensors[0])
             return made
         results = []
-        for place, kind in enumerate(found.outs):
-            made = kind.made()
-            made.at = at + place
+        for kind in found.outs:
+            made = kind.free.pop() if kind.free else kind.made()
+            made.at = at
+            at += 1
             kinds.append(kind)
-            self.refs.append(weakref.ref(made))
+            self.tensors.append(made)
             results.append(made)
         if found.rule.view:
-            self.viewed.update(range(at, at + len(results)), tensors[:1])
+            self.viewed.update(range(at - len(results), at), tensors[:1])
         return found.container(results)
 
     def _describe(
@@ -269,26 +290,11 @@ class Recorder(FunctionMode):
 
     def from_outside(self, tensor: Tensor) -> int:
         """The number of a tensor that is none of the noted operations'."""
-        with without_torch_function():
-            if tensor.layout is not torch.strided or is_wrapped(tensor) or tensor.is_neg() or tensor.is_conj():
-                raise CannotNote
-            number = ~len(self.outside)
-            key: Any = (tensor.size(), tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
-            if type(tensor) is nn.Parameter:
-                key = (id(tensor), *key)
-            self.outside_kinds.append(self.vocabulary.kind(tensor, tensor.requires_grad, key, 0, key[0]))
-            self.storages.add(storage_of(tensor))
-        self.outside.append(tensor)
-        self.numbers[id(tensor)] = number
-        return number
-
-    # -- classes ------------------------------------------------------------------------------------------------------
+        return from_outside(self, tensor)
 
     def kind_of(self, number: int) -> Kind:
         """The kind of a value."""
         return self.kinds[number] if number >= 0 else self.outside_kinds[~number]
-
-    # -- operations in place, and those that draw ---------------------------------------------------------------------
 
     # -- neurons ------------------------------------------------------------------------------------------------------
 
@@ -298,6 +304,7 @@ class Recorder(FunctionMode):
             try:
                 return note_neuron(self, neuron, x, given)
             except CannotNote:
+                self.cause = f"a step of {type(neuron).__name__} is not recorded: {why_not_noted(self, neuron)}"
                 self.execute()
         with self.aside():
             return neuron._run(x, given)
@@ -308,8 +315,21 @@ class Recorder(FunctionMode):
         """An autograd.Function begins, in this frame: it reads values, and nothing in it is noted."""
         active = recorders.current() is self
         if active and (self.function_frame is None or not self._in_function()):
+            self.cause = "an autograd.Function reads values"
             self.execute()
             self.function_frame = frame
+
+    @contextmanager
+    def transform(self, level: Any) -> Iterator[Any]:
+        """A transform of torch.func, which wraps tensors with values; nothing in it is noted."""
+        if recorders.current() is not self:
+            with level as entered:
+                yield entered
+            return
+        self.cause = "torch.func transforms a function"
+        self.execute()
+        with self.aside(), level as entered:
+            yield entered
 
     def _in_function(self) -> bool:
         if self.function_frame is PASSING:
@@ -339,26 +359,25 @@ class Recorder(FunctionMode):
 
     def alive(self) -> list[tuple[int, Recorded]]:
         """The values for which a tensor of the user stands."""
-        found = []
-        for at, ref in enumerate(self.refs):
-            tensor = ref()
-            if tensor is not None and tensor.at == at:
-                found.append((at, tensor))
-        return found
+        counts = references(self.tensors)
+        return [(at, tensor) for at, tensor in enumerate(self.tensors) if counts[at] > ALONE and tensor is not None]
 
     def execute(self) -> None:
         """Execute what has been noted; every tensor that stands for a value becomes a plain one with this value."""
         if not self.operations and not self.touched:
             return
-        if self.done:
-            compact(self)
         with self.aside():
+            refuse_changed(self)
+            if self.done:
+                compact(self)
             self.run(self)
 
     def finish(self, values: dict[int, Tensor], alive: list[tuple[int, Recorded]]) -> None:
         """Give the tensors of the user their values, and forget what has been noted."""
         for at, tensor in alive:
             become(tensor, values[at])
+            self.tensors[at] = None
+        recycle(self.tensors, self.kinds)
         self.touched.clear()
         self._clear()
 

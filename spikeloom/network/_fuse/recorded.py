@@ -1,20 +1,25 @@
 """What `fuse` records: values without numbers, and the classes of operations.
 
 An operation belongs to a class: the function, its constants, and the classes of its arguments. The steps of a loop
-consist of operations of the same classes, which is how the loop is found (see `_fuse_plan`).
+consist of operations of the same classes, which is how the loop is found (see `plan`).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from sys import getrefcount
 from typing import Any
+from weakref import getweakrefcount
 
 import torch
 from torch import Tensor
 
-from .._torch import autograd_on, is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
-from ..neurons._recorders import recorders
-from ._fuse_rules import Rule, tensors_in
+from ..._torch import autograd_on, is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
+from ...neurons._recorders import recorders
+from .rules import Rule, tensors_in
+
+STORED = 4096
+"""At most so many unused tensors of one kind are stored."""
 
 DEEPEST = 40
 """From this number of operations since the last neuron on, the class of a result is determined by its shape."""
@@ -50,12 +55,13 @@ class Recorded(Tensor):
 class Kind:
     """The class of a value: what an operation sees of its arguments, without their numbers."""
 
-    __slots__ = ("depth", "device", "dtype", "made", "numel", "requires_grad", "site", "size", "stride")
+    __slots__ = ("depth", "device", "dtype", "free", "made", "numel", "requires_grad", "site", "size", "stride")
 
     def __init__(self, like: Tensor, requires_grad: bool, depth: int, site: Any):
         self.size, self.stride, self.dtype, self.device = like.size(), like.stride(), like.dtype, like.device
         self.requires_grad, self.depth, self.site = requires_grad, depth, site
         self.numel = self.size.numel()
+        self.free: list[Recorded] = []  # tensors of this kind that nobody has
         self.made: Callable[..., Any] = partial(
             new_wrapper,
             Recorded,
@@ -162,9 +168,26 @@ SAME: Any = _Same()
 def become(tensor: Recorded, value: Tensor) -> None:
     """Turn a recorded tensor in place into a plain one."""
     del tensor.at
-    tensor.__dict__.pop("moved", None)
     swap_tensors(tensor, value)
     tensor.__class__ = Tensor  # type: ignore[assignment]
+
+
+def references(tensors: list[Any]) -> list[int]:
+    """How often each tensor of a list is referenced: ALONE if by the list alone."""
+    return list(map(getrefcount, tensors))
+
+
+ALONE = references([Kind(torch.zeros(0), False, 0, None).made()])[0]
+
+
+def recycle(tensors: list[Any], kinds: list[Kind]) -> None:
+    """Store the tensors that only this list has for the next recording."""
+    counts = references(tensors)
+    for at, tensor in enumerate(tensors):
+        if tensor is not None and counts[at] == ALONE and len(tensor.__dict__) == 1 and not getweakrefcount(tensor):
+            free = kinds[at].free
+            if len(free) < STORED:
+                free.append(tensor)
 
 
 @contextmanager

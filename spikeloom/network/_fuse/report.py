@@ -7,13 +7,13 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from ._fuse import Engine, engine_of
-from ._fuse_plan import FOLD, SCAN, SELECT, SINGLE, UNBIND, WRITE
-from ._snapshot import RandomState, Snapshot
+from .._snapshot import RandomState, Snapshot
+from .groups import FOLD, SCAN, SELECT, SINGLE, SUM, UNBIND, WRITE
+from .rules import MAKERS, name_of
+from .transform import Engine, engine_of
 
 ALL = "over all steps"
-TOLD = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, "stack": "once", "cat": "once"}
-NEEDED = "a value was needed before the next call"
+TOLD = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, SUM: ALL, "stack": "once", "cat": "once"}
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ class FusedExplanation:
 
     Args:
         rows: one `FusedRow` per column, in execution order.
-        parts: the number of times that a value was needed, so that what had been recorded was executed.
+        parts: the number of times that what had been recorded was executed, because a value was needed, for example.
         plain: why nothing was recorded; empty if something was.
+        cause: why the first part was executed before the end of the function; empty if there is one part.
     """
 
     rows: tuple[FusedRow, ...]
     parts: int
     plain: str = ""
+    cause: str = ""
 
     def __str__(self) -> str:
         if self.plain:
@@ -61,7 +63,7 @@ class FusedExplanation:
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
         if self.parts > 1:
-            lines.append(f"Executed in {self.parts} parts, because values were needed within the loop.")
+            lines.append(f"Executed in {self.parts} parts, the first because {self.cause}.")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -74,7 +76,7 @@ class Observer:
         self.names, self.stack = names, list[str]()
         self.rows: dict[Any, FusedRow] = {}
         self.reasons: dict[Any, str] = {}
-        self.parts = 0
+        self.parts, self.cause = 0, ""
         self.starts: dict[Any, dict[str, Any]] = {}
 
     def path(self) -> str:
@@ -93,6 +95,8 @@ class Observer:
     def note(self, recorder: Any, plan: Any, execution: Any) -> None:
         """An execution of a plan."""
         self.parts += 1
+        self.cause = self.cause or recorder.cause
+        recorder.cause = ""
         calls: dict[int, int] = {}
         for at, same in enumerate(plan.canon):
             number, of = plan.producer[at], plan.producer[same]
@@ -102,7 +106,7 @@ class Observer:
             self.starts.setdefault(neuron, touched.starts)
         for place, node in enumerate(plan.nodes):
             found = plan.operations[node.operations[0]][0]
-            name = getattr(found.func, "__name__", type(found.func).__name__)
+            name = name_of(found.func)
             path = recorder.paths[node.operations[0]] if recorder.paths else ""
             count = sum(calls[number] for number in node.operations)
             runs = TOLD.get(node.how, SINGLE)
@@ -112,13 +116,16 @@ class Observer:
             if runs != SINGLE:
                 self.rows[self.parts, place] = row
                 continue
-            before = self.rows.get((path, name))
-            if before is None:
-                self.rows[path, name] = replace(row, runs="once", why="")
-                self.reasons[path, name] = why
+            line = (path, name, tuple([kind.size for kind in found.inputs]))
+            before = self.rows.get(line)
+            if before is not None and found.func in MAKERS:
+                self.rows[line] = replace(before, calls=before.calls + count)
+            elif before is None:
+                self.rows[line] = replace(row, runs="once", why="")
+                self.reasons[line] = why
             else:
-                why = why or self.reasons[path, name] or (NEEDED if self.parts > 1 else "")
-                self.rows[path, name] = replace(before, calls=before.calls + count, runs=SINGLE, why=before.why or why)
+                why = why or self.reasons[line] or self.cause
+                self.rows[line] = replace(before, calls=before.calls + count, runs=SINGLE, why=before.why or why)
 
 
 def explain_fused(fused: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FusedExplanation:
@@ -146,4 +153,4 @@ def explain_fused(fused: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             vars(neuron).update(starts)
         before.restore()
         drawn.restore()
-    return FusedExplanation(tuple(observer.rows.values()), observer.parts)
+    return FusedExplanation(tuple(observer.rows.values()), observer.parts, cause=observer.cause)

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import storage_of
-from ._fuse_rules import FLAGGED, INPLACE, RULES, Fold, Rule, tensors_in
-from ._fuse_values import CannotNote, OpClass, Recorded
+from ..._torch import storage_of
+from .inputs import take_original
+from .recorded import CannotNote, OpClass, Recorded
+from .rules import FLAGGED, INPLACE, RULES, Fold, Rule, tensors_in
 
 INPLACE_VIEWS = {Tensor.detach}
 
@@ -71,9 +72,10 @@ def stand_for(recorder: Any, target: Any, made: Any) -> None:
     at, kind = made.at, recorder.kinds[made.at]
     if recorder.kinds[target.at].requires_grad is not kind.requires_grad:
         target.requires_grad_(kind.requires_grad)
+    recorder.tensors[target.at] = None
     target.at = at
     made.at = -1
-    recorder.refs[at] = weakref.ref(target)
+    recorder.tensors[at] = target
     recorder.viewed.discard(at)
     if INPLACE_VIEWS & {recorder.operations[-1][0].func}:
         recorder.viewed.discard(recorder.operations[-1][1][0])
@@ -115,7 +117,7 @@ def note_layer(recorder: Any, func: Any, layer: nn.Module, x: Any) -> Any:
 def will_write(recorder: Any, tensors: list[int], found: OpClass) -> None:
     """Note that an operation updates its second and third tensor, which nobody may have read before."""
     running = tensors[1:3]
-    if not all(number < 0 for number in running):
+    if not all(number < 0 and take_original(recorder, number) for number in running):
         raise CannotNote
     if not recorder.written.issuperset(running):
         others = {number for _, args, _ in recorder.operations for number in args}
@@ -132,5 +134,6 @@ def _layer_call(layer: nn.Module, func: Any) -> Any:
     made = _calls.setdefault(layer, {})
     if func not in made:
         held = weakref.ref(layer)
-        made[func] = lambda x, *parameters: func(held(), x)
+        call = made[func] = lambda x, *parameters: func(held(), x)
+        call.__name__ = type(layer).__name__
     return made[func]

@@ -9,46 +9,15 @@ Operations with the same arguments run once, and those without use not at all.
 """
 
 import heapq
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+from .circles import in_circles
+from .groups import COPIES, FOLD, SCAN, SELECT, SINGLE, SUM, UNBIND, WRITE, Column, Groups, Node
+from .recorded import Kind
+from .rules import Fold
 
-from ..neurons import SpikingNeuron
-from ..neurons.recurrent import Recurrent
-from ._fuse_graph import in_circles
-from ._fuse_neurons import has_products
-from ._fuse_rules import Fold
-from ._fuse_values import Kind, OpClass
-
-EXACT = "exact_products=True"
-VECTOR = 64
-"""Steps of so many elements, or a multiple, fill the vector registers."""
-
-SINGLE, FOLD, SCAN, SELECT, WRITE, UNBIND = "step by step", "fold", "scan", "select", "write", "unbind"
-FOLDED = (Fold.ELEMENTWISE, Fold.LEADING, Fold.ROWS, Fold.RESHAPE, Fold.VMAP)
-COPIES = (torch.stack, torch.cat)
-
-Column = tuple[int, int]
-"""The results of a node: its number, and which of its results."""
-
-
-class Node:
-    """Operations that run together.
-
-    Args:
-        how: SINGLE for one operation, or how several run as one.
-        operations: their numbers, in the order of the loop.
-    """
-
-    __slots__ = ("how", "operations", "recipes", "release", "traced", "why")
-
-    def __init__(self, how: str, operations: list[int], why: str = ""):
-        self.how, self.operations, self.why = how, operations, why
-        self.recipes: list[Any] = []  # of each tensor argument: a value that all calls share, or a list of pieces
-        self.release: tuple[list[int], list[Column]] = ([], [])  # what nobody uses after it
-        self.traced = False
+FEEDBACK = "it takes part in a feedback between steps"
 
 
 class Plan:
@@ -71,14 +40,18 @@ class Plan:
         self.kept = set(self.alive)
         for at in alive:  # and what the views among them show
             self.kept.update(self._shown(at))
-        nodes = self._ordered(self._dissolved(self._grouped(wanted)))
+        nodes = self._ordered(self._dissolved(Groups(self).nodes(wanted)))
         self.place: dict[int, tuple[Column, int]] = {}  # of a value that is a row of a column
         self._locate(nodes)
         for node in nodes:
             self._gather(node)
         self.nodes = nodes
         self._release(nodes)
-        self.count, self.fused = len(wanted), len(wanted) - len(nodes)
+        self.count, self.fused = len(self.operations), len(self.operations) - len(nodes)
+        self.products = sum(
+            self.operations[number][0].inputs[0].numel for number in wanted if self.operations[number][0].rule.product
+        )
+        self.elements = sum(self.operations[number][0].outs[0].numel for number in wanted)
 
     # -- which operations run -----------------------------------------------------------------------------------------
 
@@ -106,99 +79,6 @@ class Plan:
         wanted.reverse()
         return wanted
 
-    # -- which run together -------------------------------------------------------------------------------------------
-
-    def _grouped(self, wanted: list[int]) -> list[Node]:
-        """Group the operations, without regard to circles."""
-        nodes: list[Node] = []
-        groups: dict[Any, list[int]] = defaultdict(list)
-        bases: dict[Any, int] = defaultdict(int)
-        users: dict[int, int] = defaultdict(int)
-        for number in wanted:
-            found, own = self.operations[number][0], self.tensors[number]
-            if found.rule.fold is Fold.SELECT:
-                bases[found, own[0]] += 1
-            for at in own:
-                users[at] += 1
-        tails: dict[int, list[int]] = {}
-        for number in wanted:
-            found, _, numbers = self.operations[number]
-            own, fold = self.tensors[number], found.rule.fold
-            if self.exact and has_products(found.func):
-                nodes.append(Node(SINGLE, [number], EXACT))
-            elif isinstance(found.func, SpikingNeuron):
-                before = self._step_before(number)
-                chain = tails.pop(before, None) if before is not None else None
-                if chain is None:
-                    chain = []
-                    nodes.append(Node(SCAN, chain))
-                chain.append(number)
-                tails[number] = chain
-            elif fold is Fold.WRITE:
-                source = self.producer[own[0]] if own[0] >= 0 else -1
-                alone = users[own[0]] == 1 and own[0] not in self.alive
-                written = source >= 0 and self.operations[source][0].rule.fold is Fold.WRITE
-                chain = tails.pop(source, None) if alone and written else None
-                if chain is None:
-                    chain = []
-                    nodes.append(Node(WRITE, chain))
-                chain.append(number)
-                tails[number] = chain
-            elif fold is Fold.SELECT and bases[found, own[0]] > 1:
-                groups[SELECT, found, own[0]].append(number)
-            elif fold is Fold.UNBIND:
-                nodes.append(Node(UNBIND, [number]))
-            elif why := self._why_not_folded(found):
-                nodes.append(Node(SINGLE, [number], why))
-            else:
-                groups[FOLD, found, numbers, self._shared(found, own)].append(number)
-        for key, members in groups.items():
-            nodes.append(Node(key[0], members) if len(members) > 1 else Node(SINGLE, members))
-        return nodes
-
-    def _step_before(self, number: int) -> int | None:
-        """The step of the same neuron whose states a step continues."""
-        found, own = self.operations[number][0], self.tensors[number]
-        if len(own) < 2 or own[-1] < 0:
-            return None
-        before = self.producer[own[-1]]
-        other = self.operations[before][0]
-        if other.func is not found.func or other.mode != found.mode:
-            return None
-        at, states = self.first[before], own[1:]
-        through = len(states) == len(found.outs)  # the first state is the spikes
-        expected = [at + place + (not through) for place in range(len(states))]
-        for place, (state, wanted) in enumerate(zip(states, expected, strict=True)):
-            if state != wanted and not (place == 0 and state == at and isinstance(found.func, Recurrent)):
-                return None
-        if found.inputs[0].key()[:4] != other.inputs[0].key()[:4]:
-            return None
-        return before
-
-    def _why_not_folded(self, found: OpClass) -> str:
-        """Why calls of a class run one by one; empty if they are folded."""
-        rule = found.rule
-        if rule.fold is Fold.ORDERED:
-            return "it updates running statistics at every step"
-        if rule.fold is Fold.SELECT:
-            return "each takes a slice of another tensor"
-        if rule.fold not in FOLDED:
-            return "its result may depend on how many calls are joined"
-        if self.exact and rule.product:
-            return EXACT
-        if rule.vectors and any(out.size.numel() % VECTOR for out in found.outs):
-            return f"a step has a number of elements that is not a multiple of {VECTOR}"
-        if rule.fold in (Fold.LEADING, Fold.ROWS) and not (found.inputs and found.inputs[0].size):
-            return "it has no dimension of rows"
-        return ""
-
-    def _shared(self, found: OpClass, own: tuple[int, ...]) -> tuple[int, ...]:
-        """The tensors that all calls of a fold must share."""
-        if found.rule.fold is Fold.ELEMENTWISE and len({(kind.dtype, kind.device) for kind in found.inputs}) > 1:
-            # a stack of tensors without dimensions takes part in the promotion of dtypes, and one of them does not
-            return tuple([at for at, kind in zip(own, found.inputs, strict=True) if not kind.size])
-        return own[1:] if found.rule.fold in (Fold.LEADING, Fold.ROWS) else ()
-
     # -- circles ------------------------------------------------------------------------------------------------------
 
     def _edges(self, nodes: list[Node]) -> tuple[list[set[int]], set[int]]:
@@ -217,7 +97,7 @@ class Plan:
                     source = self.producer[at]
                     if of[source] != place:
                         edges[place].add(of[source])
-                    elif source != before or not ((node.how is SCAN and slot > 0) or (node.how is WRITE and slot == 0)):
+                    elif source != before or not _continues(node, slot):
                         circular.add(place)
                 before = number
         for number in sorted(of):
@@ -228,15 +108,21 @@ class Plan:
         return edges, circular
 
     def _dissolved(self, nodes: list[Node]) -> list[Node]:
-        """The nodes, those in a circle as single operations."""
-        edges, circular = self._edges(nodes)
-        circular.update(in_circles(edges))
-        kept = [node for place, node in enumerate(nodes) if place not in circular]
-        for place in circular:
-            for number in nodes[place].operations:
-                how = nodes[place].how if nodes[place].how in (WRITE, UNBIND) else SINGLE
-                kept.append(Node(how, [number], "it takes part in a feedback between steps"))
-        return kept
+        """The nodes, those in a circle as single operations; scans only if this is not enough."""
+        for all_kinds in (False, True):
+            edges, circular = self._edges(nodes)
+            circular.update(in_circles(edges))
+            for place in circular:
+                nodes[place].why = nodes[place].why or FEEDBACK
+            if not all_kinds:
+                circular = {place for place in circular if nodes[place].how in (FOLD, SELECT)}
+            kept = [node for place, node in enumerate(nodes) if place not in circular]
+            for place in circular:
+                for number in nodes[place].operations:
+                    how = nodes[place].how if nodes[place].how in (WRITE, UNBIND) else SINGLE
+                    kept.append(Node(how, [number], nodes[place].why))
+            nodes = kept
+        return nodes
 
     def _ordered(self, nodes: list[Node]) -> list[Node]:
         """The nodes in an order in which they can run, near that of the loop."""
@@ -284,6 +170,10 @@ class Plan:
         every = [self.tensors[number] for number in node.operations]
         if node.how is SCAN:
             node.recipes = [self._recipe([own[0] for own in every]), *every[0][1:]]
+        elif node.how is SUM:
+            slots = node.recipes
+            values = [own[slot] for own, slot in zip(every, slots, strict=True)]
+            node.recipes = [every[0][1 - slots[0]], self._pieces(values)]
         elif node.how is WRITE:
             node.recipes = [every[0][0], [own[1] if len(own) > 1 else None for own in every]]
             values = node.recipes[1]
@@ -397,3 +287,8 @@ class Plan:
             if number not in own
             for at in self.tensors[number]
         )
+
+
+def _continues(node: Node, slot: int) -> bool:
+    """Whether an operation of a chain reads by this argument what the one before it has left."""
+    return node.how is SUM or (node.how is SCAN and slot > 0) or (node.how is WRITE and slot == 0)

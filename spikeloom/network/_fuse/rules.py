@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import set_grad_enabled
+from ..._torch import set_grad_enabled
 
 Op = Callable[..., Any]
 
@@ -200,8 +200,13 @@ _add(
     *(F.multi_margin_loss, F.instance_norm, F.scaled_dot_product_attention),
     *(F.lp_pool1d, F.lp_pool2d),
 )
-_add(Rule(Fold.NEVER), torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye, torch.linspace)
-_add(Rule(Fold.NEVER), T.new_zeros, T.new_ones, T.new_full, torch.full_like, T.new_empty, torch.empty_like)
+MAKERS: set[Any] = {
+    *(torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye, torch.linspace, torch.full_like),
+    *(T.new_zeros, T.new_ones, T.new_full, T.new_empty, torch.empty_like, torch.zeros_like, torch.ones_like),
+}
+"""Operations whose results depend on no values."""
+
+_add(Rule(Fold.NEVER), *MAKERS - RULES.keys())
 _add(Rule(Fold.SELECT, view=True), T.__getitem__)
 _add(Rule(Fold.UNBIND, view=True), T.unbind, torch.unbind)
 _add(Rule(Fold.WRITE, scalars=True), T.__setitem__)
@@ -269,6 +274,13 @@ READERS.update((T.__bool__, T.__float__, T.__int__, T.__index__, T.tolist, T.__r
 
 INDEXED = (Fold.SELECT, Fold.WRITE)
 """Where integers are places in a dimension, which differ from call to call."""
+
+
+def name_of(func: Any) -> str:
+    """The name of an operation, as users write it."""
+    name = getattr(func, "__name__", type(func).__name__)
+    owner = getattr(func, "__self__", None)  # of a getter, the attribute
+    return str(getattr(owner, "__name__", name)) if name == "__get__" else str(name)
 
 
 def is_plain_slice(part: Any) -> bool:

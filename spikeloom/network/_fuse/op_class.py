@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._fuse_rules import INDEXED, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
-from ._fuse_values import SAME, CannotNote, OpClass, Slot, filled
+from .recorded import SAME, CannotNote, OpClass, Slot, filled
+from .rules import INDEXED, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
 
 
 def new_class(
