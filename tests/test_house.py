@@ -23,6 +23,7 @@ PACKAGE = ROOT / "spikeloom"
 ORDER = (
     "_torch.py",
     "forks.py",
+    "caller.py",
     "alias.py",
     "scoped.py",
     "fixed.py",
@@ -252,6 +253,18 @@ def test_the_library_does_not_print():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert printing == []
+
+
+def test_warnings_point_at_the_line_of_the_user():
+    """So every warning is issued by caller.py, which finds that line."""
+    found = [
+        f"{named(path)}:{node.lineno}"
+        for path in SOURCES
+        if named(path) != "caller.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warn", "warnings.warn")
+    ]
+    assert found == []
 
 
 def test_no_submodule_bears_the_name_of_something_public():

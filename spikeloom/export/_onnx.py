@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
-from warnings import catch_warnings, simplefilter, warn
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor, nn
 
+from ..caller import warn_caller
 from ..layers import SEES_TIME
 from ..network import Snapshot, undone
 from ..neurons import SpikingNeuron
@@ -124,10 +125,9 @@ def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, 
         differing = None if draws_noise(model) else differing_values(file, inputs, wanted)
     compared = sum(out.numel() for out in wanted)
     if differing is not None and differing > 0.01 * compared:
-        warn(
-            f"onnxruntime computes {differing} of {compared} values of the example otherwise than the network, more "
-            "than rounding explains, unless the network is chaotic. Compare both on your data",
-            stacklevel=2,
+        warn_caller(
+            f"{differing} of {compared} output values of the example differ between onnxruntime and the network, by "
+            "more than rounding unless the network is chaotic. Compare both on your data"
         )
     slots = tuple(run.slots) if external else ()
     return OnnxExport(

@@ -1,11 +1,13 @@
 """Run networks over time: all steps at once, in chunks, and checked against the loop over steps."""
 
+from ._advice import warn_of_sequence as warn_of_sequence
 from ._check import ROW_BY_ROW as ROW_BY_ROW
 from ._check import run_checked as run_checked
 from ._check import why_by_steps as why_by_steps
 from ._check import why_not_compared as why_not_compared
 from ._checkpoint import recomputing as recomputing
 from ._fuse import Fused as Fused
+from ._fuse import as_it_is as as_it_is
 from ._fuse import fuse as fuse
 from ._fuse import is_fused as is_fused
 from ._fuse_report import FusedExplanation as FusedExplanation

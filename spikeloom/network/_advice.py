@@ -1,6 +1,5 @@
 """What a caller of `unroll` may have meant: advice in errors, and a warning where only a guess is possible."""
 
-import warnings
 from dataclasses import replace
 from weakref import WeakSet
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from ..caller import warn_caller
 from ..neurons._state import on_trial
 from ._compare import DeepSnapshot
 from ._run import run
@@ -54,11 +54,10 @@ def warn_of_sequence(request: Request) -> None:
     _asked.add(request.net)
     if not _takes_any_dimensions(request):
         return
-    warnings.warn(
+    warn_caller(
         f"unroll got steps={request.steps} and reads an input of shape {tuple(x.shape)} as {len(x)} rows [B, ...], the "
         f"same at every step; outputs are [{request.steps}, {len(x)}, {x.shape[1]}, ...]. If it is a sequence "
-        "[T, B, ...], leave out steps",
-        stacklevel=5,
+        "[T, B, ...], leave out steps"
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._torch import exporting, is_traced
 from ..layers import SEES_TIME
+from ._arguments import too_many_inputs
 from ._check import run_checked
 from ._checkpoint import checked_length, run_in_chunks
 from ._run import Run, run, run_traced
@@ -158,6 +159,8 @@ def stream(
     def run(chunk: Any) -> Any:
         nonlocal done
         try:
+            if isinstance(chunk, tuple) and type(chunk[-1]) is int and (advice := too_many_inputs(net, chunk)):
+                raise TypeError(advice)  # a target, which `read` would take for the number of steps
             request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps, num_steps)
             if not request.steps:
                 raise ValueError("the chunk has no steps; pass chunks with at least one step")

@@ -9,7 +9,6 @@ Before a run a layer also checks its input, and whether its states belong to the
 
 import copy
 import operator
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from .._torch import (
     untraced,
     unwrapped_if_dead,
 )
+from ..caller import warn_caller
 from ..engine.graph import HALVES
 from ..engine.run import seen_through
 from ..scoped import Scoped
@@ -279,11 +279,10 @@ def _warn_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: floa
         return
     lost = ((state != start) & (state != 0)).any()
     if type(lost) is Tensor and not lost.is_meta and lost:  # a fake tensor has no value
-        warnings.warn(
-            f"{layer._label()} starts from {name} = {start:g}: the {name} before, of shape {tuple(state.shape)}, does "
-            f"not broadcast to {tuple(x.shape)} and is dropped. Call spikeloom.utils.reset(net) before data of another "
-            "shape",
-            stacklevel=2,
+        warn_caller(
+            f"{layer._label()} starts from {name} = {start:g}: its previous {name}, of shape {tuple(state.shape)}, "
+            f"does not broadcast to {tuple(x.shape)} and is dropped. Call spikeloom.utils.reset(net) before data of "
+            "another shape"
         )
         _warned.add(layer)
 

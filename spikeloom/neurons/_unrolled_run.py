@@ -167,7 +167,7 @@ class UnrolledRun:
         raise ValueError(
             f"{label} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps of "
             f"{self.batch} rows; dimension 0 must be {self.told_rows(x)}. Is a batch size written into "
-            f"the network's forward? Use x.flatten(1) or x.view(x.size(0), -1). Has it a loop over time? {REWRITE}"
+            f"the network's forward? Use x.flatten(1) or x.view(x.size(0), -1). Does it loop over time? {REWRITE}"
         )
 
     def fold(self, out: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
 """Rate, delta, population, phase and burst codes."""
 
-import warnings
-
 import torch
 from torch import Tensor
 
+from ..caller import warn_caller
 from ._inputs import between, checked, computable, floating, given, over_time, single_spikes, whole, window
 
 ABOVE_ONE = 1.001
@@ -81,10 +80,9 @@ def _warn_above_one(data: Tensor, chance: Tensor) -> None:
     if torch.compiler.is_compiling() or not data.numel() or not bool((chance > ABOVE_ONE).any()):
         return
     if bool((data > ABOVE_ONE).any()):
-        warnings.warn(
+        warn_caller(
             f"rate got data up to {data.max().item():g}; a probability above 1 fires at every step. Scale the data to "
-            "[0, 1], as by x / x.max(), or pass gain",
-            stacklevel=3,
+            "[0, 1], as by x / x.max(), or pass gain"
         )
 
 

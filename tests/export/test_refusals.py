@@ -1,4 +1,4 @@
-"""What NIR cannot say is refused by name, with the nearest that it can; or written approximately, with a report."""
+"""What NIR cannot express is refused by name, with the nearest that it can; or written approximately, with a report."""
 
 import json
 

@@ -303,6 +303,53 @@ def test_a_refusal_changes_nothing_either():
     assert all(buffers[name] is b for name, b in net.named_buffers())
 
 
+# -- the ways to run it ------------------------------------------------------------------------------------------------
+
+
+class Looping(nn.Module):
+    """A network with the loop in its forward and the states by hand."""
+
+    def __init__(self, net: nn.Sequential):
+        super().__init__()
+        self.fc1, self.lif1, self.fc2, self.lif2 = net
+
+    def forward(self, x, steps=20):
+        mem1, mem2, out = self.lif1.reset_mem(), self.lif2.reset_mem(), []
+        for _ in range(steps):
+            spk, mem1 = self.lif1(self.fc1(x), mem1)
+            spk, mem2 = self.lif2(self.fc2(spk), mem2)
+            out.append(spk)
+        return torch.stack(out)
+
+
+def by_hand(**options) -> Looping:
+    net = network(2)
+    net[1], net[3] = snn.Leaky(beta=0.9, **options), snn.Leaky(beta=0.9)
+    return Looping(net)
+
+
+def test_a_fused_loop_is_diagnosed_like_the_loop():
+    """Also where a fused network is only a part; the gradient at every call of a neuron is known."""
+    torch.manual_seed(0)
+    for net, problem in ((by_hand(), None), (by_hand(threshold=60.0), "dead layer")):
+        x = batch()
+        plain = snn.diagnose(net, x, forward=lambda net, x: net(x))
+        fused = snn.fuse(net)
+        assert next((f.problem for f in plain.findings), None) == problem
+        assert str(snn.diagnose(fused, x)) == str(plain)
+        assert str(snn.diagnose(fused, x, steps=20)) == str(plain)
+        assert str(snn.diagnose(fused, x, forward=lambda net, x: net(x))) == str(plain)
+        part = snn.diagnose(nn.Sequential(nn.Identity(), fused), x, forward=lambda net, x: net(x))
+        assert tuple(f.problem for f in part.findings) == tuple(f.problem for f in plain.findings)
+
+
+def test_both_names_of_the_number_of_steps_are_read_alike():
+    net, x = network(2), batch()
+    assert str(snn.diagnose(net, x, num_steps=20)) == str(snn.diagnose(net, x, steps=20))
+    same = x[:1].expand(16, -1)  # as a sequence, swapped axes would be a finding
+    assert "swapped axes" not in [f.problem for f in snn.diagnose(net, same.expand(8, 16, 64), num_steps=4).findings]
+
+
 # -- the picture -------------------------------------------------------------------------------------------------------
 
 

@@ -222,17 +222,17 @@ REFUSED = {
     with_a_torch_function: r"torch.relu is not in the vocabulary.*mem = torch.relu\(mem \+ x\)",
     with_a_tensor_from_outside: r"a Tensor of shape \(12, 3, 4\) enters the equation; pass it as a parameter.*x \* XS",
     with_a_method: r"\.clamp is not in the vocabulary.*\.clamp\(0, 1\)",
-    with_too_few_results: r"returned 2 values; return \(spk, mem, other\); or, if other is a parameter, write \* bef",
+    with_too_few_results: r"returned a tuple of 2; return \(spk, mem, other\); or, if other is a parameter, write",
     without_a_star: r"if beta and threshold are parameters, write \* before: \(x, mem, \*, beta=0.9, threshold=1.0\)",
-    with_states_alone: r"returned 1 values; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
+    with_states_alone: r"returned a tuple of 1; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
     with_a_power: r"ops.exp\(b \* ops.log\(a\)\).*mem\*\*beta \+ x",
-    that_compares: r"its spikes is a condition; a comparison has no gradient: write ops.spike\(mem - threshold\)",
+    that_compares: r"its spikes are a condition, and a comparison has no gradient; write ops.spike\(mem - threshold\)",
     with_one_result: r"returned one value, which is not a tuple; return \(spk, mem\)",
     with_a_list: r"returned a list, which is not a tuple; return \(spk, mem\)",
     without_a_return: r"returned a NoneType, which is not a tuple; return \(spk, mem\)",
     without_states: r"is not the equation of a neuron; write it as \(x, state, ..., \*, parameter, ...\)",
-    with_a_taken_name: r"calls a value reset, which every layer has already",
-    with_an_option_for_a_name: r"calls a value learn, which every layer has already",
+    with_a_taken_name: r"has a state or parameter named reset, a name of every layer",
+    with_an_option_for_a_name: r"has a state or parameter named learn, a name of every layer",
 }
 
 
@@ -331,7 +331,7 @@ def test_spikes_without_a_gradient_on_the_loop_are_warned_of_at_the_first_run():
 def test_a_charge_that_returns_its_spikes_or_has_a_threshold_is_told_that_it_is_a_cell():
     with pytest.raises(TypeError, match=r"return \(mem,\); or, if it returns its spikes too, decorate it with @snn.ce"):
         snn.charge(lambda x, mem: (ops.spike(mem - 1), mem + x))
-    with pytest.raises(TypeError, match="calls a value threshold, which the layer adds itself with charge=True"):
+    with pytest.raises(TypeError, match="has a state or parameter named threshold, which the layer adds itself"):
         snn.charge(lambda x, mem, *, threshold=1.0: (ops.spike(mem - threshold), mem + x))
 
 

@@ -1,7 +1,6 @@
 """Choose the backend of a scan: the first of a list, fastest first, that has no reason to refuse."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..._torch import constant_for_compiler, fake_mode, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
+from ...caller import warn_caller
 from ...scoped import Scoped
 from ..cpu import single_step
 from ..gpu import cuda_graphs
@@ -77,9 +77,7 @@ def numba_missing() -> str:
     if not _no_numba:
         _no_numba.append(_why_no_numba())
         if BROKEN in _no_numba[0]:
-            warnings.warn(
-                f"{_no_numba[0]}. Until then neurons on the CPU run the plain loop, which is slow.", stacklevel=2
-            )
+            warn_caller(f"{_no_numba[0]}. Until then neurons on the CPU run the plain loop, which is slow.")
     return _no_numba[0]
 
 

@@ -152,7 +152,8 @@ class _Quantizer:
         if own < LEAST_BITS:
             refuse(
                 layer.title,
-                f"its values reach {most:.3g} in the example, which 32 bits hold with {own} fractional bits",
+                f"its values reach {most:.3g} in the example, so that 32 bits leave only {own} fractional bits; scale "
+                "its input or weights down",
             )
         made = lowered(layer.equation, own)
         self.made.neurons[layer.name] = made
@@ -254,7 +255,7 @@ def _fixed(values: Tensor, fraction: int) -> Tensor:
 def _weighted(layer: Linear | Conv, scale: float, fraction: int) -> Weighted:
     weight = layer.weight.double().flatten(1)
     if not bool(weight.isfinite().all()):
-        refuse(layer.title, "a weight is infinite or NaN, which 8 bits do not have")
+        refuse(layer.title, "a weight is infinite or NaN, which 8 bits cannot represent")
     if weight.shape[1] * 127 * 127 > MOST:
         refuse(layer.title, f"a sum of {weight.shape[1]} products of 8 bits may exceed 32 bits")
     own = weight.abs().amax(1).clamp(min=1e-30) / 127

@@ -1,7 +1,6 @@
 """From a network to a NIR graph."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..._torch import uncompiled
+from ...caller import warn_caller
 from ...engine.run import backend
 from ._forms import NoForm, Shape
 from ._graph import kind_of
@@ -105,7 +105,7 @@ def export_to_nir(
         with backend("loop"):
             report = compare(partial(run, net), net, graph, samples, validation, read_out)
         graph.metadata = noted({**note, "report": vars(report)})
-        warnings.warn(_told(report, missing), stacklevel=2)
+        warn_caller(_told(report, missing))
     return graph
 
 

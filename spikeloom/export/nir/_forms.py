@@ -128,7 +128,7 @@ def _by_methods(neuron: Any) -> Iterator[str]:
     if not is_ours(neuron.forward):
         yield f"a forward of its own ({type(neuron).__name__}); the nearest is the neuron without it"
     for reason in neuron._why_by_methods():
-        yield f"{reason}, which NIR cannot say; the nearest is the neuron without it"
+        yield f"{reason}, which NIR cannot express; the nearest is the neuron without it"
 
 
 def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tuple[str, bool]) -> Form:

@@ -133,7 +133,7 @@ def _checked_edges(graph: Any, prefix: str) -> list[Edge]:
                 raise BadGraph(f"the edge {edge} names the node {name!r}, which the graph does not have")
     for edge, times in Counter(edges).items():
         if times > 1:
-            raise BadGraph(f"the edge {edge} is there {times} times; NIR has one edge between two nodes")
+            raise BadGraph(f"the edge {edge} occurs {times} times; NIR has one edge between two nodes")
     return [(prefix + a, prefix + b) for a, b in edges]
 
 

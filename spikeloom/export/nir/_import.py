@@ -34,8 +34,8 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
         graph: a nir.NIRGraph, or the path of a file. Files that older versions of nir wrote are corrected where it is
             clear how.
         dt: length of a step, in seconds. Default: that of the metadata, else 1e-4.
-        reset: "zero", or "subtract" for graphs that were trained with a reset by subtraction, which NIR cannot say. If
-            given, the metadata are not read. Default: the metadata, and "zero" where there are none.
+        reset: "zero", or "subtract" for graphs that were trained with a reset by subtraction, which NIR cannot
+            express. If given, the metadata are not read. Default: the metadata, and "zero" where there are none.
 
     Returns:
         a network whose call takes one step: ``out, state = net(x)`` for x [B, *N]. Its neurons store their states;

@@ -40,7 +40,7 @@ OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
 
 @dataclass(frozen=True)
 class Value:
-    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot say.
+    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot express.
 
     Args:
         sources: keys of the layers whose outputs it sums, in order.
@@ -286,7 +286,7 @@ class Tracer(FunctionMode):
         return Value(why=self._why(name, [f"{tuple(t.shape)}" for t in given]))
 
     def _why(self, name: str, shapes: list[str]) -> str:
-        told = f"gets the result of {name.strip('_')} of {' and '.join(shapes)}, which NIR cannot say"
+        told = f"gets the result of {name.strip('_')} of {' and '.join(shapes)}, which NIR cannot express"
         if name in ("__getitem__", "unbind", "select", "split", "chunk", "__iter__"):
             return (
                 f"{told}. Is it a step of a sequence? Pass one step as the sample, and, if the forward loops over "

@@ -49,7 +49,7 @@ REFUSED = {
     uses_a_method: [".clamp is not in the vocabulary", "use arithmetic and spikeloom.ops"],
     holds_a_tensor: ["pass it as a parameter"],
     strange_power: ["** 2.5 is not in the vocabulary"],
-    forgets_a_state: ["returned 1 values; return (spk, mem)"],
+    forgets_a_state: ["returned a tuple of 1; return (spk, mem)"],
 }
 
 
