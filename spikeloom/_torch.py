@@ -96,7 +96,7 @@ class _Applies:
     """Who listens to the calls of autograd functions."""
 
     begins: ContextVar[Any] = ContextVar("spikeloom_function_begins", default=None)
-    listeners: ClassVar[list[Any]] = []
+    callbacks: ClassVar[list[Any]] = []
     utilities: Any = torch._functorch.utils
     unwrapped: Callable[[Any], Any] = utilities.unwrap_dead_wrappers
 
@@ -113,13 +113,13 @@ class _Applies:
 def on_function_apply(begins: Callable[[Any], None]) -> Iterator[None]:
     """A context in which `begins` is called with the frame of each `torch.autograd.Function.apply` of this thread."""
     token = _Applies.begins.set(begins)
-    _Applies.listeners.append(begins)
+    _Applies.callbacks.append(begins)
     _Applies.utilities.unwrap_dead_wrappers = _Applies.tell
     try:
         yield
     finally:
-        _Applies.listeners.remove(begins)
-        if not _Applies.listeners:
+        _Applies.callbacks.remove(begins)
+        if not _Applies.callbacks:
             _Applies.utilities.unwrap_dead_wrappers = _Applies.unwrapped
         _Applies.begins.reset(token)
 

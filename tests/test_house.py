@@ -84,7 +84,7 @@ def named(path: Path) -> str:
 def place(path: Path) -> str:
     """The entry of ORDER that a file belongs to."""
     first, *rest = path.relative_to(PACKAGE).parts
-    if first == "engine":  # its rooms have an order of their own
+    if first == "engine":  # its folders have an order of their own
         return f"engine/{rest[0]}/" if len(rest) > 1 else f"engine/{rest[0]}"
     return f"{first}/" if rest else first
 
@@ -143,8 +143,8 @@ def test_files_import_only_what_stands_above_them():
     assert not upward
 
 
-ROOMS = (
-    *(f"engine/{room}" for room in ("graph", "jit", "sparse", "cpu", "gpu", "run")),
+FOLDERS = (
+    *(f"engine/{folder}" for folder in ("graph", "jit", "sparse", "cpu", "gpu", "run")),
     "accelerated",
     "network",
     "inspect",
@@ -156,12 +156,12 @@ ROUTINES = {path for path in SOURCES if re.search(r"^(import|from) (numba|llvmli
 """What kernels call: a facade cannot import it, since it loads Numba."""
 
 
-def test_outsiders_import_a_room_by_its_facade():
+def test_outsiders_import_a_folder_by_its_facade():
     around = [
         f"{named(path)} imports from {named(file)}"
         for path in SOURCES
         for file in sorted(imported_from(path) - ROUTINES)
-        if named(file.parent) in ROOMS and path.parent != file.parent and file.name != "__init__.py"
+        if named(file.parent) in FOLDERS and path.parent != file.parent and file.name != "__init__.py"
     ]
     assert around == []
 

@@ -7,3 +7,5 @@ from .c import export_c as export_c
 from .c import simulate_int8 as simulate_int8
 from .nir import export_to_nir as export_to_nir
 from .nir import import_from_nir as import_from_nir
+
+__all__ = ["CFile", "OnnxExport", "export_c", "export_onnx", "export_to_nir", "import_from_nir", "simulate_int8"]

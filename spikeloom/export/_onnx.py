@@ -59,10 +59,10 @@ class OnnxExport:
         lines = [f"{self.path}"]
         for kind, shapes in (("in ", self.inputs), ("out", self.outputs)):
             lines += [f"  {kind} {name}: [{', '.join(map(str, shape))}]" for name, shape in shapes.items()]
-        told = "not compared with onnxruntime"
+        notes = "not compared with onnxruntime"
         if self.differing is not None:
-            told = f"onnxruntime: {self.differing} of {self.compared} values of the example differ"
-        return "\n".join([*lines, *(f"  not in the file: {each}" for each in self.lost), f"  {told}"])
+            notes = f"onnxruntime: {self.differing} of {self.compared} values of the example differ"
+        return "\n".join([*lines, *(f"  not in the file: {each}" for each in self.lost), f"  {notes}"])
 
 
 def export_onnx(net: nn.Module, x: Any, path: Target, steps: int | None = None, states: str = "internal") -> OnnxExport:
@@ -199,10 +199,10 @@ def _exported(run: Sampled, external: bool) -> Any:
             model = exported.model_proto
     except Exception as error:
         raise RuntimeError(_explained(error)) from error
-    told = {"spikeloom.states": json.dumps({slot.name: f"{slot.name}.next" for slot in slots})}
+    notes = {"spikeloom.states": json.dumps({slot.name: f"{slot.name}.next" for slot in slots})}
     rename(model, {f"in.{name}": name for name in inputs} | {f"out.{name}": name for name in outputs})
     fold_weights(model)
-    tidy(model, known.steps if known.static else None, told)
+    tidy(model, known.steps if known.static else None, notes)
     return model
 
 
@@ -232,8 +232,8 @@ def _explained(error: BaseException) -> str:
     chain: list[BaseException] = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(inner)
-    told = [str(each) for each in reversed(chain)]
-    text = "\n".join(told)
+    notes = [str(each) for each in reversed(chain)]
+    text = "\n".join(notes)
     if "data-dependent" in text or "DataDependent" in type(chain[-1]).__name__:
         at = re.search(r'File "([^"]+)", line (\d+), in forward', text)
         where = f" (line {at[2]} of {at[1]})" if at else ""
@@ -244,5 +244,5 @@ def _explained(error: BaseException) -> str:
     missing = re.findall(r"No (?:ONNX function|decompositions registered)[^<\n]*<OpOverload\(op='([^']+)'", text)
     if missing:
         return f"ONNX has no operator for {', '.join(dict.fromkeys(missing))}, which the network uses; replace it"
-    first = next((line.strip() for line in told[0].splitlines() if line.strip()), "")
+    first = next((line.strip() for line in notes[0].splitlines() if line.strip()), "")
     return f"torch cannot export the network: {type(chain[-1]).__name__}: {first}"

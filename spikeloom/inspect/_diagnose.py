@@ -212,8 +212,8 @@ def _cells(row: Vitals) -> tuple[str, ...]:
         row.kind,
         f"{row.neurons:,}",
         *(("readout", "-", "-") if row.readout else map(share, (row.rate, row.dead, row.saturated))),
-        row.told_membrane(),
-        row.told_threshold(),
+        row.membrane_text(),
+        row.threshold_text(),
         share(row.passes),
         "-" if row.gradient_norm != row.gradient_norm else f"{row.gradient_norm:.2g}",
     )

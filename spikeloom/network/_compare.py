@@ -25,7 +25,7 @@ from .._torch import CompiledInEager, is_wrapped
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
-from ..neurons._unrolled_run import Listener, UnrolledRun
+from ..neurons._unrolled_run import RunHook, UnrolledRun
 from ._run import REPEATED, run
 from ._snapshot import Copy, RandomState, Result, Snapshot, version
 from ._stored import Between, stored
@@ -79,7 +79,7 @@ class Comparison:
             for module in self.request.names
             for hooks in (module._forward_hooks, module._forward_pre_hooks)
             for key, hook in hooks.items()
-            if not isinstance(hook, Listener)
+            if not isinstance(hook, RunHook)
         ]
         for hooks, key, _, watching in watched:
             hooks[key] = watching

@@ -12,7 +12,7 @@ from ._fuse_plan import FOLD, SCAN, SELECT, SINGLE, UNBIND, WRITE
 from ._snapshot import RandomState, Snapshot
 
 ALL = "over all steps"
-TOLD = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, "stack": "once", "cat": "once"}
+SHOWN = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, "stack": "once", "cat": "once"}
 NEEDED = "a value was needed before the next call"
 
 
@@ -105,7 +105,7 @@ class Observer:
             name = getattr(found.func, "__name__", type(found.func).__name__)
             path = recorder.paths[node.operations[0]] if recorder.paths else ""
             count = sum(calls[number] for number in node.operations)
-            runs = TOLD.get(node.how, SINGLE)
+            runs = SHOWN.get(node.how, SINGLE)
             backend, refusals = execution.backends.get(place, ("", []))
             why = "; ".join(refusals) or (node.why if runs == SINGLE else "")
             row = FusedRow(path, name, count, runs, backend, why)

@@ -175,10 +175,10 @@ class SLSTM(Gated):
         # independent steps are rows of one step
         rows = x.expand(steps, *x.shape[1:]).flatten(0, 1)
         run, backend, refusals = super()._scan(rows, None, given)
-        spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
+        spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.final_states))
         run = Trajectory(spk, tuple(traces), tuple(trace[-1].clone() for trace in traces))
-        self._keep(run.finals)
-        self._note(run, tuple(torch.zeros_like(state) for state in run.finals), 1)
+        self._keep(run.final_states)
+        self._note(run, tuple(torch.zeros_like(state) for state in run.final_states), 1)
         return run, backend, refusals
 
     init_slstm = by_reset_mem

@@ -69,7 +69,7 @@ class StateLeaky(WholeSequence, LIF):
         (tensor([0., 1., 1., 1.]), tensor([0.7500, 1.1250, 1.3125, 1.4062]))
     """
 
-    tells = ("mem",)
+    state_outputs = ("mem",)
     _calls = ("fire", "_base_state_function")
     tau: Tensor
     _exact: bool = False

@@ -369,9 +369,9 @@ def burst(
     first = whole(first_spike_time, "first_spike_time")
     steps = window(whole(num_steps, "num_steps", least=1), first)
     spikes, least = whole(max_spikes, "max_spikes", least=1), whole(min_interval, "min_interval", least=1)
-    gaps, room = spikes - 1, steps - 1 - first
-    most = whole(max_interval, "max_interval") if max_interval is not None else room // gaps if gaps else least
-    if most < least or gaps * most > room:
+    gaps, free = spikes - 1, steps - 1 - first
+    most = whole(max_interval, "max_interval") if max_interval is not None else free // gaps if gaps else least
+    if most < least or gaps * most > free:
         raise ValueError(
             f"{spikes} spikes, {least} to {most} steps apart, do not fit between step {first} and num_steps={steps}; "
             "they need min_interval <= max_interval and (max_spikes - 1) * max_interval < num_steps - first_spike_time"

@@ -134,8 +134,8 @@ def traces(
             panel.set_title(titles[number])
     for panel in panels[-1]:
         panel.set_xlabel("step")
-    room = 0.55 * 72 * plt.gcf().get_figheight() / dim[0]  # the height of a panel, in points
-    size = min(plt.rcParams["font.size"], room / 5)  # "membrane" is five times as long as its letters are high
+    available = 0.55 * 72 * plt.gcf().get_figheight() / dim[0]  # the height of a panel, in points
+    size = min(plt.rcParams["font.size"], available / 5)  # "membrane" is five times as long as its letters are high
     for panel in panels[:, 0]:
         panel.set_ylabel("membrane", fontsize=size)
 

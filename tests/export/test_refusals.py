@@ -175,7 +175,7 @@ def test_own_neurons_export_by_their_equation():
 
 
 def test_snntorchs_module_approximates_with_a_warning():
-    """snnTorch writes any reset without a word; scripts that rely on it run, and are told."""
+    """snnTorch writes any reset without a word; scripts that rely on it run, with a warning."""
     net = nn.Sequential(nn.Linear(4, 3), snn.Leaky(0.9, init_hidden=True))
     with pytest.warns(UserWarning, match="approximate"):
         graph = as_snntorch_does(net, torch.rand(2, 4), "name", model_fwd_args=[], ignore_dims=[0])

@@ -23,7 +23,7 @@ def images() -> nn.Sequential:
     )
 
 
-def test_rows_tell_shapes_neurons_states_and_parameters():
+def test_rows_show_shapes_neurons_states_and_parameters():
     summary = utils.summary(images(), torch.rand(8, 2, 1, 6, 6))
     assert [layer.path for layer in summary.layers] == list("012345")
     assert [layer.kind for layer in summary.layers] == ["Conv2d", "Leaky", "MaxPool2d", "Flatten", "Linear", "Leaky"]

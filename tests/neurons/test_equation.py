@@ -280,8 +280,8 @@ def test_what_asks_for_the_loop_runs_it_and_reads_its_globals_live(make, hidden,
 
     lif = {"cell": scaled, "charge": charged}[make](init_hidden=hidden, output=True)
     x = torch.full((1, 1, 1), 0.25)
-    told = snn.explain(lif, x)
-    assert (told.rows[0].backend, "made with loop=True" in str(told)) == ("loop", True)
+    message = snn.explain(lif, x)
+    assert (message.rows[0].backend, "made with loop=True" in str(message)) == ("loop", True)
     for scale in (1.0, 2.0):
         monkeypatch.setitem(globals(), "SCALE", scale)
         snn.utils.reset(lif)
@@ -307,12 +307,12 @@ def detaches(x, mem):
 @pytest.mark.parametrize("equation", [compares, detaches], ids=lambda equation: equation.__name__)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_spikes_without_a_gradient_are_warned_of_at_the_line_of_the_decorator(equation, recurrent):
-    told = f"{equation.__name__}: the spikes have no gradient.*Write spk = ops.spike"
-    with pytest.warns(UserWarning, match=told) as found:
+    message = f"{equation.__name__}: the spikes have no gradient.*Write spk = ops.spike"
+    with pytest.warns(UserWarning, match=message) as found:
         layer = snn.cell(recurrent=recurrent)(equation)
     assert found[0].filename == __file__
     assert issubclass(layer, snn.EquationNeuron)
-    with pytest.warns(UserWarning, match=told) as found:
+    with pytest.warns(UserWarning, match=message) as found:
         snn.cell(equation)
     assert found[0].filename == __file__
 
@@ -328,7 +328,7 @@ def test_spikes_without_a_gradient_on_the_loop_are_warned_of_at_the_first_run():
     snn.unroll(net, XS)  # once
 
 
-def test_a_charge_that_returns_its_spikes_or_has_a_threshold_is_told_that_it_is_a_cell():
+def test_a_charge_that_returns_its_spikes_or_has_a_threshold_gets_the_advice_to_use_cell():
     with pytest.raises(TypeError, match=r"return \(mem,\); or, if it returns its spikes too, decorate it with @snn.ce"):
         snn.charge(lambda x, mem: (ops.spike(mem - 1), mem + x))
     with pytest.raises(TypeError, match="has a state or parameter named threshold, which the layer adds itself"):
@@ -350,7 +350,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_wrong_call_is_told_in_a_sentence(call):
-    action, error, told = CALLS[call]
-    with pytest.raises(error, match=told.replace("(", r"\(")):
+def test_a_wrong_call_is_reported_in_a_sentence(call):
+    action, error, message = CALLS[call]
+    with pytest.raises(error, match=message.replace("(", r"\(")):
         action()

@@ -83,8 +83,8 @@ class CapturedScan:
                 x_run = x if len(x) == 1 else x[run]
                 call = (_part(plan, run), x_run, weight, bias, [*states], [*params])
                 (spk, *rest), full = _replayed(self.runner.forward, states[0], call)
-                finals, sequences = rest[: len(states) - 1], [spk, *rest[len(states) - 1 :], full]
-                states = [spk[-1] if plan.map is None else finals[-1], *finals]
+                final_states, sequences = rest[: len(states) - 1], [spk, *rest[len(states) - 1 :], full]
+                states = [spk[-1] if plan.map is None else final_states[-1], *final_states]
                 outs = outs or [None if s is None else s.new_empty((T, *s.shape[1:])) for s in sequences]
                 for out, sequence in zip(outs, sequences, strict=True):
                     if out is not None:
@@ -100,7 +100,7 @@ class CapturedScan:
         if not T or captured(like):
             return self.runner.backward(plan, weight, saved, grads)
         dx = like.new_empty((T, *like.shape) if saved.x is None else saved.x.shape)
-        carries = [like.new_zeros(like.shape) if g is None else g for g in grads.finals]
+        carries = [like.new_zeros(like.shape) if g is None else g for g in grads.final_states]
         totals: list[Tensor | None] = [None for _ in saved.params]
         with _lock:
             for run in reversed(_runs(T)):

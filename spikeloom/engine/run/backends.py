@@ -181,16 +181,16 @@ def run_fused(call: Call, target: Target | None = None, captured: bool = False) 
     program, params = call.program, call.hoisted()
     if call.steps is not None and call.feedback is None and call.mem_feedback is None:
         variant = variant_of(call, params, target)
-        spk, finals, traces = autograd.scan(
+        spk, final_states, traces = autograd.scan(
             program.key, variant, call.layer, call.steps, call.x, call.states, params, program.surrogate
         )
         requested = [trace for trace in traces if trace is not None] if call.traced else ()
-        return Trajectory(spk, tuple(requested), tuple(finals))
+        return Trajectory(spk, tuple(requested), tuple(final_states))
     x, (weight, *bias) = call.x.unsqueeze(0) if call.steps is None else call.x, call.weights()
     plan = recurrence_of(call, params, target)
     run = recurrent.scan(plan, x, weight, bias[0] if bias else None, call.states, params, captured)
     if call.steps is None:
-        return Trajectory(run.spk.squeeze(0), (), run.finals)
+        return Trajectory(run.spk.squeeze(0), (), run.final_states)
     return run if call.traced else replace(run, traces=())
 
 
@@ -258,8 +258,10 @@ def _scan_step(
     # the backward reads a trace, since the caller may modify the new states
     saved = (State.SAVED if grad else State.DROPPED,) * len(states)
     variant = Variant.of(dtype_name(x.dtype), kinds, saved, grad, target)
-    spk, finals, _ = autograd.scan(program.key, variant, layer, 1, x.unsqueeze(0), states, params, program.surrogate)
-    return (spk.squeeze(0), *finals)
+    spk, final_states, _ = autograd.scan(
+        program.key, variant, layer, 1, x.unsqueeze(0), states, params, program.surrogate
+    )
+    return (spk.squeeze(0), *final_states)
 
 
 # -- the choice -------------------------------------------------------------------------------------------------------

@@ -111,13 +111,13 @@ def _norm(path: str, name: str, module: Any, x: Array, y: Array, dtype: torch.dt
     if module.affine:
         scale, shift = scale * module.weight.detach().double(), module.bias.detach().double()
     scale, shift = scale.cpu(), (shift - mean * scale).cpu()
-    told = [f"{label(path, module)}: it normalizes by its running statistics"]
+    notes = [f"{label(path, module)}: it normalizes by its running statistics"]
     over_outputs = isinstance(producer, Conv) or (isinstance(producer, Linear) and len(producer.y.shape) == 1)
     if isinstance(producer, (Conv, Linear)) and over_outputs:
         per_row = scale.view(-1, *[1] * (producer.weight.dim() - 1))
         producer.weight = (producer.weight.double() * per_row).to(dtype)
         producer.bias = (producer.bias.double() * scale + shift).to(dtype)
         producer.title += f"; with {label(path, module)} folded into it"
-        return None, told
+        return None, notes
     title = f"{label(path, module)}: {module.extra_repr()}"
-    return Scale(name, title, (x,), y, scale.to(dtype), shift.to(dtype)), told
+    return Scale(name, title, (x,), y, scale.to(dtype), shift.to(dtype)), notes

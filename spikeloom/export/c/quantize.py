@@ -222,8 +222,8 @@ class _Quantizer:
             name = f"{array.name}_{'narrow' if target.bits == 8 else 'wide'}{len(self.known) or ''}"
             factors, shift = _factors(torch.tensor(own.scale / target.scale, dtype=torch.float64))
             y = Array(name, array.shape)
-            told = f"{array.name} in {target.bits} bits"
-            self.layers.append(Rescale(name, told, (array,), y, int(factors), shift))
+            comment_text = f"{array.name} in {target.bits} bits"
+            self.layers.append(Rescale(name, comment_text, (array,), y, int(factors), shift))
             self.made.formats[name] = target
             self.known[key] = y
         return Array(self.known[key].name, array.shape)

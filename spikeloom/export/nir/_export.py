@@ -105,7 +105,7 @@ def export_to_nir(
         with backend("loop"):
             report = compare(partial(run, net), net, graph, samples, validation, read_out)
         graph.metadata = noted({**note, "report": vars(report)})
-        warn_caller(_told(report, missing))
+        warn_caller(_message(report, missing))
     return graph
 
 
@@ -296,7 +296,7 @@ def _sources(
     return tuple(sources)
 
 
-def _told(report: Report, missing: dict[str, tuple[str, ...]]) -> str:
+def _message(report: Report, missing: dict[str, tuple[str, ...]]) -> str:
     return f"the graph is approximate. {_list(list(_sentences(missing)))}. {report}"
 
 

@@ -92,7 +92,7 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
 
 
 def _far(model: Any) -> str:
-    near = f"the nearest is {model.nearest.told}" if model.nearest is not None else "none comes near it"
+    near = f"the nearest is {model.nearest.description}" if model.nearest is not None else "none comes near it"
     return f"its equation is not that of a leaky integrator; {near}"
 
 
@@ -113,8 +113,8 @@ def _missing(neuron: Any, values: Mapping[str, Tensor], threshold: Tensor, reade
     if neuron.reset_mechanism not in (mechanism, "none"):
         yield f"reset_mechanism={neuron.reset_mechanism!r}: {who}; {cure}"
     elif neuron.reset_mechanism != "none" and neuron.reset_delay != delayed:
-        told = "one step after the spike" if neuron.reset_delay else "in the step of the spike"
-        yield f"a reset {told}: {who}; {cure}"
+        description = "one step after the spike" if neuron.reset_delay else "in the step of the spike"
+        yield f"a reset {description}: {who}; {cure}"
     if (values["graded_spikes_factor"] != 1).any():
         yield "graded spikes: NIR's are 1; the nearest is graded_spikes_factor=1, with GradedSpikes after it"
     if neuron.reset_mechanism != "none" and (threshold < 0).any():
@@ -146,13 +146,13 @@ def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tu
         alpha=alpha,
         weight=None if alpha is None else one,
     )
-    told = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.told}"
+    description = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.description}"
     more = (
         tuple(_missing(neuron, values, given["threshold"], resets))
         if isinstance(model, Model)
         else tuple(_by_methods(neuron))
     )
-    return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (told, *more))
+    return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (description, *more))
 
 
 def _own(neuron: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -73,19 +73,19 @@ IN_FLOAT64_AT_ONCE = ((conditions, bounds), (on_parameters, extremes, squares))
 """Words that are in one equation, for each equation has kernels of its own."""
 
 
-def neuron_of(words, **options):
+def neuron_of(part, **options):
     @snn.cell
     def neuron(x, mem, *, p=0.3, q=0.4):
         charged = 0.5 * mem + x
-        mem = sum(word(charged, p, q) for word in words) / len(words)
+        mem = sum(equation(charged, p, q) for equation in part) / len(part)
         return ops.spike(mem - 0.5), 0.5 * mem
 
     return neuron(**options)
 
 
-def outcome(words, backend, dtype, step_by_step, **options):
+def outcome(part, backend, dtype, step_by_step, **options):
     with snn.backend(backend):
-        lif, x = neuron_of(words, **options), X.clone().to(dtype).requires_grad_()
+        lif, x = neuron_of(part, **options), X.clone().to(dtype).requires_grad_()
         if step_by_step:
             spk, mem, state = [], [], None
             for each in x:
@@ -100,15 +100,15 @@ def outcome(words, backend, dtype, step_by_step, **options):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "part",
     [*IN_FLOAT32_BY_STEPS, *IN_FLOAT64_AT_ONCE],
-    ids=lambda words: ", ".join(word.__name__ for word in words),
+    ids=lambda part: ", ".join(equation.__name__ for equation in part),
 )
-def test_a_word_is_the_same_on_tensors_and_in_kernels(words):
+def test_an_operation_is_the_same_on_tensors_and_in_kernels(part):
     """With numbers by steps, or with a value per neuron at once; tests/fuzz draws any of them."""
-    by_steps = words in IN_FLOAT32_BY_STEPS
+    by_steps = part in IN_FLOAT32_BY_STEPS
     dtype, values = (torch.float32, {}) if by_steps else (torch.float64, PER_NEURON)
-    got, wanted = (outcome(words, name, dtype, by_steps, learn=("p", "q"), **values) for name in ("numba", "loop"))
+    got, wanted = (outcome(part, name, dtype, by_steps, learn=("p", "q"), **values) for name in ("numba", "loop"))
     assert_same(got, wanted, exact_states=True)
 
 
@@ -145,9 +145,9 @@ def test_a_refractory_time_a_flag_and_learned_bounds(backend):
     torch.testing.assert_close(torch.stack([lif.low.grad, lif.high.grad]), torch.tensor([0.0, 16.9]))
 
 
-def refused(word):
+def refused(equation):
     with pytest.raises(TypeError) as error:
-        neuron_of((word,))
+        neuron_of((equation,))
     return str(error.value)
 
 
@@ -206,18 +206,18 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_kernels_cannot_say_is_refused(name):
-    word, told = REFUSED[name]
-    message = refused(word)
-    assert told in message
+    equation, expected = REFUSED[name]
+    message = refused(equation)
+    assert expected in message
     shapeless = ("neither on x", "called again")
-    assert any(words in told for words in shapeless) or __file__ in message
+    assert any(part in expected for part in shapeless) or __file__ in message
 
 
 @pytest.mark.parametrize("sign", ["+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>", "@"])
 def test_an_operator_that_changes_a_tensor_in_place_is_refused(sign):
     space = {}
-    exec(f"def word(u, p, q):\n    u {sign}= p\n    return u", space)
-    assert f"{sign}= changes a tensor in place" in refused(space["word"])
+    exec(f"def equation(u, p, q):\n    u {sign}= p\n    return u", space)
+    assert f"{sign}= changes a tensor in place" in refused(space["equation"])
 
 
 def test_conditions_and_numbers_are_no_results():
@@ -266,12 +266,12 @@ def test_numbers_from_outside_are_fixed_when_the_neuron_is_defined(monkeypatch):
     def helper(u):
         return GAIN * u
 
-    def word(u, p, q):
+    def equation(u, p, q):
         return GAIN * u + SETTINGS.gain * p + far["gain"] * q + near * u + helper(u)
 
     @snn.cell
     def neuron(x, mem, *, p=0.3, q=0.4):
-        mem = 0.5 * mem + word(x, p, q)
+        mem = 0.5 * mem + equation(x, p, q)
         return ops.spike(mem - 1), mem
 
     first = snn.unroll(neuron(), X)[1]
