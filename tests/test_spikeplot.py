@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -90,6 +91,15 @@ def test_layers_are_stacked_in_a_raster_by_name():
     colors = {neuron: tuple(color) for (_, neuron), color in zip(wanted, dots.get_facecolors(), strict=True)}
     assert len({colors[n] for n in range(4)}) == len({colors[n] for n in (4, 5)}) == 1
     assert colors[0] != colors[4]
+
+
+def test_labels_of_narrow_layers_do_not_overlap():
+    figure, ax = plt.subplots(figsize=(3.4, 2.4))
+    spikeplot.raster({name: torch.eye(20, n) for name, n in (("hidden", 500), ("second", 60), ("out", 10))}, ax)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["hidden", "second", "out"]
+    assert all(upper.y0 >= lower.y1 for lower, upper in pairwise(boxes))
 
 
 def test_a_raster_has_labels_and_space_for_silent_neurons_and_keeps_those_of_the_user():
