@@ -102,12 +102,12 @@ def shown(result: Result) -> str:
 
 def warning(results: Sequence[Result]) -> str:
     """The noisy measurements of a table; "" if there are none."""
-    told = [
+    noisy = [
         f"{f'{result.label or headline(result)}: ' * (len(results) > 1)}{name} ({times(ratio)})"
         for result in results
         for name, ratio in result.noisy.items()
     ]
-    return f"**Noisy**, the median is far above the minimum: {'; '.join(told)}." if told else ""
+    return f"**Noisy**, the median is far above the minimum: {'; '.join(noisy)}." if noisy else ""
 
 
 def sweep(results: list[Result]) -> str:
@@ -120,6 +120,6 @@ def sweep(results: list[Result]) -> str:
     }
     for name in others:
         table[name] = [times(result.times_ours(name)) if name in result.seconds else "" for result in results]
-    noted = f"\n\n{told}" if (told := warning(results)) else ""
+    noted = f"\n\n{text}" if (text := warning(results)) else ""
     fixed = ", ".join(f"{other} = {size}" for other, size in first.sizes.items() if other != axis)
     return f"Sweep of {axis} ({fixed}); other columns relative to the first:\n\n{markdown(table)}{noted}"

@@ -33,8 +33,8 @@ def table(result: Result) -> str:
 
 def noise(result: Result) -> str:
     """A warning that names the contestants whose samples are far apart; "" if there are none."""
-    told = ", ".join(f"{name} ({times(ratio)})" for name, ratio in result.noisy.items())
-    return f"NOISY: the median is far above the minimum of {told}; {QUIET}" if told else ""
+    ratios = ", ".join(f"{name} ({times(ratio)})" for name, ratio in result.noisy.items())
+    return f"NOISY: the median is far above the minimum of {ratios}; {QUIET}" if ratios else ""
 
 
 def headline(result: Result) -> str:

@@ -124,8 +124,8 @@ def main() -> None:
         hits = train_by_chunks(net, optimizer, steps, length, arguments.seed)
     last = hits[-max(1, len(hits) // 10) :]
     print(f"{steps} steps in {time.perf_counter() - begin:.1f} s, peak memory grew by {peak() - before:.0f} MB")
-    told = "all steps, before the update" if data else "the last tenth of the steps"
-    print(f"accuracy {sum(last) / len(last):.1%} in {told}")
+    part = "all steps, before the update" if data else "the last tenth of the steps"
+    print(f"accuracy {sum(last) / len(last):.1%} in {part}")
 
 
 if __name__ == "__main__":

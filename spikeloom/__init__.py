@@ -1,5 +1,6 @@
 """Spiking neurons as PyTorch layers, each written once as an equation and run step by step or over all time at once."""
 
+from functools import partial as _partial
 from typing import TYPE_CHECKING, Any
 
 from . import (
@@ -146,6 +147,14 @@ for _public in list(globals().values()):  # pickles hold the path of a class, wh
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+for _module in (
+    *(backprop, distributed, export, export_nir, functional, import_nir, layers, metrics, ops, spikegen, spikeplot),
+    *(surrogate, utils, functional.acc, functional.loss, functional.probe, functional.quant, functional.reg),
+    functional.stdp_learner,
+):
+    vars(_module)["__dir__"] = _partial(sorted, _module.__all__)  # completion shows what is public
 
 
 if not TYPE_CHECKING:  # so that a type checker reports a name that does not exist

@@ -27,8 +27,8 @@ class _Alias(MetaPathFinder, Loader):
         if fullname.partition(".")[0] != THEIRS:
             return None
         if fullname.startswith(DATASETS):
-            told = f"spikeloom has no datasets, and {fullname} is not available; use tonic, as snnTorch recommends"
-            raise ModuleNotFoundError(told, name=fullname)
+            message = f"spikeloom has no datasets, and {fullname} is not available; use tonic, as snnTorch recommends"
+            raise ModuleNotFoundError(message, name=fullname)
         known = fullname == f"{THEIRS}._version" or importlib.util.find_spec(_ours(fullname)) is not None
         return ModuleSpec(fullname, self) if known else None
 

@@ -15,6 +15,8 @@ from ._torch import tree_map
 from .network import unroll, why_by_steps
 from .utils import detach, reset
 
+__all__ = ["BPTT", "RTRL", "TBPTT"]
+
 Criterion = Callable[[Tensor, Any], Tensor]
 Regularization = Callable[[Tensor], Tensor]
 

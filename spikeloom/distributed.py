@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+__all__ = ["average_gradients", "scalars"]
+
 
 def scalars(net: nn.Module) -> list[nn.Parameter]:
     """Return the zero-dimensional parameters, such as a learned decay or threshold, which fully_shard cannot shard.

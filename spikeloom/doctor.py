@@ -44,13 +44,13 @@ def doctor() -> int:
     section("Versions", installed())
     section("Machine", hardware())
     section("Threads", threads())
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         trials = [f"{f'{name} on {device}':14}{tell(name, device)}" for device in devices for name in families()]
     section("Backends, fastest first", trials)
-    if told:
-        section("Warnings from the backends", [str(warning.message) for warning in told])
+    if caught:
+        section("Warnings from the backends", [str(warning.message) for warning in caught])
     section("Kernel cache", kernel_cache())
     section("If an unrolled network is slow, or its results look wrong", ADVICE)
     return 0

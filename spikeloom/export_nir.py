@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from . import export
 
+__all__ = ["export_to_nir"]
+
 
 def export_to_nir(
     module: nn.Module,

@@ -18,6 +18,11 @@ import torch
 
 from .scoped import Scoped
 
+__all__ = [
+    "abs", "clamp", "cos", "detach", "exp", "full_like", "heaviside", "log", "maximum", "minimum", "sigmoid", "sin",
+    "spike", "spiking_with", "sqrt", "tanh", "where",
+]  # fmt: skip
+
 Value = Any
 """A tensor, a Python number or a symbol."""
 

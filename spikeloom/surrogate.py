@@ -1,23 +1,19 @@
 """Spike functions: the Heaviside step in the forward pass, a surrogate gradient in the backward pass.
 
-Each factory returns a `Spike` with a formula for dH/du, u = mem - threshold. The formula uses the operations of
-`spikeloom.ops`, so it serves both autograd and the fused kernels. In the formulas below, g is the incoming gradient
-and k the slope.
+Each factory returns a `Spike` with a formula for dH/du, u = mem - threshold, in operations of `spikeloom.ops`, for both
+autograd and the fused kernels. In the formulas below, g is the incoming gradient and k the slope.
 
     >>> import torch
     >>> from spikeloom import surrogate
     >>> spike_grad = surrogate.fast_sigmoid(slope=25)
-    >>> spike_grad
-    fast_sigmoid(slope=25)
     >>> u = torch.tensor([-0.1, 0.2], requires_grad=True)
     >>> spk = spike_grad(u)
     >>> spk.sum().backward()
     >>> spk.detach(), u.grad
     (tensor([0., 1.]), tensor([0.0816, 0.0278]))
 
-For a custom surrogate: ``Spike("mine", formula, {"width": 0.5})``, where ``formula(u, width)`` uses the functions of
-`spikeloom.ops`. Any other callable from a tensor to spikes works too, but runs on the PyTorch loop instead of a fused
-kernel.
+For a custom surrogate: ``Spike("mine", formula, {"width": 0.5})``. Any other callable from a tensor to spikes works
+too, but runs on the PyTorch loop instead of a fused kernel.
 
 Source of the method: Neftci, Mostafa and Zenke, "Surrogate gradient learning in spiking neural networks", 2019.
 """
@@ -33,6 +29,12 @@ import torch
 from . import ops
 from ._torch import transformed
 from .fixed import fixed
+
+__all__ = ["LSO", "SFS", "SSO", "ATan", "CustomSurrogate", "FastSigmoid", "Heaviside", "LeakySpikeOperator"]
+__all__ += ["Sigmoid", "SparseFastSigmoid", "Spike", "SpikeRateEscape", "StochasticSpikeOperator"]
+__all__ += ["StraightThroughEstimator", "Triangular", "as_spike", "atan", "boxcar", "custom_surrogate", "exponential"]
+__all__ += ["fast_sigmoid", "gaussian", "heaviside", "no_gradient", "sigmoid", "spike_rate_escape"]
+__all__ += ["straight_through_estimator", "triangle", "triangular"]
 
 
 class _Fire(torch.autograd.Function):
@@ -392,9 +394,7 @@ def as_spike(spike_grad: Callable[..., torch.Tensor]) -> Spike | None:
     """The traceable `Spike` of a layer's `spike_grad`, or None if it has no traceable formula."""
     if isinstance(spike_grad, _Function) and spike_grad is not CustomSurrogate:
         spike_grad = spike_grad.factory()
-    return spike_grad if type(spike_grad) is Spike and _is_function(spike_grad.derivative) else None
-
-
-def _is_function(derivative: Callable[..., Any]) -> bool:
-    """Whether the derivative is a function, which is pure once it is `fixed`."""
-    return type(derivative.func if type(derivative) is partial else derivative) is FunctionType
+    if type(spike_grad) is not Spike:
+        return None
+    formula = spike_grad.derivative  # a function is pure once it is `fixed`
+    return spike_grad if type(formula.func if type(formula) is partial else formula) is FunctionType else None

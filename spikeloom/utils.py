@@ -17,6 +17,10 @@ from .layers import SEES_TIME
 from .network import recomputing as recomputing
 from .spikegen._inputs import whole
 
+__all__ = [
+    "Summary", "data_subset", "detach", "free_memory", "recomputing", "reset", "seed", "summary", "valid_split",
+]  # fmt: skip
+
 
 def reset(net: nn.Module) -> None:
     """Reset every state of every neuron in a network to its initial value, usually zero, before a new input.

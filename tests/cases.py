@@ -120,7 +120,7 @@ OWN: Mapping[str, Mapping[str, float | tuple[float, float]]] = {
 INEXACT = {"exponential_if"}
 """Models that use on their states what rounds differently in torch and in a kernel."""
 
-KEPT_AS: Mapping[str, tuple[float, float]] = {"sigmoid": (-1.0, 4.0), "tau": (0.5, 9.0)}
+STORED_AS: Mapping[str, tuple[float, float]] = {"sigmoid": (-1.0, 4.0), "tau": (0.5, 9.0)}
 """What a decay is kept as, where it is not clamped."""
 
 
@@ -139,5 +139,7 @@ for _name, _model in MODELS.items():
             _model.cell(Frame(_reset, _delayed)), params_of(_name, _model), exact=_name not in INEXACT
         )
 
-for _decay, _kept in KEPT_AS.items():
-    CELLS[f"leaky by {_decay}"] = CellCase(LEAKY.cell(Frame(decay=_decay)), params_of("leaky", LEAKY) | {"beta": _kept})
+for _decay, _stored in STORED_AS.items():
+    CELLS[f"leaky by {_decay}"] = CellCase(
+        LEAKY.cell(Frame(decay=_decay)), params_of("leaky", LEAKY) | {"beta": _stored}
+    )

@@ -31,8 +31,8 @@ def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Te
                 except Exception as error:
                     failed.append((row, error))
             if failed:
-                told = "\n".join(f"{', '.join(map(str, row))}: {error!r}" for row, error in failed)
-                raise AssertionError(f"{len(failed)} of {len(rows)} cases fail\n{told}") from failed[0][1]
+                message = "\n".join(f"{', '.join(map(str, row))}: {error!r}" for row, error in failed)
+                raise AssertionError(f"{len(failed)} of {len(rows)} cases fail\n{message}") from failed[0][1]
 
         assert rows, "no cases"
         run.__signature__ = signature.replace(  # type: ignore[attr-defined]

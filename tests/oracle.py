@@ -39,5 +39,5 @@ def assert_close(got: Tensor | None, wanted: Tensor | None, name: str, exact: bo
     assert (got is None) == (wanted is None), f"{name}: got {got}, wanted {wanted}"
     if got is not None and wanted is not None:
         tolerance = {"rtol": 0.0, "atol": 0.0} if exact else TOLERANCE[wanted.dtype]
-        told = f"{name} differs\n"
-        torch.testing.assert_close(got, wanted, equal_nan=True, msg=lambda why: told + why, **tolerance)
+        message = f"{name} differs\n"
+        torch.testing.assert_close(got, wanted, equal_nan=True, msg=lambda why: message + why, **tolerance)

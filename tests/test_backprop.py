@@ -292,10 +292,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_trained_on_is_told_in_a_sentence_and_changes_no_weight(name):
-    data, options, told = REFUSED[name]
+def test_what_cannot_be_trained_on_is_reported_in_a_sentence_and_changes_no_weight(name):
+    data, options, message = REFUSED[name]
     net = network()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         trained(data, train=backprop.TBPTT if "K" in options else backprop.BPTT, net=net, **options)
     assert torch.equal(net[0].weight, network()[0].weight)
 

@@ -71,19 +71,19 @@ def test_what_is_missing_is_named_with_its_extra(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--epochs", "0"], "--epochs got 0; pass at least 1\n"),
         (["--out", "seen.jpg"], "--out got seen.jpg; pass the path of a .png file in an existing folder\n"),
         (["--out", "no/such/folder/seen.png"], "--out got no/such/folder/seen.png; pass the path of a .png file"),
     ],
 )
-def test_wrong_arguments_are_sentences(arguments, told, capsys):
+def test_wrong_arguments_are_sentences(arguments, message, capsys):
     assert main(["demo", *arguments]) == 1
-    assert capsys.readouterr().err.startswith(told)
+    assert capsys.readouterr().err.startswith(message)
 
 
-def test_no_command_is_told_with_the_usage(capsys):
+def test_no_command_is_reported_with_the_usage(capsys):
     with pytest.raises(SystemExit):
         main([])
     assert "the following arguments are required: COMMAND" in capsys.readouterr().err

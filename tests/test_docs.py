@@ -86,3 +86,16 @@ def test_the_page_of_the_api_shows_every_public_name_with_its_summary():
     assert [name for name in snn.__all__ if name not in shown and not inspect.ismodule(getattr(snn, name))] == []
     for module in (snn.spikegen, snn.functional, snn.metrics, snn.spikeplot):
         assert {name for name in vars(module) if inspect.isfunction(getattr(module, name))} <= shown
+
+
+def test_public_modules_show_exactly_what_the_page_of_the_api_lists():
+    """`dir(snn.utils)` has the public names alone, and none is missing on the page."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    public = [getattr(snn, name) for name in snn.__all__ if inspect.ismodule(getattr(snn, name))]
+    parts = [part for name in snn.functional.__all__ if inspect.ismodule(part := getattr(snn.functional, name))]
+    assert len(public) > 12
+    assert len(parts) >= 6
+    for module in (*public, *parts):
+        assert dir(module) == sorted(module.__all__), module
+        shown = [name for name in module.__all__ if not inspect.ismodule(getattr(module, name))]
+        assert [name for name in shown if not re.search(rf"[`.]{name}`", page)] == [], module

@@ -66,11 +66,11 @@ def test_threads_without_cores_of_their_own(report, monkeypatch):
     assert line(lines, "cgroup limit").endswith("1.5 CPUs")
     assert line(lines, "load").split(None, 1)[1].startswith("9.0 processes")
     assert line(lines, "torch.add").endswith("of 1,000,000 numbers: 20.00 ms on 2 threads, 0.20 ms on one")
-    told = line(lines, "BUSY")
-    assert "a cgroup allows 1.5 CPUs, and torch uses 2 threads" in told
-    assert "2 threads take 100 times as long as one; the slowest tenth of the calls takes 200 times" in told
-    assert "OMP_WAIT_POLICY=passive" in told
-    assert "torch.set_num_threads(1)" in told
+    message = line(lines, "BUSY")
+    assert "a cgroup allows 1.5 CPUs, and torch uses 2 threads" in message
+    assert "2 threads take 100 times as long as one; the slowest tenth of the calls takes 200 times" in message
+    assert "OMP_WAIT_POLICY=passive" in message
+    assert "torch.set_num_threads(1)" in message
 
 
 def test_threads_with_cores_of_their_own(report, monkeypatch):
@@ -183,11 +183,11 @@ def test_the_disk_is_full(report, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("limit", "told"), [("", "512 MB"), ("20", "20 MB"), ("much", "WRONG: SPIKELOOM_CACHE_MB must")]
+    ("limit", "message"), [("", "512 MB"), ("20", "20 MB"), ("much", "WRONG: SPIKELOOM_CACHE_MB must")]
 )
-def test_the_limit_of_the_cache(report, monkeypatch, limit, told):
+def test_the_limit_of_the_cache(report, monkeypatch, limit, message):
     monkeypatch.setenv("SPIKELOOM_CACHE_MB", limit)
-    assert line(report()["Kernel cache"], "limit").split(None, 1)[1].startswith(told)
+    assert line(report()["Kernel cache"], "limit").split(None, 1)[1].startswith(message)
 
 
 def test_the_cache_changes_while_it_is_read(report, monkeypatch):

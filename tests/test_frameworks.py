@@ -187,8 +187,8 @@ def test_the_lightning_example_trains_or_says_that_lightning_is_absent(lightning
     else:
         monkeypatch.setattr(sys, "argv", ["lightning_digits.py"])
         lightning_example["main"]()
-        told = "this example requires Lightning; install it with: pip install lightning\n"
-        assert capsys.readouterr().out == told
+        message = "this example requires Lightning; install it with: pip install lightning\n"
+        assert capsys.readouterr().out == message
 
 
 def test_the_steps_of_the_lightning_example_are_those_of_a_plain_loop(lightning_example):

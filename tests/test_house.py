@@ -23,6 +23,7 @@ PACKAGE = ROOT / "spikeloom"
 ORDER = (
     "_torch.py",
     "forks.py",
+    "caller.py",
     "alias.py",
     "scoped.py",
     "fixed.py",
@@ -83,7 +84,7 @@ def named(path: Path) -> str:
 def place(path: Path) -> str:
     """The entry of ORDER that a file belongs to."""
     first, *rest = path.relative_to(PACKAGE).parts
-    if first == "engine":  # its rooms have an order of their own
+    if first == "engine":  # its folders have an order of their own
         return f"engine/{rest[0]}/" if len(rest) > 1 else f"engine/{rest[0]}"
     return f"{first}/" if rest else first
 
@@ -142,8 +143,8 @@ def test_files_import_only_what_stands_above_them():
     assert not upward
 
 
-ROOMS = (
-    *(f"engine/{room}" for room in ("graph", "jit", "sparse", "cpu", "gpu", "run")),
+FOLDERS = (
+    *(f"engine/{folder}" for folder in ("graph", "jit", "sparse", "cpu", "gpu", "run")),
     "accelerated",
     "network",
     "network/_fuse",
@@ -156,12 +157,12 @@ ROUTINES = {path for path in SOURCES if re.search(r"^(import|from) (numba|llvmli
 """What kernels call: a facade cannot import it, since it loads Numba."""
 
 
-def test_outsiders_import_a_room_by_its_facade():
+def test_outsiders_import_a_folder_by_its_facade():
     around = [
         f"{named(path)} imports from {named(file)}"
         for path in SOURCES
         for file in sorted(imported_from(path) - ROUTINES)
-        if named(file.parent) in ROOMS and file.parent not in path.parents and file.name != "__init__.py"
+        if named(file.parent) in FOLDERS and file.parent not in path.parents and file.name != "__init__.py"
     ]
     assert around == []
 
@@ -253,6 +254,18 @@ def test_the_library_does_not_print():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert printing == []
+
+
+def test_warnings_point_at_the_line_of_the_user():
+    """So every warning is issued by caller.py, which finds that line."""
+    found = [
+        f"{named(path)}:{node.lineno}"
+        for path in SOURCES
+        if named(path) != "caller.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warn", "warnings.warn")
+    ]
+    assert found == []
 
 
 def test_no_submodule_bears_the_name_of_something_public():

@@ -23,7 +23,7 @@ def public() -> dict[str, object]:
     return {name: f for name, f in words.items() if not name.startswith("_")}
 
 
-def test_every_word_is_tested_here():
+def test_every_operation_is_tested_here():
     tested = {*ONE_ARGUMENT, "minimum", "maximum", "where", "clamp", "full_like", "spike", "heaviside", "spiking_with"}
     assert set(public()) == tested
     assert set(ops.TENSOR_FUNCTIONS) <= tested
@@ -90,14 +90,14 @@ def test_numbers_alone_are_refused(name):
 
 
 @pytest.mark.parametrize("name", [*ONE_ARGUMENT, "spike"])
-def test_on_symbols_a_word_records_itself(name):
+def test_on_symbols_an_operation_records_itself(name):
     graph = Graph()
     x = graph.leaf("x")
     node = getattr(ops, name)(x)
     assert (node.op, node.args) == (name, (x,))
 
 
-def test_on_symbols_words_of_several_arguments_record_themselves():
+def test_on_symbols_operations_of_several_arguments_record_themselves():
     graph = Graph()
     x, mem = graph.leaf("x"), graph.leaf("state", "mem")
     assert ops.minimum(x, mem).op == "minimum"

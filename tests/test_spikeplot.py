@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -92,7 +93,16 @@ def test_layers_are_stacked_in_a_raster_by_name():
     assert colors[0] != colors[4]
 
 
-def test_a_raster_has_labels_and_room_for_silent_neurons_and_keeps_those_of_the_user():
+def test_labels_of_narrow_layers_do_not_overlap():
+    figure, ax = plt.subplots(figsize=(3.4, 2.4))
+    spikeplot.raster({name: torch.eye(20, n) for name, n in (("hidden", 500), ("second", 60), ("out", 10))}, ax)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["hidden", "second", "out"]
+    assert all(upper.y0 >= lower.y1 for lower, upper in pairwise(boxes))
+
+
+def test_a_raster_has_labels_and_space_for_silent_neurons_and_keeps_those_of_the_user():
     _, ax = canvas()
     spk = torch.zeros(T, N)
     spk[3, 2] = 1
@@ -319,9 +329,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_drawn_is_told_in_a_sentence(name):
-    call, told = REFUSED[name]
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_drawn_is_reported_in_a_sentence(name):
+    call, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
         call(*canvas())
 
 
@@ -337,8 +347,8 @@ MISTYPED = {
 
 @pytest.mark.parametrize("name", MISTYPED)
 def test_what_is_of_another_type_is_refused_in_a_sentence(name):
-    call, told = MISTYPED[name]
-    with pytest.raises(TypeError, match=told):
+    call, message = MISTYPED[name]
+    with pytest.raises(TypeError, match=message):
         call(*canvas())
     assert not plt.get_fignums()
 

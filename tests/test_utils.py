@@ -120,7 +120,7 @@ def test_a_split_that_is_no_share_is_refused_and_nothing_changes(split):
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "told"),
+    ("call", "error", "message"),
     [
         (lambda ds: utils.data_subset(ds, 2.5), ValueError, "subset is 2.5; pass an integer"),
         (lambda ds: utils.data_subset(ds, float("nan")), ValueError, "subset is nan"),
@@ -135,9 +135,9 @@ def test_a_split_that_is_no_share_is_refused_and_nothing_changes(split):
         (lambda ds: utils.detach(None), TypeError, "pass a network"),
     ],
 )
-def test_what_is_of_another_type_is_refused_in_a_sentence_and_nothing_changes(call, error, told):
+def test_what_is_of_another_type_is_refused_in_a_sentence_and_nothing_changes(call, error, message):
     digits = dataset("tensors")
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         call(digits)
     assert len(digits.data) == len(digits.targets) == 10
 
@@ -153,7 +153,7 @@ def test_a_whole_number_of_parts_may_be_a_float():
     assert len(utils.data_subset(dataset("tensors"), 5.0).data) == 2
 
 
-def test_a_dataset_of_another_kind_is_told_what_to_do_instead():
+def test_a_dataset_of_another_kind_gets_the_advice_what_to_use():
     other = TensorDataset(torch.arange(3))
     for part in (lambda: utils.data_subset(other, 2), lambda: utils.valid_split(other, other, 0.5)):
         with pytest.raises(AttributeError, match=r"TensorDataset has no .data and .targets; .*random_split"):

@@ -55,8 +55,8 @@ def captum(snn: Any, x: Tensor) -> Any:
 def torchinfo(snn: Any, x: Tensor) -> Any:
     import torchinfo as package
 
-    told = package.summary(by_hand(snn), input_data=x, verbose=0)
-    return told.total_params, told.trainable_params, told.total_mult_adds, told.total_output_bytes
+    message = package.summary(by_hand(snn), input_data=x, verbose=0)
+    return message.total_params, message.trainable_params, message.total_mult_adds, message.total_output_bytes
 
 
 def thop(snn: Any, x: Tensor) -> Any:

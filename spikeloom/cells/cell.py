@@ -31,9 +31,14 @@ class Cell:
     any_order: bool = False
     loop: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name of the model without the marks of its options, for messages."""
+        return self.name.partition("/")[0]
+
     def __call__(self, x: Value, *states: Value, **params: Value) -> tuple[Value, ...]:
         """One step: the spikes, then the new states in order."""
-        return returned(self.equation, self.equation(x, *states, **params), ("spk", *self.states), self.name)
+        return returned(self.equation, self.equation(x, *states, **params), ("spk", *self.states), self.label)
 
 
 def returned(equation: Callable[..., Any], out: Any, names: tuple[str, ...], name: str = "") -> tuple[Value, ...]:
@@ -45,10 +50,11 @@ def returned(equation: Callable[..., Any], out: Any, names: tuple[str, ...], nam
     kind = type(out)  # not isinstance: symbols raise an error when their class is read
     if issubclass(kind, tuple) and len(out) == len(names):
         return tuple(out)
-    single = f"a {kind.__name__}" if kind in (list, dict, type(None)) else "one value"
-    got = f"{len(out)} values" if issubclass(kind, tuple) else f"{single}, which is not a tuple"
+    other = kind in (list, dict, type(None))
+    single = f"a {kind.__name__}" if other else "one value"
+    got = f"a tuple of {len(out)}" if issubclass(kind, tuple) else f"{single}, which is not a tuple"
     wanted = ", ".join(names) + ("," if len(names) == 1 else "")
-    advice = _advice(equation, len(out), names) if issubclass(kind, tuple) else ""
+    advice = "" if other else _advice(equation, len(out) if issubclass(kind, tuple) else 1, names)
     raise TypeError(f"{name or equation.__name__} returned {got}; return ({wanted}){advice}")
 
 

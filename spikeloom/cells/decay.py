@@ -21,12 +21,12 @@ class Parametrization:
     Args:
         suffix: appended to the name of the parameter.
         bounded: computes the decay from the parameter, with the operations of `spikeloom.ops`.
-        kept: computes the parameter from a decay.
+        from_decay: computes the parameter from a decay.
     """
 
     suffix: str
     bounded: Callable[[Value], Value]
-    kept: Callable[[Tensor], Tensor]
+    from_decay: Callable[[Tensor], Tensor]
 
 
 def _of_tau(tau: Value) -> Value:

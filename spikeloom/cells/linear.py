@@ -34,12 +34,12 @@ class Nearest:
     """The linear neuron that is nearest to an equation which is not linear.
 
     Args:
-        told: the neuron and what it leaves out, for messages.
+        description: the neuron and what it leaves out, for messages.
         form: from the parameters of the equation: beta, threshold, and where they are not 1, 0, 0 and none,
             gain, offset, v_reset and alpha. None if it is too far away to be written in its place.
     """
 
-    told: str
+    description: str
     form: Callable[[Parameters], Parameters] | None = None
 
 

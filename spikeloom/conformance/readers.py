@@ -95,7 +95,7 @@ def spikingjelly(graph: Any, x: Tensor, dt: float) -> Array:
 
 
 def norse(graph: Any, x: Tensor, dt: float) -> Array:
-    """Norse, which has to be told dt."""
+    """Norse, which needs dt as an argument."""
     import norse.torch
 
     return _loop(norse.torch.from_nir(graph, dt=dt, ignore_warnings=True), x)

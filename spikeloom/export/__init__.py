@@ -7,3 +7,5 @@ from .nir import export_to_nir as export_to_nir
 from .nir import import_from_nir as import_from_nir
 from .onnx import OnnxExport as OnnxExport
 from .onnx import export_onnx as export_onnx
+
+__all__ = ["CFile", "OnnxExport", "export_c", "export_onnx", "export_to_nir", "import_from_nir", "simulate_int8"]

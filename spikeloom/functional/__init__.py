@@ -28,6 +28,14 @@ from .reg import l1_rate_sparsity as l1_rate_sparsity
 from .reg import rate_lower_bound as rate_lower_bound
 from .reg import rate_upper_bound as rate_upper_bound
 
+__all__ = [
+    "AttributeMonitor", "BaseMonitor", "GradInputMonitor", "GradOutputMonitor", "InputMonitor", "LossFunctions",
+    "OutputMonitor", "SpikeTime", "acc", "accuracy_rate", "accuracy_temporal", "ce_count_loss",
+    "ce_max_membrane_loss", "ce_rate_loss", "ce_temporal_loss", "l1_rate_sparsity", "loss", "mse_count_loss",
+    "mse_membrane_loss", "mse_temporal_loss", "probe", "quant", "rate_lower_bound", "rate_upper_bound", "reg",
+    "stdp_learner", "unpack_len1_tuple",
+]  # fmt: skip
+
 for _public in list(globals().values()):  # pickles store the module of a class; this one is stable
     if isinstance(_public, type) and _public.__module__.startswith(f"{__name__}."):
         _public.__module__ = __name__

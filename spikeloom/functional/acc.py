@@ -6,6 +6,8 @@ from torch import Tensor
 from ._inputs import IGNORED, Labels, Lengths, check_population, labels_of, pooled, read
 from ._spike_times import spike_times
 
+__all__ = ["accuracy_rate", "accuracy_temporal"]
+
 
 def accuracy_rate(
     spk_out: Tensor,

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from ..inspect import Log, with_time
 from ..neurons import SpikingNeuron
-from ..neurons._unrolled_run import Listener, UnrolledRun, current_run
+from ..neurons._unrolled_run import RunHook, UnrolledRun, current_run
+
+__all__ = [
+    "AttributeMonitor", "BaseMonitor", "GradInputMonitor", "GradOutputMonitor", "InputMonitor", "OutputMonitor",
+    "unpack_len1_tuple",
+]  # fmt: skip
 
 Kind = type[nn.Module] | tuple[type[nn.Module], ...] | None
 
@@ -69,7 +74,7 @@ class BaseMonitor:
         return places
 
     def _kept(self) -> Iterator[tuple[str, Any]]:
-        return (entry for entry, steps in self._log.kept() if steps != 0)
+        return (entry for entry, steps in self._log.entries() if steps != 0)
 
     def __getitem__(self, which: int | str) -> Any:
         if isinstance(which, int):
@@ -112,7 +117,7 @@ class BaseMonitor:
     def __del__(self) -> None:
         self.remove_hooks()
 
-    def _listen(self, net: nn.Module, instance: Kind) -> Iterator[tuple[str, nn.Module]]:
+    def _matching(self, net: nn.Module, instance: Kind) -> Iterator[tuple[str, nn.Module]]:
         """Yield the modules of the given class, and add them to `monitored_layers`."""
         if not isinstance(net, nn.Module):
             raise TypeError(f"{type(self).__name__} got a network of type {type(net).__name__}; pass an nn.Module")
@@ -132,16 +137,16 @@ class BaseMonitor:
             self._log.add((name, function(unpack_len1_tuple(with_time(value, unrolled)))), unrolled.counted)
 
 
-class _Relay(Listener):
+class _Relay(RunHook):
     """A hook that calls a method of a monitor, by a weak reference, so that hooks do not keep the monitor alive."""
 
-    def __init__(self, hears: Callable[..., None], name: str):
-        self.hears, self.name = weakref.WeakMethod(hears), name
+    def __init__(self, receive: Callable[..., None], name: str):
+        self.receive, self.name = weakref.WeakMethod(receive), name
 
     def __call__(self, *args: Any) -> None:
-        hears = self.hears()
-        if hears is not None:
-            hears(self.name, *args)
+        receive = self.receive()
+        if receive is not None:
+            receive(self.name, *args)
 
 
 class _StateRelay(_Relay):
@@ -169,10 +174,10 @@ class OutputMonitor(BaseMonitor):
     ):
         super().__init__()
         self.function_on_output = function_on_output
-        for name, module in self._listen(net, instance):
-            self.hooks.append(module.register_forward_hook(_Relay(self._hear, name)))
+        for name, module in self._matching(net, instance):
+            self.hooks.append(module.register_forward_hook(_Relay(self._receive, name)))
 
-    def _hear(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def _receive(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         self._record(name, output, self.function_on_output, current_run())
 
 
@@ -194,10 +199,10 @@ class InputMonitor(BaseMonitor):
     ):
         super().__init__()
         self.function_on_input = function_on_input
-        for name, module in self._listen(net, instance):
-            self.hooks.append(module.register_forward_hook(_Relay(self._hear, name)))
+        for name, module in self._matching(net, instance):
+            self.hooks.append(module.register_forward_hook(_Relay(self._receive, name)))
 
-    def _hear(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def _receive(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         self._record(name, args, self.function_on_input, current_run())
 
 
@@ -231,7 +236,7 @@ class AttributeMonitor(BaseMonitor):
         self.attribute_name, self.pre_forward = attribute_name, pre_forward
         self.function_on_attribute = function_on_attribute
         self._before: dict[str, Tensor] = {}
-        for name, module in self._listen(net, instance):
+        for name, module in self._matching(net, instance):
             state = self._is_state(module)
             relay = _StateRelay if state else _Relay
             if pre_forward:
@@ -258,7 +263,7 @@ class AttributeMonitor(BaseMonitor):
 
     def _sequence(self, name: str, neuron: Any, unrolled: UnrolledRun) -> Tensor:
         """The state at every step, [T, B, ...]."""
-        after: Tensor = unrolled.visits[neuron].states[neuron._heard_names().index(self.attribute_name)]
+        after: Tensor = unrolled.visits[neuron].states[neuron._recorded_names().index(self.attribute_name)]
         if not self.pre_forward:
             return after
         first = self._before.pop(name)
@@ -266,7 +271,7 @@ class AttributeMonitor(BaseMonitor):
         return torch.cat((first[None], after[:-1]))
 
     def _is_state(self, module: nn.Module) -> bool:
-        return isinstance(module, SpikingNeuron) and self.attribute_name in module._heard_names()
+        return isinstance(module, SpikingNeuron) and self.attribute_name in module._recorded_names()
 
 
 class _GradMonitor(BaseMonitor):
@@ -275,7 +280,7 @@ class _GradMonitor(BaseMonitor):
     def __init__(self, net: nn.Module, instance: Kind):
         super().__init__()
         self._times: dict[str, UnrolledRun | None] = {}
-        for name, module in self._listen(net, instance):
+        for name, module in self._matching(net, instance):
             self.hooks.append(module.register_forward_hook(_Relay(self._hear_forward, name)))
             self.hooks.append(module.register_full_backward_hook(_Relay(self._hear_backward, name)))
 

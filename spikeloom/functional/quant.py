@@ -14,6 +14,8 @@ from torch import Tensor
 
 from .._torch import exporting, real_tensors, transforms_active, unrecorded
 
+__all__ = ["StateQuant", "state_quant"]
+
 Search = Callable[[Tensor], Tensor]
 """A function that returns the nearest level of each value."""
 

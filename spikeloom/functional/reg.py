@@ -5,6 +5,8 @@ from torch import Tensor
 
 from ._inputs import Lengths, Optioned, read
 
+__all__ = ["l1_rate_sparsity", "rate_lower_bound", "rate_upper_bound"]
+
 
 class l1_rate_sparsity(Optioned):
     """Penalty on the number of spikes.

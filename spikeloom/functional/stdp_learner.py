@@ -11,13 +11,11 @@ output:
     dW = f_post(W) * out_spike pre^T - f_pre(W) * post in_spike^T,    summed over the batch
 
 Traces are updated before dW is computed. `f_pre` and `f_post` set how the change depends on the weight: by default it
-is proportional to it, and constant if they return a number, ``f_post=lambda w: 0.01``. For a convolution the products
-are summed over all positions, as in the gradient of its weight.
+is proportional to it, and constant if they return a number. For a convolution the products of all positions are added.
 
-Sources: Bi and Poo, "Synaptic modifications in cultured hippocampal neurons", 1998 (the effect); Morrison, Diesmann and
-Gerstner, "Phenomenological models of synaptic plasticity based on spike timing", 2008, section 4.1 (all-to-all pairing
-by traces); Florian, "Reinforcement learning through modulation of spike-timing-dependent synaptic plasticity", 2007
-(the three-factor rules).
+Sources: Bi and Poo, "Synaptic modifications in cultured hippocampal neurons", 1998; Morrison, Diesmann and Gerstner,
+"Phenomenological models of synaptic plasticity based on spike timing", 2008, section 4.1; Florian, "Reinforcement
+learning through modulation of spike-timing-dependent synaptic plasticity", 2007 (the three-factor rules).
 
     >>> import torch, spikeloom as snn
     >>> from spikeloom.functional.stdp_learner import STDPLearner
@@ -43,6 +41,9 @@ from torch.nn.grad import conv1d_weight, conv2d_weight
 from .._torch import padding_of
 from ..neurons._sequence import WholeSequence
 from .probe import IDENTITY_LAMBDA, BaseMonitor, InputMonitor, OutputMonitor
+
+__all__ = ["STDPLearner", "mstdp_linear_single_step", "mstdpet_linear_single_step"]
+__all__ += ["stdp_conv1d_single_step", "stdp_conv2d_single_step", "stdp_linear_single_step"]
 
 Synapse = nn.Linear | nn.Conv1d | nn.Conv2d
 Trace = float | Tensor | None
@@ -381,7 +382,7 @@ class STDPLearner(nn.Module):
     def _steps(self, monitor: BaseMonitor) -> list[Tensor]:
         """The recorded spikes of a monitor, one tensor [B, ...] per step."""
         steps: list[Tensor] = []
-        for (name, record), length in monitor._log.kept():
+        for (name, record), length in monitor._log.entries():
             spikes = record[0] if isinstance(record, tuple) else record
             one_step = length is None and not self._whole_sequences
             if name == "":  # other names are submodules of the neuron

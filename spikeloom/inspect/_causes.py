@@ -20,7 +20,7 @@ def why_dead(layer: Layer) -> str:
     row, neuron, mem = layer.row, layer.neuron, layer.mem
     gain = "the gain of the weights before it"
     if row.membrane is not None:
-        threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.told_threshold()}"
+        threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.threshold_text()}"
         gain += f" (its membranes reach {row.membrane[2]:.3g}{threshold})"
     if layer.current is not None and not layer.current.any():
         return "its input current is always 0; check whether the weights before it are all 0, or its input is silent"
@@ -75,7 +75,7 @@ def why_saturated(layer: Layer) -> str:
     row, neuron, current = layer.row, layer.neuron, layer.current
     gain = "the gain of the weights before it"
     if row.membrane is not None:
-        threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.told_threshold()}"
+        threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.threshold_text()}"
         gain += f" (its membranes reach {row.membrane[2]:.3g}{threshold})"
     usual = f"raise its threshold or lower {gain}"
     if row.threshold[0] <= 0:
@@ -87,7 +87,7 @@ def why_saturated(layer: Layer) -> str:
     if feedback and high is not None and feedback >= float(high.median()):
         return (
             f"its recurrent weights alone, {feedback:.3g} per step, keep it above the threshold of "
-            f"{row.told_threshold()}; lower them"
+            f"{row.threshold_text()}; lower them"
         )
     if current is None or high is None:
         return usual
@@ -117,11 +117,11 @@ def at_hand(layer: Layer, groups: int, lost: Sequence[int]) -> str:
         return ""
     current = layer.current.unflatten(2, (groups, -1))
     others = [g for g in range(groups) if g not in lost]
-    told = f" (currents {_range(current[:, :, lost])}, of the others {_range(current[:, :, others])}"
+    detail = f" (currents {_range(current[:, :, lost])}, of the others {_range(current[:, :, others])}"
     if layer.threshold is not None:
         thresholds = layer.threshold.view(groups, -1)
-        told += f"; threshold {_range(thresholds[lost])}, of the others {_range(thresholds[others])}"
-    return f"{told})"
+        detail += f"; threshold {_range(thresholds[lost])}, of the others {_range(thresholds[others])}"
+    return f"{detail})"
 
 
 def percent(value: float) -> str:

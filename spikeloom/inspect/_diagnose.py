@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._torch import tree_leaves, tree_map_only
 from ..layers import SEES_TIME
-from ..network import RandomState, Request, Snapshot, read, run_checked, undone
+from ..network import RandomState, Request, Snapshot, as_it_is, is_fused, read, run_checked, undone, warn_of_sequence
 from ..neurons import SpikingNeuron
 from ._explain import aligned, share
 from ._facts import Facts, bad_parameters, has_blank_weights, hidden_layers, of_modules, of_optimizer
@@ -61,6 +61,7 @@ def diagnose(
     x: Any,
     *inputs: Any,
     steps: int | None = None,
+    num_steps: int | None = None,
     loss: Callable[[Any], Tensor] | None = None,
     forward: Callable[..., Any] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
@@ -76,11 +77,12 @@ def diagnose(
         x: input, [T, B, ...], or [B, ...] with `steps`.
         inputs: further inputs of its forward.
         steps: T, if the input is the same at every step.
+        num_steps: another name of `steps`, as for `spikeloom.unroll`.
         loss: function from the outputs of the network, over all steps, to the loss. None sums the first output that
             requires a gradient: usually the spikes of the last layer, or the membranes of a readout.
         forward: function that runs the network, ``forward(net, x, *inputs, **kwargs)``. Default: `spikeloom.unroll`.
-            For networks that loop over time themselves (``lambda net, x: net(x)``), or that cannot be unrolled
-            (``lambda net, x: torch.stack([net(x_t) for x_t in x])``).
+            Pass it for networks that loop over time themselves (``lambda net, x: net(x)``), or that cannot be unrolled
+            (``lambda net, x: torch.stack([net(x_t) for x_t in x])``). A network of `spikeloom.fuse` needs none.
         optimizer: None, or the optimizer of the network, of which a copy does one step, to judge its learning rate.
         kwargs: keyword inputs of its forward.
 
@@ -113,20 +115,28 @@ def diagnose(
         raise TypeError(f"diagnose got optimizer={type(optimizer).__name__}; pass a torch.optim.Optimizer")
     if not any(isinstance(m, SpikingNeuron) for m in net.modules()) and (hidden := hidden_layers(net)):
         raise ValueError(f"diagnose found no spiking neurons among the modules of {type(net).__name__}: {hidden[0]}")
+    request = read(net, (x, *inputs), kwargs, steps, num_steps) if forward is None and not is_fused(net) else None
+    named = {"num_steps": num_steps, "steps": steps if forward is None else None}
+    given = kwargs | {name: number for name, number in named.items() if number is not None}
     before, draws = Snapshot(net.modules()), RandomState()
 
     def work() -> tuple[list[Layer], Facts]:
         before.stand_in()
         before.mute()
-        with Tap(net, inputs=True, graph=True) as tap, torch.inference_mode(False), torch.enable_grad():
+        with (
+            Tap(net, inputs=True, graph=True) as tap,
+            as_it_is.set(True),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             for module in net.modules():
                 if isinstance(module, SEES_TIME):
                     module.reset_mem()
-            if forward is None:
-                outputs = _unrolled(read(net, (x, *inputs), kwargs, steps))
+            if request is not None:
+                outputs = _unrolled(request)
             else:
-                args, options = tree_map_only(Tensor, lambda t: _leaf(t).clone(), ((x, *inputs), kwargs))
-                outputs = forward(net, *args, **options)
+                args, options = tree_map_only(Tensor, lambda t: _leaf(t).clone(), ((x, *inputs), given))
+                outputs = net(*args, **options) if forward is None else forward(net, *args, **options)
             learned = {name: p for name, p in net.named_parameters() if p.requires_grad}
             layers, gradients = measured(net, tap, _total(outputs, loss, _readout_spikes(net, tap)), learned)
             modules = [*of_modules(net, max((recording.steps for recording in tap.values()), default=0))]
@@ -134,7 +144,7 @@ def diagnose(
                 modules += of_optimizer(net, optimizer, gradients)
             facts = Facts(
                 inputs=floating(((x, *inputs), kwargs)),
-                time_first=forward is None and steps is None,
+                time_first=request is not None and not request.static,
                 outputs=floating(outputs),
                 unused=[name for name in learned if gradients[name] is None],
                 frozen=not learned and next(net.parameters(), None) is not None,
@@ -145,6 +155,8 @@ def diagnose(
             return layers, facts
 
     layers, facts = undone(work, before, draws)
+    if request is not None:
+        warn_of_sequence(request)
     places = {path: number for number, (path, _) in enumerate(net.named_modules())}
     rows = sorted((layer.row for layer in layers), key=lambda row: places[row.path])
     return Diagnosis(tuple(rows), tuple(found(layers, facts)))
@@ -200,8 +212,8 @@ def _cells(row: Vitals) -> tuple[str, ...]:
         row.kind,
         f"{row.neurons:,}",
         *(("readout", "-", "-") if row.readout else map(share, (row.rate, row.dead, row.saturated))),
-        row.told_membrane(),
-        row.told_threshold(),
+        row.membrane_text(),
+        row.threshold_text(),
         share(row.passes),
         "-" if row.gradient_norm != row.gradient_norm else f"{row.gradient_norm:.2g}",
     )

@@ -297,7 +297,7 @@ def summary(
         the total. The total firing rate is over all neurons but those of a readout, which need no spikes.
 
     Raises:
-        The errors of `spikeloom.unroll`, for a network that cannot be unrolled.
+        TypeError: for a network of `spikeloom.fuse`. Also the errors of `spikeloom.unroll`.
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(64, 100), snn.Leaky(beta=0.9, init_hidden=True))
@@ -309,6 +309,11 @@ def summary(
         ------------------------------------------------------------------------
         total                      100               6,500  ...
     """
+    if is_fused(net):
+        raise TypeError(
+            "summary got a network of spikeloom.fuse, whose forward is not a step; use spikeloom.explain(net, x), or "
+            "spikeloom.diagnose(net, x) for firing rates"
+        )
     explanation: Explanation = explain(net, x, *inputs, steps=steps, num_steps=num_steps, **kwargs)
     return Summary(
         explanation.rows,

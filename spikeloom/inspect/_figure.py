@@ -46,8 +46,10 @@ def drawn(rows: Sequence[Vitals]) -> Any:
             across = gradients.get_yaxis_transform()
             gradients.text(0.05, place, f"{row.gradient_norm:g}", va="center", transform=across)
     gradients.set(title="gradient of the loss", xlabel="norm over all currents")
-    if any(norm == norm for norm in shown):
+    if known := [math.log10(norm) for norm in shown if norm == norm]:
         gradients.set_xscale("log")
+        gradients.set_xlim(10 ** (math.floor(min(known)) - 0.1), 10 ** (math.ceil(max(known)) + 0.1))
+        gradients.tick_params(axis="x", which="minor", labelbottom=False)  # whole decades are enough
 
     figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize="small")
     for panel in panels:

@@ -97,7 +97,7 @@ def _not_finite(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
         row = layer.row
         if row.membrane is not None and not all(map(math.isfinite, row.membrane)):
             yield Finding(
-                f"{named_layer(layer)}: its membranes range from {row.told_membrane()}; the input and the "
+                f"{named_layer(layer)}: its membranes range from {row.membrane_text()}; the input and the "
                 "parameters have no NaN and inf, so lower the weights before it, or its input",
                 "not finite",
                 (row.path,),
@@ -126,19 +126,19 @@ def _of_input(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
         return
     first, low = layers[0], min(float(t.double().min()) for t in facts.inputs)
     row = first.row
-    told = f"the input ranges from {low:.3g} to {max(float(t.double().max()) for t in facts.inputs):.3g}"
+    detail = f"the input ranges from {low:.3g} to {max(float(t.double().max()) for t in facts.inputs):.3g}"
     if largest >= LARGE and (row.saturated >= SATURATED or _far(first)) and _spread(first):
         yield Finding(
-            f"{told}, so that the membranes of {named_layer(first)} range from {row.told_membrane()}, far from the "
-            f"threshold of {row.told_threshold()}: {percent(row.saturated)} of its neurons fire at nearly every step, "
+            f"{detail}, so that the membranes of {named_layer(first)} range from {row.membrane_text()}, far from the "
+            f"threshold of {row.threshold_text()}: {percent(row.saturated)} of its neurons fire at nearly every step, "
             f"and {percent(row.dead)} never; scale it to about 0 to 1, such as x / {largest:.3g}",
             "unscaled input",
             (row.path,),
         )
     elif largest <= SMALL and row.dead >= DEAD:
         yield Finding(
-            f"{told}, so that {percent(row.dead)} of the neurons of {named_layer(first)} never fire; scale it to about "
-            f"0 to 1, such as x / {largest:.3g}",
+            f"{detail}, so that {percent(row.dead)} of the neurons of {named_layer(first)} never fire; scale it to "
+            f"about 0 to 1, such as x / {largest:.3g}",
             "unscaled input",
             (row.path,),
         )
@@ -217,8 +217,8 @@ def _of_spikes(layer: Layer, blocked: Layer | None, delayed: bool, hopeless: boo
         )
     elif layer.slope < FAINT and row.dead < DEAD and row.saturated < SATURATED:
         yield Finding(
-            f"{name}: only {percent(row.passes)} of its membranes, from {row.told_membrane()}, are close enough to the "
-            f"threshold of {row.told_threshold()} for {row.surrogate} to pass gradient; use a wider surrogate, or "
+            f"{name}: only {percent(row.passes)} of its membranes, from {row.membrane_text()}, are close enough to the "
+            f"threshold of {row.threshold_text()} for {row.surrogate} to pass gradient; use a wider surrogate, or "
             "weights that bring them closer",
             "steep surrogate",
             path,
@@ -229,7 +229,7 @@ def _of_readout(layer: Layer) -> Iterator[Finding]:
     row = layer.row
     if row.membrane is not None and max(abs(row.membrane[0]), abs(row.membrane[2])) > EXPLODED:
         yield Finding(
-            f"{named_layer(layer)}, a readout: its membranes range from {row.told_membrane()}, which saturates a "
+            f"{named_layer(layer)}, a readout: its membranes range from {row.membrane_text()}, which saturates a "
             "softmax; lower the weights before it or its beta, or divide by the number of steps",
             "exploding readout",
             (row.path,),

@@ -27,9 +27,9 @@ def of_gradients(layers: Sequence[Layer], explained: set[str], blank: bool) -> I
             silent that may learn to fire.
     """
     if broken := [layer for layer in layers if layer.is_nan or layer.row.gradient_norm == math.inf]:
-        told = "NaN" if broken[-1].is_nan else "infinite"
+        detail = "NaN" if broken[-1].is_nan else "infinite"
         yield Finding(
-            f"{_all(broken)}: the gradient is {told}; "
+            f"{_all(broken)}: the gradient is {detail}; "
             + _grown(broken[-1], "lower its recurrent weights")
             + "clip it, lower the weights, use a flatter surrogate, and check the loss for 0 / 0, log(0) and sqrt(0)",
             "gradient not finite",

@@ -33,7 +33,8 @@ PROBLEMS: Mapping[str, Problem] = {
         "clean the data; load or initialize the parameter again; lower the learning rate and clip the gradient",
     ),
     "dead layer": Problem(
-        "at least 75 % of the neurons never fire on this batch",
+        "at least 75 % of the neurons of the first layer never fire on this batch, or of a later layer that cannot "
+        "learn to fire, because no gradient passes or no current arrives",
         "a lower threshold; larger weights, or a bias; a larger beta; more steps; a finer `state_quant`",
     ),
     "dead output neuron": Problem(
@@ -78,7 +79,7 @@ PROBLEMS: Mapping[str, Problem] = {
     ),
     "zero gradient": Problem(
         "the gradient at the input currents of a layer is 0",
-        "enable the surrogate; use one without compact support; wake up silent layers after it",
+        "enable the surrogate; use one without compact support; fix silent layers after it",
     ),
     "gradient not finite": Problem(
         "the gradient at the input currents of a layer is NaN or infinite",

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from .._torch import tree_map_only
 from ..neurons import SpikingNeuron
 from ..neurons._sequence import WholeSequence
-from ..neurons._unrolled_run import Counted, Listener, UnrolledRun, run_of
+from ..neurons._unrolled_run import Counted, RunHook, UnrolledRun, run_of
 from ._recorded import plotted
 
 Entry = TypeVar("Entry")
@@ -29,7 +29,7 @@ class Log(Generic[Entry]):
             self._entries.pop()
         self._entries.append((entry, counted))
 
-    def kept(self) -> list[tuple[Entry, int | None]]:
+    def entries(self) -> list[tuple[Entry, int | None]]:
         """The valid records in order, each with its number of steps; None for a single step."""
         return [(entry, counted[0] if counted else None) for entry, counted in self._entries if counted != []]
 
@@ -37,7 +37,7 @@ class Log(Generic[Entry]):
         self._entries.clear()
 
 
-def with_time(heard: Any, unrolled: UnrolledRun) -> Any:
+def with_time(recorded: Any, unrolled: UnrolledRun) -> Any:
     """Unfold the tensors of an unrolled run to [T, B, ...], static ones as expanded views; keep others unchanged."""
 
     def is_static(t: Tensor) -> bool:
@@ -52,7 +52,7 @@ def with_time(heard: Any, unrolled: UnrolledRun) -> Any:
         return t.unflatten(0, (unrolled.steps, unrolled.batch)) if folded else t
 
     with unrolled.aside():
-        return tree_map_only(Tensor, unfold, heard)
+        return tree_map_only(Tensor, unfold, recorded)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Recording:
     @property
     def steps(self) -> int:
         """T, the number of steps that the neuron has run."""
-        return sum(1 if steps is None else steps for _, steps in self._log.kept())
+        return sum(1 if steps is None else steps for _, steps in self._log.entries())
 
     @property
     def spk(self) -> Tensor:
@@ -121,7 +121,7 @@ class Recording:
     @property
     def input(self) -> Tensor:
         """The input, [T, B, *N]."""
-        if any(call.input is None for call, _ in self._log.kept()):
+        if any(call.input is None for call, _ in self._log.entries()):
             raise RuntimeError("inputs were not recorded; create the tap with tap(net, inputs=True)")
         return self._joined(_Call.current)
 
@@ -145,15 +145,15 @@ class Recording:
 
     def given(self) -> list[Tensor]:
         """The inputs as passed to the neuron, one per call; in an unrolled run, time is folded into dimension 0."""
-        return [call.input for call, _ in self._log.kept() if call.input is not None]
+        return [call.input for call, _ in self._log.entries() if call.input is not None]
 
     def spikes(self) -> list[Tensor]:
         """The spikes of each call, [T, B, *N], or [B, *N] of a single step."""
-        return [call.spk for call, _ in self._log.kept()]
+        return [call.spk for call, _ in self._log.entries()]
 
     def folded(self) -> list[int]:
         """The number of steps that are folded into dimension 0 of what `given` returns, per call."""
-        return [1 if steps is None or call.static else steps for call, steps in self._log.kept()]
+        return [1 if steps is None or call.static else steps for call, steps in self._log.entries()]
 
     def __getattr__(self, name: str) -> Tensor:
         names = self.__dict__.get("state_names", ())
@@ -167,7 +167,7 @@ class Recording:
 
     def _joined(self, part: Callable[[_Call], Tensor]) -> Tensor:
         """A part of every call, concatenated over time."""
-        calls = self._log.kept()
+        calls = self._log.entries()
         if not calls:
             raise RuntimeError(
                 f"{self.path!r} ({self.kind}) has not run since the tap was created or cleared; run the network first"
@@ -185,7 +185,7 @@ class Recording:
         return f"{self.path!r} ({self.kind}): {self.steps} steps of {', '.join(('spk', *self.state_names))}"
 
 
-class _OfNeuron(Listener):
+class _OfNeuron(RunHook):
     """Forward hook that records one neuron."""
 
     wants_states = True
@@ -201,15 +201,15 @@ class _OfNeuron(Listener):
         given = (args or tuple(kwargs.values()))[0] if self.inputs else None
         if unrolled is not None:
             visit = unrolled.visits[neuron]
-            assert visit.spk is not None  # since this listener requires them
+            assert visit.spk is not None  # since this hook requires them
             with unrolled.aside():
                 self.log.add(self._call(visit.spk, visit.states, given, visit.static), unrolled.counted)
             return
         spk = output[0] if isinstance(output, tuple) else output
         if isinstance(neuron, WholeSequence):
-            self.log.add(self._call(spk, neuron._heard(output), given), [len(spk)])
+            self.log.add(self._call(spk, neuron._recorded_states(output), given), [len(spk)])
         else:
-            self.log.add(self._call(spk, [getattr(neuron, name) for name in neuron._heard_names()], given), None)
+            self.log.add(self._call(spk, [getattr(neuron, name) for name in neuron._recorded_names()], given), None)
 
     def _call(self, spk: Tensor, states: Sequence[Tensor], given: Tensor | None, static: bool = False) -> _Call:
         if self.graph:  # views: a later `detach_()` of the returned tensors does not affect them
@@ -227,7 +227,7 @@ class Tap(Mapping[str, Recording]):
         neurons = {path: m for path, m in net.named_modules() if isinstance(m, SpikingNeuron)}
         if not neurons:
             raise ValueError(f"tap found no spiking neurons in {type(net).__name__}; pass a network that contains some")
-        self._recordings = {p: Recording(p, type(n).__name__, n._heard_names()) for p, n in neurons.items()}
+        self._recordings = {p: Recording(p, type(n).__name__, n._recorded_names()) for p, n in neurons.items()}
         self.order: list[str] = []  # the paths in the order of the first calls
         try:
             for path, neuron in neurons.items():

@@ -59,11 +59,11 @@ class Vitals:
         """Whether its membranes are the output, and it needs no spikes."""
         return math.isnan(self.rate)
 
-    def told_membrane(self) -> str:
+    def membrane_text(self) -> str:
         """The range of the membranes as text."""
         return "-" if self.membrane is None else f"{self.membrane[0]:.3g} to {self.membrane[2]:.3g}"
 
-    def told_threshold(self) -> str:
+    def threshold_text(self) -> str:
         """The threshold or its range as text."""
         low, high = self.threshold
         return "-" if low != low else f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"

@@ -7,3 +7,5 @@ from .batch_norm import BatchNormTT2d as BatchNormTT2d
 from .delays import DelayedLinear as DelayedLinear
 from .delays import SynapticDelay as SynapticDelay
 from .graded_spikes import GradedSpikes as GradedSpikes
+
+__all__ = ["BatchNormTT1d", "BatchNormTT2d", "DelayedLinear", "GradedSpikes", "OverTime", "SynapticDelay"]

@@ -51,7 +51,8 @@ class _BatchNormTT(OverTime, nn.ModuleList):
         norms: list[Any] = list(self)
         if self.training or any(norm.running_mean is None for norm in norms):
             raise RuntimeError(
-                f"{self._label()} normalizes by the statistics of a batch, which no file can; call net.eval() before"
+                f"{self._label()} normalizes by the statistics of a batch, which an exported network cannot; "
+                "call net.eval() first"
             )
         scales = [torch.rsqrt(n.running_var + n.eps) * (1 if n.weight is None else n.weight) for n in norms]
         shifts = [-n.running_mean * scale for n, scale in zip(norms, scales, strict=True)]

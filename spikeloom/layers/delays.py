@@ -111,7 +111,7 @@ class _Delayed(OverTime):
         """The last inputs, [max_delay, *S], in the dtype of x; zeros if none of this shape are stored."""
         like = x.new_empty(()).expand(self.max_delay, *x.shape[1:])
         refuse_misplaced(self, [self.past])
-        return state_for(like, x.dtype, self, "past", self.past, kept=True)
+        return state_for(like, x.dtype, self, "past", self.past, stored=True)
 
     def _carried(self) -> tuple[str, ...]:
         return ("past",)

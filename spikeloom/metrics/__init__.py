@@ -10,3 +10,8 @@ from ._measure import measure as measure
 from ._operations import neuron_operations as neuron_operations
 from ._report import LayerMeasurement as LayerMeasurement
 from ._report import Measurement as Measurement
+
+__all__ = [
+    "COEFFICIENTS", "Coefficients", "Energy", "LayerMeasurement", "Measurement", "connection_sparsity", "footprint",
+    "measure", "neuron_operations", "parameter_count",
+]  # fmt: skip

@@ -148,14 +148,14 @@ class Energy:
     def __str__(self) -> str:
         c = self.coefficients
         lines = [
-            f"{told(self.total)} per sample by the coefficients {c.name!r}: {told(self.acs)} for accumulate, "
-            f"{told(self.macs)} for multiply-accumulate operations, {told(self.neurons)} for neurons."
+            f"{shown(self.total)} per sample by the coefficients {c.name!r}: {shown(self.acs)} for accumulate, "
+            f"{shown(self.macs)} for multiply-accumulate operations, {shown(self.neurons)} for neurons."
         ]
         if c.mac is None and self.macs:
             lines.append("This chip has no multiply-accumulate operations; they are counted as synaptic events.")
         if self.ann is not None:
             passes = "one pass" if self.ann_passes == 1 else f"{self.ann_passes} passes"
-            lines.append(f"The same network without spikes: {told(self.ann)} for {passes}.")
+            lines.append(f"The same network without spikes: {shown(self.ann)} for {passes}.")
         if self.break_even is not None:
             lines.append(f"{self._compared()}; its activity is {self.activity:.1%}.")
         return "\n".join((*lines, LEAVES_OUT, f"Source: {c.source}."))
@@ -172,11 +172,11 @@ class Energy:
     def to_dict(self) -> dict[str, object]:
         """The numbers in pJ, with the name and the source of the coefficients."""
         names = ("macs", "acs", "neurons", "total", "ann", "ann_passes", "activity", "break_even")
-        told = {"coefficients": self.coefficients.name, "source": self.coefficients.source, "unit": "pJ"}
-        return {**told, **{name: getattr(self, name) for name in names}, "by_layer": dict(self.by_layer)}
+        header = {"coefficients": self.coefficients.name, "source": self.coefficients.source, "unit": "pJ"}
+        return {**header, **{name: getattr(self, name) for name in names}, "by_layer": dict(self.by_layer)}
 
 
-def told(picojoules: float) -> str:
+def shown(picojoules: float) -> str:
     """An energy with its unit."""
     for factor, unit in ((1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ")):
         if picojoules >= factor:

@@ -207,8 +207,8 @@ class _Running:
         if isinstance(batch, Tensor):
             batch = (batch,)
         if not isinstance(batch, (tuple, list)) or not 1 <= len(batch) <= 2:
-            told = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
-            raise TypeError(f"a batch has {told}; pass (x, targets) or x, a tensor or a tuple of tensors")
+            parts = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+            raise TypeError(f"a batch has {parts}; pass (x, targets) or x, a tensor or a tuple of tensors")
         x, targets = batch if len(batch) == 2 else (batch[0], None)
         inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
         if not inputs or not all(isinstance(t, Tensor) for t in inputs):

@@ -12,7 +12,7 @@ from ..cells.firing import Model
 from ..inspect import Log, with_time
 from ..neurons import SLSTM, LeakyParallel, SConv2dLSTM, SpikingNeuron
 from ..neurons._sequence import WholeSequence
-from ..neurons._unrolled_run import Listener, UnrolledRun, current_run, run_of
+from ..neurons._unrolled_run import RunHook, UnrolledRun, current_run, run_of
 from ..neurons.recurrent import Recurrent
 from ._connections import ACTIVATIONS, CONNECTIONS, inside_of_neurons, outermost
 from ._counting import changed, differing, fired
@@ -61,32 +61,32 @@ class Watch:
 
     def __init__(self, net: nn.Module):
         self._handles: list[RemovableHandle] = []
-        self._listeners: list[_Counts] = []
+        self._hooks: list[_Counts] = []
         owners = inside_of_neurons(net)
         activations = [module for _, module in outermost(net, ACTIVATIONS)]
         connections = [module for _, module in outermost(net, CONNECTIONS)]
         found = {*activations, *connections}
         self.layers = {module: Watched(path, module) for path, module in net.named_modules() if module in found}
         for module in activations:
-            self._listen(module, _OfNeuron if isinstance(module, SpikingNeuron) else _OfActivation)
+            self._matching(module, _OfNeuron if isinstance(module, SpikingNeuron) else _OfActivation)
         for module in connections:
             if not (owners.get(module) in found and counted_by(owners[module], module)):
-                self._listen(module, _OfConnection)
+                self._matching(module, _OfConnection)
 
-    def _listen(self, module: nn.Module, kind: "type[_Counts]") -> None:
-        listener = kind(self, self.layers[module])
-        self._listeners.append(listener)
-        self._handles.append(module.register_forward_hook(listener, with_kwargs=True))
+    def _matching(self, module: nn.Module, kind: "type[_Counts]") -> None:
+        hook = kind(self, self.layers[module])
+        self._hooks.append(hook)
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def start(self) -> None:
         """A new batch starts from initial states."""
-        for listener in self._listeners:
-            listener.start()
+        for hook in self._hooks:
+            hook.start()
 
     def commit(self) -> None:
         """Add the counts of the run that has finished."""
-        for listener in self._listeners:
-            listener.commit()
+        for hook in self._hooks:
+            hook.commit()
 
     def close(self) -> None:
         """Stop counting."""
@@ -102,7 +102,7 @@ class _Entry:
     last: tuple[Tensor, ...] = ()
 
 
-class _Counts(Listener):
+class _Counts(RunHook):
     """A forward hook that counts one layer."""
 
     def __init__(self, watch: Watch, watched: Watched):
@@ -127,7 +127,7 @@ class _Counts(Listener):
         raise NotImplementedError
 
     def commit(self) -> None:
-        for entry, _ in self.log.kept():
+        for entry, _ in self.log.entries():
             self._add(entry)
         self.log.clear()
 
@@ -196,7 +196,7 @@ class _OfNeuron(_Counts):
     def entry(
         self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, unrolled: UnrolledRun | None
     ) -> _Entry:
-        spk, states = _heard(module, output, unrolled)
+        spk, states = _recorded_states(module, output, unrolled)
         updates, steps = self._updates(module, states)
         counts = {module: Count(Operations(), fired(spk), spk.numel(), updates, steps or spk.numel())}
         if not steps:  # a layer that does not tell its membranes, which change at every step
@@ -217,7 +217,7 @@ class _OfNeuron(_Counts):
 
     def _updates(self, neuron: Any, states: Sequence[Tensor]) -> tuple[int, int]:
         """How often a membrane has changed, and the number of steps and neurons."""
-        names = neuron._heard_names()
+        names = neuron._recorded_names()
         of_frame = isinstance(getattr(neuron, "model", None), Model)
         at = [names.index("mem")] if "mem" in names else [len(names) - 1] if of_frame and names else range(len(names))
         kept = [(states[i], self.last[i] if self.last else None) for i in at]
@@ -229,20 +229,20 @@ class _OfNeuron(_Counts):
         return first + between, kept[0][0].numel()
 
 
-def _heard(neuron: Any, output: Any, unrolled: UnrolledRun | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _recorded_states(neuron: Any, output: Any, unrolled: UnrolledRun | None) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The spikes and the states of every step, [T, B, ...]."""
     if unrolled is not None:
         visit = unrolled.visits[neuron]
-        assert visit.spk is not None  # since the listener requires them
+        assert visit.spk is not None  # since the hook requires them
         return visit.spk.detach(), tuple(state.detach() for state in visit.states)
     spk = (output[0] if isinstance(output, tuple) else output).detach()
     if isinstance(neuron, WholeSequence):
-        return spk, tuple(state.detach() for state in neuron._heard(output))
-    return spk.unsqueeze(0), tuple(getattr(neuron, name).detach().unsqueeze(0) for name in neuron._heard_names())
+        return spk, tuple(state.detach() for state in neuron._recorded_states(output))
+    return spk.unsqueeze(0), tuple(getattr(neuron, name).detach().unsqueeze(0) for name in neuron._recorded_names())
 
 
 def counted_by(neuron: nn.Module, part: nn.Module) -> bool:
-    """Whether a neuron's listener counts a part of it, whose module the neuron may not call."""
+    """Whether a neuron's hook counts a part of it, whose module the neuron may not call."""
     return isinstance(neuron, (SLSTM, SConv2dLSTM, LeakyParallel)) or (
         isinstance(neuron, Recurrent) and part is neuron.recurrent
     )

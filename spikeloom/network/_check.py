@@ -3,7 +3,6 @@
 The comparison is made at the first run of each kind, and on request.
 """
 
-import warnings
 from collections.abc import Callable, Hashable
 from contextvars import copy_context
 from dataclasses import replace
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import count_dispatch_modes, is_traced, transforms_active
+from ..caller import warn_caller
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import REWRITE, mark
@@ -259,11 +259,10 @@ def warn_of_sequence(request: Request) -> None:
     _asked.add(request.net)
     if not _takes_any_dimensions(request):
         return
-    warnings.warn(
+    warn_caller(
         f"unroll got steps={request.steps} and reads an input of shape {tuple(x.shape)} as {len(x)} rows [B, ...], the "
         f"same at every step; outputs are [{request.steps}, {len(x)}, {x.shape[1]}, ...]. If it is a sequence "
-        "[T, B, ...], leave out steps",
-        stacklevel=4,
+        "[T, B, ...], leave out steps"
     )
 
 

@@ -25,7 +25,7 @@ from .._torch import CompiledInEager, is_wrapped
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
-from ..neurons._unrolled_run import Listener, UnrolledRun
+from ..neurons._unrolled_run import RunHook, UnrolledRun
 from ._run import REPEATED, run
 from ._snapshot import Copy, RandomState, Result, Snapshot, version
 from ._stored import Between, stored
@@ -79,7 +79,7 @@ class Comparison:
             for module in self.request.names
             for hooks in (module._forward_hooks, module._forward_pre_hooks)
             for key, hook in hooks.items()
-            if not isinstance(hook, Listener)
+            if not isinstance(hook, RunHook)
         ]
         for hooks, key, _, watching in watched:
             hooks[key] = watching
@@ -128,7 +128,7 @@ class Comparison:
         try:
             steps = self._step_by_step(few, nullcontext())
         except Exception as error:
-            failure = f"step by step the network raises {type(error).__name__}: {error}"
+            failure = f"step by step the network raises {type(error).__name__}: {ended(error)}"
             if self.request.batch == 1 and any(map(differs_by_design, layers)):
                 raise CannotCompare(failure) from error  # a BatchNorm in training requires more than one row
             raise Differs(f"{failure} Unrolled it does not; if that is intended, pass check=False") from error
@@ -227,11 +227,17 @@ class Comparison:
         return self._repeats and count <= 16 * moved
 
 
+def ended(error: Exception) -> str:
+    """The message of an error, with a full stop at its end."""
+    text = str(error).rstrip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def raises(error: Exception, request: Request) -> str:
     """A sentence about an error that only the unrolled run raises."""
     return (
-        f"unrolled over {request.steps} steps the network raises {type(error).__name__}: {error} Step by step it does "
-        f"not; look in the forward for {CURES}."
+        f"unrolled over {request.steps} steps the network raises {type(error).__name__}: {ended(error)} Step by step "
+        f"it does not; look in the forward for {CURES}."
     )
 
 

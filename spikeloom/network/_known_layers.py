@@ -7,7 +7,7 @@ from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._from_equation import EquationNeuron
 from ..neurons._parameters import is_ours
-from ..neurons._unrolled_run import Listener
+from ..neurons._unrolled_run import RunHook
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -34,7 +34,7 @@ def is_row_by_row(net: nn.Module) -> bool:
     Only exact classes count: a subclass, a forward assigned to an instance, or a hook may do anything.
     """
     hooks = [hook for name in CALLED for hook in getattr(net, name).values()]
-    if "forward" in vars(net) or not all(isinstance(hook, Listener) for hook in hooks):
+    if "forward" in vars(net) or not all(isinstance(hook, RunHook) for hook in hooks):
         return False
     kind: type[nn.Module] = PLAIN.get(type(net), type(net))
     if isinstance(net, SEES_TIME) or getattr(net, "_without_steps", False):

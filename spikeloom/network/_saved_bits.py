@@ -92,11 +92,11 @@ class _Keep:
         return x.detach(), x._version  # detached: with its graph it would hold itself
 
 
-def _recalled(kept: Any) -> Tensor:
-    if isinstance(kept, Bits):
-        return unpack_bits(kept)
+def _recalled(saved: Any) -> Tensor:
+    if isinstance(saved, Bits):
+        return unpack_bits(saved)
     x: Tensor
-    x, version = kept
+    x, version = saved
     if x._version != version:  # torch does not check versions if hooks are set
         raise RuntimeError(CHANGED.format(shape=list(x.shape), now=x._version, then=version))
     return x

@@ -39,7 +39,7 @@ from .._torch import (
 )
 from ..layers import SEES_TIME
 from ..neurons._parameters import is_ours
-from ..neurons._unrolled_run import Listener
+from ..neurons._unrolled_run import RunHook
 
 HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The attributes in which nn.Module itself stores tensors and hooks."""
@@ -171,7 +171,7 @@ class Snapshot:
         for module, _ in self._living():
             for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
                 hooks = vars(module)[kind]
-                quiet = {key: hook.muted() if isinstance(hook, Listener) else hook for key, hook in hooks.items()}
+                quiet = {key: hook.muted() if isinstance(hook, RunHook) else hook for key, hook in hooks.items()}
                 vars(module)[kind] = type(hooks)(quiet)
 
 
@@ -191,7 +191,7 @@ def _may_write(module: nn.Module) -> bool:
     if not _of_torch(cast(Hashable, type(module))) or (module.training and vars(module).get("track_running_stats")):
         return True
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return not all(isinstance(hook, Listener) for hook in hooks)
+    return not all(isinstance(hook, RunHook) for hook in hooks)
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -251,9 +251,9 @@ class RandomState:
 
     def same_outside_torch(self) -> bool:
         """Whether NumPy's and Python's generators are unchanged."""
-        kind, words, *rest = np.random.get_state()
+        kind, state_key, *rest = np.random.get_state()
         mine, known, *others = self._numpy
-        same = (kind, *rest) == (mine, *others) and np.array_equal(words, known)
+        same = (kind, *rest) == (mine, *others) and np.array_equal(state_key, known)
         return same and random.getstate() == self._python
 
 

@@ -171,7 +171,7 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
     if not out.dim() or out.shape[0] != unrolled.rows(out):
         raise ValueError(
             f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
-            f"{unrolled.told_rows(out)}. Return one row per step and batch entry, and reduce the result of unroll"
+            f"{unrolled.rows_text(out)}. Return one row per step and batch entry, and reduce the result of unroll"
         )
     whole = unrolled.unfolded(out)
     if whole is not None:  # of the last neuron, as it was

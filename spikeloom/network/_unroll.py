@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ._check import run_checked
 from ._checkpoint import checked_length
 from ._run import is_recorded, run_traced
-from ._time_folding import read
+from ._time_folding import read, too_many_inputs
 
 
 def unroll(
@@ -142,6 +142,8 @@ def stream(
     def run(chunk: Any) -> Any:
         nonlocal done
         try:
+            if isinstance(chunk, tuple) and type(chunk[-1]) is int and (advice := too_many_inputs(net, chunk)):
+                raise TypeError(advice)  # a target, which `read` would take for the number of steps
             request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps, num_steps)
             if not request.steps:
                 raise ValueError("the chunk has no steps; pass chunks with at least one step")

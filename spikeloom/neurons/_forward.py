@@ -101,7 +101,7 @@ class Running(Methods, States):
     def _uncommon_step(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         x = checked_input(input_, self._label)
         run, _, _ = self._scan(self._drive(x, None), None, given)
-        return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.finals))
+        return self._outs((run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype), *run.final_states))
 
     def _scan(
         self, x: Tensor, steps: int | None, given: tuple[Tensor | None, ...], traced: bool | None = None
@@ -137,7 +137,7 @@ class Running(Methods, States):
         chosen, refusals = choose(call)
         run = chosen.run(call)
         if steps != 0:
-            self._keep(run.finals)
+            self._keep(run.final_states)
             self._note(run, states, steps)
         return run, chosen.name, refusals
 

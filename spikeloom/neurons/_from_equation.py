@@ -1,7 +1,6 @@
 """Layers made from an equation; the arguments of the constructor are derived from those of the equation."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import new_class
@@ -11,6 +10,7 @@ from weakref import WeakSet
 from torch import Tensor
 
 from .. import surrogate
+from ..caller import warn_caller
 from ..cells.cell import signature_of
 from ..cells.firing import FRAME_PARAMS, AnyModel, Frame, Model, Whole
 from ..engine.graph import program_for
@@ -112,7 +112,7 @@ class EquationNeuron(SpikingNeuron):
         states = [self.__dict__[name] for name in self._state_names()]
         if not (spk.requires_grad or self.surrogate_disable) and any(state.requires_grad for state in states):
             _warned.add(type(self))
-            warnings.warn(f"{self._label()}: {NO_GRADIENT}", stacklevel=2)
+            warn_caller(f"{self._label()}: {NO_GRADIENT}")
 
 
 NO_GRADIENT = (
@@ -235,7 +235,7 @@ def cell(
         layer = made(function.__qualname__, function.__module__, model)
         layer.__name__ = function.__name__
         if not loop:
-            _check_program(function.__name__, model, 3 if equation is None else 4)
+            _check_program(function.__name__, model)
         return layer
 
     return layer_of if equation is None else layer_of(equation)
@@ -273,7 +273,7 @@ def charge(equation: Equation | None = None, **options: Any) -> Any:
     return decorator if equation is None else decorator(equation)
 
 
-def _check_program(name: str, model: AnyModel, level: int) -> None:
+def _check_program(name: str, model: AnyModel) -> None:
     """Reject an equation that cannot be compiled; warn if its spikes have no gradient."""
     program = program_for(model.cell(Frame()), surrogate.atan())
     if program.untraceable:
@@ -282,7 +282,7 @@ def _check_program(name: str, model: AnyModel, level: int) -> None:
             "plain loop over time: @snn.cell(loop=True)"
         )
     if not program.spikes_have_gradient():
-        warnings.warn(f"{name}: {NO_GRADIENT}", stacklevel=level)
+        warn_caller(f"{name}: {NO_GRADIENT}")
 
 
 def _check_names(name: str, model: AnyModel) -> None:
@@ -293,12 +293,12 @@ def _check_names(name: str, model: AnyModel) -> None:
     added = [n for n in (*states, *params) if isinstance(model, Model) and n in (*FRAMED, *FRAME_PARAMS)]
     if added:
         raise TypeError(
-            f"{name} calls a value {', '.join(added)}, which the layer adds itself with charge=True; leave it out, or, "
-            "if the equation fires and resets itself, decorate it with @snn.cell, without charge"
+            f"{name} has a state or parameter named {', '.join(added)}, which the layer adds itself with charge=True; "
+            "leave it out, or, if the equation fires and resets itself, decorate it with @snn.cell, without charge"
         )
     taken = [n for n in (*states, *params) if n in used or hasattr(base, n)]
     if taken:
-        raise TypeError(f"{name} calls a value {', '.join(taken)}, which every layer has already; call it otherwise")
+        raise TypeError(f"{name} has a state or parameter named {', '.join(taken)}, a name of every layer; rename it")
     unknown = [n for n in model.decays if n not in params]
     if unknown:
         raise TypeError(f"{name} has no parameter {', '.join(unknown)} that could be a decay; it has {params}")

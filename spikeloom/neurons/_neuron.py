@@ -1,7 +1,6 @@
 """The base of all neurons: constructor options, saving and loading, and the choice of the program."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, ClassVar, get_type_hints
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import surrogate
+from ..caller import warn_caller
 from ..cells.decay import DECAYS
 from ..cells.firing import FRAME_PARAMS, RESETS, Frame
 from ..engine.graph import program_for
@@ -115,8 +115,7 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
                 raise TypeError(f"{kind} got {name}={function!r}; pass a function of a tensor, or nothing")
         _check_spike_grad(kind, options["spike_grad"])
         if options["inhibition"]:
-            # the levels: _build, the constructor, the metaclass, the caller
-            warnings.warn("inhibition lets one neuron of dimension 1 fire per step; it runs step by step", stacklevel=5)
+            warn_caller("inhibition lets one neuron of dimension 1 fire per step; it runs step by step")
 
     @property
     def reset(self) -> Tensor | None:

@@ -46,8 +46,8 @@ class Parameters(nn.Module):
         """The attributes that a step leaves for the next one."""
         return self._state_names()
 
-    def _heard_names(self) -> tuple[str, ...]:
-        """The states that hooks record at every step (see `Listener`)."""
+    def _recorded_names(self) -> tuple[str, ...]:
+        """The states that hooks record at every step (see `RunHook`)."""
         return self._state_names()
 
     def _starts_at(self, name: str) -> float:
@@ -67,7 +67,9 @@ class Parameters(nn.Module):
     def _register_value(self, name: str, value: Any, learn: bool) -> None:
         tensor, own = checked_value(value, type(self).__name__, name), self._registered_as(name)
         if own != name:
-            tensor = DECAYS[self.decay].kept(tensor.to(torch.promote_types(tensor.dtype, torch.get_default_dtype())))
+            tensor = DECAYS[self.decay].from_decay(
+                tensor.to(torch.promote_types(tensor.dtype, torch.get_default_dtype()))
+            )
         if learn:
             tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
             self.register_parameter(own, nn.Parameter(tensor))

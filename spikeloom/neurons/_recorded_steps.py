@@ -39,8 +39,8 @@ def recorded_steps(neuron: Any, step: Callable[[Tensor], Any], x: Tensor, static
         step(x[0])
         after = [vars(layer)[name] for layer, name in slots]
     first = [_start(layer, name, like) for (layer, name), like in zip(slots, after, strict=True)]
-    finals, results = recorded_scan(body, first, [] if static else [x], steps)
-    for (layer, name), final in zip(slots, finals, strict=True):
+    final_states, results = recorded_scan(body, first, [] if static else [x], steps)
+    for (layer, name), final in zip(slots, final_states, strict=True):
         vars(layer).update({name: final, "_before": None, "_reset": None} if name == "mem" else {name: final})
     return tree_unflatten(results, form[0])
 

@@ -28,23 +28,23 @@ class WholeSequence(SpikingNeuron):
 
     _without_steps: ClassVar[bool] = True
     unbatched: ClassVar[bool] = False  # whether a plain call also accepts [T, N]
-    tells: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which come last
+    state_outputs: ClassVar[tuple[str, ...]] = ()  # the states among its outputs, which come last
     _stepwise = False
     _calls: ClassVar[tuple[str, ...]] = ("fire",)
 
     def _state_names(self) -> tuple[str, ...]:
         return ()
 
-    def _heard_names(self) -> tuple[str, ...]:
-        return self.tells
+    def _recorded_names(self) -> tuple[str, ...]:
+        return self.state_outputs
 
     def _carried(self) -> tuple[str, ...]:
         return ()
 
-    def _heard(self, outs: Any) -> tuple[Tensor, ...]:
+    def _recorded_states(self, outs: Any) -> tuple[Tensor, ...]:
         """The states at every step among the outputs."""
         every: tuple[Tensor, ...] = outs if isinstance(outs, tuple) else (outs,)
-        return every[len(every) - len(self.tells) :]
+        return every[len(every) - len(self.state_outputs) :]
 
     def _checked(self, input_: Tensor) -> Tensor:
         """The input as a floating tensor: [T, B, N], or, while unrolled, [T*B, N]."""
@@ -72,7 +72,7 @@ class WholeSequence(SpikingNeuron):
             unfolded = [unrolled.unfold(x, self._label()) for x in series]
             ran = scan(unrolled.steps, *unfolded)
             static = unrolled.is_repeated(unfolded[0])
-            unrolled.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs)))
+            unrolled.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._recorded_states(ran.outs)))
             return tuple(unrolled.fold(out) for out in ran.outs)
 
     def _call(self, steps: int, x: Tensor, values: Mapping[str, Tensor], traced: bool = True) -> Call:

@@ -9,7 +9,6 @@ Before a run a layer also checks its input, and whether its states belong to the
 
 import copy
 import operator
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from .._torch import (
     untraced,
     unwrapped_if_dead,
 )
+from ..caller import warn_caller
 from ..engine.graph import HALVES
 from ..engine.run import seen_through
 from ..scoped import Scoped
@@ -108,9 +108,9 @@ class States(Parameters):
             given = tuple(state if state is None else state.detach() for state in given)
         refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
         for name, state in zip(names, given, strict=True):
-            kept = state is None
-            value = getattr(self, name) if kept else state
-            states.append(state_for(x, dtype, self, name, value, self._starts_at(name), kept))
+            stored = state is None
+            value = getattr(self, name) if stored else state
+            states.append(state_for(x, dtype, self, name, value, self._starts_at(name), stored))
         return tuple(states)
 
     def _enter_trace(self) -> None:
@@ -171,10 +171,10 @@ class States(Parameters):
             cure = f"Reset before unroll, by snn.utils.reset(net). {REWRITE}"
             unrolled.refuse_access(self, "it is reset (init_leaky, reset_mem or utils.reset)", cure)
         restarted(self)
-        names, kept = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
+        names, stored = self._state_names(), [usable(getattr(self, name)) for name in self._state_names()]
         if is_traced() or exporting():  # a recording must not contain states of a run before it
-            kept = [torch.zeros(0, dtype=state.dtype, device=state.device) for state in kept]
-        states = tuple([torch.full_like(s, self._starts_at(n)) for s, n in zip(kept, names, strict=True)])
+            stored = [torch.zeros(0, dtype=state.dtype, device=state.device) for state in stored]
+        states = tuple([torch.full_like(s, self._starts_at(n)) for s, n in zip(stored, names, strict=True)])
         self._keep(states)
         self._cut_before()
         return states[0] if len(states) == 1 else states
@@ -200,8 +200,8 @@ class States(Parameters):
         super()._apply(fn, recurse)
         self._keep(tuple(moved(usable(getattr(self, name)), fn) for name in self._state_names()))
         for name in ("_before", "_reset"):
-            kept = getattr(self, name)
-            self.__dict__[name] = None if kept is None else moved(usable(kept), fn)
+            stored = getattr(self, name)
+            self.__dict__[name] = None if stored is None else moved(usable(stored), fn)
         return self
 
     def _replicate_for_data_parallel(self) -> Any:
@@ -223,8 +223,8 @@ class States(Parameters):
 
     def __getstate__(self) -> dict[str, Any]:
         tensors = ((name, getattr(self, name)) for name in (*self._state_names(), "_before", "_reset"))
-        kept = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
-        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_cut")} | kept
+        stored = {name: usable(tensor).detach() for name, tensor in tensors if tensor is not None}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_program", "_cut")} | stored
 
     def _label(self) -> str:
         """The name of the neuron in messages: its path while its network is unrolled."""
@@ -233,23 +233,23 @@ class States(Parameters):
 
 
 def state_for(
-    x: Tensor, dtype: torch.dtype, layer: Layer, name: str, state: Any, start: float = 0.0, kept: bool = False
+    x: Tensor, dtype: torch.dtype, layer: Layer, name: str, state: Any, start: float = 0.0, stored: bool = False
 ) -> Tensor:
     """The state before a step x of the input, [*S]: `state`, broadcast; its initial value if it does not broadcast.
 
     A loop that passes the zeros of `reset_mem`, in the shape of the last batch, can continue with a smaller one. If
     other values are discarded, the layer warns once.
 
-    `kept` is whether the layer stores the state; then a meta or fake one is discarded for a real input.
+    `stored` is whether the layer stores the state; then a meta or fake one is discarded for a real input.
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{layer._label()} got {name} of type {type(state).__name__}; pass a tensor or nothing")
     same = state.shape == x.shape
-    if not (same or broadcasts(state.shape, x.shape)) or (not state.numel() and (kept or not same)):
+    if not (same or broadcasts(state.shape, x.shape)) or (not state.numel() and (stored or not same)):
         _warn_dropped(x, layer, name, state, start)
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
     other = type(state) is not type(x) and not torch.compiler.is_compiling()
-    if kept and ((other and is_fake(state) != is_fake(x)) or state.is_meta != x.is_meta):
+    if stored and ((other and is_fake(state) != is_fake(x)) or state.is_meta != x.is_meta):
         return torch.full(x.shape, start, dtype=dtype, device=x.device)
     if state.device != x.device:
         raise ValueError(
@@ -279,11 +279,10 @@ def _warn_dropped(x: Tensor, layer: Layer, name: str, state: Tensor, start: floa
         return
     lost = ((state != start) & (state != 0)).any()
     if type(lost) is Tensor and not lost.is_meta and lost:  # a fake tensor has no value
-        warnings.warn(
-            f"{layer._label()} starts from {name} = {start:g}: the {name} before, of shape {tuple(state.shape)}, does "
-            f"not broadcast to {tuple(x.shape)} and is dropped. Call spikeloom.utils.reset(net) before data of another "
-            "shape",
-            stacklevel=2,
+        warn_caller(
+            f"{layer._label()} starts from {name} = {start:g}: its previous {name}, of shape {tuple(state.shape)}, "
+            f"does not broadcast to {tuple(x.shape)} and is dropped. Call spikeloom.utils.reset(net) before data of "
+            "another shape"
         )
         _warned.add(layer)
 

@@ -48,7 +48,7 @@ Counted = list[int]
 torch.compile cannot create an object with an attribute.)"""
 
 
-class Listener:
+class RunHook:
     """A hook that belongs to one module: copies and pickles of the module get one that does nothing."""
 
     wants_states: ClassVar[bool] = False
@@ -57,15 +57,15 @@ class Listener:
     def __call__(self, *args: Any) -> None:
         """Does nothing."""
 
-    def muted(self) -> "Listener":
+    def muted(self) -> "RunHook":
         """A hook that does nothing, but requires the states if this one does."""
-        return WantsStates() if self.wants_states else Listener()
+        return StatesHook() if self.wants_states else RunHook()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Listener, ()
+        return RunHook, ()
 
 
-class WantsStates(Listener):
+class StatesHook(RunHook):
     """Does nothing, but requires the states at every step."""
 
     wants_states = True
@@ -73,7 +73,7 @@ class WantsStates(Listener):
 
 def wants_states(neuron: nn.Module) -> bool:
     """Whether a hook of the neuron requires its states at every step."""
-    return any(isinstance(hook, Listener) and hook.wants_states for hook in neuron._forward_hooks.values())
+    return any(isinstance(hook, RunHook) and hook.wants_states for hook in neuron._forward_hooks.values())
 
 
 @dataclass
@@ -87,7 +87,7 @@ class UnrolledRun:
         origins: records which tensors are static (see `network`); None if it is not tracked.
         names: the path of each module in the network.
         visits: the calls of neurons so far.
-        counted: the number of steps once it is done, for listeners.
+        counted: the number of steps once it is done, for hooks.
         at_work: whether a neuron is running now.
         folds: what `fold` has returned, by the id of its argument.
     """
@@ -161,7 +161,7 @@ class UnrolledRun:
         """The required size of dimension 0 of x."""
         return self.batch if self.is_static(x) else self.steps * self.batch
 
-    def told_rows(self, x: Tensor) -> str:
+    def rows_text(self, x: Tensor) -> str:
         """The same as text for messages."""
         rows = self.rows(x)
         return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
@@ -173,8 +173,8 @@ class UnrolledRun:
             return x.unsqueeze(0) if self.is_static(x) else x.reshape(self.steps, self.batch, *x.shape[1:])
         raise ValueError(
             f"{label} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps of "
-            f"{self.batch} rows; dimension 0 must be {self.told_rows(x)}. Is a batch size written into "
-            f"the network's forward? Use x.flatten(1) or x.view(x.size(0), -1). Has it a loop over time? {REWRITE}"
+            f"{self.batch} rows; dimension 0 must be {self.rows_text(x)}. Is a batch size written into "
+            f"the network's forward? Use x.flatten(1) or x.view(x.size(0), -1). Does it loop over time? {REWRITE}"
         )
 
     def fold(self, out: Tensor) -> Tensor:

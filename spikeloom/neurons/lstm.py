@@ -1,6 +1,5 @@
 """Spiking long short-term memory, over features and over images."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
 from .._torch import is_traced
+from ..caller import warn_caller
 from ..cells.firing import Model
 from ..cells.lstm import CONV_LSTM, LSTM
 from ..engine.feedback import ConvMap, LinearMap, MemFeedback
@@ -35,15 +35,13 @@ class Gated(ClearedByEquation, SpikingNeuron):
 
     def _build(self, given: Mapping[str, Any]) -> None:
         super()._build({**given, "inhibition": False})
-        # the levels: this, the constructor, the metaclass, the caller
         kind, threshold = type(self).__name__, given["threshold"]
         if given["inhibition"]:
-            warnings.warn(f"{kind} ignores inhibition, as in snnTorch; every neuron may fire", stacklevel=4)
+            warn_caller(f"{kind} ignores inhibition, as in snnTorch; every neuron may fire")
         if not given["learn_threshold"] and bool((torch.as_tensor(threshold) >= 1).all()):
-            warnings.warn(
+            warn_caller(
                 f"{kind} got threshold={threshold!r} and cannot fire: its membrane stays below 1; "
-                "pass a threshold of 0.1 or less",
-                stacklevel=4,
+                "pass a threshold of 0.1 or less"
             )
 
     def _of_input(self, x: Tensor) -> Tensor:
@@ -177,10 +175,10 @@ class SLSTM(Gated):
         # independent steps are rows of one step
         rows = x.expand(steps, *x.shape[1:]).flatten(0, 1)
         run, backend, refusals = super()._scan(rows, None, given)
-        spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.finals))
+        spk, *traces = (out.unflatten(0, (steps, -1)) for out in (run.spk, *run.final_states))
         run = Trajectory(spk, tuple(traces), tuple(trace[-1].clone() for trace in traces))
-        self._keep(run.finals)
-        self._note(run, tuple(torch.zeros_like(state) for state in run.finals), 1)
+        self._keep(run.final_states)
+        self._note(run, tuple(torch.zeros_like(state) for state in run.final_states), 1)
         return run, backend, refusals
 
     init_slstm = by_reset_mem

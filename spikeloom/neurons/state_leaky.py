@@ -1,6 +1,5 @@
 """Leaky integrators without reset over whole sequences, with or without a linear layer before them."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import exporting
+from ..caller import warn_caller
 from ..cells.firing import Whole
 from ..cells.state_leaky import DECAY_OF, STATE_LEAKY, STATE_LEAKY_EXACT
 from ..engine.run import choose
@@ -69,7 +69,7 @@ class StateLeaky(WholeSequence, LIF):
         (tensor([0., 1., 1., 1.]), tensor([0.7500, 1.1250, 1.3125, 1.4062]))
     """
 
-    tells = ("mem",)
+    state_outputs = ("mem",)
     _calls = ("fire", "_base_state_function")
     tau: Tensor
     _exact: bool = False
@@ -101,10 +101,7 @@ class StateLeaky(WholeSequence, LIF):
             raise ValueError(f"{kind} got kernel_truncation_steps={K!r}; pass a number of steps, 1 or more, or None")
         unused = [name for name, usual in SPIKES.items() if isinstance(given[name], Tensor) or given[name] != usual]
         if unused and not given["output"]:
-            # the levels: this, the constructor, the metaclass, the caller
-            warnings.warn(
-                f"{kind} with output=False returns no spikes; {', '.join(unused)} changes nothing", stacklevel=4
-            )
+            warn_caller(f"{kind} with output=False returns no spikes; {', '.join(unused)} changes nothing")
         self._exact = given["exact"]
         learn = given["learn_beta"]
         super()._build({**given, "beta": beta, "tau": 1 / (1 - beta + 1e-12), "learn_tau": learn})

@@ -34,3 +34,10 @@ from .targeting import targets_latency as targets_latency
 from .targeting import targets_rate as targets_rate
 from .targeting import to_one_hot as to_one_hot
 from .targeting import to_one_hot_inverse as to_one_hot_inverse
+
+__all__ = [
+    "Burst", "Delta", "Encoder", "Latency", "Phase", "Population", "Rate", "RateConv", "burst", "delta",
+    "from_one_hot", "latency", "latency_code", "latency_code_linear", "latency_code_log", "latency_interpolate",
+    "phase", "population", "rate", "rate_conv", "rate_interpolate", "receptive_fields", "target_rate_code",
+    "targets_convert", "targets_latency", "targets_rate", "to_one_hot", "to_one_hot_inverse",
+]  # fmt: skip

@@ -33,7 +33,7 @@ def between(data: Tensor, low: float, high: float, taker: str) -> Tensor:
     """Return the data if all values are in [low, high]; NaN is not."""
     if not bool(((data >= low) & (data <= high)).all()):
         found = f"{data.min().item():g} to {data.max().item():g}"
-        raise ValueError(f"{taker} expects data in [{low:g}, {high:g}], got {found}; scale them first")
+        raise ValueError(f"{taker} expects data in [{low:g}, {high:g}], got {found}; scale the data first")
     return data
 
 

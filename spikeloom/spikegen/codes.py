@@ -1,10 +1,9 @@
 """Rate, delta, population, phase and burst codes."""
 
-import warnings
-
 import torch
 from torch import Tensor
 
+from ..caller import warn_caller
 from ._inputs import between, checked, computable, floating, given, over_time, single_spikes, whole, window
 
 ABOVE_ONE = 1.001
@@ -81,10 +80,9 @@ def _warn_above_one(data: Tensor, chance: Tensor) -> None:
     if torch.compiler.is_compiling() or not data.numel() or not bool((chance > ABOVE_ONE).any()):
         return
     if bool((data > ABOVE_ONE).any()):
-        warnings.warn(
+        warn_caller(
             f"rate got data up to {data.max().item():g}; a probability above 1 fires at every step. Scale the data to "
-            "[0, 1], as by x / x.max(), or pass gain",
-            stacklevel=3,
+            "[0, 1], as by x / x.max(), or pass gain"
         )
 
 
@@ -371,9 +369,9 @@ def burst(
     first = whole(first_spike_time, "first_spike_time")
     steps = window(whole(num_steps, "num_steps", least=1), first)
     spikes, least = whole(max_spikes, "max_spikes", least=1), whole(min_interval, "min_interval", least=1)
-    gaps, room = spikes - 1, steps - 1 - first
-    most = whole(max_interval, "max_interval") if max_interval is not None else room // gaps if gaps else least
-    if most < least or gaps * most > room:
+    gaps, free = spikes - 1, steps - 1 - first
+    most = whole(max_interval, "max_interval") if max_interval is not None else free // gaps if gaps else least
+    if most < least or gaps * most > free:
         raise ValueError(
             f"{spikes} spikes, {least} to {most} steps apart, do not fit between step {first} and num_steps={steps}; "
             "they need min_interval <= max_interval and (max_spikes - 1) * max_interval < num_steps - first_spike_time"

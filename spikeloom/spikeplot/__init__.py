@@ -7,3 +7,5 @@ from ._figures import confusion_matrix as confusion_matrix
 from ._figures import learning_curve as learning_curve
 from ._figures import raster as raster
 from ._figures import traces as traces
+
+__all__ = ["Camera", "animator", "confusion_matrix", "learning_curve", "raster", "spike_count", "traces"]

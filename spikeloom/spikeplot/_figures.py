@@ -52,6 +52,8 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
         [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
     """
     needs_matplotlib()
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties
     from matplotlib.ticker import MaxNLocator
 
     layers = data if isinstance(data, Mapping) else {"": data}
@@ -71,7 +73,11 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
         if not {"c", "color"} & kwargs.keys():
             layer = np.searchsorted(edges, neurons, side="right") - 1
             kwargs["color"] = np.array([BLUE, ORANGE])[layer % 2]
-        ax.set_yticks((edges[:-1] + edges[1:] - 1) / 2, [fill(name, WIDEST) for name in layers])
+        labels = [fill(name, WIDEST) for name in layers]
+        size = FontProperties(size=rcParams["ytick.labelsize"]).get_size_in_points()
+        line = 1.3 * size / (72 * _size(ax)[1]) * edges[-1]  # the height of a line of text, in neurons
+        heights = [line * (label.count("\n") + 1) for label in labels]
+        ax.set_yticks(_apart((edges[:-1] + edges[1:] - 1) / 2, heights), labels)
         ax.tick_params(axis="y", length=0)
         for edge in edges[1:-1]:
             ax.axhline(edge - 0.5, color=SHADE, linewidth=0.8)
@@ -134,8 +140,8 @@ def traces(
             panel.set_title(titles[number])
     for panel in panels[-1]:
         panel.set_xlabel("step")
-    room = 0.55 * 72 * plt.gcf().get_figheight() / dim[0]  # the height of a panel, in points
-    size = min(plt.rcParams["font.size"], room / 5)  # "membrane" is five times as long as its letters are high
+    available = 0.55 * 72 * plt.gcf().get_figheight() / dim[0]  # the height of a panel, in points
+    size = min(plt.rcParams["font.size"], available / 5)  # "membrane" is five times as long as its letters are high
     for panel in panels[:, 0]:
         panel.set_ylabel("membrane", fontsize=size)
 
@@ -228,6 +234,14 @@ def confusion_matrix(
     ax.set_xlabel("predicted class")
     ax.set_ylabel("class")
     return counts
+
+
+def _apart(centers: "np.ndarray[Any, Any]", heights: "Sequence[float]") -> list[float]:
+    """Positions at which labels of these heights do not overlap: each at its center, or as far below it as needed."""
+    at = [float(center) for center in centers]
+    for i in range(len(at) - 2, -1, -1):
+        at[i] = min(at[i], at[i + 1] - (heights[i] + heights[i + 1]) / 2)
+    return at
 
 
 def _size_of_dots(ax: "Axes", steps: int, neurons: int) -> float:

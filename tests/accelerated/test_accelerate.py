@@ -41,11 +41,11 @@ def spikes(*shape: int, density: float, kind: str = "0/1") -> Tensor:
     return sizes[kind] * (torch.rand(shape, generator=draw) < density)
 
 
-def run(layer: nn.Linear, x: Tensor, pull: Tensor) -> list[Tensor | None]:
+def run(layer: nn.Linear, x: Tensor, cotangent: Tensor) -> list[Tensor | None]:
     """The output, then the gradients of the input and the parameters."""
     x = x.clone().requires_grad_()
     out = layer(x)
-    return [out, *torch.autograd.grad(out, [x, *layer.parameters()], pull)]
+    return [out, *torch.autograd.grad(out, [x, *layer.parameters()], cotangent)]
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -57,10 +57,10 @@ def test_output_and_gradients_are_those_of_the_dense_product(
 ) -> None:
     layer = layer_of(shape[-1], bias, dtype)
     x = spikes(*shape, density=0.05, kind=kind).to(dtype)
-    pull = (torch.randint(-8, 9, (*shape[:-1], 33), generator=torch.Generator().manual_seed(2)) / 8).to(dtype)
-    wanted = run(layer, x, pull)
+    cotangent = (torch.randint(-8, 9, (*shape[:-1], 33), generator=torch.Generator().manual_seed(2)) / 8).to(dtype)
+    wanted = run(layer, x, cotangent)
     snn.accelerate(layer)
-    got = run(layer, x, pull)
+    got = run(layer, x, cotangent)
     assert routes(layer, x) == ["sparse"]
     for ours, theirs in zip(got, wanted, strict=True):
         assert_close(ours, theirs, "sums of small dyadic numbers", exact=True)
@@ -69,10 +69,10 @@ def test_output_and_gradients_are_those_of_the_dense_product(
 @pytest.mark.parametrize("where", ["weight", "gradient", "input"])
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_nan_and_infinity_flow_as_in_the_dense_product(where: str, bad: float) -> None:
-    layer, x, pull = layer_of(70, True), spikes(9, 70, density=0.05), torch.ones(9, 33)
+    layer, x, cotangent = layer_of(70, True), spikes(9, 70, density=0.05), torch.ones(9, 33)
     with torch.no_grad():
-        {"weight": layer.weight, "gradient": pull, "input": x}[where][2, 3] = bad
-    wanted, got = run(layer, x, pull), run(snn.accelerate(layer), x, pull)
+        {"weight": layer.weight, "gradient": cotangent, "input": x}[where][2, 3] = bad
+    wanted, got = run(layer, x, cotangent), run(snn.accelerate(layer), x, cotangent)
     for ours, theirs in zip(got, wanted, strict=True):
         assert ours is not None
         assert theirs is not None
@@ -80,7 +80,7 @@ def test_nan_and_infinity_flow_as_in_the_dense_product(where: str, bad: float) -
 
 
 @pytest.mark.parametrize(("share", "path"), [(0.5, "sparse"), (2, "dense")])
-def test_the_density_decides_and_explain_tells(share: float, path: str) -> None:
+def test_the_density_decides_and_explain_shows_it(share: float, path: str) -> None:
     density = share * tuning.limits.linear_dense_above
     net = snn.accelerate(nn.Sequential(layer_of(70, True), snn.Leaky(beta=0.5, init_hidden=True)))
     row = snn.explain(net, spikes(20, 8, 70, density=density)).rows[0]
@@ -122,24 +122,24 @@ def test_tangents_pass_as_through_a_plain_layer() -> None:
 
 def test_a_gradient_that_is_mostly_zero_is_multiplied_by_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = layer_of(70, True), spikes(300, 70, density=0.05)
-    pull = spikes(300, 33, density=0.05, kind="signed")
-    wanted, products = run(layer, x, pull), []
+    cotangent = spikes(300, 33, density=0.05, kind="signed")
+    wanted, products = run(layer, x, cotangent), []
     product = csr.product
     monkeypatch.setattr(csr, "product", lambda *args: products.append(args[0].shape) or product(*args))
-    for ours, theirs in zip(run(snn.accelerate(layer), x, pull), wanted, strict=True):
+    for ours, theirs in zip(run(snn.accelerate(layer), x, cotangent), wanted, strict=True):
         assert torch.equal(ours, theirs)
     assert products == [(300, 70), (300, 33)]
 
 
 def test_the_threads_do_not_change_a_bit() -> None:
-    layer, x, pull = snn.accelerate(layer_of(70, True)), spikes(3000, 70, density=0.05), torch.rand(3000, 33)
+    layer, x, cotangent = snn.accelerate(layer_of(70, True)), spikes(3000, 70, density=0.05), torch.rand(3000, 33)
     with torch.no_grad():
         layer.weight.copy_(torch.rand(33, 70))
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(run(layer, x, pull))
+            found.append(run(layer, x, cotangent))
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
@@ -182,7 +182,7 @@ def test_hooks_are_called() -> None:
     assert seen == [layer]
 
 
-def test_bad_arguments_are_told() -> None:
+def test_bad_arguments_are_reported() -> None:
     with pytest.raises(TypeError, match="accelerate got a list; pass a network"):
         snn.accelerate([])  # type: ignore[arg-type]
     layer = snn.accelerate(layer_of(70, True))

@@ -37,8 +37,8 @@ def run(layer: nn.Module, x: Tensor, density: float = 1.0) -> list[Tensor]:
     """The output, then the gradients of the input and the parameters, from a gradient that is that dense."""
     x = x.detach().requires_grad_()
     out = layer(x)
-    pull = spikes(*out.shape, density=density, kind="signed").to(out)
-    return [out, *torch.autograd.grad(out, [x, *layer.parameters()], pull)]
+    cotangent = spikes(*out.shape, density=density, kind="signed").to(out)
+    return [out, *torch.autograd.grad(out, [x, *layer.parameters()], cotangent)]
 
 
 def compare(layer: nn.Conv2d, x: Tensor, density: float) -> list[Tensor]:
@@ -192,17 +192,17 @@ def test_nan_and_infinity_flow_as_in_the_dense_convolution(where: str, bad: floa
     def all_of(layer: nn.Module) -> list[Tensor]:
         given = x.clone().requires_grad_()
         out = layer(given)
-        pull = torch.zeros_like(out)
-        pull[:, :, 2, 2] = 1
-        pull[1, 2, 3, 3] = bad if where == "gradient" else 1
-        return [out, *torch.autograd.grad(out, [given, *layer.parameters()], pull)]
+        cotangent = torch.zeros_like(out)
+        cotangent[:, :, 2, 2] = 1
+        cotangent[1, 2, 3, 3] = bad if where == "gradient" else 1
+        return [out, *torch.autograd.grad(out, [given, *layer.parameters()], cotangent)]
 
     for theirs, ours in zip(all_of(layer), all_of(snn.accelerate(layer)), strict=True):
         assert torch.equal(ours.isfinite(), theirs.isfinite())
 
 
 @pytest.mark.parametrize(("density", "path"), [(0.5, "sparse"), (2, "dense")])
-def test_the_density_decides_and_explain_tells(density: float, path: str) -> None:
+def test_the_density_decides_and_explain_shows_it(density: float, path: str) -> None:
     net = snn.accelerate(nn.Sequential(layer_of(4, 20, 3), nn.MaxPool2d(2), snn.Leaky(beta=0.5, init_hidden=True)))
     x = spikes(10, 4, 4, 9, 8, density=density * tuning.limits.conv_dense_above)
     row = snn.explain(net, x).rows[0]

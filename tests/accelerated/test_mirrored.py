@@ -37,9 +37,10 @@ def test_gradients_are_read_with_their_sign(case: str, every_size: None, tuned) 
     layer, x, share = CASES[case]
     layer, x = snn.accelerate(copy.deepcopy(layer)), x.clone(memory_format=torch.preserve_format).requires_grad_()
     out = layer(x)
-    pull = (torch.rand_like(out) - 0.3) * (torch.rand_like(out) < share)
+    cotangent = (torch.rand_like(out) - 0.3) * (torch.rand_like(out) < share)
     wanted, got = (
-        torch.autograd.grad(out, [x, *layer.parameters()], p, retain_graph=True) for p in (pull, mirrored(pull))
+        torch.autograd.grad(out, [x, *layer.parameters()], p, retain_graph=True)
+        for p in (cotangent, mirrored(cotangent))
     )
     for ours, theirs in zip(got, wanted, strict=True):
         assert_close(ours, theirs, "a gradient", exact=True)

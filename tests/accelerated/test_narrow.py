@@ -24,12 +24,12 @@ def dyadic(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor
     return (torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed)) / 8).to(dtype)
 
 
-def run(layer: nn.Linear, x: Tensor, pull: Tensor, learn: str = "all") -> list[Tensor | None]:
+def run(layer: nn.Linear, x: Tensor, cotangent: Tensor, learn: str = "all") -> list[Tensor | None]:
     """The output, then the gradients of the input, the weight and the bias, where they are learned."""
     x = x.clone().requires_grad_(learn != "parameters")
     layer.requires_grad_(learn != "input").zero_grad()
     out = layer(x)
-    out.backward(pull)
+    out.backward(cotangent)
     return [out.detach(), x.grad, layer.weight.grad, None if layer.bias is None else layer.bias.grad]
 
 
@@ -46,9 +46,9 @@ def test_output_and_gradients_are_torchs(shape, outputs, bias, dtype, learn):
     with torch.no_grad():
         for seed, p in enumerate(layer.parameters()):
             p.copy_(dyadic(*p.shape, seed=seed))
-    x, pull = dyadic(*shape, seed=2, dtype=dtype), dyadic(*shape[:-1], outputs, seed=3, dtype=dtype)
-    wanted = run(layer, x, pull, learn)
-    got = run(snn.accelerate(layer), x, pull, learn)
+    x, cotangent = dyadic(*shape, seed=2, dtype=dtype), dyadic(*shape[:-1], outputs, seed=3, dtype=dtype)
+    wanted = run(layer, x, cotangent, learn)
+    got = run(snn.accelerate(layer), x, cotangent, learn)
     assert routes(layer, x) == ["narrow"]
     for ours, theirs in zip(got, wanted, strict=True):
         assert (ours is None) == (theirs is None)
@@ -57,19 +57,19 @@ def test_output_and_gradients_are_torchs(shape, outputs, bias, dtype, learn):
 
 def test_it_reads_inputs_and_gradients_in_any_memory_order():
     layer = nn.Linear(70, 8)
-    x, pull = dyadic(70, 40, seed=1).t(), dyadic(8, 40, seed=2).t()
-    wanted = run(layer, x.contiguous(), pull.contiguous())
-    for ours, theirs in zip(run(snn.accelerate(layer), x, pull), wanted, strict=True):
+    x, cotangent = dyadic(70, 40, seed=1).t(), dyadic(8, 40, seed=2).t()
+    wanted = run(layer, x.contiguous(), cotangent.contiguous())
+    for ours, theirs in zip(run(snn.accelerate(layer), x, cotangent), wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("where", ["weight", "gradient", "input"])
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_nan_and_infinity_flow_as_in_torchs_product(where: str, bad: float) -> None:
-    layer, x, pull = nn.Linear(70, 8), dyadic(9, 70, seed=1), torch.ones(9, 8)
+    layer, x, cotangent = nn.Linear(70, 8), dyadic(9, 70, seed=1), torch.ones(9, 8)
     with torch.no_grad():
-        {"weight": layer.weight, "gradient": pull, "input": x}[where][2, 3] = bad
-    wanted, got = run(layer, x, pull), run(snn.accelerate(layer), x, pull)
+        {"weight": layer.weight, "gradient": cotangent, "input": x}[where][2, 3] = bad
+    wanted, got = run(layer, x, cotangent), run(snn.accelerate(layer), x, cotangent)
     for ours, theirs in zip(got, wanted, strict=True):
         assert torch.equal(ours.isfinite(), theirs.isfinite())
 

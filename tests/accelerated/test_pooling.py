@@ -34,8 +34,8 @@ def run(layer: nn.Module, x: Tensor) -> list[Tensor]:
     """The result and the gradient of the input, from a gradient without pattern, whose sums would round."""
     x = x.detach().requires_grad_()
     out = layer(x)
-    pull = torch.randn(out.shape, generator=torch.Generator().manual_seed(4)).to(out)
-    return [out.detach(), *torch.autograd.grad(out, x, pull)]
+    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(4)).to(out)
+    return [out.detach(), *torch.autograd.grad(out, x, cotangent)]
 
 
 def compare(layer: nn.Module, x: Tensor, path: str) -> None:
@@ -123,7 +123,7 @@ def test_a_byte_is_kept_for_each_result() -> None:
     assert kept == [54, 0]
 
 
-def test_it_is_in_place_and_reversible_and_explain_tells() -> None:
+def test_it_is_in_place_and_reversible_and_explain_shows_it() -> None:
     net = nn.Sequential(nn.MaxPool2d(2), snn.Leaky(0.5, init_hidden=True), nn.AvgPool2d(2), nn.MaxPool2d(2, padding=1))
     rows = snn.explain(snn.accelerate(net), images(2, 3, 8, 8), steps=5).rows
     assert [(row.kind, row.backend, row.static) for row in rows[::2]] == [

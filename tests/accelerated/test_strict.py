@@ -27,15 +27,15 @@ def run(net: nn.Module, x: Tensor) -> list[Tensor]:
     return [spk, *torch.autograd.grad(spk.sum(), [*net.parameters()])]
 
 
-def test_strict_is_the_plain_network_bit_for_bit_and_explain_tells() -> None:
+def test_strict_is_the_plain_network_bit_for_bit_and_explain_shows_it() -> None:
     plain, x = network(), spikes(10, 6, 4, 9, 8, density=0.1)
     strict, free = snn.accelerate(copy.deepcopy(plain), strict=True), snn.accelerate(copy.deepcopy(plain))
     wanted, got, other = (run(net, x) for net in (plain, strict, free))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, wanted, strict=True))
     assert not all(map(torch.equal, other, wanted))  # or the network would show nothing
-    told = {row.kind: row.backend for row in snn.explain(strict, x).rows}
-    assert (told["SpikeConv2d"], told["SpikeLinear"]) == ("dense, strict", "dense, strict")
-    assert told["SpikeMaxPool2d"] == "numba"  # its bits are torch's in any case
+    message = {row.kind: row.backend for row in snn.explain(strict, x).rows}
+    assert (message["SpikeConv2d"], message["SpikeLinear"]) == ("dense, strict", "dense, strict")
+    assert message["SpikeMaxPool2d"] == "numba"  # its bits are torch's in any case
     assert snn.explain(snn.accelerate(strict), x).rows[0].backend == "sparse"
 
 

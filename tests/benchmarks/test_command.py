@@ -118,7 +118,7 @@ def test_start_runs_in_processes_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--shape", "6,x"], "'6,x' is not a shape; write sizes with commas, as in 500,16,512"),
         (["--repeats", "0"], "'0' is not a number of rounds; pass 1 or more"),
@@ -126,15 +126,15 @@ def test_start_runs_in_processes_of_its_own(tmp_path):
         (["--case", "none"], "invalid choice: 'none'"),
     ],
 )
-def test_wrong_arguments_are_told_with_the_usage(arguments, told, capsys):
+def test_wrong_arguments_are_reported_with_the_usage(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*arguments])
     assert stop.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--shape", "6,2"], "case leaky got the shape 6,2; pass T,B,N, each at least 1\n"),
         (["--shape", "0,2,3"], "case leaky got the shape 0,2,3; pass T,B,N, each at least 1\n"),
@@ -146,9 +146,9 @@ def test_wrong_arguments_are_told_with_the_usage(arguments, told, capsys):
         (["--page", "no/such.md"], "--page got no/such.md; pass the path of an existing page"),
     ],
 )
-def test_what_cannot_be_run_is_a_sentence(arguments, told, capsys):
+def test_what_cannot_be_run_is_a_sentence(arguments, message, capsys):
     assert main([*arguments]) == 1
-    assert capsys.readouterr().err.startswith(told)
+    assert capsys.readouterr().err.startswith(message)
 
 
 def test_a_device_that_is_not_there_is_a_sentence(monkeypatch, capsys):

@@ -18,9 +18,9 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 @pytest.mark.parametrize("page", [PAGE, ROOT / "README.md", ROOT / "docs/gpu.md"], ids=lambda page: page.name)
 def test_page_is_that_of_the_stored_runs(page):
-    told = page.read_text()
-    assert PLACE.search(told)
-    assert fill(page, STORED) == told, "python -m benchmarks --page README.md docs/benchmarks.md"
+    message = page.read_text()
+    assert PLACE.search(message)
+    assert fill(page, STORED) == message, "python -m benchmarks --page README.md docs/benchmarks.md"
 
 
 def test_the_page_shows_every_case_of_the_suite():

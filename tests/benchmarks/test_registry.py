@@ -56,8 +56,8 @@ def test_all_that_is_timed_agrees(case):
 @pytest.mark.parametrize("name", ACTIVE)
 def test_every_layer_fires(name):
     case = CASES[name]
-    told, *_ = case.remarks(case.inputs(case.small)).splitlines()
-    fired = [float(percent) for percent in re.findall(r"([\d.]+)%", told)]
+    message, *_ = case.remarks(case.inputs(case.small)).splitlines()
+    fired = [float(percent) for percent in re.findall(r"([\d.]+)%", message)]
     assert len(fired) > 1
     assert all(0.5 < percent < 40 for percent in fired)
 

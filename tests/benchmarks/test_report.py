@@ -71,9 +71,9 @@ def test_samples_far_apart_are_named_noisy_in_the_table_the_file_and_the_page(tm
     folder = tmp_path / "runs"
     folder.mkdir()
     store(Record([noisy, replace(noisy, swept="N"), RESULT]), folder / "made.json")
-    told = json.loads((folder / "made.json").read_text())["results"]
-    assert [entry["noisy"] for entry in told] == [["floor"], ["floor"], []]
-    assert told[0]["found"]["floor"]["noise"] == pytest.approx(200)
+    message = json.loads((folder / "made.json").read_text())["results"]
+    assert [entry["noisy"] for entry in message] == [["floor"], ["floor"], []]
+    assert message[0]["found"]["floor"]["noise"] == pytest.approx(200)
     assert load(folder / "made.json").results[0] == noisy
     (tmp_path / "page.md").write_text(PAGE)
     text = fill(tmp_path / "page.md", folder)
@@ -91,11 +91,11 @@ def test_json_gives_everything_back(tmp_path):
     record = Record([RESULT, replace(RESULT, swept="T")])
     store(record, tmp_path / "bench.json")
     assert load(tmp_path / "bench.json") == record
-    told = json.loads((tmp_path / "bench.json").read_text())
-    assert told["machine"] == machine()
-    assert told["versions"] == versions()
+    message = json.loads((tmp_path / "bench.json").read_text())
+    assert message["machine"] == machine()
+    assert message["versions"] == versions()
     ours = {"median_s": 0.003, "min_s": 0.002, "noise": 1.5, "times_ours": 1, "times_floor": 2}
-    assert told["results"][0]["found"]["ours"] == ours
+    assert message["results"][0]["found"]["ours"] == ours
 
 
 PAGE = """# A page

@@ -72,14 +72,14 @@ def test_the_floor_does_other_work():
     assert list(result.seconds) == ["reference", "floor"]
 
 
-def test_what_is_not_installed_is_told():
+def test_what_is_not_installed_is_reported():
     result = run_case(case(theirs=absent), (3,), repeats=1)
     assert result.missing == {"theirs": "not installed; pip install theirs"}
     assert list(result.seconds) == ["reference"]
 
 
 @pytest.mark.parametrize(
-    ("got", "told"),
+    ("got", "message"),
     [
         ({"spikes": SPIKES, "g": torch.ones(2)}, []),
         ({"spikes": SPIKES, "g": torch.ones(2) + 1e-6}, []),
@@ -90,8 +90,8 @@ def test_what_is_not_installed_is_told():
         ({"spikes": SPIKES[:2], "g": torch.ones(2)}, ["spikes have the shape [2], the reference's have [3]"]),
     ],
 )
-def test_differences_are_sentences(got, told):
-    assert disagreements(got, {"spikes": SPIKES, "g": torch.ones(2), "seconds": torch.zeros(1)}) == told
+def test_differences_are_sentences(got, message):
+    assert disagreements(got, {"spikes": SPIKES, "g": torch.ones(2), "seconds": torch.zeros(1)}) == message
 
 
 def test_small_numbers_are_compared_with_the_largest_of_their_tensor():
@@ -121,12 +121,12 @@ def test_a_peer_is_compared_with_its_twin_and_may_flip_one_spike_in_many():
 
 
 @pytest.mark.parametrize(
-    ("module", "told"),
+    ("module", "message"),
     [("spikingjelly.clock", "spikingjelly==2.0.0"), ("norse", "norse==1.1.0"), ("another.thing", "another")],
 )
-def test_how_to_get_a_library(monkeypatch, module, told):
+def test_how_to_get_a_library(monkeypatch, module, message):
     monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
-    with pytest.raises(NotInstalled, match=rf"not installed \(.*\); pip install {told}$"):
+    with pytest.raises(NotInstalled, match=rf"not installed \(.*\); pip install {message}$"):
         installed(module)
 
 

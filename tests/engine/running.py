@@ -17,7 +17,7 @@ from ..cases import CellCase
 from ..oracle import Outcome
 
 ATAN = surrogate.atan()
-OUTPUTS = ("spk", "traces", "finals")
+OUTPUTS = ("spk", "traces", "final_states")
 NEAR = 1e-4
 """Inputs that bring a threshold closer than this are drawn again where rounding may decide about a spike."""
 
@@ -95,8 +95,8 @@ def outcome(backend: str, job: Job) -> Outcome:
     trajectory = run(backend, call_of(job, tensors))
     names = job.case.cell.states
     states = {f"{n} at every step": t for n, t in zip(names, trajectory.traces, strict=False)}
-    states |= {f"last {n}": t for n, t in zip(names, trajectory.finals, strict=True)}
-    by_output = {"spk": (trajectory.spk,), "traces": trajectory.traces, "finals": trajectory.finals}
+    states |= {f"last {n}": t for n, t in zip(names, trajectory.final_states, strict=True)}
+    by_output = {"spk": (trajectory.spk,), "traces": trajectory.traces, "final_states": trajectory.final_states}
     return Outcome(
         {"spk": trajectory.spk.detach()},
         {name: t.detach() for name, t in states.items()},

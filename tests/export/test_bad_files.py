@@ -140,7 +140,7 @@ def test_files_that_cannot_be_read_get_a_sentence(file, tmp_path):
     def huge(f):
         f.create_dataset("node/nodes/1/more", shape=(10**12,), dtype="f4", chunks=(1024,))
 
-    def strange_class(f):
+    def unknown_class(f):
         del f["node/nodes/1/metadata/spikeloom"]
         f["node/nodes/1/metadata/spikeloom"] = '{"class": "os.system"}'
 
@@ -161,7 +161,7 @@ def test_files_that_cannot_be_read_get_a_sentence(file, tmp_path):
         (newer, r"a HodgkinHuxley \(the node '1'\).*nir 9.0 wrote the file. A newer nir may"),
         (refractory, r"LIF \(the node '1'\) with the fields .*refractory_time.*does not take"),
         (huge, "declares 3725.3 GiB"),
-        (strange_class, "names the neuron os.system, which this version"),
+        (unknown_class, "names the neuron os.system, which this version"),
         (not_json, "metadata is not JSON.*reset='zero'"),
         (link, "link to another file"),
         (missing, r"the node '1'\)"),
@@ -169,7 +169,7 @@ def test_files_that_cannot_be_read_get_a_sentence(file, tmp_path):
     ):
         with pytest.raises(ValueError, match=match):
             snn.import_from_nir(changed(change))
-    for change in (strange_class, not_json):
+    for change in (unknown_class, not_json):
         assert isinstance(snn.import_from_nir(changed(change), reset="zero").get_submodule("1"), snn.Leaky)
     cut = tmp_path / "cut.nir"
     cut.write_bytes(file.read_bytes()[:2000])

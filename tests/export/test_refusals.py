@@ -1,4 +1,4 @@
-"""What NIR cannot say is refused by name, with the nearest that it can; or written approximately, with a report."""
+"""What NIR cannot express is refused by name, with the nearest that it can; or written approximately, with a report."""
 
 import json
 import warnings
@@ -188,7 +188,7 @@ def test_own_neurons_export_by_their_equation():
 
 
 def test_snntorchs_module_approximates_with_a_warning():
-    """snnTorch writes any reset without a word; scripts that rely on it run, and are told."""
+    """snnTorch writes any reset without a word; scripts that rely on it run, with a warning."""
     net = nn.Sequential(nn.Linear(4, 3), snn.Leaky(0.9, init_hidden=True))
     with pytest.warns(UserWarning, match="approximate"):
         graph = as_snntorch_does(net, torch.rand(2, 4), "name", model_fwd_args=[], ignore_dims=[0])
@@ -359,11 +359,11 @@ def test_a_neuron_that_always_returns_its_states_comes_back(tmp_path):
 
 
 def test_what_metadata_leave_out_is_said_when_it_is_read():
-    for net, told in (
+    for net, message in (
         (leaky(state_quant=torch.round), "'leaky' .*leaves out .*state_quant"),
         (Doubled(0.9, **NIR_RESET), "'doubled' .*leaves out .*a forward of its own"),
         (snn.SLSTM(4, 4, threshold=0.1, state_quant=torch.round, **HIDDEN), "'slstm.w_in' .*leaves out .*state_quant"),
     ):
         graph = written(net, torch.rand(5, 2, 4))
-        with pytest.warns(UserWarning, match=told):
+        with pytest.warns(UserWarning, match=message):
             snn.import_from_nir(graph)

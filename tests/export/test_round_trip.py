@@ -123,7 +123,7 @@ def test_branches_sums_and_several_inputs_and_outputs(tmp_path):
 
 
 def test_every_neuron_comes_back_the_same_with_its_options_and_learned_values(tmp_path):
-    """Also those that NIR cannot say: the metadata hold them."""
+    """Also those that NIR cannot express: the metadata hold them."""
     for name, kind in ZOO.items():
         if getattr(kind.make, "_without_steps", False):
             continue

@@ -182,7 +182,7 @@ def test_states_that_are_passed_by_hand():
         snn.export_to_nir(ReadsMembrane(), x[0])
 
 
-def test_a_forward_with_a_loop_over_time_is_told_what_to_pass():
+def test_a_forward_with_a_loop_over_time_gets_the_advice_what_to_pass():
     net, x = Loop(), torch.rand(30, 2, 4) * 4
     with pytest.raises(ValueError, match="model_fwd"):
         snn.export_to_nir(net, x)

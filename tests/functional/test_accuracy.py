@@ -54,8 +54,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("which", REFUSED)
 def test_refused_by_a_sentence(which):
-    arguments, told = REFUSED[which]
-    with pytest.raises(ValueError, match=f"accuracy_rate {told}"):
+    arguments, message = REFUSED[which]
+    with pytest.raises(ValueError, match=f"accuracy_rate {message}"):
         functional.accuracy_rate(*arguments)
 
 

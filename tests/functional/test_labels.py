@@ -60,8 +60,8 @@ def test_spikes_may_come_as_any_numbers(name, dtype):
 @for_each("labels", [LABELS, LABELS.tolist(), LABELS.numpy()])
 @for_each("name", ALL)
 def test_time_and_batch_in_the_other_order_are_recognized_by_the_number_of_labels(name, labels):
-    told = r"of the shape \[5, 6, 3\], which is T = 5 steps of B = 6 samples, and 5 targets.*transpose\(0, 1\)"
-    with pytest.raises(ValueError, match=told):
+    message = r"of the shape \[5, 6, 3\], which is T = 5 steps of B = 6 samples, and 5 targets.*transpose\(0, 1\)"
+    with pytest.raises(ValueError, match=message):
         ALL[name](spikes().transpose(0, 1), labels)
 
 
@@ -73,7 +73,7 @@ def test_a_label_of_no_class_is_refused(name, label):
 
 
 @pytest.mark.parametrize(
-    ("targets", "error", "told"),
+    ("targets", "error", "message"),
     [
         ("01210", TypeError, "got targets of type str"),
         (["a", "b", "c", "a", "b"], TypeError, "got targets of type list"),
@@ -85,8 +85,8 @@ def test_a_label_of_no_class_is_refused(name, label):
     ],
 )
 @pytest.mark.parametrize("name", ALL)
-def test_what_are_no_labels_is_refused(name, targets, error, told):
-    with pytest.raises(error, match=told):
+def test_what_are_no_labels_is_refused(name, targets, error, message):
+    with pytest.raises(error, match=message):
         ALL[name](spikes(), targets)
 
 

@@ -15,7 +15,7 @@ datasets = pytest.importorskip("sklearn.datasets")
 
 STEPS, CLASSES, TRAINED_ON = 15, 10, 1400
 WANTED = 0.9
-"""Share of the 397 digits not trained on that must be told right; by chance it is 0.1."""
+"""Share of the 397 digits not trained on that must be classified correctly; by chance it is 0.1."""
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -123,8 +123,8 @@ def test_learns_the_digits(lesson):
     assert lesson.read(spk, mem, labels[TRAINED_ON:]) > WANTED
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["lengths are told", "lengths are not told"])
-def test_learns_sequences_of_different_lengths(told):
+@pytest.mark.parametrize("with_lengths", [True, False], ids=["with lengths", "without lengths"])
+def test_learns_sequences_of_different_lengths(with_lengths):
     """After a digit come others, for most of the time; only who knows where it ends can learn it."""
     images, labels = digits()
     lengths = torch.randint(2, STEPS // 2, labels.shape)
@@ -135,13 +135,13 @@ def test_learns_sequences_of_different_lengths(told):
 
     def loss_of(batch: Tensor) -> Tensor:
         _, mem = snn.unroll(net, sequences[:, batch])
-        return loss(mem, labels[batch], lengths=lengths[batch] if told else None)
+        return loss(mem, labels[batch], lengths=lengths[batch] if with_lengths else None)
 
     learn(net, loss_of, epochs=6)
     with torch.no_grad():
         _, mem = snn.unroll(net, sequences[:, TRAINED_ON:])
-    known = mem.masked_fill(~shown[:, TRAINED_ON:], -torch.inf) if told else mem
-    assert (comes_highest(mem, known, labels[TRAINED_ON:]) > WANTED) == told
+    known = mem.masked_fill(~shown[:, TRAINED_ON:], -torch.inf) if with_lengths else mem
+    assert (comes_highest(mem, known, labels[TRAINED_ON:]) > WANTED) == with_lengths
 
 
 def test_a_penalty_spares_spikes_at_the_same_accuracy():

@@ -156,7 +156,7 @@ REFUSED = {
 @for_each("which", REFUSED)
 @for_each("case", [*DEFAULTS, "accuracy_rate", "accuracy_temporal", "rate_upper_bound"])
 def test_refused_by_a_sentence(case, which):
-    options, told = REFUSED[which]
+    options, message = REFUSED[which]
     name = case.name if isinstance(case, Case) else case
     calls = {
         "accuracy_rate": functional.accuracy_rate,
@@ -164,5 +164,5 @@ def test_refused_by_a_sentence(case, which):
         "rate_upper_bound": lambda x, labels, **o: functional.rate_upper_bound()(x, **o),
     }
     call = case.make() if isinstance(case, Case) else calls[name]
-    with pytest.raises(ValueError, match=f"{name} {told}"):
+    with pytest.raises(ValueError, match=f"{name} {message}"):
         call(DEFAULTS[0].inputs(), LABELS, **options)

@@ -268,6 +268,8 @@ def test_compiles_as_one_graph(case):
 
 def test_losses_on_membranes_name_them_in_errors():
     for name in NAMES:
-        told = "mem_out" if name in ON_MEMBRANES else "spk_rec" if name in TEMPORAL else "spk_out"
-        with pytest.raises(ValueError, match=rf"{name} got {told} of the shape \[2, 3\]; pass \[T, B, C\], time first"):
+        message = "mem_out" if name in ON_MEMBRANES else "spk_rec" if name in TEMPORAL else "spk_out"
+        with pytest.raises(
+            ValueError, match=rf"{name} got {message} of the shape \[2, 3\]; pass \[T, B, C\], time first"
+        ):
             getattr(functional, name)()(torch.ones(2, 3), LABELS)

@@ -141,9 +141,9 @@ UNMADE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "error", "told"), UNMADE, ids=lambda value: str(value)[:60])
-def test_options_that_make_no_sense_are_refused_at_once(name, options, error, told):
-    with pytest.raises(error, match=f"^{name} .*{told}"):
+@pytest.mark.parametrize(("name", "options", "error", "message"), UNMADE, ids=lambda value: str(value)[:60])
+def test_options_that_make_no_sense_are_refused_at_once(name, options, error, message):
+    with pytest.raises(error, match=f"^{name} .*{message}"):
         getattr(functional, name)(**options)
 
 
@@ -164,9 +164,9 @@ UNCALLED = {
 @for_each("which", UNCALLED)
 @for_each("name", NAMES)
 def test_calls_that_make_no_sense_are_refused(name, which):
-    x, labels, error, told = UNCALLED[which]
+    x, labels, error, message = UNCALLED[which]
     owner = "(SpikeTime|mse_temporal_loss)" if name == "mse_temporal_loss" else name
-    with pytest.raises(error, match=f"{owner} {told}" if told.startswith("got") else told):
+    with pytest.raises(error, match=f"{owner} {message}" if message.startswith("got") else message):
         getattr(functional, name)()(x, labels)
 
 

@@ -185,7 +185,7 @@ def test_a_failed_run_and_one_without_steps_leave_no_record():
         assert len(monitor) == 1
 
 
-def test_diagnose_is_not_heard():
+def test_diagnose_is_not_recorded():
     net = network()
     with SF.OutputMonitor(net, nn.Linear) as monitor, SF.GradOutputMonitor(net, nn.Linear) as backward:
         snn.diagnose(net, x_seq())

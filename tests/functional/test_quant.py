@@ -230,8 +230,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_makes_no_levels_is_refused(name):
-    options, kind, told = REFUSED[name]
-    with pytest.raises(kind, match=told):
+    options, kind, message = REFUSED[name]
+    with pytest.raises(kind, match=message):
         state_quant(**options)
 
 

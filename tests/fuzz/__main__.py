@@ -34,28 +34,28 @@ def main() -> int:
     torch.set_num_threads(1)
     start, found = time.monotonic(), list[str]()
 
-    def told(line: str) -> None:
+    def message(line: str) -> None:
         sys.stdout.write(f"{time.monotonic() - start:7.0f} s  {line}\n")
         sys.stdout.flush()
 
     shares = {"source": 1, "numba": asked.compiled, "triton": INTERPRETED}
     for backend, share in shares.items():
         if backend == "triton" and importlib.util.find_spec("triton") is None:
-            told("triton is not installed")
+            message("triton is not installed")
             continue
         count = asked.programs // share
-        told(f"{count} programs on {backend}")
-        found += run(count, asked.seed, backend, told)
+        message(f"{count} programs on {backend}")
+        found += run(count, asked.seed, backend, message)
     if asked.networks and importlib.util.find_spec("tests.fuzz.networks") is not None:
-        told(f"{asked.networks} networks")
+        message(f"{asked.networks} networks")
         found += importlib.import_module("tests.fuzz.networks").run(asked.networks, asked.seed) or []
     if asked.loops:
-        told(f"{asked.loops} loops, fused")
+        message(f"{asked.loops} loops, fused")
         differing = importlib.import_module("tests.fuzz.loops").run(asked.loops, asked.seed)
         for line in differing:
-            told(line)
+            message(line)
         found += differing
-    told(f"{len(found)} differ")
+    message(f"{len(found)} differ")
     return min(len(found), 1)
 
 

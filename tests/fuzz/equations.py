@@ -20,7 +20,7 @@ from .interpreted import Interpreted
 from .program import Program, drawn, smaller
 
 NEAR = 1e-3
-"""Of a program whose words are not exact, spikes are compared where no threshold is closer than this."""
+"""Of a program whose operations are not exact, spikes are compared where no threshold is closer than this."""
 
 SPACE = {
     "snn": snn,
@@ -96,13 +96,13 @@ def outcome(program: Program, near: list[float] | None = None) -> dict[str, Tens
             chunk = {"checkpoint": 2} if program.mode == "checkpoint" else {}
             outs, given = snn.unroll(neuron, x, **steps, **chunk), []
             results = [outs] if hidden else list(outs)
-    told = dict(zip(("spk", *program.states), results, strict=False))
-    total = sum((_weight(out, k) * out).sum() for k, out in enumerate(told.values()))
+    message = dict(zip(("spk", *program.states), results, strict=False))
+    total = sum((_weight(out, k) * out).sum() for k, out in enumerate(message.values()))
     leaves = {"x": x, **dict(neuron.named_parameters()), **{f"first {k}": s for k, s in enumerate(given)}}
     grads = [None] * len(leaves)
     if isinstance(total, Tensor) and total.requires_grad:
         grads = torch.autograd.grad(total, [*leaves.values()], allow_unused=True)
-    found: dict[str, Tensor | None] = {name: out.detach() for name, out in told.items()}
+    found: dict[str, Tensor | None] = {name: out.detach() for name, out in message.items()}
     for (name, leaf), g in zip(leaves.items(), grads, strict=True):
         found[f"grad {name}"] = torch.zeros_like(leaf) if g is None else g
     return found
@@ -228,12 +228,12 @@ def run(count: int, seed: int, backend: str = "source", progress: Callable[[str]
     for k in range(seed, seed + count):
         program = drawn(k)
         try:
-            told = difference(program, backend)
+            message = difference(program, backend)
         except Exception as error:
             found.append(f"# seed {k}: {type(error).__name__}: {error}\n{program.equation}\n# {program!r}")
-            told = ""
-        if told:
+            message = ""
+        if message:
             found.append(report(shrunk(program, lambda p: bool(difference(p, backend))), backend))
-        if progress is not None and (told or (k - seed) % 500 == 499):
-            progress(f"{k - seed + 1} of {count} programs, {len(found)} differ\n" + (found[-1] if told else ""))
+        if progress is not None and (message or (k - seed) % 500 == 499):
+            progress(f"{k - seed + 1} of {count} programs, {len(found)} differ\n" + (found[-1] if message else ""))
     return found

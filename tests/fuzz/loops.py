@@ -226,7 +226,7 @@ def run(count: int, seed: int) -> list[str]:
     """The random programs that differ, of `count`."""
     found = []
     for number in range(count):
-        told = differs(seed + number, exact=number % 2 == 0)
-        if told:
-            found.append(told)
+        message = differs(seed + number, exact=number % 2 == 0)
+        if message:
+            found.append(message)
     return found

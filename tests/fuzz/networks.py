@@ -278,11 +278,11 @@ def sparse_from_the_first_value() -> Iterator[None]:
 
 def _found(net: nn.Module, x: Tensor, spec: Spec, way: str) -> dict[str, Tensor]:
     out = _ran(net, x, spec, way)
-    pull = torch.linspace(0.5, 1.5, out.numel(), dtype=out.dtype).view(out.shape)
+    cotangent = torch.linspace(0.5, 1.5, out.numel(), dtype=out.dtype).view(out.shape)
     learned = {"x": x, **{name: p for name, p in net.named_parameters() if p.requires_grad}}
     grads: tuple[Tensor | None, ...] = (None,) * len(learned)
     if out.requires_grad:
-        grads = torch.autograd.grad((out * pull).sum(), list(learned.values()), allow_unused=True)
+        grads = torch.autograd.grad((out * cotangent).sum(), list(learned.values()), allow_unused=True)
     found = {"out": out.detach()}
     for name, module in net.named_modules():
         if isinstance(module, snn.SpikingNeuron) and spec.steps:

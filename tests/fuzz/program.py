@@ -9,7 +9,7 @@ INEXACT = ("exp", "log", "sqrt", "tanh", "sigmoid", "sin", "cos")
 """Words whose last bits are the machine's."""
 
 # what a line is written as, what its arguments are and what it is: v a value, c a condition, n a number
-WORDS: Mapping[str, tuple[str, str, str]] = {
+OPERATIONS: Mapping[str, tuple[str, str, str]] = {
     **{sign: (f"{{}} {sign} {{}}", "vv", "v") for sign in "+-*/"},
     **{f"number {sign}": (f"{{}} {sign} {{}}", "nv", "v") for sign in "+-*/"},
     **{f"{sign} number": (f"{{}} {sign} {{}}", "vn", "v") for sign in "+-*/"},
@@ -38,7 +38,7 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
     "maximum": ("ops.maximum({}, {}) + 0.0", "vv", "v"),
     "minimum number": ("ops.minimum({}, {}) + 0.0", "vn", "v"),
     "number maximum": ("ops.maximum({}, {}) + 0.0", "nv", "v"),
-    **{word: (f"ops.{word}({{}})", "v", "v") for word in INEXACT},
+    **{operation: (f"ops.{operation}({{}})", "v", "v") for operation in INEXACT},
 }
 
 TAME = (0, 1, 2, -1, 0.0, 1.0, 0.5, -0.5, 0.25, 0.9, -0.3, 1.7)
@@ -53,15 +53,15 @@ SURROGATES += ("LSO()", "boxcar()", "triangle(width=0.7)", "gaussian()", "no_gra
 
 @dataclass(frozen=True)
 class Line:
-    """One assignment: the word, and the names or numbers that it takes."""
+    """One assignment: the operation, and the names or numbers that it takes."""
 
     name: str
-    word: str
+    operation: str
     args: tuple[str, ...]
 
     @property
     def source(self) -> str:
-        return f"{self.name} = {WORDS[self.word][0].format(*self.args)}"
+        return f"{self.name} = {OPERATIONS[self.operation][0].format(*self.args)}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Program:
     @property
     def exact(self) -> bool:
         """Whether kernels round as torch does."""
-        return not any(line.word in INEXACT for line in self.lines)
+        return not any(line.operation in INEXACT for line in self.lines)
 
     @property
     def wild(self) -> bool:
@@ -126,19 +126,21 @@ def drawn(seed: int) -> Program:
     shape = (rng.choice((1, 2)), rng.choice((3, 8, 17)))
     params = {f"p{k}": _value(rng, shape[-1]) for k in range(rng.choice((0, 1, 2, 3)))}
     learned = tuple(name for name in params if rng.random() < 0.6)
-    words = [word for word in WORDS if word not in INEXACT or rng.random() < 0.02]
+    usable = [operation for operation in OPERATIONS if operation not in INEXACT or rng.random() < 0.02]
     values, conditions, lines = ["x", *states, *params], list[str](), list[Line]()
     for k in range(rng.randint(2, 10)):
         wanted = rng.choice("vvvc")
-        word = rng.choice([w for w in words if WORDS[w][2] == wanted and ("c" not in WORDS[w][1] or conditions)])
-        _, kinds, kind = WORDS[word]
+        operation = rng.choice(
+            [w for w in usable if OPERATIONS[w][2] == wanted and ("c" not in OPERATIONS[w][1] or conditions)]
+        )
+        _, kinds, kind = OPERATIONS[operation]
         recent = values[-3:] if rng.random() < 0.6 else values
         pools: Mapping[str, Callable[[], str]] = {
             "v": lambda recent=recent: rng.choice(recent if rng.random() < 0.5 else values),
             "c": lambda: rng.choice(conditions),
             "n": lambda: repr(rng.choice(WILD if rng.random() < 0.06 else TAME)),
         }
-        lines.append(Line(f"{kind}{k}", word, tuple(pools[each]() for each in kinds)))
+        lines.append(Line(f"{kind}{k}", operation, tuple(pools[each]() for each in kinds)))
         (values if kind == "v" else conditions).append(lines[-1].name)
     _gather(rng, lines, values)
     varying = _varying(states, lines, [name for name in values if name.startswith("v")])

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from .equations import difference, run, shrunk
-from .program import WORDS, drawn
+from .program import OPERATIONS, drawn
 
 SEED = 31_000
 
@@ -28,9 +28,9 @@ def test_equations_run_alike_on_triton_and_in_the_loop():
     assert not "\n\n".join(run(20, SEED, "triton"))
 
 
-def test_every_word_is_drawn():
-    drawn_words = {line.word for seed in range(2_000) for line in drawn(seed).lines}
-    assert drawn_words == set(WORDS)
+def test_every_operation_is_drawn():
+    drawn_operations = {line.operation for seed in range(2_000) for line in drawn(seed).lines}
+    assert drawn_operations == set(OPERATIONS)
 
 
 def test_a_difference_is_found_and_shrunk_to_what_makes_it(monkeypatch):

@@ -61,7 +61,7 @@ class Sick:
 
     problem: str
     layers: tuple[str, ...]
-    words: tuple[str, ...]
+    message: tuple[str, ...]
     infect: Callable[[Setup], Any]
     cure: Callable[[Setup], Any]
     fails: bool = True
@@ -292,18 +292,18 @@ SICK: Mapping[str, Sick] = {
     ),
     "a layer that is not optimized": Sick(
         *("not optimized", (), ("2.weight, 2.bias", "net.parameters()")),
-        given(told_optimizer=True, optimized=lambda net: [*net[:2].parameters()]),
+        given(optimizer_passed=True, optimized=lambda net: [*net[:2].parameters()]),
         given(optimized=lambda net: [*net.parameters()]),
         fails=False,
     ),
     "learning rate too high": Sick(
         *("learning rate", (), ("lower the learning rate",)),
-        given(told_optimizer=True, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3.0)),
+        given(optimizer_passed=True, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3.0)),
         given(optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3)),
     ),
     "learning rate too low": Sick(
         *("learning rate", (), ("raise the learning rate",)),
-        given(told_optimizer=True, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-9)),
+        given(optimizer_passed=True, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-9)),
         given(optimizer=lambda parameters: torch.optim.Adam(parameters, lr=5e-3)),
     ),
 }

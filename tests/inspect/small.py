@@ -61,14 +61,14 @@ class Setup:
     forward: Callable[[nn.Module, Tensor], Any] | None = None
     optimizer: Callable[[Any], torch.optim.Optimizer] = lambda parameters: torch.optim.Adam(parameters, lr=1e-2)
     optimized: Callable[[nn.Module], Any] = lambda net: [*net.parameters()]
-    told_optimizer: bool = False
+    optimizer_passed: bool = False
 
     def of(self, out: Any) -> Tensor:
         """The loss of what the network returned."""
         return self.loss(self.scores(out), task()[1])
 
     def diagnose(self) -> snn.Diagnosis:
-        optimizer = self.optimizer(self.optimized(self.net)) if self.told_optimizer else None
+        optimizer = self.optimizer(self.optimized(self.net)) if self.optimizer_passed else None
         return snn.diagnose(self.net, self.x, steps=self.steps, loss=self.of, forward=self.forward, optimizer=optimizer)
 
     def learn(self, rounds: int, enough: float = 2.0) -> tuple[float, int]:

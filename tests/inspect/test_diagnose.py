@@ -84,9 +84,9 @@ def test_a_saturated_layer_is_found():
     net = network()
     with torch.no_grad():
         net[2].bias += 20.0
-    told = findings(net)
-    assert told[0].startswith("layer '3' (Leaky): 100 % of its neurons fire at nearly every step")
-    assert not any("never fire" in line for line in told[:1])
+    message = findings(net)
+    assert message[0].startswith("layer '3' (Leaky): 100 % of its neurons fire at nearly every step")
+    assert not any("never fire" in line for line in message[:1])
 
 
 def test_a_vanishing_gradient_is_found():
@@ -94,20 +94,20 @@ def test_a_vanishing_gradient_is_found():
     with torch.no_grad():
         net[4].weight *= 1e-5
         net[4].bias += 0.3
-    (told,) = findings(net)
-    assert told.startswith("layers '1', '3': the gradient vanishes")
-    assert "lost at the spikes of layer '3' (Leaky)" in told
+    (message,) = findings(net)
+    assert message.startswith("layers '1', '3': the gradient vanishes")
+    assert "lost at the spikes of layer '3' (Leaky)" in message
 
 
 def test_a_surrogate_that_is_too_narrow_is_found():
-    told = findings(network(spike_grad=snn.surrogate.fast_sigmoid(slope=5000)))
-    assert any("layer '3'" in line and "for fast_sigmoid(slope=5000) to pass gradient" in line for line in told)
+    message = findings(network(spike_grad=snn.surrogate.fast_sigmoid(slope=5000)))
+    assert any("layer '3'" in line and "for fast_sigmoid(slope=5000) to pass gradient" in line for line in message)
 
 
 def test_a_disabled_surrogate_is_found():
-    told = findings(network(surrogate_disable=True))
-    assert "layer '3' (Leaky): its spikes pass no gradient because of surrogate_disable=True" in told
-    assert any(line.startswith("layers '1', '3': the gradient is zero") for line in told)
+    message = findings(network(surrogate_disable=True))
+    assert "layer '3' (Leaky): its spikes pass no gradient because of surrogate_disable=True" in message
+    assert any(line.startswith("layers '1', '3': the gradient is zero") for line in message)
 
 
 class Detaching(nn.Module):
@@ -120,17 +120,17 @@ class Detaching(nn.Module):
 
 
 def test_a_detach_is_found():
-    told = findings(Detaching())
-    assert "layer 'net.1': the gradient is missing or NaN; check whether a later layer detaches its input" in told
+    message = findings(Detaching())
+    assert "layer 'net.1': the gradient is missing or NaN; check whether a later layer detaches its input" in message
     assert (
         "net.0.weight, net.0.bias: no gradient; the loss does not depend on it, or a tensor is detached on the way"
-        in told
+        in message
     )
 
 
 def test_a_loss_without_any_gradient_is_found():
-    told = findings(network(), loss=lambda out: out[0].argmax().float())
-    assert any(line.startswith("layers '1', '3', '5': the gradient is missing or NaN") for line in told)
+    message = findings(network(), loss=lambda out: out[0].argmax().float())
+    assert any(line.startswith("layers '1', '3', '5': the gradient is missing or NaN") for line in message)
 
 
 def test_nan_is_found():
@@ -202,7 +202,7 @@ def test_a_neuron_that_fires_by_another_rule():
     ).rows
     assert 0 < row.rate < 1
     assert row.passes != row.passes
-    assert row.told_threshold() == "-"
+    assert row.threshold_text() == "-"
 
 
 def test_a_readout_that_does_not_fire_is_left_alone():
@@ -220,14 +220,16 @@ def test_a_readout_that_does_not_fire_is_left_alone():
 def test_every_layer_that_takes_whole_sequences_can_be_diagnosed(name, forward):
     (row,) = snn.diagnose(LAYERS[name](), drawn(T, B, N), forward=forward).rows
     assert row.gradient_norm > 0
-    assert (row.membrane is None) == (row.told_membrane() == "-") == name.startswith(("LeakyP", "Assoc"))
+    assert (row.membrane is None) == (row.membrane_text() == "-") == name.startswith(("LeakyP", "Assoc"))
 
 
-def test_a_silent_layer_that_tells_no_membrane():
+def test_a_silent_layer_that_returns_no_membrane():
     diagnosis = snn.diagnose(snn.LeakyParallel(N, 5, 0.8, threshold=1e3), drawn(T, B, N))
-    (told,) = diagnosis.findings
-    assert told.startswith("the LeakyParallel: 100 % of its neurons never fire; lower its threshold or raise the gain")
-    assert "membranes" not in told
+    (message,) = diagnosis.findings
+    assert message.startswith(
+        "the LeakyParallel: 100 % of its neurons never fire; lower its threshold or raise the gain"
+    )
+    assert "membranes" not in message
     assert diagnosis.plot() is not None
 
 
@@ -246,7 +248,7 @@ def test_the_membrane_of_an_equation_of_the_users_is_its_last_state():
 def test_every_neuron_can_be_diagnosed(kind):
     (row,) = snn.diagnose(made(kind, init_hidden=True), sequence(kind)).rows
     assert row.gradient_norm > 0
-    assert (row.passes == row.passes) == (row.told_threshold() != "-")
+    assert (row.passes == row.passes) == (row.threshold_text() != "-")
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "no neurons"])
@@ -292,15 +294,62 @@ def test_it_changes_nothing(way):
 def test_a_refusal_changes_nothing_either():
     net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
     buffers = dict(net.named_buffers())
-    for bad, kind, told in (
+    for bad, kind, message in (
         (lambda: snn.diagnose(net, torch.rand(5, 4, 6)), ValueError, "no spiking neurons"),
         (lambda: snn.diagnose([], torch.rand(5, 4, 6)), TypeError, "got list; pass a network"),
         (lambda: snn.diagnose(network(), torch.rand(0, 4, 64)), ValueError, "at least one of each"),
         (lambda: snn.diagnose(network(), batch(), steps=2, loss=lambda out: 1.0), TypeError, "return a tensor"),
     ):
-        with pytest.raises(kind, match=told):
+        with pytest.raises(kind, match=message):
             bad()
     assert all(buffers[name] is b for name, b in net.named_buffers())
+
+
+# -- the ways to run it ------------------------------------------------------------------------------------------------
+
+
+class Looping(nn.Module):
+    """A network with the loop in its forward and the states by hand."""
+
+    def __init__(self, net: nn.Sequential):
+        super().__init__()
+        self.fc1, self.lif1, self.fc2, self.lif2 = net
+
+    def forward(self, x, steps=20):
+        mem1, mem2, out = self.lif1.reset_mem(), self.lif2.reset_mem(), []
+        for _ in range(steps):
+            spk, mem1 = self.lif1(self.fc1(x), mem1)
+            spk, mem2 = self.lif2(self.fc2(spk), mem2)
+            out.append(spk)
+        return torch.stack(out)
+
+
+def by_hand(**options) -> Looping:
+    net = network(2)
+    net[1], net[3] = snn.Leaky(beta=0.9, **options), snn.Leaky(beta=0.9)
+    return Looping(net)
+
+
+def test_a_fused_loop_is_diagnosed_like_the_loop():
+    """Also where a fused network is only a part; the gradient at every call of a neuron is known."""
+    torch.manual_seed(0)
+    for net, problem in ((by_hand(), None), (by_hand(threshold=60.0), "dead layer")):
+        x = batch()
+        plain = snn.diagnose(net, x, forward=lambda net, x: net(x))
+        fused = snn.fuse(net)
+        assert next((f.problem for f in plain.findings), None) == problem
+        assert str(snn.diagnose(fused, x)) == str(plain)
+        assert str(snn.diagnose(fused, x, steps=20)) == str(plain)
+        assert str(snn.diagnose(fused, x, forward=lambda net, x: net(x))) == str(plain)
+        part = snn.diagnose(nn.Sequential(nn.Identity(), fused), x, forward=lambda net, x: net(x))
+        assert tuple(f.problem for f in part.findings) == tuple(f.problem for f in plain.findings)
+
+
+def test_both_names_of_the_number_of_steps_are_read_alike():
+    net, x = network(2), batch()
+    assert str(snn.diagnose(net, x, num_steps=20)) == str(snn.diagnose(net, x, steps=20))
+    same = x[:1].expand(16, -1)  # as a sequence, swapped axes would be a finding
+    assert "swapped axes" not in [f.problem for f in snn.diagnose(net, same.expand(8, 16, 64), num_steps=4).findings]
 
 
 # -- the picture -------------------------------------------------------------------------------------------------------

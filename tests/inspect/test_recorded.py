@@ -85,7 +85,7 @@ def test_layers_of_other_kinds():
         assert len(figure.axes) == panels
 
 
-def test_what_cannot_be_drawn_is_told_in_a_sentence(monkeypatch):
+def test_what_cannot_be_drawn_is_reported_in_a_sentence(monkeypatch):
     record = recorded()
     with pytest.raises(IndexError, match="sample=2, but the batch has 2 rows"):
         record.plot(sample=2)

@@ -33,7 +33,7 @@ def test_the_problem_is_named_and_the_advised_cure_works(name):
     found = next((f for f in findings if f.problem == sick.problem), None)
     assert found is not None, findings
     assert found.layers == sick.layers
-    assert [words for words in sick.words if words not in found] == [], found
+    assert [message for message in sick.message if message not in found] == [], found
 
     cured = infected(sick)
     sick.cure(cured)

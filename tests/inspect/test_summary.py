@@ -23,7 +23,7 @@ def images() -> nn.Sequential:
     )
 
 
-def test_rows_tell_shapes_neurons_states_and_parameters():
+def test_rows_show_shapes_neurons_states_and_parameters():
     summary = utils.summary(images(), torch.rand(8, 2, 1, 6, 6))
     assert [layer.path for layer in summary.layers] == list("012345")
     assert [layer.kind for layer in summary.layers] == ["Conv2d", "Leaky", "MaxPool2d", "Flatten", "Linear", "Leaky"]
@@ -120,3 +120,9 @@ def test_what_cannot_be_unrolled_is_refused_in_its_sentence():
 
     with pytest.raises(RuntimeError, match="'lif' \\(Leaky\\): its mem is read while the network is unrolled"):
         utils.summary(ByHand(), torch.rand(5, 2, 4))
+
+
+def test_a_fused_network_is_refused_with_what_to_use():
+    fused = snn.fuse(images())
+    with pytest.raises(TypeError, match=r"summary got a network of spikeloom.fuse.*spikeloom.explain\(net, x\)"):
+        utils.summary(fused, torch.rand(8, 2, 1, 6, 6))

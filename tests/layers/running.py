@@ -89,8 +89,8 @@ def outcome(name: str, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor | N
     layer, xs = made(name), inputs(name) if x is None else x
     out = run(layer, xs)
     learned = {"x": xs, **dict(layer.named_parameters())}
-    pull = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)
-    grads = torch.autograd.grad((out * pull).sum(), list(learned.values()), allow_unused=True)
+    cotangent = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)
+    grads = torch.autograd.grad((out * cotangent).sum(), list(learned.values()), allow_unused=True)
     kept = {key: torch.as_tensor(getattr(layer, key)).detach() for key in LAYERS[name].kept}
     values = {"out": out.detach(), **kept, **dict(layer.named_buffers())}
     counts = {key: value for key, value in values.items() if not value.is_floating_point()}

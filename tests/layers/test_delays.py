@@ -97,10 +97,10 @@ def test_the_gradient_of_an_axons_delay_is_that_of_the_window(sigma, way):
     delay, x = drawn(N).double(), inputs("SynapticDelay").detach()
     late = snn.SynapticDelay(N, LONGEST, delay, learn_delay=True, sigma=sigma)
     out = way(late, x)
-    pull = torch.randn_like(out)
-    (got,) = torch.autograd.grad((out * pull).sum(), late.delay)
+    cotangent = torch.randn_like(out)
+    (got,) = torch.autograd.grad((out * cotangent).sum(), late.delay)
     smooth = (at_lags(x) * through_window(delay.requires_grad_(), sigma)).sum(-1)
-    assert_close(got, torch.autograd.grad((smooth * pull).sum(), delay)[0], "delay")
+    assert_close(got, torch.autograd.grad((smooth * cotangent).sum(), delay)[0], "delay")
 
 
 @pytest.mark.parametrize("sigma", [0.5, 3.0])
@@ -108,33 +108,35 @@ def test_the_gradient_of_a_synapses_delay_is_that_of_the_window(sigma):
     x = inputs("DelayedLinear").detach()
     fc = snn.DelayedLinear(N, OUT, LONGEST, drawn(OUT, N), learn_delay=True, bias=False, sigma=sigma).double()
     out = unrolled(fc, x)
-    pull = torch.randn_like(out)
-    got = torch.autograd.grad((out * pull).sum(), (fc.delay, fc.weight))
+    cotangent = torch.randn_like(out)
+    got = torch.autograd.grad((out * cotangent).sum(), (fc.delay, fc.weight))
     delay, lags = fc.delay.detach().requires_grad_(), at_lags(x)
     smooth = torch.einsum("tbik,oik,oi->tbo", lags, through_window(delay, sigma), fc.weight.detach())
-    assert_close(got[0], torch.autograd.grad((smooth * pull).sum(), delay)[0], "delay")
+    assert_close(got[0], torch.autograd.grad((smooth * cotangent).sum(), delay)[0], "delay")
     nearest = nn.functional.one_hot(fc.delay.round().long(), LONGEST + 1).double()
-    assert_close(got[1], torch.einsum("tbik,oik,tbo->oi", lags, nearest, pull), "weight")
+    assert_close(got[1], torch.einsum("tbik,oik,tbo->oi", lags, nearest, cotangent), "weight")
 
 
 def test_between_two_steps_a_narrow_window_is_close_to_a_straight_line():
     late = snn.SynapticDelay(1, LONGEST, 1.5, learn_delay=True, sigma=0.5).double()
     x = torch.randn(T, B, 1, dtype=torch.float64)
     out = unrolled(late, x)
-    pull = torch.randn_like(out)
-    (out * pull).sum().backward()
-    line = ((at_lags(x)[..., 2] - at_lags(x)[..., 1]) * pull).sum()
+    cotangent = torch.randn_like(out)
+    (out * cotangent).sum().backward()
+    line = ((at_lags(x)[..., 2] - at_lags(x)[..., 1]) * cotangent).sum()
     assert abs(late.delay.grad - line) < 0.2 * abs(line)
 
 
 def test_the_product_of_a_single_step_is_the_last_step_of_the_convolution():
     """One step takes products in place of torch's convolutions; output and gradients are those of the last of two."""
     draw = torch.Generator().manual_seed(3)
-    series, weight, pull = (torch.randn(s, generator=draw).double() for s in ((B, N, LONGEST + 2), (OUT, N), (B, OUT)))
+    series, weight, cotangent = (
+        torch.randn(s, generator=draw).double() for s in ((B, N, LONGEST + 2), (OUT, N), (B, OUT))
+    )
     leaves, found = [t.requires_grad_() for t in (series, weight, drawn(OUT, N).double())], []
     for first in (1, 0):
         out = Connected.apply(series[..., first:], weight, leaves[2], LONGEST, 1.0)[..., -1]
-        found.append([out, *torch.autograd.grad((out * pull).sum(), leaves)])
+        found.append([out, *torch.autograd.grad((out * cotangent).sum(), leaves)])
     for single, whole in zip(*found, strict=True):
         assert_close(single, whole, "single step")
         assert whole.any()
@@ -161,12 +163,12 @@ def test_at_and_beyond_its_bounds_a_delay_has_the_gradient_of_the_window_at_the_
         late.delay.fill_(start)
         getattr(late, "weight", torch.ones(1)).fill_(1.0)
     x = torch.randn(T, 1, 1, generator=torch.Generator().manual_seed(1)).double()
-    pull = torch.randn(T, 1, 1, generator=torch.Generator().manual_seed(2)).double()
+    cotangent = torch.randn(T, 1, 1, generator=torch.Generator().manual_seed(2)).double()
     out = way(late, x)
     assert torch.equal(out[-1], x[T - 1 - lag(start)])
-    (out * pull).sum().backward()
+    (out * cotangent).sum().backward()
     held = torch.tensor([float(lag(start))]).double().requires_grad_()
-    ((at_lags(x) * through_window(held, 1.0)).sum(-1) * pull).sum().backward()
+    ((at_lags(x) * through_window(held, 1.0)).sum(-1) * cotangent).sum().backward()
     assert_close(late.delay.grad.flatten(), held.grad, "delay")
     assert held.grad != 0
 
@@ -340,7 +342,7 @@ def test_synapses_learn_planted_delays():
     assert torch.equal(fitted(make, planted, x, 200), planted)
 
 
-def test_a_spiking_network_learns_the_delays_that_tell_two_orders_apart():
+def test_a_spiking_network_learns_the_delays_that_distinguish_two_orders():
     """Two inputs, one before the other: only a neuron that delays the first by the gap sees them at once."""
     gap, steps = 5, 16
     x = torch.zeros(steps, 2, 2)

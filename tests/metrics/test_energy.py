@@ -138,13 +138,13 @@ def test_coefficients_are_published_and_named():
         assert "leaves out" in str(energy)
         assert (energy.ann is None) == (energy.break_even is None) == (name in ("Loihi", "TrueNorth"))
     assert "no multiply-accumulate operations" in str(measured.energy("Loihi"))
-    for wrong, words in (
+    for wrong, message in (
         (lambda: measured.energy("3nm"), "'45nm float32'"),
         (lambda: measured.energy(ann_passes=0), "ann_passes is 0"),
         (lambda: snn.metrics.Coefficients("c", "s", add=-1.0, multiply=1.0), "add is -1.0"),
         (lambda: snn.metrics.Coefficients("c", "s", add=1.0), "pass multiply"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             wrong()
 
 

@@ -99,7 +99,7 @@ def test_an_error_leaves_the_network_unchanged():
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_a_network_with_its_own_loop_is_told_what_to_pass():
+def test_a_network_with_its_own_loop_gets_the_advice_what_to_pass():
     class Loop(nn.Module):
         def __init__(self):
             super().__init__()
@@ -248,7 +248,7 @@ def test_layers_of_this_package_are_counted():
 
 def test_bad_input_is_refused_in_a_sentence():
     net, x = network(output=True), spikes()
-    for args, options, error, words in (
+    for args, options, error, message in (
         (("net", x), {}, TypeError, "measure got str"),
         ((net, 3), {}, TypeError, "the data is a int"),
         ((net, "x"), {}, TypeError, "the data is a str"),
@@ -274,5 +274,5 @@ def test_bad_input_is_refused_in_a_sentence():
         ((net, x, torch.rand(12, 8, 3)), {"scores": ["r2"]}, ValueError, r"\[N, C\]"),
         ((net, x, torch.rand(8, 3)), {"predict": lambda out: 3}, TypeError, "predict returned a int"),
     ):
-        with pytest.raises(error, match=words):
+        with pytest.raises(error, match=message):
             snn.metrics.measure(*args, **options)

@@ -163,3 +163,8 @@ def test_inputs_that_the_forward_does_not_take_are_counted():
         next(snn.stream(linear(), [[x, y[0, :1]]]))
     assert any("The chunk is a list" in note for note in caught.value.__notes__)
     assert len(list(zip(snn.stream(linear(), [x, x]), [y, y], strict=True))) == 2
+
+
+def test_targets_that_are_numbers_in_a_stream_are_no_steps():
+    with pytest.raises(TypeError, match=r"zip the outputs: for out, y in zip\(snn.stream\(net, xs\), ys\)"):
+        next(snn.stream(linear(), zip([torch.rand(3, 4, 6)], [7], strict=True)))

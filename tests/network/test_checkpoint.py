@@ -271,17 +271,17 @@ def test_states_do_not_hold_the_network():
 @pytest.mark.parametrize(
     "monitor", [sf.OutputMonitor, sf.InputMonitor, sf.GradInputMonitor, sf.GradOutputMonitor, None]
 )
-def test_monitors_and_taps_hear_chunks_once_and_change_nothing(monitor: Any, monitored: type[nn.Module], kind: str):
+def test_monitors_and_taps_record_chunks_once_and_change_nothing(monitor: Any, monitored: type[nn.Module], kind: str):
     found = []
     for listens in (False, True):
         net, x = one_layer(kind)
-        heard = (snn.tap(net) if monitor is None else monitor(net, monitored)) if listens else None
+        recorded = (snn.tap(net) if monitor is None else monitor(net, monitored)) if listens else None
         out = snn.unroll(net, x, checkpoint=3)
-        count = 0 if heard is None or monitor is None else len(heard)
+        count = 0 if recorded is None or monitor is None else len(recorded)
         found.append(backward(net, out, x))
         if monitor in (sf.OutputMonitor, sf.InputMonitor) and listens:
-            assert heard is not None
-            assert len(heard) == count
+            assert recorded is not None
+            assert len(recorded) == count
     torch.testing.assert_close(*found)
 
 
@@ -348,7 +348,7 @@ def test_hooks_are_called_once_per_chunk_and_again_in_the_backward():
     assert calls == [12, 12, 9, 9, 12, 12]
 
 
-def test_a_tap_hears_the_steps_once():
+def test_a_tap_records_the_steps_once():
     net, x = two_layers()
     with snn.tap(net) as record:
         spk, _ = snn.unroll(net, x, checkpoint=4)

@@ -163,14 +163,14 @@ def test_a_difference_leaves_the_parameters_as_they_were(check):
     assert all(map(torch.equal, net.state_dict().values(), before.values()))
 
 
-def test_hooks_taps_and_monitors_hear_the_run_alone():
+def test_hooks_taps_and_monitors_record_the_run_alone():
     net = RIGHT["residual"]()
-    heard = []
-    net.body[0].register_forward_hook(lambda module, args, out: heard.append(len(out)))
-    net.body[0].register_forward_pre_hook(lambda module, args: heard.append(len(args[0])))
+    recorded = []
+    net.body[0].register_forward_hook(lambda module, args, out: recorded.append(len(out)))
+    net.body[0].register_forward_pre_hook(lambda module, args: recorded.append(len(args[0])))
     with snn.tap(net) as tap:
         unrolled(net)
-    assert heard == [STEPS * BATCH] * 2
+    assert recorded == [STEPS * BATCH] * 2
     assert tap["body.1"].spk.shape == (STEPS, BATCH, WIDTH)
 
 

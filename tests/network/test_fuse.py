@@ -57,9 +57,9 @@ def assert_equal_results(got: dict[str, Any], wanted: dict[str, Any], where: str
             assert type(got[name]) is type(value), f"{where}: {name} is a {type(got[name])}"
             dtype = torch.bfloat16 if where.startswith("lower_precision") and "grad" in name else value.dtype
             tolerance = TOLERANCE.get(dtype, {"rtol": 0.0, "atol": 0.0})
-            told = f"{where}: {name}\n"
+            message = f"{where}: {name}\n"
             torch.testing.assert_close(
-                got[name], value, equal_nan=True, msg=lambda why, told=told: told + why, **tolerance
+                got[name], value, equal_nan=True, msg=lambda why, message=message: message + why, **tolerance
             )
         else:
             assert got[name] == value, f"{where}: {name}: {got[name]} != {value}"
@@ -131,11 +131,11 @@ def test_explain_shows_each_operation_and_why_it_runs_step_by_step() -> None:
     assert rows["linear"].runs == "over all steps"
     assert rows["Leaky"].runs == "scan"
     assert rows["Leaky"].backend == "numba"
-    told = str(snn.explain(snn.fuse(named["feedback"]), parts, x))
-    assert "it takes part in a feedback between steps" in told
-    told = str(snn.explain(snn.fuse(named["values_in_the_loop"]), parts, x))
-    assert "item reads values" in told
-    assert "parts" in told
+    message = str(snn.explain(snn.fuse(named["feedback"]), parts, x))
+    assert "it takes part in a feedback between steps" in message
+    message = str(snn.explain(snn.fuse(named["values_in_the_loop"]), parts, x))
+    assert "item reads values" in message
+    assert "parts" in message
 
 
 class Net(nn.Module):
@@ -255,8 +255,8 @@ def test_what_does_not_pay_runs_as_it_is() -> None:
 
 
 def test_random_programs_equal_the_plain_loop() -> None:
-    told = fuzz.run(200, seed=0)
-    assert not told, "\n".join(told)
+    message = fuzz.run(200, seed=0)
+    assert not message, "\n".join(message)
 
 
 def test_products_save_spikes_as_bits(monkeypatch: pytest.MonkeyPatch, tuned: Any) -> None:

@@ -52,11 +52,11 @@ def test_spikes_are_freed_and_kept_as_bits(packs: list[torch.Size]):
 
 def test_the_first_bytes_of_a_run_stay_as_they_are(packs: list[torch.Size], tuned):
     net, x = net_and_input()
-    for room, packed in ((0.9, 2), (1.9, 1), (2, 0)):
-        tuned(pack_after=int(room * x.nbytes))
+    for factor, packed in ((0.9, 2), (1.9, 1), (2, 0)):
+        tuned(pack_after=int(factor * x.nbytes))
         packs.clear()
         snn.unroll(net, x)
-        assert len(packs) == packed, room
+        assert len(packs) == packed, factor
 
 
 def test_gradients_are_the_same_bits(tuned, packs: list[torch.Size]):

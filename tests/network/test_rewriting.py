@@ -60,7 +60,7 @@ def test_the_first_message_to_a_network_with_its_own_loop_says_all_that_is_to_do
     x = torch.rand(*(() if static else (STEPS,)), *shape)
     with pytest.raises((TypeError, ValueError, RuntimeError)) as caught:
         snn.unroll(net, x, steps=STEPS if static else None)
-    told = "".join((str(caught.value), *caught.value.__notes__))
+    message = "".join((str(caught.value), *caught.value.__notes__))
     for part in ("init_hidden=True", "take the loop over time out of forward", "let forward return", "x.flatten(1)",
                  "docs/from-snntorch.md"):  # fmt: skip
-        assert part in told
+        assert part in message

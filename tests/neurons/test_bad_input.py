@@ -24,14 +24,14 @@ class Bad:
 
     Args:
         error: what is raised.
-        words: what its sentence says.
+        message: a part of the message.
         x: the input of one step.
         mem: passed by hand.
         options: of the layer, which has run before on [3, 4].
     """
 
     error: type[Exception]
-    words: str
+    part_of_message: str
     x: Any = field(default_factory=lambda: X)
     mem: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +75,7 @@ STEP = {
 def test_a_step_that_cannot_run_says_why_and_changes_nothing(name):
     bad = (STEP | ANYWHERE)[name]
     lif = prepared(bad)
-    with unchanged(lif), pytest.raises(bad.error, match=bad.words):
+    with unchanged(lif), pytest.raises(bad.error, match=bad.part_of_message):
         lif(bad.x, *bad.mem)
 
 
@@ -83,7 +83,7 @@ def test_a_step_that_cannot_run_says_why_and_changes_nothing(name):
 def test_a_sequence_that_cannot_run_says_why_and_changes_nothing(name):
     bad = ANYWHERE[name]
     lif = prepared(bad)
-    with unchanged(lif), pytest.raises(bad.error, match=bad.words):
+    with unchanged(lif), pytest.raises(bad.error, match=bad.part_of_message):
         at_once(lif, torch.stack([bad.x] * 3))
 
 
@@ -150,9 +150,9 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_arguments_that_make_no_sense_are_refused_and_leave_nothing_behind(name):
-    options, error, words = ARGUMENTS[name]
+    options, error, part_of_message = ARGUMENTS[name]
     before = list(snn.SpikingNeuron.instances)
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=part_of_message):
         snn.Leaky(**{"beta": 0.9, **options})
     assert list(snn.SpikingNeuron.instances) == before
     snn.Leaky.reset_hidden()
@@ -180,11 +180,11 @@ def test_a_base_class_has_no_forward_and_says_which_layer_to_use(kind):
 
 @pytest.mark.parametrize("backend", ["numba", "loop"])
 @pytest.mark.parametrize("name", ["beta", "threshold", "graded_spikes_factor"])
-def test_a_single_number_on_another_device_is_told_before_a_kernel_reads_it(name, backend):
+def test_a_single_number_on_another_device_is_reported_before_a_kernel_reads_it(name, backend):
     lif = started()
     setattr(lif, name, getattr(lif, name).to("meta"))
-    words = f"{name} on meta and got an input on cpu; move"
-    with snn.backend(backend), unchanged(lif), pytest.raises(ValueError, match=words):
+    part_of_message = f"{name} on meta and got an input on cpu; move"
+    with snn.backend(backend), unchanged(lif), pytest.raises(ValueError, match=part_of_message):
         lif(torch.rand(3, 4))
 
 
@@ -204,7 +204,7 @@ NO_SPIKE_FUNCTION = {
 
 @pytest.mark.parametrize("case", NO_SPIKE_FUNCTION)
 def test_what_makes_a_spike_function_is_not_one(case):
-    given, told = NO_SPIKE_FUNCTION[case]
+    given, message = NO_SPIKE_FUNCTION[case]
     lif = snn.Leaky(0.9)
     for call in (
         lambda: snn.Leaky(0.9, spike_grad=given),
@@ -212,7 +212,7 @@ def test_what_makes_a_spike_function_is_not_one(case):
         lambda: snn.LeakyParallel(2, 3, spike_grad=given),
         lambda: setattr(lif, "spike_grad", given),
     ):
-        with pytest.raises(TypeError, match=told):
+        with pytest.raises(TypeError, match=message):
             call()
     assert lif.spike_grad == surrogate.atan()
     for right in (surrogate.fast_sigmoid(), surrogate.FastSigmoid.apply, lambda u: (u > 0).float()):

@@ -222,17 +222,17 @@ REFUSED = {
     with_a_torch_function: r"torch.relu is not in the vocabulary.*mem = torch.relu\(mem \+ x\)",
     with_a_tensor_from_outside: r"a Tensor of shape \(12, 3, 4\) enters the equation; pass it as a parameter.*x \* XS",
     with_a_method: r"\.clamp is not in the vocabulary.*\.clamp\(0, 1\)",
-    with_too_few_results: r"returned 2 values; return \(spk, mem, other\); or, if other is a parameter, write \* bef",
+    with_too_few_results: r"returned a tuple of 2; return \(spk, mem, other\); or, if other is a parameter, write",
     without_a_star: r"if beta and threshold are parameters, write \* before: \(x, mem, \*, beta=0.9, threshold=1.0\)",
-    with_states_alone: r"returned 1 values; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
+    with_states_alone: r"returned a tuple of 1; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
     with_a_power: r"ops.exp\(b \* ops.log\(a\)\).*mem\*\*beta \+ x",
-    that_compares: r"its spikes is a condition; a comparison has no gradient: write ops.spike\(mem - threshold\)",
+    that_compares: r"its spikes are a condition, and a comparison has no gradient; write ops.spike\(mem - threshold\)",
     with_one_result: r"returned one value, which is not a tuple; return \(spk, mem\)",
     with_a_list: r"returned a list, which is not a tuple; return \(spk, mem\)",
     without_a_return: r"returned a NoneType, which is not a tuple; return \(spk, mem\)",
     without_states: r"is not the equation of a neuron; write it as \(x, state, ..., \*, parameter, ...\)",
-    with_a_taken_name: r"calls a value reset, which every layer has already",
-    with_an_option_for_a_name: r"calls a value learn, which every layer has already",
+    with_a_taken_name: r"has a state or parameter named reset, a name of every layer",
+    with_an_option_for_a_name: r"has a state or parameter named learn, a name of every layer",
 }
 
 
@@ -280,8 +280,8 @@ def test_what_asks_for_the_loop_runs_it_and_reads_its_globals_live(make, hidden,
 
     lif = {"cell": scaled, "charge": charged}[make](init_hidden=hidden, output=True)
     x = torch.full((1, 1, 1), 0.25)
-    told = snn.explain(lif, x)
-    assert (told.rows[0].backend, "made with loop=True" in str(told)) == ("loop", True)
+    message = snn.explain(lif, x)
+    assert (message.rows[0].backend, "made with loop=True" in str(message)) == ("loop", True)
     for scale in (1.0, 2.0):
         monkeypatch.setitem(globals(), "SCALE", scale)
         snn.utils.reset(lif)
@@ -307,12 +307,12 @@ def detaches(x, mem):
 @pytest.mark.parametrize("equation", [compares, detaches], ids=lambda equation: equation.__name__)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_spikes_without_a_gradient_are_warned_of_at_the_line_of_the_decorator(equation, recurrent):
-    told = f"{equation.__name__}: the spikes have no gradient.*Write spk = ops.spike"
-    with pytest.warns(UserWarning, match=told) as found:
+    message = f"{equation.__name__}: the spikes have no gradient.*Write spk = ops.spike"
+    with pytest.warns(UserWarning, match=message) as found:
         layer = snn.cell(recurrent=recurrent)(equation)
     assert found[0].filename == __file__
     assert issubclass(layer, snn.EquationNeuron)
-    with pytest.warns(UserWarning, match=told) as found:
+    with pytest.warns(UserWarning, match=message) as found:
         snn.cell(equation)
     assert found[0].filename == __file__
 
@@ -328,10 +328,10 @@ def test_spikes_without_a_gradient_on_the_loop_are_warned_of_at_the_first_run():
     snn.unroll(net, XS)  # once
 
 
-def test_a_charge_that_returns_its_spikes_or_has_a_threshold_is_told_that_it_is_a_cell():
+def test_a_charge_that_returns_its_spikes_or_has_a_threshold_gets_the_advice_to_use_cell():
     with pytest.raises(TypeError, match=r"return \(mem,\); or, if it returns its spikes too, decorate it with @snn.ce"):
         snn.charge(lambda x, mem: (ops.spike(mem - 1), mem + x))
-    with pytest.raises(TypeError, match="calls a value threshold, which the layer adds itself with charge=True"):
+    with pytest.raises(TypeError, match="has a state or parameter named threshold, which the layer adds itself"):
         snn.charge(lambda x, mem, *, threshold=1.0: (ops.spike(mem - threshold), mem + x))
 
 
@@ -350,7 +350,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_wrong_call_is_told_in_a_sentence(call):
-    action, error, told = CALLS[call]
-    with pytest.raises(error, match=told.replace("(", r"\(")):
+def test_a_wrong_call_is_reported_in_a_sentence(call):
+    action, error, message = CALLS[call]
+    with pytest.raises(error, match=message.replace("(", r"\(")):
         action()

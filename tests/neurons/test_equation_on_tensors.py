@@ -101,8 +101,8 @@ def test_another_formula_on_tensors_runs_through_the_loop(formula):
         snn.unroll(lif, leaf)[0].sum().backward()
         grads.append(leaf.grad)
     assert torch.equal(*grads)
-    told = str(snn.explain(snn.Leaky(beta=0.9, spike_grad=surrogate.Spike("mine", formula, {"height": 1.0})), x))
-    assert "it computes something else on tensors" in told
+    message = str(snn.explain(snn.Leaky(beta=0.9, spike_grad=surrogate.Spike("mine", formula, {"height": 1.0})), x))
+    assert "it computes something else on tensors" in message
 
 
 def test_a_formula_that_does_not_run_on_tensors_says_so():

@@ -49,8 +49,8 @@ def settings(name: str) -> Iterator[Any]:
         first = {numbers: [by_steps, at_once], vectors: [at_once]}
         other = {(numbers, vectors)[(i + i // 2) % 2]: [(by_steps, at_once)[(i + i // 4) % 2]]}
         for which, ways in (other if i else first).items():
-            told = "-".join([name, *map(str, options.values()), which])
-            yield pytest.param(name, options, *both[which], ways, id=told)
+            message = "-".join([name, *map(str, options.values()), which])
+            yield pytest.param(name, options, *both[which], ways, id=message)
 
 
 def outcome(neuron: Any, xs: Tensor, way: str, seed: int = 11) -> Outcome:

@@ -35,7 +35,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "a network": network,
 }
 
-TOLD = {"numba": r"(?s)Leaky.*spikeloom\.utils\.reset\(net\).*detach\(net\)", "loop": "second time"}
+MESSAGE = {"numba": r"(?s)Leaky.*spikeloom\.utils\.reset\(net\).*detach\(net\)", "loop": "second time"}
 
 
 def loss_of(net: nn.Module, run: Run) -> Tensor:
@@ -46,17 +46,17 @@ def loss_of(net: nn.Module, run: Run) -> Tensor:
 @on_both_backends
 @in_both_ways
 @pytest.mark.parametrize("net", NETS)
-def test_a_second_batch_without_a_reset_is_told_the_layer_and_the_cure(net, run, backend):
+def test_a_second_batch_without_a_reset_names_the_layer_and_the_fix(net, run, backend):
     made = NETS[net]()
     with snn.backend(backend):
         loss_of(made, run).backward()
         loss = loss_of(made, run)
-    with pytest.raises(RuntimeError, match=TOLD[backend]):
+    with pytest.raises(RuntimeError, match=MESSAGE[backend]):
         loss.backward()
 
 
 @for_each(("run", "name"), product(WAYS.values(), [name for name in ZOO if name != "DeltaLeaky"]))
-def test_it_is_told_of_every_neuron_that_keeps_its_states_to_itself(run, name):
+def test_it_is_reported_every_neuron_that_keeps_its_states_to_itself(run, name):
     """No state is returned: what a kernel has saved may then be written over by its backward."""
     net = nn.Sequential(made(name, learn=True, init_hidden=True))
     xs = sequence(name, 4).requires_grad_()
@@ -76,17 +76,17 @@ def test_the_layer_is_named_by_its_path_in_an_unrolled_network():
 
 @on_both_backends
 @pytest.mark.parametrize("carried", ["by a variable", "by the attribute"])
-def test_it_is_told_also_where_the_script_carries_the_membrane_by_hand(carried, backend):
+def test_it_is_also_reported_where_the_script_carries_the_membrane_by_hand(carried, backend):
     lif = snn.Leaky(0.5, learn_beta=True)
     with snn.backend(backend):
         spk, mem = lif(XS[0], lif.init_leaky())
         (spk + mem).sum().backward()
         spk, mem = lif(XS[1], mem if carried == "by a variable" else lif.mem)
-    with pytest.raises(RuntimeError, match=TOLD[backend]):
+    with pytest.raises(RuntimeError, match=MESSAGE[backend]):
         (spk + mem).sum().backward()
 
 
-CURES: dict[str, Callable[[nn.Module], None]] = {
+FIXES: dict[str, Callable[[nn.Module], None]] = {
     "utils.reset": snn.utils.reset,
     "utils.detach": snn.utils.detach,
     "detach_hidden": lambda net: snn.Leaky.detach_hidden(),
@@ -101,14 +101,14 @@ CURES: dict[str, Callable[[nn.Module], None]] = {
 
 @on_both_backends
 @in_both_ways
-@pytest.mark.parametrize("cure", CURES)
+@pytest.mark.parametrize("cure", FIXES)
 @pytest.mark.parametrize("net", ["a bare neuron", "a network"])
-def test_every_cure_cures(net, cure, run, backend):
+def test_every_fix_works(net, cure, run, backend):
     made = NETS[net]()
     with snn.backend(backend):
         for _ in range(3):
             loss_of(made, run).backward()
-            CURES[cure](made)
+            FIXES[cure](made)
 
 
 @on_both_backends
@@ -129,7 +129,7 @@ def test_retain_graph_goes_back_through_all_batches(run, backend):
     starts = (mem[:4].sum(), mem[4:8].sum(), mem[8:].sum())
     wanted = sum(torch.autograd.grad(start, whole.beta, retain_graph=True)[0] for start in starts)
     torch.testing.assert_close(grad, wanted)
-    with pytest.raises(RuntimeError, match=TOLD[backend]), snn.backend(backend):
+    with pytest.raises(RuntimeError, match=MESSAGE[backend]), snn.backend(backend):
         loss_of(lif, run).backward()
 
 
@@ -231,7 +231,7 @@ def test_second_derivatives_are_right(run, backend):
 @for_each(("name", "detached"), product(ZOO, ["before the loss", "before the backward", "after"]))
 def test_detach_leaves_what_was_returned_with_its_graph_in_both_ways(name, detached):
     """The gradients of two chunks, each the last step's too."""
-    told = []
+    message = []
     for run in WAYS.values():
         lif = made(name, learn=True, **({"init_hidden": True, "output": True} if name != "DeltaLeaky" else {}))
         xs, grads = sequence(name, 6).requires_grad_(), []
@@ -247,16 +247,16 @@ def test_detach_leaves_what_was_returned_with_its_graph_in_both_ways(name, detac
             if detached == "after":
                 snn.utils.detach(lif)
             grads.append(xs.grad.clone())
-        told.append(grads)
-    assert told[0][0][2].any(), "the last step of a chunk has a gradient"
-    for got, wanted in zip(*told, strict=True):
+        message.append(grads)
+    assert message[0][0][2].any(), "the last step of a chunk has a gradient"
+    for got, wanted in zip(*message, strict=True):
         torch.testing.assert_close(got, wanted)
 
 
 @for_each(("name", "backend"), product([name for name in ZOO if name != "DeltaLeaky"], BACKENDS))
 def test_detach_cuts_the_states_that_a_script_passes_by_hand(name, backend):
     """Between chunks; the same gradients as by `detach` of each state."""
-    told = []
+    message = []
     for by_library in (True, False):
         lif, xs = made(name, learn=True), sequence(name, 6).requires_grad_()
         states = ()
@@ -273,8 +273,8 @@ def test_detach_cuts_the_states_that_a_script_passes_by_hand(name, backend):
                 else:
                     states = [state.detach() for state in states]
                 loss.backward()
-        told.append([xs.grad, *(p.grad for p in lif.parameters())])
-    for got, wanted in zip(*told, strict=True):
+        message.append([xs.grad, *(p.grad for p in lif.parameters())])
+    for got, wanted in zip(*message, strict=True):
         torch.testing.assert_close(got, wanted)
 
 

@@ -75,8 +75,8 @@ def test_the_layout_in_memory_does_not_matter(layout, run, backend):
         outs, wanted = (run(snn.Leaky(0.5), inputs) for inputs in (xs, same))
     for out, want in zip(outs, wanted, strict=True):
         assert torch.equal(out, want)
-    pull = torch.rand(4, 2, 3, 4, 5).transpose(-1, -2).contiguous().transpose(-1, -2)
-    got, want = (torch.autograd.grad((o[0] * pull).sum(), leaf)[0] for o, leaf in ((outs, xs), (wanted, same)))
+    cotangent = torch.rand(4, 2, 3, 4, 5).transpose(-1, -2).contiguous().transpose(-1, -2)
+    got, want = (torch.autograd.grad((o[0] * cotangent).sum(), leaf)[0] for o, leaf in ((outs, xs), (wanted, same)))
     assert torch.equal(got, want)
 
 

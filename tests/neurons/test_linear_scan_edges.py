@@ -103,8 +103,8 @@ BAD: Mapping[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arguments_are_refused_in_a_sentence(name):
-    call, told = BAD[name]
-    with pytest.raises(ValueError, match=told):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
         call()
 
 

@@ -264,7 +264,7 @@ def test_a_second_derivative_is_refused_by_the_kernel_and_given_by_the_loop():
     assert torch.autograd.grad(grad.sum(), x)[0].shape == x.shape
 
 
-def test_a_graph_that_is_already_freed_is_told_of():
+def test_a_graph_that_is_already_freed_is_reported():
     lif = slstm()
     with snn.backend("numba"):
         lif(drawn(2, 3))[0].sum().backward()
@@ -324,7 +324,7 @@ def test_fire_and_mem_reset_of_a_subclass_are_honoured(run, pool):
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({"kernel_size": 2}, "odd"),
     ({"kernel_size": (3, 4)}, "odd"),
     ({"stride": 0}, "stride"),
@@ -332,22 +332,22 @@ def test_fire_and_mem_reset_of_a_subclass_are_honoured(run, pool):
     ({"max_pool": 2, "avg_pool": 2}, "one of them"),
     ({"reset_mechanism": "other"}, "choose one of"),
 ])  # fmt: skip
-def test_arguments_that_have_no_meaning_are_refused(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_arguments_that_have_no_meaning_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         snn.SConv2dLSTM(**{"in_channels": 1, "out_channels": 1, "kernel_size": 3, **LOW, **options})
 
 
-@pytest.mark.parametrize(("make", "good", "bad", "told"), [
+@pytest.mark.parametrize(("make", "good", "bad", "message"), [
     (slstm, (2, 3), (2, 4), "input_size=3"),
     (sconv, (2, 2, 5, 6), (2, 3, 5, 6), "in_channels=2"),
     (sconv, (2, 2, 5, 6), (2, 5), "in_channels=2"),
     (lambda: sconv(max_pool=3), (2, 2, 5, 6), (2, 2, 5, 2), "larger image"),
 ], ids=["features", "channels", "dimensions", "pool"])  # fmt: skip
 @in_both_ways
-def test_an_input_that_does_not_fit_is_refused_and_the_state_stays(run, make, good, bad, told):
+def test_an_input_that_does_not_fit_is_refused_and_the_state_stays(run, make, good, bad, message):
     lif = make()
     lif(drawn(*good))
-    with unchanged(lif), pytest.raises(ValueError, match=told):
+    with unchanged(lif), pytest.raises(ValueError, match=message):
         run(lif, drawn(3, *bad))
 
 
@@ -357,11 +357,11 @@ def test_a_state_that_broadcasts_is_taken():
     assert torch.equal(*rows)
 
 
-def test_a_threshold_that_is_never_reached_is_told_of():
+def test_a_threshold_that_is_never_reached_is_reported():
     for make in (lambda **given: snn.SLSTM(2, 2, **given), lambda **given: snn.SConv2dLSTM(1, 1, 3, **given)):
-        with pytest.warns(UserWarning, match="cannot fire") as told:
+        with pytest.warns(UserWarning, match="cannot fire") as message:
             make()
-        assert told[0].filename == __file__
+        assert message[0].filename == __file__
         make(learn_threshold=True)
         make(threshold=torch.tensor([0.5, 2.0]))
 

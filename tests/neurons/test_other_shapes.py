@@ -20,12 +20,12 @@ from .zoo import ZOO, made, sequence
 @contextmanager
 def warning_once(layer: str = "") -> Iterator[None]:
     """Within this block exactly one warning says that a state is dropped, or, if no layer is named, none."""
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
         yield
-    told = [str(warning.message) for warning in heard]
-    assert len(told) == bool(layer), told
-    assert all(layer in sentence and "does not broadcast" in sentence for sentence in told), told
+    sentences = [str(warning.message) for warning in recorded]
+    assert len(sentences) == bool(layer), sentences
+    assert all(layer in sentence and "does not broadcast" in sentence for sentence in sentences), sentences
 
 
 def inputs(name: str, rows: int, steps: int = 3) -> Tensor:
@@ -117,9 +117,9 @@ def stepped(lif: Any, xs: Tensor) -> Any:
 def test_a_state_that_the_layer_keeps_is_replaced_with_one_warning(name, run):
     lif = neuron(name, hidden=True)
     run(lif, inputs(name, 4))
-    for told, rows in ((type(lif).__name__, 2), ("", 3)):
+    for sentences, rows in ((type(lif).__name__, 2), ("", 3)):
         fresh, xs = neuron(name, hidden=True), inputs(name, rows)
-        with warning_once(told):
+        with warning_once(sentences):
             got = run(lif, xs)
         assert_equal(got, run(fresh, xs))
 
@@ -242,8 +242,8 @@ def test_what_is_no_state_is_refused_and_changes_nothing(name, bad):
 def test_delays_start_afresh_too():
     late, fresh = snn.SynapticDelay(4, 3, 2), snn.SynapticDelay(4, 3, 2)
     late(torch.ones(3, 4))
-    for told, rows in (("SynapticDelay", 2), ("", 5)):
-        with warning_once(told):
+    for sentences, rows in (("SynapticDelay", 2), ("", 5)):
+        with warning_once(sentences):
             got = late(torch.ones(rows, 4))
         assert_equal(got, fresh(torch.ones(rows, 4)))
         late(torch.ones(rows, 4))

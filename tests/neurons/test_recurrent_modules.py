@@ -51,15 +51,15 @@ def test_steps_and_unrolled_agree(neuron, module):
     lif = NEURONS[neuron]()
     lif.recurrent = MODULES[module]()
     net = nn.Sequential(nn.Linear(3, 4), lif)
-    xs, told = 4 * torch.rand(6, 2, 3), []
+    xs, message = 4 * torch.rand(6, 2, 3), []
     for run in (by_steps, snn.unroll, lambda net, xs: snn.unroll(net, xs, checkpoint=2)):
         snn.utils.reset(net)
         torch.manual_seed(1)
         spk = run(net, xs)
-        told.append((spk, gradients(net, spk)))
-    for spk, grads in told[1:]:
-        assert torch.equal(spk, told[0][0])
-        for name, wanted in told[0][1].items():
+        message.append((spk, gradients(net, spk)))
+    for spk, grads in message[1:]:
+        assert torch.equal(spk, message[0][0])
+        for name, wanted in message[0][1].items():
             torch.testing.assert_close(grads[name], wanted, msg=lambda why, name=name: f"{name}: {why}")
 
 
@@ -67,11 +67,11 @@ def test_the_module_is_what_feeds_the_spikes_back():
     for make in NEURONS.values():
         lif = make()
         lif.recurrent = Doubling()
-        told = lif(torch.full((1, 4), 2.0)), lif.mem.clone(), lif(torch.zeros(1, 4)), lif.mem.clone()
+        message = lif(torch.full((1, 4), 2.0)), lif.mem.clone(), lif(torch.zeros(1, 4)), lif.mem.clone()
         lif.reset_mem()
         lif.recurrent = nn.Identity()
         others = lif(torch.full((1, 4), 2.0)), lif.mem.clone(), lif(torch.zeros(1, 4)), lif.mem.clone()
-        assert (told[3] > others[3]).all()
+        assert (message[3] > others[3]).all()
 
 
 def test_a_copy_has_the_module_too():

@@ -78,11 +78,11 @@ def outcome(neuron: Any, case: Case, run: Callable[..., tuple[Tensor, Tensor]] =
     xs = inputs(case)
     spk, mem = run(neuron, xs, case.detach)
     learned = {"x": xs, **dict(neuron.named_parameters())}
-    grads = torch.autograd.grad((spk * pull(spk, 1) + mem * pull(mem, 2)).sum(), list(learned.values()))
+    grads = torch.autograd.grad((spk * cotangent(spk, 1) + mem * cotangent(mem, 2)).sum(), list(learned.values()))
     return Outcome({"spk": spk.detach()}, {"mem": mem.detach()}, dict(zip(learned, grads, strict=True)))
 
 
-def pull(like: Tensor, seed: int) -> Tensor:
+def cotangent(like: Tensor, seed: int) -> Tensor:
     """Fixed numbers in the shape of an output, so that each of its elements has a gradient of its own."""
     return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.dtype) - 0.3
 

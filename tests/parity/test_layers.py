@@ -11,7 +11,7 @@ from torch import nn
 import spikeloom as snn
 
 from ..oracle import Outcome, assert_same
-from .running import pull, snntorch
+from .running import cotangent, snntorch
 
 LIBRARIES = {"ours": snn, "theirs": snntorch}
 OTHER = {"ours": "theirs", "theirs": "ours"}
@@ -80,7 +80,7 @@ def test_checkpoints_load_strictly_in_both_directions(name, source, tmp_path):
 def normalized(norms: Any, x: torch.Tensor, call: Any) -> Outcome:
     out = torch.stack([call(norms, t, x_t) for t, x_t in enumerate(x.unbind(0))])
     learned = {"x": x, **dict(norms.named_parameters())}
-    grads = torch.autograd.grad((out * pull(out, 1)).sum(), list(learned.values()))
+    grads = torch.autograd.grad((out * cotangent(out, 1)).sum(), list(learned.values()))
     averages = {key: value for key, value in norms.named_buffers() if value.is_floating_point()}
     return Outcome({}, {"out": out.detach(), **averages}, dict(zip(learned, grads, strict=True)))
 
@@ -109,7 +109,7 @@ def test_graded_spikes_give_the_same_numbers_and_gradients(name):
     for library in LIBRARIES.values():
         layer = made(library, f"graded, {name}")
         out = layer(x)
-        grads = torch.autograd.grad((out * pull(out, 1)).sum(), (x, layer.weights))
+        grads = torch.autograd.grad((out * cotangent(out, 1)).sum(), (x, layer.weights))
         outcomes.append(Outcome({}, {"out": out.detach()}, dict(zip(("x", "weights"), grads, strict=True))))
     assert_same(*outcomes, exact_states=True)
 

@@ -124,8 +124,8 @@ def outcome(library: Any, case: Case) -> tuple[Tensor, Tensor]:
     """The loss, and the gradient of a weighted sum of all that it returns."""
     x = case.inputs().requires_grad_()
     loss = getattr(library, case.name)(**case.options)(x, case.targets.clone())
-    pull = torch.linspace(0.5, 2.0, loss.numel()).view(loss.shape)
-    (grad,) = torch.autograd.grad((loss * pull).sum(), x)
+    cotangent = torch.linspace(0.5, 2.0, loss.numel()).view(loss.shape)
+    (grad,) = torch.autograd.grad((loss * cotangent).sum(), x)
     return loss.detach(), grad
 
 

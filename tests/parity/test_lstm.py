@@ -11,7 +11,7 @@ from torch import Tensor
 import spikeloom as snn
 
 from ..oracle import Outcome, assert_same
-from .running import pull, snntorch, spread
+from .running import cotangent, snntorch, spread
 
 RESETS = ("none", "subtract", "zero")
 KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -63,7 +63,7 @@ def outcome(neuron: Any, name: str, at_once: bool = False) -> Outcome:
             seen.append((spk, *states))
         outs = tuple(torch.stack(each) for each in zip(*seen, strict=True))
     learned = {"x": xs, **dict(neuron.named_parameters())}
-    total = sum((out * pull(out, seed)).sum() for seed, out in enumerate(outs))
+    total = sum((out * cotangent(out, seed)).sum() for seed, out in enumerate(outs))
     grads = torch.autograd.grad(total, list(learned.values()))
     named = {"syn": outs[1].detach(), "mem": outs[2].detach()}
     return Outcome({"spk": outs[0].detach()}, named, dict(zip(learned, grads, strict=True)))

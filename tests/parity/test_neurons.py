@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import spikeloom as snn
 
 from ..oracle import Outcome, assert_same
-from .running import pull, snntorch, spread
+from .running import cotangent, snntorch, spread
 
 RESETS = ("subtract", "zero", "none")
 
@@ -139,7 +139,7 @@ def outcome(neuron: Any, kind: Kind, run: Any) -> Outcome:
     xs = inputs(kind)
     outs = run(neuron, xs)
     learned = {"x": xs, **{n: p for n, p in neuron.named_parameters() if p.requires_grad}}
-    total = sum((out * pull(out, seed)).sum() for seed, out in enumerate(outs))
+    total = sum((out * cotangent(out, seed)).sum() for seed, out in enumerate(outs))
     grads = torch.autograd.grad(total, list(learned.values()))
     states = {f"state {i}": out.detach() for i, out in enumerate(outs[1:])}
     return Outcome({"spk": outs[0].detach()}, states, dict(zip(learned, grads, strict=True)))

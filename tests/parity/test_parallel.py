@@ -13,7 +13,7 @@ from torch import Tensor
 import spikeloom as snn
 
 from ..oracle import Outcome, assert_same
-from .running import pull, snntorch, spread
+from .running import cotangent, snntorch, spread
 
 T, B, N, OUT = 21, 3, 4, 5
 
@@ -63,7 +63,7 @@ def outcome(library: ModuleType, case: Case, prepare: Callable[[Any], None] = la
     names = ("spk", "mem")[-len(outs) :] if case.kind in ("StateLeaky", "LinearLeaky") else ("spk",)
     dead = "beta" if case.kind in ("StateLeaky", "LinearLeaky") else ""
     learned = {name: p for name, p in net.named_parameters() if p.requires_grad and name != dead}
-    total = sum((out * pull(out, i)).sum() for i, out in enumerate(outs))
+    total = sum((out * cotangent(out, i)).sum() for i, out in enumerate(outs))
     grads = torch.autograd.grad(total, [xs, *learned.values()])
     found = dict(zip(names, (out.detach() for out in outs), strict=True))
     spikes = {name: out for name, out in found.items() if name == "spk"}

@@ -39,7 +39,7 @@ def network(library) -> nn.Sequential:
     )
 
 
-def heard(pair, monitor_name, kind, function):
+def recorded(pair, monitor_name, kind, function):
     library, functional = pair
     net = network(library)
     monitor = MONITORS[monitor_name](functional, net, library, KINDS[kind](library), *FUNCTIONS[function])
@@ -59,7 +59,7 @@ def flat(records):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", MONITORS)
 def test_same_records(name, kind, function):
-    ours, peer = (heard(pair, name, kind, function) for pair in LIBRARIES)
+    ours, peer = (recorded(pair, name, kind, function) for pair in LIBRARIES)
     assert ours.monitored_layers == peer.monitored_layers
     assert ours.name_records_index == peer.name_records_index
     assert ours.is_enable() == peer.is_enable()

@@ -37,8 +37,8 @@ def test_same_values_and_gradients(bits):
         assert_close(got, wanted, f"values with {options}")
         if options[1]:
             assert torch.equal(got, wanted), f"uniform levels differ in their last bits with {options}"
-        pull = torch.linspace(-1, 1, len(x))
-        grads = (torch.autograd.grad((out * pull).sum(), each)[0] for out, each in ((got, x), (wanted, y)))
+        cotangent = torch.linspace(-1, 1, len(x))
+        grads = (torch.autograd.grad((out * cotangent).sum(), each)[0] for out, each in ((got, x), (wanted, y)))
         assert_close(*grads, f"gradients with {options}")
 
 

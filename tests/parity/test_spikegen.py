@@ -58,7 +58,7 @@ def third_by_name(**values: Any) -> list[dict[str, Any]]:
 
 
 def with_levels(combinations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The combinations, with their `levels` told as on_target and off_target."""
+    """The combinations, with their `levels` passed as on_target and off_target."""
     for options in combinations:
         options["on_target"], options["off_target"] = options.pop("levels")
     return combinations
@@ -81,12 +81,12 @@ def assert_agree(name: str, args: tuple[Any, ...], combinations: list[dict[str, 
     returned = 0
     for options in combinations:
         ours, other = (outcome(library, name, args, options) for library in (spikegen, theirs))
-        told = f"{name}, {options}"
-        assert isinstance(ours, str) == isinstance(other, str), f"{told}: ours {ours}, theirs {other}"
+        message = f"{name}, {options}"
+        assert isinstance(ours, str) == isinstance(other, str), f"{message}: ours {ours}, theirs {other}"
         if not isinstance(ours, str):
             returned += 1
             for got, wanted in zip(ours, other, strict=True):
-                assert_close(got.to(wanted.dtype), wanted, told, exact)
+                assert_close(got.to(wanted.dtype), wanted, message, exact)
     assert returned, "every call raised, so nothing was compared"
 
 

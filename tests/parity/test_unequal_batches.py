@@ -99,7 +99,7 @@ NETWORKS += [(Hidden, name) for name in NEURONS if name != "rsynaptic"]  # whose
 
 def trained(net: nn.Module) -> list[Tensor]:
     """The outputs and losses of a training whose batches differ in size, and of an evaluation."""
-    optimizer, told = torch.optim.SGD(net.parameters(), lr=0.05), []
+    optimizer, message = torch.optim.SGD(net.parameters(), lr=0.05), []
     generator = torch.Generator().manual_seed(3)
     for rows in BATCHES:
         x, y = 3 * torch.rand(rows, IN, generator=generator), torch.randint(CLASSES, (rows,), generator=generator)
@@ -108,9 +108,9 @@ def trained(net: nn.Module) -> list[Tensor]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        told += [spk, loss]
+        message += [spk, loss]
     with torch.no_grad():
-        return [*told, *net(torch.rand(7, IN, generator=generator))]
+        return [*message, *net(torch.rand(7, IN, generator=generator))]
 
 
 @pytest.mark.parametrize(("kind", "name"), NETWORKS, ids=[f"{kind.__name__}, {name}" for kind, name in NETWORKS])
@@ -129,14 +129,14 @@ def test_batches_of_unequal_size_give_what_they_give_in_snntorch(kind, name):
 @pytest.mark.parametrize("shape", [(1,), ()], ids=str)
 def test_the_loop_of_tutorial_3_over_numbers(shape):
     """`cur[step]` is a number, and `mem` starts as torch.zeros(1)."""
-    told = []
+    message = []
     for library in (snn, snntorch):
         lif, mem, spikes = library.Leaky(beta=0.8), torch.zeros(shape), []
         for current in torch.cat((torch.zeros(3), torch.full((9,), 0.3))):
             spk, mem = lif(current, mem)
             spikes.append((spk, mem))
-        told.append(spikes)
-    for ours, theirs in zip(*told, strict=True):
+        message.append(spikes)
+    for ours, theirs in zip(*message, strict=True):
         for got, wanted in zip(ours, theirs, strict=True):
             torch.testing.assert_close(got, wanted)
 

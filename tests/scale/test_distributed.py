@@ -33,8 +33,8 @@ def test_two_processes_give_what_one_gives(tmp_path):
     torch.multiprocessing.spawn(two_processes.run, (tmp_path,), nprocs=two_processes.WORLD)
     for check in two_processes.CHECKS:
         for rank in range(two_processes.WORLD):
-            told = (tmp_path / f"{check.__name__} {rank}").read_text()
-            assert told == "right", f"{check.__name__}, process {rank}:\n{told}"
+            message = (tmp_path / f"{check.__name__} {rank}").read_text()
+            assert message == "right", f"{check.__name__}, process {rank}:\n{message}"
     again = Whole()
     optimizer = optimizer_of(again)
     load(again, optimizer, tmp_path / "of two")
@@ -54,7 +54,7 @@ def load(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None
     set_state_dict(net, optimizer, model_state_dict=saved["net"], optim_state_dict=saved["optimizer"])
 
 
-def test_what_cannot_be_averaged_is_told():
+def test_what_cannot_be_averaged_is_reported():
     class Cut(nn.Parameter):
         def full_tensor(self) -> None:
             """What a part of a parameter has."""

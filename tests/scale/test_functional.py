@@ -117,7 +117,7 @@ def test_an_ensemble_of_layers_over_whole_sequences_does_as_its_members_do(layer
 
 
 @pytest.mark.parametrize("transform", [vmap, lambda f: vmap(grad(f))], ids=["vmap", "vmap of grad"])
-def test_what_is_kept_of_a_transform_that_is_over_is_told_and_can_be_reset(transform):
+def test_what_is_kept_of_a_transform_that_is_over_is_reported_and_can_be_reset(transform):
     nets, one = ensemble()
     params, buffers = stack_module_state(nets)
     x = quarters(7, 3, 6)

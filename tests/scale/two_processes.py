@@ -213,9 +213,9 @@ def run(rank: int, folder: Path) -> None:
     for check in CHECKS:
         try:
             check(folder)
-            told = "right"
+            message = "right"
         except Exception:
-            told = traceback.format_exc()
-        (folder / f"{check.__name__} {rank}").write_text(told)
+            message = traceback.format_exc()
+        (folder / f"{check.__name__} {rank}").write_text(message)
     dist.destroy_process_group()
     os._exit(0)  # at once: a thread of gloo that lets go of its last tensor while Python is taken down aborts

@@ -133,7 +133,11 @@ BAD = {
         ValueError,
         "got a single number",
     ),
-    "latency beyond one": (lambda: spikegen.latency(X + 1, 5), ValueError, r"in \[0, 1\], got 1.* scale them first"),
+    "latency beyond one": (
+        lambda: spikegen.latency(X + 1, 5),
+        ValueError,
+        r"in \[0, 1\], got 1.* scale the data",
+    ),
     "latency of NaN": (lambda: spikegen.latency(NAN, 5), ValueError, r"in \[0, 1\], got nan"),
     "latency without steps": (lambda: spikegen.latency(X), ValueError, "needs num_steps; or set bypass=True"),
     "latency too late": (lambda: spikegen.latency(X * 0, 12), ValueError, "after the last step of num_steps=12"),

@@ -57,7 +57,7 @@ def test_a_module_is_copied_and_pickled_with_its_generator(code, again):
     assert torch.equal(other(x), module(x))
 
 
-def test_the_repr_tells_what_is_not_the_default():
+def test_the_repr_shows_what_is_not_the_default():
     assert repr(spikegen.Rate(25)) == "Rate(num_steps=25)"
     assert repr(spikegen.Latency(9, linear=True, tau=1.0)) == "Latency(num_steps=9, linear=True)"
     assert repr(spikegen.Delta(torch.tensor(0.5))) == "Delta(threshold=tensor(0.5000))"
@@ -77,7 +77,7 @@ def test_tensors_follow_the_module_and_stay_out_of_its_state_dict():
     assert not encode.state_dict()
 
 
-def test_a_wrong_argument_is_told_at_once():
+def test_a_wrong_argument_is_reported_at_once():
     with pytest.raises(TypeError, match="steps"):
         spikegen.Phase(steps=5)
 
@@ -167,7 +167,7 @@ def test_an_input_that_changes_is_refused():
         unrolled(net, numbers(T, 3, 4), steps=None)
 
 
-def test_what_the_function_refuses_is_told_unrolled_too():
+def test_what_the_function_refuses_is_reported_unrolled_too():
     net = nn.Sequential(spikegen.Phase(T), *body())
     with pytest.raises(ValueError, match=r"phase expects data in \[0, 1\], got"):
         unrolled(net, numbers(3, 4) + 1)

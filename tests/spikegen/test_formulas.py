@@ -98,7 +98,7 @@ def test_clipped_elements_do_not_fire():
     assert spk.max(0).values.tolist() == [0.25, 1, 1]
 
 
-def test_bypass_leaves_out_what_comes_too_late_or_makes_room():
+def test_bypass_leaves_out_what_comes_too_late_or_adds_steps():
     x = torch.tensor([0.0, 1.0])
     assert spikegen.latency(x, 5, tau=10, linear=True, bypass=True).sum(0).tolist() == [0, 1]
     assert spikegen.latency(x, tau=10, linear=True, bypass=True).shape == (11, 2)

@@ -34,15 +34,15 @@ def forward(
     shape = x.shape[1:]
     if dims := _memory_order(x):
         params = [_turned(p.expand(shape), dims) if p.numel() > 1 else p for p in params]
-        spk, finals, traces = forward(
+        spk, final_states, traces = forward(
             key, variant, steps, _turned(x, dims), [_turned(state, dims) for state in states], params
         )
         back = _back(spk, dims)
         every = [None if trace is None else back if trace is spk else _back(trace, dims) for trace in traces]
-        return back, [_back(final, dims) for final in finals], every
+        return back, [_back(final, dims) for final in final_states], every
     x, stride = rows(x)
     spk = buffer_pool.empty((steps, *shape), x)
-    finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
+    final_states = [s.clone(memory_format=torch.contiguous_format) for s in states]
     stored = [buffer_pool.empty(spk.shape, spk) for _ in range(variant.states.count(State.SAVED))]
     traces = all_traces(variant.states, spk, stored)
     block, threads, strips = block_for(spk.nbytes), None, None
@@ -55,14 +55,14 @@ def forward(
         x=x,
         x_stride=stride,
         spk=spk,
-        state=finals,
+        state=final_states,
         trace=traces,
         param=_spread(params, variant, shape),
         block=block,
         strips=strips,
         threads=threads,
     )
-    return spk, finals, traces
+    return spk, final_states, traces
 
 
 def _spread(params: Sequence[Tensor], variant: Variant, shape: torch.Size) -> Sequence[Tensor]:
@@ -114,7 +114,7 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
         dx = like.new_zeros((1, *shape))
     carries = [
         zero.clone() if g is None else _turned(g, dims).clone(memory_format=torch.contiguous_format)
-        for g in grads.finals
+        for g in grads.final_states
     ]
     totals = [like.new_zeros(shape) if kind.learned else None for kind in variant.params]
     (read, stride), *cotangents = [

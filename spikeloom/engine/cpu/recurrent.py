@@ -106,7 +106,7 @@ def forward(
     shape, variant = x.shape[1:], plan.variant
     x, stride = rows(x)
     spk = buffer_pool.empty((plan.steps, *shape), x)
-    first, *finals = [s.clone(memory_format=torch.contiguous_format) for s in states]
+    first, *final_states = [s.clone(memory_format=torch.contiguous_format) for s in states]
     *traces, current = [buffer_pool.empty(spk.shape, spk) if state == State.SAVED else None for state in variant.states]
     biases = _widened(torch.zeros_like(weight[0]) if bias is None else bias, len(weight))
     kernel(plan.key, variant.forward, emit_recurrent).run(
@@ -115,7 +115,7 @@ def forward(
         x=x,
         x_stride=stride,
         spk=spk,
-        state=finals,
+        state=final_states,
         trace=traces,
         param=[spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)],
         bias=biases,
@@ -124,7 +124,7 @@ def forward(
         current=current,
         **_weights(weight.t(), first),
     )
-    return [spk, *finals, *(trace for trace in traces if trace is not None)], current
+    return [spk, *final_states, *(trace for trace in traces if trace is not None)], current
 
 
 def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
@@ -135,7 +135,9 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
     every = plan.weight_learns or plan.x_grad == InputGrad.EACH
     currents = buffer_pool.empty((plan.steps if every else 1, *like.shape), like)
     summed, back = zero.clone(), _widened(zero, width)
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals[1:]]
+    carries = [
+        zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.final_states[1:]
+    ]
     totals = [zero.clone() if kind.learned else None for kind in variant.params]
     given, stride = (zero, 0) if saved.x is None else rows(saved.x)
     cotangents = [(zero, 0) if g is None else rows(g) for g in (grads.spk, *grads.traces)]

@@ -5,7 +5,6 @@ is cut into runs of `graph_steps` steps, the last ones shorter, and each run is 
 are copied to the captured buffers, and its results are copied out of them. The backward is captured, too.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..._torch import TreeSpec, tree_flatten, tree_unflatten
+from ...caller import warn_caller
 from ...forks import in_child
 from .. import tuning
 from ..feedback import Recurrence, Runner
@@ -44,7 +44,7 @@ def refusals(x: Tensor) -> Iterator[str]:
         retry = f"it is tried again for {list(x.shape)} after spikeloom.utils.free_memory()"
         yield f"torch could not record steps as a CUDA graph: {why}; {retry}"
     elif captured(x):
-        yield "a CUDA graph is being recorded around it, of which its steps become a part"
+        yield "a CUDA graph is being captured around it and records its steps one by one"
 
 
 def captured(x: Tensor) -> bool:
@@ -83,8 +83,8 @@ class CapturedScan:
                 x_run = x if len(x) == 1 else x[run]
                 call = (_part(plan, run), x_run, weight, bias, [*states], [*params])
                 (spk, *rest), full = _replayed(self.runner.forward, states[0], call)
-                finals, sequences = rest[: len(states) - 1], [spk, *rest[len(states) - 1 :], full]
-                states = [spk[-1] if plan.map is None else finals[-1], *finals]
+                final_states, sequences = rest[: len(states) - 1], [spk, *rest[len(states) - 1 :], full]
+                states = [spk[-1] if plan.map is None else final_states[-1], *final_states]
                 outs = outs or [None if s is None else s.new_empty((T, *s.shape[1:])) for s in sequences]
                 for out, sequence in zip(outs, sequences, strict=True):
                     if out is not None:
@@ -100,7 +100,7 @@ class CapturedScan:
         if not T or captured(like):
             return self.runner.backward(plan, weight, saved, grads)
         dx = like.new_empty((T, *like.shape) if saved.x is None else saved.x.shape)
-        carries = [like.new_zeros(like.shape) if g is None else g for g in grads.finals]
+        carries = [like.new_zeros(like.shape) if g is None else g for g in grads.final_states]
         totals: list[Tensor | None] = [None for _ in saved.params]
         with _lock:
             for run in reversed(_runs(T)):
@@ -196,10 +196,9 @@ def replayable(work: Callable[[], Any], like: Tensor) -> Callable[[], Any]:
     except RuntimeError as error:
         why = str(error).partition("\n")[0]
         _failed.append((_kind(like), why))
-    warnings.warn(
+    warn_caller(
         f"torch could not record the steps of a recurrent layer of shape {list(like.shape)} as a CUDA graph ({why}): "
-        "they are started one by one, which gives the same results and takes longer",
-        stacklevel=2,
+        "they are started one by one, which gives the same results and takes longer"
     )
     return work
 

@@ -54,15 +54,15 @@ def forward(
     """Run the scan; see `cpu.launch.forward`."""
     shape, (x, stride) = x.shape[1:], rows(x)
     spk = x.new_empty((steps, *shape))
-    finals = [_empty(s) for s in states]
+    final_states = [_empty(s) for s in states]
     lengths = {State.SAVED: steps, State.SPANS: max(steps - 1, 0) // triton_shapes.span}
     stored = [states[0].new_empty((lengths[state], *shape)) for state in variant.states if state in lengths]
     traces = all_traces(variant.states, spk, stored)
     given = {"steps": steps, "size": shape.numel(), "x": x, "x_stride": stride, "spk": spk}
     given |= named("initial", [s.contiguous() for s in states])
-    given |= named("final", finals) | named("trace", traces) | params_by_name(params, variant, x, shape)
+    given |= named("final", final_states) | named("trace", traces) | params_by_name(params, variant, x, shape)
     run(kernel(key, variant.forward, steps, shape.numel()), given, x, shape.numel())
-    return spk, finals, traces
+    return spk, final_states, traces
 
 
 def backward(saved: Saved, grads: Cotangents) -> Gradients:
@@ -79,7 +79,7 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
     ]
     given = {"steps": steps, "size": shape.numel(), "dx": dx}
     given |= named("initial", [s.contiguous() for s in states]) | named("trace", traces)
-    given |= named("grad_final", [zero if g is None else plain(g).contiguous() for g in grads.finals])
+    given |= named("grad_final", [zero if g is None else plain(g).contiguous() for g in grads.final_states])
     given |= named("carry", carries) | named("total", totals) | params_by_name(params, variant, like, shape)
     sequences = {"x": x, **named("grad", (grads.spk, *grads.traces))}
     for name, sequence in sequences.items():

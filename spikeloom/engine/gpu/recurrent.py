@@ -169,20 +169,22 @@ def forward(
     first, variant, shape = states[0].contiguous(), plan.variant, states[0].shape
     x, stride = rows(x)
     spk = first.new_empty((plan.steps, *shape))
-    finals = [s.clone(memory_format=torch.contiguous_format) for s in states[1:]]
+    final_states = [s.clone(memory_format=torch.contiguous_format) for s in states[1:]]
     *traces, current = [torch.empty_like(spk) if state == State.SAVED else None for state in variant.states]
     given = _sizes(plan, weight.t().contiguous(), first) | {"x": x, "x_stride": stride, "spk": spk, "current": current}
     given |= {"last": first, "bias": torch.zeros_like(weight[0]) if bias is None else bias.contiguous()}
-    given |= named("final", finals) | named("trace", traces) | params_by_name(params, variant, first, shape)
+    given |= named("final", final_states) | named("trace", traces) | params_by_name(params, variant, first, shape)
     run(_kernel(plan.key, variant.forward), given, first, given["rows"])
-    return [spk, *finals, *(trace for trace in traces if trace is not None)], current
+    return [spk, *final_states, *(trace for trace in traces if trace is not None)], current
 
 
 def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
     """Run the adjoint scan; see `feedback.Runner`."""
     variant, (like, *states), params = plan.variant, saved.states, saved.params
     zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    carries = [zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals[1:]]
+    carries = [
+        zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.final_states[1:]
+    ]
     totals = [zero.clone() if kind.learned else None for kind in variant.params]
     dx = like.new_empty((plan.steps, *like.shape))
     given = _sizes(plan, weight.contiguous(), like) | {"dx": dx, "current": saved.x, "last": zero}

@@ -59,12 +59,12 @@ def difference(cell: Cell, step: TracedStep) -> str:
         try:
             wanted = cell(x[0] if cell.inputs == 1 else tuple(x), *states, **params)
         except Exception as error:  # whatever an equation of the user's raises
-            return f"{cell.name} can be traced, but does not run on tensors: {error}{line_of(error)}"
+            return f"{cell.label} can be traced, but does not run on tensors: {error}{line_of(error)}"
         found = _on_tensors(step.graph, (step.spk, *step.new_states), known)
         pairs = list(zip(found, wanted, strict=True))
         if _agree(pairs):
             return ""
-    return f"{cell.name} cannot be traced: {OTHERWISE}"
+    return f"{cell.label} cannot be traced: {OTHERWISE}"
 
 
 def slope_difference(spike: Spike, graph: Graph, u: Symbol, slope: Symbol | None) -> str:

@@ -124,7 +124,7 @@ def backward(surrogate: ops.Surrogate, saved: Saved, grads: Cotangents) -> Gradi
             every.append(pull_back.forward([x_t], every[-1], params))
         rows = [*zip(*every[1:], strict=True)]
     by_step = [None if g is None else g.unbind() for g in (grads.spk, *grads.traces)]
-    carries: Some = grads.finals
+    carries: Some = grads.final_states
     totals: Some = [None for _ in params]
     dxs: list[Tensor] = []
     for t in reversed(range(steps)):

@@ -119,7 +119,8 @@ class Symbol:
         raise Untraceable("isinstance reads the type of a value, which is a symbol while a kernel is compiled")
 
     def __getattr__(self, name: str) -> Any:
-        raise Untraceable(f".{name} is not in the vocabulary; use arithmetic and spikeloom.ops")
+        spikes = "; for the spikes of a comparison write ops.spike(mem - threshold)" if self.logical else ""
+        raise Untraceable(f".{name} is not in the vocabulary; use arithmetic and spikeloom.ops{spikes}")
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -151,11 +152,11 @@ _refuse(
 _refuse({"rpow": "** of a number"}, "{} is not in the vocabulary; for 2 ** a write ops.exp(math.log(2) * a)")
 _refuse(
     {"float": "float or a function of math", "int": "int", "complex": "complex", "index": "an index or a range"},
-    "{} wants a number, and this value is one only at run time; use arithmetic and spikeloom.ops",
+    "{} needs a number, but this value is known only at run time; use arithmetic and spikeloom.ops",
 )
 _refuse(
     {"len": "len", "iter": "a loop or unpacking", "getitem": "an index", "setitem": "an assignment to elements"},
-    "{} wants the elements of a tensor, and an equation has one element alone; use ops.where",
+    "{} needs the elements of a tensor, but an equation computes a single element; use ops.where",
 )
 
 
@@ -243,7 +244,7 @@ class Graph:
         """Convert conditions next to values to the numbers 0 and 1."""
         if op not in COUNTING or all(a.logical or a.op in NUMBERS for a in args):
             raise Untraceable(
-                f"{op} meets a condition, whose numbers torch has in another dtype, if at all; "
+                f"{op} got a condition, which torch computes in another dtype, or not at all; "
                 "write ops.where(condition, ops.full_like(u, 1), 0.0) for the number, or ops.spike(u) for spikes"
             )
         return tuple(self._shared("count", (a,), None) if a.logical else a for a in args)
@@ -286,7 +287,7 @@ def trace(cell: Cell) -> TracedStep:
     step, again = _traced(cell), _traced(cell)
     if (str(step.graph), repr(step.graph.numbers)) != (str(again.graph), repr(again.graph.numbers)):
         raise Untraceable(
-            f"{cell.name} cannot be traced: it computes something else when it is called again; it must not draw "
+            f"{cell.label} cannot be traced: it computes something else when it is called again; it must not draw "
             "random numbers, count its calls or the like"
         )
     return step
@@ -304,22 +305,22 @@ def _traced(cell: Cell) -> TracedStep:
             _check_result(name, result)
         graph.close()
     except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
-        raise Untraceable(f"{cell.name} cannot be traced: {error}{line_of(error)}") from error
+        raise Untraceable(f"{cell.label} cannot be traced: {error}{line_of(error)}") from error
     return TracedStep(graph, inputs, states, params, results[0], results[1:])
 
 
 def _check_result(name: str, result: Symbol) -> None:
     if result.logical:
         raise Untraceable(
-            "its spikes is a condition; a comparison has no gradient: write ops.spike(mem - threshold), whose gradient "
-            "is the surrogate"
+            "its spikes are a condition, and a comparison has no gradient; write ops.spike(mem - threshold), whose "
+            "gradient is the surrogate"
             if name == "spikes"
-            else f"its {name} is a condition; return numbers, ops.where(condition, ops.full_like(x, 1), 0.0)"
+            else f"its state {name} is a condition; return numbers, ops.where(condition, ops.full_like(x, 1), 0.0)"
         )
     if not result.varying:
         raise Untraceable(
-            f"its {name} depends neither on x nor on a state, and so has another shape; write ops.full_like(x, number) "
-            "for a number, and 0 * x + value for a parameter"
+            f"its {'spikes depend' if name == 'spikes' else f'state {name} depends'} neither on x nor on a state, and "
+            "would have another shape; write ops.full_like(x, number) for a number, and 0 * x + value for a parameter"
         )
 
 

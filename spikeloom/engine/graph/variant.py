@@ -186,7 +186,7 @@ class Cotangents(NamedTuple):
     """The gradients of the spikes, of the last states and of the states after every step; None is zero."""
 
     spk: Tensor | None
-    finals: Sequence[Tensor | None]
+    final_states: Sequence[Tensor | None]
     traces: Sequence[Tensor | None]
 
 

@@ -189,8 +189,8 @@ class KernelCompiler(CompilerBase):
 
     def define_pipelines(self) -> list[Any]:
         passes = PassManager("kernel")
-        for each, told in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
+        for each, description in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
             if each.__name__ not in UNUSED:
-                passes.add_pass(each, told)
+                passes.add_pass(each, description)
         passes.finalize()
         return [passes]

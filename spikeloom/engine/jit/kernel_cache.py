@@ -20,11 +20,11 @@ import sys
 import tempfile
 import threading
 import types
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from ...caller import warn_caller
 from ...forks import in_child
 from .. import tuning
 
@@ -219,10 +219,9 @@ def _warn(directory: Path, why: OSError) -> None:
         return
     _warned.add(directory)
     refused = "is not used" if isinstance(why, Untrusted) else "cannot be written"
-    warnings.warn(
+    warn_caller(
         f"the kernel cache {directory} {refused} ({why.strerror or why}); kernels are compiled anew in every process. "
-        f"Set {ENVIRONMENT} to a directory of your own that can be written.",
-        stacklevel=2,
+        f"Set {ENVIRONMENT} to a directory of your own that can be written."
     )
 
 

@@ -174,8 +174,8 @@ def _operator(
 @_operator.register_fake
 def _(key, layer, steps, x, states, params, kinds, saved, grad, target):  # type: ignore[no-untyped-def]
     spk = x.new_empty((steps, *x.shape[1:]))
-    finals = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in states]
-    return [spk, *finals, *(states[0].new_empty(spk.shape) for state in saved if state == State.SAVED)]
+    final_states = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in states]
+    return [spk, *final_states, *(states[0].new_empty(spk.shape) for state in saved if state == State.SAVED)]
 
 
 @torch.library.custom_op("spikeloom::scan_backward", mutates_args=())

@@ -1,7 +1,6 @@
 """Choose the backend of a scan: the first of a list, fastest first, that has no reason to refuse."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..._torch import constant_for_compiler, fake_mode, is_traced, tangents_pass, transforms_active, unwrapped_if_dead
+from ...caller import warn_caller
 from ...scoped import Scoped
 from ..cpu import single_step
 from ..gpu import cuda_graphs
@@ -77,9 +77,7 @@ def numba_missing() -> str:
     if not _no_numba:
         _no_numba.append(_why_no_numba())
         if BROKEN in _no_numba[0]:
-            warnings.warn(
-                f"{_no_numba[0]}. Until then neurons on the CPU run the plain loop, which is slow.", stacklevel=2
-            )
+            warn_caller(f"{_no_numba[0]}. Until then neurons on the CPU run the plain loop, which is slow.")
     return _no_numba[0]
 
 
@@ -183,16 +181,16 @@ def run_fused(call: Call, target: Target | None = None, captured: bool = False) 
     program, params = call.program, call.hoisted()
     if call.steps is not None and call.feedback is None and call.mem_feedback is None:
         variant = variant_of(call, params, target)
-        spk, finals, traces = autograd.scan(
+        spk, final_states, traces = autograd.scan(
             program.key, variant, call.layer, call.steps, call.x, call.states, params, program.surrogate
         )
         requested = [trace for trace in traces if trace is not None] if call.traced else ()
-        return Trajectory(spk, tuple(requested), tuple(finals))
+        return Trajectory(spk, tuple(requested), tuple(final_states))
     x, (weight, *bias) = call.x.unsqueeze(0) if call.steps is None else call.x, call.weights()
     plan = recurrence_of(call, params, target)
     run = recurrent.scan(plan, x, weight, bias[0] if bias else None, call.states, params, captured)
     if call.steps is None:
-        return Trajectory(run.spk.squeeze(0), (), run.finals)
+        return Trajectory(run.spk.squeeze(0), (), run.final_states)
     return run if call.traced else replace(run, traces=())
 
 
@@ -260,8 +258,10 @@ def _scan_step(
     # the backward reads a trace, since the caller may modify the new states
     saved = (State.SAVED if grad else State.DROPPED,) * len(states)
     variant = Variant.of(dtype_name(x.dtype), kinds, saved, grad, target)
-    spk, finals, _ = autograd.scan(program.key, variant, layer, 1, x.unsqueeze(0), states, params, program.surrogate)
-    return (spk.squeeze(0), *finals)
+    spk, final_states, _ = autograd.scan(
+        program.key, variant, layer, 1, x.unsqueeze(0), states, params, program.surrogate
+    )
+    return (spk.squeeze(0), *final_states)
 
 
 # -- the choice -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from .backends import Backend, kernel_refusals, run_fused
 from .call import Call
 from .exported import recorded_scan
 
-ARGUMENTS = "steps, batch, D, N, v*, k*, gate*, kept*"
+ARGUMENTS = "steps, batch, D, N, v*, k*, gate*, stored*"
 
 FORWARD = """{uniforms}
     row = low
@@ -37,10 +37,10 @@ FORWARD = """{uniforms}
             k_t, gate_t = k + SIZE * (t * batch + b) * N, gate + SIZE * (t * batch + b) * N
             for i in range(row, stop):
                 state_i = state + SIZE * i * N
-                if kept != 0 and t % {span} == 0:
-                    kept_i = kept + SIZE * (t // {span} * rows + i) * N
+                if stored != 0 and t % {span} == 0:
+                    stored_i = stored + SIZE * (t // {span} * rows + i) * N
                     for j in range(N):
-                        store(kept_i, j, load(state_i, j))
+                        store(stored_i, j, load(state_i, j))
                 spk_i = spk + SIZE * (t * rows + i) * N
                 v_m = load(v, t * rows + i)
                 for j in range(N):
@@ -59,9 +59,9 @@ BACKWARD = """{uniforms}
             begin = span * {span}
             end = min(begin + {span}, steps)
             for i in range(b * D, (b + 1) * D):
-                kept_i = kept + SIZE * (span * batch * D + i) * N
+                stored_i = stored + SIZE * (span * batch * D + i) * N
                 for j in range(N):
-                    store(scratch, j, load(kept_i, j))
+                    store(scratch, j, load(stored_i, j))
                 for t in range(begin, end):
                     k_t, gate_t = k + SIZE * (t * batch + b) * N, gate + SIZE * (t * batch + b) * N
                     state_i = scratch + SIZE * (t - begin) * N
@@ -257,10 +257,12 @@ def _operator(
     """The spikes [T, B, D, N] and, if a gradient is wanted, the matrices before each span of steps."""
     T, B, D, N = _sizes(v, k)
     spk = buffer_pool.empty((T, B, D, N), v)
-    kept = buffer_pool.empty((_spans(T), B, D, N), v) if wanted else v.new_empty(0)
+    stored = buffer_pool.empty((_spans(T), B, D, N), v) if wanted else v.new_empty(0)
     given, state = _given(v, k, gate, params), v.new_zeros(B, D, N)
-    _kernel(key, True)(v.dtype)(rows=B * D, size=T * N, **given, kept=kept if wanted else None, state=state, spk=spk)
-    return [spk, kept]
+    _kernel(key, True)(v.dtype)(
+        rows=B * D, size=T * N, **given, stored=stored if wanted else None, state=state, spk=spk
+    )
+    return [spk, stored]
 
 
 @_operator.register_fake
@@ -271,7 +273,7 @@ def _(key, layer, v, k, gate, params, wanted):  # type: ignore[no-untyped-def]
 
 @torch.library.custom_op("spikeloom::matrix_scan_backward", mutates_args=())
 def _backward_operator(
-    key: str, v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor], kept: Tensor, grad: Tensor
+    key: str, v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor], stored: Tensor, grad: Tensor
 ) -> list[Tensor]:
     T, B, D, N = _sizes(v, k)
     dv, dk, dgate = v.new_empty(v.shape), k.new_zeros(k.shape), k.new_zeros(k.shape)
@@ -279,7 +281,7 @@ def _backward_operator(
     _kernel(key, False)(v.dtype)(
         size=T * D * N,
         **_given(v, k, gate, params),
-        kept=kept,
+        stored=stored,
         grad=grad,
         grad_stride=stride,
         carry=v.new_zeros(B, D, N),
@@ -292,7 +294,7 @@ def _backward_operator(
 
 
 @_backward_operator.register_fake
-def _(key, v, k, gate, params, kept, grad):  # type: ignore[no-untyped-def]
+def _(key, v, k, gate, params, stored, grad):  # type: ignore[no-untyped-def]
     return [t.new_empty(t.shape) for t in (v, k, gate)]
 
 
@@ -303,8 +305,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    v, k, gate, kept, *params = saved_by(ctx, *grads)
-    out = (None, None, None) if grads[0] is None else _backward_operator(ctx.key, v, k, gate, params, kept, grads[0])
+    v, k, gate, stored, *params = saved_by(ctx, *grads)
+    out = (None, None, None) if grads[0] is None else _backward_operator(ctx.key, v, k, gate, params, stored, grads[0])
     return None, None, *out, [None] * len(params), None
 
 

@@ -56,10 +56,10 @@ def scan(
         spk, *rest = _Scan.apply(plan, runner, x, weight, bias, *states, *params)
     else:
         spk, *rest = runner.forward(plan, x, weight, bias, _with_what_comes_back(plan, states), params)[0]
-    finals, traces = rest[:count], rest[count:]
+    final_states, traces = rest[:count], rest[count:]
     if plan.map is None:  # the spikes are a state
-        finals, traces = [(spk[-1] if plan.steps else states[0]).clone(), *finals], [spk, *traces]
-    return Trajectory(spk, tuple(traces), tuple(finals))
+        final_states, traces = [(spk[-1] if plan.steps else states[0]).clone(), *final_states], [spk, *traces]
+    return Trajectory(spk, tuple(traces), tuple(final_states))
 
 
 def _with_what_comes_back(plan: Recurrence, states: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -22,12 +22,12 @@ class Trajectory:
     Args:
         spk: spikes, [T, *S].
         traces: each state after every step, [T, *S]; empty if not requested.
-        finals: each state after the last step, [*S], memory of their own.
+        final_states: each state after the last step, [*S], memory of their own.
     """
 
     spk: Tensor
     traces: tuple[Tensor, ...]
-    finals: tuple[Tensor, ...]
+    final_states: tuple[Tensor, ...]
 
 
 def fed_back(step: Step, feedback: Feedback) -> Step:
@@ -83,8 +83,8 @@ def _recorded(step: Step, x: Tensor, steps: Any, states: tuple[Tensor, ...], tra
         spk, *news = step(static if static is not None else inputs[0], *carried)
         return news, [spk, *news] if traced else [spk]
 
-    finals, (spk, *traces) = recorded_scan(body, states, [x] if static is None else [], steps)
-    return Trajectory(spk, tuple(traces), tuple(finals))
+    final_states, (spk, *traces) = recorded_scan(body, states, [x] if static is None else [], steps)
+    return Trajectory(spk, tuple(traces), tuple(final_states))
 
 
 def is_static(x: Tensor, steps: Any) -> bool:

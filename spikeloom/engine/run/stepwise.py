@@ -47,7 +47,7 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
     zeros = zero.expand(T, *like.shape)
     cotangents = [(zeros if g is None else rows(g)[0].expand(zeros.shape)).unbind() for g in (grads.spk, *grads.traces)]
     back, *carries = [
-        zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.finals
+        zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.final_states
     ]
     totals = [zero.clone() if kind.learned else None for kind in plan.variant.params]
     sequences = [zeros if trace is None else trace for trace in saved.traces]  # states that are not saved are not read

@@ -181,10 +181,10 @@ class _Reader:
         return Array(y.name, shape)
 
     def _check_hooks(self, path: str, module: nn.Module) -> None:
-        from ...neurons._unrolled_run import Listener
+        from ...neurons._unrolled_run import RunHook
 
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        theirs = [hook for hook in hooks if not isinstance(hook, Listener)]
+        theirs = [hook for hook in hooks if not isinstance(hook, RunHook)]
         if theirs:
             refuse(label(path, module), f"it has a forward hook, {theirs[0]!r}, which runs in Python; remove it")
 

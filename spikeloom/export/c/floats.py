@@ -211,11 +211,11 @@ class FloatWriter(Writer):
         text, once, each = FloatText(equation, {}, self.network.dtype), list[str](), list[str]()
         for node in [node for node in equation.nodes if node in equation.values]:
             name, number = equation.value_name(node), equation.number(node)
-            told = "" if node in equation.own_names else f" /* {text.mathematics(node)} */"
+            comment_text = "" if node in equation.own_names else f" /* {text.mathematics(node)} */"
             if number is not None:
-                once.append(f"const {real} {name} = {self.literal(number, layer.y)};{told}")
+                once.append(f"const {real} {name} = {self.literal(number, layer.y)};{comment_text}")
             else:
-                each.append(f"const {real} {name} = {layer.name}_{name}[n];{told}")
+                each.append(f"const {real} {name} = {layer.name}_{name}[n];{comment_text}")
             text.names[node] = name
         return neuron_function(layer, self.prefix, text, Locals(real, real, real), once, each)
 

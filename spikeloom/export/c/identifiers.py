@@ -71,8 +71,8 @@ def identifier(name: str) -> str:
 
 
 def _spelled(letter: str) -> str:
-    words = "" if letter.isascii() else unicodedata.name(letter, "")
-    return words.rpartition(" ")[2].lower() if words.startswith("GREEK") else letter
+    full_name = "" if letter.isascii() else unicodedata.name(letter, "")
+    return full_name.rpartition(" ")[2].lower() if full_name.startswith("GREEK") else letter
 
 
 class Names:

@@ -161,8 +161,8 @@ class IntegerWriter(Writer):
         """The conversion of inputs."""
         p, u = self.prefix, self.upper
         unit = shortest(self.net.formats["x"].scale)
-        told = f"Converts {u}_INPUTS numbers to inputs of the network: v / {unit}, rounded, within 127."
-        return [*comment([told]), f"void {p}_quantize(const float *values, int8_t *x);", ""]
+        comment_text = f"Converts {u}_INPUTS numbers to inputs of the network: v / {unit}, rounded, within 127."
+        return [*comment([comment_text]), f"void {p}_quantize(const float *values, int8_t *x);", ""]
 
     def more(self) -> list[str]:
         """The conversion of inputs."""
@@ -311,19 +311,19 @@ def _values(made: Lowered) -> list[tuple[str, Tensor, str]]:
     for (node, form), constant in made.constants.items():
         number = made.equation.number(node)
         shown = "per neuron" if number is None else ("1 / " if form == "inverse" else "") + shortest(number)
-        told = f"{shown}, {constant.shift} fractional bits"
-        found.append((constant_name(made, node, form), constant.values, told))
+        comment_text = f"{shown}, {constant.shift} fractional bits"
+        found.append((constant_name(made, node, form), constant.values, comment_text))
     return found
 
 
 def _constants(layer: Neuron, made: Lowered) -> tuple[list[str], list[str]]:
     """The lines that declare the constants: once, and for each element."""
     once, each = list[str](), list[str]()
-    for name, values, told in _values(made):
+    for name, values, comment_text in _values(made):
         if values.dim():
-            each.append(f"const int64_t {name} = {layer.name}_{name}[n]; /* {told} */")
+            each.append(f"const int64_t {name} = {layer.name}_{name}[n]; /* {comment_text} */")
         else:
-            once.append(f"const int64_t {name} = {int(values)}; /* {told} */")
+            once.append(f"const int64_t {name} = {int(values)}; /* {comment_text} */")
     return once, each
 
 

@@ -181,7 +181,8 @@ class _Maker:
             return self.term(node, value)
         if op in NOT_IN_INTEGERS:
             refuse(
-                self.equation.label, f"its equation computes {op} of a state or an input, which number='int8' has not"
+                self.equation.label,
+                f"its equation computes {op} of a state or an input, which number='int8' does not support",
             )
         if op == "mul":
             return self._product(*args)
@@ -226,7 +227,8 @@ class _Maker:
         by = self.constant(b)
         if by is None or bool((torch.as_tensor(by) == 0).any()):
             refuse(
-                self.equation.label, "its equation divides by a value that is not constant, which number='int8' has not"
+                self.equation.label,
+                "its equation divides by a value that is not constant, which number='int8' does not support",
             )
         left = self(a)
         return self._scaled(Code("mul", (left, Code("one"))) if left.unit else left, b, 1.0 / by, "inverse")

@@ -82,8 +82,8 @@ def _step_norm(path: str, name: str, title: str, module: Any, x: Array, y: Array
     scale, shift = (torch.stack(rows).detach().cpu().to(dtype) for rows in (scales, shifts))
     if len(scale) == 1:
         return Scale(name, title, (x,), y, scale[0], shift[0]), []
-    told = f"{label(path, module)}: it normalizes by its running statistics; after its last norm, by the last one"
-    return StepScale(name, title, (x,), y, scale, shift), [told]
+    note = f"{label(path, module)}: it normalizes by its running statistics; after its last norm, by the last one"
+    return StepScale(name, title, (x,), y, scale, shift), [note]
 
 
 def _pool(path: str, name: str, module: Any, x: Array, y: Array) -> Pool:
@@ -140,13 +140,13 @@ def _norm(path: str, name: str, module: Any, x: Array, y: Array, dtype: torch.dt
     if module.affine:
         scale, shift = scale * module.weight.detach().double(), module.bias.detach().double()
     scale, shift = scale.cpu(), (shift - mean * scale).cpu()
-    told = [f"{label(path, module)}: it normalizes by its running statistics"]
+    notes = [f"{label(path, module)}: it normalizes by its running statistics"]
     one_row = producer is not None and len(producer.y.shape) == 1
     if isinstance(producer, (Conv, layers.DelayedLinear)) or (isinstance(producer, Linear) and one_row):
         per_row = scale.view(-1, *[1] * (producer.weight.dim() - 1))
         producer.weight = (producer.weight.double() * per_row).to(dtype)
         producer.bias = (producer.bias.double() * scale + shift).to(dtype)
         producer.title += f"; with {label(path, module)} folded into it"
-        return None, told
+        return None, notes
     title = f"{label(path, module)}: {module.extra_repr()}"
-    return Scale(name, title, (x,), y, scale.to(dtype), shift.to(dtype)), told
+    return Scale(name, title, (x,), y, scale.to(dtype), shift.to(dtype)), notes

@@ -87,8 +87,8 @@ class Programs:
             ),
             "}",
         ]
-        told = f"{'one row' if self.steps is not None else f'{self.length} rows'} of {net.x.size} numbers"
-        lines = comment([f"Reads samples, {told} each, and prints the sum of each output over all steps."])
+        rows_of_input = f"{'one row' if self.steps is not None else f'{self.length} rows'} of {net.x.size} numbers"
+        lines = comment([f"Reads samples, {rows_of_input} each, and prints the sum of each output over all steps."])
         return [
             f"#ifdef {u}_MAIN",
             "#include <stdio.h>",

@@ -152,7 +152,8 @@ class _Quantizer:
         if own < LEAST_BITS:
             refuse(
                 layer.title,
-                f"its values reach {most:.3g} in the example, which 32 bits hold with {own} fractional bits",
+                f"its values reach {most:.3g} in the example, so that 32 bits leave only {own} fractional bits; scale "
+                "its input or weights down",
             )
         made = lowered(layer.equation, own)
         self.made.neurons[layer.name] = made
@@ -225,8 +226,8 @@ class _Quantizer:
             name = f"{array.name}_{'narrow' if target.bits == 8 else 'wide'}{len(self.known) or ''}"
             factors, shift = _factors(torch.tensor(own.scale / target.scale, dtype=torch.float64))
             y = Array(name, array.shape)
-            told = f"{array.name} in {target.bits} bits"
-            self.layers.append(Rescale(f"{self.before.prefix}_{name}", told, (array,), y, int(factors), shift))
+            comment_text = f"{array.name} in {target.bits} bits"
+            self.layers.append(Rescale(f"{self.before.prefix}_{name}", comment_text, (array,), y, int(factors), shift))
             self.made.formats[name] = target
             self.known[key] = y
         return Array(self.known[key].name, array.shape)
@@ -258,7 +259,7 @@ def _fixed(values: Tensor, fraction: int) -> Tensor:
 def _weighted(layer: Linear | Conv | DelayedLinear, scale: float, fraction: int) -> Weighted:
     weight = layer.weight.double().flatten(1)
     if not bool(weight.isfinite().all()):
-        refuse(layer.title, "a weight is infinite or NaN, which 8 bits do not have")
+        refuse(layer.title, "a weight is infinite or NaN, which 8 bits cannot represent")
     if weight.shape[1] * 127 * 127 > MOST:
         refuse(layer.title, f"a sum of {weight.shape[1]} products of 8 bits may exceed 32 bits")
     own = weight.abs().amax(1).clamp(min=1e-30) / 127

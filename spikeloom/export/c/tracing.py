@@ -98,9 +98,9 @@ def shapes_of(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) ->
         except NotImplementedError:
             raise
         except RuntimeError as error:  # of torch, for shapes and dtypes that do not fit
-            told = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"the network does not run on x of shape {tuple(x.shape)} and {x.dtype} ({told}); pass an example "
+                f"the network does not run on x of shape {tuple(x.shape)} and {x.dtype} ({reason}); pass an example "
                 "with the features and the dtype of its weights; a network in half precision as net.float()"
             ) from error
     return recording.shapes

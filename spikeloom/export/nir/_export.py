@@ -1,7 +1,6 @@
 """From a network to a NIR graph."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..._torch import uncompiled
+from ...caller import warn_caller
 from ...engine.run import backend
 from ._forms import NoForm, Shape
 from ._fragments import fragment_of
@@ -107,7 +107,7 @@ def export_to_nir(
         with backend("loop"):
             report = compare(partial(run, net), net, graph, samples, validation, read_out)
         graph.metadata = noted({**note, "report": vars(report)})
-        warnings.warn(_told(report, missing), stacklevel=2)
+        warn_caller(_message(report, missing))
     return graph
 
 
@@ -307,7 +307,7 @@ def _sources(
     return tuple(sources)
 
 
-def _told(report: Report, missing: dict[str, tuple[str, ...]]) -> str:
+def _message(report: Report, missing: dict[str, tuple[str, ...]]) -> str:
     return f"the graph is approximate. {_list(list(_sentences(missing)))}. {report}"
 
 

@@ -121,7 +121,7 @@ def _within_nir(form: Form) -> Form:
 
 
 def _far(model: Any) -> str:
-    near = f"the nearest is {model.nearest.told}" if model.nearest is not None else "none comes near it"
+    near = f"the nearest is {model.nearest.description}" if model.nearest is not None else "none comes near it"
     return f"its equation, with its values, is not that of a leaky integrator; {near}"
 
 
@@ -142,8 +142,8 @@ def _missing(neuron: Any, values: Mapping[str, Tensor], reader: tuple[str, bool]
     if neuron.reset_mechanism not in (mechanism, "none"):
         yield f"reset_mechanism={neuron.reset_mechanism!r}: {who}; {cure}"
     elif neuron.reset_mechanism != "none" and neuron.reset_delay != delayed:
-        told = "one step after the spike" if neuron.reset_delay else "in the step of the spike"
-        yield f"a reset {told}: {who}; {cure}"
+        description = "one step after the spike" if neuron.reset_delay else "in the step of the spike"
+        yield f"a reset {description}: {who}; {cure}"
     if (values["graded_spikes_factor"] != 1).any():
         yield "graded spikes: NIR's are 1; the nearest is graded_spikes_factor=1, with GradedSpikes after it"
     if type(neuron)._drive is not SpikingNeuron._drive:
@@ -156,7 +156,7 @@ def by_methods(neuron: Any) -> Iterator[str]:
     if not is_ours(neuron.forward):
         yield f"a forward of its own ({type(neuron).__name__}); the nearest is the neuron without it"
     for reason in neuron._why_by_methods():
-        yield f"{reason}, which NIR cannot say; the nearest is the neuron without it"
+        yield f"{reason}, which NIR cannot express; the nearest is the neuron without it"
 
 
 def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tuple[str, bool]) -> Form:
@@ -174,9 +174,9 @@ def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tu
         alpha=alpha,
         weight=None if alpha is None else one,
     )
-    told = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.told}"
+    description = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.description}"
     more = tuple(_missing(neuron, values, resets)) if isinstance(model, Model) else tuple(by_methods(neuron))
-    return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (told, *more))
+    return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (description, *more))
 
 
 def _own(neuron: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

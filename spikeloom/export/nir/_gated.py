@@ -53,7 +53,7 @@ def gated(neuron: Any, place: Place) -> Fragment:
 
 
 def _missing(neuron: Any) -> Iterator[str]:
-    yield f"the equation of {type(neuron).__name__}; the nearest is {neuron.model.nearest.told}"
+    yield f"the equation of {type(neuron).__name__}; the nearest is {neuron.model.nearest.description}"
     if neuron.reset_mechanism != "none":
         yield f"reset_mechanism={neuron.reset_mechanism!r}, here of what it feeds back; the nearest is 'none'"
     if getattr(neuron, "max_pool", 0):

@@ -81,8 +81,8 @@ def flattened(graph: Any) -> Flat:
     left = {a for a, _ in edges}
     for name, node in nodes.items():
         if (kind_of(node) == "Input") == bool(flat.sources(name)):
-            told = "gets an edge" if flat.sources(name) else "has no input"
-            raise BadGraph(f"the node {name!r} ({kind_of(node)}) {told}")
+            problem = "gets an edge" if flat.sources(name) else "has no input"
+            raise BadGraph(f"the node {name!r} ({kind_of(node)}) {problem}")
         if kind_of(node) == "Output" and name in left:
             raise BadGraph(f"an edge leaves the node {name!r} (Output)")
     fed = _fed(flat)
@@ -159,7 +159,7 @@ def _checked_edges(graph: Any, prefix: str) -> list[Edge]:
                 raise BadGraph(f"the edge {edge} names the node {name!r}, which the graph does not have")
     for edge, times in Counter(edges).items():
         if times > 1:
-            raise BadGraph(f"the edge {edge} is there {times} times; NIR has one edge between two nodes")
+            raise BadGraph(f"the edge {edge} occurs {times} times; NIR has one edge between two nodes")
     return [(prefix + a, prefix + b) for a, b in edges]
 
 

@@ -1,7 +1,6 @@
 """From a NIR graph to a network."""
 
 import copy
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...caller import warn_caller
 from ...layers import SynapticDelay
 from ...neurons import Leaky, RLeaky, RSynaptic, Synaptic
 from ...neurons.recurrent import Recurrent
@@ -36,8 +36,8 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
         graph: a nir.NIRGraph, or the path of a file. Files that older versions of nir wrote are corrected where it is
             clear how.
         dt: length of a step, in seconds. Default: that of the metadata, else 1e-4.
-        reset: "zero", or "subtract" for graphs that were trained with a reset by subtraction, which NIR cannot say. If
-            given, the metadata are not read. Default: the metadata, and "zero" where there are none.
+        reset: "zero", or "subtract" for graphs that were trained with a reset by subtraction, which NIR cannot
+            express. If given, the metadata are not read. Default: the metadata, and "zero" where there are none.
 
     Returns:
         a network whose call takes one step: ``out, state = net(x)`` for x [B, *N]. Its neurons store their states;
@@ -96,8 +96,9 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
         try:
             lost = note_of(node).get("lost") if reset is None else None
             if isinstance(lost, list) and lost:
-                told = f"the node {name!r} ({kind_of(node)}) was a neuron of which the file leaves out"
-                warnings.warn(f"{told} {'; and '.join(map(str, lost))}", stacklevel=3)
+                kind = kind_of(node)
+                missing = "; and ".join(map(str, lost))
+                warn_caller(f"the node {name!r} ({kind}) was a neuron of which the file leaves out {missing}")
         except BadMetadata as error:
             if reset is None:
                 raise BadGraph(
@@ -125,10 +126,9 @@ def _fold(flat: Flat, dt: float) -> None:
         if kept and all(b == ends[0] or a == ends[1] for a, b in crossing) and nodes >= {*ends}:
             flat.fold(*ends, parts)
             continue
-        warnings.warn(
+        warn_caller(
             f"the nodes of {stem.removesuffix('.')!r} were changed after spikeloom wrote them, or dt is another; their "
-            "fields are read, and not their metadata",
-            stacklevel=3,
+            "fields are read, and not their metadata"
         )
 
 

@@ -1,6 +1,5 @@
 """From a node to a layer, one row per primitive."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...caller import warn_caller
 from ...layers import SynapticDelay
 from ...neurons import LI, Leaky, Synaptic
 from ._graph import NEURONS, BadGraph, kind_of
@@ -80,10 +80,9 @@ def by_metadata(name: str, node: Node, settings: Settings) -> Any:
         return None
     if is_sealed(node, settings.dt):
         return neuron
-    warnings.warn(
+    warn_caller(
         f"the fields of the node {name!r} were changed after spikeloom wrote it, or dt is another; they are read, and "
-        "not its metadata",
-        stacklevel=5,
+        "not its metadata"
     )
     return None
 
@@ -162,11 +161,10 @@ def _gain(node: Node, settings: Settings) -> np.ndarray[Any, Any]:
     if _is_one(r):
         return r
     if r.size and (np.abs(r).max() * settings.dt < UNLIKELY):
-        warnings.warn(
+        warn_caller(
             f"an {kind_of(node)} has r={r.flat[np.abs(r).argmax()]:.3g} and dt={settings.dt:.3g}; it is read as NIR "
             f"says, so that an input of 1 adds r * dt per step, at most {np.abs(r).max() * settings.dt:.3g}. Does its "
-            f"writer mean r per step? Divide r by dt",
-            stacklevel=6,
+            f"writer mean r per step? Divide r by dt"
         )
     return r * settings.dt
 
@@ -243,9 +241,8 @@ def _sealed_sizes(node: Node) -> dict[str, Any]:
     note = note_of(node)
     if not {"groups", "kernel_size"} & set(note) or is_sealed(node):
         return note
-    warnings.warn(
-        f"the fields of a {kind_of(node)} were changed after spikeloom wrote it; they are read, and not its metadata",
-        stacklevel=6,
+    warn_caller(
+        f"the fields of a {kind_of(node)} were changed after spikeloom wrote it; they are read, and not its metadata"
     )
     return {"bias": note.get("bias", True)}
 
@@ -254,7 +251,7 @@ def _grouped(weight: Tensor, groups: int) -> Tensor:
     """The weight of a grouped convolution, which was written with zeros between the groups."""
     out, channels, *_ = weight.shape
     if groups < 1 or out % groups or channels % groups:
-        raise BadGraph(f"has a weight of shape {tuple(weight.shape)}, which has not {groups} groups")
+        raise BadGraph(f"has a weight of shape {tuple(weight.shape)}, which does not split into {groups} groups")
     rows, columns = out // groups, channels // groups
     blocks = [weight[g * rows : (g + 1) * rows, g * columns : (g + 1) * columns] for g in range(groups)]
     return torch.cat(blocks)

@@ -1,6 +1,5 @@
 """Read a NIR file: what is damaged, hostile or newer is said in a sentence; what is merely old is corrected."""
 
-import warnings
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...caller import warn_caller
 from ._graph import BadGraph
 from ._package import Node, nir_package
 
@@ -126,7 +126,7 @@ def _corrected(nodes: dict[str, Node], edges: list[tuple[str, str]], path: str) 
         return edges
     (old,), (new,) = missing, free
     where = f"the subgraph {path!r}" if path else "the graph"
-    warnings.warn(f"the edges of {where} name a node {old!r}, which must be {new!r}; they are read so", stacklevel=6)
+    warn_caller(f"the edges of {where} name a node {old!r}, which must be {new!r}; they are read so")
     return [(new if a == old else a, new if b == old else b) for a, b in edges]
 
 

@@ -77,7 +77,7 @@ def _series(samples: Sequence[Tensor], validation: Tensor | Sequence[Tensor] | N
     inputs = (validation,) if isinstance(validation, Tensor) else tuple(validation)
     fit = len(inputs) == len(samples) and all(x.shape[2:] == s.shape[1:] for x, s in zip(inputs, samples, strict=True))
     if not fit or len({x.shape[:1] for x in inputs}) != 1:
-        told = " and ".join(str(tuple(x.shape)) for x in inputs)
+        shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
         wanted = " and ".join(f"[T, {', '.join(map(str, s.shape))}]" for s in samples)
-        raise ValueError(f"validation has shape {told}; pass {wanted}, a sequence of steps like the sample")
+        raise ValueError(f"validation has shape {shapes}; pass {wanted}, a sequence of steps like the sample")
     return list(zip(*(x.unbind(0) for x in inputs), strict=True))

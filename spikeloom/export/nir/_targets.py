@@ -49,7 +49,7 @@ class Target:
         pairs: primitives that it reads only together, the second right after the first.
         nested: whether a recurrent neuron must be a subgraph.
         resets: the reset of its neurons, and whether it comes one step after the spike.
-        dt: the only length of a step that it knows; None if it can be told.
+        dt: the only length of a step that it knows; None if it can be set.
     """
 
     title: str

@@ -245,13 +245,13 @@ class Tracer(FunctionMode):
         return Value(why=self._why(name, [f"{tuple(t.shape)}" for t in given]))
 
     def _why(self, name: str, shapes: list[str]) -> str:
-        told = f"gets the result of {name.strip('_')} of {' and '.join(shapes)}, which NIR cannot say"
+        reason = f"gets the result of {name.strip('_')} of {' and '.join(shapes)}, which NIR cannot express"
         if name in ("__getitem__", "unbind", "select", "split", "chunk", "__iter__"):
             return (
-                f"{told}. Is it a step of a sequence? Pass one step as the sample, and, if the forward loops over "
+                f"{reason}. Is it a step of a sequence? Pass one step as the sample, and, if the forward loops over "
                 "time, model_fwd, a function (module, x) that runs one step"
             )
-        return f"{told}; it has sums of outputs, Flatten, and constant factors"
+        return f"{reason}; it has sums of outputs, Flatten, and constant factors"
 
     def _reshaped(self, name: str, x: Tensor, out: Tensor) -> Value:
         value = self._value(x)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from warnings import catch_warnings, simplefilter, warn
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor, nn
 
+from ...caller import warn_caller
 from ...layers import SEES_TIME
 from ...network import Snapshot, undone
 from ...neurons import SpikingNeuron
@@ -63,11 +64,11 @@ class OnnxExport:
         lines = [f"{self.path}"]
         for kind, shapes in (("in ", self.inputs), ("out", self.outputs)):
             lines += [f"  {kind} {name}: [{', '.join(map(str, shape))}]" for name, shape in shapes.items()]
-        told = "not compared with onnxruntime"
+        notes = "not compared with onnxruntime"
         if self.differing is not None:
-            told = f"onnxruntime: {self.differing} of {self.compared} values of the example differ"
+            notes = f"onnxruntime: {self.differing} of {self.compared} values of the example differ"
         lines += [f"  not in the file: {each}" for each in self.lost]
-        return "\n".join([*lines, f"  {told}", *([f"  test: {self.test}"] if self.test else [])])
+        return "\n".join([*lines, f"  {notes}", *([f"  test: {self.test}"] if self.test else [])])
 
 
 def export_onnx(
@@ -141,10 +142,9 @@ def export_onnx(
             file.with_name(beside.name).write_text(text, encoding="utf-8")
     compared = sum(out.numel() for out in wanted.values())
     if differing is not None and differing > 0.01 * compared:
-        warn(
-            f"onnxruntime computes {differing} of {compared} values of the example otherwise than the network, more "
-            "than rounding explains, unless the network is chaotic. Compare both on your data",
-            stacklevel=2,
+        warn_caller(
+            f"{differing} of {compared} output values of the example differ between onnxruntime and the network, by "
+            "more than rounding unless the network is chaotic. Compare both on your data"
         )
     slots = tuple(run.slots) if external else ()
     return OnnxExport(
@@ -220,10 +220,10 @@ def _exported(run: Sampled, external: bool) -> Any:
             model = exported.model_proto
     except Exception as error:
         raise RuntimeError(_explained(error)) from error
-    told = {"spikeloom.states": json.dumps({slot.name: f"{slot.name}.next" for slot in run.slots if external})}
+    notes = {"spikeloom.states": json.dumps({slot.name: f"{slot.name}.next" for slot in run.slots if external})}
     rename(model, {f"in.{name}": name for name in inputs} | {f"out.{name}": name for name in outputs})
     fold_weights(model)
-    tidy(model, known.steps if known.static else None, told)
+    tidy(model, known.steps if known.static else None, notes)
     return model
 
 
@@ -246,8 +246,8 @@ def _explained(error: BaseException) -> str:
     chain: list[BaseException] = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(inner)
-    told = [str(each) for each in reversed(chain)]
-    text = "\n".join(told)
+    notes = [str(each) for each in reversed(chain)]
+    text = "\n".join(notes)
     if "data-dependent" in text or "DataDependent" in type(chain[-1]).__name__:
         at = re.search(r'File "([^"]+)", line (\d+), in forward', text)
         where = f" (line {at[2]} of {at[1]})" if at else ""
@@ -258,5 +258,5 @@ def _explained(error: BaseException) -> str:
     missing = re.findall(r"No (?:ONNX function|decompositions registered)[^<\n]*<OpOverload\(op='([^']+)'", text)
     if missing:
         return f"ONNX has no operator for {', '.join(dict.fromkeys(missing))}, which the network uses; replace it"
-    first = next((line.strip() for line in told[0].splitlines() if line.strip()), "")
+    first = next((line.strip() for line in notes[0].splitlines() if line.strip()), "")
     return f"torch cannot export the network: {type(chain[-1]).__name__}: {first}"

@@ -79,13 +79,13 @@ def rename(model: Any, names: Mapping[str, str]) -> None:
             node.input[:], node.output[:] = map(new, node.input), map(new, node.output)
 
 
-def tidy(model: Any, steps: int | None, told: Mapping[str, str]) -> None:
-    """Name the dynamic dimensions T and B, give `steps` its default, and remove what tells of the recording.
+def tidy(model: Any, steps: int | None, properties: Mapping[str, str]) -> None:
+    """Name the dynamic dimensions T and B, give `steps` its default, and remove the traces of the recording.
 
     Args:
         model: as torch has exported it.
         steps: for a static input, the default of the input "steps".
-        told: notes to store in the file.
+        properties: notes to store in the file.
     """
     from onnx import helper, numpy_helper
 
@@ -108,7 +108,7 @@ def tidy(model: Any, steps: int | None, told: Mapping[str, str]) -> None:
             node.doc_string = ""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
-    helper.set_model_props(model, dict(told))
+    helper.set_model_props(model, dict(properties))
 
 
 def _int64(number: int) -> Any:

@@ -132,8 +132,8 @@ class Program(nn.Module):
                 vars(slot.layer)[slot.attribute] = state
             request = self._request(inputs, steps)
             outputs = run_traced(request, follow=request.static and not self.run.repeated)
-            finals = [vars(slot.layer)[slot.attribute] for slot in slots] if self.external else []
-        return (*tensors_of(outputs), *finals)
+            final_states = [vars(slot.layer)[slot.attribute] for slot in slots] if self.external else []
+        return (*tensors_of(outputs), *final_states)
 
     def _request(self, inputs: tuple[Tensor, ...], steps: Any) -> Request:
         """As for the example, with these sizes, which are symbols."""
@@ -162,9 +162,9 @@ def tensors_of(outputs: Any) -> list[Tensor]:
         TypeError: if it returns something else than tensors.
     """
     leaves = [leaf for leaf in tree_flatten(outputs)[0] if leaf is not None]
-    strange = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
-    if strange or not leaves:
-        raise TypeError(f"the forward returns {', '.join(strange) or 'nothing'}; an exported network returns tensors")
+    others = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
+    if others or not leaves:
+        raise TypeError(f"the forward returns {', '.join(others) or 'nothing'}; an exported network returns tensors")
     return leaves
 
 
@@ -184,11 +184,11 @@ def output_names(net: nn.Module, outputs: Any) -> list[str]:
     while isinstance(last, nn.Sequential) and len(last):
         last = last[-1]
     if isinstance(last, SpikingNeuron):
-        names = ["spk", *(name for name in last._heard_names() if name != "spk")]
+        names = ["spk", *(name for name in last._recorded_names() if name != "spk")]
         if count == len(names):
             return names
         if count == 1:  # a layer over whole sequences may return its membrane alone
-            return ["mem"] if "mem" in getattr(last, "tells", ()) else ["spk"]
+            return ["mem"] if "mem" in getattr(last, "state_outputs", ()) else ["spk"]
     return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
 
 

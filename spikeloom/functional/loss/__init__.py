@@ -9,3 +9,8 @@ from ._cross_entropy import ce_temporal_loss as ce_temporal_loss
 from ._squared import mse_count_loss as mse_count_loss
 from ._squared import mse_membrane_loss as mse_membrane_loss
 from ._squared import mse_temporal_loss as mse_temporal_loss
+
+__all__ = [
+    "LossFunctions", "SpikeTime", "ce_count_loss", "ce_max_membrane_loss", "ce_rate_loss", "ce_temporal_loss",
+    "mse_count_loss", "mse_membrane_loss", "mse_temporal_loss",
+]  # fmt: skip

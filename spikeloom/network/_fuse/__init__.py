@@ -8,5 +8,6 @@ from .report import FusedExplanation as FusedExplanation
 from .report import FusedRow as FusedRow
 from .report import explain_fused as explain_fused
 from .transform import Fused as Fused
+from .transform import as_it_is as as_it_is
 from .transform import fuse as fuse
 from .transform import is_fused as is_fused

@@ -266,7 +266,7 @@ class Scan:
 
     Args:
         columns: the spikes and the states after every step, [n, *S]; states only if they were requested.
-        finals: the states after the last step.
+        final_states: the states after the last step.
     """
 
     def __init__(
@@ -276,8 +276,8 @@ class Scan:
             run, self.backend, self.refusals = neuron._scan(neuron._drive(x, steps), steps, tuple(states), traced)
         spk = run.spk if run.spk.dtype is x.dtype else run.spk.to(x.dtype)
         self.columns: list[Tensor | None] = [spk, *run.traces[alias:]]
-        self.finals = run.finals[alias:]
-        self.columns += [None] * (1 + len(self.finals) - len(self.columns))
+        self.final_states = run.final_states[alias:]
+        self.columns += [None] * (1 + len(self.final_states) - len(self.columns))
 
 
 def set_aside(touched: dict[Any, Touched]) -> dict[Any, int]:

@@ -142,7 +142,7 @@ class Plan:
                 waiting[other] -= 1
                 if not waiting[other]:
                     heapq.heappush(ready, (nodes[other].operations[0], other))
-        assert len(found) == len(nodes), "circles have been dissolved"
+        assert len(found) == len(nodes), "no cycles are left"
         return found
 
     # -- where values are ---------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Recorded(Tensor):
         found = [t for t in tensors_in((args, kwargs or {})) if isinstance(t, Recorded)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in found):
             raise RuntimeError(
-                f"{func} reads a tensor of a function that spikeloom.fuse records, by a way that torch's function "
+                f"{func} reads a tensor of a function that spikeloom.fuse records, in a way that torch's function "
                 "modes do not see; its gradient would be lost. Call this function without fuse"
             )
         recorder = recorders.current()

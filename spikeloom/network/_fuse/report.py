@@ -13,7 +13,7 @@ from .rules import MAKERS, name_of
 from .transform import Engine, engine_of
 
 ALL = "over all steps"
-TOLD = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, SUM: ALL, "stack": "once", "cat": "once"}
+SHOWN = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, SUM: ALL, "stack": "once", "cat": "once"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Observer:
             name = name_of(found.func)
             path = recorder.paths[node.operations[0]] if recorder.paths else ""
             count = sum(calls[number] for number in node.operations)
-            runs = TOLD.get(node.how, SINGLE)
+            runs = SHOWN.get(node.how, SINGLE)
             backend, refusals = execution.backends.get(place, ("", []))
             why = "; ".join(refusals) or (node.why if runs == SINGLE else "")
             row = FusedRow(path, name, count, runs, backend, why)

@@ -176,7 +176,7 @@ class Execution:
             if column is not None:
                 self.columns[place, result] = column
         last = self.plan.first[node.operations[-1]]
-        for result, final in enumerate(scan.finals):
+        for result, final in enumerate(scan.final_states):
             self.values[last + 1 + result] = final
 
     def _select(self, place: int, node: Node, found: OpClass) -> None:

@@ -12,6 +12,7 @@ from ..._torch import around_transforms, fake_mode, graph_task, is_traced, on_fu
 from ...engine.run import forced
 from ...neurons._recorders import recorders
 from ...neurons._unrolled_run import current_run
+from ...scoped import Scoped
 from .neurons import set_aside
 from .partly import replay
 from .plan import Plan
@@ -60,6 +61,8 @@ class Engine:
             return "torch.compile traces the function"
         if recorders.open and recorders.current() is not None:
             return "it is part of another fused function"
+        if as_it_is.get():
+            return "each call of a neuron is examined"
         if transformed() or is_traced() or fake_mode() is not None or current_run() is not None:
             return "a transform of torch sees each operation"
         if saved_hooks() is not None:
@@ -166,6 +169,10 @@ def engine_of(fused: Any) -> Engine:
     if found is None:
         raise TypeError(f"{type(fused).__name__} was not made by spikeloom.fuse")
     return found
+
+
+as_it_is = Scoped("spikeloom_as_it_is", False)
+"""Whether fused functions run as they are in this block, as for the gradient at each call of a neuron."""
 
 
 def is_fused(function: Any) -> bool:

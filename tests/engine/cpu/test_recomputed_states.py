@@ -45,7 +45,7 @@ def test_the_gradients_are_those_of_the_loop(cell, learned, small, tuned):
     """Several blocks, the last not full, shared by threads."""
     tuned(serial_below=0)
     learn = {"all": None, "input": ("x",), "parameters": tuple(CELLS[cell].params)}[learned]
-    job = Job(CELLS[cell], 7, (3, 67), static=True, traced=False, learn=learn, outputs=("spk", "finals"))
+    job = Job(CELLS[cell], 7, (3, 67), static=True, traced=False, learn=learn, outputs=("spk", "final_states"))
     job = away_from_thresholds(job)
     assert states(job) == {State.RECOMPUTED}
     assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)

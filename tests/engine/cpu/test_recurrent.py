@@ -99,12 +99,12 @@ def outcome(backend: str, case: Case, device: str = "cpu") -> Outcome:
     for name in layer._state_names():
         setattr(layer, name, tensors[name])
     outs = run(backend, layer, tensors["x"], case.steps)
-    finals = {f"last {name}": getattr(layer, name) for name in layer._state_names()}
-    states = {f"state {i}": t for i, t in enumerate(outs[1:])} | finals
+    final_states = {f"last {name}": getattr(layer, name) for name in layer._state_names()}
+    states = {f"state {i}": t for i, t in enumerate(outs[1:])} | final_states
     return Outcome(
         {"spk": outs[0].detach()},
         {name: t.detach() for name, t in states.items()},
-        gradients([*outs, *finals.values()], tensors, backend),
+        gradients([*outs, *final_states.values()], tensors, backend),
     )
 
 
@@ -236,10 +236,10 @@ def test_nan_and_infinity_flow_as_in_the_loop(where: str, bad: float) -> None:
             if where == "input":
                 x[4, 1, 2] = bad
         spk, *states = run(backend, layer, x.requires_grad_(), case.steps)
-        pull = torch.ones_like(spk)
+        cotangent = torch.ones_like(spk)
         if where == "gradient":
-            pull[5, 2, 1] = bad
-        results.append([spk, *states, *torch.autograd.grad(spk, [x, *layer.recurrent.parameters()], pull)])
+            cotangent[5, 2, 1] = bad
+        results.append([spk, *states, *torch.autograd.grad(spk, [x, *layer.recurrent.parameters()], cotangent)])
     for ours, theirs in zip(*results, strict=True):
         assert torch.equal(ours.isfinite(), theirs.isfinite())
         assert_close(torch.nan_to_num(ours, 0, 0, 0), torch.nan_to_num(theirs, 0, 0, 0), where)
@@ -271,7 +271,7 @@ REFUSED: Mapping[str, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_a_layer_that_is_not_plain_goes_step_by_step_and_is_told(why: str) -> None:
+def test_a_layer_that_is_not_plain_goes_step_by_step_and_is_reported(why: str) -> None:
     case, outs = Case(), []
     layer = layer_of(case)
     REFUSED[why](layer)
@@ -291,10 +291,10 @@ def test_autocast_is_that_of_the_device_of_the_state() -> None:
         xs = torch.empty(5, 7), torch.empty(5, 7, device="cuda")
     try:
         torch.set_autocast_enabled("cuda", True)
-        told = ["autocast" in str([*Feedback(layer).refusals(x)]) for x in xs]
+        message = ["autocast" in str([*Feedback(layer).refusals(x)]) for x in xs]
     finally:
         torch.set_autocast_enabled("cuda", before)
-    assert told == [False, True]
+    assert message == [False, True]
 
 
 def test_recurrence_through_a_convolution_goes_step_by_step() -> None:

@@ -85,11 +85,11 @@ def test_rows_of_any_order_are_taken_and_given_as_they_lie(order, parameter):
         x = arrange(tensors["x"])
         out = run("numba", call_of(job, tensors | {"x": x}))
         assert [o.stride() for o in (out.spk, *out.traces)] == [x.stride()] * 3
-        assert [o.stride() for o in out.finals] == [x[0].stride()] * 2
-        outs = [out.spk, *out.traces, *out.finals]
-        pulls = [*map(weights, outs, range(5))]
-        pulls[1] = laid(pulls[1], ORDERS["columns before rows"])
-        results.append((outs, torch.autograd.grad(outs, list(tensors.values()), pulls)))
+        assert [o.stride() for o in out.final_states] == [x[0].stride()] * 2
+        outs = [out.spk, *out.traces, *out.final_states]
+        cotangents = [*map(weights, outs, range(5))]
+        cotangents[1] = laid(cotangents[1], ORDERS["columns before rows"])
+        results.append((outs, torch.autograd.grad(outs, list(tensors.values()), cotangents)))
     (wanted, wanted_grads), (got, got_grads) = results
     assert 0 < wanted[0].mean() < 1
     assert all(map(torch.equal, got, wanted))
@@ -123,7 +123,7 @@ def test_rows_with_gaps_or_of_another_order_give_the_same(layout):
     for arrange in (lambda x: APART[layout](x).contiguous(), APART[layout]):
         tensors = leaves(job)
         out = run("numba", call_of(job, tensors | {"x": arrange(tensors["x"])}))
-        results.append((out.spk, gradients([out.spk, *out.traces, *out.finals], tensors)))
+        results.append((out.spk, gradients([out.spk, *out.traces, *out.final_states], tensors)))
     (theirs, their_grads), (ours, our_grads) = results
     assert torch.equal(ours, theirs)
     for name, wanted in their_grads.items():  # torch sums up what was expanded in the order of its memory
@@ -155,7 +155,7 @@ def test_another_kind_of_parameter_does_compile(monkeypatch, tmp_path):
     """So that the test above can fail, where no kernel lies on disk."""
     monkeypatch.setenv(kernel_cache.ENVIRONMENT, str(tmp_path))
     before = kernel_cache.compilations()
-    job = Job(CELLS["to rest"], 4, (2, 3), learn=("rest",), outputs=("finals",))
+    job = Job(CELLS["to rest"], 4, (2, 3), learn=("rest",), outputs=("final_states",))
     tensors = {name: t.detach().double().requires_grad_(t.requires_grad) for name, t in leaves(job).items()}
     tensors["rest"] = torch.full((3,), -0.25, dtype=torch.float64, requires_grad=True)
     gradients([run("numba", call_of(job, tensors)).spk], tensors)
@@ -193,9 +193,9 @@ def test_nothing_in_nothing_out(steps, shape, cell):
         out = run(backend, call_of(job, tensors))
         assert out.spk.shape == (steps, *shape)
         assert [t.shape for t in out.traces] == [(steps, *shape)] * len(job.case.cell.states)
-        for final, name in zip(out.finals, job.case.cell.states, strict=True):
+        for final, name in zip(out.final_states, job.case.cell.states, strict=True):
             assert torch.equal(final, tensors[name])
-        grads = gradients([out.spk, *out.traces, *out.finals], tensors, backend)
+        grads = gradients([out.spk, *out.traces, *out.final_states], tensors, backend)
         assert grads["x"].shape == (steps, *shape)
         assert not torch.isnan(grads[job.case.cell.states[-1]]).any()
 
@@ -210,7 +210,7 @@ def test_nan_and_infinity_flow_as_in_the_loop(cell, value):
         x = tensors["x"].detach().clone()
         x[2, 1, 3] = value
         out = run(backend, call_of(job, tensors | {"x": x}))
-        results.append([out.spk, *out.traces, *out.finals])
+        results.append([out.spk, *out.traces, *out.final_states])
     for ours, theirs in zip(*results, strict=True):
         assert torch.equal(ours.nan_to_num(9.5), theirs.nan_to_num(9.5))
 
@@ -219,6 +219,6 @@ def test_denormal_numbers_are_treated_as_torch_treats_them():
     tiny = 1e-40
     job = Job(CELLS["leaky none delayed"], 4, (2, 8), learn=())
     tensors = leaves(job) | {"x": torch.full((4, 2, 8), tiny), "mem": torch.zeros(2, 8), "beta": torch.tensor(0.5)}
-    ours, theirs = (run(backend, call_of(job, tensors)).finals[0] for backend in ("numba", "loop"))
+    ours, theirs = (run(backend, call_of(job, tensors)).final_states[0] for backend in ("numba", "loop"))
     assert torch.equal(ours, theirs)
     assert float(ours.max()) > 0

@@ -144,7 +144,7 @@ def test_half_precision_is_read_as_it_is():
         assert_close(ours, theirs, "a result", exact=ours is results[0][0])
 
 
-def test_it_is_told_and_a_graph_that_others_record_has_the_steps_themselves(monkeypatch):
+def test_it_is_reported_and_a_graph_that_others_record_has_the_steps_themselves(monkeypatch):
     layer, x = layer_of(Case()).to(DEVICE), torch.zeros(2, 5, 7, device=DEVICE)
     assert backend_of(layer, x).backend == "triton, recorded"
     monkeypatch.setattr(cuda_graphs, "captured", lambda x: True)
@@ -166,17 +166,17 @@ def test_the_precision_of_products_is_that_of_the_call():
     assert cuda_graphs._graph.cache_info().misses == 2
 
 
-def test_what_torch_cannot_record_is_run_as_it_is_and_told_once(monkeypatch):
+def test_what_torch_cannot_record_is_run_as_it_is_and_reported_once(monkeypatch):
     def record(work, device):
         raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
     monkeypatch.setattr(cuda_graphs, "capturable", lambda like: not cuda_graphs._failed)
     monkeypatch.setattr(cuda_graphs, "capture", record)
     case = Case(steps=7)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=UserWarning)
         got = outcome("triton", case, DEVICE)
-    (warning,) = told
+    (warning,) = caught
     assert "CUDA graph (operation not permitted when stream is capturing)" in str(warning.message)
     row = backend_of(layer_of(case).to(DEVICE), torch.zeros(2, 5, 7, device=DEVICE))
     assert row.backend == "triton, step by step"
@@ -198,12 +198,12 @@ def test_what_cannot_be_recorded_for_one_shape_is_recorded_for_others(monkeypatc
     monkeypatch.setattr(cuda_graphs, "capturable", lambda like: not [*cuda_graphs.refusals(like)])
     monkeypatch.setattr(cuda_graphs, "capture", record)
     layer = layer_of(Case()).to(DEVICE)
-    with torch.no_grad(), snn.backend("triton"), warnings.catch_warnings(record=True) as told:
+    with torch.no_grad(), snn.backend("triton"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for rows in (5, 3, 5):
             snn.utils.reset(layer)
             snn.unroll(layer, torch.rand(4, rows, 7, device=DEVICE))
-    assert [str(warning.message).count("out of memory") for warning in told] == [1]
+    assert [str(warning.message).count("out of memory") for warning in caught] == [1]
     assert recorded == [(3, 7)]
     refused = [backend_of(layer, torch.zeros(2, rows, 7, device=DEVICE)).backend for rows in (5, 3)]
     assert refused == ["triton, step by step", "triton, recorded"]
@@ -213,7 +213,7 @@ def test_what_cannot_be_recorded_for_one_shape_is_recorded_for_others(monkeypatc
 
 
 class Graph:
-    """In place of torch's: notes what is done, and fails to end a recording if it is told to."""
+    """In place of torch's: notes what is done, and fails to end a recording if it is to."""
 
     def __init__(self, done, fails):
         self.done, self.fails = done, fails
@@ -260,11 +260,11 @@ def test_work_is_done_once_then_recorded_beside_the_stream_of_the_call(fails, mo
     def work():
         done.append(Stream.order[-1])
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         again = cuda_graphs.replayable(work, torch.zeros(1))
     again()
     assert Stream.order == ("current",)
     assert done == ["current", "begin", "pool", "thread_local", "side", "end", "current" if fails else "replay"]
-    assert len(told) == fails
+    assert len(caught) == fails
     cuda_graphs.release()

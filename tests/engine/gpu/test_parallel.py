@@ -52,7 +52,7 @@ def launched(monkeypatch):
     return seen
 
 
-def assert_lawful(job):
+def assert_equals_reference(job):
     """Also where another order of sums could push a membrane over its threshold."""
     job = away_from_thresholds(replace(job, device=DEVICE, case=replace(job.case, exact=False)))
     assert_same(outcome("triton", job), outcome("loop", job))
@@ -63,20 +63,20 @@ def assert_lawful(job):
 @pytest.mark.parametrize("steps", [4, 11])
 @pytest.mark.parametrize("cell", ["state_leaky", "state_leaky_exact"])
 def test_forward_and_backward_are_those_of_the_loop(cell, steps, static, dtype, launched):
-    assert_lawful(Job(CELLS[cell], steps, (7,), DTYPES[dtype], static=static))
+    assert_equals_reference(Job(CELLS[cell], steps, (7,), DTYPES[dtype], static=static))
     assert launched == ["parallel"] * 2
 
 
 @pytest.mark.parametrize("learn", [(), ("x",), ("mem",), ("tau",), ("threshold",)], ids=str)
 @pytest.mark.parametrize("traced", [True, False], ids=["traced", "untraced"])
 def test_whoever_learns(learn, traced, launched):
-    outputs = ("spk", "traces", "finals") if traced else ("spk", "finals")
-    assert_lawful(Job(CELLS["state_leaky"], 9, (2, 3), learn=learn, traced=traced, outputs=outputs))
+    outputs = ("spk", "traces", "final_states") if traced else ("spk", "final_states")
+    assert_equals_reference(Job(CELLS["state_leaky"], 9, (2, 3), learn=learn, traced=traced, outputs=outputs))
     assert set(launched) == {"parallel"}
 
 
 def test_a_relu_between_two_steps_is_joined_backwards_alone(launched):
-    assert_lawful(Job(CELLS["leaky_parallel"], 11, (7,)))
+    assert_equals_reference(Job(CELLS["leaky_parallel"], 11, (7,)))
     assert launched == ["step by step", "parallel"]
 
 
@@ -144,7 +144,7 @@ def forgetting(x, mem, *, a, b):
 def test_an_equation_is_joined_where_it_is_affine_in_what_goes_on(equation, forward, backward, launched):
     """Of the state forward, of its gradient backward."""
     cell = replace(cell_from(equation), any_order=True)
-    assert_lawful(Job(CellCase(cell, {"a": 0.4, "b": (0.2, 0.5)}), 6, (5,)))
+    assert_equals_reference(Job(CellCase(cell, {"a": 0.4, "b": (0.2, 0.5)}), 6, (5,)))
     assert launched == [forward, backward]
 
 

@@ -12,7 +12,7 @@ from spikeloom.engine.run.call import variant_of
 
 from ...cases import CELLS, DTYPES
 from ..running import Job, call_of, leaves, outcome
-from .test_triton import DEVICE, UNASKED, assert_lawful
+from .test_triton import DEVICE, UNREQUESTED, assert_equals_reference
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("quiet", "no_numba")]
 
@@ -30,12 +30,12 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("quiet", "no_numba")]
 )
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "rleaky zero immediate", "two states", "exponential"])
 def test_without_a_trace_of_the_states(cell, steps, static, learn, dtype):
-    assert_lawful(Job(CELLS[cell], steps, (7,), DTYPES[dtype], static=static, learn=learn, **UNASKED))
+    assert_equals_reference(Job(CELLS[cell], steps, (7,), DTYPES[dtype], static=static, learn=learn, **UNREQUESTED))
 
 
 @pytest.mark.parametrize("cell", ["alpha zero immediate", "exponential_if", "izhikevich"])
 def test_states_that_are_rebuilt_are_those_that_were_kept_bit_for_bit(cell):
-    job = Job(CELLS[cell], 2 * SPAN + 3, (7,), device=DEVICE, **UNASKED)
+    job = Job(CELLS[cell], 2 * SPAN + 3, (7,), device=DEVICE, **UNREQUESTED)
     rebuilt, kept = outcome("triton", job).gradients, outcome("triton", replace(job, traced=True)).gradients
     assert all(torch.equal(rebuilt[name], kept[name]) for name in kept)
 
@@ -44,7 +44,7 @@ def test_states_that_are_rebuilt_are_those_that_were_kept_bit_for_bit(cell):
     ("cell", "saved"), [("exponential_if", State.SPANS), ("state_leaky", State.SAVED), ("polyglot", State.SAVED)]
 )
 def test_states_are_rebuilt_unless_steps_can_be_joined_or_take_long_to_compile(cell, saved):
-    job = Job(CELLS[cell], 5, (7,), **UNASKED)
+    job = Job(CELLS[cell], 5, (7,), **UNREQUESTED)
     call = call_of(job, leaves(job))
     assert set(variant_of(call, call.hoisted(), Target.TRITON).states) == {saved}
 

@@ -63,10 +63,10 @@ def test_infinity_flows_as_in_the_loop(where):
             if where == "input":
                 x[4, 1, 2] = float("inf")
         spk, *states = run(backend, layer, x.requires_grad_(), 6)
-        pull = torch.ones_like(spk)
+        cotangent = torch.ones_like(spk)
         if where == "gradient":
-            pull[5, 2, 1] = float("inf")
-        results.append([spk, *states, *torch.autograd.grad(spk, [x, *layer.recurrent.parameters()], pull)])
+            cotangent[5, 2, 1] = float("inf")
+        results.append([spk, *states, *torch.autograd.grad(spk, [x, *layer.recurrent.parameters()], cotangent)])
     for ours, theirs in zip(*results, strict=True):
         assert torch.equal(ours.isfinite(), theirs.isfinite())
         assert_close(torch.nan_to_num(ours, 0, 0, 0), torch.nan_to_num(theirs, 0, 0, 0), where)
@@ -84,9 +84,9 @@ def test_half_precision_is_read_as_it_is():
         assert_close(ours, theirs, "a result", exact=ours.dtype == torch.float32 and ours.dim() == 3)
 
 
-def test_too_many_neurons_go_another_way_and_are_told(tuned):
+def test_too_many_neurons_go_another_way_and_are_reported(tuned):
     tuned(gpu_recurrent_most=6)
     with snn.backend("triton"):
-        told = str(snn.explain(layer_of(Case()), torch.zeros(2, 5, 7)))
-    assert "triton, recorded" in told
-    assert "takes up to 6 neurons, whose weights stay in the cache, got 7" in told
+        message = str(snn.explain(layer_of(Case()), torch.zeros(2, 5, 7)))
+    assert "triton, recorded" in message
+    assert "takes up to 6 neurons, whose weights stay in the cache, got 7" in message

@@ -149,8 +149,8 @@ def moved(source, width):
 
 
 @pytest.mark.parametrize("row", traffic_rows(), ids=lambda row: f"{row[0]}, {row[1]}")
-def test_the_page_tells_the_traffic_of_the_kernels(row):
-    (name, _, dtype), (learns, *told) = row[0].partition(", "), row[1:]
+def test_the_page_gives_the_traffic_of_the_kernels(row):
+    (name, _, dtype), (learns, *message) = row[0].partition(", "), row[1:]
     job = Job(CELLS[name], 5, (7,), learn=("x",) if learns == "x" else None, traced=False, outputs=("spk",))
     call = call_of(job, leaves(job))
     call = replace(call, x=call.x.detach().to(getattr(torch, dtype or "float32")).requires_grad_())
@@ -161,12 +161,12 @@ def test_the_page_tells_the_traffic_of_the_kernels(row):
         reads = "read" if "tl.load(x" in sources[1] else ""
         saved = 4 * variant.states.count(State.SAVED) + 4 / SPAN * variant.states.count(State.SPANS)
         counted = [*(moved(source, call.x.element_size()) for source in sources), saved]
-        assert told == [*(f"{count:g}" for count in counted), reads]
+        assert message == [*(f"{count:g}" for count in counted), reads]
 
 
 def test_the_page_has_a_row_for_every_kind_of_neuron():
-    told = {row[0].split()[0] for row in traffic_rows()}
-    assert {name.split()[0] for name in MODELS} - told <= {*WHOLE_SEQUENCES, "refractory"}
+    message = {row[0].split()[0] for row in traffic_rows()}
+    assert {name.split()[0] for name in MODELS} - message <= {*WHOLE_SEQUENCES, "refractory"}
 
 
 def test_a_division_rounds_correctly_wherever_a_state_comes_of_it():

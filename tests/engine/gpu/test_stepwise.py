@@ -149,7 +149,7 @@ def test_no_steps_give_nothing_and_keep_the_state(name, way):
     assert torch.equal(layer.mem, before)
 
 
-def test_explain_tells_that_such_a_membrane_goes_step_by_step(way):
+def test_explain_shows_that_such_a_membrane_goes_step_by_step(way):
     layer = made("SLSTM", init_hidden=True).to(DEVICE)
     with snn.backend("triton"):
         (row,) = snn.explain(layer, sequence("SLSTM").to(DEVICE)).rows

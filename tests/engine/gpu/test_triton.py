@@ -37,11 +37,11 @@ OPTIONS = {
     "learning": {"learn": True},
 }
 BLOCK = triton_shapes.block_bytes // 4  # elements of a program of the grid
-UNASKED = {"traced": False, "outputs": ("spk", "finals")}
+UNREQUESTED = {"traced": False, "outputs": ("spk", "final_states")}
 """Of a job: nobody asks for the states of every step, so that the backward rebuilds them."""
 
 
-def assert_lawful(job):
+def assert_equals_reference(job):
     job = away_from_thresholds(replace(job, device=DEVICE))
     assert_same(outcome("triton", job), outcome("loop", job), exact_states=job.case.exact)
 
@@ -59,28 +59,28 @@ def test_every_cell(cell):
     number = [*CELLS].index(cell)
     alone = not cell.endswith(("delayed", "immediate"))
     for dtype, static in (KINDS[number % 4], KINDS[3 - number % 4])[: 1 + alone]:
-        assert_lawful(Job(CELLS[cell], 5, (7,), dtype, static=static))
+        assert_equals_reference(Job(CELLS[cell], 5, (7,), dtype, static=static))
 
 
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "two states"])
 def test_a_single_step_without_a_time_dimension(cell):
-    assert_lawful(Job(CELLS[cell], None, (2, 3), traced=False, outputs=("spk", "finals")))
+    assert_equals_reference(Job(CELLS[cell], None, (2, 3), traced=False, outputs=("spk", "final_states")))
 
 
 @pytest.mark.parametrize("spike", SPIKES)
 def test_every_spike_function(spike):
-    assert_lawful(Job(CELLS["two states"], 5, (7,), spike=SPIKES[spike]))
+    assert_equals_reference(Job(CELLS["two states"], 5, (7,), spike=SPIKES[spike]))
 
 
-@pytest.mark.parametrize("outputs", [("spk",), ("traces",), ("finals",)], ids="+".join)
+@pytest.mark.parametrize("outputs", [("spk",), ("traces",), ("final_states",)], ids="+".join)
 def test_gradients_come_from_each_output_alone(outputs):
-    assert_lawful(Job(CELLS["two states"], 5, (2, 5), outputs=outputs))
+    assert_equals_reference(Job(CELLS["two states"], 5, (2, 5), outputs=outputs))
 
 
 @pytest.mark.parametrize("shape", [(3, BLOCK), (3, BLOCK - 100), (1,), (0, 4)], ids=str)
 def test_blocks_that_are_full_cut_short_and_absent(shape):
-    assert_lawful(Job(CELLS["two states"], 4, shape))
-    assert_lawful(Job(CELLS["two states"], 4, shape, **UNASKED))
+    assert_equals_reference(Job(CELLS["two states"], 4, shape))
+    assert_equals_reference(Job(CELLS["two states"], 4, shape, **UNREQUESTED))
 
 
 @pytest.mark.parametrize("traced", [True, False])
@@ -90,9 +90,9 @@ def test_no_steps_leave_the_states_and_their_gradients_as_they_are(traced):
     call = replace(call_of(job, tensors), x=tensors["x"][:0], steps=0)
     out = run("triton", call)
     assert out.spk.shape == (0, 2, 3)
-    for final, state in zip(out.finals, call.states, strict=True):
+    for final, state in zip(out.final_states, call.states, strict=True):
         assert torch.equal(final, state)
-    (grad,) = torch.autograd.grad(out.finals[1].sum(), tensors["mem"])
+    (grad,) = torch.autograd.grad(out.final_states[1].sum(), tensors["mem"])
     assert torch.equal(grad, torch.ones_like(grad))
 
 
@@ -144,9 +144,10 @@ def test_parts_of_other_tensors_are_read_where_they_lie():
 def test_the_gradient_of_a_last_state_is_read_with_the_sign_that_torch_keeps_aside():
     job = Job(CELLS["leaky subtract delayed"], 3, (4,), device=DEVICE)
     tensors = leaves(job)
-    (last,), pull = run("triton", call_of(job, tensors)).finals, weights(tensors["mem"], 0)
+    (last,), cotangent = run("triton", call_of(job, tensors)).final_states, weights(tensors["mem"], 0)
     wanted, got = (
-        torch.autograd.grad(last, tensors["mem"], p, retain_graph=True) for p in (pull, torch._neg_view(-pull))
+        torch.autograd.grad(last, tensors["mem"], p, retain_graph=True)
+        for p in (cotangent, torch._neg_view(-cotangent))
     )
     assert torch.equal(*wanted, *got)
 
@@ -192,7 +193,7 @@ def half_outcome(job, dtype, converted):
     x = tensors["x"].detach().to(dtype).requires_grad_()
     call = call_of(job, tensors)
     run_of = run("triton", replace(call, x=x.float() if converted else x))
-    outs = (run_of.spk.to(dtype), *run_of.traces, *run_of.finals)
+    outs = (run_of.spk.to(dtype), *run_of.traces, *run_of.final_states)
     total = sum((out * weights(out, i)).float().sum() for i, out in enumerate(outs))
     wanted = {**{name: t for name, t in tensors.items() if t.requires_grad}, "x": x}
     return *outs, *torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
@@ -229,16 +230,18 @@ def test_halves_go_into_the_kernel_as_they_are(dtype, monkeypatch):
     with snn.backend("triton"):
         spk, mem = snn.unroll(layer, x)
         (spk.float().sum() + mem.sum()).backward()
-    (ours, finals, traces), gradients = seen
+    (ours, final_states, traces), gradients = seen
     assert ours.dtype == spk.dtype == gradients.x.dtype == x.grad.dtype == dtype
-    assert {t.dtype for t in (*finals, *traces, *gradients.states)} == {torch.float32}
+    assert {t.dtype for t in (*final_states, *traces, *gradients.states)} == {torch.float32}
 
 
 def test_spikes_that_come_back_through_a_convolution_are_fused_step_by_step():
     with snn.backend("triton"):
-        told = str(snn.explain(made("RLeaky through Conv2d").to(DEVICE), sequence("RLeaky through Conv2d").to(DEVICE)))
-    assert "triton, step by step" in told
-    assert "the recurrent layer is Conv2d, not nn.Linear: the steps are fused one by one" in told
+        message = str(
+            snn.explain(made("RLeaky through Conv2d").to(DEVICE), sequence("RLeaky through Conv2d").to(DEVICE))
+        )
+    assert "triton, step by step" in message
+    assert "the recurrent layer is Conv2d, not nn.Linear: the steps are fused one by one" in message
 
 
 @pytest.mark.parametrize("length", [None, 3], ids=["all steps", "the last three"])
@@ -352,8 +355,8 @@ def test_no_length_and_no_batch_asks_triton_to_compile_again_but_for_whether_16_
 )
 def test_a_device_is_taken_or_refused_in_a_sentence(device, forced, interpreting, words, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreting else "0")
-    told = [*triton_jit.refusals(torch.device(device), forced)]
-    assert told == [] if words is None else words in told[0]
+    message = [*triton_jit.refusals(torch.device(device), forced)]
+    assert message == [] if words is None else words in message[0]
 
 
 def test_triton_that_is_missing_is_refused_in_a_sentence(monkeypatch):
@@ -366,6 +369,6 @@ def test_off_the_cpu_the_loop_says_why_and_on_it_nothing_is_said_of_triton():
     job = Job(CELLS["two states"], 3, (2, 3))
     call = call_of(job, leaves(job))
     assert backends.choose(call)[1] == []
-    machine, told = backends.choose(replace(call, x=call.x.to("meta")))
+    machine, message = backends.choose(replace(call, x=call.x.to("meta")))
     assert machine.name == "loop"
-    assert "triton: its kernels run on CUDA and ROCm devices, got a tensor on meta" in told
+    assert "triton: its kernels run on CUDA and ROCm devices, got a tensor on meta" in message

@@ -57,7 +57,7 @@ def test_the_later_one_outlives_the_first():
 
 
 @pytest.mark.usefixtures("fresh_heap")
-def test_equations_of_equal_text_are_told_apart():
+def test_equations_of_equal_text_are_distinguished():
     """As where a cell of a notebook is run again."""
 
     def made():

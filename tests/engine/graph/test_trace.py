@@ -1,4 +1,4 @@
-"""What the tracer records, what it refuses, in which words."""
+"""What the tracer records, what it refuses, and with which message."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def holds_a_tensor(x, mem, *, beta):
     return ops.spike(mem - 1), mem
 
 
-def strange_power(x, mem, *, beta):
+def unusual_power(x, mem, *, beta):
     mem = beta * mem + x**2.5
     return ops.spike(mem - 1), mem
 
@@ -48,20 +48,20 @@ REFUSED = {
     calls_torch: ["torch.relu is not in the vocabulary", "torch.relu(beta * mem + x)"],
     uses_a_method: [".clamp is not in the vocabulary", "use arithmetic and spikeloom.ops"],
     holds_a_tensor: ["pass it as a parameter"],
-    strange_power: ["** 2.5 is not in the vocabulary"],
-    forgets_a_state: ["returned 1 values; return (spk, mem)"],
+    unusual_power: ["** 2.5 is not in the vocabulary"],
+    forgets_a_state: ["returned a tuple of 1; return (spk, mem)"],
 }
 
 
 @pytest.mark.parametrize("equation", REFUSED, ids=lambda equation: equation.__name__)
-def test_what_cannot_be_traced_is_told_with_the_line_at_fault(equation):
+def test_what_cannot_be_traced_is_reported_with_the_line_at_fault(equation):
     program = program_for(cell_from(equation), surrogate.atan())
     assert program.derivation is None
-    for words in (equation.__name__, *REFUSED[equation]):
-        assert words in program.untraceable
+    for message in (equation.__name__, *REFUSED[equation]):
+        assert message in program.untraceable
 
 
-def test_a_callable_that_is_no_formula_is_told():
+def test_a_callable_that_is_no_formula_is_reported():
     program = program_for(CELLS["two states"].cell, lambda u: (u > 0).to(u.dtype))
     assert "can only be called" in program.untraceable
 
@@ -120,9 +120,9 @@ def test_the_input_is_saved_only_where_the_backward_reads_it(cell, wanted):
 
 
 @pytest.mark.parametrize(
-    ("equation", "words"),
+    ("equation", "message"),
     [(lambda x, *, beta: (x,), "at least one state"), (lambda x, mem, *states: (x, mem), "write it as")],
 )
-def test_what_is_no_equation_is_told(equation, words):
-    with pytest.raises(TypeError, match=words):
+def test_what_is_no_equation_is_reported(equation, message):
+    with pytest.raises(TypeError, match=message):
         cell_from(equation)

@@ -130,7 +130,7 @@ def test_unused_memory_is_given_back_when_asked():
     assert torch.equal(in_use, torch.full(LARGE, 3.0))
 
 
-def test_memory_that_the_system_lacks_is_told():
+def test_memory_that_the_system_lacks_is_reported():
     with pytest.raises(MemoryError, match="the system has no 562949953421312 bytes of memory"):
         take((1 << 47,))
 

@@ -53,15 +53,15 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def told():
+def issued():
     """The warnings of the test."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught
 
 
-def the_warning(told) -> str:
-    (warning,) = told
+def the_warning(issued) -> str:
+    (warning,) = issued
     return str(warning.message)
 
 
@@ -87,20 +87,20 @@ def test_only_the_user_can_read_and_write(place, umask):
 @pytest.mark.parametrize(
     ("mode", "below"), [(0o720, "."), (0o702, "."), (0o777, "__pycache__"), (0o1777, "__pycache__")]
 )
-def test_a_directory_that_others_can_write_to_is_not_used(place, told, mode, below):
+def test_a_directory_that_others_can_write_to_is_not_used(place, issued, mode, below):
     assert compilations_of(1) == 1
     (place / below).chmod(mode)
     before = sorted(place.rglob("*"))
     assert compilations_of(1, 2) == 2
     assert sorted(place.rglob("*")) == before
-    assert "is not used (other users can write to" in the_warning(told)
+    assert "is not used (other users can write to" in the_warning(issued)
     (place / below).chmod(0o700)
     assert compilations_of(1, 2) == 1
 
 
 @posix
 @pytest.mark.parametrize("below", [".", "__pycache__"])
-def test_a_directory_of_another_user_is_not_used(place, told, below, monkeypatch):
+def test_a_directory_of_another_user_is_not_used(place, issued, below, monkeypatch):
     assert compilations_of(1) == 1
     theirs, real = place / below, Path.stat
     another = os.geteuid() + 1
@@ -111,24 +111,24 @@ def test_a_directory_of_another_user_is_not_used(place, told, below, monkeypatch
 
     monkeypatch.setattr(Path, "stat", status)
     assert compilations_of(1) == 1
-    assert "belongs to another user" in the_warning(told)
-    assert kernel_cache.ENVIRONMENT in the_warning(told)
+    assert "belongs to another user" in the_warning(issued)
+    assert kernel_cache.ENVIRONMENT in the_warning(issued)
 
 
 @posix
-def test_a_link_is_followed_if_it_is_the_users_own(place, tmp_path, told):
+def test_a_link_is_followed_if_it_is_the_users_own(place, tmp_path, issued):
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     place.symlink_to(tmp_path / "elsewhere")
     assert compilations_of(1) == 1
     assert compilations_of(1) == 0
-    assert not told
+    assert not issued
 
 
 PLANTED = "import builtins\nbuiltins.planted = True\n"
 
 
 @pytest.mark.parametrize("how", ["ahead", "behind", "instead", "link", "bytecode"])
-def test_what_lies_in_a_file_is_never_executed(place, tmp_path, how, told):
+def test_what_lies_in_a_file_is_never_executed(place, tmp_path, how, issued):
     assert compilations_of(1) == 1
     (file,) = place.glob("*.py")
     text, status = file.read_text(), file.stat()
@@ -220,21 +220,21 @@ ERRORS = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @pytest.mark.parametrize(("number", "error"), [*((n, errno.ENOSPC) for n in range(4)), *enumerate(ERRORS)])
-def test_a_full_disk_means_kernels_in_memory_and_one_warning(place, told, monkeypatch, number, error):
+def test_a_full_disk_means_kernels_in_memory_and_one_warning(place, issued, monkeypatch, number, error):
     with monkeypatch.context() as patch:
         tried = fail_at(patch, number, error)
         assert compilations_of(1, 2) == 2
     assert len(tried) > number
-    assert f"cannot be written ({os.strerror(error)})" in the_warning(told)
+    assert f"cannot be written ({os.strerror(error)})" in the_warning(issued)
     assert compilations_of(1, 2) == 2  # not left as it is, half written
     assert compilations_of(1, 2) == 0
 
 
-def test_without_a_place_to_write_kernels_live_in_memory_with_one_warning(place, told):
+def test_without_a_place_to_write_kernels_live_in_memory_with_one_warning(place, issued):
     place.write_text("a file, where a directory would have to be")
     assert compilations_of(1, 2) == 2
-    assert "cannot be written" in the_warning(told)
-    assert kernel_cache.ENVIRONMENT in the_warning(told)
+    assert "cannot be written" in the_warning(issued)
+    assert kernel_cache.ENVIRONMENT in the_warning(issued)
 
 
 LIMITED = """
@@ -262,18 +262,18 @@ def test_a_real_limit_of_the_system(tmp_path):
     assert err.count("cannot be written") == 3
 
 
-def test_a_deleted_directory_is_made_again(place, told):
+def test_a_deleted_directory_is_made_again(place, issued):
     for number in (1, 2):
         assert compilations_of(number) == 1
         shutil.rmtree(place)
     assert compilations_of(1) == 1
     assert compilations_of(1) == 0
-    assert not told
+    assert not issued
 
 
 @pytest.mark.parametrize("what", [".", "__pycache__"])
 @pytest.mark.parametrize("when", ["_write", "_sound", "_executed", "_save_data", "_save_index"])
-def test_a_directory_deleted_in_the_middle(place, told, monkeypatch, when, what):
+def test_a_directory_deleted_in_the_middle(place, issued, monkeypatch, when, what):
     """Once before each of the steps."""
     owner = kernel_cache if hasattr(kernel_cache, when) else caching.IndexDataCacheFile
     real, left = getattr(owner, when), [place / what]
@@ -289,7 +289,7 @@ def test_a_directory_deleted_in_the_middle(place, told, monkeypatch, when, what)
     assert not left
     assert value(1) == 1
     assert compilations_of(1) == 0
-    assert not told
+    assert not issued
 
 
 def read_only(monkeypatch, place: Path) -> None:
@@ -307,18 +307,18 @@ def read_only(monkeypatch, place: Path) -> None:
     monkeypatch.setattr(kernel_cache, "_one_process", write)
 
 
-def test_a_directory_that_can_only_be_read_is_used(place, told, monkeypatch):
+def test_a_directory_that_can_only_be_read_is_used(place, issued, monkeypatch):
     assert compilations_of(1) == 1
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
     read_only(monkeypatch, place)
     assert compilations_of(1) == 0
-    assert not told
+    assert not issued
     assert compilations_of(2) == 1
-    assert "cannot be written (Permission denied)" in the_warning(told)
+    assert "cannot be written (Permission denied)" in the_warning(issued)
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
 
 
-def test_made_read_only_in_between(place, told, monkeypatch):
+def test_made_read_only_in_between(place, issued, monkeypatch):
     """Between the look at it and the write."""
 
     def refuse(path, text):
@@ -326,7 +326,7 @@ def test_made_read_only_in_between(place, told, monkeypatch):
 
     monkeypatch.setattr(kernel_cache, "_write", refuse)
     assert compilations_of(1, 2) == 2
-    assert "cannot be written (Permission denied)" in the_warning(told)
+    assert "cannot be written (Permission denied)" in the_warning(issued)
 
 
 # -- interrupts and threads -------------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ STAGES = ("_write", "_sound", "_discard", "_stored", "_shrink", "_save_data", "_
 
 @pytest.mark.parametrize("when", STAGES)
 @pytest.mark.parametrize("after", [False, True])
-def test_an_interrupt_leaves_a_cache_that_works(place, told, monkeypatch, when, after):
+def test_an_interrupt_leaves_a_cache_that_works(place, issued, monkeypatch, when, after):
     """Ctrl-C at one end of each stage, a lack of memory at the other: any two of stage, end and error meet."""
     error = (KeyboardInterrupt, MemoryError)[(STAGES.index(when) + after) % 2]
     owner = kernel_cache if hasattr(kernel_cache, when) else caching.IndexDataCacheFile
@@ -359,10 +359,10 @@ def test_an_interrupt_leaves_a_cache_that_works(place, told, monkeypatch, when, 
     assert value(1) == 1
     assert compilations_of(1) == 0
     assert not list(place.rglob("*.draft"))
-    assert not told
+    assert not issued
 
 
-def test_two_threads_ask_for_one_kernel(place, told):
+def test_two_threads_ask_for_one_kernel(place, issued):
     before, found = kernel_cache.compilations(), []
     workers = [threading.Thread(target=lambda: found.append(value(1))) for _ in range(4)]
     for worker in workers:
@@ -371,7 +371,7 @@ def test_two_threads_ask_for_one_kernel(place, told):
         worker.join()
     assert found == [1] * 4
     assert kernel_cache.compilations() - before == 1
-    assert not told
+    assert not issued
 
 
 def test_kernels_of_neurons_are_found_by_other_names(place, monkeypatch):

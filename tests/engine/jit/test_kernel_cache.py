@@ -131,9 +131,9 @@ def test_a_change_in_any_file_that_kernels_import_is_another_kernel():
     """Else machine code from before the change would run."""
     folder = Path(kernel_cache.__file__).parents[1]
     sources = "".join(file.read_text() for file in folder.rglob("*.py"))
-    rooms = set(re.findall(r"from spikeloom\.engine\.(\w+)\.\w+ import \{?\w+", sources))
+    folders = set(re.findall(r"from spikeloom\.engine\.(\w+)\.\w+ import \{?\w+", sources))
     known = {name.partition("/")[0].removesuffix(".py") for name in kernel_cache.CALLED}
-    assert rooms <= known
+    assert folders <= known
     called = "".join(file.read_text() for files in kernel_cache.CALLED for file in folder.glob(files))
     assert set(re.findall(r"^from \.\.(\w+)", called, re.M)) <= {*known, "graph"}, "nor do these"
     assert set(re.findall(r"^from \.\. import (.+)", called, re.M)) <= known, "nor do these"

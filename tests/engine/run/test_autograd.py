@@ -47,7 +47,7 @@ def test_the_operator_gives_what_the_function_gives(name):
         if through == "function":
             call = call_of(job, tensors)
             trajectory = run("numba", call)
-            outs = [trajectory.spk, *trajectory.finals, *trajectory.traces]
+            outs = [trajectory.spk, *trajectory.final_states, *trajectory.traces]
         else:
             call = call_of(job, tensors)
             params = call.hoisted()
@@ -67,7 +67,7 @@ def test_the_second_derivative_is_that_of_the_loop(name):
         tensors = leaves(job)
         out = run(machine, call_of(job, tensors))
         wanted = [t for t in tensors.values() if t.requires_grad]
-        value = sum(t.square().sum() for t in (out.spk, *out.finals, *out.traces))
+        value = sum(t.square().sum() for t in (out.spk, *out.final_states, *out.traces))
         first = torch.autograd.grad(value, wanted, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), wanted)
         found.append([*first, *second])
@@ -76,7 +76,7 @@ def test_the_second_derivative_is_that_of_the_loop(name):
         assert_close(ours, theirs, "a derivative")
 
 
-def test_a_second_backward_through_a_freed_graph_names_the_layer_and_the_cure():
+def test_a_second_backward_through_a_freed_graph_names_the_layer_and_the_fix():
     job = JOBS["training"]
     tensors = leaves(job)
     spk = run("numba", call_of(job, tensors)).spk
@@ -96,7 +96,7 @@ def test_a_retained_graph_gives_the_same_gradient_again():
 def test_every_result_may_be_detached_in_place_and_written():
     for job in (JOBS["training"], Job(CELLS["two states"], None, (2, 3), traced=False)):
         out = run("numba", call_of(job, leaves(job)))
-        for result in (out.spk, *out.traces, *out.finals):
+        for result in (out.spk, *out.traces, *out.final_states):
             assert result.detach_().grad_fn is None
 
 
@@ -114,7 +114,7 @@ def test_no_memory_is_shared_between_results_or_with_inputs():
     job = JOBS["training"]
     tensors = leaves(job)
     out = run("numba", call_of(job, tensors))
-    seen = [t.untyped_storage().data_ptr() for t in (out.spk, *out.traces, *out.finals, *tensors.values())]
+    seen = [t.untyped_storage().data_ptr() for t in (out.spk, *out.traces, *out.final_states, *tensors.values())]
     assert len(set(seen)) == len(seen)
 
 

@@ -1,4 +1,4 @@
-"""Which backend runs, and in which words the others refuse."""
+"""Which backend runs, and with which message the others refuse."""
 
 import os
 import subprocess
@@ -36,14 +36,14 @@ def test_the_loop_takes_what_no_other_backend_takes(call):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda call: replace(call, x=call.x.to("meta")), "it needs a tensor on the CPU, got one on meta"),
         (lambda call: replace(call, x=call.x.to(torch.float8_e5m2)), "float32 and float64, got torch.float8_e5m2"),
     ],
 )
-def test_a_forced_backend_raises_with_its_reasons(change, words, call):
-    with snn.backend("numba"), pytest.raises(RuntimeError, match=f"'numba' was selected, but cannot run.*{words}"):
+def test_a_forced_backend_raises_with_its_reasons(change, message, call):
+    with snn.backend("numba"), pytest.raises(RuntimeError, match=f"'numba' was selected, but cannot run.*{message}"):
         backends.choose(change(call))
 
 
@@ -56,9 +56,9 @@ def test_numba_refuses_where_it_cannot_compile(call, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("broken", "words"), [(None, "cannot be imported"), (ImportError("needs NumPy 2.4 or less"), "NumPy 2.4")]
+    ("broken", "message"), [(None, "cannot be imported"), (ImportError("needs NumPy 2.4 or less"), "NumPy 2.4")]
 )
-def test_numba_that_is_missing_or_broken_is_refused_in_a_sentence(call, monkeypatch, broken, words):
+def test_numba_that_is_missing_or_broken_is_refused_in_a_sentence(call, monkeypatch, broken, message):
     class Broken(MetaPathFinder):
         def find_spec(self, name, path=None, target=None):
             if name == "numba" and broken is not None:
@@ -70,10 +70,10 @@ def test_numba_that_is_missing_or_broken_is_refused_in_a_sentence(call, monkeypa
     else:
         monkeypatch.delitem(sys.modules, "numba", raising=False)
         monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.warns(UserWarning, match=words):
+    with pytest.warns(UserWarning, match=message):
         machine, reasons = backends.choose(call)
     assert machine.name == "loop"
-    assert words in reasons[0]
+    assert message in reasons[0]
     backends.choose(call)  # without a second warning
 
 
@@ -90,7 +90,7 @@ def test_functional_transforms_run_on_the_loop(call):
     assert "torch.func" in seen[0][1][0]
 
 
-def test_an_unknown_backend_is_told_with_those_that_exist():
+def test_an_unknown_backend_is_reported_with_those_that_exist():
     with (
         pytest.raises(ValueError, match="there is no backend 'cuda'; choose one of auto, numba, triton, loop"),
         snn.backend("cuda"),
@@ -132,7 +132,7 @@ def test_torch_jit_trace_records_the_equation_and_no_kernel(name):
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, on the first tangent
-def test_a_tangent_is_never_lost_without_a_word(name):
+def test_a_tangent_is_never_lost_silently(name):
     """A kernel would give zero for it: so the equation runs, and the spikes pass it on by their surrogate."""
     x, tangents = torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0)), []
     for context in (nullcontext(), snn.backend("loop")):

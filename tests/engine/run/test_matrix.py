@@ -58,7 +58,7 @@ def outcome(backend: str, call: MatrixCall) -> Outcome:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_the_kernel_gives_what_the_law_gives(size, dtype):
+def test_the_kernel_gives_what_the_reference_gives(size, dtype):
     call = call_of(size, dtype)
     assert_same(outcome("numba", call), outcome("loop", call))
 

@@ -14,7 +14,7 @@ from ...oracle import assert_same
 from ..running import Job, away_from_thresholds, call_of, leaves, outcome, run
 
 
-def assert_lawful(job: Job) -> None:
+def assert_equals_reference(job: Job) -> None:
     job = away_from_thresholds(job)
     assert_same(outcome("numba", job), outcome("loop", job), exact_states=job.case.exact)
 
@@ -55,14 +55,14 @@ ROWS = [
 @for_each(("cell", "shape", "other"), ROWS)
 def test_every_cell_at_every_shape(cell, shape, other):
     (steps, size), (dtype, static) = SHAPES[shape], kind(cell, other)
-    assert_lawful(Job(CELLS[cell], steps, size, dtype, static=static))
+    assert_equals_reference(Job(CELLS[cell], steps, size, dtype, static=static))
 
 
 @pytest.mark.parametrize("cell", FEW)
 def test_a_single_step_without_a_time_dimension(cell):
     """Every layer goes step by step in the tests of the layers."""
     dtype, _ = kind(cell)
-    assert_lawful(Job(CELLS[cell], None, (4, 6), dtype, traced=False, outputs=("spk", "finals")))
+    assert_equals_reference(Job(CELLS[cell], None, (4, 6), dtype, traced=False, outputs=("spk", "final_states")))
 
 
 SPIKING = [
@@ -74,13 +74,13 @@ SPIKING = [
 
 @pytest.mark.parametrize(("cell", "spike"), SPIKING)
 def test_every_spike_function(cell, spike):
-    assert_lawful(Job(CELLS[cell], 11, (2, 9), spike=SPIKES[spike]))
+    assert_equals_reference(Job(CELLS[cell], 11, (2, 9), spike=SPIKES[spike]))
 
 
-@pytest.mark.parametrize("outputs", [("spk",), ("traces",), ("finals",), ("spk", "finals")], ids="+".join)
+@pytest.mark.parametrize("outputs", [("spk",), ("traces",), ("final_states",), ("spk", "final_states")], ids="+".join)
 @pytest.mark.parametrize("cell", ["leaky zero immediate", "two states", "exponential"])
 def test_gradients_come_from_each_output_alone(cell, outputs):
-    assert_lawful(Job(CELLS[cell], 8, (2, 5), outputs=outputs))
+    assert_equals_reference(Job(CELLS[cell], 8, (2, 5), outputs=outputs))
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["sequence", "static"])
@@ -91,20 +91,22 @@ def test_gradients_come_from_each_output_alone(cell, outputs):
 )
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "two states"])
 def test_only_what_is_learned_gets_a_gradient(cell, learn, static):
-    assert_lawful(Job(CELLS[cell], 8, (2, 5), learn=learn, static=static))
+    assert_equals_reference(Job(CELLS[cell], 8, (2, 5), learn=learn, static=static))
 
 
 @pytest.mark.parametrize("learn", [None, ()], ids=["training", "inference"])
 @pytest.mark.parametrize("cell", FEW)
 def test_without_a_trace_of_the_states(cell, learn):
     dtype, _ = kind(cell)
-    assert_lawful(Job(CELLS[cell], 8, (2, 5), dtype, traced=False, learn=learn, outputs=("spk", "finals")))
+    assert_equals_reference(
+        Job(CELLS[cell], 8, (2, 5), dtype, traced=False, learn=learn, outputs=("spk", "final_states"))
+    )
 
 
 @pytest.mark.parametrize("cell", ["leaky subtract delayed", "rsynaptic zero immediate", "two states", "to rest"])
 def test_many_neurons_cross_the_borders_of_blocks_and_threads(cell):
     """More elements than one block holds, a number that no vector width divides, more work than one thread keeps."""
-    assert_lawful(Job(CELLS[cell], 31, (3, 4099)))
+    assert_equals_reference(Job(CELLS[cell], 31, (3, 4099)))
 
 
 @for_each("cell", CELLS)
@@ -118,6 +120,6 @@ def test_gradients_are_those_of_finite_differences_where_nothing_fires(cell):
 
     def scan(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         got = run("loop", call_of(job, dict(zip(quiet, values, strict=True))))
-        return (*got.traces, *got.finals)
+        return (*got.traces, *got.final_states)
 
     assert torch.autograd.gradcheck(scan, tuple(quiet.values()), atol=1e-6)

@@ -146,10 +146,10 @@ REFUSED = {
 
 
 def test_refusals_name_the_layer_and_write_nothing(tmp_path):
-    for name, (net, *words) in REFUSED.items():
+    for name, (net, *message) in REFUSED.items():
         with pytest.raises(NotImplementedError) as caught:
             snn.export_c(net, X, tmp_path / "net.c")
-        assert all(word in str(caught.value) for word in words), (name, str(caught.value))
+        assert all(part in str(caught.value) for part in message), (name, str(caught.value))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,7 +174,7 @@ def test_arguments_by_name_count_and_changes_in_place_are_refused_where_they_sho
     def by_method(f, g):
         return f.view(-1, 3).mul_(g) + f
 
-    for join, word in (
+    for join, part in (
         (lambda f, g: torch.sub(f, g, alpha=3.0), "alpha=3.0"),
         (lambda f, g: f.add(g, alpha=2), "alpha=2"),
         (lambda f, g: functional.dropout(f + g, 0.5), "training=True"),
@@ -182,7 +182,7 @@ def test_arguments_by_name_count_and_changes_in_place_are_refused_where_they_sho
         (aliased, "in place"),
         (by_method, "in place"),
     ):
-        with pytest.raises(NotImplementedError, match=word):
+        with pytest.raises(NotImplementedError, match=part):
             snn.export_c(Net(join), 1e-3 * X, tmp_path / "net.c")
     for join in (
         lambda f, g: torch.add(input=f, other=g),
@@ -195,10 +195,10 @@ def test_arguments_by_name_count_and_changes_in_place_are_refused_where_they_sho
 
 
 def test_integers_refuse_elementary_functions_and_values_without_a_range(tmp_path):
-    for net, word in ((snn.EIF(), "exp"), (nn.Sequential(nn.Linear(6, 3), nn.Tanh()), "tanh")):
-        with pytest.raises(NotImplementedError, match=word):
+    for net, part in ((snn.EIF(), "exp"), (nn.Sequential(nn.Linear(6, 3), nn.Tanh()), "tanh")):
+        with pytest.raises(NotImplementedError, match=part):
             snn.export_c(net, X, tmp_path / "net.c", "int8")
-        with pytest.raises(NotImplementedError, match=word):
+        with pytest.raises(NotImplementedError, match=part):
             snn.export.simulate_int8(net, X)
     with pytest.raises(NotImplementedError, match="fractional bits"):
         snn.export_c(snn.Leaky(1.0, reset_mechanism="none"), 1e9 * X, tmp_path / "net.c", "int8")
@@ -207,7 +207,7 @@ def test_integers_refuse_elementary_functions_and_values_without_a_range(tmp_pat
 
 def test_arguments_are_checked(tmp_path):
     net, path = nn.Sequential(nn.Linear(6, 3), snn.Leaky(0.9, **LIF)), tmp_path / "net.c"
-    for error, words, call in (
+    for error, message, call in (
         (TypeError, "nn.Module", lambda: snn.export_c(torch.relu, X, path)),
         (TypeError, "float32 or float64", lambda: snn.export_c(net, X.half(), path)),
         (TypeError, "float32 or float64", lambda: snn.export_c(net, [1.0], path)),
@@ -225,9 +225,9 @@ def test_arguments_are_checked(tmp_path):
         (OSError, "is a folder", lambda: snn.export_c(net, X, tmp_path)),
         (ValueError, "calibration", lambda: snn.export.simulate_int8(net, X, calibration=torch.rand(4, 2, 5))),
     ):
-        with pytest.raises((error, RuntimeError) if words == "calibration" else error, match=None) as caught:
+        with pytest.raises((error, RuntimeError) if message == "calibration" else error, match=None) as caught:
             call()
-        assert words in str(caught.value) or words == "calibration", str(caught.value)
+        assert message in str(caught.value) or message == "calibration", str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,13 +240,13 @@ def test_what_is_not_a_file_stays_and_links_are_followed(tmp_path):
     snn.export_c(net, X, link)
     assert link.is_symlink()
     assert "net_step" in real.read_text()
-    for error, words, path in (
+    for error, message, path in (
         (FileExistsError, "is a device or a pipe", pipe),
         (OSError, "cannot be used: File name too long", tmp_path / f"{'a' * 300}.c"),
         (ValueError, "cannot be used: ", f"{tmp_path}/a\0b.c"),
         (TypeError, "the path is b'net.c'", b"net.c"),
     ):
-        with pytest.raises(error, match=words):
+        with pytest.raises(error, match=message):
             snn.export_c(net, X, path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["link.c", "pipe", "real.c"]
     assert pipe.is_fifo()

@@ -361,8 +361,8 @@ def test_the_source_reads_like_the_equation(tmp_path):
         "        out[n] = spike(mem - threshold - kappa * adapt);\n",
     ):
         assert line in text, line
-    for word in ("malloc", "#include <string.h>", "#include <stdlib.h>"):
-        assert word not in text
+    for part in ("malloc", "#include <string.h>", "#include <stdlib.h>"):
+        assert part not in text
 
 
 def test_code_is_small(tmp_path):

@@ -59,10 +59,10 @@ def test_neurons_and_layers_give_the_spikes_of_unroll(names, tmp_path):
     """For few and many steps and rows, from reset states whatever the states of the network are."""
     net = Branches(names).eval()
     unrolled(net, torch.rand(3, 2, FEATURES))
-    told = snn.export_onnx(net, torch.rand(5, 3, FEATURES), tmp_path / "net.onnx")
+    done = snn.export_onnx(net, torch.rand(5, 3, FEATURES), tmp_path / "net.onnx")
     if "NoisyLeaky" not in names:
-        assert told.differing is not None
-        assert told.differing <= 0.001 * told.compared
+        assert done.differing is not None
+        assert done.differing <= 0.001 * done.compared
     model = onnx.load(tmp_path / "net.onnx")
     assert {domain.domain for domain in model.opset_import} <= {"", "ai.onnx"}
     for shape in [(9, 4), (1, 1), (40, 1), (3, 65)]:
@@ -73,26 +73,26 @@ def test_neurons_and_layers_give_the_spikes_of_unroll(names, tmp_path):
 def test_a_stream_goes_on_from_call_to_call(tmp_path):
     """The number of steps of a static input is an input with a default; the states are inputs and outputs."""
     net = nn.Sequential(nn.Linear(4, 5), snn.Synaptic(alpha=0.9, beta=0.8, init_hidden=True), nn.Linear(5, 3), leaky())
-    told = snn.export_onnx(net, torch.rand(3, 4), tmp_path / "net.onnx", steps=7, states="external")
-    assert told.inputs == {"x": ("B", 4), "1.syn": ("B", 5), "1.mem": ("B", 5), "3.mem": ("B", 3), "steps": ()}
-    states, x = told.initial_states(6), torch.rand(6, 4)
+    message = snn.export_onnx(net, torch.rand(3, 4), tmp_path / "net.onnx", steps=7, states="external")
+    assert message.inputs == {"x": ("B", 4), "1.syn": ("B", 5), "1.mem": ("B", 5), "3.mem": ("B", 3), "steps": ()}
+    states, x = message.initial_states(6), torch.rand(6, 4)
     snn.reset(net)
     for steps in (5, 7):
         given = {"steps": np.array(steps)} if steps != 7 else {}
         got = in_runtime(tmp_path / "net.onnx", {"x": x, **given, **states})
-        states = {name: got[after] for name, after in told.states.items()}
+        states = {name: got[after] for name, after in message.states.items()}
         assert torch.equal(got["spk"], unrolled(net, x, steps, reset=False))
         assert torch.allclose(got["3.mem.next"], net[3].mem)
 
 
 def test_layers_before_the_first_neuron_run_once_and_the_others_over_all_steps(tmp_path):
-    told = snn.export_onnx(small(), torch.rand(3, 4), tmp_path / "net.onnx", steps=7)
+    message = snn.export_onnx(small(), torch.rand(3, 4), tmp_path / "net.onnx", steps=7)
     graph = onnx.load(tmp_path / "net.onnx").graph
     assert [node.op_type for node in graph.node if node.op_type in ("Scan", "Gemm")] == ["Gemm", "Scan", "Gemm", "Scan"]
     bodies = [a.g for node in graph.node if node.op_type == "Scan" for a in node.attribute if a.HasField("g")]
     assert not [node for body in bodies for node in body.node if node.op_type in ("Gemm", "MatMul", "Expand")]
-    assert (told.inputs, list(told.outputs)) == ({"x": ("B", 4), "steps": ()}, ["spk", "mem"])
-    text = str(told)
+    assert (message.inputs, list(message.outputs)) == ({"x": ("B", 4), "steps": ()}, ["spk", "mem"])
+    text = str(message)
     assert "surrogate gradients (atan" in text
     assert "0.weight" in text
 
@@ -145,11 +145,11 @@ def test_several_inputs_and_a_dict_of_outputs():
     left, right = torch.rand(2, 6, 3, 4, dtype=torch.float64)
     net.train()
     net.one.mem = before = torch.ones(3, 4)
-    told = snn.export_onnx(net, (left, right), file)
+    message = snn.export_onnx(net, (left, right), file)
     assert net.training
     assert net.two.training
     assert net.one.mem is before
-    assert list(told.inputs) == ["left", "right"]
+    assert list(message.inputs) == ["left", "right"]
     snn.reset(net)
     got, wanted = in_runtime(file.getvalue(), {"left": left, "right": right}), unrolled_pair(net, left, right)
     assert torch.equal(got["linear"], wanted["linear"])
@@ -211,8 +211,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_exported_is_refused_in_a_sentence_and_leaves_no_file(name, tmp_path):
-    make, x, options, kind, told = REFUSED[name]
-    with pytest.raises(kind, match=told):
+    make, x, options, kind, message = REFUSED[name]
+    with pytest.raises(kind, match=message):
         snn.export_onnx(make(), x, tmp_path / "net.onnx", **options)
     assert os.listdir(tmp_path) == []
 

@@ -41,17 +41,17 @@ def test_a_test_passes_for_the_file_and_fails_for_another(x, options, tmp_path):
     done = snn.export_onnx(network(), x, tmp_path / "it's mine.onnx", **options)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["it's mine.onnx", "it's mine_test.py"]
     assert done.test == str(tmp_path / "it's mine_test.py")
-    status, told = run(done.test)
-    assert (status, told.startswith("0 of ")) == (0, True), told
+    status, printed = run(done.test)
+    assert (status, printed.startswith("0 of ")) == (0, True), printed
     model = onnx.load(tmp_path / "it's mine.onnx")
     (scan, *_) = [node for node in model.graph.node if node.op_type == "Scan"]
     (body,) = [a.g for a in scan.attribute if a.HasField("g")]
     (product, *_) = [node for node in body.node if node.op_type == "Mul"]
     product.op_type = "Add"
     onnx.save(model, tmp_path / "it's mine.onnx")
-    status, told = run(done.test)
-    assert status == 1, told
-    assert not told.startswith("0 of ")
+    status, printed = run(done.test)
+    assert status == 1, printed
+    assert not printed.startswith("0 of ")
 
 
 def test_a_test_can_be_left_out_and_replaces_no_other_file(tmp_path):

@@ -46,24 +46,24 @@ def streamed(path: Any, x: torch.Tensor, states: dict[str, Any], after: Any) -> 
 def test_a_stream_of_sequences_gives_the_spikes_of_one_run(names, tmp_path):
     """In calls of 3, 1 and 5 steps, for one row and for several."""
     net, path = Branches(names).eval(), tmp_path / "net.onnx"
-    told = snn.export_onnx(net, torch.rand(4, 3, FEATURES), path, states="external", test=False)
+    done = snn.export_onnx(net, torch.rand(4, 3, FEATURES), path, states="external", test=False)
     for rows in (1, 5):
-        x, states, outs = torch.rand(9, rows, FEATURES), told.initial_states(rows), []
+        x, states, outs = torch.rand(9, rows, FEATURES), done.initial_states(rows), []
         for part in x.split((3, 1, 5)):
-            got, states = streamed(path, part, states, told.states)
+            got, states = streamed(path, part, states, done.states)
             outs.append(got)
-        whole = {name: torch.cat([out[name] for out in outs]) for name in told.outputs if not name.endswith(".next")}
+        whole = {name: torch.cat([out[name] for out in outs]) for name in done.outputs if not name.endswith(".next")}
         assert_like(net, whole, unrolled(net, x))
 
 
 @static_groups
 def test_a_stream_of_a_static_input_gives_the_spikes_of_one_run(names, tmp_path):
     net, path = Branches(names).eval(), tmp_path / "net.onnx"
-    told = snn.export_onnx(net, torch.rand(3, FEATURES), path, steps=4, states="external", test=False)
+    done = snn.export_onnx(net, torch.rand(3, FEATURES), path, steps=4, states="external", test=False)
     for rows in (1, 5):
-        x, states, outs = torch.rand(rows, FEATURES), told.initial_states(rows), []
+        x, states, outs = torch.rand(rows, FEATURES), done.initial_states(rows), []
         for steps in (4, 1, 3):
-            got, states = streamed(path, x, {**states, "steps": np.array(steps)}, told.states)
+            got, states = streamed(path, x, {**states, "steps": np.array(steps)}, done.states)
             outs.append(got)
-        whole = {name: torch.cat([out[name] for out in outs]) for name in told.outputs if not name.endswith(".next")}
+        whole = {name: torch.cat([out[name] for out in outs]) for name in done.outputs if not name.endswith(".next")}
         assert_like(net, whole, unrolled(net, x, 8))

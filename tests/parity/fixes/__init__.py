@@ -1,4 +1,4 @@
-"""Where we differ from snnTorch 1.0.0 on purpose: one table, from which `docs/from-snntorch.md` is told.
+"""Where we differ from snnTorch 1.0.0 on purpose: one table, from which `docs/from-snntorch.md` is generated.
 
 Each file here has the rows of one part of the library. A name stands once in the whole table.
 """

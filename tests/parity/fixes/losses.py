@@ -53,7 +53,7 @@ def unknown_reduction(snn: ModuleType) -> str:
     return error_of(lambda: make(reduction="average", weight=torch.ones(4))(SPIKES, LABELS))
 
 
-def classes_not_told(snn: ModuleType) -> str:
+def classes_not_given(snn: ModuleType) -> str:
     return error_of(lambda: functional(snn).mse_count_loss(population_code=True)(SPIKES, LABELS))
 
 
@@ -209,7 +209,7 @@ FIXES: dict[str, Fix] = {
     "unknown reduction": Fix(
         "an unknown `reduction`, together with a `weight`", unknown_reduction, "nothing", "ValueError"
     ),
-    "classes not told": Fix(
-        "`population_code=True` without `num_classes`", classes_not_told, "ZeroDivisionError", "ValueError"
+    "classes not given": Fix(
+        "`population_code=True` without `num_classes`", classes_not_given, "ZeroDivisionError", "ValueError"
     ),
 }

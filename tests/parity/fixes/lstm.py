@@ -35,10 +35,10 @@ def even_kernel(snn: ModuleType) -> str:
 
 
 def warned_of_silence(snn: ModuleType) -> bool:
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         snn.SLSTM(2, 2)
-    return any("cannot fire" in str(warning.message) for warning in told)
+    return any("cannot fire" in str(warning.message) for warning in caught)
 
 
 FIXES: dict[str, Fix] = {

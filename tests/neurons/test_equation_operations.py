@@ -73,19 +73,19 @@ IN_FLOAT64_AT_ONCE = ((conditions, bounds), (on_parameters, extremes, squares))
 """Words that are in one equation, for each equation has kernels of its own."""
 
 
-def neuron_of(words, **options):
+def neuron_of(part, **options):
     @snn.cell
     def neuron(x, mem, *, p=0.3, q=0.4):
         charged = 0.5 * mem + x
-        mem = sum(word(charged, p, q) for word in words) / len(words)
+        mem = sum(equation(charged, p, q) for equation in part) / len(part)
         return ops.spike(mem - 0.5), 0.5 * mem
 
     return neuron(**options)
 
 
-def outcome(words, backend, dtype, step_by_step, **options):
+def outcome(part, backend, dtype, step_by_step, **options):
     with snn.backend(backend):
-        lif, x = neuron_of(words, **options), X.clone().to(dtype).requires_grad_()
+        lif, x = neuron_of(part, **options), X.clone().to(dtype).requires_grad_()
         if step_by_step:
             spk, mem, state = [], [], None
             for each in x:
@@ -100,15 +100,15 @@ def outcome(words, backend, dtype, step_by_step, **options):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "part",
     [*IN_FLOAT32_BY_STEPS, *IN_FLOAT64_AT_ONCE],
-    ids=lambda words: ", ".join(word.__name__ for word in words),
+    ids=lambda part: ", ".join(equation.__name__ for equation in part),
 )
-def test_a_word_is_the_same_on_tensors_and_in_kernels(words):
+def test_an_operation_is_the_same_on_tensors_and_in_kernels(part):
     """With numbers by steps, or with a value per neuron at once; tests/fuzz draws any of them."""
-    by_steps = words in IN_FLOAT32_BY_STEPS
+    by_steps = part in IN_FLOAT32_BY_STEPS
     dtype, values = (torch.float32, {}) if by_steps else (torch.float64, PER_NEURON)
-    got, wanted = (outcome(words, name, dtype, by_steps, learn=("p", "q"), **values) for name in ("numba", "loop"))
+    got, wanted = (outcome(part, name, dtype, by_steps, learn=("p", "q"), **values) for name in ("numba", "loop"))
     assert_same(got, wanted, exact_states=True)
 
 
@@ -163,23 +163,23 @@ def test_a_refractory_time_a_flag_and_learned_bounds(backend):
     torch.testing.assert_close(torch.stack([lif.low.grad, lif.high.grad]), torch.tensor([0.0, 16.9]))
 
 
-def refused(word):
+def refused(equation):
     with pytest.raises(TypeError) as error:
-        neuron_of((word,))
+        neuron_of((equation,))
     return str(error.value)
 
 
 REFUSED = {
-    "a condition plus a number": (lambda u, p, q: (u > 0) + 1 + u, "meets a condition"),
-    "a condition times a number": (lambda u, p, q: (u > 0) * 0.1 + u, "meets a condition"),
-    "one less a condition": (lambda u, p, q: u + (1 - (u > 0)), "meets a condition"),
-    "a value less a condition": (lambda u, p, q: u - (u > 0), "meets a condition"),
-    "less a condition": (lambda u, p, q: u * -(u > 0), "meets a condition"),
-    "a condition by a condition": (lambda u, p, q: u * ((u > 0) / (u > 1)), "meets a condition"),
-    "exp of a condition": (lambda u, p, q: u * ops.exp(u > 0), "meets a condition"),
-    "a spike of a condition": (lambda u, p, q: u * ops.spike(u > 0), "meets a condition"),
-    "two conditions to choose from": (lambda u, p, q: u + ops.where(u > 0, u > 1, u < 2), "meets a condition"),
-    "a condition and a number to choose from": (lambda u, p, q: ops.where(u > 0, u > 1, 0.5), "meets a condition"),
+    "a condition plus a number": (lambda u, p, q: (u > 0) + 1 + u, "got a condition"),
+    "a condition times a number": (lambda u, p, q: (u > 0) * 0.1 + u, "got a condition"),
+    "one less a condition": (lambda u, p, q: u + (1 - (u > 0)), "got a condition"),
+    "a value less a condition": (lambda u, p, q: u - (u > 0), "got a condition"),
+    "less a condition": (lambda u, p, q: u * -(u > 0), "got a condition"),
+    "a condition by a condition": (lambda u, p, q: u * ((u > 0) / (u > 1)), "got a condition"),
+    "exp of a condition": (lambda u, p, q: u * ops.exp(u > 0), "got a condition"),
+    "a spike of a condition": (lambda u, p, q: u * ops.spike(u > 0), "got a condition"),
+    "two conditions to choose from": (lambda u, p, q: u + ops.where(u > 0, u > 1, u < 2), "got a condition"),
+    "a condition and a number to choose from": (lambda u, p, q: ops.where(u > 0, u > 1, 0.5), "got a condition"),
     "full_like a condition": (lambda u, p, q: ops.full_like(u > 0, 1) + u, "full_like got a condition"),
     "full_like with a parameter": (lambda u, p, q: ops.full_like(u, p), "full_like takes a number"),
     "a value for a condition": (lambda u, p, q: ops.where(u, p, q), "where takes a condition first"),
@@ -202,10 +202,10 @@ REFUSED = {
     "** of a number": (lambda u, p, q: 2**u, "is not in the vocabulary"),
     "round": (lambda u, p, q: round(u), "round is not in the vocabulary"),
     "floor": (lambda u, p, q: math.floor(u) * u, "math.floor is not in the vocabulary"),
-    "int": (lambda u, p, q: int(u) * u, "int wants a number"),
-    "float": (lambda u, p, q: float(p) * u, "float or a function of math wants a number"),
-    "math.exp": (lambda u, p, q: math.exp(p) * u, "float or a function of math wants a number"),
-    "range": (lambda u, p, q: u * sum(range(p)), "an index or a range wants a number"),
+    "int": (lambda u, p, q: int(u) * u, "int needs a number"),
+    "float": (lambda u, p, q: float(p) * u, "float or a function of math needs a number"),
+    "math.exp": (lambda u, p, q: math.exp(p) * u, "float or a function of math needs a number"),
+    "range": (lambda u, p, q: u * sum(range(p)), "an index or a range needs a number"),
     "np.exp": (lambda u, p, q: np.exp(u), "ufunc"),
     "np.asarray": (lambda u, p, q: np.asarray(u) * u, "__array"),
     "len": (lambda u, p, q: u * len(u), "len wants the elements"),
@@ -217,31 +217,31 @@ REFUSED = {
     "None": (lambda u, p, q: counted(u == None, u), "a NoneType None enters"),  # noqa: E711
     "a large integer": (lambda u, p, q: u * (2**53 + 1), "enters the equation"),
     "random numbers": (lambda u, p, q: u * random.random(), "when it is called again"),
-    "a parameter as a state": (lambda u, p, q: p, "depends neither on x nor on a state"),
-    "a condition as a state": (lambda u, p, q: u > 0, "meets a condition"),
+    "a parameter as a state": (lambda u, p, q: p, "neither on x nor on a state"),
+    "a condition as a state": (lambda u, p, q: u > 0, "got a condition"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_kernels_cannot_say_is_refused(name):
-    word, told = REFUSED[name]
-    message = refused(word)
-    assert told in message
-    shapeless = ("depends neither", "called again")
-    assert any(words in told for words in shapeless) or __file__ in message
+    equation, expected = REFUSED[name]
+    message = refused(equation)
+    assert expected in message
+    shapeless = ("neither on x", "called again")
+    assert any(part in expected for part in shapeless) or __file__ in message
 
 
 @pytest.mark.parametrize("sign", ["+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>", "@"])
 def test_an_operator_that_changes_a_tensor_in_place_is_refused(sign):
     space = {}
-    exec(f"def word(u, p, q):\n    u {sign}= p\n    return u", space)
-    assert f"{sign}= changes a tensor in place" in refused(space["word"])
+    exec(f"def equation(u, p, q):\n    u {sign}= p\n    return u", space)
+    assert f"{sign}= changes a tensor in place" in refused(space["equation"])
 
 
 def test_conditions_and_numbers_are_no_results():
-    with pytest.raises(TypeError, match=r"its spikes is a condition; .*ops.spike"):
+    with pytest.raises(TypeError, match=r"its spikes are a condition, .*ops.spike"):
         snn.cell(lambda x, mem: (mem > 1, mem + x))
-    with pytest.raises(TypeError, match=r"its mem depends neither on x nor on a state.*ops.full_like"):
+    with pytest.raises(TypeError, match=r"its state mem depends neither on x nor on a state.*ops.full_like"):
         snn.cell(lambda x, mem: (ops.spike(mem + x), 0.0))
 
 
@@ -284,12 +284,12 @@ def test_numbers_from_outside_are_fixed_when_the_neuron_is_defined(monkeypatch):
     def helper(u):
         return GAIN * u
 
-    def word(u, p, q):
+    def equation(u, p, q):
         return GAIN * u + SETTINGS.gain * p + far["gain"] * q + near * u + helper(u)
 
     @snn.cell
     def neuron(x, mem, *, p=0.3, q=0.4):
-        mem = 0.5 * mem + word(x, p, q)
+        mem = 0.5 * mem + equation(x, p, q)
         return ops.spike(mem - 1), mem
 
     first = snn.unroll(neuron(), X)[1]
