@@ -6,6 +6,7 @@ from . import (
     _layers,
     _neurons,
     backprop,
+    data,
     distributed,
     export,
     export_nir,
@@ -20,6 +21,7 @@ from . import (
     utils,
 )
 from .accelerated import accelerate
+from .alias import NO_DATASETS as _NO_DATASETS
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
@@ -111,6 +113,7 @@ __all__ = [
     "backprop",
     "cell",
     "charge",
+    "data",
     "detach",
     "diagnose",
     "distributed",
@@ -151,6 +154,8 @@ def __dir__() -> list[str]:
 if not TYPE_CHECKING:  # so that a type checker reports a name that does not exist
 
     def __getattr__(name: str) -> Any:
+        if name == "spikevision":
+            raise AttributeError(_NO_DATASETS)
         modules = _neurons.MODULES | _layers.MODULES  # snnTorch has these modules at its top level, too
         if name in modules:
             return modules[name]
