@@ -44,7 +44,7 @@ def train(task: Task, recipe: Recipe, where: Where, *, epochs: int | None = None
     elif recipe.prepare is not None:
         recipe.prepare(net, data, task)
 
-    patience = max(3, epochs // 3)
+    patience = max(3, epochs // 2)  # scores often rise only when the rate falls
     for epoch in bar(range(state["epoch"], epochs), str(where), progress):
         if epoch - state["best_epoch"] > patience:
             break

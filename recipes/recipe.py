@@ -63,11 +63,12 @@ class Recipe:
         each_epoch: changes the network before an epoch, given (net, share of the epochs that is over).
         spiking: whether layers skip the zeros of spikes (`snn.accelerate`), and operations are counted.
         forecasts: whether it can run step by step and has outputs that are no classes.
+        classifies: whether it can be trained on classes.
         images: whether it needs images [C, H, W] at every step.
         lr: the largest learning rate of the one-cycle schedule.
         weight_decay: of matrices; AdamW.
         batch: samples per update.
-        epochs: at most; training stops early if the validation score does not improve for a third of them.
+        epochs: at most; training stops early if the validation score does not improve for half of them.
     """
 
     title: str
@@ -80,6 +81,7 @@ class Recipe:
     each_epoch: Callable[[nn.Module, float], None] | None = None
     spiking: bool = True
     forecasts: bool = True
+    classifies: bool = True
     images: bool = False
     lr: float = 4e-3
     weight_decay: float = 1e-2
@@ -90,6 +92,8 @@ class Recipe:
         """Why the recipe does not fit to a task, or None."""
         if task.score is not None and not self.forecasts:
             return "it has classes as outputs, or runs over whole sequences only; the task is a forecast step by step"
+        if task.score is None and not self.classifies:
+            return "its outputs are values; the task has classes"
         if self.images and len(sizes.shape) != 3:
             return f"it needs images [C, H, W]; the input of a step is {list(sizes.shape)}"
         return None

@@ -7,6 +7,7 @@ from . import (
     bntt,
     conv,
     delays,
+    forecast,
     learned_decays,
     lif,
     population,
@@ -25,7 +26,7 @@ from .baselines import BASELINES
 
 _FILES = (
     *(lif, rlif, learned_decays, alif, ralif, adlif, radlif, slstm, resonate_fire, state_leaky, delays, bntt),
-    *(rate_loss, temporal_loss, population, rate_regularized, stdp, conv),
+    *(rate_loss, temporal_loss, population, rate_regularized, stdp, conv, forecast),
 )
 
 RECIPES: dict[str, Recipe] = BASELINES | {file.__name__.rpartition(".")[2]: file.RECIPE for file in _FILES}

@@ -15,20 +15,21 @@ from spikeloom import data
 from ..task import Data, Task, cached, check, needs
 
 
-def has_mnist() -> bool:
-    """Whether the 10,000 digits of MNIST are here."""
-    return Path(os.environ.get("SPIKELOOM_DATA", ""), "mnist10k.npz").is_file()
+def mnist_file() -> Path | None:
+    """The file with 10,000 digits of MNIST, if it is here."""
+    path = Path(os.environ.get("SPIKELOOM_DATA", ""), "mnist10k.npz")
+    return path if path.is_file() else None
 
 
 def source() -> str:
     """Which digits are used; stored with every run."""
-    return "10,000 digits of MNIST" if has_mnist() else "scikit-learn's digits"
+    return "10,000 digits of MNIST" if mnist_file() else "scikit-learn's digits"
 
 
 @cache
-def _images() -> tuple[Tensor, Tensor]:
-    if has_mnist():
-        with np.load(Path(os.environ["SPIKELOOM_DATA"], "mnist10k.npz")) as file:
+def _images(path: Path | None) -> tuple[Tensor, Tensor]:
+    if path is not None:
+        with np.load(path) as file:
             return torch.tensor(file["x"]).float() / 255, torch.tensor(file["y"]).long()
     digits: Any = needs("sklearn.datasets").load_digits()
     order = np.random.default_rng(7).permutation(len(digits.target))
@@ -37,8 +38,8 @@ def _images() -> tuple[Tensor, Tensor]:
 
 def _part(split: str) -> tuple[Tensor, Tensor]:
     """7,000, 1,000 and 2,000 digits of MNIST, or 1,200, 200 and 397 of scikit-learn's; the order is fixed."""
-    x, y = _images()
-    first, second = (7000, 8000) if has_mnist() else (1200, 1400)
+    x, y = _images(mnist_file())
+    first, second = (7000, 8000) if mnist_file() else (1200, 1400)
     part = {"train": slice(0, first), "validation": slice(first, second), "test": slice(second, None)}[check(split)]
     return x[part], y[part]
 
@@ -57,7 +58,7 @@ def rows(split: str) -> Data:
 def permuted(split: str) -> Data:
     """One pixel per step in a fixed random order; MNIST is first halved to 14 x 14, 196 steps."""
     x, y = _part(split)
-    pixels = (functional.avg_pool2d(x[:, None], 2) if has_mnist() else x).flatten(1)
+    pixels = (functional.avg_pool2d(x[:, None], 2) if mnist_file() else x).flatten(1)
     order = torch.randperm(pixels.shape[1], generator=torch.Generator().manual_seed(7))
     return Data(pixels[:, order, None], y)
 

@@ -71,6 +71,8 @@ def collate(samples: Sequence[tuple[Any, Any]], steps: int | None = None) -> Bat
     """
     if not samples:
         raise ValueError("collate needs at least one sample")
+    if not all(isinstance(sample, tuple | list) and len(sample) == 2 for sample in samples):
+        raise ValueError(f"collate takes pairs of a sequence and a target, got {type(samples[0]).__name__}")
     sequences = [torch.as_tensor(sequence)[:steps] for sequence, _ in samples]
     if len({sequence.shape[1:] for sequence in sequences}) > 1 or not sequences[0].ndim:
         shapes = sorted({tuple(sequence.shape) for sequence in sequences})
@@ -78,5 +80,8 @@ def collate(samples: Sequence[tuple[Any, Any]], steps: int | None = None) -> Bat
     x = pad_sequence(sequences)
     if steps is not None and len(x) < steps:
         x = torch.cat([x, x.new_zeros(steps - len(x), *x.shape[1:])])
-    y = torch.stack([torch.as_tensor(target) for _, target in samples])
+    targets = [torch.as_tensor(target) for _, target in samples]
+    if len({target.shape for target in targets}) > 1:
+        raise ValueError(f"the targets have the shapes {sorted({tuple(t.shape) for t in targets})}; they must be equal")
+    y = torch.stack(targets)
     return Batch(x, y, torch.tensor([len(sequence) for sequence in sequences]))

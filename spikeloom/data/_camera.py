@@ -48,7 +48,7 @@ class EventCamera:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if min(self._thresholds()) <= 0 or self.floor <= 0:
+        if not (min(self._thresholds()) > 0 and self.floor > 0):
             raise ValueError(f"threshold is {self.threshold} and floor is {self.floor}; pass positive numbers")
         if min(self.mismatch, self.refractory, self.leak_rate, self.noise_rate) < 0:
             raise ValueError("mismatch, refractory, leak_rate and noise_rate must be 0 or more")
@@ -96,7 +96,7 @@ class EventCamera:
 
     def _checked(self, frames: Any, times: Any) -> tuple[Any, Any]:
         light = np.asarray(frames.detach().cpu() if isinstance(frames, Tensor) else frames, np.float64)
-        if light.ndim != 3 or not np.isfinite(light).all() or (light.size and light.min() < 0):
+        if light.ndim != 3 or not len(light) or not np.isfinite(light).all() or (light.size and light.min() < 0):
             raise ValueError(f"the camera takes intensities of 0 or more, frames [T, H, W], got shape {light.shape}")
         clock = np.asarray(times, np.float64)
         clock = np.arange(len(light)) * clock if clock.ndim == 0 else clock

@@ -23,7 +23,7 @@ def make_events(t: ArrayLike, x: ArrayLike, y: ArrayLike = 0, p: ArrayLike = Tru
         p: polarities, ``[n]`` or one for all; True is "on".
 
     Raises:
-        ValueError: if the lengths differ, or if an address does not fit into 16 bits.
+        ValueError: if the lengths differ, if a time is not finite, or if an address is no integer of 16 bits.
 
         >>> from spikeloom import data
         >>> data.make_events(t=[20, 10], x=[1, 2])
@@ -36,8 +36,14 @@ def make_events(t: ArrayLike, x: ArrayLike, y: ArrayLike = 0, p: ArrayLike = Tru
     if times.ndim != 1 or wrong:
         shapes = {"t": times.shape, **{name: field.shape for name, field in fields.items()}}
         raise ValueError(f"the fields have the shapes {shapes}; pass one value per event, or one y or p for all")
+    if not np.isfinite(times).all():
+        raise ValueError("t has values that are not finite; an event has a time in microseconds")
     limits = np.iinfo(np.int16)
     for name in ("x", "y"):
+        if (fields[name] != np.rint(fields[name])).any():
+            raise ValueError(
+                f"{name} has values that are no integers; an address is a number of a column, row or channel"
+            )
         if fields[name].size and not limits.min <= fields[name].min() <= fields[name].max() <= limits.max:
             raise ValueError(f"{name} goes from {fields[name].min()} to {fields[name].max()}; an address has 16 bits")
     events = np.empty(len(times), EVENT)
@@ -64,6 +70,12 @@ def field(events: Events, name: str) -> NDArray[np.int64]:
     if name in (events.dtype.names or ()):
         return np.asarray(events[name], np.int64)
     return np.zeros(len(events), np.int64)
+
+
+def times(events: Events) -> NDArray[Any]:
+    """The times as integers, or as they are if they are floating: some files have seconds."""
+    t = np.asarray(events["t"])
+    return t if np.issubdtype(t.dtype, np.floating) else t.astype(np.int64)
 
 
 def sizes(sensor_size: Any) -> tuple[int, int, int] | tuple[int]:

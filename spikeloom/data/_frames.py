@@ -7,7 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ._events import Events, checked, field, inside, sizes
+from ._events import Events, checked, inside, sizes, times
+
+MOST = 2**34
+"""Elements of frames; more is a mistake in the unit of time."""
 
 
 def to_frames(
@@ -61,32 +64,38 @@ def to_frames(
     given = {name: value for name, value in options.items() if value is not None}
     if len(given) != 1:
         raise ValueError(f"to_frames takes exactly one of {', '.join(options)}; got {', '.join(given) or 'none'}")
-    if min([*given.values(), 1 if steps is None else steps]) <= 0:
-        raise ValueError(f"{' '.join(given)} is {next(iter(given.values()))}, steps is {steps}; pass a positive number")
+    for name, value in (*given.items(), *(() if steps is None else (("steps", steps),))):
+        if not 0 < value < np.inf or (name != "time_window" and value != int(value)):
+            kind = "number" if name == "time_window" else "integer"
+            raise ValueError(f"{name} is {value}; pass a positive {kind}")
     if start is not None:
         events = events[events["t"] >= start]
     x, y, p = inside(events, size, "to_frames")
-    frame, number = _cut(field(events, "t"), start, include_incomplete, **given)
-    number = number if steps is None else steps
+    given = {name: value if name == "time_window" else int(value) for name, value in given.items()}
+    frame, number = _cut(times(events), start, include_incomplete, **given)
+    number = number if steps is None else int(steps)
     shape = (number, size[2], size[1], size[0]) if len(size) == 3 else (number, size[0])
     w, h = (size[0], size[1]) if len(size) == 3 else (size[0], 1)
+    if np.prod(shape, dtype=float) > MOST:
+        raise ValueError(f"the frames would have the shape {shape}; pass a longer time_window, in the unit of t")
     cell = ((frame * (size[2] if len(size) == 3 else 1) + p) * h + y) * w + x
     counts = np.bincount(cell[frame < number], minlength=int(np.prod(shape))).reshape(shape)
     return torch.from_numpy(np.minimum(counts, 1) if binary else counts).to(dtype)
 
 
-def _cut(
-    t: NDArray[np.int64], start: float | None, include_incomplete: bool, **given: Any
-) -> tuple[NDArray[np.int64], int]:
+def _cut(t: NDArray[Any], start: float | None, include_incomplete: bool, **given: Any) -> tuple[NDArray[np.int64], int]:
     """The frame of each event, and the number of frames."""
     ((how, amount),) = given.items()
     if how.startswith("n_"):
         if how == "n_event_bins":
             return _rank(t) * amount // max(len(t), 1), amount
         since = t - (t.min() if start is None else start) if len(t) else t
-        return (since * amount // ((since.max() if len(t) else 0) + 1)).astype(np.int64), amount
+        last = since.max() if len(t) else 0
+        if np.issubdtype(t.dtype, np.floating):
+            return np.minimum((since * (amount / (last or 1))).astype(np.int64), amount - 1), amount
+        return (since * amount // (last + 1)).astype(np.int64), amount
     if not len(t):
-        return t, 0
+        return np.empty(0, np.int64), 0
     if how == "event_count":
         frame, full = _rank(t) // amount, len(t) % amount == 0
     else:
@@ -97,7 +106,7 @@ def _cut(
     return frame, number if include_incomplete or full else number - 1
 
 
-def _rank(t: NDArray[np.int64]) -> NDArray[np.int64]:
+def _rank(t: NDArray[Any]) -> NDArray[np.int64]:
     """The place of each event in time."""
     rank = np.empty(len(t), np.int64)
     rank[np.argsort(t, kind="stable")] = np.arange(len(t))

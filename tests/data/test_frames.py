@@ -1,5 +1,7 @@
 """Frames count every event once; batches are padded; augmentations do what they say; tonic's arrays and names fit."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -59,12 +61,25 @@ def test_options_of_frames():
     assert data.to_frames(nothing, SENSOR, time_window=3).shape == (0, 2, 4, 5)
 
 
+def test_times_in_seconds_are_not_rounded():
+    seconds = np.array([(0.1, 0), (0.35, 1), (0.75, 2)], dtype=[("t", float), ("x", int)])
+    assert data.to_frames(seconds, (3,), n_time_bins=2).tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert data.to_frames(seconds, (3,), time_window=0.2).argmax(1).tolist() == [0, 1, 0, 2]
+
+
 def test_wrong_arguments_are_sentences():
     events = recording()
     cases = [
         (lambda: data.to_frames(events, SENSOR), ValueError, "exactly one of time_window, event_count"),
         (lambda: data.to_frames(events, SENSOR, time_window=1, event_count=1), ValueError, "got time_window, event"),
         (lambda: data.to_frames(events, SENSOR, time_window=0), ValueError, "pass a positive number"),
+        (lambda: data.to_frames(events, SENSOR, n_time_bins=2.5), ValueError, "pass a positive integer"),
+        (lambda: data.to_frames(events, SENSOR, time_window=math.nan), ValueError, "pass a positive number"),
+        (lambda: data.to_frames(events, SENSOR, time_window=1e-9), ValueError, "pass a longer time_window"),
+        (lambda: data.make_events([math.nan], [1]), ValueError, "not finite"),
+        (lambda: data.make_events([1], [1.5]), ValueError, "no integers"),
+        (lambda: data.collate([torch.ones(3, 2)]), ValueError, "pairs of a sequence and a target"),
+        (lambda: data.collate([(torch.ones(3), torch.ones(i)) for i in (1, 2)]), ValueError, "the targets have"),
         (lambda: data.to_frames(events, (4, 4, 2), time_window=9), ValueError, "x goes from 0 to 4, outside"),
         (lambda: data.to_frames(events, (4, 4), time_window=9), ValueError, r"pass \(W, H, P\)"),
         (lambda: data.to_frames(np.zeros((3, 4)), SENSOR, time_window=9), TypeError, "Make one by spikeloom.data.make"),

@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
 def test_training_stops_early_and_keeps_the_best_weights(tmp_path, monkeypatch):
     scores = iter([50.0, 70.0, 60.0, float("nan"), 70.0, 80.0])
     monkeypatch.setattr(loop, "evaluate", lambda *given: next(scores))
-    run = train(TINY, QUICK, where(tmp_path), epochs=9)  # patience 3
+    run = train(TINY, QUICK, where(tmp_path), epochs=7)  # patience 3
     assert (run["best_epoch"], run["epochs"], run["validation"]) == (2, 5, 70.0)
 
 
@@ -267,6 +267,9 @@ def test_every_recipe_learns_something(tmp_path):
     images = Task("images", lambda split: image_data(split), "three seeds", 3)
     for name, recipe in RECIPES.items():
         task = images if recipe.images else TINY
+        if recipe.refuses(task, task.sizes(task.load("train"))):
+            assert name == "forecast"
+            continue
         run = train(task, replace(recipe, batch=16), Where("tiny", name, 0, tmp_path), epochs=6)
         assert run["curve"][0][0] > run["curve"][-1][0] or run["validation"] > 60, (name, run["curve"])
 
