@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .loop import train
 from .models import RECIPES
-from .store import FOLDER, Where
-from .table import complete, page, put
+from .store import FOLDER, Where, stored
+from .table import complete, curves, page, put
 from .task import Missing
 from .tasks import TASKS
 
@@ -28,11 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     table = commands.add_parser("table", help="test the finished runs, once, and print the table")
     table.add_argument("--write", type=Path, help="put the table into this page")
-    for command in (run, table):
+    curve = commands.add_parser("curves", help="draw the learning curves of a task's finished runs")
+    curve.add_argument("task")
+    curve.add_argument("picture", type=Path, help="the file, such as curves.png")
+    for command in (run, table, curve):
         command.add_argument("--folder", type=Path, default=FOLDER, help="of the runs (default: recipes/runs)")
     given = parser.parse_args(argv)
     if given.command == "list":
         return show()
+    if given.command == "curves":
+        return draw(given)
     return tabulate(given.folder, given.write) if given.command == "table" else run_all(given)
 
 
@@ -96,6 +101,16 @@ def tabulate(folder: Path, target: Path | None) -> int:
         print(page(runs))
     else:
         put(target, page(runs))
+    return 0
+
+
+def draw(given: argparse.Namespace) -> int:
+    """Draw learning curves."""
+    try:
+        curves(stored(given.folder), given.task, given.picture)
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

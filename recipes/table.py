@@ -19,6 +19,10 @@ MEASURED = 64
 """Test samples on which operations and spikes are counted."""
 
 
+SOLVED = 95.0
+"""Accuracy in percent on the validation split at which a task of memory counts as solved."""
+
+
 def complete(folder: Path = FOLDER) -> tuple[list[Run], list[str]]:
     """Evaluate every finished run that has not been tested; the result is stored, so the test data are read once."""
     runs, problems, tests = stored(folder), [], {}
@@ -72,6 +76,7 @@ def page(runs: list[Run]) -> str:
 def _task(task: Task, recipes: dict[str, list[Run]]) -> str:
     sign = -1 if task.higher_is_better else 1
     order = sorted(recipes, key=lambda name: sign * mean(run["validation"] for run in recipes[name]))
+    solved = task.mark == "solved"
     unit = "accuracy, %" if task.higher_is_better else "sMAPE, %"
     source = next((f" {run['source']}." for runs in recipes.values() for run in runs if "source" in run), "")
     lines = [
@@ -79,13 +84,24 @@ def _task(task: Task, recipes: dict[str, list[Run]]) -> str:
         "",
         f"Split: {task.split}.{source} To beat: {task.mark or 'nothing is on record'}.",
         "",
-        f"| recipe | test, {unit} | validation | seeds | parameters | operations | spikes | seconds |",
+        f"| recipe | test, {unit} | validation | seeds | parameters | operations | spikes | {LAST[solved]} |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    return "\n".join([*lines, *(_row(name, recipes[name]) for name in order)])
+    return "\n".join([*lines, *(_row(name, recipes[name], solved) for name in order)])
 
 
-def _row(name: str, runs: list[Run]) -> str:
+LAST = ("seconds", f"updates to {SOLVED:.0f} %")
+"""Heads of the last column, for tasks in general and for those that are there to be solved."""
+
+
+def updates_to_solve(run: Run) -> float | None:
+    """Number of updates after which the validation score was first at SOLVED, or None."""
+    epochs = (epoch for epoch, (_, score) in enumerate(run["curve"], 1) if score >= SOLVED)
+    first = next(epochs, None)
+    return None if first is None else float(first * run["updates_per_epoch"])
+
+
+def _row(name: str, runs: list[Run], solved: bool) -> str:
     tests = [run["test"] for run in runs]
     cells = [
         f"{RECIPES[name].title}" if name in RECIPES else name,
@@ -95,7 +111,7 @@ def _row(name: str, runs: list[Run]) -> str:
         f"{runs[0]['parameters']:,}",
         _mean([test.get("operations") for test in tests], "{:,.0f}"),
         _mean([test.get("spikes") for test in tests], "{:.1f}"),
-        _mean([run["seconds"] for run in runs], "{:.0f}"),
+        _mean([updates_to_solve(run) if solved else run["seconds"] for run in runs], "{:.0f}"),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -107,6 +123,21 @@ def _spread(values: list[float]) -> str:
 def _mean(values: list[float | None], form: str) -> str:
     known = [value for value in values if value is not None]
     return form.format(mean(known)) if known else "-"
+
+
+def curves(runs: list[Run], task: str, path: Path) -> None:
+    """Draw the validation scores of all runs of a task, one line per recipe and seed."""
+    from matplotlib.figure import Figure
+
+    own = [run for run in runs if run["task"] == task]
+    if not own:
+        raise Missing(f"no run of {task!r} is finished")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    ax = figure.add_subplot()
+    lines = {f"{run['recipe']}, seed {run['seed']}": [score for _, score in run["curve"]] for run in own}
+    snn.spikeplot.learning_curve(lines, ax)
+    ax.set(title=TASKS[task].title, xlabel="epoch", ylabel="validation score")
+    figure.savefig(path)
 
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"

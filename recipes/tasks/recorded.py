@@ -77,7 +77,8 @@ def watch(split: str) -> Data:
     return Data(standardized(x[chosen], x[torch.isin(subjects, groups["train"])]), y[chosen])
 
 
-def _aeon(name: str, split: str) -> Data:
+@cache
+def _sequences(name: str, split: str) -> Data:
     """The bundled split; every fifth sequence of its training set validates."""
     load = needs("aeon.datasets").load_classification
     classes = sorted(set(load(name, split="train")[1]))
@@ -87,12 +88,17 @@ def _aeon(name: str, split: str) -> Data:
     pairs = [(torch.tensor(x[i]).float().T, classes.index(y[i])) for i in np.flatnonzero(chosen)]
     longest = {"JapaneseVowels": 29, "BasicMotions": 100, "PickupGestureWiimoteZ": 361}[name]
     batch = data.collate(pairs, steps=longest)
-    own = Data(batch.x.transpose(0, 1), batch.y, batch.lengths)
-    statistics = own if split == "train" else _aeon(name, "train")
-    assert statistics.lengths is not None
-    valid = torch.cat([s[:n] for s, n in zip(statistics.x, statistics.lengths.tolist(), strict=True)])
-    scaled = (own.x - valid.mean(0)) / valid.std(0).clamp(min=1e-6)
-    return Data(scaled * batch.mask.T[..., None], own.y, own.lengths)
+    return Data(batch.x.transpose(0, 1), batch.y, batch.lengths)
+
+
+def _aeon(name: str, split: str) -> Data:
+    """Sequences with zero mean and unit variance per channel, by the steps of the training data; zero at their ends."""
+    known, own = _sequences(name, "train"), _sequences(name, split)
+    assert known.lengths is not None
+    assert own.lengths is not None
+    steps = torch.cat([x[:n] for x, n in zip(known.x, known.lengths.tolist(), strict=True)])
+    scaled = (own.x - steps.mean(0)) / steps.std(0).clamp(min=1e-6)
+    return Data(scaled * data.mask_of(own.lengths, own.x.shape[1]).T[..., None], own.y, own.lengths)
 
 
 def japanese_vowels(split: str) -> Data:

@@ -87,6 +87,8 @@ def test_splits_share_no_sample(monkeypatch):
         if parts:
             seen = [rows(part.x) for part in parts.values()]
             assert not seen[0] & seen[1] | seen[0] & seen[2] | seen[1] & seen[2], name
+            spread = [part.x.float().std() for part in parts.values()]
+            assert max(spread) < 1.5 * min(spread), (name, "one split is scaled in another way", spread)
             checked.append(name)
     assert {"yin_yang", "mackey_glass", "digits", "digits_rows", "digits_permuted", "store_recall"} <= set(checked)
     for reason in reasons:
@@ -179,6 +181,12 @@ def test_the_table_tests_every_run_once(tmp_path, monkeypatch):
     assert page.read_text() == f"Before.\n{table.BEGIN}\n\n{text}\n\n{table.END}\nAfter.\n"
 
 
+def test_updates_to_solve_are_those_of_the_first_good_epoch():
+    run = {"curve": [[1.0, 60.0], [0.5, 95.5], [0.4, 90.0]], "updates_per_epoch": 7}
+    assert table.updates_to_solve(run) == 14
+    assert table.updates_to_solve({**run, "curve": [[1.0, 60.0]]}) is None
+
+
 def test_a_run_without_weights_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(TASKS, "tiny", TINY)
     train(TINY, QUICK, where(tmp_path), epochs=1)
@@ -230,6 +238,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "train" not in LOADED
     assert command.main(["table", "--folder", str(tmp_path)]) == 0
     assert "### tiny" in capsys.readouterr().out
+    assert command.main(["curves", "tiny", str(tmp_path / "c.png"), "--folder", str(tmp_path)]) == 0
+    assert (tmp_path / "c.png").stat().st_size > 1000
+    assert command.main(["curves", "shd", str(tmp_path / "c.png"), "--folder", str(tmp_path)]) == 2
+    assert "no run of 'shd' is finished" in capsys.readouterr().err
     for wrong, message in ((["shd", "lif"], "set SPIKELOOM_DATA"), (["tinny", "lif"], "no task 'tinny'; choose")):
         assert command.main(["run", *wrong, "--folder", str(tmp_path)]) in (1, 2)
         assert message in capsys.readouterr().err
