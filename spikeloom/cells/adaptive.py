@@ -18,9 +18,11 @@ def adaptive_threshold(
 ) -> States:
     """Leaky integrate-and-fire neuron with an adaptive threshold, which each spike raises and which decays back.
 
-    With R = H(mem - threshold - kappa * adapt) from the previous step, without gradient:
+    With R = H(mem - threshold - kappa * adapt) from the previous step:
 
     adapt' = rho * adapt + R;  mem' = beta * mem + x - R * threshold;  spk = H(mem' - threshold - kappa * adapt')
+
+    The adaptation passes a gradient to the spike that raised it, over as many steps as it lasts; the reset has none.
 
     Args:
         beta: decay of the membrane per step, in [0, 1] (see `decay`).
@@ -37,9 +39,9 @@ def adaptive_threshold(
         >>> spk.flatten()  # the intervals grow
         tensor([1., 0., 1., 0., 1., 0., 0., 1., 0., 0., 1., 0., 0., 0.])
     """
-    fired = ops.detach(ops.spike(mem - threshold - kappa * adapt))
+    fired = ops.spike(mem - threshold - kappa * adapt)
     adapt = rho * adapt + fired
-    mem = beta * mem + x - fired * threshold
+    mem = beta * mem + x - ops.detach(fired) * threshold
     return ops.spike(mem - threshold - kappa * adapt), mem, adapt
 
 
@@ -55,7 +57,7 @@ def recurrent_adaptive_threshold(
 ) -> States:
     """Recurrent `ALIF` neuron: its spikes are fed back as input one step later, as in the networks called LSNN.
 
-    With R = H(mem - threshold - kappa * adapt) from the previous step, without gradient:
+    With R = H(mem - threshold - kappa * adapt) from the previous step, with a gradient in adapt' only:
 
     adapt' = rho * adapt + R;  mem' = beta * mem + x + f(spk) - R * threshold;  spk' = H(mem' - threshold - kappa *
     adapt')
@@ -98,7 +100,7 @@ def adaptive_current(
 ) -> States:
     """Adaptive leaky integrate-and-fire neuron: a current driven by membrane and spikes counteracts the input.
 
-    With R = H(mem - threshold) from the previous step, without gradient:
+    With R = H(mem - threshold) from the previous step, with a gradient in adapt' only:
 
     adapt' = rho * adapt + a * mem + b * R;  mem' = beta * (mem - R * threshold) + (1 - beta) * (x - adapt')
 
@@ -119,9 +121,9 @@ def adaptive_current(
         >>> snn.unroll(lif, torch.full((8, 1), 3.0))[0].flatten()
         tensor([1., 1., 0., 0., 1., 0., 0., 0.])
     """
-    fired = ops.detach(ops.spike(mem - threshold))
+    fired = ops.spike(mem - threshold)
     adapt = rho * adapt + a * mem + b * fired
-    mem = beta * (mem - fired * threshold) + (1 - beta) * (x - adapt)
+    mem = beta * (mem - ops.detach(fired) * threshold) + (1 - beta) * (x - adapt)
     return ops.spike(mem - threshold), mem, adapt
 
 

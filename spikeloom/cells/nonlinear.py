@@ -118,8 +118,7 @@ def izhikevich(
         mem = mem + 0.5 * dt * (0.04 * mem**2 + 5.0 * mem + 140.0 - recovery + x)
     recovery = recovery + dt * a * (b * mem - recovery)
     spk = ops.spike(mem - threshold)
-    fired = ops.detach(spk)
-    return spk, mem - fired * (mem - c), recovery + fired * d
+    return spk, mem - ops.detach(spk) * (mem - c), recovery + spk * d
 
 
 def _around_rest(p: Parameters) -> Parameters:

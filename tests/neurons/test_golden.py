@@ -189,3 +189,24 @@ def test_without_noise_a_noisy_neuron_is_a_leaky_one():
     xs = torch.rand(20, 3, 4) * 2
     for got, wanted in zip(snn.unroll(snn.NoisyLeaky(0.8, sigma=0.0), xs), snn.unroll(snn.Leaky(0.8), xs), strict=True):
         assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("backend", ["loop", "numba"])
+@pytest.mark.parametrize(
+    ("neuron", "per_spike", "steps"),
+    [
+        (lambda: snn.ALIF(beta=0.0, rho=0.5, kappa=0.0, spike_grad=snn.surrogate.triangular()), 1.0, 6),
+        (lambda: snn.RALIF(beta=0.0, rho=0.5, kappa=0.0, all_to_all=False, V=0.0), 1.0, 6),
+        (lambda: snn.AdLIF(beta=0.0, rho=0.5, a=0.0, b=3.0, spike_grad=snn.surrogate.triangular()), 3.0, 2),
+    ],
+    ids=["ALIF", "RALIF", "AdLIF"],
+)
+def test_a_late_adaptation_has_a_gradient_to_the_spike_that_raised_it(neuron, per_spike, steps, backend):
+    lif = neuron()
+    x = torch.full((steps, 1, 1), 0.9, requires_grad=True)
+    with snn.backend(backend):
+        *_, adapt = snn.unroll(lif, x)
+    (grad,) = torch.autograd.grad(adapt[-1].sum(), x)
+    u = torch.tensor(0.9 - 1.0, requires_grad=True)  # a membrane that forgets is its input
+    (slope,) = torch.autograd.grad(lif.spike_grad(u), u)
+    assert torch.allclose(grad[0], per_spike * 0.5 ** (steps - 2) * slope)
