@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .loop import train
@@ -21,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = commands.add_parser("run", help="train; finished runs are left out, and stopped runs go on")
     run.add_argument("task", help="a task, several separated by commas, or all")
     run.add_argument("recipe", help="a recipe, several separated by commas, or all")
-    run.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
-    run.add_argument("--seeds", type=int, default=1, help="number of seeds (default: 1)")
-    run.add_argument("--epochs", type=int, help="instead of the recipe's")
+    run.add_argument("--seed", type=at_least(0), default=0, help="the first seed (default: 0)")
+    run.add_argument("--seeds", type=at_least(1), default=1, help="number of seeds (default: 1)")
+    run.add_argument("--epochs", type=at_least(1), help="instead of the recipe's")
     run.add_argument("--again", action="store_true", help="also what is finished")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     table = commands.add_parser("table", help="test the finished runs, once, and print the table")
@@ -39,6 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.command == "curves":
         return draw(given)
     return tabulate(given.folder, given.write) if given.command == "table" else run_all(given)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of arguments: integers from `least` on."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return number
 
 
 def show() -> int:
@@ -99,8 +111,12 @@ def tabulate(folder: Path, target: Path | None) -> int:
         print(problem, file=sys.stderr)
     if target is None:
         print(page(runs))
-    else:
+        return 0
+    try:
         put(target, page(runs))
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -58,7 +58,7 @@ def train(task: Task, recipe: Recipe, where: Where, *, epochs: int | None = None
             state |= {"best": score, "best_epoch": epoch, "weights": copied(net)}
         state |= {"epoch": epoch + 1, "seconds": state["seconds"] + time.process_time() - since}
         save(where.checkpoint, state, moving)
-    return where.finish(state, sizes, net, updates)
+    return where.finish(state, sizes, net, epochs, updates)
 
 
 def one_epoch(task: Task, recipe: Recipe, net: nn.Module, optimizer: Any, schedule: Any, data: Data) -> float:

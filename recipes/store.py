@@ -54,7 +54,7 @@ class Where:
         """The state of a run that goes on, or was stopped."""
         return self._file("checkpoint")
 
-    def finish(self, state: dict[str, Any], sizes: Sizes, net: nn.Module, updates: int) -> Run:
+    def finish(self, state: dict[str, Any], sizes: Sizes, net: nn.Module, epochs: int, updates: int) -> Run:
         """Write the result and the best weights, and remove the checkpoint."""
         run: Run = {
             "task": self.task,
@@ -63,6 +63,7 @@ class Where:
             "validation": round(state["best"], 4),
             "best_epoch": state["best_epoch"] + 1,
             "epochs": state["epoch"],
+            "epochs_at_most": epochs,
             "updates_per_epoch": updates,
             "parameters": sum(parameter.numel() for parameter in net.parameters()),
             "sizes": [sizes.steps, *sizes.shape, sizes.outputs],

@@ -145,6 +145,9 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 def put(path: Path, text: str) -> None:
     """Replace what stands between the two marks of a page."""
-    before, _, rest = path.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+    old = path.read_text() if path.is_file() else ""
+    before, _, rest = old.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise Missing(f"{path} has no lines {BEGIN} and {END}, between which the table goes")
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")

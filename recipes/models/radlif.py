@@ -18,7 +18,7 @@ def RAdLIF(
     mem = beta * mem + (1 - beta) * (x - adapt)
     spk = ops.spike(mem - 1)
     fired = ops.detach(spk)
-    adapt = rho * adapt + (1 - rho) * a * mem + b * fired
+    adapt = rho * adapt + (1 - rho) * a * mem + b * spk
     return spk, mem - fired, adapt
 
 

@@ -67,6 +67,15 @@ def test_a_file_of_shd_is_a_dataset(tmp_path):
     assert tuples(copy[0][0]) == tuples(file[0][0]) == tuples(events)
 
 
+def test_a_forked_process_opens_its_own_file(tmp_path, monkeypatch):
+    file = data.read_shd(files.shd(tmp_path / "shd.h5"))
+    parents = file._content()
+    assert file._content() is parents
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert file._content() is not parents
+    assert len(file[0][0]) == 2
+
+
 def frames(events):
     return data.to_frames(events, (700,), time_window=100_000, start=0)
 

@@ -178,6 +178,8 @@ def test_the_table_tests_every_run_once(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"Before.\n{table.BEGIN}\nold\n{table.END}\nAfter.\n")
     table.put(page, text)
+    with pytest.raises(Missing, match="between which the table goes"):
+        table.put(tmp_path / "other.md", text)
     assert page.read_text() == f"Before.\n{table.BEGIN}\n\n{text}\n\n{table.END}\nAfter.\n"
 
 
@@ -242,6 +244,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "c.png").stat().st_size > 1000
     assert command.main(["curves", "shd", str(tmp_path / "c.png"), "--folder", str(tmp_path)]) == 2
     assert "no run of 'shd' is finished" in capsys.readouterr().err
+    for wrong in (["--seeds", "0"], ["--epochs", "0"], ["--seed", "-1"]):
+        with pytest.raises(SystemExit):
+            command.main(["run", "tiny", "lif", *wrong])
+        assert "is below" in capsys.readouterr().err
     for wrong, message in ((["shd", "lif"], "set SPIKELOOM_DATA"), (["tinny", "lif"], "no task 'tinny'; choose")):
         assert command.main(["run", *wrong, "--folder", str(tmp_path)]) in (1, 2)
         assert message in capsys.readouterr().err
