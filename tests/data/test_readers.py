@@ -124,3 +124,19 @@ def test_real_samples():
     assert data.to_frames(touch, (10, 10, 2), n_time_bins=10).sum() == len(touch)
     assert 0 < touch["t"][-1] < 2_000_000
     assert torch.is_tensor(data.to_frames(touch, (10, 10, 2), event_count=100))
+
+
+@needs_real
+def test_real_samples_are_read_as_by_others():
+    folder = Path(REAL) / "events"
+    tonic, wizard = pytest.importorskip("tonic"), pytest.importorskip("expelliarmus").Wizard(encoding="dat")
+    wizard.set_file(str(folder / "sample_ncars.dat"))
+    for ours, theirs in (
+        (
+            data.read_nmnist(folder / "sample_nmnist.bin"),
+            tonic.io.read_mnist_file(folder / "sample_nmnist.bin", data.make_events([], []).dtype),
+        ),
+        (data.read_dat(folder / "sample_ncars.dat"), wizard.read()),
+    ):
+        for name in ("x", "y", "t", "p"):
+            assert np.array_equal(ours[name], theirs[name]), name
