@@ -134,6 +134,11 @@ def test_augmentations():
         assert data.to_frames(moved, SENSOR, n_time_bins=1).sum() == len(moved)
     assert np.array_equal(data.SpatialShift(SENSOR, 0)(events), events)
     assert {int(data.SpatialShift((9,), 2)(data.make_events([0], [4]))["x"][0]) for _ in range(50)} == {2, 3, 4, 5, 6}
+    line = data.make_events(np.arange(9), np.arange(9))
+    for _ in range(9):
+        moved = data.SpatialShift((9,), 4, generator=drawn)(line)
+        (shift,) = set((moved["x"] - moved["t"]).tolist())
+        assert len(moved) == 9 - abs(shift), "events that leave the sensor are left out"
     assert len(recording(2000)) == len(events)
     assert np.array_equal(recording(2000), events), "augmentations change a copy"
 
