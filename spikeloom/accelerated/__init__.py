@@ -10,6 +10,7 @@ from .conv import SpikeAvgPool2d, SpikeConv2d, SpikeMaxPool2d
 from .linear import SpikeLinear
 from .plan import Plan as Plan
 from .plan import SkipsZeros
+from .plan import kernel_refusals as kernel_refusals
 from .plan import reported as reported
 
 ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {

@@ -2,7 +2,7 @@
 
 A delay is a real number. The forward pass reads the input at the nearest step. The backward pass differentiates a
 weighted mean of the inputs around the delay: the weights are a Gaussian over the lags 0 to max_delay, normalized to a
-sum of one. A width of 0.5 covers the neighboring steps; the gradient is then close to that of linear interpolation.
+sum of one. A width of 0.5 covers the neighboring steps; a width of 0 differentiates a linear interpolation of these.
 """
 
 import math
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv1d_weight
 
 from ..neurons._parameters import checked_params, checked_value, taken
 from ..neurons._state import (
@@ -24,6 +23,7 @@ from ..neurons._state import (
     state_for,
     usable,
 )
+from ._delayed_products import lags_of, product, shifted
 from ._over_time import OverTime
 
 
@@ -77,13 +77,13 @@ class _Delayed(OverTime):
 
     @property
     def sigma(self) -> float:
-        """Width, in steps, of the Gaussian window for the gradient of the delays."""
+        """Width, in steps, of the Gaussian window for the gradient of the delays; 0: a linear interpolation."""
         return self._sigma
 
     @sigma.setter
     def sigma(self, sigma: float) -> None:
-        if not sigma > 0:
-            raise ValueError(f"{self._label()} got sigma={sigma!r}; pass a width above 0, in steps")
+        if not sigma >= 0:
+            raise ValueError(f"{self._label()} got sigma={sigma!r}; pass a width in steps, 0 or more")
         self._sigma = float(sigma)
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -158,8 +158,9 @@ class SynapticDelay(_Delayed):
     d out[t, n] / d delay_n = sum_k w_k'(delay_n) x[t - k, n];  w_k(d) = exp(-(k - d)² / (2 sigma²)) / (sum over k)
 
     A delay therefore receives gradients from inputs within about 2 sigma steps. A sigma of 0.5 interpolates between the
-    neighboring steps and only finds delays at most one step away; the default covers the whole range. `sigma` may be
-    assigned at any time; Hammouamri et al. decrease it to 0.5 in the course of training.
+    neighboring steps and only finds delays at most one step away, and so does 0, which differentiates a linear
+    interpolation of these; the default covers the whole range. `sigma` may be assigned at any time; Hammouamri et al.
+    decrease it to 0.5 in the course of training.
 
     Args:
         size: number of delays, N, or their shape, which broadcasts to the trailing dimensions of the input:
@@ -176,7 +177,7 @@ class SynapticDelay(_Delayed):
         x, one step, [B, *N] or [*N]; returns the same shape. In an unrolled network, all steps at once.
 
     Raises:
-        ValueError: if the delays do not broadcast to the input, max_delay is negative, sigma is not positive, or a
+        ValueError: if the delays do not broadcast to the input, max_delay or sigma is negative, or a
             delay is outside of [0, max_delay].
 
     The layer stores its last inputs and continues from them, as neurons do from their state: `spikeloom.utils.reset`
@@ -209,8 +210,7 @@ class SynapticDelay(_Delayed):
 
     def _read(self, series: Tensor) -> Tensor:
         values = checked_params({"delay": taken(self.delay)}, series[0], compute_dtype(series), self._label)
-        out: Tensor = Shifted.apply(series, values["delay"], self.max_delay, self.sigma)
-        return out
+        return shifted(series, values["delay"], self.max_delay, self.sigma)
 
 
 class DelayedLinear(_Delayed):
@@ -218,7 +218,8 @@ class DelayedLinear(_Delayed):
 
     out[t, o] = sum_i weight[o, i] x[t - d_oi, i] + bias[o]; d_oi is delay[o, i], clamped and rounded
 
-    This is a convolution over time with one tap per connection; it costs as much as max_delay + 1 linear layers.
+    Kernels add up the weights of nonzero inputs, at a cost that does not depend on max_delay. Inputs that are small,
+    dense or not on the CPU are convolved over time, which costs as much as max_delay + 1 linear layers.
 
     Args:
         in_features: I, the size of the input.
@@ -276,114 +277,5 @@ class DelayedLinear(_Delayed):
 
     def _read(self, series: Tensor) -> Tensor:
         rows = series.flatten(1, -2) if series.dim() > 2 else series.unsqueeze(1)
-        out: Tensor = Connected.apply(rows.permute(1, 2, 0), self.weight, taken(self.delay), self.max_delay, self.sigma)
-        out = out.permute(2, 0, 1).reshape(-1, *series.shape[1:-1], out.shape[1])
-        return out if self.bias is None else out + self.bias.to(out.dtype)
-
-
-# -- reading a series at a delay ---------------------------------------------------------------------------------------
-
-
-def lags_of(delay: Tensor, max_delay: int) -> Tensor:
-    """Each delay in whole steps."""
-    # clamped again: NaN rounds to a number that is not a valid index
-    return delay.clamp(0, max_delay).round().long().clamp(0, max_delay)
-
-
-def slope(grads: Tensor, delay: Tensor, sigma: float) -> Tensor:
-    """The gradient of each delay; of a delay out of range, the gradient at the bound.
-
-    It is linear in `grads`, so the gradients of single steps add up to that of a sequence.
-
-    Args:
-        grads: [*D, max_delay + 1], the gradient of the window's weight at each lag, the longest lag first.
-        delay: [*D].
-        sigma: width of the window, in steps.
-    """
-    max_delay, delay = grads.shape[-1] - 1, delay.to(grads.dtype)
-    lags = torch.arange(max_delay, -1, -1, dtype=grads.dtype, device=grads.device)
-    held = delay.clamp(0, max_delay).unsqueeze(-1)
-    shares = torch.softmax(-((lags - held) ** 2) / (2 * sigma**2), -1)
-    center = (shares * lags).sum(-1, keepdim=True)
-    return (grads * shares * (lags - center)).sum(-1) / sigma**2
-
-
-class Shifted(torch.autograd.Function):
-    """Read each element of a series at its own delay.
-
-    out[t, *s] = series[max_delay + t - lag[*s], *s]; series [max_delay + T, *S], delay [*D] broadcast to [*S].
-    """
-
-    @staticmethod
-    def forward(ctx: Any, series: Tensor, delay: Tensor, max_delay: int, sigma: float) -> Tensor:
-        ctx.max_delay, ctx.sigma, ctx.shape = max_delay, sigma, series.shape
-        ctx.save_for_backward(delay, series if ctx.needs_input_grad[1] else None)
-        return series.gather(0, _rows(delay, series.shape, max_delay))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        delay, series = ctx.saved_tensors
-        to_series = to_delay = None
-        if ctx.needs_input_grad[0]:
-            to_series = grad.new_zeros(ctx.shape).scatter(0, _rows(delay, ctx.shape, ctx.max_delay), grad)
-        if ctx.needs_input_grad[1]:
-            inner = series.shape[series.dim() - delay.dim() :]
-            wide, size = compute_dtype(grad), inner.numel()
-            by_channel = [t.to(wide).reshape(len(t), -1, size).permute(1, 2, 0) for t in (series, grad)]
-            taps = (size, 1, ctx.max_delay + 1)
-            grads = conv1d_weight(by_channel[0], taps, by_channel[1], groups=size).reshape(*inner, -1)
-            to_delay = slope(grads.sum_to_size(*delay.shape, grads.shape[-1]), delay, ctx.sigma)
-        return to_series, to_delay, None, None
-
-
-def _rows(delay: Tensor, shape: torch.Size, max_delay: int) -> Tensor:
-    """The row of the series that each step and element reads."""
-    steps = torch.arange(max_delay, shape[0], device=delay.device).view(-1, *[1] * (len(shape) - 1))
-    return (steps - lags_of(delay, max_delay)).expand(steps.shape[0], *shape[1:])
-
-
-class Connected(torch.autograd.Function):
-    """Apply a weight and a delay per connection: a convolution over time with a single tap per connection.
-
-    out[b, o, t] = sum_i weight[o, i] series[b, i, max_delay + t - lag[o, i]]; series [B, I, max_delay + T]. The kernel
-    has max_delay + 1 numbers per connection; it is recomputed in the backward pass instead of saved.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, series: Tensor, weight: Tensor, delay: Tensor, max_delay: int, sigma: float) -> Tensor:
-        ctx.max_delay, ctx.sigma = max_delay, sigma
-        ctx.save_for_backward(series, weight, delay)
-        kernel = _kernel(weight, delay, max_delay)
-        if series.shape[-1] == kernel.shape[-1]:
-            return (series.flatten(1) @ kernel.flatten(1).t()).unsqueeze(-1)
-        return nn.functional.conv1d(series, kernel)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        series, weight, delay = ctx.saved_tensors
-        to_series = to_weight = to_delay = None
-        # one step, [B, O, 1], is a matrix product over inputs and lags, a case that torch's convolutions do not detect
-        one_step, rows = grad.shape[-1] == 1, grad.squeeze(-1)
-        if ctx.needs_input_grad[0]:
-            kernel = _kernel(weight, delay, ctx.max_delay).to(grad.dtype)
-            if one_step:
-                to_series = (rows @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
-            else:
-                to_series = nn.functional.conv_transpose1d(grad, kernel)
-        if any(ctx.needs_input_grad[1:3]):
-            series, taps = series.to(grad.dtype), (*weight.shape, ctx.max_delay + 1)
-            grads = (rows.t() @ series.flatten(1)).view(taps) if one_step else conv1d_weight(series, taps, grad)
-            grads = grads.to(weight.dtype)
-            to_weight = grads.gather(-1, _tap(delay, ctx.max_delay)).squeeze(-1)
-            to_delay = slope(grads * weight.unsqueeze(-1), delay, ctx.sigma) if ctx.needs_input_grad[2] else None
-        return to_series, to_weight, to_delay, None, None
-
-
-def _tap(delay: Tensor, max_delay: int) -> Tensor:
-    """The index of the tap of each connection in its kernel."""
-    return (max_delay - lags_of(delay, max_delay)).unsqueeze(-1)
-
-
-def _kernel(weight: Tensor, delay: Tensor, max_delay: int) -> Tensor:
-    empty = weight.new_zeros(*weight.shape, max_delay + 1)
-    return empty.scatter_(-1, _tap(delay, max_delay), weight.detach().unsqueeze(-1))
+        out = product(rows, self.weight, taken(self.delay), self.bias, self.max_delay, self.sigma)
+        return out.reshape(-1, *series.shape[1:-1], out.shape[-1])

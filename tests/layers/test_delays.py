@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom.layers.delays import Connected
+from spikeloom.layers._delayed_products import Connected
 
 from ..oracle import assert_close
 from .running import by_steps, drawn, inputs, unrolled
@@ -272,7 +272,7 @@ REFUSED = {
         lambda: snn.DelayedLinear(N, OUT, 3, torch.ones(OUT)),
         r"shape \(2,\).*broadcasts to \(2, 5\)",
     ),
-    "sigma of zero": (lambda: snn.SynapticDelay(N, 3, sigma=0.0), "sigma=0.0"),
+    "sigma below zero": (lambda: snn.SynapticDelay(N, 3, sigma=-0.5), "sigma=-0.5"),
     "sigma assigned": (lambda: setattr(snn.SynapticDelay(N, 3), "sigma", -1), "sigma=-1"),
     "input of another width": (
         lambda: snn.SynapticDelay(N, 3)(torch.ones(B, N + 1)),

@@ -3,6 +3,7 @@
 from . import conv as conv
 from . import counting as counting
 from . import csr as csr
+from . import delays as delays
 from . import pooling as pooling
 from .kernel import importing as importing
 from .kernel import row_kernel as row_kernel

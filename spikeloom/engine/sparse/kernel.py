@@ -18,12 +18,24 @@ CONSTANTS = {
     "SPARSE_BELOW": tuning.shapes.sparse_below,
     "LINE": tuning.shapes.line,
 }
-"""Names that a body may use. Besides these there are SLIM_HEIGHT, the rows of a slim tile, and in elements PANEL and
-SLIM, the columns of a panel and of a slim one."""
+"""Names that a body may use. Besides these there are SLIM_HEIGHT, the rows of a slim tile, and in elements PANEL, SLIM
+and BAND, the columns of a panel, of a slim one and of a band."""
 
 ROUTINES = {
     "jit.intrinsics": ("nonzero", "one", "flow"),
-    "sparse.microkernels": ("copy", "collect", "product", "tall", "flat", "listed", "pair", "slim", "thin"),
+    "sparse.microkernels": (
+        "copy",
+        "collect",
+        "product",
+        "tall",
+        "flat",
+        "listed",
+        "pair",
+        "slim",
+        "thin",
+        "band",
+        "square",
+    ),
 }
 """Routines with a version per dtype, by file."""
 
@@ -95,7 +107,7 @@ def _with_scratch(run: Callable[..., None], *, scratch: int, **given: Any) -> No
 
 def _source(title: str, dtype: torch.dtype, arguments: openmp.Arguments, body: str) -> KernelSource:
     name, panel, slim = dtype_name(dtype), panel_bytes() // dtype.itemsize, tuning.shapes.line // dtype.itemsize
-    constants = CONSTANTS | {"PANEL": panel, "SLIM": slim, "SLIM_HEIGHT": slim_height()}
+    constants = CONSTANTS | {"PANEL": panel, "SLIM": slim, "BAND": 2 * slim, "SLIM_HEIGHT": slim_height()}
     imports = importing(name, *re.findall(r"(\w+)\(", body))
     imports += "".join(f"{key} = {value}\n" for key, value in constants.items())
     return KernelSource(f"{title}, {name}", name, arguments, body, imports)

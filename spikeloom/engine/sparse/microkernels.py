@@ -85,6 +85,30 @@ def _tile(dtype: Any, height: int = 1, panels: int = 1, indexed: bool = False, w
     return emitted(types.void, (types.int64,) * len(names), tile)
 
 
+def _square(dtype: Any) -> Any:
+    """The transpose of a square, a cache line each way: out[j * out_stride + i] = values[i * stride + j]."""
+    element, size = (ir.FloatType(), 4) if dtype is np.float32 else (ir.DoubleType(), 8)
+    n, short = LINE // size, ir.IntType(32)
+    vector = ir.VectorType(element, n)
+    halves = [
+        ir.Constant(ir.VectorType(short, n), [k // 2 + half + k % 2 * n for k in range(n)]) for half in (0, n // 2)
+    ]
+
+    def square(builder: Any, values: Any, stride: Any, out: Any, out_stride: Any) -> None:
+        def row(base: Any, apart: Any, i: int) -> Any:
+            start = builder.gep(builder.inttoptr(base, element.as_pointer()), [builder.mul(apart, apart.type(i))])
+            return builder.bitcast(start, vector.as_pointer())
+
+        rows = [builder.load(row(values, stride, i), align=size) for i in range(n)]
+        for _ in range(n.bit_length() - 1):  # each round interleaves the first half of the rows with the second
+            pairs = zip(rows[: n // 2], rows[n // 2 :], strict=True)
+            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
+        for i, each in enumerate(rows):
+            builder.store(each, row(out, out_stride, i), align=size)
+
+    return emitted(types.void, (types.int64,) * 4, square)
+
+
 def _define(dtype: Any) -> None:
     """Put the routines of a dtype into this module: `collect_float32` and so on, which generated kernels import."""
     size, name = dtype().itemsize, dtype.__name__
@@ -97,7 +121,17 @@ def _define(dtype: Any) -> None:
     # takes; slim and thin tiles are tall and flat ones of `LINE` bytes
     listed, pair = _tile(dtype, indexed=True), _tile(dtype, panels=2, indexed=True)
     slim, thin = _tile(dtype, slim_height(), width=LINE), _tile(dtype, width=LINE)
-    tiles = {"tall": tall, "flat": flat, "listed": listed, "pair": pair, "slim": slim, "thin": thin}
+    band = _tile(dtype, indexed=True, width=2 * LINE)
+    tiles = {
+        "tall": tall,
+        "flat": flat,
+        "listed": listed,
+        "pair": pair,
+        "slim": slim,
+        "thin": thin,
+        "band": band,
+        "square": _square(dtype),
+    }
     globals().update({f"{kind}_{name}": tile for kind, tile in tiles.items()})
 
     def routine(function: Callable[..., Any]) -> Callable[..., Any]:
