@@ -78,7 +78,7 @@ LAYERS: dict[str, tuple[Callable[[Neuron], nn.Module], tuple[int, ...]]] = {
         (1, 8, 8),
     ),
 }
-RECURRENT: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+WITH_MEMORY: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "RLeaky, Linear": (nn.Sequential(nn.Linear(16, 8), snn.RLeaky(0.5, linear_features=8, **HIDDEN)), (16,)),
     "RSynaptic, Linear": (nn.Sequential(nn.Linear(16, 8), snn.RSynaptic(0.5, 0.5, linear_features=8, **HIDDEN)), (16,)),
     "RLeaky, Conv2d": (
@@ -90,15 +90,19 @@ RECURRENT: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "StateLeaky": (nn.Sequential(nn.Linear(16, 8), snn.StateLeaky(0.5, 8)), (16,)),
     "LinearLeaky": (nn.Sequential(snn.LinearLeaky(0.5, 16, 8)), (16,)),
     "LeakyParallel": (nn.Sequential(snn.LeakyParallel(16, 8, 0.5)), (16,)),
+    "SynapticDelay, Leaky": (nn.Sequential(snn.SynapticDelay(16, 5), snn.Leaky(0.5, **HIDDEN)), (16,)),
+    "DelayedLinear, Leaky": (nn.Sequential(snn.DelayedLinear(16, 8, 5), snn.Leaky(0.5, **HIDDEN)), (16,)),
+    "BatchNormTT1d, Leaky": (nn.Sequential(snn.BatchNormTT1d(16, 50), snn.Leaky(0.5, **HIDDEN)), (16,)),
     "AssociativeLeaky": (nn.Sequential(snn.AssociativeLeaky(16, 2, 2, 4)), (16,)),
     "SConv2dLSTM": (nn.Sequential(snn.SConv2dLSTM(1, 2, 3, threshold=0.1, **HIDDEN)), (1, 7, 7)),
+    "SConv2dLSTM, max_pool": (nn.Sequential(snn.SConv2dLSTM(1, 2, 3, max_pool=2, threshold=0.1, **HIDDEN)), (1, 7, 7)),
 }
 
 
 def exact(net: nn.Module) -> nn.Module:
     """The network with weights that are multiples of 1/64."""
     for module in net.modules():
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, snn.DelayedLinear)):
             fan = module.weight[0].numel()
             module.weight.data = ((torch.randn_like(module.weight) + 0.2) * 192 / fan**0.5).round() / 64
             module.bias.data = (torch.rand_like(module.bias) * 16).round() / 64
@@ -135,8 +139,8 @@ def main() -> None:
             torch.manual_seed(0)
             row = [cell(exact(build(make)), shape, compilers, folder) for build, shape in LAYERS.values()]
             print(f"| {title} | {' | '.join(row)} |", flush=True)
-        print("\n| recurrent, or over whole sequences | |\n| --- | --- |")
-        for title, (net, shape) in RECURRENT.items():
+        print("\n| recurrent, over whole sequences, or with a memory | |\n| --- | --- |")
+        for title, (net, shape) in WITH_MEMORY.items():
             torch.manual_seed(0)
             print(f"| {title} | {cell(exact(net), shape, compilers, folder)} |", flush=True)
 

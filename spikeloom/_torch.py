@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from operator import attrgetter
 from threading import enumerate as enumerate_threads
 from threading import get_ident
 from typing import Any, ClassVar, Self, TypeVar
@@ -91,37 +92,60 @@ pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
 
-
-class _Applies:
-    """Who listens to the calls of autograd functions."""
-
-    begins: ContextVar[Any] = ContextVar("spikeloom_function_begins", default=None)
-    listeners: ClassVar[list[Any]] = []
-    utilities: Any = torch._functorch.utils
-    unwrapped: Callable[[Any], Any] = utilities.unwrap_dead_wrappers
-
-    @staticmethod
-    def tell(args: Any) -> Any:
-        """Stands in for the first function that `apply` calls."""
-        begins = _Applies.begins.get()
-        if begins is not None:
-            begins(sys._getframe(1))
-        return _Applies.unwrapped(args)
+base_of: Callable[[Tensor], Tensor | None] = attrgetter("_base")
+"""The tensor of which another is a view, the same Python object as long as it lives; None of other tensors."""
 
 
-@contextmanager
-def on_function_apply(begins: Callable[[Any], None]) -> Iterator[None]:
-    """A context in which `begins` is called with the frame of each `torch.autograd.Function.apply` of this thread."""
-    token = _Applies.begins.set(begins)
-    _Applies.listeners.append(begins)
-    _Applies.utilities.unwrap_dead_wrappers = _Applies.tell
-    try:
-        yield
-    finally:
-        _Applies.listeners.remove(begins)
-        if not _Applies.listeners:
-            _Applies.utilities.unwrap_dead_wrappers = _Applies.unwrapped
-        _Applies.begins.reset(token)
+class _Replaced:
+    """Functions of torch that others stand in for while a block is open, for the listener of each thread."""
+
+    def __init__(self, stand_in: Callable[[Any, ContextVar[Any]], Any], *places: tuple[Any, str]):
+        self.listener: ContextVar[Any] = ContextVar("spikeloom_listener", default=None)
+        self.places, self.open = places, list[Any]()
+        self.functions = [getattr(*place) for place in places]
+        self.others = [stand_in(function, self.listener) for function in self.functions]
+
+    @contextmanager
+    def block(self, listener: Callable[[Any], Any]) -> Iterator[None]:
+        token = self.listener.set(listener)
+        self.open.append(listener)
+        for place, other in zip(self.places, self.others, strict=True):
+            setattr(*place, other)
+        try:
+            yield
+        finally:
+            self.open.remove(listener)
+            if not self.open:
+                for place, function in zip(self.places, self.functions, strict=True):
+                    setattr(*place, function)
+            self.listener.reset(token)
+
+
+def _tells_frame(function: Any, listener: ContextVar[Any]) -> Any:
+    def stand_in(args: Any) -> Any:
+        (listener.get() or id)(sys._getframe(1))
+        return function(args)
+
+    return stand_in
+
+
+def _passes_level(function: Any, listener: ContextVar[Any]) -> Any:
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        return (listener.get() or (lambda level: level))(function(*args, **kwargs))
+
+    return stand_in
+
+
+on_function_apply = _Replaced(_tells_frame, (torch._functorch.utils, "unwrap_dead_wrappers")).block
+"""A context in which a function is called with the frame of each `torch.autograd.Function.apply` of this thread."""
+
+around_transforms = _Replaced(
+    _passes_level,
+    (torch._functorch.vmap, "vmap_increment_nesting"),
+    (torch._functorch.eager_transforms, "grad_increment_nesting"),
+    (torch._functorch.eager_transforms, "jvp_increment_nesting"),
+).block
+"""A context in which torch.func's transforms of this thread run in what a function makes of their own context."""
 
 
 # -- modules ----------------------------------------------------------------------------------------------------------
@@ -291,10 +315,7 @@ pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, Non
 
 
 class CompiledInEager:
-    """A context in which compiled code runs in eager mode.
-
-    The stance of the compiler is the process's, not the thread's: the last thread to leave restores the user's stance.
-    """
+    """A context of eager mode for compiled code. A stance is the process's: the last thread to leave restores it."""
 
     ours: ClassVar[Any] = None
     users: ClassVar[Any] = None
@@ -321,8 +342,7 @@ class CompiledInEager:
         return get_ident() in CompiledInEager.threads
 
 
-def _compiler() -> Any:
-    return sys.modules.get("torch._dynamo.eval_frame")
+_compiler: Callable[[], Any] = partial(sys.modules.get, "torch._dynamo.eval_frame")
 
 
 def compiler_stance() -> Any:

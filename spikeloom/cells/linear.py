@@ -68,11 +68,12 @@ def linear_form(charge: Callable[..., tuple[Value, ...]], states: int, like: Ten
     if states == 1:
         return Linear(beta=slopes[1][0], gain=slopes[0][0], offset=rest[0])
     alpha, weight = slopes[1][0], slopes[0][0]
-    if (slopes[2][0] != 0).any() or (rest[0] != 0).any() or (weight == 0).any():
+    if (slopes[2][0] != 0).any() or (rest[0] != 0).any():
         return None
-    gain = slopes[0][1] / weight
-    if not torch.allclose(slopes[1][1], gain * alpha, rtol=1e-9, atol=1e-12):  # the membrane reads another current
-        return None
+    gain = torch.where(weight != 0, slopes[0][1] / weight, torch.where(alpha != 0, slopes[1][1] / alpha, 1.0))
+    for slope, current in ((slopes[0], weight), (slopes[1], alpha)):
+        if not torch.allclose(slope[1], gain * current, rtol=1e-9, atol=1e-12):  # the membrane reads another current
+            return None
     return Linear(beta=slopes[2][1], gain=gain, offset=rest[1], alpha=alpha, weight=weight)
 
 

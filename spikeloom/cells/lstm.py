@@ -23,5 +23,6 @@ def conv_lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]
     return lstm((i, f, g, o), syn, mem)
 
 
-LSTM = Model(lstm, inputs=4, nearest=Nearest("a Linear and RSynaptic, which have no gates"))
-CONV_LSTM = Model(conv_lstm, inputs=4, nearest=Nearest("a Conv2d and RSynaptic, which have no gates"))
+LINEARIZED = Nearest("a leaky integrator that feeds itself, with the gates at their values without input")
+LSTM = Model(lstm, inputs=4, nearest=LINEARIZED)
+CONV_LSTM = Model(conv_lstm, inputs=4, nearest=LINEARIZED)

@@ -60,7 +60,7 @@ class OverTime(nn.Module):
             unrolled.admit(self, ())
             x = unrolled.unfold(input_, self._label())
             out = self.over_time(x.expand(unrolled.steps, *x.shape[1:]))
-            unrolled.note(self, Visit("torch", [], x.shape[0] == 1 != unrolled.steps, out))
+            unrolled.note(self, Visit("torch", [], unrolled.is_repeated(x), out))
             return unrolled.fold(out)
 
     def _replicate_for_data_parallel(self) -> Any:

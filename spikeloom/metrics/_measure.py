@@ -13,7 +13,7 @@ from ..accelerated import accelerating
 from ..layers import SEES_TIME
 from ..network import RandomState, Snapshot, undone, unroll
 from ..neurons import SpikingNeuron
-from ._connections import connection_sparsity, footprint, parameter_count, unseen
+from ._connections import CONVOLUTIONS, connection_sparsity, footprint, parameter_count, unseen
 from ._operations import CONVENTIONS, by_methods, per_update
 from ._report import LayerMeasurement, Measurement
 from ._scores import Mean, Scores, default_scores
@@ -21,6 +21,9 @@ from ._watch import Watch, Watched
 
 ROWS = 4096
 """Rows, steps times samples, that a chunk has by default: memory then depends neither on T nor on B."""
+
+IMAGES = 512
+"""The same for convolutions, whose larger outputs then stay in the cache."""
 
 Predict = str | Callable[[Any], Tensor]
 PREDICTIONS = ("count", "sum", "last", "all")
@@ -64,7 +67,7 @@ def measure(
         convention: how operations of neurons are counted. "neurobench": by its constants for `Leaky`, `Synaptic`,
             `Lapicque` and `Alpha`, and by their equations for others, which NeuroBench does not know. "equation": by
             the equations of all neurons (see `neuron_operations`).
-        chunk: number of steps that are in memory at a time. None: 4096 / B.
+        chunk: number of steps that are in memory at a time. None: 4096 / B, with convolutions 512 / B.
         forward: function that runs the network on a whole batch, ``forward(net, x)``, for networks that loop over time
             themselves (``lambda net, x: net(x)``). Memory is then that of the function. Default: `spikeloom.unroll`.
         strict: if True, products are torch's own, and spikes are those of the network bit for bit. If False, layers
@@ -242,11 +245,12 @@ class _Running:
         if self.forward is not None:
             yield self.forward(self.net, *inputs)
             return
-        length = max(1, ROWS // rows) if self.chunk is None else int(self.chunk)
+        most = IMAGES if any(isinstance(module, CONVOLUTIONS) for module in self.net.modules()) else ROWS
+        length = max(1, most // rows) if self.chunk is None else int(self.chunk)
         for begin in range(0, steps, length):
             end = min(begin + length, steps)
             if self.steps is None:
-                yield unroll(self.net, *(t[begin:end] for t in inputs))
+                yield unroll(self.net, *(t[begin:end].contiguous() for t in inputs))
             else:
                 yield unroll(self.net, *inputs, steps=end - begin)
 

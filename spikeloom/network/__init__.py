@@ -6,11 +6,11 @@ from ._check import why_by_steps as why_by_steps
 from ._check import why_not_compared as why_not_compared
 from ._checkpoint import recomputing as recomputing
 from ._fuse import Fused as Fused
+from ._fuse import FusedExplanation as FusedExplanation
+from ._fuse import FusedRow as FusedRow
+from ._fuse import explain_fused as explain_fused
 from ._fuse import fuse as fuse
 from ._fuse import is_fused as is_fused
-from ._fuse_report import FusedExplanation as FusedExplanation
-from ._fuse_report import FusedRow as FusedRow
-from ._fuse_report import explain_fused as explain_fused
 from ._run import Run as Run
 from ._run import run_traced as run_traced
 from ._snapshot import RandomState as RandomState

@@ -3,20 +3,24 @@
 The comparison is made at the first run of each kind, and on request.
 """
 
+import warnings
 from collections.abc import Callable, Hashable
 from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .._torch import count_dispatch_modes, is_traced, transforms_active
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import REWRITE, mark
-from ._advice import advised, warn_of_sequence
-from ._compare import STEPS, CannotCompare, Comparison, Differs, raises
+from ._checkpoint import run_in_chunks
+from ._compare import STEPS, CannotCompare, Comparison, DeepSnapshot, Differs, raises
 from ._known_layers import is_row_by_row
 from ._run import Run, run
 from ._snapshot import RandomState, Settings, Snapshot, adopt, undone
@@ -37,7 +41,12 @@ Runner = Callable[[Request, Snapshot], Run]
 
 
 def run_checked(
-    request: Request, check: bool | None, how: Runner = run, after: Callable[[Run], None] | None = None
+    request: Request,
+    check: bool | None,
+    checkpoint: int | None = None,
+    *,
+    counts: bool = False,
+    detach: bool = False,
 ) -> Run:
     """Run a request; then compare the network with its loop over steps, if a comparison is due.
 
@@ -46,8 +55,9 @@ def run_checked(
     Args:
         request: the request.
         check: None: compare at the first run of a kind, over its first steps; True: always, all steps; False: never.
-        how: `run`, or a function that runs the request in chunks.
-        after: called at the end; if it fails, the whole run has failed.
+        checkpoint: see `unroll`.
+        counts: whether the run counts for taps and monitors.
+        detach: whether the states are detached at the end.
 
     Raises:
         RuntimeError: if the network differs, naming the module. With check=True also if it cannot be compared.
@@ -55,15 +65,23 @@ def run_checked(
     """
     layers = [module for module in request.names if isinstance(module, SEES_TIME)]
     settings, context, before = Settings(), copy_context(), None
+    how: Runner = run if checkpoint is None else partial(run_in_chunks, length=checkpoint)
     try:
         mark(layers, unrolled=True)
         before = Snapshot(request.names)
-        done = context.run(_run_and_compare, request, check, how, before)
-        if after is not None:
-            context.run(after, done)
+        comparison = _due(request, check)
+        if comparison is None:
+            done = context.run(how, request, before)
+        else:
+            done = context.run(_run_and_compare, comparison, request, check, how, before)
+        for layer in layers if detach else ():
+            context.run(layer.detach_mem)
+        if counts:
+            done.count(request.steps)
         adopt(context)
         mark(layers, unrolled=False)
-        warn_of_sequence(request)
+        if request.static:
+            warn_of_sequence(request)
         return done
     except BaseException as failure:
         error = failure
@@ -83,10 +101,9 @@ def run_checked(
         raise
 
 
-def _run_and_compare(request: Request, check: bool | None, how: Runner, before: Snapshot) -> Run:
-    comparison = _due(request, check)
-    if comparison is None:
-        return how(request, before)
+def _run_and_compare(
+    comparison: Comparison, request: Request, check: bool | None, how: Runner, before: Snapshot
+) -> Run:
     try:
         with comparison.watching():
             done = how(request, before)
@@ -198,3 +215,92 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
         return undone(work, before, drawn)
     except Exception as error:
         return str(error) or type(error).__name__
+
+
+# -- what a caller may have meant: advice in errors, and a warning where only a guess is possible ----------------------
+
+BUILTIN = (RuntimeError, ValueError, TypeError, IndexError)
+"""Errors that can be raised anew with another message."""
+
+
+def advised(error: Exception, request: Request) -> Exception:
+    """The error of a failed run, or one of the same type whose message begins with advice about the number of steps."""
+    x = _only_input(request)
+    if x is None or type(error) not in BUILTIN or isinstance(error, torch.OutOfMemoryError):
+        return error
+    found = _static_without_steps(request, x) or _sequence_with_steps(request, x)
+    return type(error)(f"{found}. (The network raises: {error})") if found else error
+
+
+def _static_without_steps(request: Request, x: Tensor) -> str:
+    if request.static or not _runs(request, static=True) or (x.dim() > 2 and _takes_any_dimensions(request)):
+        return ""
+    return (
+        f"unroll reads an input of shape {tuple(x.shape)} as a sequence [T, B, ...] of {len(x)} steps with "
+        f"{x.shape[1]} rows, but the network accepts it only as [B, ...]. If it is the same at every step, pass the "
+        "number of steps, unroll(net, x, steps=T); if it is one step, pass x.unsqueeze(0)"
+    )
+
+
+def _sequence_with_steps(request: Request, x: Tensor) -> str:
+    if not _may_be_sequence(request, x) or not _runs(request, static=False):
+        return ""
+    return (
+        f"unroll got steps={request.steps} and reads an input of shape {tuple(x.shape)} as {len(x)} rows [B, ...], the "
+        "same at every step, but the network accepts it only as a sequence [T, B, ...]. Leave out steps"
+    )
+
+
+def warn_of_sequence(request: Request) -> None:
+    """Warn once per network if a static input looks like a sequence that was passed with its number of steps."""
+    x = _only_input(request)
+    if x is None or not _may_be_sequence(request, x) or request.net in _asked:
+        return
+    _asked.add(request.net)
+    if not _takes_any_dimensions(request):
+        return
+    warnings.warn(
+        f"unroll got steps={request.steps} and reads an input of shape {tuple(x.shape)} as {len(x)} rows [B, ...], the "
+        f"same at every step; outputs are [{request.steps}, {len(x)}, {x.shape[1]}, ...]. If it is a sequence "
+        "[T, B, ...], leave out steps",
+        stacklevel=4,
+    )
+
+
+_asked: WeakSet[nn.Module] = WeakSet()
+"""The networks for which `warn_of_sequence` has looked."""
+
+
+def _only_input(request: Request) -> Tensor | None:
+    """The only input of the network, if it is a tensor with a batch dimension."""
+    args = request.args
+    return args[0] if len(args) == 1 and not request.kwargs and isinstance(args[0], Tensor) and args[0].dim() else None
+
+
+def _may_be_sequence(request: Request, x: Tensor) -> bool:
+    return request.static and request.steps == len(x) > 1 and x.dim() > 2
+
+
+def _takes_any_dimensions(request: Request) -> bool:
+    """Whether the network accepts a static input with one more dimension, such as layers of Linear and neurons do."""
+    x = _only_input(request)
+    return x is not None and _runs(replace(request, args=(x.unsqueeze(1).expand(-1, 2, *x.shape[1:]),)), static=True)
+
+
+def _runs(request: Request, static: bool) -> bool:
+    """Whether the network runs on its first input read as static, or as a sequence. Changes nothing."""
+    x = request.args[0]
+    if any(isinstance(module, LazyModuleMixin) for module in request.names) or torch.compiler.is_compiling():
+        return False
+    x = x.detach() if static else x[:1].detach()
+    other = replace(request, args=(x,), steps=1, batch=x.shape[0 if static else 1], static=static)
+
+    def work() -> bool:
+        with torch.no_grad(), on_trial():
+            run(other, Snapshot(request.names))
+        return True
+
+    try:
+        return undone(work, DeepSnapshot(request.names), RandomState())
+    except Exception:
+        return False

@@ -1,7 +1,7 @@
 """Run a request, and decide whether its static input must be repeated over time."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .._torch import FunctionMode, is_compiled, tree_map_only, without_torch_function
+from .._torch import FunctionMode, exporting, is_compiled, is_traced, tree_map_only, without_torch_function
 from ..neurons._unrolled_run import UnrolledRun, running
 from ._known_layers import runs_straight
 from ._saved_bits import spikes_as_bits
@@ -42,6 +42,11 @@ class Run:
             self.unrolled.counted.append(steps)
 
 
+def is_recorded() -> bool:
+    """Whether torch compiles, exports or traces, and a run goes by `run_traced`."""
+    return torch.compiler.is_dynamo_compiling() or exporting() or is_traced()
+
+
 def run_traced(request: Request, follow: bool = False) -> Any:
     """Run while torch compiles, exports or traces, where no state can be restored and no run repeated.
 
@@ -60,18 +65,30 @@ def run_traced(request: Request, follow: bool = False) -> Any:
     return unfolded(outputs, unrolled)
 
 
-def run(request: Request, before: Snapshot) -> Run:
-    """Run a request; `before` is a snapshot of the network's current state."""
+def run(request: Request, before: Snapshot, origins: "Following | None" = None, repeated: str = "") -> Run:
+    """Run a request.
+
+    Args:
+        request: the request.
+        before: a snapshot of the network's current state.
+        origins: tracks which tensors are static, if the static input is not repeated over time.
+        repeated: why a static input is repeated. If neither is given, this is decided here.
+    """
     if not request.steps:
         return _run_no_steps(request, before)
-    if not request.static:
-        return _run_once(request, request.folded())
-    if runs_straight(request.net):
-        return _run_once(request, request.mapped(lambda t: t), straight=True)
-    why = REPEATED.get(request.net, {}).get(request.net.training, "") or _cannot_follow(request)
-    if why or request.steps < 2:
-        return _run_once(request, request.folded(), repeated=why)
-    return _follow(request, before)
+    straight = request.static and runs_straight(request.net)
+    if request.static and not (straight or origins or repeated):
+        repeated = REPEATED.get(request.net, {}).get(request.net.training, "") or _cannot_follow(request)
+        if request.steps > 1 and not repeated:
+            return _follow(request, before)
+    if origins is None and not straight:
+        args, kwargs = request.folded()
+    else:
+        args, kwargs = request.mapped((lambda t: t) if origins is None else origins.static)
+    unrolled = UnrolledRun(request.steps, request.batch, straight, origins, request.names)
+    with running(unrolled), spikes_as_bits(unrolled, request), origins or nullcontext():
+        outputs = request.net(*args, **kwargs)
+    return Run(unfolded(outputs, unrolled), unrolled, repeated)
 
 
 def _run_no_steps(request: Request, before: Snapshot) -> Run:
@@ -91,22 +108,12 @@ def _cannot_follow(request: Request) -> str:
     return "a part of the network is compiled separately" if any(map(is_compiled, request.names)) else ""
 
 
-def _run_once(
-    request: Request, inputs: Any, straight: bool = False, repeated: str = "", origins: "Following | None" = None
-) -> Run:
-    unrolled = UnrolledRun(request.steps, request.batch, straight, origins, request.names)
-    with running(unrolled), spikes_as_bits(unrolled, request), origins or nullcontext():
-        args, kwargs = inputs
-        outputs = request.net(*args, **kwargs)
-    return Run(unfolded(outputs, unrolled), unrolled, repeated)
-
-
 def _follow(request: Request, before: Snapshot) -> Run:
     """Run with the static input unrepeated; if that is not possible, run again with the input repeated over time."""
     drawn, following = RandomState(), Following(request.steps, request.batch)
     done: Run | None = None
     try:
-        done = _run_once(request, request.mapped(following.static), origins=following)
+        done = run(request, before, following)
     except NotStatic:
         pass
     except (MemoryError, torch.OutOfMemoryError):
@@ -119,7 +126,7 @@ def _follow(request: Request, before: Snapshot) -> Run:
         done = None  # release the graph of the first run
         before.restore()
         drawn.restore()
-        done = _run_once(request, request.folded(), repeated=why)
+        done = run(request, before, repeated=why)
         REPEATED.setdefault(request.net, {})[request.net.training] = why  # not if that, too, has raised
     assert done is not None
     return done
@@ -203,6 +210,22 @@ class Following(FunctionMode):
 
 class FollowingTraced(Following):
     """The same in a recording, which cannot read the states of random generators."""
+
+    _passes = False
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """A context without tracking, in which other modes stay active: a scan collects what its body reads."""
+        before, self._passes = self._passes, True
+        try:
+            yield
+        finally:
+            self._passes = before
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._passes:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def _without_randomness(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)

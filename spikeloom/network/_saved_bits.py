@@ -9,6 +9,7 @@ Packing and unpacking takes about as long as reading the values five times, whic
 the first `pack_after` bytes of a run are saved unchanged.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,14 @@ def spikes_as_bits(unrolled: UnrolledRun, request: Request) -> AbstractContextMa
     return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(unrolled), held, tuning.limits.pack_after), _recalled)
 
 
+def packing(run: Any, held: Iterable[Tensor], saved: int) -> AbstractContextManager[Any] | None:
+    """The same context for the products of a run that saves about so many bytes; None if it would have no effect."""
+    if saved <= tuning.limits.pack_after or numba_missing() or not saved_hooks_allowed() or saved_hooks() is not None:
+        return None
+    known = frozenset(_memory(x) for x in held)
+    return torch.autograd.graph.saved_tensors_hooks(_Keep(ref(run), known, tuning.limits.pack_after), _recalled)
+
+
 def _may_pack(request: Request) -> bool:
     """Whether layers on the CPU may save more than `pack_after` bytes: an upper bound from the sizes of the weights."""
     x = max(request.tensors(), key=Tensor.numel)
@@ -65,7 +74,7 @@ def _may_pack(request: Request) -> bool:
 class _Keep:
     """The hook that packs saved tensors."""
 
-    unrolled: "ref[UnrolledRun]"
+    unrolled: "ref[Any]"
     """The run, by weak reference: it holds the network, whose states hold the graph, which holds this hook."""
     held: frozenset[int]
     """Addresses of tensors that the caller holds anyway."""

@@ -5,16 +5,25 @@ A `Request` is a call of `unroll` or a similar function: the network and its inp
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import CO_VARARGS, Parameter, signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import TreeSpec, is_traced, transformed, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
+from .._torch import (
+    TreeSpec,
+    is_traced,
+    transformed,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_leaves,
+    tree_unflatten,
+    uncompiled,
+)
 from ..layers import SEES_TIME
 from ..neurons import SpikingNeuron
 from ..neurons._unrolled_run import UnrolledRun, current_run
-from ._arguments import refuse_steps_by_position, steps_of, too_many_inputs
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,8 @@ def read(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"unroll requires a network, an nn.Module; got {type(net).__name__}")
-    steps, kwargs = steps_of(net, steps, num_steps, kwargs)
+    if num_steps is not None or "num_steps" in kwargs:
+        steps, kwargs = steps_of(net, steps, num_steps, kwargs)
     if current_run() is not None:
         raise RuntimeError("unroll was called within a network that is being unrolled; unroll the outermost one only")
     whole = isinstance(steps, int) or hasattr(steps, "__index__")  # torch.compile knows only the first
@@ -163,6 +173,9 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
             f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
             f"{unrolled.told_rows(out)}. Return one row per step and batch entry, and reduce the result of unroll"
         )
+    whole = unrolled.unfolded(out)
+    if whole is not None:  # of the last neuron, as it was
+        return whole
     static = unrolled.is_static(out)
     steps, batch = unrolled.steps, unrolled.batch
     view = out.expand(steps, *out.shape) if static else out.view(steps, batch, *out.shape[1:])
@@ -183,3 +196,63 @@ class _NoView(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
+
+
+# -- the arguments of `unroll` -----------------------------------------------------------------------------------------
+
+
+def steps_of(net: nn.Module, steps: Any, num_steps: Any, kwargs: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """The number of steps, from `steps` and its other name `num_steps`, and the keyword inputs of the forward.
+
+    If the forward has an argument `num_steps`, it is passed there, and is not another name of `steps`.
+    """
+    if num_steps is None and "num_steps" in kwargs:
+        num_steps, kwargs = kwargs["num_steps"], {name: value for name, value in kwargs.items() if name != "num_steps"}
+    if num_steps is None or num_steps is False:  # not given, as in snnTorch
+        return steps, kwargs
+    if _forward_takes(net, "num_steps"):
+        return steps, {**kwargs, "num_steps": num_steps}
+    if steps is not None and steps != num_steps:
+        raise TypeError(f"unroll got steps={steps} and num_steps={num_steps}, two names of one argument; pass one")
+    return num_steps, kwargs
+
+
+def _forward_takes(net: nn.Module, name: str) -> bool:
+    """Whether the forward of a network, or of the one that it wraps, has an argument of this name."""
+    net = uncompiled(net)
+    while isinstance(inner := getattr(net, "module", None), nn.Module):
+        net = uncompiled(inner)
+    parameters = signature(net.forward).parameters
+    return name in parameters or any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def refuse_steps_by_position(net: nn.Module, args: tuple[Any, ...], steps: Any) -> None:
+    """Raise if a number is passed as an input that the forward does not have: it is the number of steps."""
+    most = most_inputs(net)
+    if steps is None and most is not None and len(args) == most + 1 and type(args[most]) is int:
+        raise TypeError(
+            f"unroll got {args[most]} by position, as input {most} of the forward of {type(net).__name__}; pass the "
+            f"number of steps by name: steps={args[most]}"
+        )
+
+
+def too_many_inputs(net: nn.Module, args: tuple[Any, ...]) -> str:
+    """A sentence if there are more positional inputs than the forward has; empty if not."""
+    most = most_inputs(net)
+    if most is None or len(args) <= most:
+        return ""
+    return (
+        f"unroll got {len(args)} inputs, but the forward of {type(net).__name__} takes {most}: all positional "
+        "arguments are its inputs, and in a stream the elements of a tuple. To pair a stream with its targets, zip the "
+        "outputs: for out, y in zip(snn.stream(net, xs), ys)"
+    )
+
+
+def most_inputs(net: nn.Module) -> int | None:
+    """The number of positional arguments of the forward; None if it is not known, or any number."""
+    if isinstance(net, SpikingNeuron):
+        return 1
+    code = getattr(net.forward, "__code__", None)
+    if code is None or code.co_flags & CO_VARARGS:
+        return None
+    return int(code.co_argcount) - hasattr(net.forward, "__self__")

@@ -4,18 +4,14 @@
 """
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .._torch import exporting, is_traced
-from ..layers import SEES_TIME
 from ._check import run_checked
-from ._checkpoint import checked_length, run_in_chunks
-from ._run import Run, run, run_traced
-from ._time_folding import Request, read
+from ._checkpoint import checked_length
+from ._run import is_recorded, run_traced
+from ._time_folding import read
 
 
 def unroll(
@@ -78,24 +74,12 @@ def unroll(
         >>> snn.utils.reset(net)
         >>> spk, mem = snn.unroll(net, torch.rand(2, 3), steps=25)
     """
-    return _perform(read(net, (x, *inputs), kwargs, steps, num_steps), check, checkpoint)
-
-
-def _perform(request: Request, check: bool | None, checkpoint: int | None, detach: bool = False) -> Any:
-    """Run a request and return its outputs; `detach` detaches the states afterwards."""
+    request = read(net, (x, *inputs), kwargs, steps, num_steps)
     if checkpoint is not None:
         checked_length(checkpoint)
-    if torch.compiler.is_dynamo_compiling() or exporting() or is_traced():
+    if is_recorded():
         return run_traced(request)
-
-    def finish(done: Run) -> None:
-        for layer in request.names if detach else ():
-            if isinstance(layer, SEES_TIME):
-                layer.detach_mem()
-        done.count(request.steps)
-
-    how = run if checkpoint is None else partial(run_in_chunks, length=checkpoint)
-    return run_checked(request, check, how, finish).outputs
+    return run_checked(request, check, checkpoint, counts=True).outputs
 
 
 def stream(
@@ -161,7 +145,13 @@ def stream(
             request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps, num_steps)
             if not request.steps:
                 raise ValueError("the chunk has no steps; pass chunks with at least one step")
-            outputs = _perform(request, None if check and done else check, checkpoint, detach)
+            if checkpoint is not None:
+                checked_length(checkpoint)
+            if is_recorded():
+                outputs = run_traced(request)
+            else:
+                first = None if check and done else check
+                outputs = run_checked(request, first, checkpoint, counts=True, detach=detach).outputs
         except Exception as error:
             error.add_note(f"(in chunk {done + 1} of the stream)")
             if isinstance(chunk, list):  # as a DataLoader with targets yields

@@ -57,7 +57,7 @@ class Running(Methods, States):
                 x = unrolled.unfold(checked_input(input_, self._label), self._label())
                 run, backend, refusals = self._scan(self._drive(x, unrolled.steps), unrolled.steps, given)
                 spk = run.spk.to(x.dtype)
-                unrolled.note(self, Visit(backend, refusals, x.shape[0] == 1 != unrolled.steps, spk, run.traces))
+                unrolled.note(self, Visit(backend, refusals, unrolled.is_repeated(x), spk, run.traces))
                 outs = tuple([unrolled.fold(out) for out in self._outs((spk, *run.traces))])
         elif next(self._why_by_methods(), None) is not None or (
             self._program.untraceable and isinstance(self._model, Model)  # a spike function that cannot be traced
@@ -115,7 +115,8 @@ class Running(Methods, States):
         """
         dtype = compute_dtype(x)
         like = self._like_a_state(x if steps is None else x[0] if x.shape[0] != 0 else x.new_empty(x.shape[1:]))
-        params = checked_params(self._values(), like, dtype, self._label)
+        numbers = None if torch.compiler.is_compiling() or not x.is_cpu else self._numbers()
+        params = checked_params(self._values(copied=numbers is None), like, dtype, self._label)
         states = self._states(like, dtype, given)
         call = Call(
             program=self._program,
@@ -131,7 +132,7 @@ class Running(Methods, States):
             layer=self._label(),
             feedback=self._feedback(),
             mem_feedback=self._mem_feedback(dtype),
-            numbers=self._numbers,
+            numbers=numbers,
         )
         chosen, refusals = choose(call)
         run = chosen.run(call)

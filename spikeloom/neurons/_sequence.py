@@ -71,7 +71,7 @@ class WholeSequence(SpikingNeuron):
             unrolled.admit(self, ())
             unfolded = [unrolled.unfold(x, self._label()) for x in series]
             ran = scan(unrolled.steps, *unfolded)
-            static = unfolded[0].shape[0] == 1 != unrolled.steps
+            static = unrolled.is_repeated(unfolded[0])
             unrolled.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._heard(ran.outs)))
             return tuple(unrolled.fold(out) for out in ran.outs)
 

@@ -9,11 +9,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ClassVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import exporting, tree_map
+from .._torch import base_of, exporting, tree_map
 from ..scoped import Scoped
 from ._recorded_steps import recorded_steps
 
@@ -88,6 +89,7 @@ class UnrolledRun:
         visits: the calls of neurons so far.
         counted: the number of steps once it is done, for listeners.
         at_work: whether a neuron is running now.
+        folds: what `fold` has returned, by the id of its argument.
     """
 
     steps: int
@@ -98,6 +100,7 @@ class UnrolledRun:
     visits: dict[Any, Visit] = field(default_factory=dict)
     counted: Counted = field(default_factory=list)
     at_work: bool = False
+    folds: "dict[int, ref[Tensor]]" = field(default_factory=dict)
 
     def label(self, neuron: Any, kind: str) -> str:
         """The name of a neuron in messages."""
@@ -150,6 +153,10 @@ class UnrolledRun:
             return bool(self.origins.is_static(x))
         return self.straight and not self.visits
 
+    def is_repeated(self, x: Tensor) -> bool:
+        """Whether x, [1, B, *N], is the same at every step of several."""
+        return x.shape[0] == 1 and (exporting() or self.steps != 1)  # exported steps are a symbol, to be compared later
+
     def rows(self, x: Tensor) -> int:
         """The required size of dimension 0 of x."""
         return self.batch if self.is_static(x) else self.steps * self.batch
@@ -175,7 +182,16 @@ class UnrolledRun:
         folded = out.flatten(0, 1)
         if self.origins is not None:
             self.origins.mark(folded, static=False)
+        if not torch.compiler.is_compiling():
+            self.folds[id(out)] = ref(folded)
         return folded
+
+    def unfolded(self, folded: Tensor) -> Tensor | None:
+        """The argument of the `fold` that returned this very tensor, once; otherwise None."""
+        if torch.compiler.is_compiling() or (out := base_of(folded)) is None:
+            return None
+        made = self.folds.pop(id(out), None)
+        return out if made is not None and made() is folded and out.shape[:2] == (self.steps, self.batch) else None
 
 
 _current: Scoped[UnrolledRun | None] = Scoped("spikeloom_unrolled_run", None)
@@ -249,7 +265,7 @@ def step_by_step(
     """Run a sequence step by step; time is folded into dimension 0 of the stacked results."""
     unrolled.admit(neuron, given)
     x = unrolled.unfold(input_, neuron._label())
-    static = x.shape[0] == 1 != unrolled.steps
+    static = unrolled.is_repeated(x)
     if exporting():
         with running(None):
             recorded = recorded_steps(neuron, step, x, static, unrolled.steps)

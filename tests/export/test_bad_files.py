@@ -34,6 +34,11 @@ def loose(nodes, edges):
     return nir.NIRGraph(nodes, edges, type_check=False)
 
 
+def itself(graph):
+    graph.nodes["n0"] = graph
+    return graph
+
+
 ENDS = {"input": nir.Input(np.array([3])), "output": nir.Output(np.array([3]))}
 EYE = nir.Linear(np.eye(3))
 
@@ -60,6 +65,15 @@ GRAPHS = {
     "names the node 'ghost'": lambda: loose({**ENDS, "a": EYE}, [("input", "ghost"), ("a", "output")]),
     "2 times": lambda: loose({**ENDS, "a": EYE}, [("input", "a"), ("input", "a"), ("a", "output")]),
     "'a' .Linear. has no input": lambda: loose({**ENDS, "a": EYE}, [("a", "output"), ("input", "output")]),
+    "'n0' .Linear. has fields that do not fit: its weight is not finite": lambda: chain(nir.Linear(np.nan * np.eye(3))),
+    "'n0' .Affine.*its bias is not finite": lambda: chain(nir.Affine(np.eye(3), np.inf * ONE)),
+    "1.5. is not one or two whole numbers": lambda: chain(
+        nir.Conv2d(None, np.ones((2, 2, 3, 3)), 1.5, 0, 1, 1, np.ones(2)), shape=(2, 6, 6)
+    ),
+    "'input' .Input. gets an edge": lambda: loose(ENDS, [("input", "input"), ("input", "output")]),
+    "leaves the node 'output'": lambda: loose({**ENDS, "a": lif()}, [("input", "a"), ("a", "output"), ("output", "a")]),
+    "not pairs of names": lambda: loose({**ENDS, "a": EYE}, [("input", "a", "output")]),
+    "'a' is a str; pass a node of nir": lambda: loose({**ENDS, "a": "b"}, [("input", "a"), ("a", "output")]),
     "no Output": lambda: loose({"input": ENDS["input"], "a": EYE}, [("input", "a")]),
     "no Input": lambda: loose({"output": ENDS["output"], "a": EYE}, [("a", "output"), ("a", "a")]),
     "form a cycle without a neuron": lambda: loose(
@@ -78,6 +92,7 @@ GRAPHS = {
     "'a' .LIF. gets nothing that comes from an Input": lambda: loose(
         {**ENDS, "a": lif(), "b": EYE}, [("input", "output"), ("a", "b"), ("b", "a"), ("a", "output")]
     ),
+    "nested more than 50 deep": lambda: itself(chain(lif())),
     "2 inputs and 1 outputs": lambda: chain(
         loose({**ENDS, "more": nir.Input(np.array([3]))}, [("input", "output"), ("more", "output")])
     ),

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 import spikeloom as snn
 
-from .graphs import NIR_RESET, leaky, outputs
+from .graphs import NIR_RESET, leaky, outputs, through_file
 
 
 class Forward(nn.Module):
@@ -101,6 +101,7 @@ REFUSED = {
     "without a tensor": lambda n, x: None,
     "'lif'.*2 times": lambda n, x: n.lif(n.lif(x)),
     "round": lambda n, x: n.lif(n.a(x).round()),
+    "other layers at a second step, of zeros.*no conditions": lambda n, x: n.lif(n.a(x) if x.sum() > 0 else n.b(x)),
     "to of": lambda n, x: n.lif(n.a(x).to(torch.int32).to(torch.float32)),
 }
 
@@ -207,6 +208,27 @@ def test_what_a_forward_keeps_between_steps_is_refused():
             snn.export_to_nir(OwnFeedback(start), torch.rand(2, 4))
 
 
+class Pooled(nn.Module):
+    """Pools by a function, as in snnTorch's own tests of NIR."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lif, self.fc = nn.Conv2d(1, 2, 3), leaky(0.5, 0.2), nn.Linear(2 * 3 * 3, 4)
+
+    def forward(self, x):
+        x = functional.avg_pool2d(self.conv(x), kernel_size=2, stride=2)
+        return self.fc(functional.avg_pool2d(input=self.lif(x), kernel_size=1).view(-1, 18))
+
+
+def test_pooling_by_a_function(tmp_path):
+    net, x = Pooled(), torch.rand(20, 2, 1, 8, 8) * 4
+    graph = snn.export_to_nir(net, x[0])
+    assert ("conv", "avgpool2d") in graph.edges
+    assert graph.nodes["avgpool2d"].kernel_size.tolist() == [2, 2]
+    again = snn.import_from_nir(through_file(graph, tmp_path))
+    assert torch.equal(outputs(again, x), outputs(net, x))
+
+
 def test_the_batch_of_the_sample():
     conv = nn.Sequential(nn.Conv2d(2, 3, 3), leaky())
     for net, sample, options, shape in (
@@ -226,3 +248,23 @@ def test_names_are_those_of_the_layers():
     graph = snn.export_to_nir(net, torch.rand(2, 4))
     assert list(graph.nodes) == ["input", "0", "1.0", "1.1.lif", "1.1.w_rec", "output"]
     assert ("1.1.w_rec", "1.1.lif") in graph.edges
+
+
+def test_names_of_layers_that_files_would_split(tmp_path):
+    net = nn.ModuleDict({"a/b": nn.Linear(4, 4), "é.c"[0]: leaky(0.5)})
+    x = torch.rand(20, 2, 4) * 3
+
+    def run(net, x):
+        return net["é"](net["a/b"](x))
+
+    graph = through_file(snn.export_to_nir(net, x[0], model_fwd=run), tmp_path)
+    assert {"a_b", "é"} < set(graph.nodes)
+    assert outputs(snn.import_from_nir(graph), x).any()
+
+
+def test_accelerated_and_compiled_networks():
+    net, x = nn.Sequential(nn.Linear(4, 4), leaky(0.5)), torch.rand(20, 2, 4) * 3
+    wanted = outputs(net, x)
+    for other in (snn.accelerate(nn.Sequential(*net)), torch.compile(net, backend="eager")):
+        again = snn.import_from_nir(snn.export_to_nir(other, x[0]))
+        assert torch.equal(outputs(again, x), wanted)

@@ -145,3 +145,32 @@ def test_an_empty_batch_gives_empty_results(static):
     net = NETWORKS["residual"]()
     spk, mem = snn.unroll(net, torch.rand(0, 6), steps=5) if static else snn.unroll(net, torch.rand(5, 0, 6))
     assert spk.shape == mem.shape == (5, 0, 6)
+
+
+class Twice(nn.Module):
+    """Changes what its neuron returns in place, and returns it twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif = leaky(output=True)
+
+    def forward(self, x):
+        spk, mem = self.lif(x)
+        spk.mul_(2)
+        return spk, mem, spk
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_results_of_the_last_neuron_are_those_of_the_loop_and_no_views(learning):
+    net, x = Twice(), torch.rand(5, 3, 6, requires_grad=True)
+    with torch.set_grad_enabled(learning):
+        outs = snn.unroll(net, x, check=False)
+        snn.utils.reset(net)
+        wanted = [torch.stack(each) for each in zip(*map(net, x), strict=True)]
+    for out, want in zip(outs, wanted, strict=True):
+        assert torch.equal(out, want)
+    if learning:
+        grads = [torch.autograd.grad((spk * mem).sum(), x)[0] for spk, mem, _ in (outs, wanted)]
+        assert torch.allclose(*grads)
+    outs[0].detach_()
+    assert outs[1].requires_grad == outs[2].requires_grad == learning

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom.network import _saved_bits
 from tests.fuzz import loops as fuzz
 from tests.oracle import TOLERANCE
 
@@ -133,7 +134,7 @@ def test_explain_shows_each_operation_and_why_it_runs_step_by_step() -> None:
     told = str(snn.explain(snn.fuse(named["feedback"]), parts, x))
     assert "it takes part in a feedback between steps" in told
     told = str(snn.explain(snn.fuse(named["values_in_the_loop"]), parts, x))
-    assert "a value was needed" in told
+    assert "item reads values" in told
     assert "parts" in told
 
 
@@ -256,3 +257,27 @@ def test_what_does_not_pay_runs_as_it_is() -> None:
 def test_random_programs_equal_the_plain_loop() -> None:
     told = fuzz.run(200, seed=0)
     assert not told, "\n".join(told)
+
+
+def test_products_save_spikes_as_bits(monkeypatch: pytest.MonkeyPatch, tuned: Any) -> None:
+    packed: list[Any] = []
+    pack = _saved_bits.pack_bits
+    monkeypatch.setattr(_saved_bits, "pack_bits", lambda x: packed.append(pack(x)) or packed[-1])
+    torch.manual_seed(0)
+    plain = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 8)])
+    fused, x = copy.deepcopy(plain), 2 * torch.randn(50, 200, 64)
+    lif = snn.Leaky(beta=0.9)
+
+    def loop(layers: Any) -> Tensor:
+        mem, out = lif.init_leaky(), []
+        for x_t in x:
+            spk, mem = lif(layers[0](x_t), mem)
+            out.append(layers[1](spk))
+        return torch.stack(out)
+
+    tuned(pack_after=0, pool_from=0)
+    for run, layers in ((loop, plain), (snn.fuse(loop), fused)):
+        snn.utils.reset(lif)
+        run(layers).square().sum().backward()
+    assert [bits for bits in packed if bits is not None]
+    torch.testing.assert_close(fused[0].weight.grad, plain[0].weight.grad, rtol=1e-3, atol=1e-4)

@@ -284,3 +284,28 @@ def test_a_distributed_module_is_fused_before() -> None:
     kind = nn.parallel.DistributedDataParallel
     with pytest.raises(TypeError, match="fuse the network first"):
         snn.fuse(kind.__new__(kind))
+
+
+def test_transforms_of_torch_func_within_the_loop() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        mem, out = p.lif.init_leaky(), []
+        for x_t in x:
+            spk, mem = p.lif(torch.func.vmap(lambda row: row * 2 + row.sum())(p.fc(x_t)), mem)
+            out.append(torch.vmap(lambda row, mem=mem: row + mem.sum() + torch.ones(WIDTH))(spk))
+            out.append(torch.func.grad(lambda now: (now**2).sum())(mem.detach()) + mem)
+        return out
+
+    compare(loop)
+
+
+def test_writes_with_and_without_gradients() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        out = torch.zeros(STEPS, BATCH, WIDTH)
+        for step in range(2):
+            with torch.no_grad():
+                out[step] = p.fc(x[step])
+        for step in range(1, 3):
+            out[step] = p.fc(x[step])
+        return out
+
+    compare(loop)

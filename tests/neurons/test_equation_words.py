@@ -113,6 +113,24 @@ def test_a_word_is_the_same_on_tensors_and_in_kernels(words):
 
 
 @snn.cell
+def Bounded(x, held, most, mem):
+    held, most, mem = ops.clamp(x, -0.5, 0.5) + 0 * held, ops.maximum(x, 0.25) + 0 * most, ops.minimum(0.5, x) + 0 * mem
+    return ops.spike(held + most + mem - 0.5), held, most, mem
+
+
+def test_bounds_that_are_met_and_values_that_are_no_numbers_are_the_same_in_kernels():
+    results = []
+    for backend in ("numba", "loop"):
+        x = torch.tensor([[-0.5, 0.5, 0.25, 0.1, math.nan, math.inf, -math.inf]], requires_grad=True)
+        with snn.backend(backend):
+            outs = Bounded()(x)
+        sum(outs).sum().backward()
+        results.append((*(out.detach() for out in outs), x.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@snn.cell
 def Waiting(x, mem, wait, *, beta=0.9):
     mem = ops.where(wait == 0, beta * mem + x, 0.0)
     spk = ops.spike(mem - 1)

@@ -87,10 +87,13 @@ def test_a_recorded_loop_gives_the_spikes_of_the_loop(name, how):
         assert torch.equal(run(other), loop(other))
 
 
-@pytest.mark.skipif(
+needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="needs onnx, onnxscript and onnxruntime",
 )
+
+
+@needs_onnx
 @pytest.mark.parametrize(
     ("name", "dynamo"), [*((name, False) for name in SOME), *((name, True) for name in ("SLSTM", "Izhikevich"))]
 )
@@ -145,6 +148,74 @@ def test_a_trace_of_a_step_starts_from_the_states_before_it_and_changes_none(sur
     snn.reset(net)
     snn.reset(twin)
     assert all(map(torch.equal, net(x), twin(x)))
+
+
+STEPS_ELSEWHERE = """
+import sys, torch
+for file in sys.argv[1:]:
+    program, (args, wanted) = torch.export.load(f"{file}.pt2").module(), torch.load(f"{file}.pt")
+    assert all(map(torch.equal, program(*args), wanted)), file
+assert "spikeloom" not in sys.modules
+"""
+
+
+class ByHand(nn.Module):
+    """A step with its state passed by hand."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.fc, self.lif = nn.Linear(4, 3), snn.Leaky(beta=0.9, **options)
+
+    def forward(self, x: Tensor, mem: Tensor) -> Tensor:
+        return self.lif(self.fc(x), mem)
+
+
+STEPS = {
+    "hidden": (network, lambda: (torch.rand(2, 4),)),
+    "by hand": (ByHand, lambda: (torch.rand(2, 4), torch.rand(2, 3))),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_steps_run_in_a_process_without_the_library(tmp_path):
+    for name, (make, example) in STEPS.items():
+        for surrogate_disable in (False, True):
+            file = tmp_path / f"{name} {surrogate_disable}"
+            program = torch.export.export(make(surrogate_disable=surrogate_disable).eval(), example())
+            torch.export.save(program, f"{file}.pt2")
+            given = example()
+            with torch.no_grad():
+                torch.save((given, make(surrogate_disable=surrogate_disable).eval()(*given)), f"{file}.pt")
+    files = [str(file.with_suffix("")) for file in tmp_path.glob("*.pt2")]
+    assert len(files) == 4
+    code = [sys.executable, "-c", STEPS_ELSEWHERE, *files]
+    run = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+@needs_onnx
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_gives_the_spikes_of_a_step(name, dynamo):
+    import onnxruntime
+
+    make, example = STEPS[name]
+    for surrogate_disable in (False, True):
+        file, given = io.BytesIO(), example()
+        net = make(surrogate_disable=surrogate_disable).eval()
+        if dynamo:
+            torch.onnx.export(net, example(), dynamo=True, verbose=False).save(file)
+        else:
+            torch.onnx.export(net, example(), file, dynamo=False)
+        session = onnxruntime.InferenceSession(file.getvalue())
+        inputs = zip((one.name for one in session.get_inputs()), (x.numpy() for x in given), strict=True)
+        got = session.run(None, dict(inputs))
+        with torch.no_grad():
+            spk, *states = make(surrogate_disable=surrogate_disable).eval()(*given)
+        assert torch.equal(torch.tensor(got[0]), spk)
+        assert all(torch.allclose(torch.tensor(g), s, atol=1e-6) for g, s in zip(got[1:], states, strict=True))
 
 
 class Unrolled(nn.Module):

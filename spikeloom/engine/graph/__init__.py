@@ -2,7 +2,6 @@
 
 from . import pullback as pullback
 from .compare import OPERATORS as OPERATORS
-from .names import names_in as names_in
 from .program import Constants as Constants
 from .program import Derivation as Derivation
 from .program import Program as Program
@@ -17,6 +16,7 @@ from .pullback import add as add
 from .pullback import summed as summed
 from .trace import NUMBERS as NUMBERS
 from .trace import Symbol as Symbol
+from .trace import names_in as names_in
 from .trace import needed as needed
 from .variant import FLOATS as FLOATS
 from .variant import HALVES as HALVES

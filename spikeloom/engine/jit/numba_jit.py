@@ -17,8 +17,7 @@ from math import inf, nan
 
 import numpy as np
 from numba import cfunc, types
-from spikeloom.engine.jit.intrinsics import load_{dtype} as load, store_{dtype} as store, word
-from spikeloom.engine.jit.passes import KernelCompiler
+from spikeloom.engine.jit.intrinsics import KernelCompiler, load_{dtype} as load, store_{dtype} as store, word
 {imports}
 R = np.{dtype}
 SIZE = {size}

@@ -16,6 +16,7 @@ from ...ops import Surrogate
 from ..cpu import launch
 from ..gpu import launch as gpu_launch
 from ..graph import (
+    Constants,
     Cotangents,
     InputGrad,
     Param,
@@ -57,7 +58,8 @@ def scan(
     if torch.compiler.is_compiling():
         spk, *rest = _operator(key, layer, steps, x, list(states), list(params), *_encoded(variant))
     elif variant.grad:
-        spk, *rest = _Scan.apply(key, variant, layer, steps, n, surrogate, x, *states, *params)
+        constants, learned = (params, ()) if type(params) is Constants else ((), params)
+        spk, *rest = _Scan.apply((key, variant, layer, steps, n, surrogate, constants), x, *states, *learned)
     else:
         outs: launch.Outputs = _backend(variant).forward(key, variant, steps, x, states, params)
         return outs
@@ -70,10 +72,18 @@ def _backend(variant: Variant) -> ModuleType:
 
 
 def _save(
-    ctx: Any, call: tuple[str, Variant, int], x: Tensor, states: Sequence[Tensor], outs: launch.Outputs, params: Any
+    ctx: Any,
+    call: tuple[str, Variant, int, tuple[Tensor, ...]],
+    x: Tensor,
+    states: Sequence[Tensor],
+    outs: launch.Outputs,
+    params: Sequence[Tensor],
 ) -> None:
-    """Save what the backward reads: never the final states, which the caller may modify."""
-    (key, variant, _), (spk, _, traces) = call, outs
+    """Save what the backward reads: never the final states, which the caller may modify.
+
+    The last item of `call` are the hoisted values if they are constants, which are not saved as `params` are.
+    """
+    (key, variant, _, _), (spk, _, traces) = call, outs
     ctx.call, ctx.states = call, len(states)
     rebuilds = not {State.SPANS, State.RECOMPUTED}.isdisjoint(variant.states)
     ctx.reads_input = bool(variant.grad) and (reads_input(key) or rebuilds)
@@ -90,8 +100,9 @@ def _saved(ctx: Any, tensors: Sequence[Tensor]) -> Saved:
     states = [next(left) for _ in range(ctx.states)]
     traces = [next(left) if saved else None for saved in ctx.saved]
     rest = list(left)
-    key, variant, steps = ctx.call
-    return Saved(key, variant, steps, rest.pop() if ctx.reads_input else None, states, traces, rest)
+    key, variant, steps, constants = ctx.call
+    x = rest.pop() if ctx.reads_input else None
+    return Saved(key, variant, steps, x, states, traces, constants or rest)
 
 
 def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> Cotangents:
@@ -104,23 +115,18 @@ def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> Cotangents:
 # -- in eager mode ----------------------------------------------------------------------------------------------------
 
 
+ScanCall = tuple[str, Variant, str, int, int, Surrogate, tuple[Tensor, ...]]
+"""The arguments of `scan` that are not differentiated, with the number of states, and the hoisted values if they are
+constants. In one, since `Function.apply` looks at each argument."""
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        key: str,
-        variant: Variant,
-        layer: str,
-        steps: int,
-        count: int,
-        surrogate: Surrogate,
-        x: Tensor,
-        *rest: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, call: ScanCall, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        key, variant, ctx.layer, steps, count, ctx.surrogate, constants = call
         states, params = rest[:count], rest[count:]
-        ctx.surrogate, ctx.layer = surrogate, layer
-        outs = _backend(variant).forward(key, variant, steps, x, states, params)
-        _save(ctx, (key, variant, steps), x, states, outs, params)
+        outs = _backend(variant).forward(key, variant, steps, x, states, constants or params)
+        _save(ctx, (key, variant, steps, constants), x, states, outs, params)
         return outs[0], *outs[1], *launch.by_themselves(outs)
 
     @staticmethod
@@ -130,7 +136,7 @@ class _Scan(torch.autograd.Function):
             g = pullback.backward(ctx.surrogate, saved, incoming)
         else:
             g = _backend(saved.variant).backward(saved, incoming)
-        return (None, None, None, None, None, None, g.x, *g.states, *g.params)
+        return (None, g.x, *g.states, *(() if ctx.call[-1] else g.params))
 
 
 # -- while torch compiles ---------------------------------------------------------------------------------------------
@@ -208,7 +214,7 @@ def _setup_operator(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> 
     key, ctx.layer, steps, x, states, params, *encoded = inputs
     variant, n = _decoded(x.dtype, *encoded), len(states)
     ctx.dtype, traces = x.dtype, launch.all_traces(variant.states, output[0], output[1 + n :])
-    _save(ctx, (key, variant, steps), x, states, (output[0], output[1 : 1 + n], traces), params)
+    _save(ctx, (key, variant, steps, ()), x, states, (output[0], output[1 : 1 + n], traces), params)
 
 
 def _backward_of_operator(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:

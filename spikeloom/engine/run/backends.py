@@ -216,7 +216,7 @@ def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
 def _run_loop(call: Call) -> Trajectory:
     """Run the reference."""
     call = _wide(call)
-    return _looped(call, call.program.step(call.params), call.program.cell.inputs)
+    return _looped(call, call.program.step(call.copied()), call.program.cell.inputs)
 
 
 def _looped(call: Call, step: Step, inputs: int = 1) -> Trajectory:

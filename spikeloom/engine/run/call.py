@@ -1,6 +1,6 @@
 """The request of a run, and the kernel variant it needs: which tensors require gradients, and what must be saved."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +43,8 @@ class Call:
         mem_feedback: maps the membrane of the previous step, the last state, to terms of the inputs. x then holds the
             inputs concatenated along the axis of its map.
         untraceable: why no kernel can run it, if the layer knows the reason.
-        numbers: returns the parameters as numbers, or None if one is learned, has dimensions, or is not on the CPU.
+        numbers: the parameters as numbers, if no gradient is wanted of one, and all are on the CPU. Then `params` are
+            not copied yet: see `copied`.
     """
 
     program: Program
@@ -56,7 +57,7 @@ class Call:
     feedback: Feedback | None = None
     mem_feedback: MemFeedback | None = None
     untraceable: str = ""
-    numbers: Callable[[], tuple[float, ...] | None] = lambda: None
+    numbers: tuple[float, ...] | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
         """What a kernel would read."""
@@ -70,9 +71,12 @@ class Call:
 
     def hoisted(self) -> tuple[Tensor, ...]:
         """What the kernels take as parameters, see `Program.hoist`."""
-        like = self.states[0]
-        numbers = self.numbers() if like.is_cpu and not torch.compiler.is_compiling() else None
+        like, numbers = self.states[0], self.numbers
         return self.program.hoist(self.params, like) if numbers is None else self.program.constants(like.dtype, numbers)
+
+    def copied(self) -> Mapping[str, Tensor]:
+        """The parameters, which autograd may save: nobody changes these in place."""
+        return self.params if self.numbers is None else {name: p.clone() for name, p in self.params.items()}
 
 
 def variant_of(call: Call, params: tuple[Tensor, ...], target: Target = Target.NUMBA) -> Variant:

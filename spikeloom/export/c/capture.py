@@ -1,25 +1,23 @@
-"""Read a network: the order of its layers from its forward, which is traced once, and their shapes from one step."""
+"""Read a network: its layers in their order, from its traced forward."""
 
 import copy
-import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
-from ...accelerated import PLAIN
-from ...engine.run import backend
+from ... import ops
 from ...layers import SEES_TIME
-from ...network import unroll
 from ...neurons import SpikingNeuron
-from ...neurons._unrolled_run import REWRITE
+from ...neurons._sequence import WholeSequence
 from .errors import label, refuse
+from .functions import functional_module
 from .identifiers import RESERVED, Names, identifier
-from .layers import Array, Layer, Network
+from .layers import Array, Layer, Network, Neuron
 from .modules import module_layers
 from .neurons import FUNCTIONS, function_layer, neuron_layers, returns_one
+from .tracing import IN_PLACE, shapes_of, traced
 
 SAME_MEMORY = (
     "flatten",
@@ -43,25 +41,26 @@ NO_DATA = ("size", "dim", "numel", "getattr", "shape")
 
 
 def captured(
-    net: nn.Module, x: Tensor, steps: int | None, taken: frozenset[str] = frozenset()
+    net: nn.Module, x: Tensor, steps: int | None, prefix: str, taken: frozenset[str]
 ) -> tuple[Network, nn.Module]:
     """The network as layers, and a copy of it that runs as the layers do: in eval mode, from its initial states.
 
     Args:
         net: the network, which is not changed.
         x: an input, [T, B, ...], or [B, ...] with `steps`.
+        prefix: of the names of functions and tables.
         taken: names that layers cannot have.
     """
     own = copy.deepcopy(net).eval().cpu()
-    if isinstance(own, SpikingNeuron) or not list(own.children()):
+    if isinstance(own, SEES_TIME) or not list(own.children()):
         own = nn.Sequential(own)
     restart(own)
-    graph, root = _traced(own)
-    shapes = _shapes(root, graph, x, steps)
+    graph, root = traced(own)
+    shapes = shapes_of(root, graph, x, steps)
     restart(own)
     reader = _Reader(graph, own, shapes, type(net).__name__, x)
     reader.names.taken |= taken
-    return reader.network(), own
+    return reader.network(prefix), own
 
 
 def restart(net: nn.Module) -> None:
@@ -69,111 +68,6 @@ def restart(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, SEES_TIME):
             module.reset_mem()
-
-
-IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
-
-
-class _Proxy(fx.Proxy):
-    """Records y += z as it is; torch.fx records y + z, which leaves other names of y as they were."""
-
-    def __iadd__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
-
-    def __isub__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
-
-    def __imul__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
-
-
-class _Tracer(fx.Tracer):
-    """Stops at the layers that have a form in C, and at all others of torch."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = isinstance(m, SEES_TIME) or type(m) in PLAIN
-        return known or super().is_leaf_module(m, module_qualified_name)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        """The value of a node."""
-        return _Proxy(node, self)
-
-
-def _traced(net: nn.Module) -> tuple[fx.Graph, nn.Module]:
-    what, arguments = type(net).__name__, [*inspect.signature(net.forward).parameters.values()]
-    given = [a for a in arguments if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)]
-    needed = [a.name for a in given if a.default is a.empty]
-    if len(needed) > 1:
-        refuse(what, f"its forward takes {', '.join(needed)}; a program has one input")
-    defaults = {a.name: a.default for a in given[1:]}
-    tracer = _Tracer()
-    try:
-        with torch.no_grad():
-            graph = tracer.trace(net, concrete_args=defaults)
-    except Exception as error:  # whatever a forward does with a value that it does not have
-        refuse(what, f"the path through its forward depends on data ({error}); use layers and torch functions alone")
-    return graph, fx.GraphModule(tracer.root, graph)
-
-
-class _Recording(nn.Module):
-    """Runs a graph and keeps the shape of every value."""
-
-    def __init__(self, root: nn.Module, graph: fx.Graph):
-        super().__init__()
-        self.root, self.shapes = root, dict[fx.Node, tuple[int, ...]]()
-        self.interpreter = _Interpreter(root, self.shapes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.interpreter.run(x)
-        return x
-
-
-class _Interpreter(fx.Interpreter):
-    def __init__(self, root: Any, shapes: dict[fx.Node, tuple[int, ...]]):
-        super().__init__(root)
-        self.shapes = shapes
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, Tensor):
-            self.shapes[n] = tuple(value.shape)
-        return value
-
-
-def _shapes(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) -> dict[fx.Node, tuple[int, ...]]:
-    """The shape of every value in one step, [B, ...]."""
-    _check_calls(root, graph)
-    recording = _Recording(root, graph)
-    with torch.no_grad(), backend("loop"):
-        try:
-            unroll(recording, x if steps is not None else x[:1], steps=None if steps is None else 1, check=False)
-        except NotImplementedError:
-            raise
-        except RuntimeError as error:  # of torch, for shapes and dtypes that do not fit
-            raise ValueError(
-                f"the network does not run on x of shape {tuple(x.shape)} and {x.dtype} ({error}); pass an example "
-                "with the features and the dtype of its weights"
-            ) from error
-    return recording.shapes
-
-
-def _check_calls(root: nn.Module, graph: fx.Graph) -> None:
-    """Refuse loops over time and states that the forward carries, with the way out."""
-    seen = set[str]()
-    for node in graph.nodes:
-        if node.op != "call_module":
-            continue
-        module = root.get_submodule(node.target)
-        if not isinstance(module, SEES_TIME):
-            continue
-        if node.target in seen:
-            refuse(label(node.target, module), f"it is called twice in one forward, as in a loop over time. {REWRITE}")
-        seen.add(node.target)
-        if isinstance(module, SpikingNeuron) and len(node.args) + len(node.kwargs) > 1:
-            refuse(label(node.target, module), f"the forward passes its states by hand. {REWRITE}")
 
 
 class _Reader:
@@ -185,7 +79,7 @@ class _Reader:
         self.values: dict[fx.Node, Any] = {}
         self.names = Names(RESERVED, roots=True)
 
-    def network(self) -> Network:
+    def network(self, prefix: str) -> Network:
         """All layers; those that the output does not depend on are left out if they have no states."""
         first, *_ = [node for node in self.graph.nodes if node.op == "placeholder"]
         self.values[first] = x = Array("x", self._shape(first))
@@ -195,12 +89,14 @@ class _Reader:
             elif node.op in ("call_function", "call_method"):
                 self.values[node] = self._function(node)
             elif node.op == "get_attr":
-                self.values[node] = None
+                self.values[node] = operator.attrgetter(str(node.target))(self.net)
         y = self._output()
         if not self.layers:
             refuse(self.title, "it has no layer that computes anything")
+        for layer in self.layers:
+            layer.name = f"{prefix}_{layer.name}"
         lost = [*self.lost, *(line for layer in self.layers for line in getattr(layer, "lost", ()))]
-        return Network(self.title, x, self.layers, y, self.dtype, tuple(lost))
+        return Network(self.title, prefix, x, self.layers, y, self.dtype, tuple(lost))
 
     def _output(self) -> Array:
         (node,) = [node for node in self.graph.nodes if node.op == "output"]
@@ -254,19 +150,35 @@ class _Reader:
         name = self._name(path, type(module).__name__.lower())
         if isinstance(module, SpikingNeuron):
             layers, outs = neuron_layers(path, name, module, x, self.dtype)
+            for layer in layers:
+                if isinstance(layer, Neuron) and not isinstance(module, WholeSequence):
+                    layer.module = module
             self.layers += layers
             return outs[0] if returns_one(module) else outs
-        producer = next((layer for layer in self.layers if layer.y == x), None)
         if node not in self.shapes:
             refuse(label(path, module), "it returns several values")
+        return self._layers_of(node, path, name, module, x, self._shape(node))
+
+    def _layers_of(
+        self, node: fx.Node, path: str, name: str, module: nn.Module, x: Array, shape: tuple[int, ...]
+    ) -> Array:
+        """The output of the layers of a module, or of a function that computes the same."""
+        producer = next((layer for layer in self.layers if layer.y == x), None)
         users = [user for n in self.graph.nodes if self.values.get(n) == x for user in n.users]
         alone = producer is not None and len(users) == 1
-        layer, lost = module_layers(path, name, module, x, self._shape(node), self.dtype, producer if alone else None)
+        layer, lost = module_layers(path, name, module, x, shape, self.dtype, producer if alone else None)
         self.lost += lost
         if layer is None:  # folded into the one before
             return x
         self.layers.append(layer)
         return layer.y
+
+    def _by_module(self, node: fx.Node, name: str, module: nn.Module) -> Array:
+        """A call of a function that computes what a module does."""
+        x, shape = self._array(node.args[0] if node.args else node.kwargs["input"]), self._shape(node)
+        whole = (shape[0], *[1] * (len(x.shape) - 1)) if name == "mean" else shape
+        y = self._layers_of(node, "", self._name(node.name, name), module, x, whole)
+        return Array(y.name, shape)
 
     def _check_hooks(self, path: str, module: nn.Module) -> None:
         from ...neurons._unrolled_run import Listener
@@ -289,11 +201,19 @@ class _Reader:
             return found[node.args[1]]
         if name in NO_DATA:
             return None
+        module = functional_module(name, node.args, node.kwargs, self.values, self.title)
+        if module is not None:
+            return self._by_module(node, name, module)
         args = self._arguments(node, name)
         if name in SAME_MEMORY or name == "dropout":
             return Array(self._array(args[0]).name, self._shape(node))
         changes = getattr(target, "__name__", str(target))
-        if changes.endswith("_") or target in IN_PLACE or node.kwargs.get("inplace") or True in args[1:]:
+        if (
+            changes.endswith("_")
+            or target in IN_PLACE
+            or node.kwargs.get("inplace")
+            or any(arg is True for arg in args[1:])
+        ):
             self._check_changed(node, args[0], name)
         return self._computed(node, name, args)
 
@@ -329,7 +249,7 @@ class _Reader:
             return self._joined(node, own, args)
         function: Callable[[Any], Any] | None = FUNCTIONS.get(name)
         constants = [arg for arg in args if isinstance(arg, (int, float)) and not isinstance(arg, bool)]
-        if function is None and not (name == "truediv" and len(constants) == 1):
+        if function is None and not (name == "truediv" and len(constants) == 1) and not (name == "clamp" and constants):
             refuse(self.title, f"its forward calls {name}, which has no form in C")
         if constants:
             function = _with_number(name, args)
@@ -361,6 +281,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _with_number(name: str, args: Any) -> Callable[[Any], Any]:
     """A function of an array and a number."""
+    if name == "clamp":
+        if len(args) != 3 or None in args:
+            refuse(name, "pass its lower and its upper bound")
+        return lambda x: ops.clamp(x, float(args[1]), float(args[2]))
     left, right = args[:2]
     calls: dict[str, Callable[[Any, Any], Any]] = {
         "add": operator.add,

@@ -1,5 +1,6 @@
 """`export_c` writes a network as a C file; `simulate_int8` runs it in the integers of such a file."""
 
+import copy
 import operator
 import os
 import re
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ...engine.run import backend
 from ...network import unroll
+from .._checks import check_has_values
 from .._files import checked_path, replacing
 from .capture import captured, restart
 from .errors import refuse
@@ -21,7 +23,7 @@ from .integers import IntegerWriter
 from .layers import Network
 from .programs import Sample
 from .quantize import IntegerNetwork, quantized, ranges_of
-from .reference import differing
+from .reference import differing, states_of
 from .simulate import narrowed_input, simulated
 from .writer import Writer, names_of_file
 
@@ -157,25 +159,36 @@ def simulate_int8(net: nn.Module, x: Tensor, steps: int | None = None, *, calibr
     return (whole.to(torch.float64) * integers.formats[integers.network.y.name].scale).to(x.dtype)
 
 
-def _read(caller: str, net: nn.Module, x: Tensor, steps: int | None, prefix: str = "") -> tuple[Network, nn.Module]:
+def _read(caller: str, net: nn.Module, x: Tensor, steps: int | None, prefix: str = "net") -> tuple[Network, nn.Module]:
     """The layers of a network, compared with the network itself, and the copy that was read."""
     if not isinstance(net, nn.Module):
         raise TypeError(f"{caller} got a {type(net).__name__}; pass a network, an nn.Module")
     _check_input(caller, x, steps)
+    check_has_values(caller, net, [x])
     with torch.no_grad(), torch.inference_mode(False):
-        own_x = x.detach().cpu().clone()
-        layers, own = captured(net, own_x, steps, names_of_file(prefix))
-        part = own_x[:CHECKED_STEPS, :CHECKED_ROWS] if steps is None else own_x[:CHECKED_ROWS]
-        length = None if steps is None else min(steps, CHECKED_STEPS)
-        wanted = _outputs(own, part, length)
-        apart = differing(layers, part, length, wanted)
+        own_x, names = x.detach().cpu().clone(), names_of_file(prefix)
+        layers, own = captured(net, own_x, steps, prefix, names)
+        apart = _apart(layers, own, own_x, steps)
+        if apart > SHARE_THAT_MAY_DIFFER and x.dtype == torch.float32:  # by rounding, unless float64 differs as well
+            own_x = own_x.double()
+            apart = _apart(*captured(copy.deepcopy(net).double(), own_x, steps, prefix, names), own_x, steps)
     if apart > SHARE_THAT_MAY_DIFFER:
         refuse(
             type(net).__name__,
-            f"its layers one after another compute something else than the network ({apart:.0%} of the outputs "
-            "differ); a forward must not depend on values, nor store them",
+            "its layers one after another compute something else than the network (up to "
+            f"{apart:.0%} of the values of an output or a state differ); a forward must not depend on values, nor "
+            "store them",
         )
     return layers, own
+
+
+def _apart(layers: Network, net: nn.Module, x: Tensor, steps: int | None) -> float:
+    """The share of the values that differ between the layers and the network, for a part of the example."""
+    part = x[:CHECKED_STEPS, :CHECKED_ROWS] if steps is None else x[:CHECKED_ROWS]
+    length = None if steps is None else min(steps, CHECKED_STEPS)
+    wanted, states = _outputs(net, part, length), states_of(layers)
+    restart(net)
+    return differing(layers, part, length, wanted, states)
 
 
 def _whole(steps: int | None) -> int | None:
@@ -205,13 +218,14 @@ def _outputs(net: nn.Module, x: Tensor, steps: int | None) -> Tensor:
     restart(net)
     with backend("loop"):  # which compiles no kernels for this one run
         outs = unroll(net, x, steps=steps, check=False)
-    restart(net)
     while not isinstance(outs, Tensor):
         outs = next(iter(outs.values() if isinstance(outs, dict) else outs))
     return outs
 
 
 def _integers(layers: Network, x: Tensor, steps: int | None) -> IntegerNetwork:
+    if not bool(x.isfinite().all()):
+        raise ValueError("the example has NaN or infinite values; the ranges of integers are taken from finite ones")
     with torch.no_grad(), torch.inference_mode(False):
         return quantized(layers, ranges_of(layers, x.detach().cpu(), steps))
 
@@ -225,6 +239,7 @@ def _written_by(layers: Network, net: nn.Module, x: Tensor, number: str, steps: 
     if number == "float":
         with torch.no_grad(), torch.inference_mode(False):
             outs = _outputs(net, part, steps)
+            restart(net)
         return FloatWriter(layers, prefix, steps, length, _sample(part, outs, steps))
     integers = _integers(layers, x, steps)
     inputs = narrowed_input(part, integers.formats["x"].scale)

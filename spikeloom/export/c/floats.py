@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ...engine.graph import Symbol
-from . import kernels
+from . import kernels, timed_kernels
 from .equation import Equation, Text, shortest
 from .errors import refuse
 from .form import function
 from .kernels import Types
-from .layers import Array, Conv, Join, Layer, Linear, Neuron, Pool, Scale
+from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Neuron, Pool, Scale, StepScale
 from .statements import Locals, neuron_function
 from .writer import Table, Writer, numbers
 
@@ -128,21 +128,25 @@ class FloatWriter(Writer):
         absolute, tiny = ("fabsf", "1e-4f") if self.real == "float" else ("fabs", "1e-9")
         return f"!({absolute}({out} - {want}) <= {tiny} * (1 + {absolute}({want})))"
 
-    def preamble(self, body: str) -> list[str]:
-        """Conditions on the compiler, and the helpers that the equations use."""
-        lines = ["#include <float.h>", "#include <math.h>", "", *STRICT, ""]
+    def preamble(self) -> list[str]:
+        """Conditions on the compiler."""
+        return ["#include <float.h>", "#include <math.h>", "", *STRICT, ""]
+
+    def helpers(self, body: str) -> dict[str, list[str]]:
+        """Those that the equations use."""
+        found = dict[str, list[str]]()
         suffix = "f" if self.real == "float" else ""
         for name, (arguments, result) in HELPERS.items():
             if f"{name}(" in body or (name in ("minimum", "maximum") and "clamp(" in body):
                 head = f"static inline {self.real} {name}({arguments.replace('real', self.real)})"
-                lines += function(head, [f"return {result.replace('exp_', f'exp{suffix}')};"])
-        return lines
+                found[name] = function(head, [f"return {result.replace('exp_', f'exp{suffix}')};"])
+        return found
 
     # -- layers -------------------------------------------------------------------------------------------------------
 
     def layer(self, layer: Layer) -> list[str]:
         """The function of a layer."""
-        real, bias = self.real, isinstance(layer, (Linear, Conv)) and bool(layer.bias.any())
+        real, bias = self.real, isinstance(layer, (Linear, Conv, DelayedLinear)) and bool(layer.bias.any())
         types = Types(real, real, start=f"{layer.name}_bias[o]" if bias else "0")
         if isinstance(layer, Linear):
             return kernels.linear(layer, types)
@@ -152,6 +156,13 @@ class FloatWriter(Writer):
             shared = layer.divisors.unique().numel() == 1
             by = self.literal(float(layer.divisors.flatten()[0]), layer.y) if shared else f"{layer.name}_sizes[r][q]"
             return kernels.pool(layer, types, "-INFINITY", f"sum / {by}", real)
+        if isinstance(layer, Delay):
+            return timed_kernels.delay(layer, types, self.prefix)
+        if isinstance(layer, DelayedLinear):
+            return timed_kernels.delayed_linear(layer, types, self.prefix)
+        if isinstance(layer, StepScale):
+            shift = "" if layer.shift is None else f" + {layer.name}_shift[k][c]"
+            return timed_kernels.step_scale(layer, types, self.prefix, f"x[n] * {layer.name}_scale[k][c]{shift}")
         if isinstance(layer, Scale):
             shift = "" if layer.shift is None else f" + {layer.name}_shift[c]"
             return kernels.scale(layer, types, f"x[n] * {layer.name}_scale[c]{shift}")
@@ -175,10 +186,12 @@ class FloatWriter(Writer):
             texts = [self.literal(v, layer.y) for v in numbers(values)]
             found.append((f"static const {self.real} {layer.name}_{name}{sizes}", texts, tuple(values.shape)))
 
-        if isinstance(layer, (Linear, Conv)):
+        if isinstance(layer, (Linear, Conv, DelayedLinear)):
             add("weight", transposed(layer, layer.weight))
             if bool(layer.bias.any()):
                 add("bias", layer.bias)
+        if isinstance(layer, (Delay, DelayedLinear)):
+            found.extend(lags(layer))
         elif isinstance(layer, Pool) and layer.kind == "avg" and layer.divisors.unique().numel() > 1:
             add("sizes", layer.divisors)
         elif isinstance(layer, Scale):
@@ -207,13 +220,22 @@ class FloatWriter(Writer):
         return neuron_function(layer, self.prefix, text, Locals(real, real, real), once, each)
 
 
-def transposed(layer: Linear | Conv, weight: Tensor) -> Tensor:
+def transposed(layer: Linear | Conv | DelayedLinear, weight: Tensor) -> Tensor:
     """The weights by input: [I, O], or [C, O / groups, kh, kw]."""
-    if isinstance(layer, Linear):
+    if not isinstance(layer, Conv):
         return weight.t()
     outputs, per_group, high, wide = weight.shape
     grouped = weight.reshape(layer.groups, outputs // layer.groups, per_group, high, wide)
     return grouped.transpose(1, 2).reshape(layer.groups * per_group, outputs // layer.groups, high, wide)
+
+
+def lags(layer: Delay | DelayedLinear) -> list[Table]:
+    """The delays: per element if they differ, [I, O] of connections."""
+    if isinstance(layer, Delay) and layer.lag.unique().numel() == 1:
+        return []
+    lag = layer.lag.t() if isinstance(layer, DelayedLinear) else layer.lag.flatten()
+    kind, sizes = "uint8_t" if layer.steps <= 256 else "int32_t", "".join(f"[{n}]" for n in lag.shape)
+    return [(f"static const {kind} {layer.name}_lag{sizes}", [str(int(v)) for v in numbers(lag)], tuple(lag.shape))]
 
 
 def vectors(layer: Neuron) -> dict[str, Tensor]:

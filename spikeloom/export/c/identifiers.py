@@ -59,7 +59,7 @@ HELPERS = _words("spike maximum minimum clamp sigmoid absolute saturate narrow t
 LOCAL = KEYWORDS | LIBRARY | HELPERS | _words("net n x out")
 """What the variables of an equation cannot be called."""
 
-RESERVED = LOCAL | _words("before after i k o c v a b q r y step steps total active count value")
+RESERVED = LOCAL | _words("i k o c v a b q r y step steps total active count value")
 """What functions and arrays cannot be called."""
 
 

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from ...engine.graph import Symbol
-from . import kernels
+from . import kernels, timed_kernels
 from .equation import PRECEDENCE, SIGNS, TIGHTEST, Text, shortest
 from .errors import refuse
-from .floats import transposed
+from .floats import lags, transposed
 from .form import comment, function, loop
 from .kernels import Types
-from .layers import Array, Conv, Join, Layer, Linear, Neuron, Pool, Scale
+from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Neuron, Pool, Scale, StepScale
 from .lowering import Code, Lowered
 from .programs import Sample
 from .quantize import IntegerNetwork, Rescale
@@ -182,13 +182,14 @@ class IntegerWriter(Writer):
             "x[n] = (int8_t)lrintf(v >= 127 ? 127 : v >= -127 ? v : -127);",
         ]
 
-    def preamble(self, body: str) -> list[str]:
-        """The helpers that the layers use."""
-        lines = ["#include <math.h>", ""]
-        for name, text in HELPERS.items():
-            if f"{name}(" in body or (name == "saturate" and "times(" in body):
-                lines += [*text.strip().splitlines(), ""]
-        return lines
+    def preamble(self) -> list[str]:
+        """What is included."""
+        return ["#include <math.h>", ""]
+
+    def helpers(self, body: str) -> dict[str, list[str]]:
+        """Those that the layers use."""
+        used = [n for n in HELPERS if f"{n}(" in body or (n == "saturate" and "times(" in body)]
+        return {name: [*HELPERS[name].strip().splitlines(), ""] for name in used}
 
     # -- layers -------------------------------------------------------------------------------------------------------
 
@@ -196,10 +197,10 @@ class IntegerWriter(Writer):
         """The types of a layer's arrays; and how a sum begins and ends."""
         name, outputs = layer.name, layer.y.size
         finish: list[str] = []
-        if isinstance(layer, (Linear, Conv)):
+        if isinstance(layer, (Linear, Conv, DelayedLinear)):
             channels, own = len(layer.bias), self.net.weights[name]
             bias = f"{name}_bias[o] + " if bool(own.bias.any()) else ""
-            size = 1 if isinstance(layer, Linear) else outputs // channels
+            size = outputs // channels if isinstance(layer, Conv) else 1
             scaled = "y[{0}] = saturate({1}times(y[{0}], {2}_scale[o], {3}));"
             at = "o" if size == 1 else f"o * {size} + n"
             line = scaled.format(at, bias, name, own.shift)
@@ -215,10 +216,18 @@ class IntegerWriter(Writer):
             return kernels.conv(layer, types)
         if isinstance(layer, Pool):
             return self._pool(layer, types)
+        if isinstance(layer, Delay):
+            return timed_kernels.delay(layer, types, self.prefix)
+        if isinstance(layer, DelayedLinear):
+            return timed_kernels.delayed_linear(layer, types, self.prefix)
         if isinstance(layer, Scale):
             _, shift, added = self.net.scales[layer.name]
-            more = f" + {layer.name}_shift[c]" if bool(added.any()) else ""
-            return kernels.scale(layer, types, f"saturate({times_of(f'{layer.name}_scale[c]', 'x[n]', shift)}{more})")
+            at = "[k][c]" if isinstance(layer, StepScale) else "[c]"
+            more = f" + {layer.name}_shift{at}" if bool(added.any()) else ""
+            value = f"saturate({times_of(f'{layer.name}_scale{at}', 'x[n]', shift)}{more})"
+            if isinstance(layer, StepScale):
+                return timed_kernels.step_scale(layer, types, self.prefix, value)
+            return kernels.scale(layer, types, value)
         if isinstance(layer, Rescale):
             cut = "narrow" if types.y == "int8_t" else "saturate"
             product = f"((int64_t)x[n] * {layer.factor} + ((int64_t)1 << {layer.shift - 1})) >> {layer.shift}"
@@ -271,7 +280,9 @@ class IntegerWriter(Writer):
             texts = [str(int(v)) for v in numbers(values)]
             found.append((f"static const {kind} {layer.name}_{name}{sizes}", texts, tuple(values.shape)))
 
-        if isinstance(layer, (Linear, Conv)):
+        if isinstance(layer, (Delay, DelayedLinear)):
+            found.extend(lags(layer))
+        if isinstance(layer, (Linear, Conv, DelayedLinear)):
             own = self.net.weights[layer.name]
             add("weight", transposed(layer, own.weight), "int8_t")
             add("scale", own.factor)

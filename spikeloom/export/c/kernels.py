@@ -42,7 +42,7 @@ def linear(layer: Linear, types: Types) -> list[str]:
         f"static void {layer.name}_add({types.y} *y, int i, {types.y} x)",
         loop("o", outputs, [f"y[o] += {layer.name}_weight[i][o] * x;"]),
     )
-    each = [*_start(layer, types, outputs, 1), *_visit(layer, inputs), *types.finish]
+    each = [*_start(layer, types, outputs, 1), *visit(layer, inputs), *types.finish]
     return [*add, *_over_rows(layer, types, rows, inputs, outputs, each)]
 
 
@@ -64,8 +64,9 @@ def _start(layer: Linear | Conv, types: Types, outputs: int, size: int) -> list[
     return loop("o", outputs, loop("n", size, [f"y[o * {size} + n] = {types.start};"]))
 
 
-def _visit(layer: Layer, inputs: int) -> list[str]:
-    return loop("i", inputs, ["if (x[i] != 0)", f"    {layer.name}_add(y, i, x[i]);"])
+def visit(layer: Layer, inputs: int, to: str = "y") -> list[str]:
+    """A loop over the nonzero inputs; each adds its weights."""
+    return loop("i", inputs, ["if (x[i] != 0)", f"    {layer.name}_add({to}, i, x[i]);"])
 
 
 def conv(layer: Conv, types: Types) -> list[str]:
@@ -84,7 +85,7 @@ def conv(layer: Conv, types: Types) -> list[str]:
         *loop("k", per_group, [f"const int o = {first};", *inner]),
     ]
     add = function(f"static void {layer.name}_add({types.y} *y, int i, {types.y} x)", body)
-    each = [*_start(layer, types, outputs, rows * columns), *_visit(layer, layer.x[0].size), *types.finish]
+    each = [*_start(layer, types, outputs, rows * columns), *visit(layer, layer.x[0].size), *types.finish]
     return [*add, *function(head(layer.name, types), each)]
 
 

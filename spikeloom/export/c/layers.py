@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from .equation import Equation
@@ -19,10 +19,12 @@ class Array:
     Args:
         name: its identifier; the input of the network has the name "x".
         shape: as in torch, without the batch; in memory it is one row after the other.
+        counts: whether it is a number of steps instead.
     """
 
     name: str
     shape: tuple[int, ...]
+    counts: bool = False
 
     @property
     def size(self) -> int:
@@ -34,7 +36,7 @@ class Layer:
     """A layer.
 
     Args:
-        name: its identifier.
+        name: of its function and its tables.
         title: what a reader calls it.
         x: the arrays that it reads.
         y: the array that it writes.
@@ -45,9 +47,18 @@ class Layer:
     x: tuple[Array, ...]
     y: Array
 
+    @property
+    def kept(self) -> tuple[Array, ...]:
+        """The arrays that stay from step to step."""
+        return ()
+
     def run(self, *x: Tensor) -> Tensor:
         """The output for inputs [B, *shape], in torch."""
         raise NotImplementedError
+
+    def advance(self, memory: Any, *x: Tensor) -> tuple[Tensor, Any]:
+        """The output of a step, and what the next step is passed as `memory`; None at the first step."""
+        return self.run(*x), None
 
 
 @dataclass
@@ -87,6 +98,60 @@ class Conv(Layer):
         padded = functional.pad(image, (self.padding[1], after[1], self.padding[0], after[0]))
         out = functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         return out[:, :, :height, :width].reshape(len(image), *self.y.shape)
+
+
+@dataclass
+class Delay(Layer):
+    """y at step t is x at step t - lag, zero before the first step; lag, whole numbers of the shape of x."""
+
+    lag: Tensor
+
+    @property
+    def steps(self) -> int:
+        """How many inputs are stored."""
+        return int(self.lag.max()) + 1
+
+    @property
+    def kept(self) -> tuple[Array, ...]:
+        """A ring of the last inputs, and the row of the newest."""
+        return Array(f"{self.y.name}_past", (self.steps, *self.y.shape)), Array(f"{self.y.name}_now", (1,), True)
+
+    def advance(self, memory: Any, *x: Tensor) -> tuple[Tensor, Any]:
+        """The output; the memory has the newest input first."""
+        past = last_inputs(memory, x[0], self.steps)
+        return past.gather(0, self.lag.expand(1, *x[0].shape))[0], past
+
+
+@dataclass
+class DelayedLinear(Layer):
+    """A weight and a delay per connection; weight and lag [O, I], bias [O]."""
+
+    weight: Tensor
+    bias: Tensor
+    lag: Tensor
+
+    @property
+    def steps(self) -> int:
+        """How many steps the outputs are ahead."""
+        return int(self.lag.max()) + 1
+
+    @property
+    def kept(self) -> tuple[Array, ...]:
+        """A ring of the sums of the next steps, and the row of this step."""
+        return Array(f"{self.y.name}_due", (self.steps, *self.y.shape)), Array(f"{self.y.name}_now", (1,), True)
+
+    def advance(self, memory: Any, *x: Tensor) -> tuple[Tensor, Any]:
+        """The output; the memory has the newest input first."""
+        past, out = last_inputs(memory, x[0], self.steps), self.bias.expand(len(x[0]), -1)
+        for lag, then in enumerate(past):
+            out = out + functional.linear(then, self.weight * (self.lag == lag))
+        return out, past
+
+
+def last_inputs(memory: Tensor | None, x: Tensor, steps: int) -> Tensor:
+    """The inputs of the last steps with that of this one, the newest first."""
+    before = x.new_zeros(steps, *x.shape) if memory is None else memory
+    return torch.cat((x[None], before))[:steps]
 
 
 @dataclass
@@ -144,6 +209,26 @@ class Scale(Layer):
 
 
 @dataclass
+class StepScale(Scale):
+    """The same with another scale and shift at every step, [T, C]; after the last one, the last."""
+
+    @property
+    def kept(self) -> tuple[Array, ...]:
+        """The number of the step."""
+        return (Array(f"{self.y.name}_step", (1,), True),)
+
+    def at(self, step: int | None) -> int:
+        """The row of a step; the first if it is None."""
+        return min(step or 0, len(self.scale) - 1)
+
+    def advance(self, memory: Any, *x: Tensor) -> tuple[Tensor, Any]:
+        """The output; the memory is the number of the step."""
+        row = self.at(memory)
+        shift = None if self.shift is None else self.shift[row]
+        return Scale(self.name, self.title, self.x, self.y, self.scale[row], shift).run(*x), (memory or 0) + 1
+
+
+@dataclass
 class Join(Layer):
     """Arrays one after another along a dimension of their shapes; `dim` is 0 for the first after the batch."""
 
@@ -162,11 +247,18 @@ class Neuron(Layer):
         equation: of a step. Each of its inputs is a part of each array of `x`, and the sum of these.
         states: the array of each state, by name.
         lost: what a program of it does not have.
+        module: the layer of the library, which stores the states; None if it stores none.
     """
 
     equation: Equation
     states: Mapping[str, Array] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+    module: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def kept(self) -> tuple[Array, ...]:
+        """The states."""
+        return tuple(self.states.values())
 
     def run(self, *x: Tensor) -> Tensor:
         """Not for neurons, which have states: see `reference`."""
@@ -179,6 +271,7 @@ class Network:
 
     Args:
         title: what a reader calls it.
+        prefix: of the names of its functions and tables.
         x: the input.
         layers: in the order in which they run.
         y: the output.
@@ -187,6 +280,7 @@ class Network:
     """
 
     title: str
+    prefix: str
     x: Array
     layers: list[Layer]
     y: Array
@@ -199,10 +293,10 @@ class Network:
 
     @property
     def before(self) -> int:
-        """The number of layers whose output stays the same if the input does: those that read no neuron."""
+        """The number of layers whose output stays the same if the input does: those before the first state."""
         known = {self.x.name}
         for place, layer in enumerate(self.layers):
-            if (isinstance(layer, Neuron) and layer.states) or not {x.name for x in layer.x} <= known:
+            if layer.kept or not {x.name for x in layer.x} <= known:
                 return place
             known.add(layer.y.name)
         return len(self.layers)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ...accelerated import PLAIN
-from ...layers import GradedSpikes
+from ...layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
+from . import layers
 from .errors import label, refuse
-from .layers import Array, Conv, Layer, Linear, Pool, Scale, pair, planes
+from .layers import Array, Conv, Delay, Layer, Linear, Pool, Scale, StepScale, pair, planes
 from .neurons import FUNCTIONS, conv, function_layer, linear
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -52,9 +53,37 @@ def module_layers(
         if module.dim != 1:
             refuse(label(path, module), f"dim={module.dim} is not the first dimension after the batch; pass dim=1")
         return Scale(name, title, (x,), y, module.weights.detach().cpu().to(dtype).flatten(), None), []
+    if isinstance(module, (SynapticDelay, DelayedLinear)):
+        return _delayed(path, name, title, module, x, y, dtype)
+    if isinstance(module, (BatchNormTT1d, BatchNormTT2d)):
+        return _step_norm(path, name, f"{label(path, module)}: {len(module)} norms, one per step", module, x, y, dtype)
     if isinstance(module, nn.ReLU | nn.Sigmoid | nn.Tanh):
         return function_layer(name, title, FUNCTIONS[kind.__name__.lower()], (x,), dtype), []
     return refuse(label(path, module), "this layer has no form in C; docs/c.md lists those that have")
+
+
+def _delayed(path: str, name: str, title: str, module: Any, x: Array, y: Array, dtype: torch.dtype) -> Written:
+    learned = isinstance(module.delay, nn.Parameter)
+    lost = [f"{label(path, module)}: its delays were learned, and are constant"] * learned
+    lag = module.lags.cpu()
+    if isinstance(module, SynapticDelay):
+        return Delay(name, title, (x,), y, lag.expand(x.shape).contiguous()), lost
+    if len(x.shape) != 1:
+        refuse(label(path, module), f"its input is {x.shape}; only features, [I], can have a delay per connection")
+    plain = linear(name, title, module.weight, module.bias, x, y, dtype)
+    return layers.DelayedLinear(name, title, (x,), y, plain.weight, plain.bias, lag), lost
+
+
+def _step_norm(path: str, name: str, title: str, module: Any, x: Array, y: Array, dtype: torch.dtype) -> Written:
+    if any(norm.running_mean is None for norm in module):
+        refuse(label(path, module), "it has no running statistics and normalizes by those of the batch")
+    scales = [(n.running_var.double() + n.eps).rsqrt() * (1 if n.weight is None else n.weight.double()) for n in module]
+    shifts = [0.0 - norm.running_mean.double() * scale for norm, scale in zip(module, scales, strict=True)]
+    scale, shift = (torch.stack(rows).detach().cpu().to(dtype) for rows in (scales, shifts))
+    if len(scale) == 1:
+        return Scale(name, title, (x,), y, scale[0], shift[0]), []
+    told = f"{label(path, module)}: it normalizes by its running statistics; after its last norm, by the last one"
+    return StepScale(name, title, (x,), y, scale, shift), [told]
 
 
 def _pool(path: str, name: str, module: Any, x: Array, y: Array) -> Pool:
@@ -112,8 +141,8 @@ def _norm(path: str, name: str, module: Any, x: Array, y: Array, dtype: torch.dt
         scale, shift = scale * module.weight.detach().double(), module.bias.detach().double()
     scale, shift = scale.cpu(), (shift - mean * scale).cpu()
     told = [f"{label(path, module)}: it normalizes by its running statistics"]
-    over_outputs = isinstance(producer, Conv) or (isinstance(producer, Linear) and len(producer.y.shape) == 1)
-    if isinstance(producer, (Conv, Linear)) and over_outputs:
+    one_row = producer is not None and len(producer.y.shape) == 1
+    if isinstance(producer, (Conv, layers.DelayedLinear)) or (isinstance(producer, Linear) and one_row):
         per_row = scale.view(-1, *[1] * (producer.weight.dim() - 1))
         producer.weight = (producer.weight.double() * per_row).to(dtype)
         producer.bias = (producer.bias.double() * scale + shift).to(dtype)

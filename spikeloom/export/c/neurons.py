@@ -26,7 +26,7 @@ from ...neurons._sequence import WholeSequence
 from ...neurons.recurrent import Recurrent
 from .equation import Equation
 from .errors import label, refuse
-from .layers import Array, Conv, Layer, Linear, Neuron, pair
+from .layers import Array, Conv, Layer, Linear, Neuron, Pool, pair
 
 Written = tuple[list[Layer], tuple[Any, ...]]
 """The layers of a module, and the arrays that it returns, or tuples of them."""
@@ -34,7 +34,6 @@ Written = tuple[list[Layer], tuple[Any, ...]]
 HAS_NO_FORM: Mapping[type[nn.Module], str] = {
     NoisyLeaky: "it draws random numbers at every step; replace it by a Leaky",
     AssociativeLeaky: "its state is a matrix that is read by a product with its input",
-    SConv2dLSTM: "its gates are convolutions of input and membrane; use RLeaky with a convolution",
 }
 
 
@@ -47,6 +46,8 @@ def neuron_layers(path: str, name: str, neuron: SpikingNeuron, x: Array, dtype: 
     _check_methods(what, neuron)
     if isinstance(neuron, SLSTM):
         return _lstm(path, name, neuron, x, dtype)
+    if isinstance(neuron, SConv2dLSTM):
+        return _conv_lstm(path, name, neuron, x, dtype)
     if isinstance(neuron, WholeSequence):
         return _sequence(path, name, neuron, x, dtype)
     program = _program(what, neuron)
@@ -157,6 +158,8 @@ FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     "tanh": ops.tanh,
     "abs": ops.abs,
     "neg": lambda x: -x,
+    "maximum": lambda x: ops.maximum(x[0], x[1]),
+    "minimum": lambda x: ops.minimum(x[0], x[1]),
     "add": lambda x: x[0] + x[1],
     "sub": lambda x: x[0] - x[1],
     "mul": lambda x: x[0] * x[1],
@@ -180,6 +183,39 @@ def linear(
     own = weight.detach().cpu().to(dtype)
     shift = torch.zeros(len(own), dtype=dtype) if bias is None else bias.detach().cpu().to(dtype)
     return Linear(name, title, (x,), y, own, shift)
+
+
+def _conv_lstm(path: str, name: str, neuron: SConv2dLSTM, x: Array, dtype: torch.dtype) -> Written:
+    what, own, (_, height, width) = label(path, neuron), neuron.conv, x.shape
+    sizes = [-(-n // step) for n, step in zip((height, width), neuron.stride, strict=True)]
+    shape = (neuron.out_channels, *sizes)
+    gates, back = (Array(f"{name}_{end}", (4 * shape[0], *sizes)) for end in ("gates", "back"))
+    mem = Array(f"{name}_mem", shape)
+    weight, none = own.weight.detach().cpu().to(dtype), torch.zeros(len(own.weight), dtype=dtype)
+    bias = none if own.bias is None else own.bias.detach().cpu().to(dtype)
+    of_x, of_mem = weight[:, : neuron.in_channels], weight[:, neuron.in_channels :]
+    more = (neuron.padding, neuron.dilation, 1)
+    made: list[Layer] = [
+        Conv(gates.name, f"{what}: conv, of the input", (x,), gates, of_x, bias, neuron.stride, *more),
+        Conv(back.name, f"{what}: conv, of mem", (mem,), back, of_mem, none, (1, 1), *more),
+    ]
+    pooled = neuron.max_pool or neuron.avg_pool
+    spk = Array(f"{name}_whole" if pooled else name, shape)
+    program, values = _program(what, neuron), neuron._values(copied=False)
+    own_neuron = _neuron(path, name, neuron, program, (gates, back), spk, values, dtype)
+    own_neuron.name, states = spk.name, own_neuron.kept
+    made.append(own_neuron)
+    if pooled:
+        threshold, kernel = neuron.threshold.detach(), pair(pooled, images=True)
+        if threshold.numel() != 1:
+            refuse(what, "it pools its membrane and has several thresholds")
+        number, kind = float(threshold), "max" if neuron.max_pool else "avg"
+        u = Array(f"{name}_pooled", (shape[0], sizes[0] // kernel[0], sizes[1] // kernel[1]))
+        divisors = torch.full(u.shape[1:], float(kernel[0] * kernel[1]))
+        windows = (kernel, kernel, (0, 0), (1, 1))
+        made.append(Pool(u.name, f"{what}: {kind}_pool of mem", states[-1:], u, kind, *windows, divisors))
+        made.append(function_layer(name, f"{what}: its spikes", lambda u: ops.spike(u - number), (u,), dtype))
+    return made, (made[-1].y, *states)
 
 
 def conv(name: str, title: str, module: nn.Conv1d | nn.Conv2d, x: Array, y: Array, dtype: torch.dtype) -> Conv:

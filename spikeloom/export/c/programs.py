@@ -111,8 +111,8 @@ class Programs:
         binary = bool(((y == 0) | (y == 1)).all())
         y_type = "unsigned char" if binary else self.ctype(net.y)
         rows = 1 if self.steps is not None else y.shape[1]
-        x_head = f"static const {self.ctype(net.x)} test_x[{len(x)}][{rows * net.x.size}]"
-        y_head = f"static const {y_type} test_out[{len(x)}][{y.shape[1] * net.y.size}]"
+        x_head = f"static const {self.ctype(net.x)} {p}_test_x[{len(x)}][{rows * net.x.size}]"
+        y_head = f"static const {y_type} {p}_test_out[{len(x)}][{y.shape[1] * net.y.size}]"
         xs = [self.literal(v, net.x) for v in x.flatten().tolist()]
         ys = [str(int(v)) if binary else self.literal(v, net.y) for v in y.flatten().tolist()]
         at = f"[step * {u}_OUTPUTS + k]"
@@ -124,7 +124,7 @@ class Programs:
                 "s",
                 len(x),
                 [
-                    f"const {self.ctype(net.x)} *x = test_x[s];",
+                    f"const {self.ctype(net.x)} *x = {p}_test_x[s];",
                     f"{p}_reset(&{p}_state);",
                     *loop(
                         "step",
@@ -134,7 +134,7 @@ class Programs:
                             *loop(
                                 "k",
                                 f"{u}_OUTPUTS",
-                                [f"differ += {self.differs('out[k]', f'test_out[s]{at}', binary)};"],
+                                [f"differ += {self.differs('out[k]', f'{p}_test_out[s]{at}', binary)};"],
                             ),
                         ],
                     ),
@@ -160,7 +160,7 @@ class Programs:
         p, u = self.prefix, self.upper
         each = [
             "long sum = 0;",
-            *loop("step", steps, [f"sum += test_out[s][step * {u}_OUTPUTS + k];"]),
+            *loop("step", steps, [f"sum += {p}_test_out[s][step * {u}_OUTPUTS + k];"]),
             "differ += total[k] != sum;",
         ]
         return [

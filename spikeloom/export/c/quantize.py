@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...engine.graph import Symbol
 from .errors import refuse
-from .layers import Array, Conv, Join, Layer, Linear, Network, Neuron, Pool, Scale
+from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Network, Neuron, Pool, Scale
 from .lowering import MOST, Lowered, lowered
 from .reference import Reference, inputs_of
 
@@ -135,7 +135,7 @@ class _Quantizer:
         first = Format(8, 1.0 if ranges.whole else ranges.arrays.get("x", 0.0) / 127)
         self.fraction = _fraction(max(ranges.arrays.values(), default=1.0))
         self.layers = list[Layer]()
-        after = Network(network.title, network.x, self.layers, network.y, network.dtype, network.lost)
+        after = Network(network.title, network.prefix, network.x, self.layers, network.y, network.dtype, network.lost)
         self.made = IntegerNetwork(after, {"x": first}, self.fraction)
         self.current = Format(32, 2.0**-self.fraction, MOST)
         self.known = dict[tuple[str, Format, bool], Array]()
@@ -163,8 +163,9 @@ class _Quantizer:
 
     def _add(self, layer: Layer) -> None:
         formats = self.made.formats
-        if isinstance(layer, (Linear, Conv)):
+        if isinstance(layer, (Linear, Conv, DelayedLinear)):
             x = self._as(layer.x[0], bits=8)
+            formats |= dict.fromkeys((array.name for array in layer.kept), self.current)
             self.made.weights[layer.name] = _weighted(layer, formats[x.name].scale, self.fraction)
             formats[layer.y.name] = self.current
             self.layers.append(_reading(layer, x))
@@ -173,6 +174,9 @@ class _Quantizer:
             self.layers.append(_reading(layer, *[self._as(x, bits=32, target=own) for x in layer.x]))
         elif isinstance(layer, Pool):
             self._pool(layer)
+        elif isinstance(layer, Delay):
+            formats |= dict.fromkeys((layer.y.name, layer.kept[0].name), formats[layer.x[0].name])
+            self.layers.append(layer)
         elif isinstance(layer, Scale):
             x = self._as(layer.x[0], bits=32, target=self.current)
             shift = torch.zeros_like(layer.scale) if layer.shift is None else layer.shift
@@ -222,7 +226,7 @@ class _Quantizer:
             factors, shift = _factors(torch.tensor(own.scale / target.scale, dtype=torch.float64))
             y = Array(name, array.shape)
             told = f"{array.name} in {target.bits} bits"
-            self.layers.append(Rescale(name, told, (array,), y, int(factors), shift))
+            self.layers.append(Rescale(f"{self.before.prefix}_{name}", told, (array,), y, int(factors), shift))
             self.made.formats[name] = target
             self.known[key] = y
         return Array(self.known[key].name, array.shape)
@@ -251,7 +255,7 @@ def _fixed(values: Tensor, fraction: int) -> Tensor:
     return (values * 2.0**fraction).round().clamp(-MOST, MOST).to(torch.int64)
 
 
-def _weighted(layer: Linear | Conv, scale: float, fraction: int) -> Weighted:
+def _weighted(layer: Linear | Conv | DelayedLinear, scale: float, fraction: int) -> Weighted:
     weight = layer.weight.double().flatten(1)
     if not bool(weight.isfinite().all()):
         refuse(layer.title, "a weight is infinite or NaN, which 8 bits do not have")

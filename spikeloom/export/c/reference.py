@@ -1,6 +1,7 @@
 """The layers of a network run in torch, step by step: what the C must compute, and where the ranges come from."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class Reference:
     ):
         self.network, self.seen, self.inner = network, seen, inner
         self.arrays: dict[str, Tensor] = {}
+        self.memory: dict[str, Any] = {}
         for layer in network.layers:
             self.arrays[layer.y.name] = torch.zeros(batch, *layer.y.shape, dtype=network.dtype)
             if isinstance(layer, Neuron):
@@ -54,7 +56,8 @@ class Reference:
             if isinstance(layer, Neuron):
                 self._neuron(layer, read)
             else:
-                self._keep(layer.y.name, layer.run(*read))
+                value, self.memory[layer.name] = layer.advance(self.memory.get(layer.name), *read)
+                self._keep(layer.y.name, value)
         y = self.network.y
         return self.arrays[y.name].reshape(batch, *y.shape)
 
@@ -83,7 +86,7 @@ def driven(layer: Neuron, read: list[Tensor]) -> list[Tensor]:
     if len(inputs) == len(read) > 1:
         return read
     total = read[0] if len(read) == 1 else read[0] + read[1]
-    return [total] if len(inputs) == 1 else [*total.chunk(len(inputs), -1)]
+    return [total] if len(inputs) == 1 else [*total.chunk(len(inputs), 1)]
 
 
 def evaluated(equation: Equation, leaves: Mapping[Symbol, Tensor]) -> dict[Symbol, Tensor]:
@@ -105,15 +108,26 @@ def evaluated(equation: Equation, leaves: Mapping[Symbol, Tensor]) -> dict[Symbo
     return known
 
 
-def differing(layers: Network, x: Tensor, steps: int | None, wanted: Tensor) -> float:
-    """The share of the outputs [T, B, ...] that differ from the wanted ones by more than rounding."""
+def differing(layers: Network, x: Tensor, steps: int | None, wanted: Tensor, states: Mapping[str, Tensor]) -> float:
+    """The share of values that differ from the wanted ones by more than rounding, the largest of any array.
+
+    Args:
+        wanted: the outputs, [T, B, ...].
+        states: after the last step, by array.
+    """
     run = Reference(layers, x.shape[0 if steps is not None else 1])
-    apart = [
-        (
-            ~torch.isclose(
-                run.step(x_t).reshape(len(x_t), -1), want.reshape(len(x_t), -1), rtol=1e-3, atol=1e-3, equal_nan=True
-            )
-        )
-        for x_t, want in zip(inputs_of(x, steps), wanted, strict=True)
-    ]
-    return float(torch.stack(apart).float().mean()) if apart else 0.0
+    outs = torch.stack([run.step(x_t) for x_t in inputs_of(x, steps)])
+    pairs = [(outs.flatten(2), wanted.flatten(2)), *((run.arrays[name], state) for name, state in states.items())]
+    near: Any = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
+    return max(float((~torch.isclose(got, want, **near)).float().mean()) for got, want in pairs)
+
+
+def states_of(layers: Network) -> dict[str, Tensor]:
+    """The states that the layers of the library store, by array."""
+    found = dict[str, Tensor]()
+    for layer in layers.neurons:
+        for name, array in layer.states.items():
+            value = vars(layer.module).get(name) if layer.module is not None else None
+            if isinstance(value, Tensor) and value.shape[1:] == array.shape:
+                found[array.name] = value.detach().clone()
+    return found

@@ -1,13 +1,14 @@
 """Run a network in integers, with the results of its C bit for bit."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .errors import refuse
-from .layers import Conv, Join, Layer, Linear, Neuron, Pool, Scale, planes
+from .layers import Conv, Delay, DelayedLinear, Join, Layer, Linear, Neuron, Pool, Scale, StepScale, planes
 from .lowering import run, saturated, times
 from .quantize import IntegerNetwork, Rescale
 
@@ -29,6 +30,7 @@ class Simulation:
     def __init__(self, net: IntegerNetwork, batch: int):
         self.net = net
         self.arrays: dict[str, Tensor] = {}
+        self.memory: dict[str, Any] = {}
         for layer in net.network.layers:
             self.arrays[layer.y.name] = torch.zeros(batch, *layer.y.shape, dtype=torch.int64)
             if isinstance(layer, Neuron):
@@ -49,8 +51,11 @@ class Simulation:
         return self.arrays[y.name].reshape(len(x), *y.shape)
 
     def _layer(self, layer: Layer, read: list[Tensor]) -> Tensor:
-        if isinstance(layer, (Linear, Conv)):
+        if isinstance(layer, (Linear, Conv, DelayedLinear)):
             return self._weighted(layer, read[0])
+        if isinstance(layer, Delay):
+            value, self.memory[layer.name] = layer.advance(self.memory.get(layer.name), *read)
+            return value
         if isinstance(layer, Rescale):
             low, high = (-127, 127) if self.net.formats[layer.y.name].bits == 8 else (-(2**31), 2**31 - 1)
             return ((read[0] * layer.factor + (1 << (layer.shift - 1))) >> layer.shift).clamp(low, high)
@@ -58,18 +63,25 @@ class Simulation:
             return self._pool(layer, read[0])
         if isinstance(layer, Scale):
             factors, shift, added = self.net.scales[layer.name]
+            if isinstance(layer, StepScale):
+                step = self.memory.get(layer.name, 0)
+                self.memory[layer.name], row = step + 1, layer.at(step)
+                factors, added = factors[row], added[row]
             per_channel = (-1, *[1] * (len(layer.y.shape) - 1))
             return saturated(times(factors.view(per_channel), read[0], shift) + added.view(per_channel))
         if isinstance(layer, Join):
             return torch.cat(read, layer.dim + 1)
         return refuse(layer.title, "it has no form in integers")
 
-    def _weighted(self, layer: Linear | Conv, x: Tensor) -> Tensor:
+    def _weighted(self, layer: Linear | Conv | DelayedLinear, x: Tensor) -> Tensor:
         own = self.net.weights[layer.name]
         # float64 holds sums of 32 bits exactly, and multiplies matrices
         weight, none = own.weight.double(), torch.zeros(len(own.weight), dtype=torch.float64)
         if isinstance(layer, Linear):
             sums, shape = functional.linear(x.double(), weight), [-1]
+        elif isinstance(layer, DelayedLinear):
+            own_layer, shape = replace(layer, weight=weight, bias=none), [-1]
+            sums, self.memory[layer.name] = own_layer.advance(self.memory.get(layer.name), x.double())
         else:
             sums = _with(layer, weight, none).run(x.double())
             shape = [-1, *[1] * (len(layer.y.shape) - 1)]

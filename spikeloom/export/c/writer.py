@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .form import comment, function, indented, loop, table, wrapped
 from .kernels import flat
-from .layers import Array, Conv, Layer, Linear, Network, Neuron
+from .layers import Array, Conv, Delay, DelayedLinear, Layer, Linear, Network, Neuron, StepScale
 from .programs import Programs, Sample
 
 Table = tuple[str, list[str], tuple[int, ...]]
@@ -22,9 +22,9 @@ USE = (
 
 def names_of_file(prefix: str) -> frozenset[str]:
     """The names that a file has besides those of its layers."""
-    functions = (f"{prefix}_{name}" for name in ("reset", "step", "step_events", "run", "quantize", "state"))
+    functions = ("reset", "step", "step_events", "run", "quantize", "state", "before", "after", "test_x", "test_out")
     macros = ("INPUTS", "OUTPUTS", "STEPS", "DECLARED", "INTERFACE", "MAIN", "TEST")
-    return frozenset((*functions, *(f"{prefix.upper()}_{name}" for name in macros), "test_x", "test_out", "differ"))
+    return frozenset((*functions, *macros, *(f"{prefix.upper()}_{name}" for name in macros), f"{prefix}_state"))
 
 
 class Writer(Programs):
@@ -57,8 +57,12 @@ class Writer(Programs):
         """The constants of a layer."""
         raise NotImplementedError
 
-    def preamble(self, body: str) -> list[str]:
-        """What stands before the layers: conditions on the compiler, and the helpers that the layers' source calls."""
+    def preamble(self) -> list[str]:
+        """What stands before the layers: conditions on the compiler."""
+        raise NotImplementedError
+
+    def helpers(self, body: str) -> dict[str, list[str]]:
+        """The functions that the source of the layers calls, by name."""
         raise NotImplementedError
 
     def start(self, state: str, layer: Neuron) -> str:
@@ -90,15 +94,18 @@ class Writer(Programs):
         """The size of the struct, in which each array begins at a multiple of the size of its values."""
         total, largest = 0, 1
         for array in self._arrays():
-            size = _bytes(self.ctype(array))
+            size = _bytes(self._type(array))
             total, largest = -(-total // size) * size + array.size * size, max(largest, size)
         return -(-total // largest) * largest
+
+    def _type(self, array: Array) -> str:
+        return "int" if array.counts else self.ctype(array)
 
     def _arrays(self) -> list[Array]:
         """The arrays of the struct, in order."""
         found: list[Array] = []
         for layer in self.network.layers:
-            found += [layer.y, *(layer.states.values() if isinstance(layer, Neuron) else ())]
+            found += [layer.y, *layer.kept]
         return found
 
     # -- the file -----------------------------------------------------------------------------------------------------
@@ -112,6 +119,8 @@ class Writer(Programs):
         tables = [entry for layer in layers for entry in self.tables(layer)]
         declared = [f"{head};" for head, *_ in tables]
         filled = [line for entry in tables for line in table(*entry)]
+        helpers = self.helpers("\n".join(body))
+        renamed = [f"#define {name} {self.prefix}_{name}" for name in helpers]
         lines = [
             *self._title(),
             f"#ifndef {self.upper}_DECLARED",
@@ -122,13 +131,16 @@ class Writer(Programs):
             "",
             f"#ifndef {self.upper}_INTERFACE",
             "",
-            *self.preamble("\n".join(body)),
+            *self.preamble(),
+            *([*comment(["So that several such files can be included in one."]), *renamed, ""] if helpers else []),
+            *(line for lines in helpers.values() for line in lines),
             *([*comment(["The constants, which stand at the end of this file."]), *declared, ""] if declared else []),
             *body,
             *self._steps(),
             *filled,
             *self.main(),
             *self.test(),
+            *(f"#undef {name}" for name in helpers),
             f"#endif /* {self.upper}_INTERFACE */",
         ]
         return "\n".join(lines) + "\n"
@@ -148,7 +160,7 @@ class Writer(Programs):
             f"{net.title} as C99, written by spikeloom.",
             "",
             f"Input  {flat(net.x)}, {x_type}",
-            *(f"{layer.name}: {flat(layer.y)}    {layer.title}" for layer in net.layers),
+            *(f"{layer.y.name}: {flat(layer.y)}    {layer.title}" for layer in net.layers),
             f"Output {net.y.name}, {flat(net.y)}, {y_type}",
             "",
             *wrapped(self.promise()),
@@ -164,7 +176,9 @@ class Writer(Programs):
     def _declarations(self) -> list[str]:
         p, u, net = self.prefix, self.upper, self.network
         x_type, y_type = self.ctype(net.x), self.ctype(net.y)
-        fields = [f"{self.ctype(array)} {array.name}[{array.size}];" for array in self._arrays()]
+        fields = [
+            f"{self._type(array)} {array.name}{'' if array.counts else f'[{array.size}]'};" for array in self._arrays()
+        ]
         lines = ["#include <stdint.h>", "", f"#define {u}_INPUTS {net.x.size}", f"#define {u}_OUTPUTS {net.y.size}"]
         lines += [f"#define {u}_STEPS {self.length}", ""]
         lines += [f"struct {p} {{", *indented(fields), "};", ""]
@@ -202,6 +216,15 @@ class Writer(Programs):
             lines += ["", *indented(layer.equation.comment)]
         elif isinstance(layer, (Linear, Conv)):
             lines += ["Adds the weights of each nonzero input to the outputs."]
+        elif isinstance(layer, Delay):
+            lines += ["y at step t is x at step t - lag: a ring has the last inputs."]
+        elif isinstance(layer, DelayedLinear):
+            lines += [
+                "y[o] at step t adds up weight[i][o] * x[i] at step t - lag[i][o].",
+                "A ring has the sums of the next steps.",
+            ]
+        elif isinstance(layer, StepScale):
+            lines += ["Each step has its own scale and shift; after the last ones, those."]
         return comment(lines)
 
     def _events(self) -> list[str]:
@@ -212,7 +235,7 @@ class Writer(Programs):
     def call(self, layer: Layer) -> str:
         """The call of a layer's function."""
         arrays = ", ".join("x" if array.name == "x" else f"net->{array.name}" for array in layer.x)
-        state = "net, " if isinstance(layer, Neuron) and layer.states else ""
+        state = "net, " if layer.kept else ""
         return f"{layer.name}({state}{arrays}, net->{layer.y.name});"
 
     def _steps(self) -> list[str]:
@@ -223,25 +246,26 @@ class Writer(Programs):
         head_x, pass_x = (f", const {x_type} *x", ", x") if later_x else ("", "")
         lines = self._reset()
         if before:
-            lines += comment(
-                ["The layers before the first neuron: without states, so they may run once for all steps."]
+            lines += comment(["The layers before the first state, which may run once for all steps."])
+            lines += function(
+                f"static void {p}_before(struct {p} *net, const {x_type} *x)", [self.call(k) for k in before]
             )
-            lines += function(f"static void before(struct {p} *net, const {x_type} *x)", [self.call(k) for k in before])
-        lines += comment(["The first neuron and all layers after it."] if before else ["All layers."])
-        unused = [] if after else ["(void)net;"]
-        lines += function(f"static void after(struct {p} *net{head_x})", [*map(self.call, after), *unused])
-        once = ["before(net, x);"] if before else []
+            lines += comment(["The layers from the first state on."])
+            unused = [] if after else ["(void)net;"]
+            lines += function(f"static void {p}_after(struct {p} *net{head_x})", [*map(self.call, after), *unused])
+        once = [f"{p}_before(net, x);"] if before else []
+        each = [f"{p}_after(net{pass_x});" if before else f"{p}_step(net, x);"]
         y = "x" if net.y.name == "x" else f"net->{net.y.name}"
         lines += function(
             f"const {y_type} *{p}_step(struct {p} *net, const {x_type} *x)",
-            [*once, f"after(net{pass_x});", f"return {y};"],
+            [*once, *(each if before else map(self.call, after)), f"return {y};"],
         )
         lines += self._step_events(later_x, y, y_type)
         body = loop("k", net.y.size, ["total[k] = 0;"])
         sums = loop("k", net.y.size, [f"total[k] += {y}[k];"])
         if self.steps is not None:
             body = [*once, *body]
-            each = [f"after(net{pass_x});", *sums]
+            each = [*each, *sums]
         else:
             each = [f"{p}_step(net, x + (long)step * {self.upper}_INPUTS);", *sums]
         head = f"void {p}_run(struct {p} *net, const {x_type} *x, int steps, {self.total} *total)"
@@ -253,7 +277,7 @@ class Writer(Programs):
         if self.first is not None:
             rest = net.layers[1 : net.before]
             body = [f"{self.first.name}_events(active, count, net->{self.first.y.name});", *map(self.call, rest)]
-            return function(head, [*body, "after(net);", f"return {y};"])
+            return function(head, [*body, f"{p}_after(net);", f"return {y};"])
         x_type = self.ctype(net.x)
         body = [f"{x_type} x[{self.upper}_INPUTS] = {{0}};"]
         body += loop(
@@ -269,14 +293,19 @@ class Writer(Programs):
             arrays += [(a, "0") for a in layer.x if a.name in written - done]  # spikes that are fed back
             if isinstance(layer, Neuron):
                 arrays += [(array, self.start(state, layer)) for state, array in layer.states.items()]
+            else:
+                arrays += [(array, "0") for array in layer.kept]
             done.add(layer.y.name)
-        body = [line for array, value in arrays for line in loop("n", array.size, [f"net->{array.name}[n] = {value};"])]
+        body: list[str] = []
+        for array, value in arrays:
+            own = f"net->{array.name}"
+            body += [f"{own} = 0;"] if array.counts else loop("n", array.size, [f"{own}[n] = {value};"])
         return function(f"void {self.prefix}_reset(struct {self.prefix} *net)", body or ["(void)net;"])
 
 
 def _bytes(declaration: str) -> int:
     """The size of one value of a type that a declaration contains."""
-    sizes = {"double": 8, "int64_t": 8, "float": 4, "int32_t": 4, "int8_t": 1}
+    sizes = {"double": 8, "int64_t": 8, "float": 4, "int32_t": 4, "int": 4, "int8_t": 1, "uint8_t": 1}
     return next(size for name, size in sizes.items() if name in declaration.split())
 
 

@@ -15,14 +15,16 @@ from torch.nn.parameter import is_lazy
 from ..._torch import uncompiled
 from ...engine.run import backend
 from ._forms import NoForm, Shape
+from ._fragments import fragment_of
 from ._graph import kind_of
-from ._layers import Fragment, Place, array, flatten_node, fragment_of
+from ._layers import Fragment, Place, array, flatten_node
 from ._metadata import checked_dt, noted, seal
 from ._network import clear
 from ._package import Node, nir_package
+from ._recording import Recording, Step
 from ._report import Report, compare
 from ._targets import TARGETS, adapted
-from ._tracing import Recording, Step, record
+from ._tracing import record
 
 
 def export_to_nir(
@@ -82,8 +84,8 @@ def export_to_nir(
         (['input', '0', '1', 'output'], (4,))
     """
     nir = nir_package()
-    module = uncompiled(module) if isinstance(module, nn.Module) else module
     samples, dt = _checked(module, sample_data, target), checked_dt(dt)
+    module = uncompiled(module)
     _check_run(model_fwd, validation)
     net = _copied(module)
     run = model_fwd if callable(model_fwd) else lambda net, *inputs: net(*inputs, *(model_fwd or ()))
@@ -115,6 +117,10 @@ def export_to_nir(
 def _checked(module: Any, sample_data: Any, target: str | None) -> tuple[Tensor, ...]:
     if not isinstance(module, nn.Module):
         raise TypeError(f"export_to_nir requires a network, an nn.Module; got {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            "export_to_nir got a ScriptModule, whose forward is not traced; pass the module it was made from"
+        )
     samples = tuple(sample_data) if isinstance(sample_data, (tuple, list)) else (sample_data,)
     for sample in samples:
         if not isinstance(sample, Tensor):
@@ -122,15 +128,15 @@ def _checked(module: Any, sample_data: Any, target: str | None) -> tuple[Tensor,
                 f"sample_data is {type(sample).__name__}; pass the input of one step, a tensor [B, *N], or a tuple of "
                 "tensors for a network with several inputs"
             )
-        if not sample.numel():
-            raise ValueError(f"sample_data has shape {tuple(sample.shape)}; pass at least one sample")
+        if not sample.numel() or not sample.dim():
+            raise ValueError(f"sample_data has shape {tuple(sample.shape)}; pass the input of one step, [B, *N] or [N]")
     if not samples:
         raise TypeError("sample_data is empty; pass the input of one step, a tensor [B, *N]")
     if target is not None and target not in TARGETS:
         raise ValueError(f"target is {target!r}; choose one of {', '.join(map(repr, sorted(TARGETS)))}, or None")
-    lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
+    lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter) or parameter.is_meta]
     if lazy:
-        raise ValueError(f"the parameter {lazy[0]!r} has no values yet; run the network once, then export it")
+        raise ValueError(f"the parameter {lazy[0]!r} has no values yet; run or load the network, then export it")
     return samples
 
 
@@ -210,13 +216,15 @@ def _built(
     nodes: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
     exits: dict[str, tuple[str, ...]] = {}  # by key of a step: the nodes whose sum is its output
+    back: list[tuple[str, str, Shape]] = []  # in a cycle: keys of later steps, and the nodes that they feed
     for name, shape in recording.inputs:
         nodes[name] = nir.Input(input_type=np.array(shape[lead:] or (1,)))
         exits[name] = (name,)
     for step in recording.steps:
-        place = Place(step.before[lead:], step.after[lead:], lead, settings.dt, settings.resets)
+        place = Place(step.before[lead:], step.after[lead:], lead, settings.dt, settings.resets, step.late)
         fragment = _fragment(step, place)
-        sources = _sources(step.sources, exits, nodes, edges, place.before)
+        ran = [key for key in step.sources if key in exits]
+        sources = _sources(ran, exits, nodes, edges, place.before)
         if fragment is None:
             exits[step.key] = sources
             continue
@@ -231,7 +239,10 @@ def _built(
         nodes |= {full[suffix]: node for suffix, node in fragment.nodes.items()}
         edges += [(source, full[fragment.entry]) for source in sources]
         edges += [(full[a], full[b]) for a, b in fragment.edges]
+        back += [(key, full[fragment.entry], place.before) for key in step.sources if key not in exits]
         exits[step.key] = (full[fragment.exit],)
+    for key, entry, shape in back:
+        edges += [(source, entry) for source in _sources([key], exits, nodes, edges, shape)]
     for i, (keys, shape, _) in enumerate(recording.outputs):
         name = "output" if len(recording.outputs) == 1 else f"output_{i}"
         sources = _sources(keys, exits, nodes, edges, shape[lead:])
@@ -275,7 +286,7 @@ def _fragment(step: Step, place: Place) -> Fragment | None:
 
 
 def _sources(
-    keys: tuple[str, ...],
+    keys: Sequence[str],
     exits: dict[str, tuple[str, ...]],
     nodes: dict[str, Node],
     edges: list[tuple[str, str]],

@@ -9,7 +9,7 @@ A spike (v > v_threshold) sets v to v_reset in the same step: reset_mechanism="z
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,11 +66,17 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
     like = torch.zeros(shape, dtype=torch.float64)
     values = {name: value.detach().cpu().double() for name, value in neuron._values(copied=False).items()}
     for name, value in values.items():
+        if value.isnan().any():
+            raise NoForm(f"its {name} is NaN")
         try:
             value.expand(shape)
         except RuntimeError:
             raise NoForm(f"its {name} has shape {tuple(value.shape)}, which does not fit its input {shape}") from None
-    linear = None
+    return _within_nir(_form(neuron, values, like, resets))
+
+
+def _form(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tuple[str, bool]) -> Form:
+    model, linear = neuron.model, None
     if isinstance(model, Model) and model.inputs == 1:
         linear = linear_form(model.charging(neuron.decay, values), len(model.charged), like)
     if linear is not None:
@@ -85,25 +91,48 @@ def form_of(neuron: Any, shape: Shape, resets: tuple[str, bool] = ("zero", False
         if is_readout(step, states, like):
             linear = linear_form(lambda *args: step(*args)[1:], states, like)
         if linear is not None:
-            return Form(broadcast(linear, like), False, None, like, missing=tuple(_by_methods(neuron)))
+            return Form(broadcast(linear, like), False, None, like, missing=tuple(by_methods(neuron)))
     if model.nearest is None or model.nearest.form is None:
         raise NoForm(_far(model))
     return _nearest(neuron, values, like, resets)
 
 
+def _within_nir(form: Form) -> Form:
+    """The form with decays from 0 to 1 and a threshold from v_reset on; what that changes is missing."""
+    for name, value in {**vars(form.linear), "threshold": form.threshold, "v_reset": form.v_reset}.items():
+        if value is not None and not value.isfinite().all():
+            raise NoForm(f"its {name} is not finite; the nearest to a threshold that is never reached is a large one")
+    missing = list(form.missing)
+    decays = {name: value for name in ("alpha", "beta") if (value := getattr(form.linear, name)) is not None}
+    for value in decays.values():
+        outside = value[(value < 0) | (value > 1)]
+        if outside.numel():
+            missing.append(
+                f"a decay of {outside.flatten()[0]:.3g} per step; NIR's time constants give, and the nearest "
+                "is, one from 0 to 1"
+            )
+    threshold = form.threshold
+    if threshold is not None and form.resets:
+        if (threshold < form.v_reset).any():
+            missing.append("a threshold below the membrane after a reset; the nearest is that membrane")
+        threshold = threshold.maximum(form.v_reset)
+    linear = replace(form.linear, **{name: value.clamp(0, 1) for name, value in decays.items()})
+    return replace(form, linear=linear, threshold=threshold, missing=tuple(missing))
+
+
 def _far(model: Any) -> str:
     near = f"the nearest is {model.nearest.told}" if model.nearest is not None else "none comes near it"
-    return f"its equation is not that of a leaky integrator; {near}"
+    return f"its equation, with its values, is not that of a leaky integrator; {near}"
 
 
 def _framed(neuron: Any, linear: Linear, values: Mapping[str, Tensor], like: Tensor, reader: tuple[str, bool]) -> Form:
     threshold = values["threshold"].expand_as(like)
     resets = neuron.reset_mechanism != "none"
-    missing = tuple(_missing(neuron, values, threshold, reader))
-    return Form(linear, True, threshold.clamp(min=0) if resets else threshold, like, resets, missing)
+    missing = tuple(_missing(neuron, values, reader))
+    return Form(linear, True, threshold, like, resets, missing)
 
 
-def _missing(neuron: Any, values: Mapping[str, Tensor], threshold: Tensor, reader: tuple[str, bool]) -> Iterator[str]:
+def _missing(neuron: Any, values: Mapping[str, Tensor], reader: tuple[str, bool]) -> Iterator[str]:
     """What a reader cannot say of a neuron with the standard frame, each with the nearest that it can say."""
     mechanism, delayed = reader
     who = (
@@ -117,14 +146,13 @@ def _missing(neuron: Any, values: Mapping[str, Tensor], threshold: Tensor, reade
         yield f"a reset {told}: {who}; {cure}"
     if (values["graded_spikes_factor"] != 1).any():
         yield "graded spikes: NIR's are 1; the nearest is graded_spikes_factor=1, with GradedSpikes after it"
-    if neuron.reset_mechanism != "none" and (threshold < 0).any():
-        yield "a negative threshold, below the membrane after a reset; the nearest is a threshold of 0 or more"
-    yield from _by_methods(neuron)
-
-
-def _by_methods(neuron: Any) -> Iterator[str]:
     if type(neuron)._drive is not SpikingNeuron._drive:
         yield f"the noise of {type(neuron).__name__}; the nearest is Leaky"
+    yield from by_methods(neuron)
+
+
+def by_methods(neuron: Any) -> Iterator[str]:
+    """What a neuron does beside its equation, which metadata do not hold either, each with the nearest."""
     if not is_ours(neuron.forward):
         yield f"a forward of its own ({type(neuron).__name__}); the nearest is the neuron without it"
     for reason in neuron._why_by_methods():
@@ -147,11 +175,7 @@ def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tu
         weight=None if alpha is None else one,
     )
     told = f"the equation of {type(neuron).__name__}; the nearest is {model.nearest.told}"
-    more = (
-        tuple(_missing(neuron, values, given["threshold"], resets))
-        if isinstance(model, Model)
-        else tuple(_by_methods(neuron))
-    )
+    more = tuple(_missing(neuron, values, resets)) if isinstance(model, Model) else tuple(by_methods(neuron))
     return Form(linear, True, given["threshold"], given.get("v_reset", zero), True, (told, *more))
 
 

@@ -2,7 +2,7 @@
 
 NIR's time is continuous, so a spike may come back to its neuron in the same instant. In steps it comes back one step
 later: within a cycle, an edge out of a neuron carries the output of the previous step, if the neuron could not run
-before the reader of that edge.
+before the reader of that edge. A Delay in the cycle is that step, or as many as it has.
 """
 
 import re
@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ._package import Node, nir_package
 
 Edge = tuple[str, str]
 Shape = tuple[int, ...]
 NEURONS = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
 STATEFUL = (*NEURONS, "Delay")
-ELEMENTWISE = (*STATEFUL, "Scale", "Threshold")
 
 
 class BadGraph(ValueError):
@@ -32,11 +33,25 @@ class Flat:
     """
 
     def __init__(self, nodes: dict[str, Node], edges: list[Edge]):
-        self.nodes, self.edges = nodes, edges
         self.shapes: dict[str, Shape | None] = {}
+        self.wholes = set[str]()  # nodes that stand for all nodes of a layer
+        self._set(nodes, edges)
+
+    def _set(self, nodes: dict[str, Node], edges: list[Edge]) -> None:
+        self.nodes, self.edges = nodes, edges
         self._sources: dict[str, list[str]] = {name: [] for name in nodes}
         for a, b in edges:
             self._sources[b].append(a)
+
+    def fold(self, entry: str, leave: str, parts: Sequence[str]) -> None:
+        """Make one node, that of the entry, of the nodes of a layer."""
+        inner = {name for name in parts if name != entry}
+        outer = [
+            (entry if a == leave else a, b) for a, b in self.edges if b not in inner and (a not in inner or a == leave)
+        ]
+        self.shapes[entry] = self.shapes[leave]
+        self.wholes.add(entry)
+        self._set({name: node for name, node in self.nodes.items() if name not in inner}, outer)
 
     def sources(self, name: str) -> list[str]:
         """The nodes whose outputs a node gets the sum of."""
@@ -63,9 +78,13 @@ def flattened(graph: Any) -> Flat:
         if not any(kind_of(node) == kind for node in nodes.values()):
             raise BadGraph(f"the graph has no {kind} node")
     flat = Flat(nodes, edges)
+    left = {a for a, _ in edges}
     for name, node in nodes.items():
-        if kind_of(node) != "Input" and not flat.sources(name):
-            raise BadGraph(f"the node {name!r} ({kind_of(node)}) has no input")
+        if (kind_of(node) == "Input") == bool(flat.sources(name)):
+            told = "gets an edge" if flat.sources(name) else "has no input"
+            raise BadGraph(f"the node {name!r} ({kind_of(node)}) {told}")
+        if kind_of(node) == "Output" and name in left:
+            raise BadGraph(f"an edge leaves the node {name!r} (Output)")
     fed = _fed(flat)
     for name in nodes:
         if name not in fed:
@@ -97,6 +116,10 @@ def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list
     entry: dict[str, list[str]] = {}  # of a subgraph: the nodes that get its input
     leave: dict[str, list[str]] = {}
     for name, node in graph.nodes.items():
+        if not isinstance(node, nir.NIRNode):
+            raise BadGraph(
+                f"the node {prefix + name!r} is a {type(node).__name__}; pass a node of nir, such as nir.LIF"
+            )
         if not isinstance(node, nir.NIRGraph):
             _put(nodes, {prefix + name: node})
             continue
@@ -126,7 +149,10 @@ def _put(nodes: dict[str, Node], more: dict[str, Node]) -> None:
 
 
 def _checked_edges(graph: Any, prefix: str) -> list[Edge]:
-    edges = [(str(a), str(b)) for a, b in graph.edges]
+    try:
+        edges = [(str(a), str(b)) for a, b in graph.edges]
+    except (TypeError, ValueError) as error:
+        raise BadGraph("the edges of the graph are not pairs of names of nodes") from error
     for edge in edges:
         for name in edge:
             if name not in graph.nodes:
@@ -191,9 +217,11 @@ def is_cycle(flat: Flat, group: list[str]) -> bool:
     return len(group) > 1 or (group[0], group[0]) in flat.edges
 
 
-def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
+def delayed_edges(flat: Flat, group: list[str], dt: float) -> tuple[list[str], set[Edge]]:
     """The order in which the nodes of a cycle run in a step, and the edges that carry outputs of the step before."""
-    inside = [(a, b) for a, b in flat.edges if a in group and b in group]
+    waits = {name for name in group if kind_of(flat.nodes[name]) == "Delay" and _waits(flat, name, group, dt)}
+    after = {(a, b) for a, b in flat.edges if b in waits}
+    inside = [(a, b) for a, b in flat.edges if a in group and b in group and b not in waits]
     loose = [edge for edge in inside if _may_be_late(flat, *edge)]
     fixed = [edge for edge in inside if edge not in loose]
     stuck = next((part for part in _components(group, fixed) if len(part) > 1 or (part[0], part[0]) in fixed), None)
@@ -210,7 +238,20 @@ def delayed_edges(flat: Flat, group: list[str]) -> tuple[list[str], set[Edge]]:
         if edge[0] != edge[1] and all(len(part) == 1 for part in _components(group, [*kept, edge])):
             kept.append(edge)
     order = [name for part in _components(group, kept) for name in part]
-    return order, set(inside) - set(kept)
+    return order, after | set(inside) - set(kept)
+
+
+def _waits(flat: Flat, name: str, group: list[str], dt: float) -> bool:
+    """Whether a Delay in a cycle may get its input a step late, and then delay it by one step less."""
+    steps = np.round(np.asarray(flat.nodes[name].delay, dtype=np.float64) / dt)
+    if (steps >= 1).all() or all(source in group for source in flat.sources(name)):
+        return True
+    if (steps >= 1).any():
+        raise BadGraph(
+            f"the node {name!r} (Delay) is in a cycle, also gets an input from outside of it, and delays some values "
+            f"by less than a step of dt={dt:.3g} s and others by more; delay all by a step or more, or split it"
+        )
+    return False
 
 
 def _may_be_late(flat: Flat, a: str, b: str) -> bool:

@@ -1,6 +1,7 @@
 """From a NIR graph to a network."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...layers import SynapticDelay
 from ...neurons import Leaky, RLeaky, RSynaptic, Synaptic
 from ...neurons.recurrent import Recurrent
 from ._graph import BadGraph, Flat, delayed_edges, flattened, is_cycle, kind_of, ordered_groups
 from ._metadata import BadMetadata, checked_dt, is_sealed, note_of
 from ._network import Cycle, Link, NIRNetwork, free_name
-from ._nodes import Settings, module_of
+from ._nodes import Settings, by_metadata, module_of
 from ._package import nir_package
 from ._reading import read_graph
 from ._shapes import infer_shapes
@@ -73,8 +75,10 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     note = _note(graph)
     dt = checked_dt(dt if dt is not None else note.get("dt", 1e-4))
     flat = flattened(graph)
-    infer_shapes(flat)
+    infer_shapes(flat, dt)
     _check_metadata(flat, reset)
+    if reset is None:
+        _fold(flat, dt)
     net = _network(flat, Settings(dt, reset))
     return net.to(torch.float64 if note.get("dtype") == "float64" else torch.get_default_dtype())
 
@@ -90,7 +94,10 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
     """Raise where the metadata of a node are damaged; leave them out if they are not to be read."""
     for name, node in flat.nodes.items():
         try:
-            note_of(node)
+            lost = note_of(node).get("lost") if reset is None else None
+            if isinstance(lost, list) and lost:
+                told = f"the node {name!r} ({kind_of(node)}) was a neuron of which the file leaves out"
+                warnings.warn(f"{told} {'; and '.join(map(str, lost))}", stacklevel=3)
         except BadMetadata as error:
             if reset is None:
                 raise BadGraph(
@@ -99,6 +106,30 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
                 ) from error
             flat.nodes[name] = copy.copy(node)
             flat.nodes[name].metadata = {}
+
+
+def _fold(flat: Flat, dt: float) -> None:
+    """Make one node of the nodes that a spiking LSTM was written as, if they are as they were written."""
+    for name in [name for name, node in flat.nodes.items() if "parts" in note_of(node)]:
+        note = note_of(flat.nodes[name])
+        stem = name.removesuffix("w_in")
+        try:
+            parts = [stem + part for part in note["parts"]]
+            inner = {(stem + a, stem + b) for a, b in note["edges"]}
+        except (TypeError, ValueError, KeyError) as error:
+            raise BadGraph(f"the node {name!r} has metadata that name no parts; pass reset='zero'") from error
+        nodes, ends = {*parts}, (name, stem + "threshold")
+        crossing = [(a, b) for a, b in flat.edges if (a in nodes) != (b in nodes)]
+        kept = all(part in flat.nodes and is_sealed(flat.nodes[part], dt) for part in parts)
+        kept = kept and {(a, b) for a, b in flat.edges if a in nodes and b in nodes} == inner
+        if kept and all(b == ends[0] or a == ends[1] for a, b in crossing) and nodes >= {*ends}:
+            flat.fold(*ends, parts)
+            continue
+        warnings.warn(
+            f"the nodes of {stem.removesuffix('.')!r} were changed after spikeloom wrote them, or dt is another; their "
+            "fields are read, and not their metadata",
+            stacklevel=3,
+        )
 
 
 def _network(flat: Flat, settings: Settings) -> NIRNetwork:
@@ -110,11 +141,16 @@ def _network(flat: Flat, settings: Settings) -> NIRNetwork:
             _append_cycle(net, flat, group, settings)
         elif kind_of(flat.nodes[name]) not in ("Input", "Output"):
             net.append(name, _layer(flat, name, settings), flat.sources(name))
+            if name in flat.wholes:
+                _renamed(net, name.removesuffix("w_in").removesuffix("."))
     return net
 
 
 def _layer(flat: Flat, name: str, settings: Settings) -> nn.Module:
     node, sources = flat.nodes[name], flat.sources(name)
+    if name in flat.wholes:
+        neuron: nn.Module = by_metadata(name, node, settings)
+        return neuron
     if kind_of(node) == "Threshold" and len(sources) == 1 and _is_one_neuron(flat, sources[0], name, settings):
         return nn.Identity()
     targets = [b for a, b in flat.edges if a == name]
@@ -143,32 +179,41 @@ def _append_cycle(net: NIRNetwork, flat: Flat, group: list[str], settings: Setti
         layer = _recurrent(flat, neuron, weights, settings)
         if layer is not None:
             outer = [source for source in flat.sources(neuron) if source != weights]
-            short = neuron.removesuffix(".lif")
             net.append(neuron, layer, outer)
-            if short != neuron and not hasattr(net, short.replace(".", "_")):
-                _renamed(net, short)
+            _renamed(net, neuron.removesuffix(".lif"))
             return
-    order, late = delayed_edges(flat, group)
+    order, late = delayed_edges(flat, group, settings.dt)
     holder = nn.Module()
     links, layers, delayed = [], {}, {}
     for name in order:
         child = free_name(holder, name)
-        holder.add_module(child, layer := _layer_in_cycle(flat, name, settings))
-        layers[child] = layer
-        links.append(Link(child, name, tuple(flat.sources(name))))
-        delayed[name] = [a for a, b in late if b == name and a in flat.sources(name)]
+        layer = _layer_in_cycle(flat, name, settings)
+        delayed[name] = [source for source in flat.sources(name) if (source, name) in late]
+        at_once = [source for source in flat.sources(name) if (source, name) not in late]
+        layers[child] = layer if at_once or not isinstance(layer, SynapticDelay) else _a_step_less(layer)
+        holder.add_module(child, layers[child])
+        links.append(Link(child, name, tuple(at_once)))
     shapes = {}
-    for source, _ in late:
+    for source in dict.fromkeys(source for name in order for source in delayed[name]):
         shape = flat.shapes[source]
         if shape is None:
-            raise BadGraph(f"the node {source!r} is in a cycle and its shape is not known; give the Input a shape")
+            raise BadGraph(f"the node {source!r} feeds a cycle and its shape is not known; give the Input a shape")
         shapes[source] = shape
     cycle = Cycle(links, layers, delayed, shapes)
     net.append("cycle_of_" + order[0], cycle, [])
 
 
+def _a_step_less(layer: SynapticDelay) -> SynapticDelay:
+    """A delay for inputs that come one step late."""
+    delay = (layer.delay.detach() - 1).clamp(min=0)
+    learned = isinstance(layer.delay, nn.Parameter)
+    return SynapticDelay(tuple(delay.shape), max(0, layer.max_delay - 1), delay, learned, layer.sigma)
+
+
 def _renamed(net: NIRNetwork, short: str) -> None:
     """Give the last layer its short name: "1" for the neuron "1.lif" and its weights "1.w_rec"."""
+    if not short or hasattr(net, short.replace(".", "_")):
+        return
     link = net._links.pop()
     layer = net._modules.pop(link.child)
     child = free_name(net, short)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 
 from ...layers import GradedSpikes, SynapticDelay
 from ...neurons import SpikingNeuron
-from ...neurons.recurrent import OneToOne, Recurrent
-from ._forms import NoForm, Shape, form_of, nodes_of
-from ._metadata import described, noted
+from ...neurons._parameters import is_ours
+from ._forms import NoForm, Shape
+from ._metadata import noted
 from ._modules import Scale, Threshold
 from ._package import nir_package
 
@@ -38,31 +37,24 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer stands in the network: the shapes of its steps, and what holds for all of the graph."""
+    """Where a layer stands in the network: the shapes of its steps, and what holds for all of the graph.
+
+    A Delay whose input is a step `late` delays it by one step less.
+    """
 
     before: Shape
     after: Shape
     lead: int
     dt: float
     resets: tuple[str, bool] = ("zero", False)
+    late: int = 0
 
 
-def fragment_of(layer: nn.Module, place: Place) -> Fragment | None:
-    """The nodes of a layer; None if it changes nothing. Raises `NoForm` if NIR has none."""
-    if isinstance(layer, SpikingNeuron):
-        return _neuron(layer, place)
-    for kind, row in ROWS:
-        if isinstance(layer, kind):
-            _check_forward(layer, kind)
-            node = row(layer, place)
-            return None if node is None else Fragment({"": node})
-    raise NoForm(f"NIR has no primitive for it{HINTS.get(type(layer).__name__, '')}")
-
-
-def _check_forward(layer: nn.Module, kinds: type | tuple[type, ...]) -> None:
+def check_forward(layer: nn.Module, kinds: type | tuple[type, ...]) -> None:
     """Raise `NoForm` if the layer computes something else than the kind that it is an instance of."""
     kind: Any = next(k for k in (kinds if isinstance(kinds, tuple) else (kinds,)) if isinstance(layer, k))
-    if type(layer).forward is not kind.forward or "forward" in vars(layer):
+    own = type(layer).forward
+    if (own is not kind.forward and not is_ours(own)) or "forward" in vars(layer):  # ours: those of `accelerate`
         raise NoForm(
             f"it overrides the forward of {kind.__name__}; write what it does as layers, sums and constant factors"
         )
@@ -74,56 +66,18 @@ def is_known(layer: nn.Module) -> bool:
 
 
 def array(value: Tensor | None, shape: Shape | None = None) -> np.ndarray[Any, Any]:
-    """A copy of a tensor as an array, float32 or float64."""
+    """A copy of a tensor as an array, float32 or float64; raises `NoForm` if it is not finite."""
+    if value is not None and not value.isfinite().all():
+        raise NoForm("it has values that are not finite")
     wide = torch.zeros(()) if value is None else value.detach().cpu()
     wide = wide if wide.dtype in (torch.float32, torch.float64) else wide.float()
     return np.array((wide if shape is None else wide.expand(shape)).numpy())
 
 
-# -- neurons -----------------------------------------------------------------------------------------------------------
-
-
-def _neuron(neuron: Any, place: Place) -> Fragment:
-    form = form_of(neuron, place.before, place.resets)
-    values = [value for value in neuron._values(copied=False).values() if value.is_floating_point()]
-    dtype = np.float64 if any(value.dtype is torch.float64 for value in values) else np.float32
-    parts = nodes_of(form, place.dt, dtype)
-    parts[0][1].metadata = described(neuron)
-    if isinstance(neuron, Recurrent):
-        return _recurrent(neuron, parts, form.missing, place)
-    if len(parts) == 2:
-        parts[1][1].metadata = noted({"part": "threshold"})
-    names = [suffix for suffix, _ in parts]
-    return Fragment(dict(parts), [*pairwise(names)], names[0], names[-1], form.missing)
-
-
-def _recurrent(neuron: Any, parts: list[tuple[str, Any]], missing: tuple[str, ...], place: Place) -> Fragment:
-    """A cycle: from the spikes through the weights back to the neuron."""
-    inside = Place(place.before, place.before, place.lead, place.dt)
-    layer = neuron.recurrent
-    if isinstance(layer, OneToOne):
-        V = layer.V.detach().cpu().expand(place.before)
-        nir = nir_package()
-        weights = nir.Linear(weight=array(torch.diag(V))) if V.dim() == 1 else nir.Scale(scale=array(V))
-        weights.metadata = noted({"part": "V"})
-    else:
-        inner = fragment_of(layer, inside) if type(layer) in (nn.Linear, nn.Conv2d) else None
-        if inner is None:
-            raise NoForm(f"its recurrent layer is a {type(layer).__name__}; the nearest is one nn.Linear or nn.Conv2d")
-        if layer._forward_hooks or layer._forward_pre_hooks:
-            raise NoForm("its recurrent layer has a hook, which may change its output; remove it")
-        weights = inner.nodes[""]
-    nodes = {suffix or "lif": node for suffix, node in parts}
-    names = list(nodes)
-    first, last = names[0], names[-1]
-    edges = [*pairwise(names), (last, "w_rec"), ("w_rec", first)]
-    return Fragment({**nodes, "w_rec": weights}, edges, first, last, missing)
-
-
 # -- the rows ----------------------------------------------------------------------------------------------------------
 
 
-def _linear(layer: nn.Linear, place: Place) -> Any:
+def linear_node(layer: nn.Linear, place: Place) -> Any:
     nir = nir_package()
     if len(place.before) != 1:
         raise NoForm(
@@ -133,7 +87,7 @@ def _linear(layer: nn.Linear, place: Place) -> Any:
     return nir.Linear(weight) if layer.bias is None else nir.Affine(weight, array(layer.bias))
 
 
-def _conv(layer: Any, place: Place) -> Any:
+def conv_node(layer: Any, place: Place) -> Any:
     nir = nir_package()
     dims = layer.weight.dim() - 2
     if layer.padding_mode != "zeros":
@@ -189,7 +143,7 @@ def _square(weight: Tensor, padding: Any, dilation: Any) -> tuple[Tensor, Any] |
     return grown, tuple(p + extra // 2 * d for p, extra, d in zip(padding, more, dilation, strict=True))
 
 
-def _pool(layer: nn.AvgPool2d, place: Place) -> Any:
+def pool_node(layer: nn.AvgPool2d, place: Place) -> Any:
     nir = nir_package()
     kernel, padding = _pair(layer.kernel_size), _pair(layer.padding)
     stride = kernel if layer.stride is None else _pair(layer.stride)
@@ -242,13 +196,13 @@ def flatten_node(before: Shape, after: Shape) -> Any:
 
 
 def _delay(layer: SynapticDelay, place: Place) -> Any:
-    lags = layer.lags.double().cpu().expand(place.before)
+    lags = layer.lags.double().cpu().expand(place.before) + place.late
     node = nir_package().Delay(delay=np.array((lags * place.dt).numpy()))
     node.metadata = noted(
         {
-            "delay": layer.delay.detach().cpu().double().flatten().tolist(),
+            "delay": (layer.delay.detach().cpu().double() + place.late).flatten().tolist(),
             "shape": list(layer.delay.shape),
-            "max_delay": layer.max_delay,
+            "max_delay": layer.max_delay + place.late,
             "sigma": layer.sigma,
             "learned": isinstance(layer.delay, nn.Parameter),
         }
@@ -280,9 +234,9 @@ def _nothing(layer: nn.Module, place: Place) -> None:
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 ROWS: tuple[tuple[type | tuple[type, ...], Callable[[Any, Place], Any]], ...] = (
-    (nn.Linear, _linear),
-    ((nn.Conv1d, nn.Conv2d), _conv),
-    (nn.AvgPool2d, _pool),
+    (nn.Linear, linear_node),
+    ((nn.Conv1d, nn.Conv2d), conv_node),
+    (nn.AvgPool2d, pool_node),
     (nn.LPPool2d, _sum_pool),
     (nn.Flatten, _flatten),
     (SynapticDelay, _delay),

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from ... import neurons, surrogate
 from ...neurons._neuron import _arguments as constructor_arguments
+from ...neurons.lstm import Gated
 from ...neurons.recurrent import OneToOne, Recurrent
 from . import _modules
+from ._shapes import pair
 
 TEXT, VALUES = "spikeloom", "spikeloom_values"
 CLASSES: dict[str, type[Any]] = {
@@ -30,6 +32,10 @@ OPTIONS = ("reset_mechanism", "reset_delay", "decay", "inhibition")
 ATTRIBUTES = ("delta_threshold", "_follows", "learn_recurrent")
 NOT_VALUES = ("reset_mechanism_val",)
 SIZES = ("stride", "padding", "dilation", "groups")
+GATED_SIZES = (
+    *("input_size", "hidden_size", "in_channels", "out_channels", "kernel_size"),
+    *("bias", "max_pool", "avg_pool", "stride", "dilation", "memoryless"),
+)
 PLACEHOLDERS = {"alpha": 0.75, "beta": 0.5, "all_to_all": False}
 PLACEHOLDERS |= dict.fromkeys(("rate", "rate_syn", "r", "w_in", "v_leak", "gain"), 0.5)
 
@@ -73,12 +79,12 @@ class BadMetadata(ValueError):
     """Metadata from which no neuron can be made; the message says why."""
 
 
-def described(neuron: Any) -> dict[str, Any]:
-    """The metadata of a neuron; empty for a class that is not the library's."""
+def described(neuron: Any, more: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The metadata of a neuron, and more words; empty for a class that is not the library's."""
     kind = type(neuron)
     if CLASSES.get(kind.__name__) is not kind:
         return {}
-    held = {**neuron._buffers, **neuron._parameters}
+    held = _held(neuron)
     values = {name: value for name, value in held.items() if value is not None and name not in NOT_VALUES}
     if isinstance(neuron, Recurrent) and neuron._through_layer:
         values.pop("V", None)
@@ -86,18 +92,27 @@ def described(neuron: Any) -> dict[str, Any]:
         "class": kind.__name__,
         "options": {name: getattr(neuron, name) for name in OPTIONS},
         "attributes": {name: vars(neuron)[name] for name in ATTRIBUTES if name in vars(neuron)},
-        "learned": [name for name in values if name in neuron._parameters],
+        "sizes": {
+            name: getattr(neuron, name) for name in GATED_SIZES if isinstance(neuron, Gated) and hasattr(neuron, name)
+        },
+        "learned": [name for name, value in values.items() if isinstance(value, nn.Parameter)],
         "shapes": {name: list(value.shape) for name, value in values.items()},
         "through_layer": isinstance(neuron, Recurrent) and neuron._through_layer,
         "surrogate": None if neuron.surrogate_disable else _noted_surrogate(neuron.spike_grad),
         "surrogate_disable": neuron.surrogate_disable,
     }
-    return {**noted(text), VALUES: {name: flat(value) for name, value in values.items()}}
+    return {**noted(text | (more or {})), VALUES: {name: flat(value) for name, value in values.items()}}
+
+
+def _held(neuron: Any) -> dict[str, Tensor | None]:
+    """The buffers and parameters of a neuron by name, those of the layer inside of a spiking LSTM too."""
+    held = {**neuron._buffers, **neuron._parameters}
+    return {**held, **dict(neuron.named_parameters())} if isinstance(neuron, Gated) else held
 
 
 def noted(text: dict[str, Any]) -> dict[str, Any]:
     """Metadata of a few words and numbers."""
-    return {TEXT: json.dumps(text)}
+    return {TEXT: json.dumps(text, default=lambda value: value.tolist())}  # of tensors and numbers of NumPy
 
 
 def note_of(node: Any) -> dict[str, Any]:
@@ -139,23 +154,27 @@ def remade(node: Any) -> Any:
 
 
 def _remade(kind: type[Any], note: dict[str, Any], arrays: dict[str, Any]) -> Any:
-    neuron = _blank(kind, note["options"])
+    neuron = _blank(kind, {**note["options"], **_sizes(kind, note, arrays)})
     for name, value in note["attributes"].items():
         if name in ATTRIBUTES and name in vars(neuron):
-            setattr(neuron, name, value)
-    own = {name for held in (neuron._buffers, neuron._parameters) for name in held} - set(NOT_VALUES)
+            setattr(neuron, name, torch.tensor(value) if isinstance(value, list) else value)
+    own = set(_held(neuron)) - set(NOT_VALUES)
     if note["through_layer"]:
         own.discard("V")
     if own != set(arrays) or own != set(note["shapes"]):
         raise BadMetadata(f"it has the values {', '.join(sorted(arrays))}, not {', '.join(sorted(own))}")
     for name, shape in note["shapes"].items():  # in the order of the parameters, which optimizers know by number
         value = torch.from_numpy(np.array(arrays[name])).reshape(shape)
-        neuron._buffers.pop(name, None)
-        neuron._parameters.pop(name, None)
+        path, _, leaf = name.rpartition(".")
+        holder = neuron.get_submodule(path)
+        if path and holder.get_parameter(leaf).shape != value.shape:
+            raise BadMetadata(f"its {name} has shape {tuple(shape)}, which does not fit its sizes")
+        holder._buffers.pop(leaf, None)
+        holder._parameters.pop(leaf, None)
         if name in note["learned"]:
-            neuron.register_parameter(name, nn.Parameter(value))
+            holder.register_parameter(leaf, nn.Parameter(value))
         else:
-            neuron.register_buffer(name, value)
+            holder.register_buffer(leaf, value)
     if isinstance(neuron, Recurrent) and not note["through_layer"]:
         neuron.recurrent = OneToOne(neuron.V)
     spike = (
@@ -170,13 +189,25 @@ def _remade(kind: type[Any], note: dict[str, Any], arrays: dict[str, Any]) -> An
 def _blank(kind: type[Any], options: dict[str, Any]) -> Any:
     """A neuron of a class with these options, and any values."""
     names = constructor_arguments(kind)
-    wanted = {name: options[name] for name in OPTIONS if name in options}
+    wanted = {name: options[name] for name in (*OPTIONS, *GATED_SIZES) if name in options}
     required = {name: value for name, value in PLACEHOLDERS.items() if name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of inhibition, which the user has chosen before
         neuron = kind(**required, **{name: v for name, v in wanted.items() if name in names}, init_hidden=True)
     neuron.reset_delay = bool(wanted["reset_delay"])  # which not every constructor takes
     return neuron
+
+
+def _sizes(kind: type[Any], note: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of a spiking LSTM; they may not declare more weights than there are."""
+    if not issubclass(kind, Gated):
+        return {}
+    sizes: dict[str, Any] = {name: tuple(s) if isinstance(s, list) else s for name, s in note["sizes"].items()}
+    into, out = (sizes[name] for name in GATED_SIZES[:4] if name in sizes)
+    weights = 4 * out * (into + out) * int(np.prod(pair(sizes.get("kernel_size", 1))))
+    if not 0 < weights <= sum(np.asarray(array).size for array in arrays.values()):
+        raise BadMetadata("its sizes do not fit its weights")
+    return sizes
 
 
 def _noted_surrogate(spike: Any) -> dict[str, Any] | None:

@@ -1,5 +1,8 @@
 """Layers that a graph may need and torch does not have: a scale, a threshold, and neurons with any values."""
 
+from collections.abc import Callable
+from functools import wraps
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -103,48 +106,15 @@ def integrating_charge(x: Value, mem: Value, *, gain: Value) -> States:
     return (mem + gain * x,)
 
 
-def euler_readout(x: Value, mem: Value, *, rate: Value, r: Value, v_leak: Value) -> States:
-    """Leaky integrator with a resistance and a leak: mem' = mem + rate * ((v_leak - mem) + r * x) is its output.
+def readout(charge: Callable[..., States]) -> Callable[..., States]:
+    """The equation of a neuron without spikes: the membrane of a charge is its output."""
 
-    Args:
-        rate: dt / tau.
-        r: resistance.
-        v_leak: membrane without input.
+    @wraps(charge)
+    def equation(*values: Value, **parameters: Value) -> States:
+        new = charge(*values, **parameters)
+        return (new[-1], *new)
 
-    Source: Pedersen et al., "Neuromorphic intermediate representation", 2024, equation of LI, by one Euler step.
-    """
-    (mem,) = euler_charge(x, mem, rate=rate, r=r, v_leak=v_leak)
-    return mem, mem
-
-
-def euler_current_readout(
-    x: Value, syn: Value, mem: Value, *, rate_syn: Value, w_in: Value, rate: Value, r: Value, v_leak: Value
-) -> States:
-    """Leaky integrator behind a decaying current; its membrane is its output.
-
-    Args:
-        rate_syn: dt / tau_syn.
-        w_in: weight of the input.
-        rate: dt / tau_mem.
-        r: resistance.
-        v_leak: membrane without input.
-
-    Source: Pedersen et al., "Neuromorphic intermediate representation", 2024, equation of CubaLI, by one Euler step.
-    """
-    syn, mem = euler_current_charge(x, syn, mem, rate_syn=rate_syn, w_in=w_in, rate=rate, r=r, v_leak=v_leak)
-    return mem, syn, mem
-
-
-def integrating_readout(x: Value, mem: Value, *, gain: Value) -> States:
-    """Integrator: mem' = mem + gain * x is its output.
-
-    Args:
-        gain: dt * r.
-
-    Source: Pedersen et al., "Neuromorphic intermediate representation", 2024, equation of I, by one Euler step.
-    """
-    mem = mem + gain * x
-    return mem, mem
+    return equation
 
 
 class EulerLIF(EquationNeuron, model=Model(euler_charge)):
@@ -159,18 +129,21 @@ class GainIF(EquationNeuron, model=Model(integrating_charge)):
     """NIR's IF with any values."""
 
 
-class EulerLI(EquationNeuron, model=Whole(euler_readout)):
+class EulerLI(EquationNeuron, model=Whole(readout(euler_charge))):
     """NIR's LI with any values."""
 
 
-class EulerCubaLI(EquationNeuron, model=Whole(euler_current_readout)):
+class EulerCubaLI(EquationNeuron, model=Whole(readout(euler_current_charge))):
     """NIR's CubaLI with any values."""
 
 
-class GainI(EquationNeuron, model=Whole(integrating_readout)):
+class GainI(EquationNeuron, model=Whole(readout(integrating_charge))):
     """NIR's I with any values."""
 
 
-def floats(array: object) -> Tensor:
-    """An array of a file as a tensor of its own, float64."""
-    return torch.from_numpy(np.array(array, dtype=np.float64))
+def floats(array: object, name: str = "value") -> Tensor:
+    """An array of a file as a tensor of its own, float64, all finite."""
+    values = np.array(array, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"its {name} is not finite")
+    return torch.from_numpy(values)

@@ -1,7 +1,8 @@
 """A NIR graph as a module: its layers, run in order, and its cycles, run step by step."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -31,15 +32,15 @@ class Link:
     sources: tuple[str, ...]
 
 
-class Steps(nn.Module):
-    """Base of what runs a list of layers on named values."""
+def added(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of some values, in order."""
+    return reduce(torch.add, parts)
 
-    def added(self, values: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-        """The sum of values, in order."""
-        total = values[names[0]]
-        for name in names[1:]:
-            total = total + values[name]
-        return total
+
+def spikes_of(out: Any) -> Tensor:
+    """The first of what a layer returns; `DeltaLeaky` always returns its states, too."""
+    spikes: Tensor = out[0] if isinstance(out, tuple) else out
+    return spikes
 
 
 class NIRState(Mapping[str, Any]):
@@ -64,7 +65,7 @@ class NIRState(Mapping[str, Any]):
         return f"NIRState({', '.join(self._states)})"
 
 
-class NIRNetwork(Steps):
+class NIRNetwork(nn.Module):
     """A network made from a NIR graph, one step per call.
 
     Each node is a layer of that name, with "_" for "."; a neuron and the weights from it to itself are one recurrent
@@ -102,8 +103,8 @@ class NIRNetwork(Steps):
             if isinstance(layer, Cycle):
                 values |= layer(values)
             else:
-                values[link.name] = layer(self.added(values, link.sources))
-        outs = [self.added(values, names) for names in self._outputs]
+                values[link.name] = spikes_of(layer(added(values[name] for name in link.sources)))
+        outs = [added(values[name] for name in names) for names in self._outputs]
         outs = [out.squeeze(0) for out in outs] if single else outs
         return outs[0] if len(outs) == 1 else tuple(outs), NIRState(dict(self._states()))
 
@@ -155,14 +156,14 @@ def _stored(part: Any) -> dict[str, Tensor]:
     return {name: getattr(part, name) for name in names}
 
 
-class Cycle(Steps, OverTime):
+class Cycle(OverTime):
     """Layers that feed each other in a cycle: they run step by step.
 
     Args:
-        links: the layers in the order in which they run, with what each gets.
+        links: the layers in the order in which they run, with what each gets of this step.
         layers: by the names in `links`.
         delayed: by the name of a layer: what it gets of the step before.
-        shapes: of the outputs that are delayed.
+        shapes: of what is kept for the next step.
     """
 
     def __init__(
@@ -173,12 +174,12 @@ class Cycle(Steps, OverTime):
         shapes: Mapping[str, Shape],
     ):
         super().__init__()
-        self._links, self._delayed = list(links), {name: tuple(sources) for name, sources in delayed.items()}
+        self._links, self._delayed = list(links), dict(delayed)
         self._shapes, self._past = dict(shapes), dict[str, Tensor]()
         for child, layer in layers.items():
             self.add_module(child, layer)
         own = {link.name for link in self._links}
-        wanted = [source for link in self._links for source in link.sources]
+        wanted = [source for link in self._links for source in (*link.sources, *delayed[link.name])]
         self._outside = [*dict.fromkeys(source for source in wanted if source not in own)]
 
     def forward(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
@@ -203,17 +204,11 @@ class Cycle(Steps, OverTime):
         values, outs = dict(given), dict[str, Tensor]()
         like = next(iter(given.values()))
         for link in self._links:
-            parts = [values[name] for name in link.sources if (link.name, name) not in self._late()]
-            parts += [self._before(name, like) for name in self._delayed.get(link.name, ())]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
-            values[link.name] = outs[link.name] = getattr(self, link.child)(total)
-        self._past = {name: outs[name] for name in self._shapes}
+            parts = [values[name] for name in link.sources]
+            parts += [self._before(name, like) for name in self._delayed[link.name]]
+            values[link.name] = outs[link.name] = spikes_of(getattr(self, link.child)(added(parts)))
+        self._past = {name: values[name] for name in self._shapes}
         return outs
-
-    def _late(self) -> set[tuple[str, str]]:
-        return {(name, source) for name, sources in self._delayed.items() for source in sources}
 
     def _before(self, name: str, like: Tensor) -> Tensor:
         """The output of the step before; zeros at the first."""

@@ -54,12 +54,12 @@ def module_of(name: str, node: Node, settings: Settings, with_threshold: bool = 
     row = ROWS.get(kind)
     if row is None:
         raise BadGraph(f"the node {name!r} is a {kind}, which this version of spikeloom does not know")
+    if kind in NEURONS and settings.reset is None:
+        from_note = by_metadata(name, node, settings)
+        if from_note is not None and (with_threshold or kind in FIRING or not from_note.framed):
+            neuron: nn.Module = from_note
+            return neuron
     try:
-        if kind in NEURONS and settings.reset is None:
-            from_note = _by_metadata(name, node, settings)
-            if from_note is not None and (with_threshold or kind in FIRING or not from_note.framed):
-                neuron: nn.Module = from_note
-                return neuron
         layer: nn.Module = row(node, settings)
     except BadGraph as error:
         raise BadGraph(f"the node {name!r} ({kind}) {error}") from None
@@ -68,12 +68,14 @@ def module_of(name: str, node: Node, settings: Settings, with_threshold: bool = 
     return layer
 
 
-def _by_metadata(name: str, node: Node, settings: Settings) -> Any:
+def by_metadata(name: str, node: Node, settings: Settings) -> Any:
     """The neuron of the metadata, if the fields of the node still are those of that neuron."""
     try:
         neuron = remade(node)
     except BadMetadata as error:
-        raise BadGraph(f"cannot be rebuilt: {error}. Pass reset='zero' to read it as NIR says") from error
+        raise BadGraph(
+            f"the node {name!r} ({kind_of(node)}) cannot be rebuilt: {error}. Pass reset='zero' to read it as NIR says"
+        ) from error
     if neuron is None:
         return None
     if is_sealed(node, settings.dt):
@@ -206,17 +208,17 @@ def _cuba_li(node: Node, settings: Settings) -> nn.Module:
 
 
 def _matrix(node: Node, settings: Settings) -> nn.Module:
-    weight = floats(node.weight)
+    weight = floats(node.weight, "weight")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=kind_of(node) == "Affine")
     layer.weight = nn.Parameter(weight)
     if layer.bias is not None:
-        layer.bias = nn.Parameter(floats(np.broadcast_to(node.bias, weight.shape[:1])))
+        layer.bias = nn.Parameter(floats(np.broadcast_to(node.bias, weight.shape[:1]), "bias"))
     return layer
 
 
 def _convolution(node: Node, settings: Settings) -> nn.Module:
     note, dims = _sealed_sizes(node), 1 if kind_of(node) == "Conv1d" else 2
-    weight = floats(node.weight)
+    weight = floats(node.weight, "weight")
     groups, text = int(node.groups), as_text(node.padding)
     stride, dilation = (pair(getattr(node, field))[:dims] for field in ("stride", "dilation"))
     padding: Any = text if text is not None else pair(node.padding)[:dims]
@@ -224,7 +226,7 @@ def _convolution(node: Node, settings: Settings) -> nn.Module:
         weight, padding = _unsquared(weight, note, padding)
     if "groups" in note:
         weight, groups = _grouped(weight, int(note["groups"])), int(note["groups"])
-    bias = floats(np.broadcast_to(node.bias, weight.shape[:1]))
+    bias = floats(np.broadcast_to(0.0 if node.bias is None else node.bias, weight.shape[:1]), "bias")
     has_bias = bool(note.get("bias", True)) or bool(bias.any())
     kind = nn.Conv1d if dims == 1 else nn.Conv2d
     sizes = (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]))

@@ -83,9 +83,11 @@ def _text(value: Any) -> str:
 
 
 def _node(nir: Any, data: dict[str, Any], path: str, version: str) -> Node:
-    kind = _text(data.get("type", "nothing"))
-    known = getattr(nir, kind, None)
     label = f"the node {path!r}" if path else "the graph"
+    if "type" not in data:
+        raise BadGraph(f"has no type for {label}; was its name written with a '/', at which files split names?")
+    kind = _text(data["type"])
+    known = getattr(nir, kind, None)
     if not (isinstance(known, type) and issubclass(known, nir.NIRNode)):
         raise BadGraph(
             f"has a {kind} ({label}), which nir {nir.version} does not know; nir {version} wrote the file. A newer nir "

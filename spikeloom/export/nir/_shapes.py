@@ -11,10 +11,10 @@ ELEMENTWISE = (*STATEFUL, "Scale", "Threshold")
 VALUES = {"Scale": "scale", "Delay": "delay", "Threshold": "threshold"}
 
 
-def infer_shapes(flat: Flat) -> None:
+def infer_shapes(flat: Flat, dt: float) -> None:
     """Find the shape of each output, and raise `BadGraph` where two do not fit."""
     for group in ordered_groups(flat):
-        for name in delayed_edges(flat, group)[0] if is_cycle(flat, group) else group:
+        for name in delayed_edges(flat, group, dt)[0] if is_cycle(flat, group) else group:
             came = [(source, flat.shapes[source]) for source in flat.sources(name) if source in flat.shapes]
             known = [(source, shape) for source, shape in came if shape is not None]
             for source, shape in known[1:]:
@@ -148,9 +148,10 @@ def _of_flatten(name: str, node: Node, before: Shape) -> Shape:
 
 def pair(value: Any) -> tuple[int, int]:
     """One or two numbers of a file as two."""
-    sizes = [int(size) for size in np.atleast_1d(value).reshape(-1)]
-    if len(sizes) not in (1, 2):
-        raise ValueError(f"{sizes} has {len(sizes)} numbers, not one or two")
+    given = np.atleast_1d(value).reshape(-1).tolist()
+    sizes = [int(size) for size in given]
+    if len(sizes) not in (1, 2) or sizes != given:
+        raise ValueError(f"{given} is not one or two whole numbers")
     return sizes[0], sizes[-1]
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._graph import kind_of
-from ._package import nir_package
-
-Node = Any
+from ._package import Node, nir_package
 
 
 class Misread(ValueError):

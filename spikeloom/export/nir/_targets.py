@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._graph import Flat, flattened, is_cycle, kind_of, ordered_groups
-from ._package import nir_package
+from ._package import Node, nir_package
 from ._target_rules import (
     Misread,
     affine,
@@ -32,7 +32,6 @@ from ._target_rules import (
     without_padding,
 )
 
-Node = Any
 Rule = Callable[[Node, float], Node]
 """From a node and dt to the node that is written; raises `Misread`."""
 
@@ -76,6 +75,12 @@ def adapted(graph: Any, target: str, dt: float) -> Any:
     recurrent = [group for group in ordered_groups(flat) if is_cycle(flat, group)]
     if recurrent and not reader.cycles:
         raise ValueError(f"the node {recurrent[0][0]!r} is part of a cycle; {reader.title} cannot run cycles")
+    for group in recurrent:
+        if len(group) != 2:
+            raise ValueError(
+                f"the nodes {', '.join(map(repr, sorted(group)))} form a cycle; {reader.title} is known to run only "
+                "those of a neuron and its own weights, as of RLeaky. Export without a target"
+            )
     for name, node in graph.nodes.items():
         if kind_of(node) not in ("Input", "Output"):
             graph.nodes[name] = _rewritten(reader, name, node, dt)

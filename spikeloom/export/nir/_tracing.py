@@ -6,8 +6,8 @@ if its result reaches a layer or an output, with its name.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..._torch import FunctionMode, tree_leaves
 from ...layers import SEES_TIME
 from ...neurons import SpikingNeuron
-from ._forms import Shape
 from ._layers import is_known
+from ._network import Cycle
+from ._recording import CannotTrace, Recording, Step, Value
 
 ADDED = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 SUBTRACTED = {"sub", "sub_", "subtract", "__sub__", "__isub__"}
@@ -38,70 +39,8 @@ FRESH |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
 OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
 
 
-@dataclass(frozen=True)
-class Value:
-    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot say.
-
-    Args:
-        sources: keys of the layers whose outputs it sums, in order.
-        why: why it is none, empty otherwise.
-        state: whether it is a state that a neuron returned.
-    """
-
-    sources: tuple[str, ...] = ()
-    why: str = ""
-    state: bool = False
-
-
-@dataclass
-class Step:
-    """A layer, or an operation between layers, in the order of the run.
-
-    Args:
-        key: its name in the graph.
-        layer: the module; None for an operation.
-        operation: "flatten" or "scale".
-        factor: of a scale.
-        sources: the keys of the layers that it gets the sum of.
-        before, after: the shapes of the tensors, with the dimensions of the batch.
-        label: for messages.
-    """
-
-    key: str
-    layer: nn.Module | None
-    sources: tuple[str, ...]
-    before: Shape
-    after: Shape
-    label: str
-    operation: str = ""
-    factor: Any = None
-
-
-@dataclass
-class Recording:
-    """One step of a network.
-
-    Args:
-        inputs: names and shapes.
-        steps: layers and operations, in the order of the run.
-        outputs: the keys whose sum an output is, its shape, and its place among the tensors that the forward returns.
-    """
-
-    inputs: list[tuple[str, Shape]] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    outputs: list[tuple[tuple[str, ...], Shape, int]] = field(default_factory=list)
-
-    def links(self) -> list[Any]:
-        """What is connected with what."""
-        return [*((step.key, step.sources, step.before, step.after) for step in self.steps), *self.outputs]
-
-
-class CannotTrace(ValueError):
-    """A forward that is no NIR graph; the message says where, and what would be one."""
-
-
 def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead: int) -> Recording:
-    """The recording of one step; a second step must be the same, or the forward itself keeps something between them.
+    """The recording of one step; one of zeros must be the same, or the forward keeps something or depends on values.
 
     Args:
         net: the network; its states and mode are those of a copy, which the run may change.
@@ -111,12 +50,15 @@ def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead
     """
     samples = tuple(sample.clone() for sample in samples)  # which the forward may change
     first, second = Tracer(net, lead), Tracer(net, lead)
-    again = [sample.clone() for sample in samples]
+    again = [torch.zeros_like(sample) for sample in samples]
     _trace(first, net, samples, run)
     second.before = {key: t for key, (t, _) in first.values.items() if not any(t is sample for sample in samples)}
     _trace(second, net, again, run)
     if first.recording.links() != second.recording.links():
-        raise CannotTrace(f"the forward runs other layers at the second step than at the first; {OWN_STATE}")
+        raise CannotTrace(
+            "the forward runs other layers at a second step, of zeros, than at the first. NIR has no conditions on "
+            f"values; {OWN_STATE}"
+        )
     return first.recording
 
 
@@ -129,6 +71,7 @@ def _trace(tracer: "Tracer", net: nn.Module, samples: Sequence[Any], run: Callab
         tracer.values[id(sample)] = (sample, Value((name,)))
         tracer.recording.inputs.append((name, tuple(sample.shape)))
     handles = [handle for layer in tracer.names if _is_leaf(layer) for handle in tracer.watch(layer)]
+    handles += [c.register_forward_pre_hook(tracer.enter_cycle) for c in tracer.names if isinstance(c, Cycle)]
     try:
         with torch.no_grad(), tracer:
             outputs = run(net, *samples)
@@ -141,7 +84,7 @@ def _trace(tracer: "Tracer", net: nn.Module, samples: Sequence[Any], run: Callab
 def _is_leaf(layer: nn.Module) -> bool:
     """Whether a layer is one node: one that NIR may know, or a layer of torch without parts."""
     if is_known(layer) or isinstance(layer, SEES_TIME):
-        return True
+        return not isinstance(layer, Cycle)
     return type(layer).__module__.startswith("torch.nn.") and not any(True for _ in layer.children())
 
 
@@ -154,7 +97,8 @@ class Tracer(FunctionMode):
         self.lead, self.recording = lead, Recording()
         self.values: dict[int, tuple[Any, Value]] = {}  # the tensors are held, so that no id is used twice
         self.before: dict[int, Any] = {}  # the tensors of an earlier step
-        self.within, self.calls = 0, dict.fromkeys(self.names, 0)
+        self.late, self.later = set[nn.Module](), dict[str, str]()  # delays in cycles; keys by what stood for them
+        self.within, self.calls = 0, Counter[nn.Module]()
         self.within_leaves = {part for m in self.names if _is_leaf(m) for part in m.modules() if part is not m}
 
     # -- layers -------------------------------------------------------------------------------------------------------
@@ -179,10 +123,7 @@ class Tracer(FunctionMode):
         label = self.label(layer)
         given = args[0] if args else None
         if not isinstance(given, Tensor):
-            raise CannotTrace(
-                f"{label} got {type(given).__name__} as its input, not a tensor; if it is a cycle that was imported, "
-                "use the graph that it was imported from"
-            )
+            raise CannotTrace(f"{label} got {type(given).__name__} as its input, not a tensor")
         value = self._known(given)
         if value is None:
             raise CannotTrace(f"{label} gets an input that does not come from the input of the network")
@@ -203,19 +144,31 @@ class Tracer(FunctionMode):
         first = out[0] if isinstance(out, (tuple, list)) else out
         key = self._key(layer)
         shapes = tuple(given.shape), tuple(first.shape)
-        self.recording.steps.append(Step(key, layer, value.sources, *shapes, label))
+        self.later[f"later {id(layer)}"] = key
+        self.recording.steps.append(Step(key, layer, value.sources, *shapes, label, late=int(layer in self.late)))
         for other in tree_leaves(out):
             if isinstance(other, Tensor):
                 self._note(other, Value(why=f"reads a state of {label}; NIR sends only its spikes", state=True))
         self._note(first, Value((key,)))
+
+    def enter_cycle(self, cycle: Cycle, args: tuple[Mapping[str, Tensor]]) -> None:
+        """Note what an imported cycle gets of the step before: outputs of layers that run later, or from outside."""
+        layers = {link.name: cycle.get_submodule(link.child) for link in cycle._links}
+        self.names |= {layer: name for name, layer in layers.items()}
+        self.late |= {layers[link.name] for link in cycle._links if not link.sources}
+        like = next(iter(args[0].values()))
+        for name, shape in cycle._shapes.items():
+            cycle._past[name] = like.new_zeros(len(like), *shape)
+            outside = None if name in layers else self._value(args[0][name])
+            self._note(cycle._past[name], outside or Value((f"later {id(layers[name])}",)))
 
     def label(self, layer: nn.Module) -> str:
         name = self.names.get(layer, "")
         return f"{name!r} ({type(layer).__name__})" if name else type(layer).__name__
 
     def _key(self, layer: nn.Module) -> str:
-        name = self.names[layer] or type(layer).__name__.lower()
-        return self._free(name)
+        name = self.names.get(layer) or type(layer).__name__.lower()
+        return self._free(name.replace("/", "_"))  # at which files split names
 
     def _free(self, name: str) -> str:
         taken = {step.key for step in self.recording.steps} | {name for name, _ in self.recording.inputs}
@@ -230,7 +183,13 @@ class Tracer(FunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if not self.within:
+        if self.within:
+            return out
+        x, *sizes = args or (kwargs.get("input"),)
+        if func is nn.functional.avg_pool2d and self._known(x) is not None:
+            options = {name: value for name, value in kwargs.items() if name != "input"}
+            self._called(nn.AvgPool2d(*sizes, **options), (x,), out)
+        else:
             self._operated(func, (*args, *kwargs.values()), kwargs, out)
         return out
 
@@ -351,6 +310,8 @@ class Tracer(FunctionMode):
             self.recording.outputs.append((value.sources, tuple(t.shape), leaf))
         if not self.recording.outputs:
             raise CannotTrace("the network returns only states of its neurons; NIR sends spikes, so return these too")
+        for step in self.recording.steps:
+            step.sources = tuple(self.later.get(key, key) for key in step.sources)
 
 
 def _writes(func: Any, name: str, kwargs: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from numba.core import typed_passes, untyped_passes
 
-from spikeloom.engine.jit.passes import UNUSED
+from spikeloom.engine.jit.intrinsics import UNUSED
 
 
 def test_every_pass_that_is_left_out_is_one_of_numbas():

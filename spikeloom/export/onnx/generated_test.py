@@ -1,0 +1,140 @@
+"""A test that ships with the file: a Python file beside it, with inputs and the outputs of the network for them."""
+
+import base64
+import io
+import json
+import shlex
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .file import CLOSE
+
+MARK = "Written by spikeloom.export_onnx."
+"""In the first lines of a test; another file of the same name is not replaced."""
+
+NUMBERS, ROWS = 20_000, 4
+"""How many numbers a test has at most in its largest array, and how many rows."""
+
+
+def path_of(path: Path) -> Path:
+    """Where the test of a file is.
+
+    Raises:
+        FileExistsError: if there is a file that is no such test.
+    """
+    test = path.with_name(f"{path.stem}_test.py")
+    if test.exists() and MARK not in test.read_bytes()[:1000].decode("utf-8", "replace"):
+        raise FileExistsError(
+            f"{test} exists, and is not a test that export_onnx has written; pass test=False, or another path"
+        )
+    return test
+
+
+def part_of(
+    args: tuple[Tensor, ...], steps: int | None, outputs: Mapping[str, Tensor]
+) -> tuple[tuple[Tensor, ...], int | None]:
+    """The first rows and steps of an example, as many as a test has.
+
+    Args:
+        args: [T, B, ...]; or [B, ...] with `steps`.
+        steps: T of a static input.
+        outputs: for all of the example.
+    """
+    length, batch = args[0].shape[:2] if steps is None else (steps, len(args[0]))
+    sizes = [x.numel() // (batch * (length if steps is None else 1)) for x in args]
+    sizes += [out.numel() // (batch * length) for out in outputs.values()]
+    length = max(1, min(length, NUMBERS // max(*sizes, 1)))
+    rows = max(1, min(ROWS, batch, NUMBERS // (max(*sizes, 1) * length)))
+    if steps is not None:
+        return tuple(x[:rows] for x in args), length
+    return tuple(x[:length, :rows] for x in args), None
+
+
+def source(path: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor], allowed: int) -> str:
+    """The text of a test.
+
+    Args:
+        path: the file.
+        inputs, outputs: by name.
+        allowed: how many values differed at the export.
+    """
+    kinds = {"in": inputs, "out": outputs}
+    arrays: dict[str, Any] = {f"{k} {n}": x.detach().cpu().numpy() for k, xs in kinds.items() for n, x in xs.items()}
+    data = io.BytesIO()
+    np.savez_compressed(data, **arrays)
+    text = "\n".join(textwrap.wrap(base64.b64encode(data.getvalue()).decode(), 116))
+    absolute = max(CLOSE.get(x.dtype, 2e-3) for x in outputs.values())
+    return TEMPLATE.format(
+        name=_safe(path.name),
+        test=_safe(shlex.quote(f"{path.stem}_test.py")),
+        mark=MARK,
+        model=json.dumps(path.name),
+        absolute=absolute,
+        allowed=allowed,
+        data=text,
+    )
+
+
+def _safe(text: str) -> str:
+    """Text within a docstring."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+TEMPLATE = '''\
+"""Run {name} in onnxruntime on stored inputs, and compare its outputs with those of the network that it was made from.
+
+    python {test}
+    pytest {test}
+
+It requires numpy and onnxruntime. {mark}
+"""
+
+import base64
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+MODEL = Path(__file__).with_name({model})
+CLOSE = {absolute}  # how far two values may be apart, absolutely and, ten times as far, relatively
+ALLOWED = {allowed}  # the values that differed when the file was made
+
+
+def compared(model=MODEL):
+    """How many values differ, and of how many."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    data = np.load(io.BytesIO(base64.b64decode(VECTORS)))
+    inputs = {{key[3:]: data[key] for key in data.files if key.startswith("in ")}}
+    wanted = {{key[4:]: data[key] for key in data.files if key.startswith("out ")}}
+    differing = 0
+    for (name, want), got in zip(wanted.items(), session.run(list(wanted), inputs)):
+        assert got.shape == want.shape, f"{{name}} has shape {{got.shape}} instead of {{want.shape}}"
+        close = np.isclose(got, want, rtol=10 * CLOSE, atol=CLOSE, equal_nan=True)
+        differing += int(np.sum(~close))
+    return differing, sum(want.size for want in wanted.values())
+
+
+def test_outputs_are_those_of_the_network():
+    differing, values = compared()
+    assert differing <= ALLOWED, f"{{differing}} of {{values}} values differ, {{ALLOWED}} when the file was made"
+
+
+VECTORS = """
+{data}
+"""
+
+
+if __name__ == "__main__":
+    differing, values = compared(*sys.argv[1:])
+    print(f"{{differing}} of {{values}} values differ")
+    sys.exit(differing > ALLOWED)
+'''

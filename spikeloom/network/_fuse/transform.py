@@ -1,0 +1,260 @@
+"""Run a function that has a loop over time by the kernels of `unroll`, with the values of the loop."""
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, TypeVar, overload
+
+import torch
+from torch import nn
+
+from ..._torch import around_transforms, fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
+from ...engine.run import forced
+from ...neurons._recorders import recorders
+from ...neurons._unrolled_run import current_run
+from .neurons import set_aside
+from .partly import replay
+from .plan import Plan
+from .recorded import Vocabulary
+from .recorder import Recorder
+from .run import Execution
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PLANS = 64
+"""The number of plans that a fused function stores."""
+
+SMALL = 32_768
+"""Up to so many elements in a result, recording an operation takes a tenth of running it or more."""
+
+
+class Engine:
+    """What a fused function stores from call to call, and how a call runs.
+
+    Args:
+        function: the user's function.
+        exact_products: whether products run step by step.
+    """
+
+    def __init__(self, function: Callable[..., Any], exact_products: bool):
+        self.function, self.exact_products = function, exact_products
+        self.vocabulary = Vocabulary()
+        self.plans: dict[Any, Plan] = {}
+        self.noted = self.fused = self.elements = 0  # operations in the current call, and elements of their results
+        self.poor = self.skip = 0
+        self.always = False  # whether to record where it does not pay, for tests
+        self.observer: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.why_plain():
+            return self.function(*args, **kwargs)
+        if self.skip:
+            self.skip -= 1
+            return self.function(*args, **kwargs)
+        return self.recorded(args, kwargs)
+
+    @staticmethod
+    def why_plain() -> str:
+        """Why nothing can be recorded now, so that the function runs as it is."""
+        if torch.compiler.is_compiling():
+            return "torch.compile traces the function"
+        if recorders.open and recorders.current() is not None:
+            return "it is part of another fused function"
+        if transformed() or is_traced() or fake_mode() is not None or current_run() is not None:
+            return "a transform of torch sees each operation"
+        if saved_hooks() is not None:
+            return "hooks pack the saved tensors, as by torch.utils.checkpoint"
+        return "it runs within a backward pass" if graph_task() != -1 else ""
+
+    def recorded(self, args: Any, kwargs: Any) -> Any:
+        """Call the function on recording tensors."""
+        self.noted = self.fused = self.elements = 0
+        self.vocabulary.tidy()
+        recorder = Recorder(self.vocabulary, self.run, forced())
+        recorder.watch = None if self.observer is None else self.observer.path
+        with ExitStack() as stack:
+            stack.enter_context(recorders.active(recorder))
+            stack.enter_context(on_function_apply(recorder.enter_function))
+            stack.enter_context(around_transforms(recorder.transform))
+            with recorder:
+                try:
+                    outputs = self.function(*args, **kwargs)
+                finally:
+                    recorder.execute()
+        self._judge()
+        return outputs
+
+    def _judge(self) -> None:
+        """Run the function as it is for some calls if recording takes longer than it saves.
+
+        An operation that runs over all steps saves about what recording one takes, more if its tensors are large.
+        """
+        large = self.elements >= SMALL * self.noted
+        if self.fused >= (0.25 if large else 0.4) * self.noted or self.observer is not None:
+            self.poor = 0
+        elif self.noted and not self.always:
+            self.poor += 1
+            if self.poor >= 2:
+                self.skip = min(8 << self.poor, 1000)
+
+    def run(self, recorder: Recorder) -> None:
+        """Execute what a recorder has noted."""
+        with ExitStack() as stack:
+            for touched in recorder.touched.values():
+                if not touched.holds():
+                    stack.enter_context(touched.restored())
+            released = set_aside(recorder.touched)
+            alive = recorder.alive()
+            wanted = tuple([at for at, _ in alive])
+            key = (tuple(recorder.operations), wanted)
+            plan = self.plans.get(key)
+            if plan is None:
+                while len(self.plans) >= PLANS:
+                    self.plans.pop(next(iter(self.plans)))
+                plan = self.plans[key] = Plan(
+                    recorder.operations, recorder.first, recorder.kinds, wanted, self.exact_products
+                )
+            self.noted += plan.count
+            self.fused += plan.fused
+            self.elements += plan.elements
+            execution = Execution(plan, recorder.outside, recorder.touched)
+            try:
+                execution.run()
+                values = {at: execution.hand(at) for at in wanted}
+            except Exception:
+                self.fused -= plan.fused
+                if (error := replay(recorder, execution.updates())) is not None:
+                    raise error from None
+                return
+            except BaseException:
+                recorder.abandon()
+                raise
+            if self.observer is not None:
+                self.observer.note(recorder, plan, execution)
+            standing: dict[int, Any] = dict(alive)
+            before = {neuron: standing.get(at, execution.peek(at)) for neuron, at in released.items()}
+            recorder.finish(values, alive)
+            for neuron, value in before.items():
+                neuron.__dict__["_before"] = value
+
+
+class Fused(nn.Module):
+    """Base of the modules that `fuse` returns: the same parameters, states and attributes, and a fused call."""
+
+    _fused_engine: Engine
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        engine = engine_of(self)
+        if self.__dict__ is not engine.function.__dict__:  # a replica made by nn.DataParallel
+            return super().__call__(*args, **kwargs)
+        return engine(*args, **kwargs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        engine = engine_of(self)
+        return _again, (engine.function, engine.exact_products)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        import copy
+
+        engine = engine_of(self)
+        return _again(copy.deepcopy(engine.function, memo), engine.exact_products)
+
+
+def engine_of(fused: Any) -> Engine:
+    """The engine of a fused module or function."""
+    found: Engine | None = getattr(type(fused), "_fused_engine", None) or getattr(fused, "_fused_engine", None)
+    if found is None:
+        raise TypeError(f"{type(fused).__name__} was not made by spikeloom.fuse")
+    return found
+
+
+def is_fused(function: Any) -> bool:
+    """Whether a module or function was made by `fuse`."""
+    return isinstance(function, Fused) or hasattr(function, "_fused_engine")
+
+
+def _again(function: Any, exact_products: bool) -> Any:
+    return fuse(function, exact_products=exact_products)
+
+
+@overload
+def fuse(function: Function, *, exact_products: bool = False) -> Function: ...
+@overload
+def fuse(*, exact_products: bool = False) -> Callable[[Function], Function]: ...
+def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
+    """Run a module or function with its own loop over time by the kernels of `unroll`, with the results of the loop.
+
+    The function runs once per call, on tensors that record the operations of torch instead of running them. When it
+    returns, or when a value is needed, the recording is executed: the calls of one line of the loop at all steps run
+    as one operation, the steps of a neuron as one fused scan, and what is the same at every step once. What depends on
+    itself through other operations, such as feedback from a later layer, and what cannot be recorded run step by step,
+    as written. So the results are those of the loop, and only the speed depends on what is recognized;
+    `spikeloom.explain` shows how each operation runs, and why.
+
+    Args:
+        function: a module, or a function of tensors, for example the forward part of a training step. Its loop may
+            pass the states by hand or let the neurons store them. As a decorator, also of a `forward`.
+        exact_products: whether matrix products and convolutions run once per step. One product over all steps may
+            round differently from one per step, so that a membrane at the threshold may fire in one and not in the
+            other. Everything else has the bits of the loop. Default: False.
+
+    Returns:
+        For a module, a module that shares its parameters, buffers, submodules, states and attributes: train, save or
+        move either of them. For a function, a function. Both return what the original returns, with the same graph,
+        and leave the same states in the neurons and in the random number generators.
+
+    Raises:
+        TypeError: if `function` is neither a module nor callable, or is a DistributedDataParallel. The errors of the
+            function are raised at its line.
+
+    Dropout, encoders and other random operations draw in the order of the loop, and batch normalization in training
+    updates its statistics at every step. Under torch.compile, torch.func, torch.jit.trace, and within a backward pass,
+    and where hooks pack saved tensors the function runs as it is, as it does for some calls after recording it has not
+    paid.
+
+        >>> import torch, spikeloom as snn
+        >>> class Net(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.fc, self.lif = torch.nn.Linear(3, 4), snn.Leaky(beta=0.9)
+        ...     def forward(self, x):
+        ...         mem, spikes = self.lif.init_leaky(), []
+        ...         for step in range(len(x)):
+        ...             spk, mem = self.lif(self.fc(x[step]), mem)
+        ...             spikes.append(spk)
+        ...         return torch.stack(spikes), mem
+        >>> net = Net()
+        >>> fast = snn.fuse(net)
+        >>> spk, mem = fast(torch.rand(25, 2, 3))
+        >>> spk.shape, fast.fc is net.fc
+        (torch.Size([25, 2, 4]), True)
+    """
+    if function is None:
+        return functools.partial(fuse, exact_products=exact_products)
+    if isinstance(function, nn.Module):
+        return _fused_module(function, exact_products)
+    if not callable(function):
+        raise TypeError(f"fuse requires a module or a function; got {type(function).__name__}")
+    engine = Engine(function, exact_products)
+
+    @functools.wraps(function)
+    def fused(*args: Any, **kwargs: Any) -> Any:
+        return engine(*args, **kwargs)
+
+    fused._fused_engine = engine  # type: ignore[attr-defined]
+    return fused
+
+
+def _fused_module(net: nn.Module, exact_products: bool) -> nn.Module:
+    kind = type(net)
+    if isinstance(net, Fused):
+        return net
+    if isinstance(net, nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            "fuse got a DistributedDataParallel; fuse the network first: DistributedDataParallel(fuse(net))"
+        )
+    body = {"_fused_engine": Engine(net, exact_products), "__module__": kind.__module__, "__doc__": kind.__doc__}
+    made = type.__new__(type(kind), kind.__name__, (Fused, kind), body)
+    fused: nn.Module = object.__new__(made)
+    object.__setattr__(fused, "__dict__", net.__dict__)
+    return fused

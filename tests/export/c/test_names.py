@@ -1,0 +1,31 @@
+"""The names of layers in C."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+import spikeloom as snn
+from tests.export.c.program import Program, needs_compiler
+from tests.export.c.test_export import UNIT, grid, spikes
+
+pytestmark = needs_compiler
+
+
+def test_names_of_layers_meet_no_names_that_are_derived_or_reserved(tmp_path):
+    x = (torch.rand(6, 1, 4) * 8).round() / 8
+    for k, names in enumerate((
+        ("fc1", "lif1", "lif1_mem", "lif2"),
+        ("fc", "lif", "fc_add", "out"),
+        ("NET_INPUTS", "isnan", "INT32_MAX", "int8_t"),
+        ("x_narrow", "double_t", "expf", "NET_TEST"),
+    )):  # fmt: skip
+        torch.manual_seed(0)
+        layers = [grid(nn.Linear(4, 4)), snn.Leaky(0.5, **UNIT), grid(nn.Linear(4, 4)), snn.Leaky(0.5, **UNIT)]
+        net = nn.Sequential(OrderedDict(zip(names, layers, strict=True)))
+        program = Program(snn.export_c(net, x, tmp_path / f"net{k}.c"), 4)
+        assert torch.equal(program.run(x), spikes(net, x).flatten(1)), names
+        same = nn.Sequential(*layers)
+        assert torch.equal(
+            snn.export.simulate_int8(net, 9 * x, calibration=x), snn.export.simulate_int8(same, 9 * x, calibration=x)
+        )
