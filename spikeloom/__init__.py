@@ -7,6 +7,7 @@ from . import (
     _layers,
     _neurons,
     backprop,
+    data,
     distributed,
     export,
     export_nir,
@@ -21,6 +22,7 @@ from . import (
     utils,
 )
 from .accelerated import accelerate
+from .alias import NO_DATASETS as _NO_DATASETS
 from .alias import as_snntorch
 from .engine.run import backend
 from .engine.tuning import tuning
@@ -112,6 +114,7 @@ __all__ = [
     "backprop",
     "cell",
     "charge",
+    "data",
     "detach",
     "diagnose",
     "distributed",
@@ -150,7 +153,20 @@ def __dir__() -> list[str]:
 
 
 for _module in (
-    *(backprop, distributed, export, export_nir, functional, import_nir, layers, metrics, ops, spikegen, spikeplot),
+    *(
+        backprop,
+        data,
+        distributed,
+        export,
+        export_nir,
+        functional,
+        import_nir,
+        layers,
+        metrics,
+        ops,
+        spikegen,
+        spikeplot,
+    ),
     *(surrogate, utils, functional.acc, functional.loss, functional.probe, functional.quant, functional.reg),
     functional.stdp_learner,
 ):
@@ -160,6 +176,8 @@ for _module in (
 if not TYPE_CHECKING:  # so that a type checker reports a name that does not exist
 
     def __getattr__(name: str) -> Any:
+        if name == "spikevision":
+            raise AttributeError(_NO_DATASETS)
         modules = _neurons.MODULES | _layers.MODULES  # snnTorch has these modules at its top level, too
         if name in modules:
             return modules[name]

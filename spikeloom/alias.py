@@ -15,6 +15,11 @@ RELEASE = "1.0.0"
 
 DATASETS = f"{THEIRS}.spikevision"
 
+NO_DATASETS = (
+    "spikeloom has no spikevision: read event files with spikeloom.data, such as data.read_nmnist and data.read_shd, "
+    "or use the datasets of tonic, whose events spikeloom.data takes, too; see docs/data.md"
+)
+
 
 class _Alias(MetaPathFinder, Loader):
     """Imports each module of spikeloom under its snnTorch name, as long as a block or a call holds it."""
@@ -27,8 +32,7 @@ class _Alias(MetaPathFinder, Loader):
         if fullname.partition(".")[0] != THEIRS:
             return None
         if fullname.startswith(DATASETS):
-            message = f"spikeloom has no datasets, and {fullname} is not available; use tonic, as snnTorch recommends"
-            raise ModuleNotFoundError(message, name=fullname)
+            raise ModuleNotFoundError(NO_DATASETS, name=fullname)
         known = fullname == f"{THEIRS}._version" or importlib.util.find_spec(_ours(fullname)) is not None
         return ModuleSpec(fullname, self) if known else None
 

@@ -84,7 +84,7 @@ def test_the_page_of_the_api_shows_every_public_name_with_its_summary():
         assert summary == first, name
     shown = {name.rpartition(".")[2] for name in rows}
     assert [name for name in snn.__all__ if name not in shown and not inspect.ismodule(getattr(snn, name))] == []
-    for module in (snn.spikegen, snn.functional, snn.metrics, snn.spikeplot):
+    for module in (snn.spikegen, snn.functional, snn.metrics, snn.data, snn.spikeplot):
         assert {name for name in vars(module) if inspect.isfunction(getattr(module, name))} <= shown
 
 

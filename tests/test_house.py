@@ -51,12 +51,14 @@ ORDER = (
     "inspect/",
     "functional/",
     "metrics/",
+    "data/",
     "export/",
     "utils.py",
     "distributed.py",
     "backprop.py",
     "export_nir.py",
     "import_nir.py",
+    "spikevision.py",
     "__init__.py",
     "machine.py",
     "demo.py",
@@ -67,13 +69,16 @@ ORDER = (
 COMMAND_LINE = ("demo.py", "doctor.py", "conformance/", "__main__.py")
 OPTIONAL = (
     *("numba", "llvmlite", "triton", "matplotlib", "pandas", "nir", "nirtorch", "sklearn", "scipy", "tqdm", "snntorch"),
-    *("onnx", "onnxscript", "onnxruntime", "neurobench"),
+    *("onnx", "onnxscript", "onnxruntime", "neurobench", "h5py", "tonic"),
     "torch._dynamo",  # optional for us, and takes longer to load than all of the package
 )
 LONGEST = 400
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-WRITTEN = [*SOURCES, *sorted(path for folder in ("benchmarks", "tests") for path in (ROOT / folder).rglob("*.py"))]
+WRITTEN = [
+    *SOURCES,
+    *sorted(path for folder in ("benchmarks", "recipes", "tests") for path in (ROOT / folder).rglob("*.py")),
+]
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 
 
@@ -150,6 +155,7 @@ FOLDERS = (
     "network/_fuse",
     "inspect",
     "metrics",
+    "data",
 )
 """Folders of which outsiders know the `__init__` alone."""
 
@@ -310,7 +316,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 PUBLIC = (
     *(snn, snn.surrogate, snn.spikegen, snn.functional, snn.layers, snn.utils, snn.backprop, snn.spikeplot),
-    snn.metrics,
+    *(snn.metrics, snn.data),
     importlib.import_module("spikeloom.ops"),
 )
 

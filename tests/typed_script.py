@@ -286,6 +286,28 @@ def fused() -> Tensor:
     return spk
 
 
+def events() -> Tensor:
+    camera = snn.data.EventCamera(threshold=(0.2, 0.3), mismatch=0.03, refractory=100.0)
+    seen = camera(snn.data.saccades(torch.rand(8, 8), steps=10), times=1000.0)
+    for transform in (snn.data.EventDrop(0.1, "any"), snn.data.TimeJitter(10.0), snn.data.SpatialShift((8, 8, 2), 1)):
+        seen = transform(seen)
+    frames = snn.data.to_frames(seen, (8, 8, 2), n_time_bins=STEPS)
+    batch: snn.data.Batch = snn.data.collate([(frames, 0), (frames[:2], 1)])
+    file: snn.data.SpikeFile = snn.data.read_shd("shd_test.h5")
+    heard = snn.data.inner_ear([[0.0, 1.0]], 8000, 16, hair_cell=snn.data.HairCell(), bushy_cell=snn.data.BushyCell())
+    snn.data.write_shd(file.path, heard, file.labels)
+    snn.data.level_crossing(snn.data.mel_spectrogram([0.0, 1.0], 8000), delta=0.3)
+    snn.data.to_frames(snn.data.mel_events([0.0, 1.0], 8000), (40, 1, 2), event_count=10, steps=STEPS)
+    for read in (snn.data.read_nmnist, snn.data.read_dat, snn.data.read_stmnist):
+        read("recording")
+    assert snn.data.BasilarMembrane().mass > 0
+    assert len(snn.data.make_events([0], [0]))
+    loss: Tensor = snn.functional.ce_count_loss()(
+        torch.rand(STEPS, 2, 4), batch.y, mask=snn.data.mask_of(batch.lengths)
+    )
+    return loss
+
+
 def plots() -> None:
     from matplotlib import pyplot
 
@@ -319,6 +341,7 @@ def mistakes() -> None:
     snn.spikegen.rate(x, steps_num=3)  # type: ignore[call-arg]
     surrogate.atan(slope=2)  # type: ignore[call-arg]
     functional.mse_count_loss(rate=0.5)  # type: ignore[call-arg]
+    snn.data.to_frame(x)  # type: ignore[attr-defined]
     ops.spikes(x)  # type: ignore[attr-defined]
     spikeplot.raster(x)  # type: ignore[call-arg]
     snn.cell(decay="beta")  # type: ignore[call-overload]

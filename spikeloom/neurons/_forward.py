@@ -15,7 +15,7 @@ from .._torch import IS_REPLICA, exporting, graph_task
 from ..cells.firing import IMMEDIATE, Model
 from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph import Constants, Program
-from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step
+from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step, seen_through
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
 from ._recorders import recorders
@@ -115,7 +115,8 @@ class Running(Methods, States):
         """
         dtype = compute_dtype(x)
         like = self._like_a_state(x if steps is None else x[0] if x.shape[0] != 0 else x.new_empty(x.shape[1:]))
-        numbers = None if torch.compiler.is_compiling() or not x.is_cpu else self._numbers()
+        by_torch = torch.compiler.is_compiling() or not x.is_cpu or seen_through()
+        numbers = None if by_torch else self._numbers()
         params = checked_params(self._values(copied=numbers is None), like, dtype, self._label)
         states = self._states(like, dtype, given)
         call = Call(

@@ -1,0 +1,134 @@
+"""`python -m recipes`: list tasks and recipes, run them, and make the table of the finished runs."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .loop import train
+from .models import RECIPES
+from .store import FOLDER, Where, stored
+from .table import complete, curves, page, put
+from .task import Missing
+from .tasks import TASKS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; print errors in the user's arguments as a sentence."""
+    parser = argparse.ArgumentParser(prog="python -m recipes", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="tasks and recipes")
+    run = commands.add_parser("run", help="train; finished runs are left out, and stopped runs go on")
+    run.add_argument("task", help="a task, several separated by commas, or all")
+    run.add_argument("recipe", help="a recipe, several separated by commas, or all")
+    run.add_argument("--seed", type=at_least(0), default=0, help="the first seed (default: 0)")
+    run.add_argument("--seeds", type=at_least(1), default=1, help="number of seeds (default: 1)")
+    run.add_argument("--epochs", type=at_least(1), help="instead of the recipe's")
+    run.add_argument("--again", action="store_true", help="also what is finished")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+    table = commands.add_parser("table", help="test the finished runs, once, and print the table")
+    table.add_argument("--write", type=Path, help="put the table into this page")
+    curve = commands.add_parser("curves", help="draw the learning curves of a task's finished runs")
+    curve.add_argument("task")
+    curve.add_argument("picture", type=Path, help="the file, such as curves.png")
+    for command in (run, table, curve):
+        command.add_argument("--folder", type=Path, default=FOLDER, help="of the runs (default: recipes/runs)")
+    given = parser.parse_args(argv)
+    if given.command == "list":
+        return show()
+    if given.command == "curves":
+        return draw(given)
+    return tabulate(given.folder, given.write) if given.command == "table" else run_all(given)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of arguments: integers from `least` on."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return number
+
+
+def show() -> int:
+    """Print the registries."""
+    print("tasks")
+    for name, task in TASKS.items():
+        print(f"  {name:17} {task.title}: {task.split}")
+    print("recipes")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:17} {recipe.title}")
+    return 0
+
+
+def chosen(names: str, known: dict[str, object], what: str) -> list[str]:
+    """The names of a comma-separated list, or all."""
+    wanted = list(known) if names == "all" else names.split(",")
+    for name in wanted:
+        if name not in known:
+            raise Missing(f"there is no {what} {name!r}; choose among {', '.join(known)}")
+    return wanted
+
+
+def run_all(given: argparse.Namespace) -> int:
+    """Train every chosen recipe on every chosen task, seed by seed; what cannot run is named, and the others go on."""
+    done = left_out = 0
+    try:
+        tasks, recipes = chosen(given.task, {**TASKS}, "task"), chosen(given.recipe, {**RECIPES}, "recipe")
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 2
+    for seed in range(given.seed, given.seed + given.seeds):
+        for name in tasks:
+            for kind in recipes:
+                where = Where(name, kind, seed, given.folder)
+                if where.json.exists() and not given.again:
+                    continue
+                try:
+                    task, recipe = TASKS[name], RECIPES[kind]
+                    why = recipe.refuses(task, task.sizes(task.load("validation")))
+                    if why is not None:
+                        raise Missing(why)
+                    run = train(task, recipe, where, epochs=given.epochs, progress=not given.quiet)
+                except Missing as error:
+                    print(f"{where}: {error}", file=sys.stderr)
+                    left_out += 1
+                    continue
+                done += 1
+                print(
+                    f"{where}: validation {run['validation']:.2f} at epoch {run['best_epoch']}, {run['seconds']:.0f} s"
+                )
+    return 1 if left_out and not done else 0
+
+
+def tabulate(folder: Path, target: Path | None) -> int:
+    """Test what is finished, and print or write the table."""
+    runs, problems = complete(folder)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if target is None:
+        print(page(runs))
+        return 0
+    try:
+        put(target, page(runs))
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def draw(given: argparse.Namespace) -> int:
+    """Draw learning curves."""
+    try:
+        curves(stored(given.folder), given.task, given.picture)
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The training loop: AdamW, one cycle of the learning rate, early stop on the validation split, resume after a kill.
+
+It reads the splits "train" and "validation" and no other. The weights of the best epoch and a learning curve are kept.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import spikeloom as snn
+
+from .recipe import Recipe, evaluate, loss_of, time_first
+from .store import Run, Where
+from .task import Data, Task
+
+
+def train(task: Task, recipe: Recipe, where: Where, *, epochs: int | None = None, progress: bool = False) -> Run:
+    """Train one recipe on one task with one seed; go on where an earlier call was stopped.
+
+    Args:
+        task: data and score.
+        recipe: network and loss.
+        where: names and seed of the run, and the folder of its files.
+        epochs: instead of the recipe's.
+        progress: show a progress bar.
+    """
+    data, validation = task.load("train"), task.load("validation")
+    sizes = task.sizes(data)
+    epochs = epochs or max(2, round(recipe.epochs * task.epochs))
+    snn.utils.seed(where.seed)
+    net = recipe.network(sizes)
+    net = snn.accelerate(net) if recipe.spiking else net
+    optimizer = torch.optim.AdamW(groups(net, recipe.weight_decay), recipe.lr)
+    updates = -(-len(data) // recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=epochs * updates, pct_start=0.15)
+    moving = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    state: dict[str, Any] = {"epoch": 0, "curve": [], "best": None, "best_epoch": 0, "weights": None, "seconds": 0.0}
+    if where.checkpoint.exists():
+        state = restored(where.checkpoint, moving)
+    elif recipe.prepare is not None:
+        recipe.prepare(net, data, task)
+
+    patience = max(3, epochs // 2)  # scores often rise only when the rate falls
+    for epoch in bar(range(state["epoch"], epochs), str(where), progress):
+        if epoch - state["best_epoch"] > patience:
+            break
+        since = time.process_time()
+        if recipe.each_epoch is not None:
+            recipe.each_epoch(net, epoch / epochs)
+        loss = one_epoch(task, recipe, net, optimizer, schedule, data)
+        score = evaluate(recipe, task, net, "validation", validation)
+        state["curve"].append([round(loss, 5), round(score, 4)])
+        if state["best"] is None or task.better(score, state["best"]):
+            state |= {"best": score, "best_epoch": epoch, "weights": copied(net)}
+        state |= {"epoch": epoch + 1, "seconds": state["seconds"] + time.process_time() - since}
+        save(where.checkpoint, state, moving)
+    return where.finish(state, sizes, net, epochs, updates)
+
+
+def one_epoch(task: Task, recipe: Recipe, net: nn.Module, optimizer: Any, schedule: Any, data: Data) -> float:
+    """Every training sample once, in random order; the mean loss."""
+    net.train()
+    total = 0.0
+    for index in torch.randperm(len(data)).split(recipe.batch):
+        if len(index) == 1:  # no batch statistics
+            schedule.step()
+            continue
+        x, y, mask = time_first(data, index, task)
+        loss = loss_of(recipe, task, recipe.run(net, x, task), y, mask)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        total += loss.item() * len(index) / len(data)
+    return total
+
+
+def groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, decays of neurons, thresholds and delays do not."""
+    learned = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
+    decays = [p for name, p in learned if p.ndim > 1 and not name.endswith("delay")]
+    rest = [p for name, p in learned if p.ndim <= 1 or name.endswith("delay")]
+    return [{"params": decays, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def copied(net: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now."""
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+
+def save(path: Path, state: dict[str, Any], moving: dict[str, Any]) -> None:
+    """Write all that a later call needs to go on as if nothing had happened; a kill leaves the file whole."""
+    content = {**state, "random": torch.get_rng_state()}
+    content |= {f"{name}_state": thing.state_dict() for name, thing in moving.items()}
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    part.replace(path)
+
+
+def restored(path: Path, moving: dict[str, Any]) -> dict[str, Any]:
+    """The state of a stopped run."""
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    for name, thing in moving.items():
+        thing.load_state_dict(state.pop(f"{name}_state"))
+    torch.set_rng_state(state.pop("random"))
+    return state
+
+
+def bar(epochs: range, name: str, progress: bool) -> Iterable[int]:
+    """The epochs, behind a progress bar where tqdm is installed."""
+    if not progress:
+        return epochs
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return epochs
+    bars: Iterable[int] = tqdm(epochs, desc=name, unit="epoch")
+    return bars

@@ -1,0 +1,32 @@
+"""The registry of recipes: one short file each, and the networks without spikes that they are compared with."""
+
+from ..recipe import Recipe
+from . import (
+    adlif,
+    alif,
+    bntt,
+    conv,
+    delays,
+    forecast,
+    learned_decays,
+    lif,
+    population,
+    radlif,
+    ralif,
+    rate_loss,
+    rate_regularized,
+    resonate_fire,
+    rlif,
+    slstm,
+    state_leaky,
+    stdp,
+    temporal_loss,
+)
+from .baselines import BASELINES
+
+_FILES = (
+    *(lif, rlif, learned_decays, alif, ralif, adlif, radlif, slstm, resonate_fire, state_leaky, delays, bntt),
+    *(rate_loss, temporal_loss, population, rate_regularized, stdp, conv, forecast),
+)
+
+RECIPES: dict[str, Recipe] = BASELINES | {file.__name__.rpartition(".")[2]: file.RECIPE for file in _FILES}

@@ -1,0 +1,104 @@
+"""Where runs are kept: a small JSON file each, which is committed, and weights and checkpoints, which are not."""
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+import spikeloom as snn
+
+from .task import Sizes
+from .tasks.digits import source
+
+FOLDER = Path(__file__).parent / "runs"
+
+Run = dict[str, Any]
+"""Content of a JSON file."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Names and seed of a run, and the folder of its files."""
+
+    task: str
+    recipe: str
+    seed: int
+    folder: Path = FOLDER
+
+    def __str__(self) -> str:
+        return f"{self.task}-{self.recipe}-{self.seed}"
+
+    def _file(self, ending: str) -> Path:
+        folder = self.folder if ending == "json" else self.folder / "weights"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{self}.{ending}"
+
+    @property
+    def json(self) -> Path:
+        """The result."""
+        return self._file("json")
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the best epoch."""
+        return self._file("pt")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of a run that goes on, or was stopped."""
+        return self._file("checkpoint")
+
+    def finish(self, state: dict[str, Any], sizes: Sizes, net: nn.Module, epochs: int, updates: int) -> Run:
+        """Write the result and the best weights, and remove the checkpoint."""
+        run: Run = {
+            "task": self.task,
+            "recipe": self.recipe,
+            "seed": self.seed,
+            "validation": round(state["best"], 4),
+            "best_epoch": state["best_epoch"] + 1,
+            "epochs": state["epoch"],
+            "epochs_at_most": epochs,
+            "updates_per_epoch": updates,
+            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+            "sizes": [sizes.steps, *sizes.shape, sizes.outputs],
+            "seconds": round(state["seconds"], 1),
+            "threads": torch.get_num_threads(),
+            "curve": state["curve"],
+            "versions": versions(),
+        }
+        if self.task.startswith("digits"):
+            run["source"] = source()
+        torch.save(state["weights"], self.weights)
+        write(self.json, run)
+        self.checkpoint.unlink(missing_ok=True)
+        return run
+
+
+def versions() -> dict[str, str]:
+    """What a result may depend on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "torch": torch.__version__,
+        "spikeloom": snn.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def write(path: Path, run: Run) -> None:
+    """Write a JSON file that is never half written: one line per entry."""
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in run.items())
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(f"{{\n{lines}\n}}\n")
+    part.replace(path)
+
+
+def stored(folder: Path = FOLDER) -> list[Run]:
+    """All finished runs."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]

@@ -1,0 +1,153 @@
+"""The table: test scores of finished runs, each read once, and a page of means and standard deviations."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+import spikeloom as snn
+
+from .models import RECIPES
+from .recipe import Recipe, evaluate, time_first
+from .store import FOLDER, Run, Where, stored, write
+from .task import Data, Missing, Task
+from .tasks import TASKS
+
+MEASURED = 64
+"""Test samples on which operations and spikes are counted."""
+
+
+SOLVED = 95.0
+"""Accuracy in percent on the validation split at which a task of memory counts as solved."""
+
+
+def complete(folder: Path = FOLDER) -> tuple[list[Run], list[str]]:
+    """Evaluate every finished run that has not been tested; the result is stored, so the test data are read once."""
+    runs, problems, tests = stored(folder), [], {}
+    for run in runs:
+        if "test" in run:
+            continue
+        where = Where(run["task"], run["recipe"], run["seed"], folder)
+        try:
+            task, recipe = TASKS[where.task], RECIPES[where.recipe]
+            if not where.weights.exists():
+                raise Missing(f"the weights {where.weights.name} are gone; run it again")
+            if where.task not in tests:
+                tests = {where.task: task.load("test")}
+            run["test"] = tested(task, recipe, where, tests[where.task])
+            write(where.json, run)
+        except (Missing, KeyError) as error:
+            problems.append(f"{where}: {error}")
+    return [run for run in runs if "test" in run], problems
+
+
+def tested(task: Task, recipe: Recipe, where: Where, data: Data) -> dict[str, Any]:
+    """Score, synaptic operations per sample, and spikes per neuron and sample of the best weights on the test data."""
+    sizes = task.sizes(data)
+    net = recipe.network(sizes)
+    net.load_state_dict(torch.load(where.weights, weights_only=True))
+    result: dict[str, Any] = {"score": round(evaluate(recipe, task, net, "test", data), 4), "samples": len(data)}
+    if not recipe.spiking:
+        return result
+    x, _, _ = time_first(data, torch.arange(min(MEASURED, len(data))), task)
+    snn.utils.reset(net)
+    measured = snn.metrics.measure(net, x, steps=task.static_steps)
+    operations = measured.synaptic_operations
+    result["operations"] = round(operations["Effective_MACs"] + operations["Effective_ACs"])
+    result["dense"] = round(operations["Dense"])
+    firing = [layer for layer in measured.layers if layer.activation_sparsity is not None and layer.kind != "LI"]
+    spikes = sum((1 - (layer.activation_sparsity or 0)) * layer.activations for layer in firing)
+    outputs = sum(layer.activations for layer in firing)
+    result["spikes"] = round(sizes.steps * spikes / outputs, 3) if outputs else None
+    return result
+
+
+def page(runs: list[Run]) -> str:
+    """The tables as Markdown: one per task, recipes by their validation score, which the test has not chosen."""
+    found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        found[run["task"]][run["recipe"]].append(run)
+    parts = [_task(TASKS[name], found[name]) for name in TASKS if name in found]
+    return "\n\n".join(parts) or "No runs are stored."
+
+
+def _task(task: Task, recipes: dict[str, list[Run]]) -> str:
+    sign = -1 if task.higher_is_better else 1
+    order = sorted(recipes, key=lambda name: sign * mean(run["validation"] for run in recipes[name]))
+    solved = task.mark == "solved"
+    unit = "accuracy, %" if task.higher_is_better else "sMAPE, %"
+    source = next((f" {run['source']}." for runs in recipes.values() for run in runs if "source" in run), "")
+    lines = [
+        f"### {task.title}",
+        "",
+        f"Split: {task.split}.{source} To beat: {task.mark or 'nothing is on record'}.",
+        "",
+        f"| recipe | test, {unit} | validation | seeds | parameters | operations | spikes | {LAST[solved]} |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *(_row(name, recipes[name], solved) for name in order)])
+
+
+LAST = ("seconds", f"updates to {SOLVED:.0f} %")
+"""Heads of the last column, for tasks in general and for those that are there to be solved."""
+
+
+def updates_to_solve(run: Run) -> float | None:
+    """Number of updates after which the validation score was first at SOLVED, or None."""
+    epochs = (epoch for epoch, (_, score) in enumerate(run["curve"], 1) if score >= SOLVED)
+    first = next(epochs, None)
+    return None if first is None else float(first * run["updates_per_epoch"])
+
+
+def _row(name: str, runs: list[Run], solved: bool) -> str:
+    tests = [run["test"] for run in runs]
+    cells = [
+        f"{RECIPES[name].title}" if name in RECIPES else name,
+        _spread([test["score"] for test in tests]),
+        _spread([run["validation"] for run in runs]),
+        str(len(runs)),
+        f"{runs[0]['parameters']:,}",
+        _mean([test.get("operations") for test in tests], "{:,.0f}"),
+        _mean([test.get("spikes") for test in tests], "{:.1f}"),
+        _mean([updates_to_solve(run) if solved else run["seconds"] for run in runs], "{:.0f}"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _mean(values: list[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    return form.format(mean(known)) if known else "-"
+
+
+def curves(runs: list[Run], task: str, path: Path) -> None:
+    """Draw the validation scores of all runs of a task, one line per recipe and seed."""
+    from matplotlib.figure import Figure
+
+    own = [run for run in runs if run["task"] == task]
+    if not own:
+        raise Missing(f"no run of {task!r} is finished")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    ax = figure.add_subplot()
+    lines = {f"{run['recipe']}, seed {run['seed']}": [score for _, score in run["curve"]] for run in own}
+    snn.spikeplot.learning_curve(lines, ax)
+    ax.set(title=TASKS[task].title, xlabel="epoch", ylabel="validation score")
+    figure.savefig(path)
+
+
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+
+
+def put(path: Path, text: str) -> None:
+    """Replace what stands between the two marks of a page."""
+    old = path.read_text() if path.is_file() else ""
+    before, _, rest = old.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise Missing(f"{path} has no lines {BEGIN} and {END}, between which the table goes")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")

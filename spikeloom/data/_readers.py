@@ -1,0 +1,114 @@
+"""Readers of event files: N-MNIST, ATIS and Prophesee, ST-MNIST. Each returns the events of one recording."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ._events import EVENT, Events
+
+Name = str | os.PathLike[str]
+
+NMNIST_OVERFLOW = 240
+"""The row of an entry that is no event, and says that the clock has gone on by 2^13 microseconds."""
+
+
+def read_nmnist(path: Name) -> Events:
+    """Read an N-MNIST ``.bin`` file (N-Caltech101's are of the same format).
+
+    An event has five bytes: column, row, and 24 bits of which the first is the polarity and the others the time in
+    microseconds (Orchard et al. 2015). The sensor is 34 x 34 pixels with two polarities: ``sensor_size=(34, 34, 2)``.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Structured array with the fields x, y, t, p.
+
+    Raises:
+        ValueError: if the size of the file is not a multiple of five bytes.
+    """
+    raw = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    if len(raw) % 5:
+        raise ValueError(f"{os.fspath(path)} has {len(raw):,} bytes; an N-MNIST file has five bytes per event")
+    x, y, high, middle, low = raw.reshape(-1, 5).T.astype(np.int64)
+    clock = y == NMNIST_OVERFLOW
+    events = np.empty(len(x), EVENT)
+    events["x"], events["y"], events["p"] = x, y, high >> 7
+    events["t"] = ((high & 0x7F) << 16 | middle << 8 | low) + 2**13 * np.cumsum(clock)
+    kept: Events = events[~clock]
+    return kept
+
+
+def read_dat(path: Name) -> Events:
+    """Read a ``.dat`` file of an ATIS or Prophesee camera, such as N-Cars and the Prophesee automotive sets.
+
+    After comment lines, a byte for the type of the events and one for their size, an event has eight bytes: 32 bits of
+    time in microseconds, then from the lowest bit 14 of the column, 14 of the row and the polarity. Files before
+    version 2 have 9 bits of the column, 8 of the row and the polarity.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Structured array with the fields x, y, t, p.
+
+    Raises:
+        ValueError: if the file ends inside an event, or has events of another size.
+    """
+    data, start, version = Path(path).read_bytes(), 0, 0
+    while data[start : start + 1] == b"%":
+        end = data.find(b"\n", start) + 1 or len(data)
+        words = data[start:end].split()
+        if len(words) > 2 and words[1].lower() == b"version" and words[2].isdigit():
+            version = int(words[2])
+        start = end
+    if start:  # files without comments have no type and size either
+        size = data[start + 1] if len(data) > start + 1 else 8
+        if size != 8:
+            raise ValueError(f"{os.fspath(path)} has events of {size} bytes; this reads change events, of eight")
+        start += 2
+    if max(len(data) - start, 0) % 8:
+        raise ValueError(f"{os.fspath(path)} ends inside an event: {(len(data) - start) % 8} bytes are left over")
+    columns, rows = (14, 14) if version >= 2 else (9, 8)
+    time, address = np.frombuffer(data[start:], "<u4").reshape(-1, 2).T.astype(np.int64)
+    events = np.empty(len(time), EVENT)
+    events["t"] = time
+    events["x"] = address & (1 << columns) - 1
+    events["y"] = address >> columns & (1 << rows) - 1
+    events["p"] = address >> columns + rows & 1
+    return events
+
+
+def read_stmnist(path: Name) -> Events:
+    """Read an ST-MNIST ``.mat`` file: a digit written on 10 x 10 taxels (See et al. 2020).
+
+    The variable `spiketrain` has a row per taxel, 1 where it is pressed and -1 where it is released, and a last row
+    with the times in seconds. Taxel k is at x = k % 10, y = k // 10: ``sensor_size=(10, 10, 2)``.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Structured array with the fields x, y, t, p; t in microseconds.
+
+    Raises:
+        ImportError: without scipy (``pip install 'spikeloom[data]'``).
+        ValueError: if the file has no such variable.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ImportError("ST-MNIST files need scipy; pip install 'spikeloom[data]'") from error
+
+    content = loadmat(os.fspath(path))
+    train = content.get("spiketrain")
+    if train is None or train.ndim != 2 or train.shape[0] != 101:
+        found = {name: getattr(value, "shape", None) for name, value in content.items() if not name.startswith("__")}
+        raise ValueError(f"{os.fspath(path)} has {found}; an ST-MNIST file has spiketrain, [101, n]")
+    column, taxel = np.nonzero(train[:100].T)
+    events = np.empty(len(taxel), EVENT)
+    events["x"], events["y"] = taxel % 10, taxel // 10
+    events["t"] = np.rint(train[100, column] * 1e6)
+    events["p"] = train[taxel, column] > 0
+    return events[np.argsort(events["t"], kind="stable")]
