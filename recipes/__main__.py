@@ -74,7 +74,7 @@ def chosen(names: str, known: dict[str, object], what: str) -> list[str]:
 
 
 def run_all(given: argparse.Namespace) -> int:
-    """Train every chosen recipe on every chosen task, seed by seed; what cannot run is named, and the others go on."""
+    """Train every chosen recipe on every chosen task, for every seed; report those that cannot run, and continue."""
     done = left_out = 0
     try:
         tasks, recipes = chosen(given.task, {**TASKS}, "task"), chosen(given.recipe, {**RECIPES}, "recipe")
@@ -105,7 +105,7 @@ def run_all(given: argparse.Namespace) -> int:
 
 
 def tabulate(folder: Path, target: Path | None) -> int:
-    """Test what is finished, and print or write the table."""
+    """Evaluate finished runs on the test split, and print or write the table."""
     runs, problems = complete(folder)
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -1,6 +1,6 @@
-"""The training loop: AdamW, one cycle of the learning rate, early stop on the validation split, resume after a kill.
+"""The training loop: AdamW, one cycle of the learning rate, early stopping on the validation split, resumable.
 
-It reads the splits "train" and "validation" and no other. The weights of the best epoch and a learning curve are kept.
+It reads only the splits "train" and "validation". The weights of the best epoch and the learning curve are stored.
 """
 
 import time
@@ -19,7 +19,7 @@ from .task import Data, Task
 
 
 def train(task: Task, recipe: Recipe, where: Where, *, epochs: int | None = None, progress: bool = False) -> Run:
-    """Train one recipe on one task with one seed; go on where an earlier call was stopped.
+    """Train one recipe on one task with one seed; resume if an earlier call was stopped.
 
     Args:
         task: data and score.
@@ -81,7 +81,7 @@ def one_epoch(task: Task, recipe: Recipe, net: nn.Module, optimizer: Any, schedu
 
 
 def groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, decays of neurons, thresholds and delays do not."""
+    """Parameter groups: weight decay for matrices; none for biases, decays of neurons, thresholds and delays."""
     learned = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
     decays = [p for name, p in learned if p.ndim > 1 and not name.endswith("delay")]
     rest = [p for name, p in learned if p.ndim <= 1 or name.endswith("delay")]
@@ -89,12 +89,12 @@ def groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def copied(net: nn.Module) -> dict[str, Tensor]:
-    """The weights as they are now."""
+    """A copy of the current weights."""
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
 def save(path: Path, state: dict[str, Any], moving: dict[str, Any]) -> None:
-    """Write all that a later call needs to go on as if nothing had happened; a kill leaves the file whole."""
+    """Save everything that is needed to resume, atomically."""
     content = {**state, "random": torch.get_rng_state()}
     content |= {f"{name}_state": thing.state_dict() for name, thing in moving.items()}
     part = path.with_suffix(".part")
@@ -112,7 +112,7 @@ def restored(path: Path, moving: dict[str, Any]) -> dict[str, Any]:
 
 
 def bar(epochs: range, name: str, progress: bool) -> Iterable[int]:
-    """The epochs, behind a progress bar where tqdm is installed."""
+    """The epochs, with a progress bar if tqdm is installed."""
     if not progress:
         return epochs
     try:

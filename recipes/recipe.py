@@ -1,4 +1,4 @@
-"""What a recipe is: a network, and how it is run, read out and trained."""
+"""A recipe: a network, and how it is run, read out and trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def unrolled(net: nn.Module, x: Tensor, task: Task) -> Any:
 
 
 def continued(net: nn.Module, x: Tensor) -> Tensor:
-    """Run further steps from the states in which the network is."""
+    """Run further steps from the current states."""
     out: Tensor = snn.unroll(net, x, check=False)
     return out
 
@@ -50,7 +50,7 @@ def cross_entropy(recipe: "Recipe", out: Any, y: Tensor, mask: Tensor) -> Tensor
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained. The same settings serve all tasks.
+    """A network and how it is trained, with the same hyperparameters for all tasks.
 
     Args:
         title: one line for the table.
@@ -60,7 +60,7 @@ class Recipe:
         loss: from (recipe, outputs, classes, mask) to a scalar.
         advance: from (net, x [T, 1, K]) to outputs, from the states of the call before; for forecasts.
         prepare: changes the network before it is trained, without labels, given (net, data, task).
-        each_epoch: changes the network before an epoch, given (net, share of the epochs that is over).
+        each_epoch: changes the network before an epoch, given (net, fraction of the epochs completed).
         spiking: whether layers skip the zeros of spikes (`snn.accelerate`), and operations are counted.
         forecasts: whether it can run step by step and has outputs that are no classes.
         classifies: whether it can be trained on classes.
@@ -89,7 +89,7 @@ class Recipe:
     epochs: int = 30
 
     def refuses(self, task: Task, sizes: Sizes) -> str | None:
-        """Why the recipe does not fit to a task, or None."""
+        """Why the recipe cannot be used for a task, or None."""
         if task.score is not None and not self.forecasts:
             return "it has classes as outputs, or runs over whole sequences only; the task is a forecast step by step"
         if task.score is None and not self.classifies:

@@ -1,4 +1,4 @@
-"""Where runs are kept: a small JSON file each, which is committed, and weights and checkpoints, which are not."""
+"""The files of runs: a small JSON file each, which is committed, and weights and checkpoints, which are not."""
 
 import json
 import os
@@ -51,7 +51,7 @@ class Where:
 
     @property
     def checkpoint(self) -> Path:
-        """The state of a run that goes on, or was stopped."""
+        """The state of a run that has not finished."""
         return self._file("checkpoint")
 
     def finish(self, state: dict[str, Any], sizes: Sizes, net: nn.Module, epochs: int, updates: int) -> Run:
@@ -81,7 +81,7 @@ class Where:
 
 
 def versions() -> dict[str, str]:
-    """What a result may depend on."""
+    """Versions that a result may depend on."""
     return {
         "python": platform.python_version(),
         "numpy": numpy.__version__,
@@ -92,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def write(path: Path, run: Run) -> None:
-    """Write a JSON file that is never half written: one line per entry."""
+    """Write a JSON file atomically, one line per entry."""
     lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in run.items())
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(f"{{\n{lines}\n}}\n")

@@ -1,4 +1,4 @@
-"""The table: test scores of finished runs, each read once, and a page of means and standard deviations."""
+"""The results: test scores of finished runs, each evaluated once, and a page of means and standard deviations."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -24,7 +24,7 @@ SOLVED = 95.0
 
 
 def complete(folder: Path = FOLDER) -> tuple[list[Run], list[str]]:
-    """Evaluate every finished run that has not been tested; the result is stored, so the test data are read once."""
+    """Evaluate finished runs on the test split, each once: the result is stored."""
     runs, problems, tests = stored(folder), [], {}
     for run in runs:
         if "test" in run:
@@ -65,7 +65,7 @@ def tested(task: Task, recipe: Recipe, where: Where, data: Data) -> dict[str, An
 
 
 def page(runs: list[Run]) -> str:
-    """The tables as Markdown: one per task, recipes by their validation score, which the test has not chosen."""
+    """The tables as Markdown: one per task, recipes sorted by validation score."""
     found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         found[run["task"]][run["recipe"]].append(run)
@@ -82,7 +82,7 @@ def _task(task: Task, recipes: dict[str, list[Run]]) -> str:
     lines = [
         f"### {task.title}",
         "",
-        f"Split: {task.split}.{source} To beat: {task.mark or 'nothing is on record'}.",
+        f"Split: {task.split}.{source} Reference: {task.mark or 'none'}.",
         "",
         f"| recipe | test, {unit} | validation | seeds | parameters | operations | spikes | {LAST[solved]} |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -91,7 +91,7 @@ def _task(task: Task, recipes: dict[str, list[Run]]) -> str:
 
 
 LAST = ("seconds", f"updates to {SOLVED:.0f} %")
-"""Heads of the last column, for tasks in general and for those that are there to be solved."""
+"""Headers of the last column: of most tasks, and of tasks that are either solved or not."""
 
 
 def updates_to_solve(run: Run) -> float | None:
@@ -144,7 +144,7 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
 def put(path: Path, text: str) -> None:
-    """Replace what stands between the two marks of a page."""
+    """Replace the text between the two marks of a page."""
     old = path.read_text() if path.is_file() else ""
     before, _, rest = old.partition(BEGIN)
     _, mark, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""What a task is: three splits, read one at a time, and a score."""
+"""A task: three splits, loaded one at a time, and a score."""
 
 import math
 import os
@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Missing(Exception):
-    """Data or a package that a task needs and that are not here; the message says what to do."""
+    """Data or a package that a task requires is missing; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a recipe knows of a task when it builds its network."""
+    """The sizes of a task from which a recipe builds its network."""
 
     steps: int
     shape: tuple[int, ...]
@@ -59,10 +59,10 @@ class Task:
         split: how the three splits were made, a sentence.
         outputs: number of classes; 0 for a regression.
         static_steps: show the same input for this many steps; None if the data are sequences.
-        decide: only the last steps count, this many; None for all.
-        mark: what is to be beaten, a sentence.
+        decide: number of last steps that count; None for all.
+        mark: a reference result.
         score: of a regression: from (advance, split) to a number, lower is better; None for the accuracy. `advance`
-            runs the network on [T, 1, K] from where it stopped.
+            runs the network on [T, 1, K] from its current states.
         epochs: times the number of a recipe, for small or large data sets.
     """
 
@@ -82,7 +82,7 @@ class Task:
         return self.score is None
 
     def better(self, score: float, best: float) -> bool:
-        """Whether a score is better than the best one; NaN is not."""
+        """Whether a score is better than the best so far; NaN never is."""
         return score > best if self.higher_is_better else score < best
 
     def sizes(self, data: Data) -> Sizes:
@@ -99,7 +99,7 @@ class Task:
 
 
 def needs(package: str, extra: str = "recipes") -> Any:
-    """Import a package, or say which extra has it."""
+    """Import a package, or raise an error that names its extra."""
     import importlib
 
     try:
@@ -109,7 +109,7 @@ def needs(package: str, extra: str = "recipes") -> Any:
 
 
 def data_file(*names: str) -> Path:
-    """A file below the folder that SPIKELOOM_DATA names."""
+    """A file in the folder that SPIKELOOM_DATA names."""
     root = os.environ.get("SPIKELOOM_DATA")
     if root is None:
         raise Missing(f"this task reads {'/'.join(names)}; set SPIKELOOM_DATA to the folder that has it")
@@ -120,7 +120,7 @@ def data_file(*names: str) -> Path:
 
 
 def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Arrays that take long to make, from a file of an earlier call."""
+    """Arrays that are slow to compute, cached in a file."""
     folder = Path(os.environ.get("SPIKELOOM_CACHE_DIR") or Path.home() / ".cache" / "spikeloom") / "recipes"
     path = folder / f"{name}.npz"
     if not path.exists():
@@ -133,7 +133,7 @@ def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def check(split: str) -> str:
-    """Return the name of a split if there is one of that name."""
+    """Return the name of a split; raise an error if there is none of that name."""
     if split not in SPLITS:
         raise ValueError(f"there is no split {split!r}; choose among {', '.join(SPLITS)}")
     return split

@@ -35,7 +35,7 @@ class Recurrent(nn.Module):
 
 
 def continued(net: nn.Module, x: Tensor) -> Tensor:
-    """Run further steps from the last state; the first call of a forecast is the longer one, and starts anew."""
+    """Run further steps from the last state; the first call, which is longer, starts from zero."""
     assert isinstance(net, Recurrent)
     seen, net.state = net.gru(x, net.state if len(x) == 1 else None)
     out: Tensor = net.readout(seen)
@@ -43,12 +43,12 @@ def continued(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def logistic(sizes: Sizes) -> nn.Module:
-    """One linear layer of all steps."""
+    """One linear layer on all steps."""
     return Flat(nn.Linear(sizes.steps * sizes.inputs, sizes.outputs))
 
 
 def mlp(sizes: Sizes, hidden: int = 128) -> nn.Module:
-    """Two hidden layers of all steps."""
+    """Two hidden layers on all steps."""
     inputs = sizes.steps * sizes.inputs
     layers = [nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
     return Flat(nn.Sequential(*layers, nn.Linear(hidden, sizes.outputs)))

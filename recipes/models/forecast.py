@@ -11,7 +11,7 @@ from .learned_decays import decays
 
 
 class Forecaster(nn.Module):
-    """Two layers of neurons; each spike of the second leaves a trace that decays with a time constant of its own."""
+    """Two layers of neurons; each spike of the second leaves a trace that decays with its own time constant."""
 
     def __init__(self, sizes: Sizes, hidden: int = 128):
         super().__init__()

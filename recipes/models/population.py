@@ -14,7 +14,7 @@ POPULATION = 10
 
 
 def network(sizes: Sizes) -> nn.Module:
-    """The network of the count loss with more outputs."""
+    """The network of `rate_loss` with more outputs."""
     return rate_loss.network(replace(sizes, outputs=POPULATION * sizes.outputs))
 
 
@@ -25,7 +25,7 @@ def counts(spk: Tensor, mask: Tensor) -> Tensor:
 
 
 def loss(recipe: Recipe, spk: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """Of the counts of the populations."""
+    """The cross-entropy of the population counts."""
     criterion = SF.ce_count_loss(population_code=True, num_classes=spk.shape[2] // POPULATION)
     value: Tensor = criterion(spk, y, mask=mask)
     return value

@@ -28,7 +28,7 @@ def counts(spk: Tensor, mask: Tensor) -> Tensor:
 
 
 def loss(recipe: Recipe, spk: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """Of the counts."""
+    """The cross-entropy of the counts."""
     value: Tensor = SF.ce_count_loss()(spk, y, mask=mask)
     return value
 

@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neurons that pay for their spikes."""
+"""Leaky integrate-and-fire neurons with a penalty on their spikes."""
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def scores(out: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
 
 
 def loss(recipe: Recipe, out: tuple[Tensor, Tensor], y: Tensor, mask: Tensor) -> Tensor:
-    """The cross-entropy and the price of the spikes."""
+    """The cross-entropy, plus the penalty."""
     return cross_entropy(recipe, out, y, mask) + PRICE * out[1].mean()
 
 

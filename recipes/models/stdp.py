@@ -52,7 +52,7 @@ class Competing(nn.Module):
 
 @torch.no_grad()
 def learn_features(net: nn.Module, data: Data, task: Task) -> None:
-    """STDP on all training sequences, with constant steps and fixed sums of weights."""
+    """STDP on all training sequences, with a constant learning rate and a fixed sum of the weights of each neuron."""
     assert isinstance(net, Competing)
     learner = STDPLearner(net.features, net.lif, 20.0, 20.0, f_pre=lambda w: 0.5 * w, f_post=lambda w: 1 + 0 * w)
     for _ in range(SWEEPS):

@@ -17,7 +17,7 @@ def earliest(spk: Tensor, mask: Tensor) -> Tensor:
 
 
 def loss(recipe: Recipe, spk: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """The cross-entropy of minus the times, and a little of the counts, without which silent classes learn slowly."""
+    """The cross-entropy of minus the times, plus a small term of the counts: without it silent classes learn slowly."""
     counts: Tensor = SF.ce_count_loss()(spk, y, mask=mask)
     times: Tensor = SF.ce_temporal_loss()(spk, y, mask=mask)
     return times + 0.1 * counts

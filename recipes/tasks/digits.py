@@ -1,4 +1,4 @@
-"""Handwritten digits, MNIST's or scikit-learn's: whole, by rows, by pixels, before a simulated event camera."""
+"""Handwritten digits, MNIST's or scikit-learn's: whole, by rows, by pixels, recorded by a simulated event camera."""
 
 import os
 from functools import cache
@@ -16,7 +16,7 @@ from ..task import Data, Task, cached, check, needs
 
 
 def mnist_file() -> Path | None:
-    """The file with 10,000 digits of MNIST, if it is here."""
+    """The file with 10,000 digits of MNIST, or None."""
     path = Path(os.environ.get("SPIKELOOM_DATA", ""), "mnist10k.npz")
     return path if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Tasks that are generated: MNIST-1D, Yin-Yang, Mackey-Glass. Every split has a seed of its own."""
+"""Tasks that are generated: MNIST-1D, Yin-Yang, Mackey-Glass. Every split has its own seed."""
 
 import math
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def mackey_glass(split: str) -> Data:
 
 
 def forecast_error(advance: Callable[[Tensor], Tensor], split: str) -> float:
-    """sMAPE in percent of a free forecast, in which every prediction is the next input, as in NeuroBench.
+    """sMAPE in percent of an autoregressive forecast, in which every prediction is the next input, as in NeuroBench.
 
     In the test 10 Lyapunov times are given and 10 are forecast; in the validation 8 and 2.
     """

@@ -27,7 +27,7 @@ def _split(task: int, make: Callable[[int, torch.Generator], Data]) -> Callable[
 
 
 def store_recall(number: int, generator: torch.Generator) -> Data:
-    """A bit is shown together with the store cue, then a random one as a distractor; recall asks for the first."""
+    """A bit with the store cue, later a random distractor bit, then the recall cue: the target is the first bit."""
     bit, distractor = torch.randint(2, (2, number), generator=generator)
     start = torch.randint(0, 10, (number,), generator=generator)
     step = torch.arange(60)
@@ -41,7 +41,7 @@ def store_recall(number: int, generator: torch.Generator) -> Data:
 
 
 def cue_accumulation(number: int, generator: torch.Generator) -> Data:
-    """Seven cues to the left or right, a delay, and the question on which side more were."""
+    """Seven cues to the left or right, a delay, then the decision: which side had more?"""
     sides = torch.randint(2, (number, 7), generator=generator)
     active = torch.zeros(number, 110, 4, dtype=torch.bool)
     for cue in range(7):

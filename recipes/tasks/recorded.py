@@ -1,4 +1,4 @@
-"""Recorded sequences: spoken digits, the watch, three sets of aeon, and event files of the user."""
+"""Recorded sequences: spoken digits, a smartwatch, three datasets of aeon, and event files of the user."""
 
 import io
 import wave
@@ -69,7 +69,7 @@ def _watch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def watch(split: str) -> Data:
-    """Six axes of a watch at 50 Hz; seven exercises; the subjects of the splits differ: 1 to 6, 7 and 8, 9 and 10."""
+    """Six axes of a smartwatch at 50 Hz; seven exercises; the splits have subjects 1 to 6, 7 and 8, 9 and 10."""
     x, y, subjects = _watch()
     known = subjects.unique()
     groups = {"train": known[:6], "validation": known[6:8], "test": known[8:]}
@@ -92,7 +92,7 @@ def _sequences(name: str, split: str) -> Data:
 
 
 def _aeon(name: str, split: str) -> Data:
-    """Sequences with zero mean and unit variance per channel, by the steps of the training data; zero at their ends."""
+    """Sequences, standardized per channel by the statistics of the training data, and padded with zeros."""
     known, own = _sequences(name, "train"), _sequences(name, split)
     assert known.lengths is not None
     assert own.lengths is not None
@@ -107,7 +107,7 @@ def japanese_vowels(split: str) -> Data:
 
 
 def basic_motions(split: str) -> Data:
-    """Six axes of a watch; four activities."""
+    """Six axes of a smartwatch; four activities."""
     return _aeon("BasicMotions", split)
 
 

@@ -1,4 +1,4 @@
-"""Augmentations of events: each an object that is called with the events of one recording and returns new ones."""
+"""Augmentations of events: objects that are called with the events of one recording and return new ones."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class EventDrop:
         return self.ratio if isinstance(self.ratio, tuple) else (self.ratio, self.ratio)
 
     def __call__(self, events: Events) -> Events:
-        """The events that are left."""
+        """The remaining events."""
         events, (low, high) = checked(events, "EventDrop"), self._range()
         drawn = _uniform(5, generator=self.generator)
         ratio, how = low + (high - low) * float(drawn[0]), self.how
@@ -70,7 +70,7 @@ class EventDrop:
 
 
 def _within(values: NDArray[np.int64], ratio: float, place: float, extent: int | None = None) -> NDArray[np.bool_]:
-    """Whether each value lies in an interval of this share of the extent, at a place from 0 (start) to 1 (end)."""
+    """Whether each value is in an interval of this share of the extent, at a position from 0 (start) to 1 (end)."""
     first = 0 if extent is not None else int(values.min())
     extent = extent if extent is not None else int(values.max()) - first + 1
     begin = first + place * (1 - ratio) * extent

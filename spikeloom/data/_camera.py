@@ -1,4 +1,4 @@
-"""A simulated event camera, and the saccades that make it see a still image."""
+"""A simulated event camera, and saccades, by which it records a still image."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from ._events import EVENT, Events
 
 @dataclass(frozen=True)
 class EventCamera:
-    """Simulated event camera: each pixel sends an event when its log intensity has moved by a threshold.
+    """Simulated event camera: each pixel sends an event when its log intensity has changed by a threshold.
 
-    Between frames the log intensity is interpolated linearly, so the times of events are not those of the frames
+    Between frames the log intensity is interpolated linearly, so events occur between frames
     (Rebecq et al. 2018, ESIM). Mismatch of thresholds, leak and shot noise are those of v2e (Hu et al. 2021).
 
     Args:
@@ -82,7 +82,7 @@ class EventCamera:
         change = after - before
         for up, limit in ((True, on), (False, off)):
             sign = 1 if up else -1
-            # rounding must not make a crossing of a change that is an exact multiple appear and disappear
+            # a change by an exact multiple of the threshold must not depend on rounding
             number = np.floor(np.maximum(sign * (after - reference) / limit, 0) + 1e-9).astype(np.int64)
             y, x = np.nonzero(number)
             many = number[y, x]
@@ -112,7 +112,7 @@ def _events(t: Any, x: Any, y: Any, p: Any) -> Events:
 
 
 def _rested(events: Events, refractory: float, width: int) -> Any:
-    """Whether the pixel of each event has rested since the last event that it sent."""
+    """Whether each event is outside of its pixel's refractory time."""
     last: dict[int, int] = {}
     sent = np.zeros(len(events), np.bool_)
     pixels = events["y"].astype(np.int64) * width + events["x"]
@@ -123,7 +123,7 @@ def _rested(events: Events, refractory: float, width: int) -> Any:
 
 
 def saccades(image: Any, steps: int = 30, amplitude: float = 2.0) -> Tensor:
-    """Move a still image along three straight saccades that form a triangle, as N-MNIST was recorded.
+    """Move a still image along three straight saccades that form a triangle, similar to the recording of N-MNIST.
 
     Args:
         image: intensities, ``[H, W]``.

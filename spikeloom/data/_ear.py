@@ -72,7 +72,7 @@ class BasilarMembrane:
                 tanh = np.tanh(kh)
                 gains[channel] = right / np.sqrt(kh * (1 - tanh**2) + tanh) * np.exp(-1j * phase)
                 channel, place = next(wanted, (0, math.nan))
-        gains[:, frequencies == 0] = 0  # a constant pressure moves nothing
+        gains[:, frequencies == 0] = 0  # constant pressure causes no movement
         largest: NDArray[np.complex128] = gains / np.abs(gains).max(1, keepdims=True)
         return largest
 
@@ -80,8 +80,8 @@ class BasilarMembrane:
 def _wave_number(right: NDArray[np.complex128]) -> NDArray[np.complex128]:
     """The root of k tanh(k) = right that travels to the apex and decays, by Newton's method.
 
-    Before its resonance a wave is long (k^2 = right) or short (k = right). Behind it, where right is negative, there
-    are evanescent modes; the first of them decays least, and lies between 0 and -i pi / 2.
+    Before the resonance a wave is long (k^2 = right) or short (k = right). Past it, where right is negative, there are
+    evanescent modes. The first decays least, and has k between 0 and -i pi / 2.
     """
     size = np.abs(right)
     behind = -1j * np.minimum(np.sqrt(size), np.pi / 2 * size / (1 + size))
@@ -97,7 +97,7 @@ def _wave_number(right: NDArray[np.complex128]) -> NDArray[np.complex128]:
 
 @dataclass(frozen=True)
 class HairCell:
-    """Inner hair cell: the pools of transmitter of Meddis (1986), which adapt, and the rate of spikes that they cause.
+    """Inner hair cell: the adapting transmitter pools of Meddis (1986), and the resulting firing rate.
 
         k = g max(s + A, 0) / (max(s + A, 0) + B)                     permeability, s the velocity of the membrane
         q' = y (M - q) + x w - k q;  c' = k q - (l + r) c;  w' = r c - x w;  rate = h c
@@ -131,14 +131,14 @@ class HairCell:
 
 @dataclass(frozen=True)
 class BushyCell:
-    """Bushy cell: a leaky integrate-and-fire neuron on which the hair cells of a channel converge.
+    """Bushy cell: a leaky integrate-and-fire neuron that receives the spikes of the hair cells of a channel.
 
         mem' = exp(-dt / tau) mem + weight (number of hair-cell spikes);  a spike at mem' > 1, then silence
 
     It removes the spontaneous activity of single hair cells and sharpens the phase of their spikes.
 
     Args:
-        hair_cells: number that converge on it; 40 in Cramer et al.
+        hair_cells: number of hair cells per channel; 40 in Cramer et al.
         weight: of each of their spikes.
         tau: time constant of the membrane, in seconds.
         refractory: silence after a spike, in seconds.
@@ -155,11 +155,11 @@ def inner_ear(audio: list[Any], sample_rate: float, channels: int = 700, **optio
 @overload
 def inner_ear(audio: ArrayLike | torch.Tensor, sample_rate: float, channels: int = 700, **options: Any) -> Events: ...
 def inner_ear(audio: Any, sample_rate: float, channels: int = 700, **options: Any) -> Any:
-    """Convert sound to spikes by a model of the inner ear, as SHD and SSC were made (Cramer et al. 2020).
+    """Convert sound to spikes by a model of the inner ear, with the stages of Cramer et al. 2020 (SHD and SSC).
 
-    The sound is scaled to a level, moves the `BasilarMembrane`, whose velocity in each channel drives `HairCell`, whose
-    spikes drive a `BushyCell`. The result is of the form of SHD's recordings: ``sensor_size=(700,)``, channel 0 at the
-    base (high frequencies).
+    The sound is scaled to a level and moves the `BasilarMembrane`. Its velocity in each channel drives the `HairCell`,
+    whose spikes drive a `BushyCell`. The result has the format of SHD: ``sensor_size=(700,)``, channel 0 at the base
+    (high frequencies). The default constants are common values from the literature, not verified against SHD.
 
     Args:
         audio: samples ``[n]``; or a list of recordings, which are computed together and faster.
@@ -209,7 +209,7 @@ def _ear(
     longest = max(map(len, recordings), default=0)
     if not longest:
         return [np.empty(0, EVENT) for _ in recordings]
-    padded = 2 ** math.ceil(math.log2(longest + sample_rate / 20))  # 50 ms for the wave to run out
+    padded = 2 ** math.ceil(math.log2(longest + sample_rate / 20))  # 50 ms for the wave to decay
     gains = _gains(membrane, low, high, channels, padded, sample_rate)
     velocity = np.empty((longest * finer, len(recordings), channels), np.float32)
     for i, samples in enumerate(recordings):

@@ -1,4 +1,4 @@
-"""Events: structured arrays with a time and an address each, and the checks that every function here makes."""
+"""Events: structured arrays with a time and an address each, and their validation."""
 
 import operator
 from typing import Any
@@ -73,7 +73,7 @@ def field(events: Events, name: str) -> NDArray[np.int64]:
 
 
 def times(events: Events) -> NDArray[Any]:
-    """The times as integers, or as they are if they are floating: some files have seconds."""
+    """The times; floating-point times, such as seconds, are returned unchanged."""
     t = np.asarray(events["t"])
     return t if np.issubdtype(t.dtype, np.floating) else t.astype(np.int64)
 
@@ -92,7 +92,7 @@ def sizes(sensor_size: Any) -> tuple[int, int, int] | tuple[int]:
 
 
 def inside(events: Events, size: tuple[int, ...], taker: str) -> tuple[NDArray[np.int64], ...]:
-    """x, y and p of all events, if they lie on the sensor."""
+    """x, y and p of all events; raises an error if one is outside of the sensor."""
     w, h, polarities = size if len(size) == 3 else (size[0], 1, 1)
     x, y = field(events, "x"), field(events, "y")
     p = field(events, "p") if polarities > 1 else np.zeros(len(events), np.int64)

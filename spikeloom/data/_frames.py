@@ -29,15 +29,15 @@ def to_frames(
 ) -> Tensor:
     """Count the events of a recording in frames, by time or by number.
 
-    Exactly one of the first four options says how the events are cut; the names are tonic's.
+    Pass exactly one of the first four options; the names are tonic's.
 
     Args:
         events: structured array with the fields t and x, and y and p where the sensor has them.
         sensor_size: (W, H, P) for frames ``[T, P, H, W]``, or (N,) for frames ``[T, N]``, as of a cochlea.
-        time_window: a frame holds the events of this time, in the unit of t.
-        event_count: a frame holds this number of events.
-        n_time_bins: frames of equal duration, this many.
-        n_event_bins: frames of equal numbers of events (to one), this many.
+        time_window: duration of a frame, in the unit of t.
+        event_count: number of events per frame.
+        n_time_bins: number of frames, of equal duration.
+        n_event_bins: number of frames, whose numbers of events differ by at most one.
         start: time at which the first frame begins; earlier events are left out. Default: the first event.
         steps: cut, or pad with empty frames, to this many.
         include_incomplete: keep the last frame of `time_window` or `event_count` even if the recording ends within it.

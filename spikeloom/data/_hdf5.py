@@ -23,8 +23,8 @@ class SpikeFile:
     """HDF5 file in the layout of SHD and SSC, as a dataset: ``file[i]`` is (events, label).
 
     The file holds `spikes/times` (seconds) and `spikes/units` (channels), one array per recording, `labels`, and for
-    SHD `extra/speaker` and `extra/keys` (Cramer et al. 2020). Recordings are read when they are asked for. The file
-    can be shared with the workers of a DataLoader: each opens its own.
+    SHD `extra/speaker` and `extra/keys` (Cramer et al. 2020). Each access reads one recording from the file.
+    Workers of a DataLoader open the file themselves.
 
     Args:
         path: the file, such as ``shd_train.h5``; decompress a ``.gz`` first.
@@ -54,7 +54,7 @@ class SpikeFile:
         self.keys = [key.decode() if isinstance(key, bytes) else str(key) for key in keys] or None
 
     def _content(self) -> Any:
-        if self._open is None or self._open[0] != os.getpid():  # a worker must not read through its parent's handle
+        if self._open is None or self._open[0] != os.getpid():  # a worker process opens the file itself
             self._open = (os.getpid(), _h5py().File(self.path, "r"))
         return self._open[1]
 

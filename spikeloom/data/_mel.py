@@ -53,9 +53,9 @@ def mel_spectrogram(
 
 
 def level_crossing(values: Any, delta: float, dt: float = 1.0) -> Events:
-    """Send an event whenever a signal has moved by `delta` since the last event of its channel (send on delta).
+    """Send an event whenever a signal has changed by `delta` since the last event of its channel (send on delta).
 
-    A step in which a signal moves by several deltas has as many events, at evenly spaced times within the step.
+    A step in which a signal changes by several deltas has as many events, at evenly spaced times within the step.
 
     Args:
         values: signals, ``[T, N]``.

@@ -10,7 +10,7 @@ from ._events import EVENT, Events
 Name = str | os.PathLike[str]
 
 NMNIST_OVERFLOW = 240
-"""The row of an entry that is no event, and says that the clock has gone on by 2^13 microseconds."""
+"""The row of an entry that is not an event, but advances the clock by 2^13 microseconds."""
 
 
 def read_nmnist(path: Name) -> Events:
@@ -63,7 +63,7 @@ def read_dat(path: Name) -> Events:
         if len(words) > 2 and words[1].lower() == b"version" and words[2].isdigit():
             version = int(words[2])
         start = end
-    if start:  # files without comments have no type and size either
+    if start:  # files without comments have no type and size bytes
         size = data[start + 1] if len(data) > start + 1 else 8
         if size != 8:
             raise ValueError(f"{os.fspath(path)} has events of {size} bytes; this reads change events, of eight")
