@@ -102,7 +102,7 @@ class MemFeedback:
         return self.map.of(self.weight, mem)
 
     def split(self, x: Tensor, count: int) -> Tensor | tuple[Tensor, ...]:
-        """The inputs that x holds, as a cell takes them."""
+        """The inputs in x, as arguments of a cell."""
         return x if count == 1 else x.chunk(count, self.map.axis)
 
 
@@ -112,13 +112,13 @@ class Recurrence:
 
     Args:
         key: of the program.
-        variant: of the kernel; one state more than the program's says whether what a step gets in full is saved, which
+        variant: of the kernel; one state more than the program's says whether the full input of a step is saved, which
             the backward of some equations reads.
         layer: how messages name the neuron.
         steps: T.
         x_grad: which gradient of the input is wanted.
         weight_learns: whether the weight's gradient is wanted.
-        map: by which the membrane comes back; None where the spikes do, through an nn.Linear.
+        map: the feedback of the membrane; None for feedback of spikes through an nn.Linear.
     """
 
     key: str

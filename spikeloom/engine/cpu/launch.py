@@ -66,7 +66,7 @@ def forward(
 
 
 def _spread(params: Sequence[Tensor], variant: Variant, shape: torch.Size) -> Sequence[Tensor]:
-    """The hoisted values as a kernel reads them: each one number, or broadcast over rows of that shape."""
+    """The hoisted values for a kernel: each one number, or broadcast over rows of that shape."""
     if type(params) is Constants:
         return params
     return [spread(p, kind, shape) for p, kind in zip(params, variant.params, strict=True)]
@@ -95,7 +95,7 @@ def all_traces(states: Sequence[State], spk: Tensor, stored: Sequence[Tensor]) -
 
 
 def by_themselves(outs: Outputs) -> list[Tensor]:
-    """The sequences of states that are not other results already."""
+    """The sequences of states that are not already results."""
     return [trace for trace in outs[2] if trace is not None and trace is not outs[0]]
 
 
@@ -150,10 +150,10 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
 
 
 def _memory_order(x: Tensor) -> tuple[int, ...]:
-    """The dimensions of a row of a sequence [T, B, *N] as they lie in memory, the outermost first; empty if they lie in
-    their own order, or not without gaps. B stays in front, so that T and B can be folded without a copy.
+    """The dimensions of a row of a sequence [T, B, *N] in memory order, the outermost first; empty if the row is
+    contiguous, or has gaps. B stays in front, so that T and B can be folded without a copy.
 
-    The elements of a scan know nothing of each other, so a kernel takes them in any order that all its tensors share,
+    The elements of a scan are independent, so a kernel processes them in any order that all its tensors share,
     as after a convolution with its channels last.
     """
     if x.dim() < 4 or x.is_contiguous() or x[0].is_contiguous():
@@ -180,7 +180,7 @@ class OneStep:
         key, variant: of the kernel: a forward is `single`, a backward is not.
         like: a state, [*S], contiguous like all rows.
         params: the program's hoisted values.
-        width: how many elements lie between two inputs of one, if there are several.
+        width: the offset between two inputs of an element, if there are several.
     """
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
@@ -203,8 +203,8 @@ class OneStep:
         cotangents: Sequence[Tensor],
         totals: Sequence[Tensor | None],
     ) -> None:
-        """Write the gradient of the input, put those of the old states in the place of those of the new ones, and add
-        to those of the parameters.
+        """Write the gradient of the input, replace the gradients of the new states by those of the old ones, and add to
+        those of the parameters.
 
         Args:
             carries: of the states.

@@ -33,7 +33,7 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "or": lambda a, b: a | b,
     "xor": lambda a, b: a ^ b,
     "not": lambda a: ~a,
-    "count": lambda a: a,  # torch counts a condition beside a value by itself
+    "count": lambda a: a,  # torch converts a condition in an operation with a value itself
 }
 
 VALUES = 64
@@ -81,7 +81,7 @@ def slope_difference(spike: Spike, graph: Graph, u: Symbol, slope: Symbol | None
 
 
 def _on_tensors(graph: Graph, results: Sequence[Symbol], known: dict[Symbol, Any]) -> list[Any]:
-    """What torch's own operations make of a graph, of which some values are known."""
+    """Evaluate a graph with torch's operations, from some known values."""
     for node in needed(results, frozenset(known)):
         if node.op in NUMBERS:
             known[node] = node.value if node.op == "const" else graph.numbers[node.value]
@@ -94,7 +94,7 @@ def _on_tensors(graph: Graph, results: Sequence[Symbol], known: dict[Symbol, Any
 
 
 def _agree(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether values are the same, as far as they are known: fake tensors have none."""
+    """Whether values are equal, if they are known: fake tensors have none."""
     if any(type(value) is not Tensor for _, value in pairs):
         return True
     return all(torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True) for ours, theirs in pairs)

@@ -25,11 +25,11 @@ from .variant import InputGrad, Param, State
 
 @dataclass(frozen=True)
 class Derivation:
-    """The graph of a step split in three: what torch computes once, the forward of a step, the backward of a step.
+    """The graph of a step in three parts: values that torch computes once, the forward and the backward of a step.
 
     Args:
-        hoisted: nodes made of parameters alone, which torch computes, with its own autograd, before the scan; then the
-            numbers that a kernel takes as arguments.
+        hoisted: nodes that depend on parameters only, which torch computes before the scan, with its autograd; then the
+            numbers that are kernel arguments.
         forward: the spikes, then the new states.
         backward: the gradients of each input, of each state and of each hoisted node; None where there is none.
         cotangents: of the spikes, then of each new state.
@@ -44,7 +44,7 @@ class Derivation:
 
     @cached_property
     def recalled(self) -> frozenset[Symbol]:
-        """What the backward of a step loads instead of computing: leaves, hoisted values and the saved new states."""
+        """The values that the backward of a step loads: leaves, hoisted values and the saved new states."""
         leaves = (*self.step.inputs, *self.step.states, *self.hoisted, *self.cotangents)
         return frozenset((*leaves, *self.step.new_states))
 
@@ -86,10 +86,10 @@ class Derivation:
 
 
 class Structure:
-    """What the programs share that differ in their numbers alone: the graph, and the kernels, by its key.
+    """The graph, and by its key the kernels, which programs that differ only in their numbers share.
 
     Args:
-        derivation: the graph, whose numbers are places.
+        derivation: the graph, in which numbers are placeholders.
         any_order: see `Cell`.
     """
 
@@ -175,7 +175,7 @@ class Program:
 
     def _number_tensors(self, like: Tensor) -> tuple[Tensor, ...]:
         """The numbers that a kernel takes as arguments."""
-        if torch.compiler.is_compiling():  # then nothing may stay that belongs to the graph
+        if torch.compiler.is_compiling():  # then no part of the graph may be stored
             return self._made_numbers(like)
         found = self._tensors.get((like.dtype, like.device))
         if found is None:
@@ -243,7 +243,7 @@ def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
 
 @lru_cache(maxsize=512)
 def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
-    """Why a cell is not to be traced, if it is not; and its numbers."""
+    """The reason why a cell cannot be traced, if any, and its numbers."""
     if cell.loop:
         return f"{cell.name} was made with loop=True, and runs as it is", ()
     try:
@@ -255,7 +255,7 @@ def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class _Slope:
-    """The derivative of a spike function; equal for those of a formula that differ in their numbers alone.
+    """The derivative of a spike function; equal for formulas that differ only in their numbers.
 
     Args:
         text: its graph as text.
@@ -289,7 +289,7 @@ def _traced_slope(spike: Spike) -> tuple[Graph, Symbol, Symbol | None]:
 
 @lru_cache(maxsize=512)
 def _structure(cell: Cell, slope: _Slope) -> Structure:
-    """That of a cell with a spike function, one for all programs of the same key as long as one of them lives."""
+    """The structure of a cell with a spike function, shared by all living programs of the same key."""
     why = slope_difference(slope.spike, *slope.traced)
     if why:
         raise Untraceable(f"the derivative of {slope.spike!r} cannot be traced: {why}")
@@ -375,7 +375,7 @@ WRITTEN_OUT = ELEMENTARY - {"exp", "sigmoid"}
 
 @cache
 def compiles_quickly(key: str) -> bool:
-    """Whether a step is so short on a GPU that a kernel can hold it many times over."""
+    """Whether a step is short enough on a GPU for a kernel to contain it several times."""
     return WRITTEN_OUT.isdisjoint(_operations(key))
 
 

@@ -84,7 +84,7 @@ class PullBack:
     def _evaluate(
         self, results: Sequence[Symbol], given: frozenset[Symbol], known: dict[Symbol, Tensor], like: Tensor
     ) -> None:
-        """Add the results to what is known, and all between."""
+        """Evaluate the results, and all nodes that they depend on."""
         for node in needed(results, given):
             if node.op == "const":  # of the dtype in which a kernel has it
                 known[node] = torch.full((), node.value, dtype=like.dtype, device=like.device)
@@ -103,13 +103,13 @@ def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def summed(totals: Some, params: Sequence[Tensor], kinds: Sequence[Param]) -> list[Tensor | None]:
-    """The gradients of the hoisted values, summed over what these were broadcast over; None where none is wanted."""
+    """The gradients of the hoisted values, summed over broadcast dimensions; None where none is required."""
     each = zip(totals, params, kinds, strict=True)
     return [g.sum_to_size(p.shape) if g is not None and kind.learned else None for g, p, kind in each]
 
 
 def backward(surrogate: ops.Surrogate, saved: Saved, grads: Cotangents) -> Gradients:
-    """What the backward of the kernels gives, from the spike function and the same arguments."""
+    """The same results as the backward of the kernels, from the spike function and the same arguments."""
     key, variant, steps, x, states, traces, params = saved
     like = states[-1]
     if not steps or any(kind.fixed == Param.STEP for kind in variant.params):

@@ -161,11 +161,11 @@ _refuse(
 
 
 class Graph:
-    """A growing list of nodes, arguments before their users.
+    """A list of nodes in topological order.
 
-    The numbers of an equation and of a spike function are leaves of which the graph knows the place alone, so that one
-    kernel serves all values. Integers, 0.0 and 1.0 of an equation are written into it, for compilers make use of them;
-    so is what the rules of differentiation add.
+    The numbers of an equation and of a spike function are leaves without a value, so one kernel serves all values.
+    Integers, 0.0 and 1.0 of an equation are constants of the graph, which compilers can exploit, as are the numbers
+    that differentiation adds.
 
     Attributes:
         numbers: the values, by place.
@@ -189,7 +189,7 @@ class Graph:
         return self._shared(op, lifted, None)
 
     def _in_an_equation(self, value: float) -> int | None:
-        """The place of a number of the cell: one for equal ones."""
+        """The index of a number of the cell; equal numbers share one."""
         if isinstance(value, int) or repr(value) in ("0.0", "1.0"):
             return None
         known = [repr(number) for number in self.numbers]
@@ -199,7 +199,7 @@ class Graph:
         return known.index(repr(value))
 
     def close(self) -> None:
-        """The equation is complete: numbers that come now are written into the kernel."""
+        """The equation is complete: further numbers are constants of the kernel."""
         self._place = lambda value: None
 
     def slope(self, spike: Spike, u: Symbol, first: int) -> "Symbol | None":
@@ -220,7 +220,7 @@ class Graph:
             self.close()
 
     def _of_conditions(self, op: str, args: tuple[Symbol, ...]) -> Symbol:
-        """An operation that takes conditions, or may not: as torch has it, or refused."""
+        """An operation on conditions, which follows torch's rules or raises an error."""
         logical = [a.logical for a in args]
         if op == "detach":
             return args[0]
@@ -304,7 +304,7 @@ def _traced(cell: Cell) -> TracedStep:
         for name, result in zip(("spikes", *cell.states), results, strict=True):
             _check_result(name, result)
         graph.close()
-    except Exception as error:  # whatever the user's equation raises on a symbol, it cannot be traced
+    except Exception as error:  # an equation that raises any error on a symbol cannot be traced
         raise Untraceable(f"{cell.label} cannot be traced: {error}{line_of(error)}") from error
     return TracedStep(graph, inputs, states, params, results[0], results[1:])
 
@@ -325,7 +325,7 @@ def _check_result(name: str, result: Symbol) -> None:
 
 
 def line_of(error: Exception) -> str:
-    """The line of a user's at which an error was raised, in brackets."""
+    """The line of the user's code at which an error was raised, in brackets."""
     frames = traceback.extract_tb(error.__traceback__)
     names = [f.filename.replace("\\", "/") for f in frames]
     outside = [
@@ -351,7 +351,7 @@ def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) ->
     return dict.fromkeys(sorted(found, key=lambda node: node.index))
 
 
-# -- the names that an equation gives to its values, for source that people read --------------------------------------
+# -- the names of values in an equation, for readable source -----------------------------------------------------------
 
 NAMELESS = tuple(f"spikeloom/{place}" for place in ("ops.py", "cells/cell.py"))
 """Files whose variables are not names of an equation."""

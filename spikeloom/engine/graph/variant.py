@@ -50,7 +50,7 @@ for _param in Param:
 
 
 class State(IntEnum):
-    """What a kernel leaves of a state beside its last value."""
+    """Which values of a state a kernel saves, besides the last."""
 
     DROPPED = 0
     """Nothing."""
@@ -78,7 +78,7 @@ class State(IntEnum):
 
 
 class InputGrad(IntEnum):
-    """What a kernel computes for the input; what is no backward computes nothing."""
+    """Which gradient of the input a kernel computes; a forward computes none."""
 
     FORWARD = 0
     UNWANTED = 1
@@ -93,7 +93,7 @@ class InputGrad(IntEnum):
 
 
 class Target(IntEnum):
-    """Whose kernel: Numba's, Triton's on a GPU, or Triton's interpreter on the CPU."""
+    """The target of a kernel: Numba, Triton on a GPU, or Triton's interpreter on the CPU."""
 
     NUMBA = 0
     TRITON = 1
@@ -146,7 +146,7 @@ class Variant:
 
     @cached_property
     def forward(self) -> "Variant":
-        """The same without what matters to the backward alone, so that training and inference share a kernel."""
+        """The same without the fields that only the backward uses, so that training and inference share a kernel."""
         states = tuple(State.DROPPED if state == State.RECOMPUTED else state for state in self.states)
         params = tuple(param.fixed for param in self.params)
         return Variant.of(self.dtype, params, states, InputGrad.FORWARD, self.target, self.single)
@@ -161,7 +161,7 @@ _variant = cache(Variant)
 
 
 class Saved(NamedTuple):
-    """What a backward reads of its forward.
+    """The values of a forward that its backward reads.
 
     Args:
         key: of the program.

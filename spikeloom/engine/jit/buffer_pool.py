@@ -7,7 +7,7 @@ deleted, the pool stores its block for the next result of the same size.
 If results keep changing size, blocks that fit none of them are released, so that all blocks together never exceed the
 memory that was in use at one time by more than `pool_spare`.
 
-`trim` has the C library give back the free pages of its own heap. glibc does not fill a hole again by an aligned
+`trim` returns the free pages of the C library's heap to the system. glibc does not fill a hole again by an aligned
 request of the same size once a small allocation is next to it. So a heap in which small objects outlive large ones, as
 the nodes of a graph outlive the results of layers, grows with every large one: unrolling a network in chunks took
 172 MB at 69 MB of tensors, and 90 MB with `trim`.
@@ -36,9 +36,9 @@ _unused: dict[int, Block] = {}  # by address, oldest first; each operation on it
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Uninitialized memory, as `torch.empty` gives it: no view, so that who gets it may write to it in place."""
+    """Uninitialized memory, as of `torch.empty`: not a view, so the caller may write to it in place."""
     size = math.prod(shape) * like.element_size()
-    if size < tuning.limits.pool_from or not like.is_cpu:  # a GPU's memory is used again by torch
+    if size < tuning.limits.pool_from or not like.is_cpu:  # torch reuses memory on a GPU itself
         return torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
     block = _take(size)
     if block is None:
@@ -60,7 +60,7 @@ def empty_like(like: Tensor) -> Tensor:
 
 
 def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
-    """The same for images [N, C, H, W], which may have their channels last in memory."""
+    """The same for images [N, C, H, W], which may be in the channels-last format."""
     if not channels_last:
         return empty(shape, like)
     count, channels, height, width = shape
@@ -68,7 +68,7 @@ def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
 
 
 def release(remaining: int = 0) -> None:
-    """Release unused blocks, the oldest first, until at most the given number of bytes is left."""
+    """Release unused blocks, the oldest first, until at most the given number of bytes remains."""
     blocks = list(_unused.items())
     surplus = sum(len(block) for _, block in blocks) - remaining
     for address, block in blocks:
@@ -89,8 +89,8 @@ def _give_back(block: Block) -> None:
 
 
 def _fresh(size: int) -> Block:
-    """A block from the system itself, in huge pages where it has them. From the C library's heap, where other things
-    lie between, not all of it would go back."""
+    """A block from the system, in huge pages if available. A block of the C library's heap might not be returned
+    completely, because of other allocations in between."""
     if sys.platform == "win32":
         return np.empty(size, dtype=np.uint8)
     try:
@@ -122,7 +122,7 @@ def _malloc_trim() -> Any:
 
 
 def trim_now_and_then() -> None:
-    """Trim, unless the last time is too close for how long it took."""
+    """Trim, unless the last call was too recent, relative to its duration."""
     global _next
     begin = perf_counter()
     if begin >= _next:

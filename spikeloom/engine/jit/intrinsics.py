@@ -1,4 +1,4 @@
-"""What every kernel imports: operations that Numba lacks (raw memory, the current thread's number), and its compiler.
+"""The imports of every kernel: operations that Numba lacks (raw memory, the current thread's number), and its compiler.
 
 A kernel gets addresses, not arrays: arrays would be unpacked at every call, and their wrap-around indexing keeps the
 compiler from using vector instructions. Addresses are 64-bit integers; indices count elements.
@@ -31,7 +31,7 @@ _WIDTHS = {
 
 
 def emitted(result: Any, arguments: Sequence[Any], build: Callable[..., Any]) -> Any:
-    """What kernels call and LLVM has instructions for.
+    """A function that kernels can call, built from LLVM instructions.
 
     Args:
         result, arguments: types of Numba's.
@@ -101,8 +101,8 @@ bits = emitted(types.int64, (types.int64,), lambda builder, mask: builder.ctpop(
 
 # A processor that writes a line of memory first reads it into its caches, and later writes it back from there: twice
 # the bytes, and three times the time if the line is not read before it is back in memory. Lines written whole by
-# special stores take neither way. LLVM knows these stores, but uses them in no loop whose addresses it cannot see to be
-# whole lines; so what is to be written is laid down in the first-level cache, and `flow` copies it.
+# streaming stores avoid both transfers. LLVM has these stores, but only uses them in loops that provably write whole
+# lines. So values are first written to a buffer in the L1 cache, and `flow` copies it.
 
 
 def _line(element: Any, size: int) -> Any:
@@ -151,7 +151,7 @@ settled = emitted(types.void, (), _fence)
 # -- which thread of how many a kernel runs on, as OpenMP says ---------------------------------------------------------
 
 if openmp() is not None:
-    # by names of our own: another OpenMP runtime in the process may bear the common ones
+    # under private names: another OpenMP runtime in the process may define the common ones
     for _symbol in ("omp_get_thread_num", "omp_get_num_threads"):
         llvmlite.binding.add_symbol(f"spikeloom_{_symbol}", address_of(_symbol))
 

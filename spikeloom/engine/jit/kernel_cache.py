@@ -56,8 +56,8 @@ def compilations() -> int:
 
 
 def made_ready() -> int:
-    """How many kernels this process has compiled, or found compiled on disk: of Triton's, one for each kind of argument
-    that it has compiled them for."""
+    """The number of kernels that this process has compiled or loaded from disk; for Triton, one for each argument
+    specialization."""
     modules = list(sys.modules.items())
     by_numba = sum(name.startswith(NUMBA) for name, _ in modules)
     by_triton = [getattr(module, "kernel", None) for name, module in modules if name.startswith(TRITON)]
@@ -103,7 +103,7 @@ CALLED = ("tuning.py", "jit/*.py", "sparse/*.py")
 
 @cache
 def _version() -> str:
-    """What changes the machine code besides the source: the files that kernels are made of."""
+    """A hash of the files that determine the machine code, besides the generated source."""
     import numba
 
     here = Path(__file__).parents[1]
@@ -115,7 +115,7 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
     """The module of a generated source, compiled, from disk if it is there.
 
     Args:
-        make_source: gives the source; its argument says whether the machine code is to be kept on disk.
+        make_source: returns the source; its argument is whether the machine code is stored on disk.
     """
     global _compilations
     source = make_source(True)
@@ -136,7 +136,7 @@ def load(make_source: Callable[[bool], str]) -> types.ModuleType:
 
 
 def load_source(source: str) -> types.ModuleType:
-    """The module of a generated source for Triton, which reads it by `inspect` and keeps the machine code itself."""
+    """The module of a generated source for Triton, which reads it by `inspect` and caches the machine code itself."""
     name = TRITON + hashlib.sha256(source.encode()).hexdigest()[:24]
     filename = f"<{name}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
@@ -144,7 +144,7 @@ def load_source(source: str) -> types.ModuleType:
 
 
 def _from_disk(path: Path, source: str) -> types.ModuleType:
-    """A kernel from disk, compiled and written there if need be.
+    """A kernel from disk, compiled and written there if necessary.
 
     Raises:
         OSError: if the directory cannot be used, or nothing can be written there and the kernel is not there.
@@ -169,19 +169,19 @@ def _from_disk(path: Path, source: str) -> types.ModuleType:
             before, module = [], _executed(path.stem, path, source)
         if _machine_code(path) == before and before:
             with contextlib.suppress(OSError):
-                os.utime(_seal(path))  # by which `_shrink` knows when it was used
+                os.utime(_seal(path))  # the time of the last use, for `_shrink`
             return module
         _compilations += 1
         try:
             _stored(path)
-        except OSError as why:  # it is compiled all the same
+        except OSError as why:  # the kernel is compiled anyway
             _warn(path.parent, why)
     _shrink(path)
     return module
 
 
 def _stored(path: Path) -> None:
-    """Seal a kernel that Numba has stored, and take the rights from others that the umask gave them."""
+    """Write the checksum of a kernel that Numba has stored, and remove permissions of other users."""
     for place in (path.parent, path.parent / "__pycache__"):  # made by Numba if they were deleted meanwhile
         if place.stat().st_mode & OTHERS_WRITE:
             place.chmod(0o700)
@@ -204,7 +204,7 @@ def _executed(name: str, filename: str | Path, source: str) -> types.ModuleType:
 
 
 def _read_only(path: Path, source: str) -> types.ModuleType:
-    """The module of a kernel that is there, from a copy: Numba reads nothing where it cannot write."""
+    """The module of an existing kernel, from a copy: Numba does not read from a directory that it cannot write to."""
     with tempfile.TemporaryDirectory(prefix="spikeloom-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "__pycache__").mkdir()
@@ -236,7 +236,7 @@ class Untrusted(PermissionError):
 
 
 def usable(directory: Path) -> bool:
-    """Whether kernels can be written to a directory, which is made if need be; if not, they can be read.
+    """Whether kernels can be written to a directory, which is created if necessary; if not, they can only be read.
 
     Raises:
         Untrusted: if it is another user's, or others can write to it.
@@ -308,7 +308,7 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _one_process(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a kernel's lock if the system has file locks; without them, equal files may be written twice.
+    """Hold a kernel's lock, if the system has file locks; otherwise equal files may be written twice.
 
     The lock is one byte of a file in the directory, so that other kernels can be compiled at the same time.
 
@@ -327,7 +327,7 @@ def _one_process(path: Path, wait: bool = True) -> Iterator[None]:
             if not wait and error.errno in (errno.EACCES, errno.EAGAIN):
                 raise BlockingIOError(error.errno, error.strerror) from error
             # else a file system without locks
-        yield  # closing the file gives the lock back; a child forked meanwhile does not have it
+        yield  # closing the file releases the lock; a child that was forked meanwhile does not hold it
 
 
 # -- the size ---------------------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def _shrink(written: Path) -> None:
     for name, (_, size) in sorted(kernels.items(), key=lambda kernel: kernel[1]):
         if total > limit and name != written.stem:
             path = directory / f"{name}.py"
-            with contextlib.suppress(OSError), _one_process(path, wait=False):  # not one that somebody loads
+            with contextlib.suppress(OSError), _one_process(path, wait=False):  # not one that is being loaded
                 _discard(path)
                 total -= size
     _left[directory] = limit - total

@@ -1,4 +1,4 @@
-"""What every kernel has around its loops: the imports, the arguments, a thread's share; and how it is compiled."""
+"""The frame of every kernel around its loops (imports, arguments, a thread's share), and its compilation."""
 
 import sys
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ class KernelSource:
     """The source of a module with `kernel`.
 
     Args:
-        title: the module's first line, in words of the package alone: it is a part of what is executed.
+        title: the module's first line. It is executed, so it must not contain text from a user.
         dtype: "float32" or "float64".
         arguments: see `openmp.Arguments`: 64-bit words, of which the first three are "steps", "size" and "team".
         body: its lines, which may use `me` of `threads`, load, store, R and SIZE.
@@ -83,7 +83,7 @@ class KernelSource:
 
 @in_child
 def _renew_locks_of_numba() -> None:
-    """Numba and LLVM hold locks of their own while they compile, which a thread of the parent may have done."""
+    """After a fork: renew the locks of Numba and LLVM, which a compiling thread of the parent process may have held."""
     modules: Any = sys.modules
     for find in (
         lambda: modules["numba.core.compiler_lock"].global_compiler_lock,

@@ -49,7 +49,7 @@ def address_of(symbol: str) -> int:
 
 
 def team_size(work: int, team: int | None = None) -> int:
-    """How many threads are to share `work` element-steps: of `team`, or of torch's at this moment."""
+    """The number of threads for `work` element-steps: at most `team`, or torch's current number."""
     return 1 if _forked or work <= tuning.limits.serial_below else team or torch.get_num_threads()
 
 
@@ -59,7 +59,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def scratch(size: int) -> tuple[Tensor, int]:
-    """Memory for a kernel to work in, so many bytes for each thread, and the team, for `run`: so many threads."""
+    """Scratch memory for a kernel, of the given number of bytes per thread, and the number of threads for `run`."""
     team = torch.get_num_threads()
     return torch.empty(team * size, dtype=torch.uint8, device="cpu"), team
 
@@ -70,7 +70,7 @@ class Kernel:
     Args:
         function: what Numba compiled; it holds the machine code.
         arguments: see `Arguments`.
-        team: whether it gets its share from OpenMP; otherwise the share is an argument.
+        team: whether OpenMP gives a thread its share; otherwise the share is an argument.
 
     Attributes:
         run: takes the arguments: numbers, and tensors or None; a sequence for a group. The first two multiplied are the

@@ -1,4 +1,4 @@
-"""Where Triton kernels can run, and how their source becomes a callable."""
+"""Which devices Triton kernels run on, and their compilation from source."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ def missing() -> str:
     if not _missing:
         try:
             import triton  # noqa: F401
-        except Exception as error:  # a release that does not go with torch's raises what it likes
+        except Exception as error:  # a release that is incompatible with torch's may raise anything
             _missing.append(f"triton cannot be imported ({error}); it comes with torch for CUDA and ROCm on Linux")
         else:
             _missing.append("")
@@ -50,7 +50,7 @@ def refusals(device: torch.device, forced: bool) -> Iterator[str]:
         yield "it needs a tensor on a GPU, got one on cpu"
     elif device.type == "cpu" and not interpreting():
         yield "on the CPU its kernels can only be interpreted: set TRITON_INTERPRET=1 before Python starts"
-    elif device.type not in ("cpu", "cuda"):  # ROCm calls itself cuda
+    elif device.type not in ("cpu", "cuda"):  # the device type of ROCm is cuda
         yield f"its kernels run on CUDA and ROCm devices, got a tensor on {device}"
 
 
@@ -65,7 +65,7 @@ class TritonKernel:
     Args:
         source: of its module, see `gpu.source`.
         block: elements of a program of the grid.
-        constants: what else is compiled in, by name.
+        constants: further compile-time constants, by name.
     """
 
     def __init__(self, source: str, block: int, **constants: int):

@@ -106,7 +106,7 @@ def _saved(ctx: Any, tensors: Sequence[Tensor]) -> Saved:
 
 
 def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> Cotangents:
-    """The gradients of the outputs, by what they are of."""
+    """The gradients of the outputs, grouped by output."""
     n = ctx.states
     own = iter(grads[1 + n :])
     return Cotangents(grads[0], list(grads[1 : 1 + n]), [next(own) if mine else None for mine in ctx.own])
@@ -167,7 +167,7 @@ def _operator(
     target: int,
 ) -> list[Tensor]:
     variant = _decoded(x.dtype, kinds, saved, grad, target)
-    outs = _backend(variant).forward(key, variant, steps, x.contiguous(), states, params)  # as the fake says
+    outs = _backend(variant).forward(key, variant, steps, x.contiguous(), states, params)  # as the fake kernel declares
     return [outs[0], *outs[1], *launch.by_themselves(outs)]
 
 

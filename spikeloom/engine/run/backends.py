@@ -1,4 +1,4 @@
-"""Choose the backend of a scan: the first of a list, fastest first, that has no reason to refuse."""
+"""Choose the backend of a scan: the first in a list, fastest first, without a reason to refuse."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ class Backend:
     """A backend: its name, its reasons to refuse a call, and the function that runs one.
 
     Its calls are those of its ladder: `Call`, or another kind of scan with an `x` and a `layer`. The text after a comma
-    in its name is a variety of one backend. A GPU backend is skipped without a reason for a call on the CPU, unless it
+    in its name is a variant of the backend. A GPU backend is skipped without a reason for a call on the CPU, unless it
     was selected.
     """
 
@@ -113,10 +113,10 @@ KERNEL_DTYPES = (*FLOATS, *HALVES)
 
 
 def seen_through() -> str:
-    """Why torch must see each operation, or an empty string: it would silently ignore a kernel."""
+    """Why torch must intercept each operation, or an empty string: it would silently ignore a kernel."""
     if transforms_active():
         return "torch.func transforms apply to the operations of the equation, not to a kernel"
-    if torch.compiler.is_exporting():  # for those who read the program elsewhere
+    if torch.compiler.is_exporting():  # for programs that are loaded without spikeloom
         return "torch.export records the operations of the equation, not a kernel"
     if torch.compiler.is_compiling():
         return ""
@@ -205,7 +205,7 @@ def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
     def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         if target != Target.NUMBA or torch.compiler.is_compiling():  # which needs the operator
             return _scan_step(program, call.layer, x, states, params, target)
-        unwrapped = [unwrapped_if_dead(state) for state in states]  # of what a transform has left
+        unwrapped = [unwrapped_if_dead(state) for state in states]  # a tensor of a transform that has ended
         return kernel_step(program, call.layer, x, unwrapped, params)
 
     return _looped(call, step)
@@ -243,7 +243,7 @@ def kernel_step(
     `params` are the hoisted values, and if anything is differentiated, those that are not learned must not be modified.
     """
     if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
-        # as on the short way, so that a step run again within a backward saves what its first run has saved
+        # as on the fast path, so that a step recomputed in a backward saves the same tensors as the first run
         params = Constants.of(plain(p.detach()) for p in params)
     kinds, grad = kinds_of_step(x, states, params)
     plan = single_step.plan_of(program.key, x.dtype, kinds, grad)

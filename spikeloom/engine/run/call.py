@@ -60,22 +60,22 @@ class Call:
     numbers: tuple[float, ...] | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What a kernel would read."""
+        """The tensors that a kernel would read."""
         return (self.x, *self.states, *self.params.values())
 
     def weights(self) -> list[Tensor]:
-        """The weight, and the bias if there is one, through which spikes or membrane come back."""
+        """The weight, and the bias if any, of the feedback of spikes or membrane."""
         if self.mem_feedback is not None:
             return [self.mem_feedback.weight]
         return [] if self.feedback is None else [*self.feedback.layer.parameters()]
 
     def hoisted(self) -> tuple[Tensor, ...]:
-        """What the kernels take as parameters, see `Program.hoist`."""
+        """The parameters of the kernels, see `Program.hoist`."""
         like, numbers = self.states[0], self.numbers
         return self.program.hoist(self.params, like) if numbers is None else self.program.constants(like.dtype, numbers)
 
     def copied(self) -> Mapping[str, Tensor]:
-        """The parameters, which autograd may save: nobody changes these in place."""
+        """The parameters, copied so that autograd may save them: they are not modified in place."""
         return self.params if self.numbers is None else {name: p.clone() for name, p in self.params.items()}
 
 
@@ -88,8 +88,8 @@ def variant_of(call: Call, params: tuple[Tensor, ...], target: Target = Target.N
 
 
 def recurrence_of(call: Call, params: tuple[Tensor, ...], target: Target) -> Recurrence:
-    """The same where spikes or the membrane come back through weights. Spikes are then the first state, which
-    is none of the program's."""
+    """The same with feedback of spikes or the membrane through weights. Spikes are then the first state, which the
+    program does not have."""
     key, dtype = call.program.key, dtype_name(call.states[0].dtype)
     map = None if call.mem_feedback is None else call.mem_feedback.map
     weight, *bias = call.weights()
@@ -151,14 +151,14 @@ def _input_gradient(call: Call) -> InputGrad:
 
 
 def _apart_from_spikes(states: tuple[State, ...]) -> tuple[State, ...]:
-    """The same with a sequence of its own for a state that is the spikes."""
+    """The same with a separate sequence for a state that equals the spikes."""
     return tuple([State.SAVED if state == State.SPIKES else state for state in states])
 
 
 def _saved_states(call: Call, kinds: tuple[Param, ...], grad: InputGrad, target: Target) -> tuple[State, ...]:
     """`Variant.states`: those requested, and those that the backward, if any, reads."""
     count = len(call.states)
-    if call.steps is None or not (call.traced or grad):  # of a single step the last state is all of it
+    if call.steps is None or not (call.traced or grad):  # for a single step, the last state is the only one
         return (State.DROPPED,) * count
     requested = call.traced or torch.compiler.is_compiling()  # a graph serves all sizes, so it saves every state
     saved_states = call.program.every_state if requested else read_states(call.program.key, kinds, grad)

@@ -55,7 +55,7 @@ def _distinct(outs: Tensors, given: Tensors) -> Iterator[Tensor]:
 
 
 class _Reads(FunctionMode):
-    """Records the tensors that are read and were not made in this mode."""
+    """Records the tensors that are read and were not created in this mode."""
 
     def __init__(self, given: Tensors):
         super().__init__()
@@ -85,7 +85,7 @@ class Replaced(FunctionMode):
 
 
 def read_outside(body: Body, carried: Tensors, inputs: Tensors) -> list[Tensor]:
-    """The tensors that the body reads beside its arguments. Runs it once, unrecorded."""
+    """The tensors that the body reads besides its arguments. Runs it once, unrecorded."""
     with unrecorded(), torch.no_grad(), _Reads([*carried, *inputs]) as reads:
         body(carried, inputs)
     return reads.outside

@@ -139,13 +139,13 @@ def _kernel(key: str, forward: bool) -> Callable[[torch.dtype], Callable[..., No
 
 @dataclass(frozen=True)
 class MatrixCall:
-    """What is to be run.
+    """A request to run such a scan.
 
     Args:
         program: of a cell with one state and a parameter `gate`.
-        v: what is written, [T, B, D].
-        k: where it is written, [T, B, N].
-        gate: what is left of each column after a step, [T, B, N].
+        v: values, [T, B, D].
+        k: keys, [T, B, N].
+        gate: decay of each column per step, [T, B, N].
         params: the cell's other parameters by name, each one number.
         layer: how messages name the neuron.
     """
@@ -159,7 +159,7 @@ class MatrixCall:
 
     @property
     def x(self) -> Tensor:
-        """The input by which a backend decides."""
+        """The input that backends check."""
         return self.v
 
 
@@ -203,7 +203,7 @@ def _triton_refusals(call: MatrixCall) -> Iterator[str]:
 
 
 def _numbers(call: MatrixCall) -> list[Tensor]:
-    """The values beside the gate, in the order of the kernel."""
+    """The parameters other than the gate, in the order of the kernel."""
     values = call.program.hoist({**call.params, "gate": call.gate}, call.v)
     return [value for value, name in zip(values, call.program.structure.as_given, strict=True) if name != "gate"]
 
@@ -216,7 +216,7 @@ def _run_numba(call: MatrixCall) -> Tensor:
 
 
 def _run_triton(call: MatrixCall) -> Tensor:
-    """As a scan over the entries, whose inputs and gates are written out for it."""
+    """As a scan over the entries, for which inputs and gates are materialized."""
     x = call.v.unsqueeze(-1) * call.k.unsqueeze(-2)
     params = {**call.params, "gate": call.gate.unsqueeze(-2).expand_as(x)}
     start = x.new_zeros(x.shape[1:])
@@ -235,14 +235,14 @@ MATRICES: tuple[Backend, ...] = (
 
 
 def _given(v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor]) -> dict[str, Any]:
-    """What both kernels read."""
+    """The arguments of both kernels."""
     (T, B, D), N = v.shape, k.shape[-1]
     inputs = {"v": v.contiguous(), "k": k.contiguous(), "gate": gate.contiguous()}
     return {"steps": T, "batch": B, "D": D, "N": N, **inputs, **{f"param{k}": p for k, p in enumerate(params)}}
 
 
 def _spans(steps: int) -> int:
-    """How many matrices are saved."""
+    """The number of saved matrices."""
     return (steps + shapes.matrix_span - 1) // shapes.matrix_span
 
 

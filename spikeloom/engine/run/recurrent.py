@@ -45,9 +45,9 @@ def scan(
 
     Args:
         plan: the feedback and the kernels.
-        x: the inputs, [T, ...], or [1, ...] if they are the same at every step, without what comes back.
+        x: the inputs, [T, ...], or [1, ...] if they are the same at every step, without the feedback.
         weight, bias: of the layer or the map.
-        states: before the first step, [*S]; where spikes come back, the first is the last spikes.
+        states: before the first step, [*S]; with feedback of spikes, the first is the previous spikes.
         params: the program's hoisted values.
         recorded: whether by steps that are recorded and replayed, on a GPU.
     """

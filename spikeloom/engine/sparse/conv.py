@@ -171,7 +171,7 @@ other, since those that meet row a of the kernel are then one run."""
 
 @dataclass(frozen=True)
 class Patch:
-    """How a convolution walks over an image: its kernel's size, and what torch.nn.Conv2d calls by these names."""
+    """The geometry of a convolution: its kernel size, and the options of torch.nn.Conv2d of these names."""
 
     kernel: Pair
     stride: Pair
@@ -208,7 +208,7 @@ class Patch:
         return given
 
     def columns(self, width: int, out_width: int) -> Tensor:
-        """For each column of the kernel, and of the image, that of the result where they meet; -1 if there is none."""
+        """The column of the result for each column of the kernel and of the image; -1 if there is none."""
         offsets = torch.arange(self.kernel[1], device="cpu")[:, None] * self.dilation[1]
         moved = torch.arange(width, device="cpu") + self.padding[1] - offsets
         place, rest = moved // self.stride[1], moved % self.stride[1]

@@ -37,7 +37,7 @@ _changed = row_kernel("values that differ from those before", "steps, x*, counts
 
 
 def met(x: Tensor, fan: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each step, the sum of the fan-outs of the values that are not zero, and how many are not -1, 0 or 1.
+    """For each step: the sum of the fan-outs of the nonzero values, and the number of values other than -1, 0 and 1.
 
     Args:
         x: [T, B, *N], contiguous.

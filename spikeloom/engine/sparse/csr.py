@@ -233,12 +233,12 @@ def whole_panels(width: int, like: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Packed:
-    """A matrix [K, N] as kernels read it.
+    """A matrix [K, N], packed for kernels.
 
     Args:
         panels: of its columns, [N / panel, K, panel], filled up with zeros.
         columns: N.
-        finite: whether no value is NaN or infinite; else a zero of the other factor may not be left out.
+        finite: whether no value is NaN or infinite; otherwise zeros of the other factor must not be skipped.
     """
 
     panels: Tensor
@@ -280,7 +280,7 @@ class CSR:
 
     @property
     def step(self) -> int:
-        """How far apart the values lie: 0 if one value serves all."""
+        """The stride of the values: 0 if all are one value."""
         return self.values.stride(0)
 
     @property
@@ -351,7 +351,7 @@ def _add_outer(out: Tensor, total: Tensor, x: CSR, grad: Tensor) -> None:
     )
     pair, team = 2 * panel_bytes(), torch.get_num_threads()
     pairs = -(-width * grad.element_size() // pair)
-    parts = team // math.gcd(pairs, team)  # of the columns, so that no thread has more to do than another
+    parts = team // math.gcd(pairs, team)  # of the columns, so that all threads have equal work
     scratch = (shapes.outer_rows + -(-columns // parts)) * pair
     sizes |= {"units": pairs * parts, "size": rows * columns, "parts": parts, "width": width, "scratch": scratch}
     turned = {"starts": x.starts, "ends": ends, "to": to, "values": values, "step": step}
@@ -361,8 +361,8 @@ def _add_outer(out: Tensor, total: Tensor, x: CSR, grad: Tensor) -> None:
 def narrow_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias, dense: [R, K], [N, K] and [N] give [R, N].
 
-    For few outputs, as many as a line of the cache holds at most. What that costs is the memory that it reads; torch's
-    own product takes up to three times as long.
+    For few outputs, at most as many as fit into a cache line. The kernel is limited by memory bandwidth; torch's
+    product takes up to three times as long.
     """
     (rows, width), columns, matrix = x.shape, len(weight), pack_panels(weight.t(), shapes.line).panels
     out = x.new_empty((rows, columns))
@@ -395,5 +395,5 @@ def padded(bias: Tensor | None, panels: Tensor) -> Tensor:
 
 
 def list_scratch(rows: int, width: int) -> Tensor:
-    """Memory in which the kernel of a recurrent layer lists the nonzeros of that many rows."""
+    """Scratch memory for the nonzeros of that many rows in the kernel of a recurrent layer."""
     return _words(rows * 2 * (width + 1))

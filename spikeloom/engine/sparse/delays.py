@@ -264,14 +264,14 @@ def input_gradient(grad: Tensor, weight: Tensor, lags: Tensor, longest: int) -> 
 
 
 def weight_gradient(x: Places, grad: Tensor, lags: Tensor) -> Tensor:
-    """What the gradient of each weight is at its delay and, if there is one, at the next longer: [O, I, 2]."""
+    """The gradient of each weight at its delay and at the next longer one, if any: [O, I, 2]."""
     out = buffer_pool.empty((*lags.shape, 2), grad)
     _pair(grad.dtype)(**x.arguments(len(lags)), grad=grad, lags=lags, out=out)
     return out
 
 
 def weight_gradients(x: Places, grad: Tensor) -> Tensor:
-    """What the gradient of each weight would be at each delay from 0 to longest: [O, I, longest + 1]."""
+    """The gradient that each weight would have at each delay from 0 to longest: [O, I, longest + 1]."""
     band = 2 * shapes.line // grad.element_size()
     outputs, width = grad.shape[2], -(-(x.longest + 1) // band) * band
     out = buffer_pool.empty((outputs, x.shape[2], width), grad).zero_()

@@ -1,9 +1,9 @@
-"""What kernels call for products whose one factor may be mostly zero: spikes times weights, and their gradients.
+"""Routines for products in which one factor may be mostly zero: spikes times weights, and their gradients.
 
 Addresses are integers and count bytes; strides count elements. A product adds up the rows of a matrix that belong to
 nonzero values. The matrix is packed in panels of columns (`csr.pack_panels`), and indices are 32-bit integers.
 
-A tile of a product is held in vector registers, which Numba's own loops cannot be made to do. For a few rows i of
+A tile of a product is held in vector registers, which Numba's loops cannot do. For a few rows i of
 values, and one panel or two, of `PANEL` columns each,
 
     out[i, :] += sum over n < count of  values[i, n] * matrix[k, :],   k = n, or index[n] where there are indices
@@ -55,7 +55,7 @@ def _tile(dtype: Any, height: int = 1, panels: int = 1, indexed: bool = False, w
             return builder.gep(builder.inttoptr(given[base], kind.as_pointer()), [offset])
 
         def vectors(base: str, first: Any, apart: Any) -> list[Any]:
-            """Pointers to the vectors of a row of the panels, which lie that far apart."""
+            """Pointers to the vectors of a row of the panels, at the given stride."""
             starts = [at(base, builder.add(first, builder.mul(apart, word(p))), element) for p in range(panels)]
             steps = [builder.gep(start, [word(j * lanes)]) for start in starts for j in range(columns)]
             return [builder.bitcast(s, vector.as_pointer()) for s in steps]

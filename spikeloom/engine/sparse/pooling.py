@@ -34,7 +34,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Windows:
-    """What is pooled, within the image.
+    """The windows of the pooling, within the image.
 
     Args:
         kind: "maximum" or "average".
@@ -116,7 +116,7 @@ def lies_channels_last(images: Tensor) -> bool:
 def pooled(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The maximum or average of each window, [N, C, H', W'].
 
-    The second is, for a maximum, which value of its window each is, counted row by row, in bytes; else it is empty.
+    The second result is, for a maximum, its index in the window, row by row, in bytes; otherwise it is empty.
     """
     channels_last, shape = lies_channels_last(x), windows.result(x.shape)
     out, count = buffer_pool.images(shape, x, channels_last), shape if windows.kind == "maximum" else (*shape[:3], 0)
