@@ -57,7 +57,7 @@ def runs_straight(net: nn.Module) -> bool:
 
 
 def _meets_neuron(module: nn.Module) -> bool | None:
-    """Whether a chain of known layers leads to a neuron; None if it is not such a chain, or draws random numbers."""
+    """Whether a chain of known layers reaches a neuron; None if it is not such a chain, or draws random numbers."""
     if isinstance(module, SpikingNeuron):
         return True
     if module._forward_hooks or module._forward_pre_hooks:

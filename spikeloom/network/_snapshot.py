@@ -209,7 +209,7 @@ def _like(tensor: Tensor) -> Tensor:
 
 
 def put(holder: Any, values: Any) -> None:
-    """Restore the contents of a container; a dict never lacks one of its keys meanwhile."""
+    """Restore the contents of a container; a dict has all of its keys at any time."""
     if isinstance(holder, dict):
         holder.update(values)
         if len(holder) != len(values):

@@ -51,7 +51,7 @@ def stored(
 
     wanted = loop(watch)
     if not same(wanted, loop(lambda step: None)):
-        return ""  # not reproducible, so another result says nothing
+        return ""  # not reproducible, so a different result proves nothing
     read = []
     for place in sorted(written, key=lambda place: (names.get(place[0], ""), place[1]))[:MOST]:
 
@@ -64,7 +64,7 @@ def stored(
         try:
             if not same(wanted, loop(put_back)):
                 read.append(place)
-        except Exception:  # a step that does not run without what the step before has written
+        except Exception:  # the step fails without the values that the previous step has written
             read.append(place)
     if not read:
         return ""
@@ -89,7 +89,7 @@ def _written_by_user(module: nn.Module) -> Iterator[str]:
 
 
 class _Value:
-    """An attribute as it was, with its contents."""
+    """The value of an attribute at an earlier time, with its contents."""
 
     def __init__(self, place: Place):
         module, self.name = place
@@ -124,7 +124,7 @@ class _Value:
 
 
 def _contents(value: Any) -> Any:
-    """What of a value may change: a tensor, a container, or the attributes of an object; None for others."""
+    """The mutable contents of a value: a tensor, a container, or the attributes of an object; None for others."""
     if isinstance(value, nn.Module):
         return None
     if isinstance(value, (Tensor, list, dict, set, deque)):

@@ -103,7 +103,7 @@ class Parameters(nn.Module):
         return tuple(numbers)
 
     def _find_values(self) -> None:
-        """Store where each value is and where each state starts, so that steps and torch.compile need no lookups."""
+        """Cache where values and initial states are stored, so that steps and torch.compile need no lookups."""
         theirs = {name for kind in type(self).__mro__ if not is_ours(kind) for name in vars(kind)}
         names = ((name, self._registered_as(name)) for name in self._value_names())
         # a property of a user's class takes precedence over the buffer of that name

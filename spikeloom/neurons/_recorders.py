@@ -1,4 +1,4 @@
-"""The recorder of `spikeloom.fuse` that is active in this thread: neurons hand it their steps instead of running."""
+"""The recorder of `spikeloom.fuse` that is active in this thread: neurons pass it their steps instead of running."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

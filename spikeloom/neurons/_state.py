@@ -86,7 +86,7 @@ class OfTrace:
     after: tuple[Tensor, ...] = ()
 
     def __call__(self) -> None:
-        """In the place of a reference to a membrane, of which there is none."""
+        """Stands in for a weak reference to a membrane: there is none."""
 
 
 class States(Parameters):
@@ -326,7 +326,7 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun
                 "from where the first run ended. Give checkpoint context_fn=spikeloom.utils.recomputing(net), or reset "
                 "the neurons within what is checkpointed"
             )
-        if states is None or states:  # states that are passed say nothing about the next call, which may be given none
+        if states is None or states:  # passed states do not determine the next call, which may be called without any
             own["_restarted"] = task
     if any(map(escaped, states or ())):
         raise RuntimeError(

@@ -128,8 +128,8 @@ def forward(
 
 
 def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
-    """Run the adjoint scan; see `feedback.Runner`. Of the gradient of the input one row is left where that at each step
-    is not wanted."""
+    """Run the adjoint scan; see `feedback.Runner`. If the gradient of the input is not required at each step, one
+    row of it is stored."""
     variant, (like, *states), params, width = plan.variant, saved.states, saved.params, len(weight)
     zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
     every = plan.weight_learns or plan.x_grad == InputGrad.EACH

@@ -37,7 +37,7 @@ from .source import copies
 
 
 class Plan:
-    """What all steps of a program in one variant share.
+    """Values that all steps of a program in one variant share.
 
     A plan depends on the key and the kinds alone, not on a layer, so nothing must be invalidated when a layer changes.
 
@@ -47,7 +47,7 @@ class Plan:
         kinds, grad: of the variant, see `Variant`.
 
     Attributes:
-        inputs: how many x holds, and whether several, see `cpu.source`.
+        inputs: number of inputs in x, and whether there are several, see `cpu.source`.
         learnable: how many of the parameters may be learned; the numbers of the program follow.
         results: from the outputs of a step to its results: a state that is the spikes is the same tensor.
         copies: the states that the backward reads, see `source.copies`; the last new state always, for its shape.

@@ -49,7 +49,7 @@ TEMPLATES: Mapping[str, str] = {
     "sigmoid": "R(1) / (R(1) + exp(-{}))",
     "sin": "math.sin({})",
     "cos": "math.cos({})",
-    # comparisons are false for NaN, so each branch is chosen such that NaN comes through
+    # comparisons with NaN are false, so each branch is chosen such that NaN propagates
     "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
     "maximum": "{0} if {0} > {1} or {0} != {0} else {1}",
     "clamp": f"{RAISED} if {RAISED} <= {{2}} or {RAISED} != {RAISED} else {{2}}",
@@ -148,8 +148,8 @@ def streamed(variant: Variant) -> list[str]:
 
 
 def _to_strips(names: Sequence[str]) -> list[str]:
-    """Where `strips` is the address of memory for the threads, a row of a block goes there, and `_from_strips` lets it
-    flow to its place: past the caches, which pays where nothing else comes through them, as with a static input."""
+    """If `strips` is the address of a buffer for the threads, rows of a block are written there, and `_from_strips`
+    copies them by streaming stores, past the caches. That pays if the caches hold nothing else (static input)."""
     strips = [f"strips + SIZE * ((me * {len(names)} + {k}) * {tuning.shapes.strip} - low)" for k in range(len(names))]
     own = [f"    {name}_t = {strip}" for name, strip in zip(names, strips, strict=True)]
     return [*(f"{name}_row = {name}_t" for name in names), *(["if strips != 0:", *own] if names else [])]
@@ -174,7 +174,7 @@ class Names:
     """The name of each node in the source."""
 
     templates = TEMPLATES
-    condition = "({} != R(0))"  # a hoisted condition comes as a number
+    condition = "({} != R(0))"  # a hoisted condition is passed as a number
 
     def __init__(self, derivation: Derivation, recalled: bool):
         step = derivation.step

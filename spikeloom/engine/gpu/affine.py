@@ -19,7 +19,7 @@ class Affine(NamedTuple):
 
 
 def affine(value: Symbol, before: Symbol, given: frozenset[Symbol] = frozenset()) -> Affine | None:
-    """A node as slope * before + rest, with new nodes in its graph where it takes some; None if it is no such sum.
+    """A node as slope * before + rest, adding nodes to its graph if necessary; None if it is not affine.
 
     Args:
         value: the node.

@@ -39,7 +39,7 @@ def _kind(x: Tensor) -> tuple[Any, ...]:
 
 
 def refusals(x: Tensor) -> Iterator[str]:
-    """The reasons why nothing is captured for tensors like that one."""
+    """The reasons why CUDA graphs are not used for tensors like this one."""
     if why := dict(_failed).get(_kind(x)):
         retry = f"it is tried again for {list(x.shape)} after spikeloom.utils.free_memory()"
         yield f"torch could not record steps as a CUDA graph: {why}; {retry}"
@@ -139,7 +139,7 @@ def _part(plan: Recurrence, run: slice) -> Recurrence:
 
 
 def _replayed(function: Callable[..., Any], like: Tensor, call: tuple[Any, ...]) -> Any:
-    """function(*call), captured at the first call of its kind; the results are written over by whatever is next."""
+    """function(*call), captured at the first call of its kind; the next replay overwrites the results."""
     leaves, form = tree_flatten(call)
     kind = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
@@ -166,7 +166,7 @@ def _graph(
     stream: int,
     precision: tuple[Any, ...],
 ) -> tuple[list[Any], Callable[[], Any]]:
-    """The memory that a captured call reads, and what replays it and returns its results.
+    """The input memory of a captured call, and a function that replays it and returns its results.
 
     Args:
         function: what is called.
@@ -222,8 +222,8 @@ def capture(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
 def _place(device: torch.device, stream: int) -> tuple[Any, torch.cuda.Stream]:
     """The memory for the results of graphs that are replayed on a stream, and the stream on which they are captured.
 
-    They share that memory: what one leaves is copied away before the next is replayed. With it they share the workspace
-    that torch gives to cuBLAS for each stream: its address is captured, so it may not die with one of them.
+    They share that memory: results are copied before the next graph is replayed. With it they share the workspace
+    that torch gives to cuBLAS for each stream: its address is captured, so it must outlive each of them.
     """
     return torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 

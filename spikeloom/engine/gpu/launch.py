@@ -135,7 +135,7 @@ def named(kind: str, tensors: Sequence[Tensor | None]) -> dict[str, Any]:
 
 
 def params_by_name(params: Sequence[Tensor], variant: Variant, x: Tensor, shape: torch.Size) -> dict[str, Any]:
-    """The hoisted values as a kernel reads them, on the device of x: a single number may have stayed on the CPU."""
+    """The hoisted values as a kernel reads them, on the device of x: a single number may be on the CPU."""
     pairs = zip(params, variant.params, strict=True)
     return named("param", [spread(p, kind, shape).to(x.device) for p, kind in pairs])
 

@@ -1,4 +1,4 @@
-"""Kernel source for Triton that takes many steps at once, for recurrences whose steps can be joined (see `affine`).
+"""Kernel source for Triton that processes many steps at once, for recurrences whose steps can be composed (`affine`).
 
 A program of the grid processes BLOCK of the M = B * prod(N) elements over all time, TIME steps at once. Each step is a
 slope and an intercept; an associative scan combines them into the state before each step. Then the step itself is that
@@ -107,7 +107,7 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
             place = _row(part, f"grad{k}", f"grad{k}_stride")
             part.body.append(f"grad{k}_m = tl.load({place}, mask=live).to({name.dtype})")
     _varying(part, variant)
-    rest = f"{name(step.slope)} * grad1_m + {name(step.rest)}"  # of what comes from the next step alone
+    rest = f"{name(step.slope)} * grad1_m + {name(step.rest)}"  # only the contribution of the next step
     done = _joined(part, name, step, derivation.recalled, "carry0_m", rest)
     part.body.append("grad1_m += carry0_m")
     part.body += name.assign(node for node in nodes if node not in done)
@@ -144,5 +144,5 @@ def _row(part: Lines, sequence: str, stride: str) -> str:
 
 
 def _last(value: str) -> str:
-    """What a value is in the last of the steps."""
+    """A value at the last of the steps."""
     return f"tl.sum(tl.where(last, {value}, zero), axis=0, keep_dims=True)"

@@ -85,7 +85,7 @@ def emit_triton_recurrent(derivation: Derivation, variant: Variant, title: str) 
         before=lines(part.before, 1),
         body=lines(part.body, 3),
         moves=lines(part.moves, 2),
-        reach="width * (t > 0)" if variant.grad else "width",  # nothing comes back to the last step
+        reach="width * (t > 0)" if variant.grad else "width",  # the last step has no feedback gradient
         tile=tuning.triton_shapes.tile,
         dtype=f"tl.{variant.computed}",
     )

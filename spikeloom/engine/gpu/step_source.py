@@ -107,7 +107,7 @@ class Lines:
             if kind.fixed == Param.STEP:
                 continue
             self.arguments.append(f"param{k}")
-            # one number too is a value per element, for the interpreter cannot broadcast conditions
+            # a single number is broadcast to each element, since the interpreter cannot broadcast conditions
             value = (
                 f"tl.broadcast_to(tl.load(param{k}), m.shape)"
                 if kind.fixed == Param.NUMBER
