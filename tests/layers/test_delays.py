@@ -1,5 +1,7 @@
 """Delays: what is read is exact, the gradient is that of the window, the past is state, and the wrong is refused."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -324,6 +326,19 @@ def fitted(make, planted: torch.Tensor, x: torch.Tensor, steps: int) -> torch.Te
         loss.backward()
         optimizer.step()
     return late.lags
+
+
+def test_feedback_with_delays_is_unrolled_as_step_by_step():
+    torch.manual_seed(0)
+    for lif in (snn.RLeaky(0.9, linear_features=N, init_hidden=True), snn.RALIF(linear_features=N, init_hidden=True)):
+        lif.recurrent = snn.DelayedLinear(N, N, LONGEST, learn_delay=True)
+        twin, x = deepcopy(lif), 3 * torch.rand(T, B, N)
+        outs = unrolled(lif, x), torch.stack([twin(row) for row in x])
+        for out in outs:
+            out.sum().backward()
+        assert torch.equal(*outs)
+        assert_close(lif.recurrent.delay.grad, twin.recurrent.delay.grad, "delay")
+        assert lif.recurrent.delay.grad.any()
 
 
 def test_axons_learn_planted_delays():
