@@ -1,4 +1,4 @@
-"""The spiking LSTMs to first order: what NIR can say of a neuron with gates.
+"""The spiking LSTMs to first order: their NIR nodes.
 
 NIR has no products of two values. With the gates at their values without input, and tanh by its slope there, the
 membrane is that of a leaky integrator, which a threshold reads:
