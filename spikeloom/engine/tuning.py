@@ -74,7 +74,8 @@ class Tuning:
     """Rows below which a Linear uses torch's product: packing the weight would cost more than skipping zeros saves."""
 
     delayed_cost: int = 16
-    """Cost of adding a delayed weight for a nonzero input, in multiplications of torch's convolution over time."""
+    """Cost of adding a delayed weight for a nonzero input, in multiplications of torch's convolution over time; twice
+    as much if the delay is learned through a window."""
 
     narrow_from: int = 4 << 20
     """Bytes of the input from which a Linear with few outputs uses the narrow product. For an input that fits the L2

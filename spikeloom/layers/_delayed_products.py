@@ -99,7 +99,7 @@ def product(series: Tensor, weight: Tensor, delay: Tensor, bias: Tensor | None, 
     [max_delay + T, B, I], [O, I], [O, I] and [O] give [T, B, O]. Kernels add up the weights of nonzero inputs, if these
     are few enough; else it is a convolution.
     """
-    if found := _places(series, weight, delay, bias, max_delay):
+    if found := _places(series, weight, delay, bias, max_delay, sigma):
         kernel: Tensor = _SpikesConnected.apply(series, weight, delay, bias, sigma, found)
         return kernel
     out: Tensor = Connected.apply(series.permute(1, 2, 0), weight, delay, max_delay, sigma)
@@ -107,17 +107,20 @@ def product(series: Tensor, weight: Tensor, delay: Tensor, bias: Tensor | None, 
     return out if bias is None else out + bias.to(out.dtype)
 
 
-def _places(series: Tensor, weight: Tensor, delay: Tensor, bias: Tensor | None, max_delay: int) -> delays.Places | None:
+def _places(
+    series: Tensor, weight: Tensor, delay: Tensor, bias: Tensor | None, max_delay: int, sigma: float
+) -> delays.Places | None:
     """The nonzeros of a series, if kernels can compute its product and take less time than a convolution."""
-    if (
-        series.numel() * len(weight) * (max_delay + 1) < tuning.limits.linear_least_work
-    ) or torch.compiler.is_compiling():
+    taps = series.numel() * (max_delay + 1)
+    if taps * len(weight) < tuning.limits.linear_least_work or torch.compiler.is_compiling():
         return None
     tensors = (weight, delay) if bias is None else (weight, delay, bias)
     if any(why for tensor in tensors for why in kernel_refusals(series, tensor)) or not csr.finite(weight):
         return None
-    most = series.numel() * (max_delay + 1) / tuning.limits.delayed_cost
-    return delays.places_below(series.detach().contiguous(), max_delay, most)
+    if max(series.shape[1], len(weight)) * 2 * (len(series) + 64) >= 2**31:  # places are 32-bit integers
+        return None
+    cost = tuning.limits.delayed_cost * (2 if delay.requires_grad and sigma else 1)
+    return delays.places_below(series.detach().contiguous(), max_delay, taps / cost)
 
 
 class _SpikesConnected(torch.autograd.Function):

@@ -218,8 +218,9 @@ class DelayedLinear(_Delayed):
 
     out[t, o] = sum_i weight[o, i] x[t - d_oi, i] + bias[o]; d_oi is delay[o, i], clamped and rounded
 
-    Kernels add up the weights of nonzero inputs, at a cost that does not depend on max_delay. Inputs that are small,
-    dense or not on the CPU are convolved over time, which costs as much as max_delay + 1 linear layers.
+    Kernels add up the weights of nonzero inputs, at a cost that does not depend on max_delay unless delays are learned
+    through a window (sigma > 0). Inputs that are small, have many nonzeros, or are not on the CPU are convolved over
+    time, which costs as much as max_delay + 1 linear layers.
 
     Args:
         in_features: I, the size of the input.
@@ -263,6 +264,7 @@ class DelayedLinear(_Delayed):
         super().__init__((out_features, in_features), max_delay, delay, learn_delay, sigma)
         bound = 1 / math.sqrt(max(1, in_features))  # as in nn.Linear
         self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+        self.delay.data = self.delay.data.to(self.weight.dtype)  # kernels require one dtype; NumPy's is float64
         self.register_parameter(
             "bias", nn.Parameter(torch.empty(out_features).uniform_(-bound, bound)) if bias else None
         )

@@ -107,3 +107,10 @@ def test_only_the_nonzeros_are_saved(taken):
         fc.over_time(x.detach())
     assert taken[0]
     assert max(sizes) < x.numel()
+
+
+def test_delays_of_another_dtype_run_on_kernels_too(taken):
+    fc = snn.DelayedLinear(5, 4, 3, delay=torch.linspace(0, 3, 20, dtype=torch.float64).view(4, 5))
+    snn.unroll(fc, torch.eye(5).view(5, 1, 5))
+    assert fc.delay.dtype is torch.float32
+    assert all(taken)

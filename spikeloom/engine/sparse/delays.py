@@ -1,7 +1,7 @@
 """Products over time in which each connection has a weight and a delay: the result, and the gradients.
 
 A sequence is [T, B, N]. In scratch memory, each thread lays out the time of every neuron as a line: a connection then
-adds one line to another, shifted by its delay. The cost does not depend on the longest delay. Zeros of the input
+adds one line to another, shifted by its delay, at a cost that does not depend on the longest delay. Zeros of the input
 are skipped, by `Places`, where these are few; `listed` (see `microkernels`) adds up whole lines, read as a matrix whose
 row n begins at step n.
 """

@@ -150,7 +150,7 @@ def test_it_is_reported_and_a_graph_that_others_record_has_the_steps_themselves(
     monkeypatch.setattr(cuda_graphs, "captured", lambda x: True)
     row = backend_of(layer, x)
     assert row.backend == "triton, step by step"
-    assert "a CUDA graph is being recorded around it" in row.refusals[-1]
+    assert "a CUDA graph is being captured around it" in row.refusals[-1]
 
 
 def test_the_precision_of_products_is_that_of_the_call():
