@@ -81,6 +81,11 @@ class Task:
         """Whether the score is an accuracy."""
         return self.score is None
 
+    @property
+    def worst(self) -> float:
+        """A score that every number is better than."""
+        return -math.inf if self.higher_is_better else math.inf
+
     def better(self, score: float, best: float) -> bool:
         """Whether a score is better than the best one; NaN is not."""
         return score > best if self.higher_is_better else score < best
