@@ -140,3 +140,12 @@ def test_real_samples_are_read_as_by_others():
     ):
         for name in ("x", "y", "t", "p"):
             assert np.array_equal(ours[name], theirs[name]), name
+
+
+def test_polarities_of_minus_one_are_off():
+    assert data.make_events([1, 2, 3], [0, 0, 0], p=[-1, 1, 0])["p"].tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="other values than -1, 0 and 1"):
+        data.make_events([1], [0], p=[2])
+    with pytest.raises(ValueError, match="an integer of 64 bits"):
+        data.make_events([1e19], [0])
+    assert data.make_events([2**62 + 1], [0])["t"] == 2**62 + 1

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from recipes import loop, table
 from recipes.loop import train
 from recipes.models import RECIPES
 from recipes.store import Where, stored
-from recipes.task import Missing
+from recipes.task import Missing, cached
 from recipes.tasks import TASKS
 from tests.recipes.test_recipes import QUICK, TINY, where
 
@@ -83,3 +84,18 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "evaluate", lambda *given: float("nan"))
     with pytest.raises(Missing, match="no epoch had a validation score"):
         train(TINY, QUICK, where(tmp_path), epochs=2)
+
+
+def test_arrays_are_made_anew_if_the_file_or_a_parameter_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIKELOOM_CACHE_DIR", str(tmp_path))
+    file, calls = tmp_path / "data", []
+
+    def make():
+        calls.append(1)
+        return {"x": np.array(len(calls))}
+
+    file.write_text("a")
+    assert [int(cached("a", make, file, step=1)["x"]) for _ in range(2)] == [1, 1]
+    file.write_text("other")
+    assert int(cached("a", make, file, step=1)["x"]) == 2
+    assert int(cached("a", make, file, step=2)["x"]) == 3
