@@ -17,7 +17,8 @@ def read_nmnist(path: Name) -> Events:
     """Read an N-MNIST ``.bin`` file (N-Caltech101's are of the same format).
 
     An event has five bytes: column, row, and 24 bits of which the first is the polarity and the others the time in
-    microseconds (Orchard et al. 2015). The sensor is 34 x 34 pixels with two polarities: ``sensor_size=(34, 34, 2)``.
+    microseconds (Orchard et al. 2015). The sensor is 34 x 34 pixels with two polarities: ``sensor_size=(34, 34, 2)``;
+    the recordings of N-Caltech101 differ in size, up to 240 x 180.
 
     Args:
         path: the file.
