@@ -1,11 +1,12 @@
 """`python -m recipes`: list tasks and recipes, run them, and make the table of the finished runs."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .loop import train
+from .loop import epochs_of, train
 from .models import RECIPES
 from .store import FOLDER, Where, stored
 from .table import complete, curves, page, put
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--seed", type=at_least(0), default=0, help="the first seed (default: 0)")
     run.add_argument("--seeds", type=at_least(1), default=1, help="number of seeds (default: 1)")
     run.add_argument("--epochs", type=at_least(1), help="instead of the recipe's")
-    run.add_argument("--again", action="store_true", help="also what is finished")
+    run.add_argument("--again", action="store_true", help="also what is finished; stopped runs start anew")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     table = commands.add_parser("table", help="test the finished runs, once, and print the table")
     table.add_argument("--write", type=Path, help="put the table into this page")
@@ -73,6 +74,11 @@ def chosen(names: str, known: dict[str, object], what: str) -> list[str]:
     return wanted
 
 
+def finished(where: Where, epochs: int) -> bool:
+    """Whether a run with this number of epochs at most is stored."""
+    return where.json.exists() and json.loads(where.json.read_text())["epochs_at_most"] == epochs
+
+
 def run_all(given: argparse.Namespace) -> int:
     """Train every chosen recipe on every chosen task, for every seed; report those that cannot run, and continue."""
     done = left_out = 0
@@ -85,14 +91,14 @@ def run_all(given: argparse.Namespace) -> int:
         for name in tasks:
             for kind in recipes:
                 where = Where(name, kind, seed, given.folder)
-                if where.json.exists() and not given.again:
+                task, recipe = TASKS[name], RECIPES[kind]
+                if finished(where, given.epochs or epochs_of(task, recipe)) and not given.again:
                     continue
                 try:
-                    task, recipe = TASKS[name], RECIPES[kind]
                     why = recipe.refuses(task, task.sizes(task.load("validation")))
                     if why is not None:
                         raise Missing(why)
-                    run = train(task, recipe, where, epochs=given.epochs, progress=not given.quiet)
+                    run = train(task, recipe, where, epochs=given.epochs, again=given.again, progress=not given.quiet)
                 except Missing as error:
                     print(f"{where}: {error}", file=sys.stderr)
                     left_out += 1

@@ -14,23 +14,35 @@ from torch import Tensor, nn
 import spikeloom as snn
 
 from .recipe import Recipe, evaluate, loss_of, time_first
-from .store import Run, Where
-from .task import Data, Task
+from .store import Run, Where, listed
+from .task import Data, Missing, Task
 
 
-def train(task: Task, recipe: Recipe, where: Where, *, epochs: int | None = None, progress: bool = False) -> Run:
-    """Train one recipe on one task with one seed; resume if an earlier call was stopped.
+def train(
+    task: Task,
+    recipe: Recipe,
+    where: Where,
+    *,
+    epochs: int | None = None,
+    again: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Train one recipe on one task with one seed; go on where an earlier call was stopped.
 
     Args:
         task: data and score.
         recipe: network and loss.
         where: names and seed of the run, and the folder of its files.
         epochs: instead of the recipe's.
+        again: start anew, and discard what a stopped run has left.
         progress: show a progress bar.
+
+    Raises:
+        Missing: if the stopped run had other epochs or other data, or if no epoch had a score.
     """
     data, validation = task.load("train"), task.load("validation")
     sizes = task.sizes(data)
-    epochs = epochs or max(2, round(recipe.epochs * task.epochs))
+    epochs = epochs or epochs_of(task, recipe)
     snn.utils.seed(where.seed)
     net = recipe.network(sizes)
     net = snn.accelerate(net) if recipe.spiking else net
@@ -38,9 +50,13 @@ def train(task: Task, recipe: Recipe, where: Where, *, epochs: int | None = None
     updates = -(-len(data) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=epochs * updates, pct_start=0.15)
     moving = {"net": net, "optimizer": optimizer, "schedule": schedule}
-    state: dict[str, Any] = {"epoch": 0, "curve": [], "best": None, "best_epoch": 0, "weights": None, "seconds": 0.0}
+    fixed = {"epochs": epochs, "source": where.source, "sizes": listed(sizes)}
+    state: dict[str, Any] = {"epoch": 0, "curve": [], "best_epoch": 0, "weights": None, "seconds": 0.0}
+    state |= {"best": task.worst, **fixed}
+    if again:
+        where.checkpoint.unlink(missing_ok=True)
     if where.checkpoint.exists():
-        state = restored(where.checkpoint, moving)
+        state = restored(where.checkpoint, moving, fixed)
     elif recipe.prepare is not None:
         recipe.prepare(net, data, task)
 
@@ -54,11 +70,18 @@ def train(task: Task, recipe: Recipe, where: Where, *, epochs: int | None = None
         loss = one_epoch(task, recipe, net, optimizer, schedule, data)
         score = evaluate(recipe, task, net, "validation", validation)
         state["curve"].append([round(loss, 5), round(score, 4)])
-        if state["best"] is None or task.better(score, state["best"]):
+        if task.better(score, state["best"]):
             state |= {"best": score, "best_epoch": epoch, "weights": copied(net)}
         state |= {"epoch": epoch + 1, "seconds": state["seconds"] + time.process_time() - since}
         save(where.checkpoint, state, moving)
-    return where.finish(state, sizes, net, epochs, updates)
+    if state["weights"] is None:
+        raise Missing("no epoch had a validation score that is a number; change the recipe, and pass --again")
+    return where.finish(state, recipe, net, updates)
+
+
+def epochs_of(task: Task, recipe: Recipe) -> int:
+    """Number of epochs at most, if none is given."""
+    return max(2, round(recipe.epochs * task.epochs))
 
 
 def one_epoch(task: Task, recipe: Recipe, net: nn.Module, optimizer: Any, schedule: Any, data: Data) -> float:
@@ -102,9 +125,15 @@ def save(path: Path, state: dict[str, Any], moving: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def restored(path: Path, moving: dict[str, Any]) -> dict[str, Any]:
-    """The state of a stopped run."""
+def restored(path: Path, moving: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+    """The state of a stopped run, if its epochs, source and sizes are those of this one."""
     state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state.get("epochs") != fixed["epochs"]:
+        had = state.get("epochs", "unknown")
+        raise Missing(f"the stopped run was started with --epochs {had}; pass it again, or --again")
+    for name, now in fixed.items():
+        if state.get(name) != now:
+            raise Missing(f"the stopped run has the {name} {state.get(name)}, now {now}; pass --again to start anew")
     for name, thing in moving.items():
         thing.load_state_dict(state.pop(f"{name}_state"))
     torch.set_rng_state(state.pop("random"))

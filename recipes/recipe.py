@@ -50,7 +50,7 @@ def cross_entropy(recipe: "Recipe", out: Any, y: Tensor, mask: Tensor) -> Tensor
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained, with the same hyperparameters for all tasks.
+    """A network and how it is trained. The same settings serve all tasks; a task has a factor for the epochs.
 
     Args:
         title: one line for the table.

@@ -13,6 +13,7 @@ from torch import nn
 
 import spikeloom as snn
 
+from .recipe import Recipe
 from .task import Sizes
 from .tasks.digits import source
 
@@ -40,6 +41,11 @@ class Where:
         return folder / f"{self}.{ending}"
 
     @property
+    def source(self) -> str | None:
+        """Which data the task has now, where there are several."""
+        return source() if self.task.startswith("digits") else None
+
+    @property
     def json(self) -> Path:
         """The result."""
         return self._file("json")
@@ -54,7 +60,7 @@ class Where:
         """The state of a run that has not finished."""
         return self._file("checkpoint")
 
-    def finish(self, state: dict[str, Any], sizes: Sizes, net: nn.Module, epochs: int, updates: int) -> Run:
+    def finish(self, state: dict[str, Any], recipe: Recipe, net: nn.Module, updates: int) -> Run:
         """Write the result and the best weights, and remove the checkpoint."""
         run: Run = {
             "task": self.task,
@@ -63,21 +69,27 @@ class Where:
             "validation": round(state["best"], 4),
             "best_epoch": state["best_epoch"] + 1,
             "epochs": state["epoch"],
-            "epochs_at_most": epochs,
+            "epochs_at_most": state["epochs"],
             "updates_per_epoch": updates,
             "parameters": sum(parameter.numel() for parameter in net.parameters()),
-            "sizes": [sizes.steps, *sizes.shape, sizes.outputs],
+            "sizes": state["sizes"],
+            "settings": {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "batch": recipe.batch},
             "seconds": round(state["seconds"], 1),
             "threads": torch.get_num_threads(),
             "curve": state["curve"],
             "versions": versions(),
         }
-        if self.task.startswith("digits"):
-            run["source"] = source()
+        if state["source"] is not None:
+            run["source"] = state["source"]
         torch.save(state["weights"], self.weights)
         write(self.json, run)
         self.checkpoint.unlink(missing_ok=True)
         return run
+
+
+def listed(sizes: Sizes) -> list[int]:
+    """Sizes as a run stores them."""
+    return [sizes.steps, *sizes.shape, sizes.outputs]
 
 
 def versions() -> dict[str, str]:

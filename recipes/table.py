@@ -11,7 +11,7 @@ import spikeloom as snn
 
 from .models import RECIPES
 from .recipe import Recipe, evaluate, time_first
-from .store import FOLDER, Run, Where, stored, write
+from .store import FOLDER, Run, Where, listed, stored, write
 from .task import Data, Missing, Task
 from .tasks import TASKS
 
@@ -36,18 +36,24 @@ def complete(folder: Path = FOLDER) -> tuple[list[Run], list[str]]:
                 raise Missing(f"the weights {where.weights.name} are gone; run it again")
             if where.task not in tests:
                 tests = {where.task: task.load("test")}
-            run["test"] = tested(task, recipe, where, tests[where.task])
+            run["test"] = tested(task, recipe, where, tests[where.task], run)
             write(where.json, run)
         except (Missing, KeyError) as error:
             problems.append(f"{where}: {error}")
     return [run for run in runs if "test" in run], problems
 
 
-def tested(task: Task, recipe: Recipe, where: Where, data: Data) -> dict[str, Any]:
+def tested(task: Task, recipe: Recipe, where: Where, data: Data, run: Run) -> dict[str, Any]:
     """Score, synaptic operations per sample, and spikes per neuron and sample of the best weights on the test data."""
     sizes = task.sizes(data)
+    for name, now in (("source", where.source), ("sizes", listed(sizes))):
+        if run.get(name) != now:
+            raise Missing(f"it was trained with the {name} {run.get(name)}, and the data here have {now}")
     net = recipe.network(sizes)
-    net.load_state_dict(torch.load(where.weights, weights_only=True))
+    try:
+        net.load_state_dict(torch.load(where.weights, weights_only=True))
+    except RuntimeError as error:
+        raise Missing(f"its weights do not fit to the recipe as it is now; run it again ({error})") from error
     result: dict[str, Any] = {"score": round(evaluate(recipe, task, net, "test", data), 4), "samples": len(data)}
     if not recipe.spiking:
         return result
@@ -64,21 +70,26 @@ def tested(task: Task, recipe: Recipe, where: Where, data: Data) -> dict[str, An
     return result
 
 
+Row = tuple[str, str | None]
+"""Recipe and source of the data of a row."""
+
+
 def page(runs: list[Run]) -> str:
-    """The tables as Markdown: one per task, recipes sorted by validation score."""
-    found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    """The tables as Markdown: one per task, recipes by their validation score, which the test has not chosen."""
+    found: dict[str, dict[Row, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        found[run["task"]][run["recipe"]].append(run)
+        found[run["task"]][run["recipe"], run.get("source")].append(run)
     parts = [_task(TASKS[name], found[name]) for name in TASKS if name in found]
     return "\n\n".join(parts) or "No runs are stored."
 
 
-def _task(task: Task, recipes: dict[str, list[Run]]) -> str:
+def _task(task: Task, rows: dict[Row, list[Run]]) -> str:
     sign = -1 if task.higher_is_better else 1
-    order = sorted(recipes, key=lambda name: sign * mean(run["validation"] for run in recipes[name]))
+    order = sorted(rows, key=lambda row: sign * mean(run["validation"] for run in rows[row]))
     solved = task.mark == "solved"
     unit = "accuracy, %" if task.higher_is_better else "sMAPE, %"
-    source = next((f" {run['source']}." for runs in recipes.values() for run in runs if "source" in run), "")
+    sources = sorted({source for _, source in rows if source is not None})
+    source = f" {'; '.join(sources)}." if sources else ""
     lines = [
         f"### {task.title}",
         "",
@@ -87,7 +98,8 @@ def _task(task: Task, recipes: dict[str, list[Run]]) -> str:
         f"| recipe | test, {unit} | validation | seeds | parameters | operations | spikes | {LAST[solved]} |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    return "\n".join([*lines, *(_row(name, recipes[name], solved) for name in order)])
+    several = len({source for _, source in rows}) > 1
+    return "\n".join([*lines, *(_row(row, rows[row], solved, several) for row in order)])
 
 
 LAST = ("seconds", f"updates to {SOLVED:.0f} %")
@@ -101,13 +113,16 @@ def updates_to_solve(run: Run) -> float | None:
     return None if first is None else float(first * run["updates_per_epoch"])
 
 
-def _row(name: str, runs: list[Run], solved: bool) -> str:
-    tests = [run["test"] for run in runs]
+def _row(row: Row, runs: list[Run], solved: bool, several: bool) -> str:
+    name, source = row
+    tests, epochs = [run["test"] for run in runs], sorted({run["epochs_at_most"] for run in runs})
+    mixed = f" (of {', '.join(map(str, epochs))} epochs)" if len(epochs) > 1 else ""
+    title = RECIPES[name].title if name in RECIPES else name
     cells = [
-        f"{RECIPES[name].title}" if name in RECIPES else name,
+        f"{title}, {source or 'unknown source'}" if several else title,
         _spread([test["score"] for test in tests]),
         _spread([run["validation"] for run in runs]),
-        str(len(runs)),
+        f"{len(runs)}{mixed}",
         f"{runs[0]['parameters']:,}",
         _mean([test.get("operations") for test in tests], "{:,.0f}"),
         _mean([test.get("spikes") for test in tests], "{:.1f}"),

@@ -1,5 +1,6 @@
 """A task: three splits, loaded one at a time, and a score."""
 
+import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+import spikeloom as snn
 
 SPLITS = ("train", "validation", "test")
 
@@ -81,6 +84,11 @@ class Task:
         """Whether the score is an accuracy."""
         return self.score is None
 
+    @property
+    def worst(self) -> float:
+        """A score that every number is better than."""
+        return -math.inf if self.higher_is_better else math.inf
+
     def better(self, score: float, best: float) -> bool:
         """Whether a score is better than the best so far; NaN never is."""
         return score > best if self.higher_is_better else score < best
@@ -119,8 +127,13 @@ def data_file(*names: str) -> Path:
     return path
 
 
-def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Arrays that are slow to compute, cached in a file."""
+def cached(
+    name: str, make: Callable[[], dict[str, Any]], file: Path | None = None, **parameters: Any
+) -> dict[str, Any]:
+    """Arrays that take long to make, from an earlier call with the same file, version and parameters."""
+    stat = None if file is None else file.stat()
+    made_of = [snn.__version__, stat and (stat.st_size, stat.st_mtime_ns), sorted(parameters.items())]
+    name = f"{name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}"
     folder = Path(os.environ.get("SPIKELOOM_CACHE_DIR") or Path.home() / ".cache" / "spikeloom") / "recipes"
     path = folder / f"{name}.npz"
     if not path.exists():
@@ -128,8 +141,8 @@ def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         part = folder / f"{name}-{os.getpid()}.npz"
         np.savez_compressed(part, **make())
         part.replace(path)
-    with np.load(path) as file:
-        return {key: file[key] for key in file.files}
+    with np.load(path) as made:
+        return {key: made[key] for key in made.files}
 
 
 def check(split: str) -> str:

@@ -63,6 +63,10 @@ def permuted(split: str) -> Data:
     return Data(pixels[:, order, None], y)
 
 
+SENSOR: dict[str, Any] = {"threshold": 0.4, "mismatch": 0.03, "refractory": 1000, "noise_rate": 0.5, "floor": 0.1}
+SACCADES, BINS = 25, 12
+
+
 def camera(split: str) -> Data:
     """The first 2,000, 500 and 1,000 digits of the splits as a simulated event camera sees them in three saccades."""
     x, y = _part(split)
@@ -71,14 +75,16 @@ def camera(split: str) -> Data:
 
     def make() -> dict[str, Any]:
         drawn = torch.Generator().manual_seed(len(x))
-        sensor = data.EventCamera(
-            threshold=0.4, mismatch=0.03, refractory=1000, noise_rate=0.5, floor=0.1, generator=drawn
-        )
+        sensor = data.EventCamera(**SENSOR, generator=drawn)
         size = (x.shape[2], x.shape[1], 2)
-        seen = [sensor(data.saccades(image, steps=25), times=4000) for image in x]
-        return {"x": np.stack([data.to_frames(e, size, n_time_bins=12, binary=True, dtype=torch.uint8) for e in seen])}
+        seen = [sensor(data.saccades(image, steps=SACCADES), times=4000) for image in x]
+        return {
+            "x": np.stack([data.to_frames(e, size, n_time_bins=BINS, binary=True, dtype=torch.uint8) for e in seen])
+        }
 
-    frames = cached(f"camera-{x.shape[1]}-{split}", make)["x"]
+    frames = cached(
+        f"camera-{x.shape[1]}-{split}", make, mnist_file(), **SENSOR, saccades=SACCADES, bins=BINS, n=number
+    )["x"]
     return Data(torch.tensor(frames).float(), y)
 
 

@@ -42,7 +42,7 @@ def spoken_digits(split: str) -> Data:
         batch = data.collate([(frames[i], labels[i]) for i in range(len(names))], steps=LONGEST)
         return {"x": batch.x.transpose(0, 1).numpy(), "y": batch.y.numpy(), "lengths": batch.lengths.numpy()}
 
-    made = cached(f"spoken-{CHANNELS}-{split}", make)
+    made = cached(f"spoken-{split}", make, path, channels=CHANNELS, step=STEP, longest=LONGEST, speakers=speakers)
     x, y, lengths = (torch.tensor(made[name]) for name in ("x", "y", "lengths"))
     return Data(x.float(), y, lengths.clamp(min=1))
 

@@ -38,14 +38,20 @@ class EventDrop:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        low, high = self._range()
+        try:
+            low, high = map(float, self._range())
+        except (TypeError, ValueError):
+            low = high = -1.0
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"ratio is {self.ratio}; pass a share from 0 to 1, or a pair of them")
+            raise ValueError(f"ratio is {self.ratio!r}; pass a share from 0 to 1, or a pair of them")
         if self.how not in ("random", "time", "area", "any"):
             raise ValueError(f"how is {self.how!r}; choose 'random', 'time', 'area' or 'any'")
+        if self.sensor_size is not None:
+            sizes(self.sensor_size)
 
     def _range(self) -> tuple[float, float]:
-        return self.ratio if isinstance(self.ratio, tuple) else (self.ratio, self.ratio)
+        low, high = self.ratio if isinstance(self.ratio, tuple | list) else (self.ratio, self.ratio)
+        return low, high
 
     def __call__(self, events: Events) -> Events:
         """The remaining events."""

@@ -61,7 +61,8 @@ def collate(samples: Sequence[tuple[Any, Any]], steps: int | None = None) -> Bat
         `Batch` of ``x [T, B, ...]``, ``y [B]`` and ``lengths [B]``; ``batch.mask`` is ``[T, B]``.
 
     Raises:
-        ValueError: if there are no samples, or if their shapes differ in another dimension than time.
+        ValueError: if there are no samples, if steps is below 1, if the sequences differ in dtype, or if their shapes
+            differ in another dimension than time.
 
         >>> from spikeloom import data
         >>> import torch
@@ -73,10 +74,15 @@ def collate(samples: Sequence[tuple[Any, Any]], steps: int | None = None) -> Bat
         raise ValueError("collate needs at least one sample")
     if not all(isinstance(sample, tuple | list) and len(sample) == 2 for sample in samples):
         raise ValueError(f"collate takes pairs of a sequence and a target, got {type(samples[0]).__name__}")
+    if steps is not None and not steps >= 1:
+        raise ValueError(f"steps is {steps}; pass 1 or more")
     sequences = [torch.as_tensor(sequence)[:steps] for sequence, _ in samples]
     if len({sequence.shape[1:] for sequence in sequences}) > 1 or not sequences[0].ndim:
         shapes = sorted({tuple(sequence.shape) for sequence in sequences})
         raise ValueError(f"the sequences have the shapes {shapes}; they may differ in dimension 0, time, alone")
+    if len({sequence.dtype for sequence in sequences}) > 1:
+        dtypes = sorted({str(sequence.dtype) for sequence in sequences})
+        raise ValueError(f"the sequences have the dtypes {', '.join(dtypes)}; they must be equal")
     x = pad_sequence(sequences)
     if steps is not None and len(x) < steps:
         x = torch.cat([x, x.new_zeros(steps - len(x), *x.shape[1:])])

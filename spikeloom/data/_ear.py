@@ -48,6 +48,8 @@ class BasilarMembrane:
 
     def places(self, low: float, high: float, channels: int) -> Floats:
         """Places in cm, evenly spaced, whose resonances go from `high` (base) to `low` (apex) hertz."""
+        if not 0 < low < high:
+            raise ValueError(f"low is {low:g} Hz and high is {high:g} Hz; low must be above 0 and below high")
         ends = [self.mass * (2 * math.pi * f) ** 2 + self.offset for f in (high, low)]
         first, last = (-math.log(end / self.stiffness) / self.alpha for end in ends)
         if not 0 <= first < last:
@@ -229,7 +231,7 @@ def _ear(
     return spikes
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)  # hundreds of megabytes for long recordings
 def _gains(
     membrane: BasilarMembrane, low: float, high: float, channels: int, length: int, sample_rate: float
 ) -> NDArray[np.complex128]:

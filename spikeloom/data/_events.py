@@ -20,10 +20,11 @@ def make_events(t: ArrayLike, x: ArrayLike, y: ArrayLike = 0, p: ArrayLike = Tru
         t: times, ``[n]``, in microseconds; rounded to integers.
         x: columns, or channels, ``[n]``.
         y: rows, ``[n]`` or one for all.
-        p: polarities, ``[n]`` or one for all; True is "on".
+        p: polarities, ``[n]`` or one for all; True or 1 is "on", False, 0 or -1 is "off".
 
     Raises:
-        ValueError: if the lengths differ, if a time is not finite, or if an address is no integer of 16 bits.
+        ValueError: if the lengths differ, if a time is not finite or beyond 64 bits, if an address is no integer of
+            16 bits, or if a polarity is none of -1, 0 and 1.
 
         >>> from spikeloom import data
         >>> data.make_events(t=[20, 10], x=[1, 2])
@@ -38,6 +39,11 @@ def make_events(t: ArrayLike, x: ArrayLike, y: ArrayLike = 0, p: ArrayLike = Tru
         raise ValueError(f"the fields have the shapes {shapes}; pass one value per event, or one y or p for all")
     if not np.isfinite(times).all():
         raise ValueError("t has values that are not finite; an event has a time in microseconds")
+    if times.size and not -(2**63) <= int(times.min()) <= int(times.max()) < 2**63:
+        raise ValueError(f"t goes from {times.min()} to {times.max()}; a time is an integer of 64 bits")
+    if not np.isin(fields["p"], (-1, 0, 1)).all():
+        raise ValueError("p has other values than -1, 0 and 1; a polarity is on (1) or off (0 or -1)")
+    fields["p"] = fields["p"] > 0
     limits = np.iinfo(np.int16)
     for name in ("x", "y"):
         if (fields[name] != np.rint(fields[name])).any():
@@ -47,7 +53,7 @@ def make_events(t: ArrayLike, x: ArrayLike, y: ArrayLike = 0, p: ArrayLike = Tru
         if fields[name].size and not limits.min <= fields[name].min() <= fields[name].max() <= limits.max:
             raise ValueError(f"{name} goes from {fields[name].min()} to {fields[name].max()}; an address has 16 bits")
     events = np.empty(len(times), EVENT)
-    events["t"] = np.rint(times)
+    events["t"] = times if times.dtype.kind in "iu" else np.rint(times)
     for name, field in fields.items():
         events[name] = field
     return events[np.argsort(events["t"], kind="stable")]

@@ -48,7 +48,8 @@ def to_frames(
         Frames ``[T, P, H, W]`` or ``[T, N]``. The order of events within a frame is lost.
 
     Raises:
-        ValueError: if not exactly one option is given, if one is not positive, or if an event is outside of the sensor.
+        ValueError: if not exactly one option is given, if one is not positive, if an event is outside of the sensor, or
+            if `dtype` cannot hold a count.
         TypeError: if the events are no structured array.
 
         >>> from spikeloom import data
@@ -80,7 +81,11 @@ def to_frames(
         raise ValueError(f"the frames would have the shape {shape}; pass a longer time_window, in the unit of t")
     cell = ((frame * (size[2] if len(size) == 3 else 1) + p) * h + y) * w + x
     counts = np.bincount(cell[frame < number], minlength=int(np.prod(shape))).reshape(shape)
-    return torch.from_numpy(np.minimum(counts, 1) if binary else counts).to(dtype)
+    counts = np.minimum(counts, 1) if binary else counts
+    most = 0 if dtype == torch.bool else (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
+    if most and counts.max(initial=0) > most:
+        raise ValueError(f"a frame has {counts.max()} events at one place, more than {dtype} holds; pass another dtype")
+    return torch.from_numpy(counts).to(dtype)
 
 
 def _cut(t: NDArray[Any], start: float | None, include_incomplete: bool, **given: Any) -> tuple[NDArray[np.int64], int]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class SpikeFile:
         content = self._content()
         missing = [name for name in ("spikes/times", "spikes/units", "labels") if name not in content]
         if missing:
-            raise ValueError(f"{self.path} has no {', '.join(missing)}; it is not in the layout of SHD")
+            raise ValueError(f"read_shd: {self.path} has no {', '.join(missing)}; it is not in the layout of SHD")
         self.labels: NDArray[np.int64] = np.asarray(content["labels"], np.int64)
         speakers = content.get("extra/speaker")
         keys = content.get("extra/keys", ())
@@ -54,8 +55,14 @@ class SpikeFile:
         self.keys = [key.decode() if isinstance(key, bytes) else str(key) for key in keys] or None
 
     def _content(self) -> Any:
-        if self._open is None or self._open[0] != os.getpid():  # a worker process opens the file itself
-            self._open = (os.getpid(), _h5py().File(self.path, "r"))
+        if self._open is None or self._open[0] != os.getpid():  # a worker must not read through its parent's handle
+            h5py = _h5py()
+            try:
+                self._open = (os.getpid(), h5py.File(self.path, "r"))
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise OSError(f"read_shd: {self.path} cannot be read as HDF5: {error}") from error
         return self._open[1]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,7 +76,10 @@ class SpikeFile:
             raise IndexError(f"recording {index} of {len(self)}")
         spikes, index = self._content()["spikes"], index % len(self)
         seconds = np.asarray(spikes["times"][index], np.float64)
-        events: Any = make_events(seconds * 1e6, np.asarray(spikes["units"][index], np.int64))
+        try:
+            events: Any = make_events(seconds * 1e6, np.asarray(spikes["units"][index], np.int64))
+        except ValueError as error:
+            raise ValueError(f"read_shd: recording {index} of {self.path}: {error}") from error
         return (events if self.transform is None else self.transform(events)), int(self.labels[index])
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
@@ -106,14 +116,14 @@ def write_shd(
 
     Args:
         path: the file; replaced if it exists.
-        recordings: events, times in microseconds.
-        labels: ``[n]``, integers.
-        speakers: ``[n]``, integers, or None.
+        recordings: events, times in microseconds. The layout has channels alone: y is 0 and p True.
+        labels: ``[n]``, integers of 0 to 65535.
+        speakers: ``[n]``, integers of 0 to 65535, or None.
         keys: names of the classes.
 
     Raises:
         ImportError: without h5py.
-        ValueError: if the lengths differ.
+        ValueError: if the lengths differ, or if the layout cannot hold a value. A file that exists then stays.
     """
     groups = {"labels": np.asarray(labels), **({} if speakers is None else {"speakers": np.asarray(speakers)})}
     for name, values in groups.items():
@@ -121,15 +131,40 @@ def write_shd(
             raise ValueError(
                 f"{len(recordings)} recordings, and {name} of shape {values.shape}; pass one per recording"
             )
+        _sixteen_bits(values, name)
+    for i, events in enumerate(recordings):
+        named = checked(events, "write_shd").dtype.names or ()
+        _sixteen_bits(events["x"], f"x of recording {i}")
+        if field(events, "y").any() or ("p" in named and not (events["p"] > 0).all()):
+            raise ValueError(
+                f"write_shd: recording {i} has rows or polarities; the layout has channels alone, so y is 0 and p True"
+            )
     h5py = _h5py()
-    with h5py.File(os.fspath(path), "w") as file:
+    part = Path(f"{os.fspath(path)}.part")
+    try:
+        _write(h5py, part, recordings, groups, keys)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sixteen_bits(values: NDArray[Any], name: str) -> None:
+    if values.dtype.kind not in "iub" and values.size:
+        raise ValueError(f"write_shd: {name} has the dtype {values.dtype}; pass integers")
+    if values.size and not 0 <= int(values.min()) <= int(values.max()) < 2**16:
+        raise ValueError(f"write_shd: {name} goes from {values.min()} to {values.max()}; the layout has 0 to 65535")
+
+
+def _write(
+    h5py: Any, path: Path, recordings: Sequence[Events], groups: dict[str, NDArray[Any]], keys: Sequence[str]
+) -> None:
+    with h5py.File(path, "w") as file:
         times = file.create_dataset("spikes/times", (len(recordings),), h5py.vlen_dtype(np.float64))
         units = file.create_dataset("spikes/units", (len(recordings),), h5py.vlen_dtype(np.uint16))
         for i, events in enumerate(recordings):
-            events = checked(events, "write_shd")
             times[i], units[i] = field(events, "t") / 1e6, field(events, "x").astype(np.uint16)
         file["labels"] = groups["labels"].astype(np.uint16)
-        if speakers is not None:
+        if "speakers" in groups:
             file["extra/speaker"] = groups["speakers"].astype(np.uint16)
         if keys:
             file["extra/keys"] = np.array([key.encode() for key in keys])

@@ -36,7 +36,7 @@ def mel_spectrogram(
         raise ValueError(f"mel_spectrogram takes samples [n], got shape {tuple(samples.shape)}")
     if min(sample_rate, n_mels, window, hop) <= 0 or not 0 <= low < sample_rate / 2:
         raise ValueError("sample_rate, n_mels, window and hop are positive, and low is below half the sample rate")
-    width, step = max(2, round(window * sample_rate)), max(1, round(hop * sample_rate))
+    width, step = max(2, round(window * sample_rate)), _hop(hop, sample_rate)
     length = 2 ** math.ceil(math.log2(width))
     samples = torch.nn.functional.pad(samples, (length // 2, length // 2))
     hann = torch.hann_window(width)
@@ -102,10 +102,15 @@ def mel_events(audio: Any, sample_rate: float, n_mels: int = 40, delta: float = 
         sample_rate: in hertz.
         n_mels: number of bands.
         delta: size of a level, in powers of ten (0.3 is 3 dB).
-        options: those of `mel_spectrogram`; `hop` is the time between its frames.
+        options: those of `mel_spectrogram`; `hop` is the time between its frames, rounded to samples.
 
     Returns:
         Structured array of events, times in microseconds; ``sensor_size=(n_mels, 1, 2)``.
     """
-    hop = options.get("hop", 0.01)
-    return level_crossing(mel_spectrogram(audio, sample_rate, n_mels, **options), delta, dt=hop * 1e6)
+    bands = mel_spectrogram(audio, sample_rate, n_mels, **options)
+    return level_crossing(bands, delta, dt=_hop(options.get("hop", 0.01), sample_rate) / sample_rate * 1e6)
+
+
+def _hop(hop: float, sample_rate: float) -> int:
+    """Samples from one frame to the next."""
+    return max(1, round(hop * sample_rate))

@@ -17,7 +17,8 @@ def read_nmnist(path: Name) -> Events:
     """Read an N-MNIST ``.bin`` file (N-Caltech101's are of the same format).
 
     An event has five bytes: column, row, and 24 bits of which the first is the polarity and the others the time in
-    microseconds (Orchard et al. 2015). The sensor is 34 x 34 pixels with two polarities: ``sensor_size=(34, 34, 2)``.
+    microseconds (Orchard et al. 2015). The sensor is 34 x 34 pixels with two polarities: ``sensor_size=(34, 34, 2)``;
+    the recordings of N-Caltech101 differ in size, up to 240 x 180.
 
     Args:
         path: the file.
@@ -30,7 +31,9 @@ def read_nmnist(path: Name) -> Events:
     """
     raw = np.frombuffer(Path(path).read_bytes(), np.uint8)
     if len(raw) % 5:
-        raise ValueError(f"{os.fspath(path)} has {len(raw):,} bytes; an N-MNIST file has five bytes per event")
+        raise ValueError(
+            f"read_nmnist: {os.fspath(path)} has {len(raw):,} bytes; an N-MNIST file has five bytes per event"
+        )
     x, y, high, middle, low = raw.reshape(-1, 5).T.astype(np.int64)
     clock = y == NMNIST_OVERFLOW
     events = np.empty(len(x), EVENT)
@@ -66,10 +69,14 @@ def read_dat(path: Name) -> Events:
     if start:  # files without comments have no type and size bytes
         size = data[start + 1] if len(data) > start + 1 else 8
         if size != 8:
-            raise ValueError(f"{os.fspath(path)} has events of {size} bytes; this reads change events, of eight")
+            raise ValueError(
+                f"read_dat: {os.fspath(path)} has events of {size} bytes; this reads change events, of eight"
+            )
         start += 2
     if max(len(data) - start, 0) % 8:
-        raise ValueError(f"{os.fspath(path)} ends inside an event: {(len(data) - start) % 8} bytes are left over")
+        raise ValueError(
+            f"read_dat: {os.fspath(path)} ends inside an event: {(len(data) - start) % 8} bytes are left over"
+        )
     columns, rows = (14, 14) if version >= 2 else (9, 8)
     time, address = np.frombuffer(data[start:], "<u4").reshape(-1, 2).T.astype(np.int64)
     events = np.empty(len(time), EVENT)
@@ -94,18 +101,23 @@ def read_stmnist(path: Name) -> Events:
 
     Raises:
         ImportError: without scipy (``pip install 'spikeloom[data]'``).
-        ValueError: if the file has no such variable.
+        ValueError: if it is no MATLAB file, or has no such variable.
     """
     try:
         from scipy.io import loadmat
     except ImportError as error:
         raise ImportError("ST-MNIST files need scipy; pip install 'spikeloom[data]'") from error
 
-    content = loadmat(os.fspath(path))
+    try:
+        content = loadmat(os.fspath(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # SciPy has many for a file of another kind
+        raise ValueError(f"read_stmnist: {os.fspath(path)} cannot be read as a MATLAB file: {error}") from error
     train = content.get("spiketrain")
     if train is None or train.ndim != 2 or train.shape[0] != 101:
         found = {name: getattr(value, "shape", None) for name, value in content.items() if not name.startswith("__")}
-        raise ValueError(f"{os.fspath(path)} has {found}; an ST-MNIST file has spiketrain, [101, n]")
+        raise ValueError(f"read_stmnist: {os.fspath(path)} has {found}; an ST-MNIST file has spiketrain, [101, n]")
     column, taxel = np.nonzero(train[:100].T)
     events = np.empty(len(taxel), EVENT)
     events["x"], events["y"] = taxel % 10, taxel // 10

@@ -183,3 +183,21 @@ def test_names_of_spikevision_say_where_to_go():
     with pytest.raises(ModuleNotFoundError, match=r"tonic, whose events spikeloom\.data"):
         _Alias().find_spec("snntorch.spikevision", None)  # as `import snntorch.spikevision` does within `as_snntorch`
     assert "data" in dir(snn)
+
+
+def test_what_would_be_lost_is_refused():
+    with pytest.raises(ValueError, match=r"the dtypes torch.float32, torch.int64; they must be equal"):
+        data.collate([(torch.ones(2, 1).long(), 0), (torch.ones(2, 1), 1)])
+    for steps in (0, -1):
+        with pytest.raises(ValueError, match="pass 1 or more"):
+            data.collate([(torch.ones(2, 1), 0)], steps=steps)
+    many = data.make_events(np.arange(300), np.zeros(300, int))
+    with pytest.raises(ValueError, match=r"300 events at one place, more than torch.uint8 holds"):
+        data.to_frames(many, (1,), n_time_bins=1, dtype=torch.uint8)
+    for options in ({"dtype": torch.bool}, {"dtype": torch.uint8, "binary": True}):
+        assert data.to_frames(many, (1,), n_time_bins=1, **options) == 1
+    for wrong in ("much", None, (0.1,), (0.1, "b")):
+        with pytest.raises(ValueError, match="pass a share from 0 to 1, or a pair"):
+            data.EventDrop(wrong)
+    with pytest.raises(ValueError, match="sensor_size is 3"):
+        data.EventDrop(0.1, sensor_size=3)

@@ -140,3 +140,39 @@ def test_real_samples_are_read_as_by_others():
     ):
         for name in ("x", "y", "t", "p"):
             assert np.array_equal(ours[name], theirs[name]), name
+
+
+def test_polarities_of_minus_one_are_off():
+    assert data.make_events([1, 2, 3], [0, 0, 0], p=[-1, 1, 0])["p"].tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="other values than -1, 0 and 1"):
+        data.make_events([1], [0], p=[2])
+    with pytest.raises(ValueError, match="an integer of 64 bits"):
+        data.make_events([1e19], [0])
+    assert data.make_events([2**62 + 1], [0])["t"] == 2**62 + 1
+
+
+def test_write_shd_refuses_what_the_layout_cannot_hold(tmp_path):
+    path, good = tmp_path / "a.h5", data.make_events([1], [2])
+    data.write_shd(path, [good], [3])
+    before = path.read_bytes()
+    for events, labels, speakers, message in (
+        (good, [-1], None, "labels goes from -1 to -1"),
+        (good, [0.5], None, "labels has the dtype float64"),
+        (good, [0], [65536], "speakers goes from 65536"),
+        (data.make_events([1], [-1]), [0], None, "x of recording 0 goes from -1"),
+        (data.make_events([1], [1], y=1), [0], None, "recording 0 has rows or polarities"),
+        (data.make_events([1], [1], p=False), [0], None, "recording 0 has rows or polarities"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.write_shd(path, [events], labels, speakers)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_another_kind_are_named(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("no such file, but text of some length " * 20)
+    with pytest.raises(ValueError, match=r"read_stmnist: .*other cannot be read as a MATLAB file"):
+        data.read_stmnist(other)
+    with pytest.raises(OSError, match=r"read_shd: .*other cannot be read as HDF5"):
+        data.read_shd(other)

@@ -173,3 +173,17 @@ def test_saccades_return_to_where_they_began():
     assert data.to_frames(events, (9, 9, 2), n_time_bins=3).sum((1, 2, 3)).min() > 0
     with pytest.raises(ValueError, match="2 or more steps"):
         data.saccades(image, steps=1)
+
+
+def test_the_times_of_mel_events_are_those_of_whole_samples():
+    """A hop of 1.6 samples is one of 2: the last frame of 1000 samples at 1000 Hz is near 1 s, not 0.8 s."""
+    sound = np.concatenate([np.zeros(990), np.ones(10)]) * np.sin(np.arange(1000))
+    events = data.mel_events(sound, 1000, 4, hop=0.0016, window=0.016)
+    assert 950_000 < events["t"].max() <= 1_000_000
+
+
+def test_a_membrane_says_which_frequency_is_wrong():
+    with pytest.raises(ValueError, match="low is 3000 Hz and high is 200 Hz"):
+        data.BasilarMembrane().places(3000, 200, 4)
+    with pytest.raises(ValueError, match="its base resonates at less"):
+        data.BasilarMembrane().places(200, 1e6, 4)
