@@ -151,6 +151,21 @@ def test_a_delay_in_a_cycle_takes_as_many_steps_as_it_has():
         snn.import_from_nir(mixed)
 
 
+def test_two_delays_in_a_cycle_take_as_many_steps_as_both_have(tmp_path):
+    node = nir.LIF(DT * ONE, ONE, 0 * ONE, 0.5 * ONE)  # fires for each spike that it gets
+    x = torch.zeros(13, 1, 3)
+    x[0] = 1.0
+    for one, two, period in ((0, 0, 1), (0, 1, 1), (1, 0, 1), (0, 2, 2), (2, 0, 2), (1, 2, 3), (2, 2, 4)):
+        given = graph("input-a a-d d-e e-a a-output", a=node, d=delay(*[one] * 3), e=delay(*[two] * 3))
+        net = snn.import_from_nir(given)
+        wanted = list(range(0, 13, period))
+        assert outputs(net, x)[:, 0, 0].nonzero().flatten().tolist() == wanted, (one, two)
+        back = through_file(snn.export_to_nir(net, x[0]), tmp_path)
+        assert np.allclose(back.nodes["d"].delay, one * DT), (one, two)
+        assert np.allclose(back.nodes["e"].delay, two * DT), (one, two)
+        assert outputs(snn.import_from_nir(back), x)[:, 0, 0].nonzero().flatten().tolist() == wanted, (one, two)
+
+
 def test_a_target_refuses_cycles_that_its_reader_is_not_known_to_run():
     net = snn.import_from_nir(cycles()["two neurons"])
     with pytest.raises(ValueError, match=r"'a', 'b', 'v', 'w' form a cycle; Norse 1.1.0 is known to run only"):

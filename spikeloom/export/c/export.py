@@ -18,7 +18,7 @@ from .._files import checked_path, replacing
 from .capture import captured, restart
 from .errors import refuse
 from .floats import FloatWriter
-from .identifiers import KEYWORDS, LIBRARY
+from .identifiers import HELPERS, KEYWORDS, LIBRARY
 from .integers import IntegerWriter
 from .layers import Network
 from .programs import Sample
@@ -118,6 +118,8 @@ def export_c(
         raise ValueError(f"export_c got prefix={prefix!r}; pass a name in C: letters, digits and underscores")
     steps = _whole(steps)
     target = checked_path(path, "net.c")
+    if prefix in HELPERS:
+        raise ValueError(f"export_c got prefix={prefix!r}, the name of a function in the file; pass another")
     layers, own = _read("export_c", net, x, steps, prefix)
     writer = _written_by(layers, own, x.detach().cpu(), number, steps, prefix)
     text = writer.source()

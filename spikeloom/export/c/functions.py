@@ -39,7 +39,8 @@ def functional_module(
     named = {key: value for key, value in kwargs.items() if key != "input"}
     rest = args if "input" in kwargs else args[1:]
     if name == "mean":
-        return _mean(rest, named, title)
+        x = values.get(kwargs["input"] if "input" in kwargs else args[0])
+        return _mean(rest, named, title, 1 + len(getattr(x, "shape", ())))
     if name not in FUNCTIONAL:
         return None
     kind, order = FUNCTIONAL[name]
@@ -59,12 +60,13 @@ def functional_module(
     return module
 
 
-def _mean(rest: tuple[Any, ...], named: Mapping[str, Any], title: str) -> nn.Module:
-    """The mean over all places of an image or a sequence."""
+def _mean(rest: tuple[Any, ...], named: Mapping[str, Any], title: str, rank: int) -> nn.Module:
+    """The mean over all places of an image, of rank 4, or a sequence, of rank 3."""
     dims = named.get("dim", rest[0] if rest else None)
-    at = sorted(dims) if isinstance(dims, (tuple, list)) else [dims]
-    if at in ([2, 3], [-2, -1]):
+    given = dims if isinstance(dims, (tuple, list)) else [dims]
+    at = {dim % rank for dim in given if isinstance(dim, int)}
+    if rank == 4 and at == {2, 3}:
         return nn.AdaptiveAvgPool2d(1)
-    if at in ([2], [-1]):
+    if rank == 3 and at == {2}:
         return nn.AdaptiveAvgPool1d(1)
     return refuse(title, f"its forward calls mean over {dims}; only the places of images, (2, 3), can be averaged")

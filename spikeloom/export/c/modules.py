@@ -78,7 +78,10 @@ def _step_norm(path: str, name: str, title: str, module: Any, x: Array, y: Array
     if any(norm.running_mean is None for norm in module):
         refuse(label(path, module), "it has no running statistics and normalizes by those of the batch")
     scales = [(n.running_var.double() + n.eps).rsqrt() * (1 if n.weight is None else n.weight.double()) for n in module]
-    shifts = [0.0 - norm.running_mean.double() * scale for norm, scale in zip(module, scales, strict=True)]
+    shifts = [
+        (0.0 if norm.bias is None else norm.bias.double()) - norm.running_mean.double() * scale
+        for norm, scale in zip(module, scales, strict=True)
+    ]
     scale, shift = (torch.stack(rows).detach().cpu().to(dtype) for rows in (scales, shifts))
     if len(scale) == 1:
         return Scale(name, title, (x,), y, scale[0], shift[0]), []

@@ -219,7 +219,7 @@ def is_cycle(flat: Flat, group: list[str]) -> bool:
 
 def delayed_edges(flat: Flat, group: list[str], dt: float) -> tuple[list[str], set[Edge]]:
     """The order in which the nodes of a cycle run in a step, and the edges that carry outputs of the step before."""
-    waits = {name for name in group if kind_of(flat.nodes[name]) == "Delay" and _waits(flat, name, group, dt)}
+    waits = _waiting(flat, group, dt)
     after = {(a, b) for a, b in flat.edges if b in waits}
     inside = [(a, b) for a, b in flat.edges if a in group and b in group and b not in waits]
     loose = [edge for edge in inside if _may_be_late(flat, *edge)]
@@ -241,17 +241,28 @@ def delayed_edges(flat: Flat, group: list[str], dt: float) -> tuple[list[str], s
     return order, after | set(inside) - set(kept)
 
 
-def _waits(flat: Flat, name: str, group: list[str], dt: float) -> bool:
-    """Whether a Delay in a cycle may get its input a step late, and then delay it by one step less."""
-    steps = np.round(np.asarray(flat.nodes[name].delay, dtype=np.float64) / dt)
-    if (steps >= 1).all() or all(source in group for source in flat.sources(name)):
-        return True
-    if (steps >= 1).any():
-        raise BadGraph(
-            f"the node {name!r} (Delay) is in a cycle, also gets an input from outside of it, and delays some values "
-            f"by less than a step of dt={dt:.3g} s and others by more; delay all by a step or more, or split it"
-        )
-    return False
+def _waiting(flat: Flat, group: list[str], dt: float) -> set[str]:
+    """The Delays of a cycle that get their input a step late, and then delay it by one step less.
+
+    Those of a step or more for all values; one of less for some values only where no other breaks the cycle.
+    """
+    delays = [name for name in group if kind_of(flat.nodes[name]) == "Delay"]
+    steps = {name: np.round(np.asarray(flat.nodes[name].delay, dtype=np.float64) / dt) for name in delays}
+    waits = {name for name in delays if (steps[name] >= 1).all()}
+    for name in delays:
+        if name in waits or not (steps[name] >= 1).any():
+            continue
+        left = [(a, b) for a, b in flat.edges if a in group and b in group and b not in waits]
+        if not any(name in part for part in _components(group, left) if len(part) > 1):
+            continue
+        if any(source not in group for source in flat.sources(name)):
+            raise BadGraph(
+                f"the node {name!r} (Delay) is in a cycle, also gets an input from outside of it, and delays some "
+                f"values by less than a step of dt={dt:.3g} s and others by more; delay all by a step or more, or "
+                "split it"
+            )
+        waits.add(name)
+    return waits
 
 
 def _may_be_late(flat: Flat, a: str, b: str) -> bool:

@@ -91,7 +91,8 @@ def export_onnx(
         states: "internal": each run starts from the initial states. "external": the states are inputs, and those after
             the last step are outputs, so that a stream can continue from call to call. Default: "internal".
         test: write a test beside the file, "net_test.py" for "net.onnx": it runs the file in onnxruntime on up to four
-            rows of the example, and compares. A network that draws noise, and a file object, get none. Default: True.
+            rows of the example, and compares. A network that draws noise, and a file object, get none; an older test
+            of the same name is then removed. Default: True.
 
     Returns:
         a description of the file: names and shapes of inputs and outputs, states, what was lost, and how many values
@@ -138,8 +139,11 @@ def export_onnx(
         beside = beside if not noisy and has_arrays(inputs, wanted) else None
         if beside is not None:
             part, length = generated_test.part_of(args, steps, wanted)
-            text = generated_test.source(file, *sampled(net, part, length).case(external), differing or 0)
+            case = sampled(net, part, length).case(external)
+            text = generated_test.source(file, *case, differing_values(file, *case) or 0)
             file.with_name(beside.name).write_text(text, encoding="utf-8")
+    if beside is None and isinstance(goal, Path):
+        generated_test.remove_stale(goal)
     compared = sum(out.numel() for out in wanted.values())
     if differing is not None and differing > 0.01 * compared:
         warn_caller(

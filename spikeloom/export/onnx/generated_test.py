@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .._files import checked_path
 from .file import CLOSE
 
 MARK = "Written by spikeloom.export_onnx."
@@ -22,17 +23,37 @@ NUMBERS, ROWS = 20_000, 4
 
 
 def path_of(path: Path) -> Path:
-    """Where the test of a file is.
+    """Where the test of a file is, links followed.
 
     Raises:
         FileExistsError: if there is a file that is no such test.
+        OSError: if no file can be written there, as for a folder.
     """
-    test = path.with_name(f"{path.stem}_test.py")
-    if test.exists() and MARK not in test.read_bytes()[:1000].decode("utf-8", "replace"):
+    beside = path.with_name(f"{path.stem}_test.py")
+    try:
+        test = checked_path(beside, beside.name)
+    except OSError as error:
+        raise type(error)(f"the test cannot be written to {beside}: {error}; or pass test=False") from error
+    if test.parent != path.parent or test.name != beside.name:
+        raise FileExistsError(f"{beside} is a link to {test}; remove it, or pass test=False")
+    if test.exists() and not _is_ours(test):
         raise FileExistsError(
             f"{test} exists, and is not a test that export_onnx has written; pass test=False, or another path"
         )
     return test
+
+
+def remove_stale(path: Path) -> None:
+    """Remove the test of an earlier file of the same name, which does not fit the new one."""
+    test = path.with_name(f"{path.stem}_test.py")
+    if test.is_file() and not test.is_symlink() and _is_ours(test):
+        test.unlink()
+
+
+def _is_ours(test: Path) -> bool:
+    """Whether a file is a test that `export_onnx` has written."""
+    with test.open("rb") as file:
+        return MARK in file.read(1000).decode("utf-8", "replace")
 
 
 def part_of(
@@ -109,6 +130,7 @@ ALLOWED = {allowed}  # the values that differed when the file was made
 
 def compared(model=MODEL):
     """How many values differ, and of how many."""
+    assert Path(model).is_file(), f"there is no file {{model}}; export it again, or pass the path of the file"
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

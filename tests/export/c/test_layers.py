@@ -17,6 +17,7 @@ def normed(kind: type[nn.Module], steps: int) -> nn.Module:
     norms = kind(3, time_steps=steps)
     for norm in norms:
         norm.running_mean, norm.running_var = torch.rand(3), torch.rand(3) + 0.5
+    norms[0].bias = nn.Parameter(torch.tensor([0.25, 0.5, -0.25]))
     return norms
 
 
@@ -89,6 +90,16 @@ def test_layers_with_a_memory_and_functions_have_the_spikes_of_the_library(tmp_p
             program.reset()
             assert torch.equal(torch.stack([program.step_events(active) for active in events]), wanted[:, row]), name
         assert float((simulated != wanted).float().mean()) < 0.1, name
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((2, 4, 4), -1), ((2, 4, 4), 2), ((4,), -1)], ids=str)
+def test_other_means_are_refused_by_name(shape, dim, tmp_path):
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean(dim, keepdim=True)
+
+    with pytest.raises(NotImplementedError, match=f"its forward calls mean over {dim}; only the places"):
+        snn.export_c(nn.Sequential(Mean(), snn.Leaky(0.5, **UNIT)), torch.rand(3, 1, *shape), tmp_path / "net.c")
 
 
 def test_after_its_last_norm_a_norm_per_step_keeps_it(tmp_path):

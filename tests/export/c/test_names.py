@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import pytest
 import torch
 from torch import nn
 
@@ -10,6 +11,16 @@ from tests.export.c.program import Program, needs_compiler
 from tests.export.c.test_export import UNIT, grid, spikes
 
 pytestmark = needs_compiler
+
+
+@pytest.mark.parametrize("prefix", ["spike", "clamp", "times", "saturate", "sum_up"])
+def test_a_prefix_is_no_function_of_the_file(prefix, tmp_path):
+    net, x = nn.Sequential(nn.Linear(4, 4), snn.Leaky(0.5, **UNIT)), torch.rand(3, 1, 4)
+    if prefix == "sum_up":
+        assert snn.export_c(net, x, tmp_path / "net.c", prefix=prefix).prefix == prefix
+        return
+    with pytest.raises(ValueError, match=f"prefix='{prefix}', the name of a function in the file"):
+        snn.export_c(net, x, tmp_path / "net.c", prefix=prefix)
 
 
 def test_names_of_layers_meet_no_names_that_are_derived_or_reserved(tmp_path):

@@ -66,3 +66,40 @@ def test_a_test_can_be_left_out_and_replaces_no_other_file(tmp_path):
     (tmp_path / "noisy_test.py").write_text(f'"""{MARK}"""')  # of an earlier export
     noisy = snn.NoisyLeaky(beta=0.9, sigma=0.1, init_hidden=True)
     assert snn.export_onnx(noisy, x, tmp_path / "noisy.onnx").test is None
+    assert not (tmp_path / "noisy_test.py").exists()
+    made = snn.export_onnx(small, x, tmp_path / "small.onnx").test
+    (tmp_path / "small.onnx").rename(tmp_path / "other.onnx")
+    status, printed = run(made)
+    assert status == 1
+    assert "there is no file" in printed
+    snn.export_onnx(small, x, tmp_path / "small.onnx", test=False)
+    assert not (tmp_path / "small_test.py").exists()
+    (tmp_path / "folder_test.py").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder_test\.py is a folder.*pass test=False"):
+        snn.export_onnx(small, x, tmp_path / "folder.onnx")
+    (tmp_path / "link_test.py").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match=r"link_test\.py is a link to .*nowhere; remove it"):
+        snn.export_onnx(small, x, tmp_path / "link.onnx")
+    assert not {"folder.onnx", "link.onnx", "nowhere"} & {file.name for file in tmp_path.iterdir()}
+
+
+def test_a_test_of_a_chaotic_network_fails_for_another(tmp_path, monkeypatch):
+    """What differs in the rows that the test leaves out does not count."""
+    counted = []
+
+    def differing(path, inputs, wanted):
+        rows = wanted["spk"].shape[1]
+        counted.append(rows)
+        return 0 if rows <= 4 else wanted["spk"].numel()
+
+    monkeypatch.setattr("spikeloom.export.onnx.export.differing_values", differing)
+    net, other = (nn.Sequential(nn.Linear(4, 5), leaky()) for _ in range(2))
+    with pytest.warns(UserWarning, match="output values of the example differ"):
+        done = snn.export_onnx(net, X, tmp_path / "net.onnx")
+    assert counted == [9, 4]
+    with torch.no_grad():
+        other[0].weight.fill_(3.0)
+    snn.export_onnx(other, X[:, :4], tmp_path / "other.onnx", test=False)
+    (tmp_path / "other.onnx").replace(tmp_path / "net.onnx")
+    status, printed = run(done.test)
+    assert status == 1, printed
