@@ -7,10 +7,9 @@ tests/test_house.py lists them.
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from operator import attrgetter
 from threading import enumerate as enumerate_threads
 from threading import get_ident
 from typing import Any, ClassVar, Self, TypeVar
@@ -91,9 +90,6 @@ pop_saved_hooks: Callable[[], None] = _autograd._pop_saved_tensors_default_hooks
 
 is_view: Callable[[Tensor], bool] = Tensor._is_view
 """Whether autograd treats a tensor as a view of another."""
-
-base_of: Callable[[Tensor], Tensor | None] = attrgetter("_base")
-"""The tensor of which another is a view, the same Python object as long as it lives; None of other tensors."""
 
 
 class _Replaced:
@@ -317,29 +313,33 @@ pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, Non
 class CompiledInEager:
     """A context of eager mode for compiled code. A stance is the process's: the last thread to leave restores it."""
 
-    ours: ClassVar[Any] = None
-    users: ClassVar[Any] = None
-    threads: ClassVar[set[int]] = set()
+    entered: ClassVar[list[int]] = []  # the thread of each entry
+    stances: ClassVar[list[tuple[Any, Any]]] = []  # ours, and the user's that each replaces
 
     @staticmethod
     def __enter__() -> None:
-        CompiledInEager.threads.add(get_ident())
-        if CompiledInEager.ours is None:
-            CompiledInEager.ours = _compiler().DynamoStance("force_eager")
-        CompiledInEager.users = compiler_stance()
-        _compiler()._stance = CompiledInEager.ours
+        CompiledInEager.entered.append(get_ident())
+        user = compiler_stance()
+        if user is _compiler()._stance:  # none of ours
+            CompiledInEager.stances.append((_compiler().DynamoStance("force_eager"), user))
+            _compiler()._stance = CompiledInEager.stances[-1][0]
 
     @staticmethod
     def __exit__(*_: object) -> None:
-        CompiledInEager.threads.discard(get_ident())
-        CompiledInEager.threads &= {thread.ident for thread in enumerate_threads()}  # a fork ends all others
-        if not CompiledInEager.threads and _compiler()._stance is CompiledInEager.ours:
-            _compiler()._stance = CompiledInEager.users
+        alive = {thread.ident for thread in enumerate_threads()}  # a fork ends all others
+        for thread in (get_ident(), *{*CompiledInEager.entered} - alive - {get_ident()}):
+            with suppress(ValueError):
+                CompiledInEager.entered.remove(thread)
+        if not CompiledInEager.entered and _compiler() is not None:
+            _compiler()._stance = compiler_stance()
+            for ours, user in CompiledInEager.stances:
+                vars(ours).update(vars(user))  # a `set_stance` entered meanwhile, which restores ours, is harmless
+            CompiledInEager.stances.clear()
 
     @staticmethod
-    def is_entered() -> bool:
-        """Whether this thread is within."""
-        return get_ident() in CompiledInEager.threads
+    def depth() -> int:
+        """How often this thread is within."""
+        return CompiledInEager.entered.count(get_ident())
 
 
 _compiler: Callable[[], Any] = partial(sys.modules.get, "torch._dynamo.eval_frame")
@@ -348,7 +348,7 @@ _compiler: Callable[[], Any] = partial(sys.modules.get, "torch._dynamo.eval_fram
 def compiler_stance() -> Any:
     """The stance that the user set by `torch.compiler.set_stance`; None while the compiler is not loaded."""
     stance = getattr(_compiler(), "_stance", None)
-    return CompiledInEager.users if stance is not None and stance is CompiledInEager.ours else stance
+    return next((user for ours, user in CompiledInEager.stances if ours is stance), stance)
 
 
 def set_compiler_stance(stance: Any) -> None:

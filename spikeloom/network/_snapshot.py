@@ -274,7 +274,7 @@ class Settings:
         self._hooks = saved_hooks()
         self._modes, self._functions = function_modes(), function_state()
         self._dispatch = count_dispatch_modes()
-        self._stance, self._eager = compiler_stance(), CompiledInEager.is_entered()
+        self._stance, self._eager = compiler_stance(), CompiledInEager.depth()
         self._grad, self._autocast = torch.is_grad_enabled(), [torch.is_autocast_enabled(d) for d in DEVICES]
         self._nested = _nested_autocast()
         self._on_modules = [set(hooks) for hooks in hooks_on_all_modules()]
@@ -290,7 +290,9 @@ class Settings:
             pop_function_mode()
         while count_dispatch_modes() > self._dispatch:
             pop_dispatch_mode()
-        if CompiledInEager.is_entered() and not self._eager:
+        while CompiledInEager.depth() > self._eager:
+            CompiledInEager.__exit__()
+        if not self._eager:  # an exit may have been interrupted
             CompiledInEager.__exit__()
         if compiler_stance() is not self._stance:
             set_compiler_stance(self._stance)

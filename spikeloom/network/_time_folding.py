@@ -173,9 +173,6 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
             f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
             f"{unrolled.rows_text(out)}. Return one row per step and batch entry, and reduce the result of unroll"
         )
-    whole = unrolled.unfolded(out)
-    if whole is not None:  # of the last neuron, as it was
-        return whole
     static = unrolled.is_static(out)
     steps, batch = unrolled.steps, unrolled.batch
     view = out.expand(steps, *out.shape) if static else out.view(steps, batch, *out.shape[1:])

@@ -142,7 +142,8 @@ def stream(
     def run(chunk: Any) -> Any:
         nonlocal done
         try:
-            if isinstance(chunk, tuple) and type(chunk[-1]) is int and (advice := too_many_inputs(net, chunk)):
+            counted = isinstance(chunk, tuple) and chunk and type(chunk[-1]) is int
+            if counted and (advice := too_many_inputs(net, chunk)):
                 raise TypeError(advice)  # a target, which `read` would take for the number of steps
             request = read(net, chunk if isinstance(chunk, tuple) else (chunk,), kwargs, steps, num_steps)
             if not request.steps:

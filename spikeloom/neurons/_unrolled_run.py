@@ -9,12 +9,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ClassVar
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import base_of, exporting, tree_map
+from .._torch import exporting, tree_map
 from ..scoped import Scoped
 from ._recorded_steps import recorded_steps
 
@@ -89,7 +88,6 @@ class UnrolledRun:
         visits: the calls of neurons so far.
         counted: the number of steps once it is done, for hooks.
         at_work: whether a neuron is running now.
-        folds: what `fold` has returned, by the id of its argument.
     """
 
     steps: int
@@ -100,7 +98,6 @@ class UnrolledRun:
     visits: dict[Any, Visit] = field(default_factory=dict)
     counted: Counted = field(default_factory=list)
     at_work: bool = False
-    folds: "dict[int, ref[Tensor]]" = field(default_factory=dict)
 
     def label(self, neuron: Any, kind: str) -> str:
         """The name of a neuron in messages."""
@@ -182,16 +179,7 @@ class UnrolledRun:
         folded = out.flatten(0, 1)
         if self.origins is not None:
             self.origins.mark(folded, static=False)
-        if not torch.compiler.is_compiling():
-            self.folds[id(out)] = ref(folded)
         return folded
-
-    def unfolded(self, folded: Tensor) -> Tensor | None:
-        """The argument of the `fold` that returned this very tensor, once; otherwise None."""
-        if torch.compiler.is_compiling() or (out := base_of(folded)) is None:
-            return None
-        made = self.folds.pop(id(out), None)
-        return out if made is not None and made() is folded and out.shape[:2] == (self.steps, self.batch) else None
 
 
 _current: Scoped[UnrolledRun | None] = Scoped("spikeloom_unrolled_run", None)

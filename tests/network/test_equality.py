@@ -39,7 +39,7 @@ def test_ordinary_weights_agree_within_rounding(network):
     net, twin = NETWORKS[network]().double(), NETWORKS[network]().double()
     twin.load_state_dict(net.state_dict())
     x = torch.rand(9, 4, 6, dtype=torch.float64, requires_grad=True)
-    ours, theirs = snn.unroll(net, x), stepped(twin, x)
+    ours, theirs = snn.unroll(net, x, check=False), stepped(twin, x)
     if network == "a neuron without init_hidden":
         twin.mem = theirs[1][-1].detach()
     assert_equal(net, ours, twin, theirs, x, exact=False)
@@ -174,3 +174,59 @@ def test_results_of_the_last_neuron_are_those_of_the_loop_and_no_views(learning)
         assert torch.allclose(*grads)
     outs[0].detach_()
     assert outs[1].requires_grad == outs[2].requires_grad == learning
+
+
+def swapped(net, spk):
+    spk.data = spk.data * 2
+
+
+AFTER_THE_LAST_NEURON = {
+    "a hook": lambda net, spk: spk.register_hook(lambda grad: grad * 3),
+    "retain_grad": lambda net, spk: spk.retain_grad(),
+    "unsqueeze_": lambda net, spk: spk.unsqueeze_(2),
+    "transpose_": lambda net, spk: spk.unsqueeze_(2).transpose_(1, 2),
+    "data": swapped,
+    "nothing": lambda net, spk: None,
+}
+
+
+@pytest.mark.parametrize("change", AFTER_THE_LAST_NEURON)
+def test_what_the_forward_does_to_the_output_of_the_last_neuron_counts(change):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif = leaky()
+
+        def forward(self, x):
+            spk = self.lif(x)
+            AFTER_THE_LAST_NEURON[change](self, spk)
+            self.spk = spk
+            return spk
+
+    net, twin = Net(), Net()
+    x = quarters(5, 3, 6).requires_grad_()
+    ours, theirs = snn.unroll(net, x, check=False), stepped(twin, x)
+    assert ours.shape == theirs.shape
+    assert torch.equal(ours, theirs)
+    got, of_spk = torch.autograd.grad(ours.square().sum(), (x, net.spk), retain_graph=True)
+    assert torch.equal(got, torch.autograd.grad(theirs.square().sum(), x)[0])
+    assert of_spk.shape == net.spk.shape
+    ours.sum().backward()
+    assert not net.spk.retains_grad or net.spk.grad is not None
+    assert net.spk.retains_grad is (change == "retain_grad")
+
+
+def test_an_output_that_the_forward_makes_a_leaf_is_one_of_the_graph():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif = leaky()
+
+        def forward(self, x):
+            self.spk = self.lif(x)
+            return self.spk.requires_grad_()
+
+    net = Net()
+    out = snn.unroll(net, quarters(5, 3, 6), check=False)
+    out.sum().backward()
+    assert torch.equal(net.spk.grad, torch.ones(15, 6))

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikeloom as snn
 
@@ -306,6 +309,43 @@ def test_writes_with_and_without_gradients() -> None:
                 out[step] = p.fc(x[step])
         for step in range(1, 3):
             out[step] = p.fc(x[step])
+        return out
+
+    compare(loop)
+
+
+class Doubling(TorchDispatchMode):
+    """Doubles what a multiplication gives."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        return out * 2 if func is torch.ops.aten.mul.Tensor else out
+
+
+def test_a_dispatch_mode_within_the_loop() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        mem, out = p.lif.init_leaky(), []
+        for x_t in x:
+            current = p.fc(x_t) * 1.5
+            with Doubling():
+                current = current * 2
+                spk, mem = p.lif(current, mem)
+            out.append(spk + mem * 2)
+        return out
+
+    compare(loop)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch itself
+def test_functions_that_enter_dispatch_modes_within_the_loop() -> None:
+    def loop(p: Any, x: Tensor) -> Any:
+        mem, out = p.lif.init_leaky(), []
+        for x_t in x:
+            spk, mem = p.lif(p.fc(x_t), mem)
+            value, slope = torch.func.linearize(torch.sin, mem.detach())
+            out.append(value + slope(mem.detach()) + make_fx(torch.cos)(mem.detach())(mem) + spk)
+        with FakeTensorMode():
+            out.append(torch.ones(3).sum().shape)
         return out
 
     compare(loop)

@@ -176,6 +176,11 @@ def test_no_chunks():
     assert list(snn.stream(leaky(), [])) == []
 
 
+def test_an_empty_tuple_is_refused_as_unroll_refuses_it():
+    with pytest.raises(TypeError, match="no tensor"):
+        next(snn.stream(leaky(), [()]))
+
+
 def test_check_looks_at_the_first_chunk():
     x = quarters(STEPS, BATCH, WIDTH)
     with pytest.raises(RuntimeError, match="step"):

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom import _torch
 
 from .networks import NETWORKS, Branches, Residual, leaky, quarters, stepped, twins
 
@@ -338,29 +337,6 @@ def test_two_threads_unroll_two_networks():
     threads = [threading.Thread(target=work, args=(*pair, n)) for pair, n in zip(nets, (3, 7), strict=True)]
     [thread.start() for thread in threads], [thread.join() for thread in threads]
     assert not wrong
-
-
-def test_the_compiler_has_its_stance_again_when_the_last_thread_leaves_a_comparison():
-    import torch._dynamo.eval_frame as compiler
-
-    def work():
-        with _torch.CompiledInEager():
-            inside.wait(10)
-            leave.wait(10)
-
-    inside, leave = threading.Barrier(2), threading.Event()
-    thread = threading.Thread(target=work, daemon=True)
-    before = _torch.compiler_stance()
-    with _torch.CompiledInEager():
-        thread.start()
-        inside.wait(10)
-        assert _torch.CompiledInEager.is_entered()
-    assert compiler._stance.stance == "force_eager"
-    assert _torch.compiler_stance() is before  # the user's
-    assert not _torch.CompiledInEager.is_entered()
-    leave.set()
-    thread.join()
-    assert compiler._stance is before
 
 
 def test_reset_and_detach_reach_every_neuron_and_a_bare_one():

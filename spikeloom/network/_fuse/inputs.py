@@ -1,11 +1,20 @@
 """Tensors that a function recorded by `fuse` has from outside, and numbers of NumPy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..._torch import is_wrapped, storage_of, without_torch_function
+from ..._torch import (
+    DispatchMode,
+    count_dispatch_modes,
+    is_wrapped,
+    pop_dispatch_mode,
+    storage_of,
+    without_torch_function,
+)
 from .recorded import CannotNote, Recorded, current_mode
 from .rules import tensors_in
 
@@ -116,3 +125,14 @@ def without_numpy(args: Any, kwargs: Any) -> Any:
 
     made = plain(tuple(args)), {name: plain(arg) for name, arg in kwargs.items()}
     return made if found else None
+
+
+@contextmanager
+def outside_modes(count: int) -> Iterator[None]:
+    """A context without the dispatch modes that a function has entered since there were so many."""
+    modes = [pop_dispatch_mode() for _ in range(count_dispatch_modes() - count)]
+    try:
+        yield
+    finally:
+        for mode in reversed(modes):
+            DispatchMode.__enter__(mode)  # of any mode

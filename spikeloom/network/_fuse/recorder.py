@@ -12,12 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..._torch import (
-    FunctionMode,
-    is_running,
-    pop_function_mode,
-    topmost_function_mode,
-)
+from ..._torch import FunctionMode, count_dispatch_modes, is_running, pop_function_mode, topmost_function_mode
 from ...neurons._recorders import recorders
 from .changes import (
     change_plain,
@@ -29,7 +24,7 @@ from .changes import (
     will_write,
     works_in_place,
 )
-from .inputs import from_outside, is_shared, is_view_of_shared, refuse_changed, without_numpy
+from .inputs import from_outside, is_shared, is_view_of_shared, outside_modes, refuse_changed, without_numpy
 from .neurons import note_neuron, why_not_noted
 from .op_class import new_class
 from .partly import compact, resolve
@@ -86,6 +81,7 @@ class Recorder(FunctionMode):
         self.function_frame: Any = None  # of an autograd.Function that runs, within which nothing is noted
         self.touched: dict[nn.Module, Any] = {}
         self.watch: Any = None  # notes modules, for `explain`
+        self.modes = count_dispatch_modes()  # of the caller
         self.cause = ""  # of an execution before the end
         self._clear()
 
@@ -112,6 +108,10 @@ class Recorder(FunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.function_frame is not None and self._in_function():
+            return func(*args, **kwargs)
+        if count_dispatch_modes() != self.modes:
+            self.cause = "a TorchDispatchMode sees each operation"
+            self.execute()
             return func(*args, **kwargs)
         rule = RULES.get(func)
         try:
@@ -300,7 +300,10 @@ class Recorder(FunctionMode):
 
     def neuron(self, neuron: Any, x: Tensor, given: tuple[Any, ...]) -> Any:
         """A step of a neuron; what cannot be noted runs at once."""
-        if self.function_frame is None or not self._in_function():
+        if count_dispatch_modes() != self.modes:
+            self.cause = "a TorchDispatchMode sees each operation"
+            self.execute()
+        elif self.function_frame is None or not self._in_function():
             try:
                 return note_neuron(self, neuron, x, given)
             except CannotNote:
@@ -366,7 +369,7 @@ class Recorder(FunctionMode):
         """Execute what has been noted; every tensor that stands for a value becomes a plain one with this value."""
         if not self.operations and not self.touched:
             return
-        with self.aside():
+        with outside_modes(self.modes), self.aside():
             refuse_changed(self)
             if self.done:
                 compact(self)
