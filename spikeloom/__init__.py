@@ -1,6 +1,7 @@
 """Spiking neurons as PyTorch layers, each written once as an equation and run step by step or over all time at once."""
 
 from functools import partial as _partial
+from types import ModuleType as _Module
 from typing import TYPE_CHECKING, Any
 
 from . import (
@@ -152,25 +153,9 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
-for _module in (
-    *(
-        backprop,
-        data,
-        distributed,
-        export,
-        export_nir,
-        functional,
-        import_nir,
-        layers,
-        metrics,
-        ops,
-        spikegen,
-        spikeplot,
-    ),
-    *(surrogate, utils, functional.acc, functional.loss, functional.probe, functional.quant, functional.reg),
-    functional.stdp_learner,
-):
-    vars(_module)["__dir__"] = _partial(sorted, _module.__all__)  # completion shows what is public
+for _module in [globals()[name] for name in __all__] + [vars(functional)[name] for name in functional.__all__]:
+    if isinstance(_module, _Module):
+        vars(_module)["__dir__"] = _partial(sorted, _module.__all__)  # completion shows what is public
 
 
 if not TYPE_CHECKING:  # so that a type checker reports a name that does not exist

@@ -47,7 +47,7 @@ def detach(net: nn.Module) -> None:
 
     Call it between two chunks of a sequence, for truncated backpropagation through time. The contents of delays are
     detached too. Outputs keep their graph, step by step and unrolled, so a loss may be computed from them later. If you
-    pass states explicitly, the last state that a step has returned is detached when you pass it to the next step.
+    pass states explicitly, the next step detaches the state that you pass to it.
 
     Args:
         net: a network or a layer; its layers may be nested and wrapped to any depth.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ._vitals import OFTEN, Layer
+from ._vitals import OFTEN, Layer, Vitals
 
 LEVELS = 4
 """A quantized membrane with at most so many different values is too coarse to reach the threshold."""
@@ -15,13 +15,18 @@ TARGET = 0.3
 """The firing rate for which weights are recommended to a saturated layer."""
 
 
+def _gain(row: Vitals) -> str:
+    """The gain of the weights before a layer, with the membranes that they cause."""
+    if row.membrane is None:
+        return "the gain of the weights before it"
+    threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.threshold_text()}"
+    return f"the gain of the weights before it (its membranes reach {row.membrane[2]:.3g}{threshold})"
+
+
 def why_dead(layer: Layer) -> str:
     """The cause of the silence of a layer, and its cure."""
     row, neuron, mem = layer.row, layer.neuron, layer.mem
-    gain = "the gain of the weights before it"
-    if row.membrane is not None:
-        threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.threshold_text()}"
-        gain += f" (its membranes reach {row.membrane[2]:.3g}{threshold})"
+    gain = _gain(row)
     if layer.current is not None and not layer.current.any():
         return "its input current is always 0; check whether the weights before it are all 0, or its input is silent"
     if getattr(neuron, "inhibition", False):
@@ -73,10 +78,7 @@ def _steps_to_fire(layer: Layer) -> int:
 def why_saturated(layer: Layer) -> str:
     """The cause of the saturation of a layer, and its cure."""
     row, neuron, current = layer.row, layer.neuron, layer.current
-    gain = "the gain of the weights before it"
-    if row.membrane is not None:
-        threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.threshold_text()}"
-        gain += f" (its membranes reach {row.membrane[2]:.3g}{threshold})"
+    gain = _gain(row)
     usual = f"raise its threshold or lower {gain}"
     if row.threshold[0] <= 0:
         return f"a threshold of {row.threshold[0]:.3g} is reached without any input; make it positive"
