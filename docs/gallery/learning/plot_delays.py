@@ -52,17 +52,16 @@ def run():
 
 
 # %%
-# The loss asks for a high peak of the membrane for rhythm A, and a low one for B. The delays are real numbers that are
-# rounded in the forward pass; their gradient comes from a window of steps around each delay. A wide window finds
-# distant delays, a narrow one refines them, so ``sigma`` shrinks during training.
+# The loss asks for a high membrane at step 30 of rhythm A. The delays are real numbers that are rounded in the forward
+# pass; their gradient comes from a window of steps around each delay. A wide window finds distant delays, a narrow one
+# refines them, so ``sigma`` shrinks during training.
 
 optimizer = torch.optim.Adam(net.parameters(), lr=0.3)
 peaks = []
 for update in range(150):
     delay.sigma = max(0.5, 8 * (1 - update / 120))
     spk, mem = run()
-    peak = torch.logsumexp(10 * mem[..., 0], 0) / 10  # a smooth maximum over time, [2]
-    loss = peak[1] - peak[0]
+    loss = -mem[30, 0].sum()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -81,7 +80,7 @@ plt.show()
 # ----------------
 
 figure, panels = plt.subplots(2, 2, figsize=(6, 4.5), sharex=True, height_ratios=(2, 1))
-for column, (delays, title) in enumerate(((before, "initial delays"), (delay.delay.detach(), "learned delays"))):
+for column, (delays, title) in enumerate(((before, "initial delays"), (delay.delay.detach().clone(), "learned delays"))):
     delay.delay.data.copy_(delays)
     with torch.no_grad():
         spk, mem = run()
@@ -92,7 +91,7 @@ for column, (delays, title) in enumerate(((before, "initial delays"), (delay.del
     bottom.plot(mem[:, 0], color="C0", label="A")
     bottom.plot(mem[:, 1], color="C1", label="B")
     bottom.axhline(1.2, color="C6", linestyle="--", linewidth=1)
-    bottom.set(xlabel="step", ylim=(-1.0, 1.9))
+    bottom.set(xlabel="step", ylim=(-0.7, 2.2))
     arrival = (rhythm_a + delays.round()).float()
     print(f"{title}: rhythm A arrives within {arrival.max() - arrival.min():.0f} steps, spread {arrival.std():.1f};", end=" ")
     print(f"spikes for A: {int(spk[:, 0].sum())}, for B: {int(spk[:, 1].sum())}")
@@ -101,7 +100,7 @@ panels[1, 0].legend(ncols=2, loc="lower right")
 plt.show()
 
 # %%
-# The blue points are the arrivals of rhythm A. Most of them line up, the neuron fires for A, and not for B.
+# The blue points are the arrivals of rhythm A. They line up at step 30, so the neuron fires for A, and not for B.
 #
 # ``SynapticDelay`` has one delay per input (the axon). ``snn.DelayedLinear`` has a weight and a delay per connection, and
 # replaces an ``nn.Linear``.

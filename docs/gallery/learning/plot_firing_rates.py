@@ -91,7 +91,7 @@ for name in ("no penalty", "at most 2 %"):
 # Silent neurons
 # --------------
 # With small initial weights some neurons never fire, and learn little. A lower bound, which holds for every neuron and
-# every digit, wakes them. The lower and the upper bound together keep all neurons in a range.
+# every digit, wakes most of them. The lower and the upper bound together keep all neurons in a range.
 
 ranges = {
     "no penalty": train(gain=0.3)[1],

@@ -47,7 +47,7 @@ print(snn.explain(net, images[:64], steps=STEPS))
 
 # %%
 # The image is the same at every step, so ``unroll`` computes the first convolution and pool once, not ten times
-# (*static* in the table). *density* is the share of inputs that are not zero. The last column says why a layer does not
+# (*static* in the table). *density* is the share of outputs that are not zero. The last column says why a layer does not
 # skip zeros: these are so small that PyTorch's dense product is faster.
 #
 # Train
