@@ -72,8 +72,8 @@ plt.show()
 # %%
 # A population at the output
 # --------------------------
-# One output neuron per class can fire at most once per step. With three steps, its count is 0, 1, 2
-# or 3, and ties are frequent. Ten neurons per class vote with counts from 0 to 30. The losses take ``population_code=True``.
+# One output neuron per class can fire at most once per step. With three steps, its count is 0, 1, 2 or 3, and ties
+# are frequent. Ten neurons per class vote with counts from 0 to 30. The losses take ``population_code=True``.
 
 images, labels = load_digits(return_X_y=True)
 images, labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)

@@ -82,8 +82,8 @@ plt.show()
 # %%
 # Changes of a signal
 # -------------------
-# ``delta`` fires where a sequence has risen by the threshold since the step before, and with ``off_spike=True`` sends -1
-# where it has fallen. A constant signal costs nothing.
+# ``delta`` fires where a sequence has risen by the threshold since the step before, and with ``off_spike=True`` sends
+# -1 where it has fallen. A constant signal costs nothing.
 
 t = torch.linspace(0, 4 * torch.pi, 200)
 signal = torch.sin(t) * torch.exp(-0.15 * t)

@@ -55,8 +55,8 @@ print(f"{(spk.sum(0).argmax(1) == labels[1400:]).float().mean():.1%} of the test
 # %%
 # Export
 # ------
-# The second argument is an example of the input. The file needs ``math.h`` alone and allocates no memory. What it prints
-# are its sizes, and what it leaves out.
+# The second argument is an example of the input. The file needs ``math.h`` alone and allocates no memory. What it
+# prints are its sizes, and what it leaves out.
 
 folder = Path(tempfile.mkdtemp())
 made = snn.export_c(net, images[1400:1404], folder / "net.c", steps=STEPS)

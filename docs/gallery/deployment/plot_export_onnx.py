@@ -2,8 +2,8 @@
 Deploy by ONNX
 ==============
 
-After this script you can write a trained network to an ONNX file and run it without PyTorch: on a server, on a phone, in
-a browser, over whole sequences or step by step. It needs ``pip install 'spikeloom[onnx]' onnxruntime``.
+After this script you can write a trained network to an ONNX file and run it without PyTorch: on a server, on a phone,
+in a browser, over whole sequences or step by step. It needs ``pip install 'spikeloom[onnx]' onnxruntime``.
 """
 
 import tempfile

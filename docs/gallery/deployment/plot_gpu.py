@@ -64,8 +64,8 @@ for name, a, b in zip(("layer 1", "layer 3"), by_kernel, by_loop, strict=True):
     print(f"{name}: {int((a != b).sum())} of {a.numel()} spikes differ between kernel and loop")
 
 # %%
-# The recurrent layer adds up its weights in another order than PyTorch's product. A spike may differ where a membrane is
-# within rounding of the threshold; here that is rare or does not happen.
+# The recurrent layer adds up its weights in another order than PyTorch's product. A spike may differ where a membrane
+# is within rounding of the threshold; here that is rare or does not happen.
 #
 # Mixed precision
 # ---------------
@@ -122,7 +122,9 @@ for name, value in times.items():
 figure, panel = plt.subplots(figsize=(6, 2.2))
 panel.barh(list(times), list(times.values()))
 panel.invert_yaxis()
-panel.set(xlabel="milliseconds per update", title=f"100 steps, 32 samples, on the {'GPU' if device == 'cuda' else 'CPU'}")
+panel.set(
+    xlabel="milliseconds per update", title=f"100 steps, 32 samples, on the {'GPU' if device == 'cuda' else 'CPU'}"
+)
 plt.show()
 
 # %%

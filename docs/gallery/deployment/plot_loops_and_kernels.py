@@ -73,7 +73,10 @@ print(snn.explain(layers, x))
 # active inputs instead of multiplying by zeros.
 
 sparse = nn.Sequential(
-    nn.Linear(784, 200), snn.Leaky(beta=0.9, init_hidden=True), nn.Linear(200, 10), snn.Leaky(beta=0.9, init_hidden=True)
+    nn.Linear(784, 200),
+    snn.Leaky(beta=0.9, init_hidden=True),
+    nn.Linear(200, 10),
+    snn.Leaky(beta=0.9, init_hidden=True),
 )
 sparse.load_state_dict(layers.state_dict())
 snn.accelerate(sparse)

@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 # ``forward`` runs *all* steps, so that gradients are averaged once per batch, not once per step. The membranes are
 # neither parameters nor buffers; each process has those of its own samples.
 
-SCRIPT = '''
+SCRIPT = """
 import json, sys
 import torch
 import torch.distributed as dist
@@ -72,7 +72,7 @@ if rank == 0:
     equal = all(torch.equal(weights, other) for other in gathered)
     json.dump({"size": size, "accuracies": accuracies, "equal": equal}, open(sys.argv[1], "w"))
 dist.destroy_process_group()
-'''
+"""
 folder = Path(tempfile.mkdtemp())
 (folder / "train.py").write_text(SCRIPT)
 

@@ -80,7 +80,9 @@ plt.show()
 # ----------------
 
 figure, panels = plt.subplots(2, 2, figsize=(6, 4.5), sharex=True, height_ratios=(2, 1))
-for column, (delays, title) in enumerate(((before, "initial delays"), (delay.delay.detach().clone(), "learned delays"))):
+for column, (delays, title) in enumerate(
+    ((before, "initial delays"), (delay.delay.detach().clone(), "learned delays"))
+):
     delay.delay.data.copy_(delays)
     with torch.no_grad():
         spk, mem = run()
@@ -93,7 +95,10 @@ for column, (delays, title) in enumerate(((before, "initial delays"), (delay.del
     bottom.axhline(1.2, color="C6", linestyle="--", linewidth=1)
     bottom.set(xlabel="step", ylim=(-0.7, 2.2))
     arrival = (rhythm_a + delays.round()).float()
-    print(f"{title}: rhythm A arrives within {arrival.max() - arrival.min():.0f} steps, spread {arrival.std():.1f};", end=" ")
+    print(
+        f"{title}: rhythm A arrives within {arrival.max() - arrival.min():.0f} steps, spread {arrival.std():.1f};",
+        end=" ",
+    )
     print(f"spikes for A: {int(spk[:, 0].sum())}, for B: {int(spk[:, 1].sum())}")
 panels[1, 0].set_ylabel("membrane")
 panels[1, 0].legend(ncols=2, loc="lower right")
@@ -102,5 +107,5 @@ plt.show()
 # %%
 # The blue points are the arrivals of rhythm A. They line up at step 30, so the neuron fires for A, and not for B.
 #
-# ``SynapticDelay`` has one delay per input (the axon). ``snn.DelayedLinear`` has a weight and a delay per connection, and
-# replaces an ``nn.Linear``.
+# ``SynapticDelay`` has one delay per input (the axon). ``snn.DelayedLinear`` has a weight and a delay per connection,
+# and replaces an ``nn.Linear``.

@@ -22,8 +22,8 @@ STEPS = 15
 # A penalty on hidden spikes
 # --------------------------
 # On digital neuromorphic hardware every spike costs energy, so a network that fires less is cheaper. ``snn.tap`` with
-# ``graph=True`` records the spikes of a hidden layer together with their gradients, so a penalty on them can be added to
-# the loss:
+# ``graph=True`` records the spikes of a hidden layer together with their gradients, so a penalty on them can be added
+# to the loss:
 #
 # - ``l1_rate_sparsity(Lambda)``: ``Lambda`` times the number of spikes;
 # - ``rate_upper_bound(bound, Lambda)``: only rates above the bound cost;
@@ -73,7 +73,9 @@ figure, panel = plt.subplots()
 for name, (accuracy, rates, _) in runs.items():
     panel.plot(100 * rates.mean(), accuracy, "o", markersize=9, label=name)
     print(f"{name:13} hidden neurons fire at {rates.mean():.1%} of the steps, accuracy {accuracy:.1f} %")
-panel.set(xlabel="hidden spikes per neuron and step, in %", ylabel="test accuracy in %", title="The price of fewer spikes")
+panel.set(
+    xlabel="hidden spikes per neuron and step, in %", ylabel="test accuracy in %", title="The price of fewer spikes"
+)
 panel.set(xlim=(0, None), ylim=(80, 100))
 panel.legend(loc="lower right")
 plt.show()

@@ -41,9 +41,9 @@ plt.show()
 # %%
 # Four networks
 # -------------
-# All have 60 hidden neurons. ``Leaky`` with ``beta=0.9`` forgets with a time constant of about 10 steps. ``RLeaky`` adds
-# weights from every neuron to every other. ``ALIF`` has an adaptive threshold instead: with ``rho=0.99`` it remembers
-# for about 100 steps how much it has fired, without firing. ``RALIF`` has both.
+# All have 60 hidden neurons. ``Leaky`` with ``beta=0.9`` forgets with a time constant of about 10 steps. ``RLeaky``
+# adds weights from every neuron to every other. ``ALIF`` has an adaptive threshold instead: with ``rho=0.99`` it
+# remembers for about 100 steps how much it has fired, without firing. ``RALIF`` has both.
 
 N = 60
 HIDDEN = {

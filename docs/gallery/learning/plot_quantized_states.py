@@ -56,8 +56,8 @@ plt.show()
 # Accuracy against bits
 # ---------------------
 # *After training*: a network is trained in float32, then its states are quantized. *In training*: the states are
-# quantized from the start, and the gradient passes through the rounding unchanged (straight-through). A quantized neuron
-# runs in a PyTorch loop, so this takes longer per step.
+# quantized from the start, and the gradient passes through the rounding unchanged (straight-through). A quantized
+# neuron runs in a PyTorch loop, so this takes longer per step.
 
 images, labels = load_digits(return_X_y=True)
 images, labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)

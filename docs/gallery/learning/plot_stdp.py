@@ -37,7 +37,9 @@ for offset in offsets.tolist():
 figure, panel = plt.subplots()
 panel.axhline(0, color="C6", linewidth=1)
 panel.plot(offsets, changes, "o", markersize=3)
-panel.set(xlabel="spike of the neuron - spike of the input, in steps", ylabel="change of the weight", title="The window")
+panel.set(
+    xlabel="spike of the neuron - spike of the input, in steps", ylabel="change of the weight", title="The window"
+)
 plt.show()
 print(f"input 5 steps before: {changes[45]:+.4f}; 5 steps after: {changes[35]:+.4f}; together: {changes[40]:+.4f}")
 
@@ -67,9 +69,10 @@ plt.show()
 # %%
 # Learn
 # -----
-# ``STDPLearner`` records the spikes before and after the layer, also of an unrolled run. ``step()`` computes the change
-# and subtracts it from the gradient, so that an optimizer with learning rate 1 applies it. The window for weakening is a
-# little larger than that for strengthening, so a weight whose spikes are unrelated to those of the neuron shrinks.
+# ``STDPLearner`` records the spikes before and after the layer, also of an unrolled run. ``step()`` computes the
+# change and subtracts it from the gradient, so that an optimizer with learning rate 1 applies it. The window for
+# weakening is a little larger than that for strengthening, so a weight whose spikes are unrelated to those of the
+# neuron shrinks.
 
 fc, neuron = nn.Linear(N, 1, bias=False), snn.Leaky(beta=0.8, init_hidden=True)
 net = nn.Sequential(fc, neuron)
@@ -97,7 +100,9 @@ panels[0].plot(weights[:, GROUP:], color="C1", linewidth=0.6, alpha=0.5)
 panels[0].plot(weights[:, :GROUP], color="C0", linewidth=0.6, alpha=0.5)
 panels[0].set(xlabel="500 steps each", ylabel="weight", title="Weights over time")
 for part, color, name in ((slice(0, GROUP), "C0", "group"), (slice(GROUP, N), "C1", "others")):
-    panels[1].hist(weights[-1, part], bins=20, range=(0, 0.5), orientation="horizontal", color=color, label=name, alpha=0.7)
+    panels[1].hist(
+        weights[-1, part], bins=20, range=(0, 0.5), orientation="horizontal", color=color, label=name, alpha=0.7
+    )
 panels[1].set(xlabel="inputs", title="At the end")
 panels[1].legend()
 plt.show()

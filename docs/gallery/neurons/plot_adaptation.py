@@ -77,8 +77,8 @@ for name, rate in rates.items():
 # Firing patterns of the Izhikevich neuron
 # ----------------------------------------
 # Its recovery variable has four parameters: ``a`` is its rate, ``b`` its sensitivity to the membrane, ``c`` the
-# membrane after a spike, and ``d`` the increase per spike. The sets below are those of Izhikevich (2003). Each parameter
-# takes one value per neuron, so one layer runs all patterns. A step is half a millisecond.
+# membrane after a spike, and ``d`` the increase per spike. The sets below are those of Izhikevich (2003). Each
+# parameter takes one value per neuron, so one layer runs all patterns. A step is half a millisecond.
 
 patterns = {
     "regular spiking": (0.02, 0.2, -65.0, 8.0),

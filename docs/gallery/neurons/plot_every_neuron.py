@@ -147,5 +147,5 @@ plt.show()
 
 # %%
 # A leaky neuron needs a minimal current; ``IF``, which does not leak, needs none. ``CuBaLIF`` rests for 8 steps after
-# each spike, so its rate stays at 0.1. The neurons without a reset jump from silence to a spike at every step. ``DeltaLeaky`` is silent: a
-# constant current does not change its membrane.
+# each spike, so its rate stays at 0.1. The neurons without a reset jump from silence to a spike at every step.
+# ``DeltaLeaky`` is silent: a constant current does not change its membrane.

@@ -35,8 +35,8 @@ for step in range(6):
 #
 # A pulse, a weak input, a strong input
 # -------------------------------------
-# ``snn.unroll`` runs all steps at once. Its input is a sequence ``[T, B, N]``: steps, samples, neurons. Here each of the
-# three columns is the input of one neuron.
+# ``snn.unroll`` runs all steps at once. Its input is a sequence ``[T, B, N]``: steps, samples, neurons. Here each of
+# the three columns is the input of one neuron.
 
 T = 60
 x = torch.zeros(T, 1, 3)
@@ -110,6 +110,6 @@ plt.show()
 
 # %%
 # With a delayed reset you see the membrane above the threshold; with an immediate one the returned membrane has
-# already been reset. ``"zero"`` forgets by how much the membrane exceeded the threshold, so all its intervals are equal;
-# ``"subtract"`` keeps the rest, and its intervals vary. Without a reset the neuron fires at every step from step 2 on,
-# because its membrane stays above the threshold.
+# already been reset. ``"zero"`` forgets by how much the membrane exceeded the threshold, so all its intervals are
+# equal; ``"subtract"`` keeps the rest, and its intervals vary. Without a reset the neuron fires at every step from
+# step 2 on, because its membrane stays above the threshold.

@@ -77,7 +77,8 @@ print(f"the spikes of the kernel equal those of the loop: {equal}")
 # Train its parameters
 # --------------------
 # ``learn`` names the parameters that are learned, here one value of each per neuron. ``snn.LI`` is a readout: its
-# membranes are the output. ``decay="sigmoid"`` keeps the learned values between 0 and 1. The data are scikit-learn's handwritten digits, 8 x 8 pixels, each shown for 20 steps.
+# membranes are the output. ``decay="sigmoid"`` keeps the learned values between 0 and 1. The data are scikit-learn's
+# handwritten digits, 8 x 8 pixels, each shown for 20 steps.
 
 torch.manual_seed(0)
 images, labels = load_digits(return_X_y=True)

@@ -95,17 +95,18 @@ two_currents(snn.Izhikevich(), (0.0, 10.0), (-85.0, 30.0), (-20.0, 10.0), "membr
 # Adaptation by a current
 # -----------------------
 # In ``AdLIF`` the second state is a current that grows with the membrane and with each spike, and counteracts the
-# input. For a current of 3.5 the neuron fires three times, then the path spirals into the crossing, and the neuron rests.
-# For a current of 6 the crossing would be beyond the threshold, and the neuron keeps firing.
+# input. For a current of 3.5 the neuron fires three times, then the path spirals into the crossing, and the neuron
+# rests. For a current of 6 the crossing would be beyond the threshold, and the neuron keeps firing.
 
 two_currents(snn.AdLIF(a=0.2, b=0.3), (3.5, 6.0), (-0.6, 1.6), (-0.5, 6.0), "membrane", "adaptation")
 
 # %%
 # Adaptation by a threshold
 # -------------------------
-# In ``ALIF`` the second state raises the threshold to ``threshold + kappa * adapt``. Each spike moves the adaptation up
-# by one, until it decays as much between two spikes. The neuron would rest only on the orange line at the top of the left panel,
-# where the threshold is above the membrane of 1.5 that the current leads to; the spikes do not raise it that far.
+# In ``ALIF`` the second state raises the threshold to ``threshold + kappa * adapt``. Each spike moves the adaptation
+# up by one, until it decays as much between two spikes. The neuron would rest only on the orange line at the top of
+# the left panel, where the threshold is above the membrane of 1.5 that the current leads to; the spikes do not raise
+# it that far.
 
 two_currents(snn.ALIF(rho=0.95), (0.15, 0.4), (-0.2, 2.2), (-0.3, 9.0), "membrane", "adaptation")
 
@@ -123,4 +124,6 @@ two_currents(snn.ResonateFire(omega=0.3), (0.15, 0.4), (-1.2, 1.4), (-0.8, 1.3),
 # In ``Synaptic`` the first state is a current that decays on its own, so its nullcline is a vertical line. The membrane
 # follows it with a delay.
 
-two_currents(snn.Synaptic(alpha=0.8, beta=0.9), (0.015, 0.06), (-0.05, 0.4), (-0.4, 1.3), "synaptic current", "membrane")
+two_currents(
+    snn.Synaptic(alpha=0.8, beta=0.9), (0.015, 0.06), (-0.05, 0.4), (-0.4, 1.3), "synaptic current", "membrane"
+)

@@ -79,7 +79,9 @@ mem, fired = record["5"].mem[:, 0, busiest], record["5"].spk[:, 0, busiest]
 figure, panel = plt.subplots()
 panel.plot(mem, label="membrane")
 panel.axhline(1, color="C6", linestyle="--", linewidth=1, label="threshold")
-panel.plot(fired.nonzero().flatten(), torch.full((int(fired.sum()),), 3.2), "|", color="C1", markersize=10, label="spike")
+panel.plot(
+    fired.nonzero().flatten(), torch.full((int(fired.sum()),), 3.2), "|", color="C1", markersize=10, label="spike"
+)
 panel.set(xlabel="step", ylabel="membrane", title=f"Output neuron {busiest}", ylim=(None, 4.6))
 panel.legend(ncols=3, loc="upper center")
 plt.show()

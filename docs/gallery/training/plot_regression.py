@@ -36,8 +36,8 @@ print(f"{len(signal)} samples")
 # %%
 # The task
 # --------
-# The network reads one sample per step, and its output at this step is the forecast of the sample ``AHEAD`` steps later.
-# Windows of 100 steps are the training sequences; the last 300 steps are never seen in training.
+# The network reads one sample per step, and its output at this step is the forecast of the sample ``AHEAD`` steps
+# later. Windows of 100 steps are the training sequences; the last 300 steps are never seen in training.
 
 AHEAD, T = 5, 100
 starts = torch.arange(0, 1000, 8)

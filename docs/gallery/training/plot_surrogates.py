@@ -60,8 +60,8 @@ for name in ("atan()", "fast_sigmoid()", "sigmoid()", "triangle()"):
 
 # %%
 # Dashed is the spike, orange the surrogate derivative. Heights differ, and widths too: ``sigmoid`` with its default
-# slope of 25 is almost 0 at a distance of 0.5. ``SFS`` passes a gradient only beyond ``B``, by default 1. ``triangle`` and ``boxcar`` are exactly 0 beyond their
-# width; then whole gradients are zero, which kernels can skip.
+# slope of 25 is almost 0 at a distance of 0.5. ``SFS`` passes a gradient only beyond ``B``, by default 1.
+# ``triangle`` and ``boxcar`` are exactly 0 beyond their width; then whole gradients are zero, which kernels can skip.
 #
 # Which one trains?
 # -----------------
