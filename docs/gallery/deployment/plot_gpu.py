@@ -2,8 +2,8 @@
 On a GPU
 ========
 
-After this script you can move a spiking network to a GPU, see which kernels it runs there, and train in mixed precision.
-The script runs on the CPU if there is no GPU, and says so.
+After this script you can move a spiking network to a GPU, see which kernels it runs there, and train in mixed
+precision. The script runs on the CPU if there is no GPU, and says so.
 """
 
 import statistics

@@ -63,7 +63,7 @@ NEURONS = {
 
 
 def run(name, current):
-    """Return spikes and membranes [T, N] of N neurons that receive the currents [T, N]; None if there is no membrane."""
+    """Return the spikes and membranes (or None) of N neurons, for currents [T, N]."""
     T, N = current.shape
     x = current.reshape(T, 1, N)
     if name in ("SLSTM", "AssociativeLeaky"):  # one input each: the currents become samples
@@ -79,9 +79,8 @@ def run(name, current):
 # %%
 # A step of current, and noise
 # ----------------------------
-# In the left column the current is 0 for 10 steps, then constant. In the right column it changes at random around the
-# same mean. Lines are membranes, ticks above them are spikes. Membranes have different units, so each panel has its own
-# scale.
+# Left, the current is 0 for 10 steps, then constant. Right, it changes at random around the same mean. Lines are
+# membranes, each panel with its own scale; ticks above them are spikes.
 
 T = 120
 step = torch.zeros(T, 1)
