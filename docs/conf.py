@@ -69,6 +69,7 @@ if (DOCS / "gallery").is_dir():
         "inspect_global_variables": True,
         "image_srcset": ["2x"],
         "show_memory": False,
+        "write_computation_times": False,  # its pages load scripts from elsewhere
         "min_reported_time": 1,
         "remove_config_comments": True,
         "abort_on_example_error": True,

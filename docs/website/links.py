@@ -39,7 +39,7 @@ def read(path: Path) -> Page:
 def wrong_links(site: Path) -> list[str]:
     """One sentence per link of the site that leads nowhere, or per thing that is loaded from elsewhere."""
     found = []
-    for path in sorted(site.rglob("*.html")):
+    for path in sorted(p for p in site.rglob("*.html") if "_static" not in p.parts):
         page, name = read(path), path.relative_to(site)
         for link in [*page.links, *page.loads]:
             parts = urlsplit(link)

@@ -1,22 +1,124 @@
-"""Pictures of the reference: the response of every neuron to a step of current."""
+"""Pictures of the reference and of the home page: drawn on a transparent ground, in colors for light and dark pages."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-STEPS, FROM, UNTIL = 120, 10, 90
-SOFT = "#808080"  # axes and text, legible on white and on black
-FIRST, SECOND = "#0a86cc", "#d9771f"
-CURRENT = {"Izhikevich": 10.0, "QIF": 25.0, "EIF": 25.0, "Lapicque": 0.3, "Leaky": 0.3, "ALIF": 0.4, "RALIF": 0.4}
-ARGUMENTS = {
-    "Leaky": {"beta": 0.9},
-    "RLeaky": {"beta": 0.9, "all_to_all": False, "V": 0.3},
-    "Synaptic": {"alpha": 0.8, "beta": 0.9},
-    "RSynaptic": {"alpha": 0.8, "beta": 0.9, "all_to_all": False, "V": 0.3},
-    "Lapicque": {"beta": 0.9},
-    "Alpha": {"alpha": 0.9, "beta": 0.8},
-    "DeltaLeaky": {"beta": 0.9},
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor, nn
+
+import spikeloom as snn
+
+STEPS, ON, OFF = 150, 10, 110
+INK = "#808080"  # axes and text: legible on white and on black
+COLORS = ("#1f8fd6", "#de7c1a", "#12a37f")  # blue, orange and green of Okabe and Ito, of middle lightness
+
+FEEDBACK = {"all_to_all": False, "V": -0.5}
+NEURONS: dict[str, tuple[Callable[[], nn.Module], float]] = {
+    "Leaky": (lambda: snn.Leaky(beta=0.9), 0.2),
+    "RLeaky": (lambda: snn.RLeaky(beta=0.9, **FEEDBACK), 0.2),
+    "Synaptic": (lambda: snn.Synaptic(alpha=0.8, beta=0.9), 0.05),
+    "RSynaptic": (lambda: snn.RSynaptic(alpha=0.8, beta=0.9, **FEEDBACK), 0.05),
+    "Lapicque": (lambda: snn.Lapicque(R=5, C=2), 0.4),
+    "Alpha": (lambda: snn.Alpha(alpha=0.9, beta=0.8), 0.2),
+    "DeltaLeaky": (lambda: snn.DeltaLeaky(0.1, beta=0.9), 0.2),
+    "IF": (lambda: snn.IF(), 0.1),
+    "LI": (lambda: snn.LI(), 0.1),
+    "ParametricLIF": (lambda: snn.ParametricLIF(beta=0.9), 2.0),
+    "NoisyLeaky": (lambda: snn.NoisyLeaky(beta=0.9), 0.15),
+    "ALIF": (lambda: snn.ALIF(), 0.3),
+    "RALIF": (lambda: snn.RALIF(**FEEDBACK), 0.3),
+    "AdLIF": (lambda: snn.AdLIF(), 12.0),
+    "CuBaLIF": (lambda: snn.CuBaLIF(period=8), 0.08),
+    "QIF": (lambda: snn.QIF(tau=5), 0.4),
+    "EIF": (lambda: snn.EIF(tau=5), 0.8),
+    "Izhikevich": (lambda: snn.Izhikevich(), 10.0),
+    "ResonateFire": (lambda: snn.ResonateFire(omega=0.3), 0.7),
+    "StateLeaky": (lambda: snn.StateLeaky(0.9, 1), 0.12),
 }
+"""A neuron and a current that makes it fire; the neurons whose weights decide all have no picture."""
 
 
-def draw_neurons(folder: Path, paths: list[str]) -> None:
-    """Draw a picture of each neuron that runs on a current of one value, where there is none yet."""
+def response(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The spikes, the states by name, and the input of a neuron that receives a step of current."""
+    make, current = NEURONS[name]
+    x = torch.zeros(STEPS, 1, 1)
+    x[ON:OFF] = current
+    torch.manual_seed(0)
+    neuron = make()
+    with torch.no_grad(), snn.backend("loop"), snn.tap(neuron) as record:
+        snn.unroll(neuron, x)
+    states = {state: values.flatten() for state, values in record[""].states.items() if state != "spk"}
+    first = {"mem": states["mem"]} if "mem" in states else {}
+    return record[""].spk.flatten(), first | states, x.flatten()
+
+
+def plain(axes: Axes) -> None:
+    """Leave out what says nothing, and draw the rest in a color that both grounds allow."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=9)
+    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        label.set_color(INK)
+        label.set_size(10)
+
+
+def draw_neuron(name: str, path: Path) -> None:
+    """Draw the input, the spikes and the states of one neuron, one above the other."""
+    spk, states, x = response(name)
+    panels = [x, *states.values()]
+    heights = [0.6, *([1.5] + [0.8] * len(states))[: len(states)]]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(6.4, 0.5 + 0.85 * sum(heights)), sharex=True, height_ratios=heights, layout="constrained"
+    )
+    for panel, values, label, color in zip(axes, panels, ["input", *states], (INK, *COLORS, INK), strict=False):
+        panel.plot(values, color=color, linewidth=1.6, drawstyle="steps-post" if label == "input" else "default")
+        panel.set_ylabel(label, rotation=0, ha="right", va="center")
+        plain(panel)
+    if spk.any() and name != "LI":
+        top = axes[1]
+        height = top.get_ylim()[1]
+        top.vlines(spk.nonzero().flatten(), height, height + 0.15 * (height - top.get_ylim()[0]), color=COLORS[1])
+        top.set_title("orange: spikes", loc="right")
+        plain(top)
+    axes[-1].set_xlabel("step")
+    figure.savefig(path, transparent=True)
+    plt.close(figure)
+
+
+def draw_neurons(folder: Path) -> None:
+    """Draw the neurons that have no picture yet; `make clean` deletes them all."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in NEURONS:
+        if not (folder / f"{name}.svg").exists():
+            draw_neuron(name, folder / f"{name}.svg")
+
+
+def draw_home(path: Path) -> None:
+    """Draw the picture of the home page: a current, the membrane of one neuron, and the spikes of a hundred."""
+    torch.manual_seed(4)
+    T = 200
+    current = 0.16 + 0.1 * torch.sin(torch.arange(T) / 16).clamp(min=-0.6) + 0.02 * torch.randn(T)
+    gains = torch.cat([torch.ones(1), torch.linspace(0.4, 1.4, 99)])
+    with torch.no_grad(), snn.backend("loop"):
+        spk, mem = snn.unroll(snn.Leaky(beta=0.9), current[:, None] * gains)
+    figure, axes = plt.subplots(3, 1, figsize=(8, 4.4), sharex=True, height_ratios=(0.7, 1.2, 1.6), layout="constrained")
+    axes[0].plot(current, color=INK, linewidth=1.6)
+    axes[1].plot(mem[:, 0], color=COLORS[0], linewidth=1.8)
+    axes[1].axhline(1, color=INK, linestyle="--", linewidth=1)
+    axes[1].vlines(spk[:, 0].nonzero().flatten(), 1.2, 1.5, color=COLORS[1], linewidth=1.8)
+    step, neuron = spk[:, 1:].nonzero(as_tuple=True)
+    axes[2].scatter(step, neuron, s=3, color=COLORS[1], linewidths=0)
+    for panel, label in zip(axes, ("current", "membrane\nof a neuron", "spikes of\n99 neurons"), strict=True):
+        panel.set_ylabel(label, rotation=0, ha="right", va="center")
+        panel.set_yticks([])
+        plain(panel)
+    axes[1].set_yticks([1], ["threshold"])
+    axes[2].set_xlabel("step")
+    figure.savefig(path, transparent=True)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw_home(Path(__file__).parent.parent / "static" / "home.svg")

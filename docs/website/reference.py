@@ -79,7 +79,7 @@ def write_pages(app: Sphinx) -> None:
     """Write the pages of the reference; a page that has not changed keeps its time, so that it is not read again."""
     from .pictures import draw_neurons
 
-    draw_neurons(PAGES / "pictures", [path for section in sections() if section.separate for path in section.paths])
+    draw_neurons(PAGES / "pictures")
     table = facts()
     pages: dict[str, str] = {}
     for section in sections():
