@@ -44,6 +44,8 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 toc_object_entries = True
 
+smartquotes = False  # mem' is a name
+
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
@@ -92,6 +94,7 @@ html_theme_options = {
         {"name": "Sources", "url": "https://github.com/spikeloom/spikeloom", "icon": "fa-brands fa-github"},
     ],
     "header_links_before_dropdown": 7,
+    "navbar_persistent": ["search-button"],
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "footer_start": ["copyright"],

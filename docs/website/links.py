@@ -1,4 +1,4 @@
-"""Check the built site: `python docs/website/links.py build/site`. Every link within it leads to a page and an anchor."""
+"""Check a built site: `python docs/website/links.py build/site`. Every link in it leads to a page and an anchor."""
 
 import sys
 from functools import cache

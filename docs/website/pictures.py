@@ -70,7 +70,12 @@ def draw_neuron(name: str, path: Path) -> None:
     panels = [x, *states.values()]
     heights = [0.6, *([1.5] + [0.8] * len(states))[: len(states)]]
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(6.4, 0.5 + 0.85 * sum(heights)), sharex=True, height_ratios=heights, layout="constrained"
+        len(panels),
+        1,
+        figsize=(6.4, 0.5 + 0.85 * sum(heights)),
+        sharex=True,
+        height_ratios=heights,
+        layout="constrained",
     )
     for panel, values, label, color in zip(axes, panels, ["input", *states], (INK, *COLORS, INK), strict=False):
         panel.plot(values, color=color, linewidth=1.6, drawstyle="steps-post" if label == "input" else "default")
@@ -80,8 +85,7 @@ def draw_neuron(name: str, path: Path) -> None:
         top = axes[1]
         height = top.get_ylim()[1]
         top.vlines(spk.nonzero().flatten(), height, height + 0.15 * (height - top.get_ylim()[0]), color=COLORS[1])
-        top.set_title("orange: spikes", loc="right")
-        plain(top)
+        top.text(1, 1.04, "spikes", transform=top.transAxes, ha="right", color=COLORS[1], size=10)
     axes[-1].set_xlabel("step")
     figure.savefig(path, transparent=True)
     plt.close(figure)
@@ -103,7 +107,9 @@ def draw_home(path: Path) -> None:
     gains = torch.cat([torch.ones(1), torch.linspace(0.4, 1.4, 99)])
     with torch.no_grad(), snn.backend("loop"):
         spk, mem = snn.unroll(snn.Leaky(beta=0.9), current[:, None] * gains)
-    figure, axes = plt.subplots(3, 1, figsize=(8, 4.4), sharex=True, height_ratios=(0.7, 1.2, 1.6), layout="constrained")
+    figure, axes = plt.subplots(
+        3, 1, figsize=(8, 4.4), sharex=True, height_ratios=(0.7, 1.2, 1.6), layout="constrained"
+    )
     axes[0].plot(current, color=INK, linewidth=1.6)
     axes[1].plot(mem[:, 0], color=COLORS[0], linewidth=1.8)
     axes[1].axhline(1, color=INK, linestyle="--", linewidth=1)

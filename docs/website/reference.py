@@ -2,13 +2,18 @@
 
 import inspect
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.util.inspect import stringify_signature
 
+import spikeloom as snn
+
+from . import messages
 from .docstrings import inline, to_rst
 from .names import DOCS, Section, further, places, sections, spellings, thing
 
@@ -57,9 +62,8 @@ def neuron_page(section: Section, path: str, table: dict[str, list[tuple[str, st
     if rows := table.get(name):
         lines += [".. list-table:: At a glance", "   :widths: 25 75", "   :stub-columns: 1", ""]
         lines += [f"   * - {head}\n     - {inline(cell) or '-'}" for head, cell in rows]
-        lines += ["", f"All neurons side by side: :doc:`../neurons`. Guide: :doc:`../{section.guide}`.", ""]
-    else:
-        lines += [f"Guide: :doc:`../{section.guide}`.", ""]
+        lines.append("")
+    lines += [f"Guide: :doc:`../{section.guide}`.", ""]
     return "\n".join([*lines, *entry(path)])
 
 
@@ -81,7 +85,7 @@ def write_pages(app: Sphinx) -> None:
 
     draw_neurons(PAGES / "pictures")
     table = facts()
-    pages: dict[str, str] = {}
+    pages = {"every-message": messages.page()}
     for section in sections():
         if section.separate:
             pages |= {section.page_of(path): neuron_page(section, path, table) for path in section.paths}
@@ -98,18 +102,37 @@ def write_pages(app: Sphinx) -> None:
 
 
 def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Turn links out of docs/ into links to the forge; give docs/api.md its links and its part of the navigation."""
-    source[0] = re.sub(r"\]\(\.\./([^)]*)\)", rf"]({FORGE}/\1)", source[0])
+    """Turn links out of docs/ into links to the forge; link the names of docs/api.md; add what is made to the tree."""
+    text = re.sub(r"\]\(\.\./([^)]*)\)", rf"]({FORGE}/\1)", source[0])
     if docname == "api":
-        rows = {
-            f"| `{name}` |": f"| {{py:obj}}`{name} <{path}>` |" for s in sections() for path, name in s.paths.items()
-        }
-        lines = [
-            next((line.replace(a, rows[a], 1) for a in rows if line.startswith(a)), line)
-            for line in source[0].splitlines()
-        ]
-        tree = [f"reference/{page}" for page in dict.fromkeys(places().values())]
-        source[0] = "\n".join([*lines, "", "```{toctree}", ":hidden:", "", *tree, "```", ""])
+        paths = {name: path for section in sections() for path, name in section.paths.items()}
+        text = re.sub(r"^\| `([\w.]+)` \|", lambda m: f"| {{py:obj}}`{m[1]} <{paths[m[1]]}>` |", text, flags=re.M)
+        text += tree(dict.fromkeys(places().values()), ":hidden:")
+    if docname == "messages":
+        text += tree(["every-message"], ":maxdepth: 1")
+    source[0] = text
+
+
+def tree(pages: Iterable[str], option: str) -> str:
+    """A toctree of pages of the reference."""
+    return "\n".join(["", "```{toctree}", option, "", *(f"reference/{page}" for page in pages), "```", ""])
+
+
+def typed(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, text: str, returned: str
+) -> tuple[str, str] | None:
+    """The signature of a neuron from the literature, with the types of its constructor and of the shared options."""
+    if not (isinstance(obj, type) and issubclass(obj, snn.EquationNeuron)):
+        return None
+    hints = get_type_hints(obj.__init__)
+    for extra in [hint for hint in hints.values() if get_origin(hint) is Unpack]:
+        hints |= get_type_hints(get_args(extra)[0])
+    signature = inspect.signature(obj)
+    parameters = [
+        parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
+        for parameter in signature.parameters.values()
+    ]
+    return stringify_signature(signature.replace(parameters=parameters), unqualified_typehints=True), ""
 
 
 def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -145,5 +168,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_pages, priority=100)
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", document)
+    app.connect("autodoc-process-signature", typed)
     app.add_transform(Links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
