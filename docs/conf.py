@@ -44,7 +44,7 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 toc_object_entries = True
 
-smartquotes = False  # mem' is a name
+smartquotes_action = "D"  # dashes only: mem' is a name
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -2,8 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import spikeloom as snn
@@ -75,30 +75,48 @@ def text_of(node: ast.AST) -> str:
     return "..."
 
 
-def files() -> Iterator[tuple[str, ast.Module]]:
-    """The files of the package that a program runs, parsed."""
+@cache
+def sources() -> tuple[dict[str, list[ast.AST]], dict[str, str]]:
+    """The `raise` statements and the strings of each file that a program runs, and the base of each class."""
+    nodes: dict[str, list[ast.AST]] = {}
+    bases: dict[str, str] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
-        if not name.startswith(COMMAND_LINE):
-            yield name, ast.parse(path.read_text())
+        if name.startswith(COMMAND_LINE):
+            continue
+        kept = nodes[name] = []
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise | ast.JoinedStr | ast.Constant | ast.BinOp):
+                kept.append(node)
+            elif isinstance(node, ast.ClassDef) and node.bases:
+                bases[node.name] = ast.unparse(node.bases[0]).split("[")[0]
+    return nodes, bases
 
 
-def messages() -> list[Message]:
-    """Every message that a `raise` in the package writes out."""
-    found = []
-    for name, tree in files():
-        for node in ast.walk(tree):
+def public_class(error: str) -> str:
+    """The class to catch for an error: the first base that the package does not define for itself."""
+    bases = sources()[1]
+    while error in bases:
+        error = bases[error]
+    return "OSError" if error == "type(error)" else error
+
+
+@cache
+def messages() -> tuple[Message, ...]:
+    """Every message that a `raise` in the package writes out, once per file and class."""
+    found = {}
+    for name, nodes in sources()[0].items():
+        for node in nodes:
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
                 text = re.sub(r"(\.\.\.)+", "...", text_of(node.exc.args[0]))
                 if len(re.findall(r"[a-z]{2,}", text)) > 3:
-                    found.append(Message(name, ast.unparse(node.exc.func), text))
-    return found
+                    found[Message(name, public_class(ast.unparse(node.exc.func)), text)] = None
+    return tuple(found)
 
 
-def texts() -> list[str]:
+def texts() -> set[str]:
     """Every text in the package, with `...` for each value in it: messages also stand in constants and tables."""
-    kinds = ast.JoinedStr | ast.Constant | ast.BinOp
-    return [text_of(node) for _, tree in files() for node in ast.walk(tree) if isinstance(node, kinds)]
+    return {text_of(node) for nodes in sources()[0].values() for node in nodes if not isinstance(node, ast.Raise)}
 
 
 def page() -> str:

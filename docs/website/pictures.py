@@ -72,7 +72,7 @@ def draw_neuron(name: str, path: Path) -> None:
     figure, axes = plt.subplots(
         len(panels),
         1,
-        figsize=(6.4, 0.5 + 0.85 * sum(heights)),
+        figsize=(5.4, 0.5 + 0.8 * sum(heights)),
         sharex=True,
         height_ratios=heights,
         layout="constrained",
@@ -108,14 +108,14 @@ def draw_home(path: Path) -> None:
     with torch.no_grad(), snn.backend("loop"):
         spk, mem = snn.unroll(snn.Leaky(beta=0.9), current[:, None] * gains)
     figure, axes = plt.subplots(
-        3, 1, figsize=(8, 4.4), sharex=True, height_ratios=(0.7, 1.2, 1.6), layout="constrained"
+        3, 1, figsize=(5.6, 4), sharex=True, height_ratios=(0.7, 1.2, 1.6), layout="constrained"
     )
     axes[0].plot(current, color=INK, linewidth=1.6)
     axes[1].plot(mem[:, 0], color=COLORS[0], linewidth=1.8)
     axes[1].axhline(1, color=INK, linestyle="--", linewidth=1)
     axes[1].vlines(spk[:, 0].nonzero().flatten(), 1.2, 1.5, color=COLORS[1], linewidth=1.8)
     step, neuron = spk[:, 1:].nonzero(as_tuple=True)
-    axes[2].scatter(step, neuron, s=3, color=COLORS[1], linewidths=0)
+    axes[2].scatter(step, neuron, s=2.5, color=COLORS[1], linewidths=0)
     for panel, label in zip(axes, ("current", "membrane\nof a neuron", "spikes of\n99 neurons"), strict=True):
         panel.set_ylabel(label, rotation=0, ha="right", va="center")
         panel.set_yticks([])

@@ -58,7 +58,12 @@ def neuron_page(section: Section, path: str, table: dict[str, list[tuple[str, st
     name = path.rpartition(".")[2]
     lines = title(name)
     if (DOCS / "reference" / "pictures" / f"{name}.svg").exists():
-        lines += [f".. image:: pictures/{name}.svg", f"   :alt: response of {name} to a step of current", ""]
+        lines += [
+            f".. image:: pictures/{name}.svg",
+            f"   :alt: response of {name} to a step of current",
+            "   :class: dark-light",
+            "",
+        ]
     if rows := table.get(name):
         lines += [".. list-table:: At a glance", "   :widths: 25 75", "   :stub-columns: 1", ""]
         lines += [f"   * - {head}\n     - {inline(cell) or '-'}" for head, cell in rows]
