@@ -66,9 +66,9 @@ if (DOCS / "gallery").is_dir():
         "filename_pattern": r"/plot_",
         "within_subsection_order": "FileNameSortKey",
         "reset_modules": (fresh,),
-        "backreferences_dir": "tutorials/used",
+        "subsection_order": [f"gallery/{part}" for part in ("neurons", "codes", "training", "learning", "deployment")],
         "doc_module": ("spikeloom",),
-        "inspect_global_variables": True,
+        "reference_url": {"spikeloom": None},  # names in the code of a script link to the reference
         "image_srcset": ["2x"],
         "show_memory": False,
         "write_computation_times": False,  # its pages load scripts from elsewhere

@@ -18,7 +18,8 @@ PAGES = sorted(page.stem for page in DOCS.glob("*.md"))
 def tree_of(page: str) -> list[str]:
     """What the toctrees of a page list."""
     blocks = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / f"{page}.md").read_text(), re.M | re.S)
-    return [line for block in blocks for line in block.splitlines() if line and not line.startswith(":")]
+    entries = [line for block in blocks for line in block.splitlines() if line and not line.startswith(":")]
+    return [re.sub(r"^.* <(.*)>$", r"\1", entry) for entry in entries]
 
 
 def test_every_page_stands_once_in_the_navigation():

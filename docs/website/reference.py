@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from docutils import nodes
@@ -21,6 +22,10 @@ PAGES = DOCS / "reference"
 FORGE = "https://github.com/spikeloom/spikeloom/blob/main"
 
 
+MOST = 5
+"""How many scripts of the gallery an entry names."""
+
+
 def facts() -> dict[str, list[tuple[str, str]]]:
     """The tables of docs/neurons.md, by neuron: (column, cell) pairs, such as ("states", "syn, mem")."""
     found: dict[str, list[tuple[str, str]]] = {}
@@ -36,6 +41,18 @@ def facts() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+@cache
+def scripts() -> dict[str, list[str]]:
+    """The scripts of the gallery that use a name, as pages, by full path."""
+    found: dict[str, list[str]] = {}
+    for script in sorted((DOCS / "gallery").rglob("plot_*.py")):
+        words = set(re.findall(r"[A-Za-z_][\w.]*", script.read_text().replace("SF.", "functional.")))
+        page = script.relative_to(DOCS / "gallery").with_suffix("").as_posix()
+        for path in sorted({spellings()[word] for word in words if word in spellings()}):
+            found.setdefault(path, []).append(f"../tutorials/{page}")
+    return found
+
+
 def entry(path: str) -> list[str]:
     """The directive that documents one name."""
     what = thing(path)
@@ -45,7 +62,10 @@ def entry(path: str) -> list[str]:
         lines = [f".. autofunction:: {path}"]
     else:
         lines = [f".. autodata:: {path}", "   :no-value:"]
-    return [*lines, "", *([".. minigallery:: " + path, ""] if (DOCS / "gallery").is_dir() else [])]
+    used = scripts().get(path, [])
+    shown = ", ".join(f":doc:`{page}`" for page in used[:MOST])
+    more = f", and {len(used) - MOST} more" if len(used) > MOST else ""
+    return [*lines, "", *([f"   **Tutorials:** {shown}{more}.", ""] if used else [])]
 
 
 def title(text: str) -> list[str]:
