@@ -70,6 +70,8 @@ if (DOCS / "gallery").is_dir():
         "doc_module": ("spikeloom",),
         "reference_url": {"spikeloom": None},  # names in the code of a script link to the reference
         "image_srcset": ["2x"],
+        "capture_repr": (),  # output is what a script prints
+        "matplotlib_animations": True,
         "show_memory": False,
         "write_computation_times": False,  # its pages load scripts from elsewhere
         "min_reported_time": 1,

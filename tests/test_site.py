@@ -76,6 +76,7 @@ mem' = beta * mem + x;  spk = H(mem' - threshold)
 Args:
     x: input_, [T, *N], that
         goes on.
+    num_steps: T.
 
 Raises:
     ValueError: for a bad x.
@@ -94,6 +95,7 @@ def test_a_docstring_becomes_restructuredtext():
     assert "   mem' = beta * mem + x\n   spk = H(mem' - threshold)\n" in text
     assert '   * - ``"a"``' in text
     assert r":param x: input\_, [T, \*N], that goes on." in text
+    assert ":param num_steps: \\ T." in text  # not item T of a list
     assert ":raises ValueError: for a bad x." in text
     assert '**Source:** Someone, "A title", 2001.' in text
     assert ".. code-block:: pycon\n\n   >>> 1 + 1\n   2\n" in text

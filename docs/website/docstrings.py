@@ -9,6 +9,7 @@ FIELDS = {"Args": "param", "Raises": "raises", "Warns": "warns", "Attributes": "
 LABEL = re.compile(r"^(Sources?|States, in order|By keyword|Shapes?|Memory)\b([^:]*):\s")
 EQUATION = re.compile(r"^[A-Za-z]\w*('|\[\w+\])?\s+(=|<-)\s")
 ROW = re.compile(r"^\|.*\|$")
+LISTED = re.compile(r"(\w{1,4}[.)]|[-+])( |$)")  # what reStructuredText would take for an item of a list
 TOKEN = re.compile(r"``(.+?)``|`([^`]+)`")
 
 
@@ -27,7 +28,8 @@ def inline(text: str) -> str:
     for match in TOKEN.finditer(text):
         parts += [plain(text[at : match.start()]), code(match)]
         at = match.end()
-    return "".join([*parts, plain(text[at:])]).removeprefix("\\ ")
+    made = "".join([*parts, plain(text[at:])]).removeprefix("\\ ")
+    return rf"\ {made}" if LISTED.match(made) else made
 
 
 def paragraph(lines: list[str]) -> list[str]:
