@@ -1,4 +1,7 @@
-"""Pictures of the reference and of the home page: drawn on a transparent ground, in colors for light and dark pages."""
+"""Pictures of the home page and of the reference, in colors for light and dark pages.
+
+The build draws a response of each neuron; `python docs/website/pictures.py` draws those in docs/static/ again.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +9,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import spikeloom as snn
+from spikeloom import spikegen, surrogate
 
 STEPS, ON, OFF = 150, 10, 110
 INK = "#808080"  # axes and text: legible on white and on black
@@ -64,6 +69,13 @@ def plain(axes: Axes) -> None:
         label.set_size(10)
 
 
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture; the same picture is the same file."""
+    with plt.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, transparent=True, metadata={"Date": None})
+    plt.close(figure)
+
+
 def draw_neuron(name: str, path: Path) -> None:
     """Draw the input, the spikes and the states of one neuron, one above the other."""
     spk, states, x = response(name)
@@ -87,8 +99,7 @@ def draw_neuron(name: str, path: Path) -> None:
         top.vlines(spk.nonzero().flatten(), height, height + 0.15 * (height - top.get_ylim()[0]), color=COLORS[1])
         top.text(1, 1.04, "spikes", transform=top.transAxes, ha="right", color=COLORS[1], size=10)
     axes[-1].set_xlabel("step")
-    figure.savefig(path, transparent=True)
-    plt.close(figure)
+    save(figure, path)
 
 
 def draw_neurons(folder: Path) -> None:
@@ -122,9 +133,72 @@ def draw_home(path: Path) -> None:
         plain(panel)
     axes[1].set_yticks([1], ["threshold"])
     axes[2].set_xlabel("step")
-    figure.savefig(path, transparent=True)
-    plt.close(figure)
+    save(figure, path)
+
+
+def draw_surrogates(path: Path) -> None:
+    """Draw the derivative of each surrogate around the threshold, with its default arguments or those in its title."""
+    shown = {
+        "atan()": surrogate.atan(),
+        "sigmoid(slope=5)": surrogate.sigmoid(slope=5),
+        "fast_sigmoid(slope=5)": surrogate.fast_sigmoid(slope=5),
+        "gaussian()": surrogate.gaussian(),
+        "exponential()": surrogate.exponential(),
+        "spike_rate_escape()": surrogate.spike_rate_escape(),
+        "triangle()": surrogate.triangle(),
+        "boxcar()": surrogate.boxcar(),
+        "triangular()": surrogate.triangular(),
+        "straight_through_estimator()": surrogate.straight_through_estimator(),
+        "heaviside()": surrogate.heaviside(),
+        "LSO()": surrogate.LSO(),
+        "SFS()": surrogate.SFS(),
+        "SSO(mean=0.2)": surrogate.SSO(mean=0.2),
+    }
+    torch.manual_seed(0)
+    figure, axes = plt.subplots(5, 3, figsize=(6.4, 7), sharex=True, layout="constrained")
+    for panel, (title, spike) in zip(axes.flat, shown.items(), strict=False):
+        u = torch.linspace(-2, 2, 401, requires_grad=True)
+        spike(u).sum().backward()
+        panel.axvline(0, color=INK, linestyle="--", linewidth=0.8)
+        panel.plot(u.detach(), u.grad, color=COLORS[0], linewidth=1.6)
+        panel.set(title=title, xlabel="u" if panel in axes[-1] else "")
+        plain(panel)
+        panel.title.set_size(8.5)
+    axes[-1, -1].axis("off")
+    save(figure, path)
+
+
+def draw_codes(path: Path) -> None:
+    """Draw the spikes of each code for twenty values that rise to 1."""
+    torch.manual_seed(0)
+    T, values = 32, torch.linspace(0.05, 1, 20)
+    trains = {
+        "rate": spikegen.rate(values, T),
+        "latency, linear": spikegen.latency(values, T, normalize=True, linear=True),
+        "latency": spikegen.latency(values, T, tau=6, normalize=True),
+        "burst": spikegen.burst(values, T),
+        "phase": spikegen.phase(values, T).sign(),
+        "population of 20, one value of 0.4": spikegen.population(torch.tensor([0.4]), T, num_neurons=20)[:, 0],
+    }
+    figure, axes = plt.subplots(3, 2, figsize=(6.4, 5.4), sharex=True, layout="constrained")
+    for panel, (title, spk) in zip(axes.flat, trains.items(), strict=True):
+        step, neuron = spk.nonzero(as_tuple=True)
+        panel.scatter(step, neuron / max(1, spk.shape[1] - 1), s=9, marker="|", color=COLORS[1])
+        panel.set(title=title, ylim=(-0.08, 1.08), xlim=(-1, T))
+        panel.set_yticks([0, 1], ["0.05", "1"])
+        plain(panel)
+    for panel in axes[:, 0]:
+        panel.set_ylabel("value", rotation=0, ha="right", va="center")
+        plain(panel)
+    axes[2, 1].set_yticks([0, 1], ["first", "last"])
+    for panel in axes[-1]:
+        panel.set_xlabel("step")
+        plain(panel)
+    save(figure, path)
 
 
 if __name__ == "__main__":
-    draw_home(Path(__file__).parent.parent / "static" / "home.svg")
+    static = Path(__file__).parent.parent / "static"
+    draw_home(static / "home.svg")
+    draw_surrogates(static / "surrogates.svg")
+    draw_codes(static / "codes.svg")

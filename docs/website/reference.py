@@ -22,6 +22,11 @@ PAGES = DOCS / "reference"
 FORGE = "https://github.com/spikeloom/spikeloom/blob/main"
 
 
+PICTURES = {
+    "snn.surrogate": ("surrogates.svg", "the derivative of every surrogate around the threshold"),
+    "snn.spikegen": ("codes.svg", "twenty values from 0 to 1 in each code"),
+}
+"""Pictures of sections."""
 MOST = 5
 """How many scripts of the gallery an entry names."""
 
@@ -95,6 +100,8 @@ def neuron_page(section: Section, path: str, table: dict[str, list[tuple[str, st
 def section_page(section: Section) -> str:
     """The page of a section."""
     lines = [*title(section.title), f"Guide: :doc:`../{section.guide}`.", ""]
+    if picture := PICTURES.get(section.title):
+        lines += [f".. image:: ../static/{picture[0]}", f"   :alt: {picture[1]}", "   :class: dark-light", ""]
     module = section.title.split(":")[0].replace("snn", "spikeloom", 1)
     text = inspect.getdoc(thing(module)) if re.fullmatch(r"spikeloom(\.\w+)+", module) else None
     if text and len(section.title.split()) == 1:
@@ -129,6 +136,7 @@ def write_pages(app: Sphinx) -> None:
 def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
     """Turn links out of docs/ into links to the forge; link the names of docs/api.md; add what is made to the tree."""
     text = re.sub(r"\]\(\.\./([^)]*)\)", rf"]({FORGE}/\1)", source[0])
+    text = re.sub(r"\]\((\w+)\)", lambda m: f"]({FORGE}/docs/{m[1]})" if (DOCS / m[1]).is_dir() else m[0], text)
     if docname == "api":
         paths = {name: path for section in sections() for path, name in section.paths.items()}
         text = re.sub(r"^\| `([\w.]+)` \|", lambda m: f"| {{py:obj}}`{m[1]} <{paths[m[1]]}>` |", text, flags=re.M)
