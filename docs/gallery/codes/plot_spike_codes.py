@@ -104,3 +104,7 @@ plt.show()
 
 targets = spikegen.targets_rate(torch.tensor([2]), num_classes=4, num_steps=20, correct_rate=0.8, incorrect_rate=0.1)
 print("spikes per class for the label 2:", targets[:, 0].sum(0).int().tolist())
+
+# %%
+# Next: :ref:`sphx_glr_tutorials_codes_plot_population_codes.py`, :ref:`sphx_glr_tutorials_codes_plot_event_camera.py`,
+# and :ref:`sphx_glr_tutorials_codes_plot_sound.py`.

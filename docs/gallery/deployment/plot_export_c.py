@@ -120,3 +120,6 @@ for value, color, name in ((3, "C6", "both"), (1, "C0", "float only"), (2, "C1",
 panels[1].set(xlabel="step", ylabel="class", yticks=range(10), title="The worst digit")
 figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()
+
+# %%
+# Other ways out: :ref:`sphx_glr_tutorials_deployment_plot_export_onnx.py` and :ref:`sphx_glr_tutorials_deployment_plot_nir.py`.

@@ -100,3 +100,6 @@ for n, (panel, name) in enumerate(zip(panels, patterns, strict=True)):
     print(f"{name:23} {int(spk[:, n].sum()):3d} spikes in 280 ms")
 panels[-1].set_xlabel("time in ms")
 plt.show()
+
+# %%
+# What adaptation is good for in a network: :ref:`sphx_glr_tutorials_learning_plot_memory.py`.

@@ -113,3 +113,5 @@ plt.show()
 # already been reset. ``"zero"`` forgets by how much the membrane exceeded the threshold, so all its intervals are
 # equal; ``"subtract"`` keeps the rest, and its intervals vary. Without a reset the neuron fires at every step from
 # step 2 on, because its membrane stays above the threshold.
+#
+# Next: :ref:`sphx_glr_tutorials_neurons_plot_synapses.py`, and :ref:`sphx_glr_tutorials_neurons_plot_every_neuron.py`.

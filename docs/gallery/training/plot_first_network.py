@@ -125,3 +125,7 @@ panel.set(
 )
 plt.show()
 print(f"accuracy after 5, 10 and 20 steps: {early[4]:.1f}, {early[9]:.1f}, {early[19]:.1f} %")
+
+# %%
+# Next: :ref:`sphx_glr_tutorials_training_plot_convolutions.py`, :ref:`sphx_glr_tutorials_training_plot_spike_times.py`,
+# and :ref:`sphx_glr_tutorials_learning_plot_firing_rates.py`.
