@@ -122,4 +122,5 @@ figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center"
 plt.show()
 
 # %%
-# Other ways out: :ref:`sphx_glr_tutorials_deployment_plot_export_onnx.py` and :ref:`sphx_glr_tutorials_deployment_plot_nir.py`.
+# Other ways out: :ref:`sphx_glr_tutorials_deployment_plot_export_onnx.py`
+# and :ref:`sphx_glr_tutorials_deployment_plot_nir.py`.

@@ -111,4 +111,5 @@ print(f"the output is silent up to a factor of {silent:.1f}; at 6 its rate is {r
 
 # %%
 # ``snn.diagnose`` reports silent and saturated layers of any network, with advice; see
-# :ref:`sphx_glr_tutorials_learning_plot_does_not_learn.py`. Training is next: :ref:`sphx_glr_tutorials_training_plot_first_network.py`.
+# :ref:`sphx_glr_tutorials_learning_plot_does_not_learn.py`.
+# Training is next: :ref:`sphx_glr_tutorials_training_plot_first_network.py`.
