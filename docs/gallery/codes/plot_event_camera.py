@@ -27,9 +27,13 @@ snn.utils.seed(0)
 
 images, labels = load_digits(return_X_y=True)
 images = torch.tensor(images / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
-large = nn.functional.interpolate(images, scale_factor=2, mode="bilinear").clamp(0, 1)[:, 0]  # 16 x 16 pixels
+large = nn.functional.interpolate(images, scale_factor=2, mode="bilinear").clamp(0, 1)[
+    :, 0
+]  # 16 x 16 pixels
 camera = data.EventCamera(threshold=0.3, noise_rate=0.1)
-events = camera(data.saccades(large[2], steps=30), times=3000)  # 3000 microseconds from frame to frame
+events = camera(
+    data.saccades(large[2], steps=30), times=3000
+)  # 3000 microseconds from frame to frame
 print(f"{len(events)} events in {np.ptp(events['t']) / 1000:.0f} ms; fields {events.dtype.names}")
 print(events[:3])
 
@@ -77,10 +81,14 @@ class Digits(torch.utils.data.Dataset):
         events = recordings[self.rows[index]]
         if self.augment:
             events = drop(shift(events))
-        return data.to_frames(events, (16, 16, 2), n_time_bins=8, binary=True), int(labels[self.rows[index]])
+        return data.to_frames(events, (16, 16, 2), n_time_bins=8, binary=True), int(
+            labels[self.rows[index]]
+        )
 
 
-train = torch.utils.data.DataLoader(Digits(range(500), True), 50, shuffle=True, collate_fn=data.collate)
+train = torch.utils.data.DataLoader(
+    Digits(range(500), True), 50, shuffle=True, collate_fn=data.collate
+)
 test = torch.utils.data.DataLoader(Digits(range(500, 600), False), 100, collate_fn=data.collate)
 x, y, lengths = next(iter(train))
 print(f"a batch: {tuple(x.shape)}, time first; {x.mean():.1%} of the values are 1")

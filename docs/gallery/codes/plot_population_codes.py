@@ -57,13 +57,17 @@ sizes = (4, 8, 16, 32, 64)
 for m in sizes:
     grid = torch.linspace(-0.5, 1.5, 4001)
     preferred = grid[spikegen.receptive_fields(grid, num_neurons=m).argmax(0)]
-    counts = spikegen.population(truth, num_steps=20, num_neurons=m, code="rate").sum(0)  # [1000, m]
+    counts = spikegen.population(truth, num_steps=20, num_neurons=m, code="rate").sum(
+        0
+    )  # [1000, m]
     guess = (counts * preferred).sum(1) / counts.sum(1).clamp(min=1)
     errors.append((guess - truth).square().mean().sqrt().item())
     print(f"{m:2d} neurons: root mean squared error {errors[-1]:.4f}")
 figure, panel = plt.subplots()
 panel.loglog(sizes, errors, "o-")
-panel.set(xlabel="number of neurons", ylabel="error", title="Reading a value from a population, 20 steps")
+panel.set(
+    xlabel="number of neurons", ylabel="error", title="Reading a value from a population, 20 steps"
+)
 panel.set_xticks(sizes, sizes)
 panel.set_yticks([0.002, 0.005, 0.01, 0.02, 0.05], [0.002, 0.005, 0.01, 0.02, 0.05])
 panel.minorticks_off()

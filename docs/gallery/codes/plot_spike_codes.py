@@ -29,7 +29,9 @@ codes = {
     "burst": spikegen.burst(image, num_steps=T, max_spikes=6),
 }
 figure, panels = plt.subplot_mosaic(
-    [["image", "image"], ["rate", "latency"], ["phase", "burst"]], figsize=(6, 7), height_ratios=(1, 1.3, 1.3)
+    [["image", "image"], ["rate", "latency"], ["phase", "burst"]],
+    figsize=(6, 7),
+    height_ratios=(1, 1.3, 1.3),
 )
 panels["image"].imshow(image, cmap="gray_r")
 panels["image"].set(xticks=[], yticks=[], title="64 pixels")
@@ -55,8 +57,12 @@ spk = spikegen.rate(torch.full((2000,), 0.3), num_steps=1000)  # 2000 neurons wi
 errors = torch.stack([(spk[:t].mean(0) - 0.3).std() for t in steps.tolist()])
 figure, panel = plt.subplots()
 panel.loglog(steps, errors, "o", label="measured")
-panel.loglog(steps, (0.3 * 0.7 / steps) ** 0.5, color="C6", linewidth=1, label="(p (1 - p) / T) ** 0.5")
-panel.set(xlabel="steps T", ylabel="standard error of the rate", title="Reading 0.3 from a rate code")
+panel.loglog(
+    steps, (0.3 * 0.7 / steps) ** 0.5, color="C6", linewidth=1, label="(p (1 - p) / T) ** 0.5"
+)
+panel.set(
+    xlabel="steps T", ylabel="standard error of the rate", title="Reading 0.3 from a rate code"
+)
 panel.set_yticks([0.02, 0.05, 0.1, 0.2], [0.02, 0.05, 0.1, 0.2])
 panel.minorticks_off()
 panel.legend()
@@ -74,7 +80,9 @@ values = torch.linspace(0, 1, 60)
 figure, panel = plt.subplots()
 for linear in (False, True):
     spk = spikegen.latency(values, num_steps=100, normalize=True, linear=linear)
-    panel.plot(values, spk.argmax(0), "o", markersize=3, label="linear" if linear else "logarithmic")
+    panel.plot(
+        values, spk.argmax(0), "o", markersize=3, label="linear" if linear else "logarithmic"
+    )
 panel.set(xlabel="value", ylabel="step of the spike", title="Brighter is earlier")
 panel.legend()
 plt.show()
@@ -90,9 +98,13 @@ signal = torch.sin(t) * torch.exp(-0.15 * t)
 spk = spikegen.delta(signal, threshold=0.015, padding=True, off_spike=True)
 figure, panels = plt.subplots(2, 1, sharex=True, height_ratios=(3, 1))
 panels[0].plot(signal)
-panels[0].set(ylabel="signal", title=f"{int((spk > 0).sum())} spikes up, {int((spk < 0).sum())} down")
+panels[0].set(
+    ylabel="signal", title=f"{int((spk > 0).sum())} spikes up, {int((spk < 0).sum())} down"
+)
 for sign, color in ((1, "C1"), (-1, "C2")):
-    panels[1].eventplot((spk == sign).nonzero().flatten(), colors=color, lineoffsets=0.5 * sign, linelengths=0.9)
+    panels[1].eventplot(
+        (spk == sign).nonzero().flatten(), colors=color, lineoffsets=0.5 * sign, linelengths=0.9
+    )
 panels[1].set(yticks=[0.5, -0.5], yticklabels=["up", "down"], xlabel="step")
 plt.show()
 
@@ -102,7 +114,9 @@ plt.show()
 # Labels become spikes too. ``targets_rate`` lets the neuron of the right class fire often and the others rarely, and
 # ``to_one_hot`` gives the plain one-hot vectors.
 
-targets = spikegen.targets_rate(torch.tensor([2]), num_classes=4, num_steps=20, correct_rate=0.8, incorrect_rate=0.1)
+targets = spikegen.targets_rate(
+    torch.tensor([2]), num_classes=4, num_steps=20, correct_rate=0.8, incorrect_rate=0.1
+)
 print("spikes per class for the label 2:", targets[:, 0].sum(0).int().tolist())
 
 # %%

@@ -81,7 +81,9 @@ def compiled(name, *flags):
     if compiler is None:
         return None
     program = folder / "program"
-    subprocess.run([compiler, "-std=c99", "-O2", *flags, folder / name, "-lm", "-o", program], check=True)
+    subprocess.run(
+        [compiler, "-std=c99", "-O2", *flags, folder / name, "-lm", "-o", program], check=True
+    )
     return program
 
 
@@ -100,7 +102,9 @@ else:
 small = snn.export_c(net, images[:64], folder / "small.c", "int8", steps=STEPS)
 spk8 = snn.export.simulate_int8(net, images[1400:], steps=STEPS, calibration=images[:64])
 print(f"int8: {(spk8.sum(0).argmax(1) == labels[1400:]).float().mean():.1%} of the test digits")
-print(f"{(spk8 != spk).float().mean():.2%} of the output spikes differ from those in floating point")
+print(
+    f"{(spk8 != spk).float().mean():.2%} of the output spikes differ from those in floating point"
+)
 
 # %%
 # Where they differ
@@ -111,7 +115,9 @@ figure, panels = plt.subplots(1, 2, figsize=(6, 3))
 exact, rounded = spk.sum(0).flatten(), spk8.sum(0).flatten()
 jitter = 0.25 * torch.randn(2, len(exact))
 panels[0].plot(exact + jitter[0], rounded + jitter[1], ".", markersize=2)
-panels[0].set(xlabel="spikes in float", ylabel="spikes in int8", title="A point per digit and class")
+panels[0].set(
+    xlabel="spikes in float", ylabel="spikes in int8", title="A point per digit and class"
+)
 n = int((spk8 != spk).sum((0, 2)).argmax())  # the digit with the most differences
 both = spk[:, n] + 2 * spk8[:, n]
 for value, color, name in ((3, "C6", "both"), (1, "C0", "float only"), (2, "C1", "int8 only")):

@@ -47,7 +47,9 @@ spk, mem = session.run(None, {"x": longer.numpy()})
 snn.utils.reset(net)
 with torch.no_grad():
     wanted, _ = snn.unroll(net, longer)
-print(f"{spk.shape}: {int((spk != wanted.numpy()).sum())} of {spk.size} spikes differ from the network's")
+print(
+    f"{spk.shape}: {int((spk != wanted.numpy()).sum())} of {spk.size} spikes differ from the network's"
+)
 
 # %%
 # What is in the file
@@ -78,7 +80,9 @@ for chunk in longer.split(30):
     states = {name: results[after] for name, after in stream.states.items()}
     spikes.append(results["spk"])
     membranes.append(results["mem"])
-print(f"in chunks of 30 steps: {int((np.concatenate(spikes) != wanted.numpy()).sum())} spikes differ")
+print(
+    f"in chunks of 30 steps: {int((np.concatenate(spikes) != wanted.numpy()).sum())} spikes differ"
+)
 print("states:", ", ".join(f"{name} {value.shape}" for name, value in states.items()))
 
 figure, panel = plt.subplots()
@@ -86,5 +90,7 @@ panel.plot(np.concatenate(membranes)[:, 0, :2])
 for border in range(30, 200, 30):
     panel.axvline(border, color="C6", linewidth=0.7, linestyle=":")
 panel.axhline(0.5, color="C6", linestyle="--", linewidth=1)
-panel.set(xlabel="step", ylabel="membrane", title="Two output neurons in onnxruntime; dotted: calls")
+panel.set(
+    xlabel="step", ylabel="membrane", title="Two output neurons in onnxruntime; dotted: calls"
+)
 plt.show()

@@ -21,7 +21,10 @@ import spikeloom as snn
 # Nothing but the device changes. States are created on the device of the input.
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-print("This run uses", torch.cuda.get_device_name() if device == "cuda" else "the CPU: there is no GPU here.")
+print(
+    "This run uses",
+    torch.cuda.get_device_name() if device == "cuda" else "the CPU: there is no GPU here.",
+)
 
 torch.manual_seed(0)
 net = nn.Sequential(
@@ -114,7 +117,10 @@ def milliseconds(dtype, repeats=10):
     return statistics.median(samples[2:])
 
 
-times = {"float32": milliseconds(torch.float32), "autocast to bfloat16": milliseconds(torch.bfloat16)}
+times = {
+    "float32": milliseconds(torch.float32),
+    "autocast to bfloat16": milliseconds(torch.bfloat16),
+}
 with snn.backend("loop"):
     times["float32, loop over steps"] = milliseconds(torch.float32, repeats=3)
 for name, value in times.items():
@@ -123,7 +129,8 @@ figure, panel = plt.subplots(figsize=(6, 2.2))
 panel.barh(list(times), list(times.values()))
 panel.invert_yaxis()
 panel.set(
-    xlabel="milliseconds per update", title=f"100 steps, 32 samples, on the {'GPU' if device == 'cuda' else 'CPU'}"
+    xlabel="milliseconds per update",
+    title=f"100 steps, 32 samples, on the {'GPU' if device == 'cuda' else 'CPU'}",
 )
 plt.show()
 

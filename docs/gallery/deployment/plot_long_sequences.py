@@ -71,13 +71,20 @@ def saved_megabytes(steps, **options):
 lengths = (1000, 2000, 4000, 8000)
 figure, panel = plt.subplots()
 panel.plot(lengths, [saved_megabytes(T) for T in lengths], "o-", label="unroll: the whole sequence")
-panel.plot(lengths, [saved_megabytes(500) for T in lengths], "o-", label="stream: a chunk of 500 steps")
+panel.plot(
+    lengths, [saved_megabytes(500) for T in lengths], "o-", label="stream: a chunk of 500 steps"
+)
 panel.set(
-    xlabel="steps of the sequence", ylabel="saved for backward in MB", title="Memory of a training step", ylim=(0, None)
+    xlabel="steps of the sequence",
+    ylabel="saved for backward in MB",
+    title="Memory of a training step",
+    ylim=(0, None),
 )
 panel.legend()
 plt.show()
-print(f"8000 steps: {saved_megabytes(8000):.1f} MB at once, {saved_megabytes(500):.1f} MB in chunks of 500")
+print(
+    f"8000 steps: {saved_megabytes(8000):.1f} MB at once, {saved_megabytes(500):.1f} MB in chunks of 500"
+)
 
 # %%
 # Train on a stream
@@ -114,7 +121,9 @@ for out in snn.stream(net, inputs_of(source(300), seen)):
     accuracy.append(100 * (out.argmax(2) == labels).float().mean().item())
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 print(f"30,000 steps: {sum(accuracy[-50:]) / 50:.0f} % right in the last 5,000")
-print(f"the memory of the process grew by {peaks[-1] - peaks[20]:.0f} MB after the first 2,000 steps")
+print(
+    f"the memory of the process grew by {peaks[-1] - peaks[20]:.0f} MB after the first 2,000 steps"
+)
 
 figure, panel = plt.subplots()
 panel.plot(torch.arange(1, 301) * 100, accuracy, linewidth=1)

@@ -57,7 +57,9 @@ nir.write(path, graph)
 for name, node in graph.nodes.items():
     print(f"{name:7} {type(node).__name__}")
 print("edges:", ", ".join(f"{a}->{b}" for a, b in graph.edges))
-print(f"tau of the first neurons: {graph.nodes['1'].tau[0]:.4f} s for a step of 0.1 ms; beta = 1 - 0.1 ms / tau = 0.9")
+print(
+    f"tau of the first neurons: {graph.nodes['1'].tau[0]:.4f} s for a step of 0.1 ms; beta = 1 - 0.1 ms / tau = 0.9"
+)
 
 # %%
 # Read it
@@ -109,10 +111,15 @@ with torch.no_grad(), snn.tap(default) as mine, snn.tap(approximate) as theirs:
     snn.unroll(approximate, x)
 (other,) = theirs.values()
 figure, panel = plt.subplots()
-for record, name, row in ((mine["1"], "subtract, one step later", 0), (other, "to zero, at once (NIR)", 1)):
+for record, name, row in (
+    (mine["1"], "subtract, one step later", 0),
+    (other, "to zero, at once (NIR)", 1),
+):
     panel.plot(record.mem[:, 0, 0], label=name)
     fired = record.spk[:, 0, 0].nonzero().flatten()
-    panel.plot(fired, torch.full(fired.shape, -0.35 - 0.3 * row), "|", color=f"C{row}", markersize=9)
+    panel.plot(
+        fired, torch.full(fired.shape, -0.35 - 0.3 * row), "|", color=f"C{row}", markersize=9
+    )
     print(f"{name:24} {len(fired)} spikes of this neuron")
 panel.axhline(1, color="C6", linestyle="--", linewidth=1)
 panel.set(xlabel="step", ylabel="membrane (below: spikes)", ylim=(-0.9, None))

@@ -88,9 +88,17 @@ folder = Path(tempfile.mkdtemp())
 
 def run(processes):
     result = folder / f"{processes}.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, folder / "train.py", result], check=True, capture_output=True, env=environment)
+    subprocess.run(
+        [*command, folder / "train.py", result], check=True, capture_output=True, env=environment
+    )
     return json.loads(result.read_text())
 
 
@@ -100,7 +108,9 @@ for result, style in zip(results, ("o-", "s--"), strict=True):
     name = f"{result['size']} process{'es' * (result['size'] > 1)}"
     panel.plot(range(1, 4), result["accuracies"], style, label=name)
     print(f"{name}: {result['accuracies'][-1]:.1f} % of the test digits")
-panel.set(xlabel="epoch", ylabel="test accuracy in %", title="The same training", xticks=range(1, 4))
+panel.set(
+    xlabel="epoch", ylabel="test accuracy in %", title="The same training", xticks=range(1, 4)
+)
 panel.legend(loc="lower right")
 plt.show()
 print(f"both processes have the same weights: {results[1]['equal']}")

@@ -95,8 +95,13 @@ for column, (delays, title) in enumerate(
     bottom.axhline(1.2, color="C6", linestyle="--", linewidth=1)
     bottom.set(xlabel="step", ylim=(-0.7, 2.2))
     arrival = (rhythm_a + delays.round()).float()
-    print(f"{title}: the spikes of A arrive within {arrival.max() - arrival.min() + 1:.0f} steps;", end=" ")
-    print(f"the neuron fires {int(spk[:, 0].sum())} times for A, {int(spk[:, 1].sum())} times for B")
+    print(
+        f"{title}: the spikes of A arrive within {arrival.max() - arrival.min() + 1:.0f} steps;",
+        end=" ",
+    )
+    print(
+        f"the neuron fires {int(spk[:, 0].sum())} times for A, {int(spk[:, 1].sum())} times for B"
+    )
 panels[1, 0].set_ylabel("membrane")
 panels[1, 0].legend(ncols=2, loc="lower right")
 plt.show()

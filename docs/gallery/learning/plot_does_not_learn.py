@@ -6,6 +6,8 @@ After this script you can find out why a spiking network does not learn, with ``
 one.
 """
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
@@ -44,7 +46,9 @@ def train(net, images, lr, epochs=3):
     for _ in range(epochs):
         for batch in torch.randperm(1400).split(100):
             snn.utils.reset(net)
-            loss = nn.functional.cross_entropy(snn.unroll(net, images[batch], steps=STEPS).mean(0), labels[batch])
+            loss = nn.functional.cross_entropy(
+                snn.unroll(net, images[batch], steps=STEPS).mean(0), labels[batch]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -63,7 +67,7 @@ print("test accuracy in %:", [round(a) for a in curves["four mistakes"]])
 # The diagnosis
 # -------------
 # Pass a batch, the loss of your training, and the optimizer. The diagnosis runs one batch forward and backward, and
-# leaves the network as it was. The findings are in the order of causes: mend the first one first.
+# leaves the network as it was. The findings are in the order of causes: fix the first one first.
 
 
 def diagnose(net, images, lr):
@@ -72,11 +76,18 @@ def diagnose(net, images, lr):
     def loss(out):
         return nn.functional.cross_entropy(out.mean(0), labels[:100])
 
-    return snn.diagnose(net, images[:100], steps=STEPS, loss=loss, optimizer=torch.optim.Adam(net.parameters(), lr=lr))
+    return snn.diagnose(
+        net,
+        images[:100],
+        steps=STEPS,
+        loss=loss,
+        optimizer=torch.optim.Adam(net.parameters(), lr=lr),
+    )
 
 
 diagnosis = diagnose(network(spike_grad=steep), images, lr=1.0)
-print(diagnosis)
+for line in str(diagnosis).splitlines():
+    print(line if "  " in line else textwrap.fill(line, 90))  # the table, then sentences
 
 # %%
 # First: the input
@@ -85,7 +96,7 @@ print(diagnosis)
 
 scaled = images / 16
 for finding in diagnose(network(spike_grad=steep), scaled, lr=1.0).findings:
-    print("-", finding)
+    print(textwrap.fill(f"- {finding}", 90, subsequent_indent="  "))
 
 # %%
 # Second: the threshold
@@ -94,9 +105,16 @@ for finding in diagnose(network(spike_grad=steep), scaled, lr=1.0).findings:
 # 1000 almost no membrane is near enough to the threshold to pass a gradient. Fourth, the learning rate. Each cure is
 # one argument. The diagnosis after each:
 
-for threshold, spike_grad, lr in ((1.0, steep, 1.0), (1.0, surrogate.atan(), 1.0), (1.0, surrogate.atan(), 5e-3)):
+for threshold, spike_grad, lr in (
+    (1.0, steep, 1.0),
+    (1.0, surrogate.atan(), 1.0),
+    (1.0, surrogate.atan(), 5e-3),
+):
     found = diagnose(network(threshold, spike_grad), scaled, lr).findings
-    print(f"threshold {threshold}, {spike_grad}, learning rate {lr}:", [f.problem for f in found] or "no finding")
+    print(
+        f"threshold {threshold}, {spike_grad}, learning rate {lr}:",
+        [f.problem for f in found] or "no finding",
+    )
 
 # %%
 # Now it learns

@@ -48,7 +48,9 @@ def train(*penalties, gain=1.0):
             snn.utils.reset(net)
             with snn.tap(net, graph=True) as record:
                 spk = snn.unroll(net, images[batch], steps=STEPS)
-            loss = loss_of(spk, labels[batch]) + sum(penalty(record["1"].spk) for penalty in penalties)
+            loss = loss_of(spk, labels[batch]) + sum(
+                penalty(record["1"].spk) for penalty in penalties
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -72,9 +74,13 @@ runs = {
 figure, panel = plt.subplots()
 for name, (accuracy, rates, _) in runs.items():
     panel.plot(100 * rates.mean(), accuracy, "o", markersize=9, label=name)
-    print(f"{name:13} hidden neurons fire at {rates.mean():.1%} of the steps, accuracy {accuracy:.1f} %")
+    print(
+        f"{name:13} hidden neurons fire at {rates.mean():.1%} of the steps, accuracy {accuracy:.1f} %"
+    )
 panel.set(
-    xlabel="hidden spikes per neuron and step, in %", ylabel="test accuracy in %", title="The price of fewer spikes"
+    xlabel="hidden spikes per neuron and step, in %",
+    ylabel="test accuracy in %",
+    title="The price of fewer spikes",
 )
 panel.set(xlim=(0, None), ylim=(80, 100))
 panel.legend(loc="lower right")
@@ -87,7 +93,9 @@ plt.show()
 
 for name in ("no penalty", "at most 2 %"):
     measured = snn.metrics.measure(runs[name][2], images[1400:], labels[1400:], steps=STEPS)
-    print(f"{name:13} {measured.synaptic_operations['Effective_ACs']:,.0f} accumulate operations per digit")
+    print(
+        f"{name:13} {measured.synaptic_operations['Effective_ACs']:,.0f} accumulate operations per digit"
+    )
 
 # %%
 # Silent neurons
@@ -103,6 +111,8 @@ figure, panel = plt.subplots()
 for name, rates in ranges.items():
     panel.plot(range(100), 100 * rates.sort().values, ".", label=name)
     print(f"{name:13} {(rates == 0).sum()} of 100 neurons are silent")
-panel.set(xlabel="neuron, sorted", ylabel="spikes per step, in %", title="Rates of the hidden neurons")
+panel.set(
+    xlabel="neuron, sorted", ylabel="spikes per step, in %", title="Rates of the hidden neurons"
+)
 panel.legend()
 plt.show()

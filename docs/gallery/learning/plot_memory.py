@@ -58,7 +58,10 @@ def train(kind, delay, updates=100):
     """Return the accuracies during training and the trained network."""
     torch.manual_seed(1)
     net = nn.Sequential(
-        nn.Linear(30, N, bias=False), HIDDEN[kind](), nn.Linear(N, 2), snn.LI(beta=0.9, init_hidden=True)
+        nn.Linear(30, N, bias=False),
+        HIDDEN[kind](),
+        nn.Linear(N, 2),
+        snn.LI(beta=0.9, init_hidden=True),
     )
     with torch.no_grad():
         net[0].weight.mul_(4)  # spikes are rare, so the initial weights are too small
@@ -82,13 +85,19 @@ def train(kind, delay, updates=100):
 curves, nets = {}, {}
 for kind in HIDDEN:
     curves[kind], nets[kind] = train(kind, delay=40)
-    print(f"{kind:6} {sum(curves[kind][-20:]) / 20:.0f} % of the answers in the last 20 updates are right")
+    print(
+        f"{kind:6} {sum(curves[kind][-20:]) / 20:.0f} % of the answers in the last 20 updates are right"
+    )
 figure, panel = plt.subplots()
 for kind, curve in curves.items():
     smooth = torch.tensor(curve).unfold(0, 10, 1).mean(1)
     panel.plot(range(10, 101), smooth, label=kind)
 panel.axhline(50, color="C6", linestyle="--", linewidth=1)
-panel.set(xlabel="update", ylabel="right answers in %", title="After a delay of 40 steps (dashed: guessing)")
+panel.set(
+    xlabel="update",
+    ylabel="right answers in %",
+    title="After a delay of 40 steps (dashed: guessing)",
+)
 panel.legend()
 plt.show()
 
@@ -108,7 +117,9 @@ difference = adapt[:, labels == 0].mean(1) - adapt[:, labels == 1].mean(1)  # [T
 order = difference[CUE + 20].argsort()
 figure, panels = plt.subplots(2, 1, figsize=(6, 4.5), sharex=True, height_ratios=(2, 1))
 limit = difference.abs().max().item()
-shown = panels[0].imshow(difference[:, order].T, aspect="auto", cmap="PuOr", vmin=-limit, vmax=limit)
+shown = panels[0].imshow(
+    difference[:, order].T, aspect="auto", cmap="PuOr", vmin=-limit, vmax=limit
+)
 panels[0].set(ylabel="neuron, sorted", title="Adaptation after cue 0 minus that after cue 1")
 figure.colorbar(shown, ax=panels[0])
 panels[1].plot(record["1"].spk.mean((1, 2)))

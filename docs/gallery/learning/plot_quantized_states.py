@@ -66,8 +66,14 @@ STEPS = 8
 
 def network(bits=None):
     torch.manual_seed(0)
-    options = {"beta": 0.9, "init_hidden": True, "state_quant": state_quant(bits) if bits else False}
-    return nn.Sequential(nn.Linear(64, 100), snn.Leaky(**options), nn.Linear(100, 10), snn.LI(init_hidden=True))
+    options = {
+        "beta": 0.9,
+        "init_hidden": True,
+        "state_quant": state_quant(bits) if bits else False,
+    }
+    return nn.Sequential(
+        nn.Linear(64, 100), snn.Leaky(**options), nn.Linear(100, 10), snn.LI(init_hidden=True)
+    )
 
 
 def scores(net, x):
@@ -100,7 +106,9 @@ for bits in widths:
     converted.load_state_dict(full.state_dict())
     after.append(accuracy(converted))
     during.append(accuracy(train(network(bits))))
-    print(f"{bits} bits: {after[-1]:.1f} % quantized after training, {during[-1]:.1f} % in training")
+    print(
+        f"{bits} bits: {after[-1]:.1f} % quantized after training, {during[-1]:.1f} % in training"
+    )
 print(f"float32: {accuracy(full):.1f} %")
 
 figure, panel = plt.subplots()

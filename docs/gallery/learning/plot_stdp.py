@@ -26,7 +26,9 @@ changes = []
 for offset in offsets.tolist():
     fc, neuron = nn.Linear(2, 1, bias=False), snn.Leaky(beta=0.0, init_hidden=True)
     with torch.no_grad():
-        fc.weight.copy_(torch.tensor([[0.0, 5.0]]))  # the first input has no influence, the second forces a spike
+        fc.weight.copy_(
+            torch.tensor([[0.0, 5.0]])
+        )  # the first input has no influence, the second forces a spike
     learner = STDPLearner(fc, neuron, 15.0, 15.0, f_pre=lambda w: 0.012, f_post=lambda w: 0.01)
     x = torch.zeros(100, 1, 2)
     x[50 - offset, 0, 0] = 1.0  # the input spike, `offset` steps before the spike of the neuron
@@ -38,10 +40,14 @@ figure, panel = plt.subplots()
 panel.axhline(0, color="C6", linewidth=1)
 panel.plot(offsets, changes, "o", markersize=3)
 panel.set(
-    xlabel="spike of the neuron - spike of the input, in steps", ylabel="change of the weight", title="The window"
+    xlabel="spike of the neuron - spike of the input, in steps",
+    ylabel="change of the weight",
+    title="The window",
 )
 plt.show()
-print(f"input 5 steps before: {changes[45]:+.4f}; 5 steps after: {changes[35]:+.4f}; together: {changes[40]:+.4f}")
+print(
+    f"input 5 steps before: {changes[45]:+.4f}; 5 steps after: {changes[35]:+.4f}; together: {changes[40]:+.4f}"
+)
 
 # %%
 # Inputs that fire together
@@ -60,7 +66,9 @@ def inputs():
 
 
 x = inputs()
-print(f"mean rates: {x[..., :GROUP].mean():.3f} in the group, {x[..., GROUP:].mean():.3f} elsewhere")
+print(
+    f"mean rates: {x[..., :GROUP].mean():.3f} in the group, {x[..., GROUP:].mean():.3f} elsewhere"
+)
 figure, panel = plt.subplots()
 snn.spikeplot.raster({"group": x[:150, 0, :GROUP], "others": x[:150, 0, GROUP:]}, panel)
 panel.set_title("150 steps of the input: columns appear in the group")
@@ -92,8 +100,12 @@ for _ in range(60):
         rates.append(spk.mean().item())
     history.append(fc.weight[0].detach().clone())
 weights = torch.stack(history)
-print(f"mean weight of the group:  {weights[0, :GROUP].mean():.2f} -> {weights[-1, :GROUP].mean():.2f}")
-print(f"mean weight of the others: {weights[0, GROUP:].mean():.2f} -> {weights[-1, GROUP:].mean():.2f}")
+print(
+    f"mean weight of the group:  {weights[0, :GROUP].mean():.2f} -> {weights[-1, :GROUP].mean():.2f}"
+)
+print(
+    f"mean weight of the others: {weights[0, GROUP:].mean():.2f} -> {weights[-1, GROUP:].mean():.2f}"
+)
 
 figure, panels = plt.subplots(1, 2, figsize=(6, 3), sharey=True, width_ratios=(2, 1))
 panels[0].plot(weights[:, GROUP:], color="C1", linewidth=0.6, alpha=0.5)
@@ -101,7 +113,13 @@ panels[0].plot(weights[:, :GROUP], color="C0", linewidth=0.6, alpha=0.5)
 panels[0].set(xlabel="500 steps each", ylabel="weight", title="Weights over time")
 for part, color, name in ((slice(0, GROUP), "C0", "group"), (slice(GROUP, N), "C1", "others")):
     panels[1].hist(
-        weights[-1, part], bins=20, range=(0, 0.5), orientation="horizontal", color=color, label=name, alpha=0.7
+        weights[-1, part],
+        bins=20,
+        range=(0, 0.5),
+        orientation="horizontal",
+        color=color,
+        label=name,
+        alpha=0.7,
     )
 panels[1].set(xlabel="inputs", title="At the end")
 panels[1].legend()

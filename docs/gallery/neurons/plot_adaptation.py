@@ -39,7 +39,12 @@ for panel, (name, (neuron, current)) in zip(panels, runs.items(), strict=True):
     panel.plot(mem.flatten(), linewidth=1)
     threshold = 1 + 0.3 * rest[0].flatten() if name == "ALIF" else torch.ones(T)
     panel.plot(threshold, color="C6", linestyle="--", linewidth=1)
-    panel.eventplot(times, colors="C1", lineoffsets=1.25 * max(mem.max(), threshold.max()).item(), linelengths=0.4)
+    panel.eventplot(
+        times,
+        colors="C1",
+        lineoffsets=1.25 * max(mem.max(), threshold.max()).item(),
+        linelengths=0.4,
+    )
     panel.set(title=name, ylabel="membrane")
     gaps = intervals(spk).tolist()
     print(f"{name:6} intervals between spikes: {gaps[:4]} at first, {gaps[-4:]} at last")
@@ -60,7 +65,10 @@ T, N = 400, 200
 stairs = 0.1 + 0.1 * torch.arange(4.0).repeat_interleave(T // 4)
 noisy = stairs[:, None] + 0.2 * torch.randn(T, N)
 rates = {}
-for name, neuron in (("Leaky", snn.Leaky(beta=0.9)), ("ALIF", snn.ALIF(beta=0.9, rho=0.97, kappa=1.0))):
+for name, neuron in (
+    ("Leaky", snn.Leaky(beta=0.9)),
+    ("ALIF", snn.ALIF(beta=0.9, rho=0.97, kappa=1.0)),
+):
     spk = snn.unroll(neuron, noisy)[0]
     rates[name] = spk.reshape(T // 10, 10 * N).mean(1)
 figure, panel = plt.subplots()
@@ -71,7 +79,9 @@ panel.set(xlabel="step", ylabel="spikes per step", title="A rising input")
 panel.legend()
 plt.show()
 for name, rate in rates.items():
-    print(f"{name:5}: {rate[30]:.3f} spikes per step right after the last stair, {rate[35:].mean():.3f} later")
+    print(
+        f"{name:5}: {rate[30]:.3f} spikes per step right after the last stair, {rate[35:].mean():.3f} later"
+    )
 
 # %%
 # Firing patterns of the Izhikevich neuron
@@ -94,7 +104,9 @@ spk, mem, recovery = snn.unroll(layer, current)
 
 figure, panels = plt.subplots(4, 1, figsize=(6, 6), sharex=True, sharey=True)
 for n, (panel, name) in enumerate(zip(panels, patterns, strict=True)):
-    voltage = torch.where(spk[:, n] > 0, 30.0, mem[:, n])  # the returned membrane is the one after the reset
+    voltage = torch.where(
+        spk[:, n] > 0, 30.0, mem[:, n]
+    )  # the returned membrane is the one after the reset
     panel.plot(0.5 * torch.arange(600), voltage, linewidth=1)
     panel.set(title=name, ylabel="mV")
     print(f"{name:23} {int(spk[:, n].sum()):3d} spikes in 280 ms")

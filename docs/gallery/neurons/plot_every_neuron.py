@@ -32,6 +32,7 @@ def plain(layer):
 
 
 ROW = {"all_to_all": False, "V": -0.5}  # the neuron's own spike inhibits it one step later
+ALONE = {"use_q_projection": False}
 LSTM = {"threshold": 0.3, "reset_mechanism": "subtract"}
 NEURONS = {
     "Leaky": (lambda n: snn.Leaky(beta=0.9), 0.2),
@@ -58,7 +59,7 @@ NEURONS = {
     "StateLeaky": (lambda n: snn.StateLeaky(0.9, n), 0.12),
     "LinearLeaky": (lambda n: plain(snn.LinearLeaky(0.9, n, n)), 0.12),
     "LeakyParallel": (lambda n: plain(snn.LeakyParallel(n, n, 0.9)), 0.12),
-    "AssociativeLeaky": (lambda n: plain(snn.AssociativeLeaky(1, 1, 1, 1, use_q_projection=False)), 0.6),
+    "AssociativeLeaky": (lambda n: plain(snn.AssociativeLeaky(1, 1, 1, 1, **ALONE)), 0.6),
 }
 
 
@@ -108,21 +109,20 @@ def draw(names):
     plt.show()
 
 
-names = list(NEURONS)
-draw(names[:9])
+draw(list(NEURONS)[:9])
 
 # %%
 # These are the neurons of snnTorch. ``DeltaLeaky`` has no reset: it fires while its membrane changes. Next, neurons
 # from the literature:
 
-draw(names[9:21])
+draw(list(NEURONS)[9:21])
 
 # %%
 # ``LI`` is a readout without spikes. ``ALIF`` and ``AdLIF`` slow down (adapt). ``CuBaLIF`` rests for 8 steps after a
 # spike. ``ResonateFire`` oscillates. The last four run over whole sequences and have no reset, so they fire at every
 # step at which the membrane is above the threshold. ``LeakyParallel`` and ``AssociativeLeaky`` return spikes alone.
 
-draw(names[21:])
+draw(list(NEURONS)[21:])
 
 # %%
 # f-I curves
@@ -132,7 +132,7 @@ draw(names[21:])
 
 share = torch.linspace(0, 2, 25)
 figure, panels = plt.subplots(8, 3, figsize=(6, 11), sharex=True)
-kinds = [name for name in names if name != "LI"]
+kinds = [name for name in NEURONS if name != "LI"]
 for panel, name in zip(panels.flat, kinds, strict=True):
     spk, _ = run(name, (NEURONS[name][1] * share).expand(400, -1))
     rate = spk[200:].mean(0)

@@ -81,7 +81,9 @@ spk, _ = snn.unroll(snn.Leaky(beta=beta), x[:, None, None].expand(-1, 500, 3).tr
 figure, panel = plt.subplots()
 for n, b in enumerate(beta.tolist()):
     panel.plot(x, spk[:, :, n].mean(0), label=f"beta = {b:.2f}")
-panel.set(xlabel="input per step", ylabel="spikes per step", title="The firing rate grows with the input")
+panel.set(
+    xlabel="input per step", ylabel="spikes per step", title="The firing rate grows with the input"
+)
 panel.legend()
 plt.show()
 
@@ -101,7 +103,9 @@ for row, mechanism in enumerate(("subtract", "zero", "none")):
         panel.plot(mem.flatten(), marker="o", markersize=3)
         panel.axhline(1, color="C6", linestyle="--", linewidth=1)
         panel.set_title(f'"{mechanism}", {"one step later" if delay else "at once"}')
-        print(f"{mechanism:8} {'delayed' if delay else 'at once'}: {int(spk.sum()):2d} spikes in 25 steps")
+        print(
+            f"{mechanism:8} {'delayed' if delay else 'at once'}: {int(spk.sum()):2d} spikes in 25 steps"
+        )
 for panel in panels[:, 0]:
     panel.set_ylabel("membrane")
 for panel in panels[-1]:

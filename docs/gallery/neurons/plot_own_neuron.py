@@ -118,6 +118,10 @@ figure, panel = plt.subplots()
 panel.axvline(0.3, color="C6", linestyle="--", linewidth=1)
 panel.axhline(0.02, color="C6", linestyle="--", linewidth=1, label="initial values")
 panel.plot(net[1].use.detach(), net[1].recovery.detach(), "o", label="a neuron")
-panel.set(xlabel="share of the stock that a spike uses", ylabel="recovery per step", title="64 learned neurons")
+panel.set(
+    xlabel="share of the stock that a spike uses",
+    ylabel="recovery per step",
+    title="64 learned neurons",
+)
 panel.legend()
 plt.show()

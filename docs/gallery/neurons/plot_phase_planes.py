@@ -20,10 +20,16 @@ import spikeloom as snn
 
 mem = torch.linspace(-0.4, 1.3, 300)
 figure, panel = plt.subplots()
-for neuron, current in ((snn.Leaky(beta=0.9), 0.05), (snn.QIF(tau=5), 0.05), (snn.EIF(tau=5, threshold=1.5), 0.3)):
+for neuron, current in (
+    (snn.Leaky(beta=0.9), 0.05),
+    (snn.QIF(tau=5), 0.05),
+    (snn.EIF(tau=5, threshold=1.5), 0.3),
+):
     spk, after = neuron(torch.full_like(mem, current), mem)
     name = type(neuron).__name__
-    change = torch.where((spk > 0) | (mem > neuron.threshold), torch.nan, after - mem)  # leave out spikes and resets
+    change = torch.where(
+        (spk > 0) | (mem > neuron.threshold), torch.nan, after - mem
+    )  # leave out spikes and resets
     panel.plot(mem, change, label=f"{name}, current {current}")
     crossings = mem[:-1][(change[:-1] * change[1:]) < 0]
     print(f"{name:5} changes sign at", ", ".join(f"{m:.2f}" for m in crossings.tolist()))
@@ -52,7 +58,9 @@ def step(neuron, current, first, second):
 def plane(panel, neuron, current, horizontal, vertical, steps=300):
     """Draw arrows, nullclines and the path of a run from the initial states."""
     for points in (15, 301):
-        a, b = torch.meshgrid(torch.linspace(*horizontal, points), torch.linspace(*vertical, points), indexing="xy")
+        a, b = torch.meshgrid(
+            torch.linspace(*horizontal, points), torch.linspace(*vertical, points), indexing="xy"
+        )
         spk, da, db = step(neuron, current, a, b)
         da, db = (torch.where(spk > 0, torch.nan, d) for d in (da, db))
         if points == 15:
@@ -73,7 +81,9 @@ def plane(panel, neuron, current, horizontal, vertical, steps=300):
 
 def two_currents(neuron, currents, horizontal, vertical, xlabel, ylabel):
     figure, panels = plt.subplots(1, 2, figsize=(6, 3.2), sharey=True)
-    spikes = [plane(p, neuron, c, horizontal, vertical) for p, c in zip(panels, currents, strict=True)]
+    spikes = [
+        plane(p, neuron, c, horizontal, vertical) for p, c in zip(panels, currents, strict=True)
+    ]
     for panel in panels:
         panel.set_xlabel(xlabel)
     panels[0].set_ylabel(ylabel)
@@ -89,7 +99,9 @@ def two_currents(neuron, currents, horizontal, vertical, xlabel, ylabel):
 # the parabola above the line. There is no crossing left, so the neuron fires for ever. Each spike jumps back to -65 mV
 # and up by 8, which delays the next one.
 
-two_currents(snn.Izhikevich(), (0.0, 10.0), (-85.0, 30.0), (-20.0, 10.0), "membrane in mV", "recovery")
+two_currents(
+    snn.Izhikevich(), (0.0, 10.0), (-85.0, 30.0), (-20.0, 10.0), "membrane in mV", "recovery"
+)
 
 # %%
 # Adaptation by a current
@@ -98,7 +110,9 @@ two_currents(snn.Izhikevich(), (0.0, 10.0), (-85.0, 30.0), (-20.0, 10.0), "membr
 # input. For a current of 3.5 the neuron fires three times, then the path spirals into the crossing, and the neuron
 # rests. For a current of 6 the crossing would be beyond the threshold, and the neuron keeps firing.
 
-two_currents(snn.AdLIF(a=0.2, b=0.3), (3.5, 6.0), (-0.6, 1.6), (-0.5, 6.0), "membrane", "adaptation")
+two_currents(
+    snn.AdLIF(a=0.2, b=0.3), (3.5, 6.0), (-0.6, 1.6), (-0.5, 6.0), "membrane", "adaptation"
+)
 
 # %%
 # Adaptation by a threshold
@@ -116,7 +130,9 @@ two_currents(snn.ALIF(rho=0.95), (0.15, 0.4), (-0.2, 2.2), (-0.3, 9.0), "membran
 # The two states of ``ResonateFire`` rotate. Inputs at the right moment of the rotation add up, others cancel. The
 # constant current of the left panel moves the center of the rotation, but does not reach the threshold of 1.
 
-two_currents(snn.ResonateFire(omega=0.3), (0.15, 0.4), (-1.2, 1.4), (-0.8, 1.3), "current", "membrane")
+two_currents(
+    snn.ResonateFire(omega=0.3), (0.15, 0.4), (-1.2, 1.4), (-0.8, 1.3), "current", "membrane"
+)
 
 # %%
 # Two decays
@@ -125,5 +141,10 @@ two_currents(snn.ResonateFire(omega=0.3), (0.15, 0.4), (-1.2, 1.4), (-0.8, 1.3),
 # follows it with a delay.
 
 two_currents(
-    snn.Synaptic(alpha=0.8, beta=0.9), (0.015, 0.06), (-0.05, 0.4), (-0.4, 1.3), "synaptic current", "membrane"
+    snn.Synaptic(alpha=0.8, beta=0.9),
+    (0.015, 0.06),
+    (-0.05, 0.4),
+    (-0.4, 1.3),
+    "synaptic current",
+    "membrane",
 )

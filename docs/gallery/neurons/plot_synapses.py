@@ -35,13 +35,19 @@ neurons = {
     "Synaptic": snn.Synaptic(alpha=0.9, beta=0.8, **silent),
     "Alpha": snn.Alpha(alpha=0.9, beta=0.8, **silent),
 }
-responses = {name: snn.unroll(neuron, x)[-1].flatten() for name, neuron in neurons.items()}  # the last state: mem
+responses = {
+    name: snn.unroll(neuron, x)[-1].flatten() for name, neuron in neurons.items()
+}  # the last state: mem
 
 figure, panel = plt.subplots()
 for name, response in responses.items():
     panel.plot(response / response.max(), label=name, marker="o", markersize=2.5)
-    print(f"{name:8} peaks {response.argmax() - 5:2d} steps after the spike, at {response.max():.3f}")
-panel.set(xlabel="step", ylabel="membrane / its peak", title="Response to one input spike at step 5")
+    print(
+        f"{name:8} peaks {response.argmax() - 5:2d} steps after the spike, at {response.max():.3f}"
+    )
+panel.set(
+    xlabel="step", ylabel="membrane / its peak", title="Response to one input spike at step 5"
+)
 panel.legend()
 plt.show()
 
@@ -69,10 +75,16 @@ neurons = {
 for name, neuron in neurons.items():
     mem = snn.unroll(neuron, 0.7 / responses[name].max() * x)[-1]
     peak = mem.amax(0)
-    panel.plot(gaps, peak, marker="o", markersize=3, label=name, linestyle=":" if name == "Alpha" else "-")
+    panel.plot(
+        gaps, peak, marker="o", markersize=3, label=name, linestyle=":" if name == "Alpha" else "-"
+    )
     print(f"{name:8} fires for gaps of up to {gaps[peak > 1].max()} steps")
 panel.axhline(1, color="C6", linestyle="--", linewidth=1)
-panel.set(xlabel="gap between the two input spikes in steps", ylabel="highest membrane", title="Two input spikes")
+panel.set(
+    xlabel="gap between the two input spikes in steps",
+    ylabel="highest membrane",
+    title="Two input spikes",
+)
 panel.legend()
 plt.show()
 
@@ -86,7 +98,9 @@ torch.manual_seed(0)
 train = (torch.rand(100, 1) < 0.2).float()
 spk, syn, mem = snn.unroll(snn.Synaptic(alpha=0.8, beta=0.8), 0.3 * train)
 spk2, exc, inh, mem2 = snn.unroll(snn.Alpha(alpha=0.8, beta=0.7), 0.8 * train)
-print(f"{int(train.sum())} input spikes: Synaptic fires {int(spk.sum())} times, Alpha {int(spk2.sum())} times")
+print(
+    f"{int(train.sum())} input spikes: Synaptic fires {int(spk.sum())} times, Alpha {int(spk2.sum())} times"
+)
 
 figure, panels = plt.subplots(3, 1, figsize=(6, 5), sharex=True, height_ratios=(1, 3, 3))
 panels[0].eventplot(train.flatten().nonzero().flatten(), colors="C6", linelengths=0.8)

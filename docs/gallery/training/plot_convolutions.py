@@ -26,7 +26,9 @@ snn.utils.seed(0)
 
 images, labels = load_digits(return_X_y=True)
 images = torch.tensor(images / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
-images = nn.functional.interpolate(images, scale_factor=2, mode="bilinear").clamp(0, 1)  # 16 x 16 pixels
+images = nn.functional.interpolate(images, scale_factor=2, mode="bilinear").clamp(
+    0, 1
+)  # 16 x 16 pixels
 labels = torch.tensor(labels)
 STEPS = 10
 
@@ -101,7 +103,9 @@ figure, panel = plt.subplots()
 for name, layer in record.items():
     panel.plot(layer.spk.flatten(1).mean(1) * 100, "o-", label=f"layer {name}")
     print(f"layer {name}: {layer.spk.mean():.1%} of the neurons fire at a step")
-panel.set(xlabel="step", ylabel="active neurons in %", title="Activity of the layers on the test digits")
+panel.set(
+    xlabel="step", ylabel="active neurons in %", title="Activity of the layers on the test digits"
+)
 panel.set_ylim(0)
 panel.legend()
 plt.show()

@@ -22,7 +22,9 @@ torch.manual_seed(0)
 # ``init_hidden=True`` a neuron stores its own membrane, so the network is a plain ``nn.Sequential``.
 
 T = 100
-x = spikegen.rate(torch.full((1, 100), 0.1), num_steps=T)  # 100 inputs, each fires at a tenth of the steps
+x = spikegen.rate(
+    torch.full((1, 100), 0.1), num_steps=T
+)  # 100 inputs, each fires at a tenth of the steps
 
 
 def network(gain):
@@ -51,10 +53,17 @@ with torch.no_grad(), snn.tap(net) as record:
     spk = snn.unroll(net, x)
 print("input ", tuple(x.shape), "output", tuple(spk.shape), "- steps, samples, neurons")
 for name, layer in record.items():
-    print(f"layer {name}: {int(layer.spk.sum()):4d} spikes, {layer.spk.mean():.1%} of all steps and neurons")
+    print(
+        f"layer {name}: {int(layer.spk.sum()):4d} spikes, {layer.spk.mean():.1%} of all steps and neurons"
+    )
 
 figure, panel = plt.subplots(figsize=(6, 4.5))
-layers = {"input": x, "layer 1": record["1"].spk, "layer 3": record["3"].spk, "output": record["5"].spk}
+layers = {
+    "input": x,
+    "layer 1": record["1"].spk,
+    "layer 3": record["3"].spk,
+    "output": record["5"].spk,
+}
 snn.spikeplot.raster({name: spikes[:, 0] for name, spikes in layers.items()}, panel)
 panel.set_title("Spikes of all layers, from the input at the bottom to the output")
 plt.show()
@@ -80,7 +89,12 @@ figure, panel = plt.subplots()
 panel.plot(mem, label="membrane")
 panel.axhline(1, color="C6", linestyle="--", linewidth=1, label="threshold")
 panel.plot(
-    fired.nonzero().flatten(), torch.full((int(fired.sum()),), 3.2), "|", color="C1", markersize=10, label="spike"
+    fired.nonzero().flatten(),
+    torch.full((int(fired.sum()),), 3.2),
+    "|",
+    color="C1",
+    markersize=10,
+    label="spike",
 )
 panel.set(xlabel="step", ylabel="membrane", title=f"Output neuron {busiest}", ylim=(None, 4.6))
 panel.legend(ncols=3, loc="upper center")
@@ -103,7 +117,11 @@ rates = torch.tensor(rates)
 figure, panel = plt.subplots()
 for n, name in enumerate(("layer 1", "layer 3", "output")):
     panel.plot(gains, rates[:, n], label=name)
-panel.set(xlabel="factor on the initial weights", ylabel="spikes per neuron and step", title="Silent or active")
+panel.set(
+    xlabel="factor on the initial weights",
+    ylabel="spikes per neuron and step",
+    title="Silent or active",
+)
 panel.legend()
 plt.show()
 silent = gains[rates[:, 2] == 0].max()

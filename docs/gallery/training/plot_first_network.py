@@ -121,7 +121,10 @@ early = [100 * float(SF.accuracy_rate(spk[:t], test_labels)) for t in range(1, S
 figure, panel = plt.subplots()
 panel.plot(range(1, STEPS + 1), early, "o-")
 panel.set(
-    xlabel="steps that are counted", ylabel="test accuracy in %", title="Accuracy over time", xticks=range(0, 21, 5)
+    xlabel="steps that are counted",
+    ylabel="test accuracy in %",
+    title="Accuracy over time",
+    xticks=range(0, 21, 5),
 )
 plt.show()
 print(f"accuracy after 5, 10 and 20 steps: {early[4]:.1f}, {early[9]:.1f}, {early[19]:.1f} %")

@@ -58,7 +58,9 @@ def network(recurrent):
         neurons = snn.RLeaky(beta=beta, linear_features=100, init_hidden=True)
     else:
         neurons = snn.Leaky(beta=beta, init_hidden=True)
-    return nn.Sequential(nn.Linear(1, 100), neurons, nn.Linear(100, 1), snn.LI(beta=0.6, init_hidden=True))
+    return nn.Sequential(
+        nn.Linear(1, 100), neurons, nn.Linear(100, 1), snn.LI(beta=0.6, init_hidden=True)
+    )
 
 
 def run(net, x):
@@ -107,6 +109,12 @@ for name, net in nets.items():
     panel.plot(range(20 + AHEAD, 300), forecast, label=name)
     print(f"{name:13} test error {(forecast - target).square().mean():.3f}")
 print(f"last sample   test error {(test[20:-AHEAD] - target).square().mean():.3f}")
-panel.set(xlabel="step", ylabel="signal", title=f"Forecasts, {AHEAD} steps ahead", xlim=(20, 170), ylim=(None, 3.4))
+panel.set(
+    xlabel="step",
+    ylabel="signal",
+    title=f"Forecasts, {AHEAD} steps ahead",
+    xlim=(20, 170),
+    ylim=(None, 3.4),
+)
 panel.legend(ncols=3, loc="upper center")
 plt.show()

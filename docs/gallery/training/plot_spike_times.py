@@ -25,7 +25,9 @@ from spikeloom import spikegen
 images, labels = load_digits(return_X_y=True)
 images, labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
 T = 20
-spikes = spikegen.latency(images, num_steps=T, normalize=True, linear=True, clip=True)  # [T, 1797, 64]
+spikes = spikegen.latency(
+    images, num_steps=T, normalize=True, linear=True, clip=True
+)  # [T, 1797, 64]
 print(f"{spikes.sum((0, 2)).mean():.0f} input spikes per digit")
 
 
@@ -71,9 +73,14 @@ plt.show()
 # With the temporal loss the answer is known at the first output spike; nothing after it need be computed. The network
 # waits for more evidence where it needs it. The price is a few percent of accuracy.
 
-first = {name: (spk.cumsum(0) > 0).any(2).float().argmax(0).float() for name, (_, spk) in runs.items()}
+first = {
+    name: (spk.cumsum(0) > 0).any(2).float().argmax(0).float() for name, (_, spk) in runs.items()
+}
 for name, (history, spk) in runs.items():
-    print(f"{name}: {history[-1]:.1f} %, {spk.sum((0, 2)).mean():.1f} output spikes per digit,", end=" ")
+    print(
+        f"{name}: {history[-1]:.1f} %, {spk.sum((0, 2)).mean():.1f} output spikes per digit,",
+        end=" ",
+    )
     print(f"the first at step {first[name].mean():.1f} on average")
 figure, panel = plt.subplots()
 panel.hist(first["first spike"], bins=torch.arange(-0.5, T + 0.5), rwidth=0.8)
@@ -94,7 +101,9 @@ plt.show()
 digits = torch.arange(397)
 counted, timed = (spk for _, spk in runs.values())
 right = counted.sum(0).argmax(1) == labels[1400:]
-right &= timed[first["first spike"].long(), digits, labels[1400:]] > 0  # its neuron fires at the first output spike
+right &= (
+    timed[first["first spike"].long(), digits, labels[1400:]] > 0
+)  # its neuron fires at the first output spike
 n = int(right.nonzero()[0])
 figure, panels = plt.subplots(1, 2, figsize=(6, 2.8), sharex=True, sharey=True)
 for panel, (name, (_, spk)) in zip(panels, runs.items(), strict=True):

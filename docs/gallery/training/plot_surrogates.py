@@ -110,7 +110,9 @@ for name, value in results.items():
 figure, panel = plt.subplots(figsize=(6, 2.8))
 panel.barh(list(results), list(results.values()))
 panel.invert_yaxis()
-panel.set(xlabel="test accuracy in %", title="The shape matters little, the width more", xlim=(0, 100))
+panel.set(
+    xlabel="test accuracy in %", title="The shape matters little, the width more", xlim=(0, 100)
+)
 plt.show()
 
 # %%
