@@ -10,7 +10,7 @@ import spikeloom as snn
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.append(str(DOCS))
 
-from website import docstrings, messages, names  # noqa: E402
+from website import docstrings, links, messages, names  # noqa: E402
 
 PAGES = sorted(page.stem for page in DOCS.glob("*.md"))
 
@@ -137,3 +137,18 @@ def test_every_message_has_a_guide():
     assert {message.guide for message in found} <= set(PAGES)
     shown = messages.page()
     assert all(docstrings.inline(message.text) in shown for message in found)
+
+
+def test_wrong_links_of_a_built_site_are_found(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "index.html").write_text(
+        '<a href="part/page.html#here">a</a> <a href="part/#top">b</a> <a href="https://example.org/x">c</a>'
+        '<a href="part/none.html">d</a> <a href="part/page.html#none">e</a> <a href="#own">f</a> <p id="own">'
+        '<script src="https://example.org/x.js"></script> <img src="none.png">'
+    )
+    (tmp_path / "part" / "index.html").write_text('<p id="top">')
+    (tmp_path / "part" / "page.html").write_text('<p id="here"><a href="../index.html">back</a>')
+    found = links.wrong_links(tmp_path)
+    assert len(found) == 4
+    for what in ("none.html", "page.html#none", "x.js", "none.png"):
+        assert any(what in sentence for sentence in found)

@@ -169,8 +169,20 @@ def typed(
 
 
 def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Turn a docstring into reStructuredText."""
-    lines[:] = to_rst(lines)
+    """Turn a docstring into reStructuredText; names of the same module become links, unless they are arguments."""
+    module = name.rpartition(".")[0]
+    arguments = inspect.signature(obj).parameters if what in ("class", "function") else {}
+    near = {
+        path.rpartition(".")[2]: spelling
+        for section in sections()
+        for path, spelling in section.paths.items()
+        if path.rpartition(".")[0] == module and path != name
+    }
+
+    def spelled(match: re.Match[str]) -> str:
+        return f"`{near[match[1]]}`" if match[1] in near and match[1] not in arguments else match[0]
+
+    lines[:] = to_rst([re.sub(r"(?<!`)`(\w+)`(?!`)", spelled, line) for line in lines])
 
 
 class Links(SphinxTransform):
