@@ -116,8 +116,8 @@ panel.set(
 plt.show()
 
 # %%
-# Without a gradient only the last layer learns, from random hidden neurons. A very steep surrogate comes close to that,
-# because few membranes are near enough to the threshold to pass a gradient.
+# Without a gradient only the last layer learns, from random hidden neurons. A very steep surrogate learns less than the
+# others, because few membranes are near enough to the threshold to pass a gradient.
 #
 # Your own
 # --------
