@@ -111,6 +111,7 @@ for result, style in zip(results, ("o-", "s--"), strict=True):
 panel.set(
     xlabel="epoch", ylabel="test accuracy in %", title="The same training", xticks=range(1, 4)
 )
+panel.set_ylim(0, 100)
 panel.legend(loc="lower right")
 plt.show()
 print(f"both processes have the same weights: {results[1]['equal']}")
