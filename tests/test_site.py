@@ -36,6 +36,19 @@ def test_every_page_is_reached_from_the_home_page():
     assert reached == set(PAGES)
 
 
+def test_included_parts_of_other_pages_exist():
+    found = 0
+    for page in PAGES:
+        for path, options in re.findall(
+            r"^```\{include\} (.*?)\n(.*?)^```", (DOCS / f"{page}.md").read_text(), re.M | re.S
+        ):
+            text = (DOCS / path).read_text()
+            for marker in re.findall(r'^:(?:start-after|end-before): "(.*)"$', options, re.M):
+                assert marker in text, f"{page}.md includes {path} from or to {marker}"
+                found += 1
+    assert found >= 4
+
+
 def test_every_public_name_has_an_entry_in_the_reference():
     entries = [*names.places(), *(path for paths in names.further().values() for path in paths)]
     documented = {id(names.thing(path)) for path in entries}
