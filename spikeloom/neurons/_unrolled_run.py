@@ -88,6 +88,7 @@ class UnrolledRun:
         visits: the calls of neurons so far.
         counted: the number of steps once it is done, for hooks.
         at_work: whether a neuron is running now.
+        bare: whether the network is one neuron whose input nobody else sees; time is then not folded, [T, B, ...].
     """
 
     steps: int
@@ -98,6 +99,7 @@ class UnrolledRun:
     visits: dict[Any, Visit] = field(default_factory=dict)
     counted: Counted = field(default_factory=list)
     at_work: bool = False
+    bare: bool = False
 
     def label(self, neuron: Any, kind: str) -> str:
         """The name of a neuron in messages."""
@@ -165,6 +167,8 @@ class UnrolledRun:
 
     def unfold(self, x: Tensor, label: str) -> Tensor:
         """[T*B, *N] -> [T, B, *N]; a static [B, *N] -> [1, B, *N]."""
+        if self.bare:
+            return x
         rows = x.shape[0] if x.dim() else None
         if rows == self.rows(x):
             return x.unsqueeze(0) if self.is_static(x) else x.reshape(self.steps, self.batch, *x.shape[1:])
@@ -176,6 +180,8 @@ class UnrolledRun:
 
     def fold(self, out: Tensor) -> Tensor:
         """[T, B, *N] -> [T*B, *N]."""
+        if self.bare:
+            return out
         folded = out.flatten(0, 1)
         if self.origins is not None:
             self.origins.mark(folded, static=False)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._torch import is_view, set_grad_enabled
+from ..._torch import set_grad_enabled
 from ...neurons import SpikingNeuron
 from .._saved_bits import packing
-from .._time_folding import _NoView
+from .._time_folding import not_a_view
 from .groups import FOLD, SCAN, SELECT, SUM, UNBIND, WRITE, Column, Node
 from .neurons import Scan, Touched, run_step
 from .plan import Plan
@@ -287,13 +287,6 @@ class RunningSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         return grad.sum_to_size(ctx.start), grad.sum_to_size(ctx.shape[1:]).expand(ctx.shape)
-
-
-def not_a_view(made: Tensor) -> Tensor:
-    """The same values, not as a view for autograd, so that torch allows `detach_()`."""
-    if not is_view(made):
-        return made
-    return _NoView.apply(made) if made.requires_grad else made.detach()
 
 
 def folded(found: OpClass, tensors: list[Tensor], stacked: list[bool], numbers: Any, n: int) -> list[Tensor]:
