@@ -18,7 +18,7 @@ from .._torch import count_dispatch_modes, is_traced, transforms_active
 from ..caller import warn_caller
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
-from ..neurons._unrolled_run import REWRITE, mark
+from ..neurons._unrolled_run import REWRITE, SPIKES_ALONE, mark
 from ._checkpoint import run_in_chunks
 from ._compare import STEPS, CannotCompare, Comparison, DeepSnapshot, Differs, raises
 from ._known_layers import is_row_by_row
@@ -96,6 +96,8 @@ def run_checked(
         error.add_note(f"(while the network was unrolled: {sizes})")
         if error is failure and type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
             error.add_note(f"(Does its forward contain a fixed batch size or a loop over time? {REWRITE})")
+        if error is failure and type(error) is TypeError and "tuple" in str(error):
+            error.add_note(f"(Is it the tuple of a neuron? {SPIKES_ALONE})")
         if error is not failure:
             raise error from failure
         raise

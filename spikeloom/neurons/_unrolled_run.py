@@ -17,6 +17,12 @@ from .._torch import exporting, tree_map
 from ..scoped import Scoped
 from ._recorded_steps import recorded_steps
 
+SPIKES_ALONE = (
+    "A neuron returns its spikes and states, (spk, mem), unless it has init_hidden=True and not output=True. Pass on "
+    "only the spikes"
+)
+"""What to do if a layer got the tuple of a neuron as its input."""
+
 REWRITE = (
     "To move a network over from a loop with states by hand: make each neuron with init_hidden=True and call it with "
     "its input alone; take the loop over time out of forward, and with it init_leaky() and the lists that are appended "
