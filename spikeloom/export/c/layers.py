@@ -240,6 +240,27 @@ class Join(Layer):
 
 
 @dataclass
+class Product(Layer):
+    """A product of two matrices, [R, K] and [K, Q]."""
+
+    def run(self, *x: Tensor) -> Tensor:
+        """The output for inputs [B, R, K] and [B, K, Q]."""
+        return x[0] @ x[1]
+
+
+@dataclass
+class Pick(Layer):
+    """y[n] = x[index[n]], or 0 where the index is -1; index, of the shape of y: slices, permutations, padding."""
+
+    index: Tensor
+
+    def run(self, *x: Tensor) -> Tensor:
+        """The output for an input [B, ...]."""
+        flat = functional.pad(x[0].flatten(1), (0, 1))  # -1 is the zero at the end
+        return flat[:, self.index.flatten()].reshape(len(flat), *self.y.shape)
+
+
+@dataclass
 class Neuron(Layer):
     """An equation for each element, with states that stay from step to step.
 

@@ -305,7 +305,8 @@ class Writer(Programs):
 
 def _bytes(declaration: str) -> int:
     """The size of one value of a type that a declaration contains."""
-    sizes = {"double": 8, "int64_t": 8, "float": 4, "int32_t": 4, "int": 4, "int8_t": 1, "uint8_t": 1}
+    sizes = {"double": 8, "int64_t": 8, "float": 4, "int32_t": 4, "int": 4}
+    sizes |= {"int16_t": 2, "uint16_t": 2, "int8_t": 1, "uint8_t": 1}
     return next(size for name, size in sizes.items() if name in declaration.split())
 
 

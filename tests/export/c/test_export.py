@@ -66,7 +66,7 @@ ROUNDED = {
 }
 """Those with sums or elementary functions, whose values agree to rounding; and LI, which has no spikes."""
 
-NO_INTEGERS = ("EIF", "SLSTM")
+NO_INTEGERS = ()
 
 
 def drive(name: str, steps: int = 60) -> torch.Tensor:
