@@ -118,5 +118,5 @@ def _inputs(layer: Neuron, text: Text, types: Locals, reads: Counter[Symbol]) ->
 
 def _meets_inputs_alone(equation: Equation, leaf: Symbol) -> bool:
     """Whether an operation has inputs alone as arguments, this one among them, and so the type of inputs in C."""
-    arguments = [equation.arguments(node) for node in equation.nodes if node not in equation.values]
-    return any(leaf in own and all(arg in equation.inputs for arg in own) for own in arguments)
+    arguments = [frozenset(equation.arguments(node)) for node in equation.nodes if node not in equation.values]
+    return any(leaf in own and own <= frozenset(equation.inputs) for own in arguments)
