@@ -86,7 +86,7 @@ def _delayed(path: str, name: str, title: str, module: Any, x: Array, y: Array, 
     if len(x.shape) != 1:
         refuse(label(path, module), f"its input is {x.shape}; only features, [I], can have a delay per connection")
     plain = linear(name, title, module.weight, module.bias, x, y, dtype)
-    return layers.DelayedLinear(name, title, (x,), y, plain.weight, plain.bias, lag), lost
+    return layers.DelayedLinear(name, title, (x,), y, lag, plain.weight, plain.bias), lost
 
 
 def _step_norm(path: str, name: str, title: str, module: Any, x: Array, y: Array, dtype: torch.dtype) -> Written:

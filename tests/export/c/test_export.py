@@ -75,6 +75,7 @@ ROUNDED = {
 }
 """Those with sums or elementary functions, whose values agree to rounding; and LI, which has no spikes."""
 
+
 def drive(name: str, steps: int = 60) -> torch.Tensor:
     """Inputs that make a neuron fire, [T, 1, 12]."""
     torch.manual_seed(len(name))
