@@ -130,9 +130,8 @@ class _Reader:
 
     def _name(self, wish: str, kind: str) -> str:
         simple = identifier(wish.replace(".", "_"))
-        return self.names.new(
-            *([] if simple.startswith("_") else [simple]), identifier(f"{kind}_{wish}".replace(".", "_"))
-        )
+        with_kind = [] if wish == kind else [identifier(f"{kind}_{wish}".replace(".", "_"))]
+        return self.names.new(*([] if simple.startswith("_") else [simple]), *with_kind)
 
     def _module(self, node: fx.Node) -> Any:
         path = str(node.target)
@@ -272,7 +271,8 @@ class _Reader:
         """The array with the values of these places of x."""
         if torch.equal(places.flatten(), torch.arange(x.size)):
             return Array(x.name, tuple(places.shape))
-        self.layers.append(pick(self._name(node.name, name), f"{name}, of {x.name}", x, places))
+        wish, name = node.name.replace("getitem", "part"), name.replace("getitem", "part")
+        self.layers.append(pick(self._name(wish, name), f"{name} of {x.name}", x, places))
         return self.layers[-1].y
 
     def _elementwise(self, node: fx.Node, name: str) -> Array:

@@ -164,7 +164,7 @@ class Equation:
             if written(node).rstrip("'") != name:
                 lines.append((f"{name}'", written(node)))
         if self.results[0] not in {a.node for a in self.assignments}:
-            lines.append(("spk", written(self.results[0])))
+            lines.append(("spk" if self.states else "y", written(self.results[0])))
         width = max(len(name) for name, _ in lines)
         return [f"{name:<{width}} = {text}" for name, text in lines]
 

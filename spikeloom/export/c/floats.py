@@ -28,7 +28,7 @@ from .layers import (
 )
 from .norms import Norm
 from .statements import Locals, neuron_function
-from .writer import Table, Writer, numbers
+from .writer import Table, Writer, calls, numbers
 
 HELPERS: Mapping[str, tuple[str, str]] = {
     "spike": ("real u", "u > 0 ? 1 : 0"),
@@ -152,7 +152,7 @@ class FloatWriter(Writer):
         found = dict[str, list[str]]()
         suffix = "f" if self.real == "float" else ""
         for name, (arguments, result) in HELPERS.items():
-            if f"{name}(" in body or (name in ("minimum", "maximum") and "clamp(" in body):
+            if calls(name, body) or (name in ("minimum", "maximum") and calls("clamp", body)):
                 head = f"static inline {self.real} {name}({arguments.replace('real', self.real)})"
                 found[name] = function(head, [f"return {result.replace('exp_', f'exp{suffix}')};"])
         return found

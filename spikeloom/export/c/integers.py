@@ -31,7 +31,7 @@ from .programs import Sample
 from .quantize import IntegerNetwork, Rescale
 from .simulate import start_of
 from .statements import Locals, neuron_function
-from .writer import Table, Writer, numbers
+from .writer import Table, Writer, calls, numbers
 
 HELPERS = {
     **fixed_point.HELPERS,
@@ -201,7 +201,7 @@ class IntegerWriter(Writer):
         """Those that the layers use."""
         used, text = set[str](), body
         for name in reversed(HELPERS):  # each may call those before it
-            if f"{name}(" in text:
+            if calls(name, text):
                 used.add(name)
                 text += HELPERS[name]
         return {name: [*HELPERS[name].strip().splitlines(), ""] for name in HELPERS if name in used}

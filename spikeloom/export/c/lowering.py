@@ -141,6 +141,8 @@ class _Maker:
         node = self._source(node)
         if node.op == "const" and value == 1.0:
             return Code("one")
+        if node.op == "const" and value == 0.0:
+            return Code("literal")
         self.made.constants[node, "term"] = Constant(_rounded(value, self.made.fraction), self.made.fraction)
         return Code("constant", node=node)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
-from spikeloom.export.c import floats, identifiers, integers
+from spikeloom.export.c import floats, identifiers, integers, writer
 from tests.export.c.program import Program, needs_compiler
 from tests.export.c.test_export import UNIT, grid, spikes
 
@@ -49,4 +49,6 @@ def test_all_functions_and_macros_of_a_file_are_reserved(tmp_path):
     defined = {*floats.HELPERS, *integers.HELPERS}
     defined |= {line.split()[1] for line in text.splitlines() if line.startswith(("#undef", "#define FRACTION"))}
     assert {"spike", "fixed_tanh", "FRACTION"} <= defined
-    assert {name.partition("(")[0] for name in defined} <= identifiers.HELPERS
+    assert defined <= identifiers.HELPERS
+    assert writer.calls("clamp", "y = clamp(x);")
+    assert not writer.calls("clamp", "net_clamp(x, y);"), "a helper that is not called is not written"
