@@ -48,6 +48,18 @@ class First(nn.Module):
         return spk
 
 
+class Louder(nn.Module):
+    """A neuron that needs a larger input to fire."""
+
+    def __init__(self, neuron: nn.Module, factor: float):
+        super().__init__()
+        self.neuron, self.factor = neuron, factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spk: torch.Tensor = self.neuron(x * self.factor)
+        return spk
+
+
 HIDDEN = {"init_hidden": True}
 NEURONS: dict[str, Callable[[], nn.Module]] = {
     "Leaky": lambda: snn.Leaky(0.9, **HIDDEN),
@@ -61,14 +73,14 @@ NEURONS: dict[str, Callable[[], nn.Module]] = {
     "RSynaptic, V": lambda: snn.RSynaptic(0.7, 0.8, V=0.3, all_to_all=False, **HIDDEN),
     "IF": lambda: snn.IF(**HIDDEN),
     "LI": lambda: snn.LI(**HIDDEN),
-    "ParametricLIF": lambda: snn.ParametricLIF(**HIDDEN),
+    "ParametricLIF": lambda: snn.ParametricLIF(threshold=0.3, **HIDDEN),
     "RALIF, V": lambda: snn.RALIF(V=0.4, all_to_all=False, **HIDDEN),
     "ALIF": lambda: snn.ALIF(**HIDDEN),
-    "AdLIF": lambda: snn.AdLIF(**HIDDEN),
+    "AdLIF": lambda: Louder(snn.AdLIF(**HIDDEN), 8.0),
     "CuBaLIF": lambda: snn.CuBaLIF(**HIDDEN),
     "QIF": lambda: snn.QIF(**HIDDEN),
     "EIF": lambda: snn.EIF(**HIDDEN),
-    "Izhikevich": lambda: snn.Izhikevich(**HIDDEN),
+    "Izhikevich": lambda: Louder(snn.Izhikevich(**HIDDEN), 40.0),
     "ResonateFire": lambda: snn.ResonateFire(**HIDDEN),
     "snn.cell": lambda: UserCell(**HIDDEN),
     "NoisyLeaky": lambda: snn.NoisyLeaky(0.9, **HIDDEN),
@@ -168,9 +180,9 @@ def in_onnx(nets: Mapping[str, tuple[nn.Module, tuple[int, ...]]], folder: Path)
     for k, name in enumerate(joined.names):
         want, got = wanted[str(k)], torch.as_tensor(found[str(k)])
         near = torch.isclose(got, want, rtol=1e-4, atol=1e-5, equal_nan=True)
-        results[name] = {"values": want.numel(), "differing": int((~near).sum())}
+        results[name] = {"values": want.numel(), "differing": int((~near).sum()), "nonzero": int(want.count_nonzero())}
         if "NoisyLeaky" in name:
-            results[name] = {"values": 0, "differing": 0, "refusal": "exported; its noise is drawn anew at each run"}
+            results[name] |= {"values": 0, "differing": 0, "refusal": "exported; its noise is drawn anew at each run"}
     return results
 
 
