@@ -15,6 +15,7 @@ def test_the_page_shows_the_stored_run():
     assert {cell["row"] for cell in cells} == {*example["NEURONS"], *example["OTHERS"]}
     assert not [cell for cell in cells if cell["differing"]]
     assert not [cell for cell in cells if not cell["values"] and not cell["refusal"]]
+    assert not [cell for cell in cells if cell["target"] == "ONNX" and not cell["nonzero"]], "a silent network"
     refused = {cell["row"] for cell in cells if cell["refusal"]}
     assert refused <= {
         *("NoisyLeaky", "Leaky, state_quant", "Leaky, inhibition"),
