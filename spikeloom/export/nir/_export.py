@@ -1,6 +1,7 @@
 """From a network to a NIR graph."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +15,10 @@ from torch.nn.parameter import is_lazy
 from ..._torch import uncompiled
 from ...caller import warn_caller
 from ...engine.run import backend
-from ._forms import NoForm, Shape
+from ._forms import NoForm
 from ._fragments import fragment_of
 from ._graph import kind_of
-from ._layers import Fragment, Place, array, flatten_node
+from ._layers import Fragment, Place, factor_node, flatten_node
 from ._metadata import checked_dt, noted, seal
 from ._network import clear
 from ._package import Node, nir_package
@@ -94,7 +95,7 @@ def export_to_nir(
         recording = record(net, samples, run, lead)
     missing: dict[str, tuple[str, ...]] = {}
     resets = ("zero", False) if target is None else TARGETS[target].resets
-    nodes, edges = _built(recording, Settings(lead, dt, resets, allow_approximate), missing)
+    nodes, edges = _built(recording, Settings(lead, dt, resets, allow_approximate, target is None), missing)
     graph = nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)
     note = {"name": model_name, "dt": dt, "target": target, "dtype": _dtype(module)}
     graph.metadata = noted(note)
@@ -171,9 +172,10 @@ def _copied(module: nn.Module) -> nn.Module:
 
 
 def _dtype(module: nn.Module) -> str:
-    """The dtype of the network that is imported from the graph."""
-    wide = any(parameter.dtype is torch.float64 for parameter in module.parameters())
-    return "float64" if wide else "float32"
+    """The dtype of the network that is imported from the graph: of its parameters, or else of its buffers."""
+    held: list[Tensor] = [*module.parameters()]
+    held = held or [value for value in module.buffers() if value.is_floating_point()]
+    return "float64" if any(value.dtype is torch.float64 for value in held) else "float32"
 
 
 def _lead(net: nn.Module, samples: tuple[Tensor, ...], given: Sequence[int] | int | None) -> int:
@@ -201,12 +203,16 @@ def _lead(net: nn.Module, samples: tuple[Tensor, ...], given: Sequence[int] | in
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for all of a graph: the dimensions of the batch, dt, the reset of its reader, approximations."""
+    """What holds for all of a graph: the dimensions of the batch, dt, the reset of its reader, approximations.
+
+    In an `ordered` graph, sums are computed in the order of the forward, so that they are rounded equally.
+    """
 
     lead: int
     dt: float
     resets: tuple[str, bool]
     approximate: bool
+    ordered: bool
 
 
 def _built(
@@ -216,15 +222,15 @@ def _built(
     nodes: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
     exits: dict[str, tuple[str, ...]] = {}  # by key of a step: the nodes whose sum is its output
-    back: list[tuple[str, str, Shape]] = []  # in a cycle: keys of later steps, and the nodes that they feed
+    back: list[tuple[str, str, Place]] = []  # in a cycle: keys of later steps, and the nodes that they feed
     for name, shape in recording.inputs:
         nodes[name] = nir.Input(input_type=np.array(shape[lead:] or (1,)))
         exits[name] = (name,)
     for step in recording.steps:
         place = Place(step.before[lead:], step.after[lead:], lead, settings.dt, settings.resets, step.late)
-        fragment = _fragment(step, place)
+        fragment = _fragment(step, place, settings.ordered)
         ran = [key for key in step.sources if key in exits]
-        sources = _sources(ran, exits, nodes, edges, place.before)
+        sources = _sources(ran, exits, nodes, edges, place, settings.ordered)
         if fragment is None:
             exits[step.key] = sources
             continue
@@ -239,13 +245,14 @@ def _built(
         nodes |= {full[suffix]: node for suffix, node in fragment.nodes.items()}
         edges += [(source, full[fragment.entry]) for source in sources]
         edges += [(full[a], full[b]) for a, b in fragment.edges]
-        back += [(key, full[fragment.entry], place.before) for key in step.sources if key not in exits]
+        back += [(key, full[fragment.entry], place) for key in step.sources if key not in exits]
         exits[step.key] = (full[fragment.exit],)
-    for key, entry, shape in back:
-        edges += [(source, entry) for source in _sources([key], exits, nodes, edges, shape)]
+    for key, entry, place in back:
+        edges += [(source, entry) for source in _sources([key], exits, nodes, edges, place, settings.ordered)]
     for i, (keys, shape, _) in enumerate(recording.outputs):
         name = "output" if len(recording.outputs) == 1 else f"output_{i}"
-        sources = _sources(keys, exits, nodes, edges, shape[lead:])
+        place = Place(shape[lead:], shape[lead:], lead, settings.dt)
+        sources = _sources(keys, exits, nodes, edges, place, settings.ordered)
         nodes[name] = nir.Output(output_type=np.array(shape[lead:] or (1,)))
         edges += [(source, name) for source in sources]
     return _used(nodes, edges)
@@ -273,14 +280,15 @@ def _list(sentences: Sequence[str]) -> str:
     return "; and ".join(sentences)
 
 
-def _fragment(step: Step, place: Place) -> Fragment | None:
+def _fragment(step: Step, place: Place, ordered: bool) -> Fragment | None:
     try:
         if step.layer is not None:
             return fragment_of(step.layer, place)
         if step.operation == "flatten":
             return Fragment({"": flatten_node(place.before, place.after)})
-        factor = torch.as_tensor(step.factor, dtype=torch.get_default_dtype())
-        return Fragment({"": nir_package().Scale(scale=array(factor, place.before))})
+        if step.operation == "sum":
+            return Fragment({"": factor_node(torch.ones(()), False, place)}) if ordered else None
+        return Fragment({"": factor_node(step.factor, step.operation == "divide", place)})
     except NoForm as error:
         raise ValueError(f"{step.label} cannot be written to NIR: {error}") from None
 
@@ -290,20 +298,28 @@ def _sources(
     exits: dict[str, tuple[str, ...]],
     nodes: dict[str, Node],
     edges: list[tuple[str, str]],
-    shape: Shape,
+    place: Place,
+    ordered: bool,
 ) -> tuple[str, ...]:
-    """The nodes of a sum. NIR has one edge from a node to another, so what is added n times passes a Scale of n."""
+    """The nodes of a sum. NIR has one edge from a node to another, so what is added n times passes a Scale of n.
+
+    In an ordered graph it passes n - 1 of 1, unless the sum has no other part.
+    """
     found = [node for key in keys for node in exits[key]]
-    sources = []
-    for node in dict.fromkeys(found):
-        times = found.count(node)
-        if times > 1:
-            scaled = f"{node}.times_{times}"
-            if scaled not in nodes:
-                nodes[scaled] = nir_package().Scale(scale=np.full(shape, times, dtype=np.float32))
-                edges.append((node, scaled))
-            node = scaled
-        sources.append(node)
+    counted, sources = Counter(found), list[str]()
+    one_by_one = ordered and (len(counted) > 1 or len(found) > 3)  # x + x and 2 * x are rounded equally
+
+    def scaled(node: str, name: str, factor: int) -> str:
+        if name not in nodes:
+            nodes[name] = factor_node(torch.tensor(float(factor)), False, place)
+            edges.append((node, name))
+        return name
+
+    if not one_by_one:
+        return tuple(scaled(node, f"{node}.times_{n}", n) if n > 1 else node for node, n in counted.items())
+    for i, node in enumerate(found):
+        times = found[:i].count(node)
+        sources.append(scaled(node, f"{node}.again_{times}", 1) if times else node)
     return tuple(sources)
 
 

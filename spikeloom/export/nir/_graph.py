@@ -8,6 +8,7 @@ before the reader of that edge. A Delay in the cycle is that step, or as many as
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,24 @@ class BadGraph(ValueError):
     """A graph that cannot be run; the message names the node and says why."""
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A neuron that is several nodes.
+
+    Args:
+        name: of the one node that replaces them.
+        entry, leave: the node that gets its input, and the one that gives its spikes.
+        parts: all of its nodes.
+        layer: the neuron.
+    """
+
+    name: str
+    entry: str
+    leave: str
+    parts: Sequence[str]
+    layer: Any
+
+
 class Flat:
     """A graph without subgraphs.
 
@@ -34,28 +53,43 @@ class Flat:
 
     def __init__(self, nodes: dict[str, Node], edges: list[Edge]):
         self.shapes: dict[str, Shape | None] = {}
-        self.wholes = set[str]()  # nodes that stand for all nodes of a layer
+        self.wholes = dict[str, Whole]()
         self._set(nodes, edges)
 
     def _set(self, nodes: dict[str, Node], edges: list[Edge]) -> None:
         self.nodes, self.edges = nodes, edges
         self._sources: dict[str, list[str]] = {name: [] for name in nodes}
+        self._targets: dict[str, list[str]] = {name: [] for name in nodes}
         for a, b in edges:
             self._sources[b].append(a)
+            self._targets[a].append(b)
 
-    def fold(self, entry: str, leave: str, parts: Sequence[str]) -> None:
-        """Make one node, that of the entry, of the nodes of a layer."""
-        inner = {name for name in parts if name != entry}
-        outer = [
-            (entry if a == leave else a, b) for a, b in self.edges if b not in inner and (a not in inner or a == leave)
+    def fold(self, wholes: Iterable[Whole]) -> None:
+        """Replace the nodes of neurons by one node each, with the fields of its entry."""
+        entered, left, inner = dict[str, str](), dict[str, str](), set[str]()
+        for whole in wholes:
+            self.wholes[whole.name], self.shapes[whole.name] = whole, self.shapes[whole.leave]
+            entered[whole.entry], left[whole.leave] = whole.name, whole.name
+            inner |= {*whole.parts}
+        nodes = {entered.get(n, n): node for n, node in self.nodes.items() if n in entered or n not in inner}
+        edges = [
+            (left.get(a, a), entered.get(b, b))
+            for a, b in self.edges
+            if (a in left or a not in inner) and (b in entered or b not in inner)
         ]
-        self.shapes[entry] = self.shapes[leave]
-        self.wholes.add(entry)
-        self._set({name: node for name, node in self.nodes.items() if name not in inner}, outer)
+        self._set(nodes, edges)
+
+    def has_state(self, name: str) -> bool:
+        """Whether a node keeps a state from step to step: a neuron or a Delay."""
+        return name in self.wholes or kind_of(self.nodes[name]) in STATEFUL
 
     def sources(self, name: str) -> list[str]:
         """The nodes whose outputs a node gets the sum of."""
         return self._sources[name]
+
+    def targets(self, name: str) -> list[str]:
+        """The nodes that get the output of a node."""
+        return self._targets[name]
 
     def of_kind(self, kind: str) -> list[str]:
         """The names of the nodes of a kind, by the numbers in them."""
@@ -214,7 +248,7 @@ def _components(nodes: Iterable[str], edges: Sequence[Edge]) -> Iterator[list[st
 
 def is_cycle(flat: Flat, group: list[str]) -> bool:
     """Whether a group of nodes is a cycle."""
-    return len(group) > 1 or (group[0], group[0]) in flat.edges
+    return len(group) > 1 or group[0] in flat.sources(group[0])
 
 
 def delayed_edges(flat: Flat, group: list[str], dt: float) -> tuple[list[str], set[Edge]]:
@@ -267,10 +301,12 @@ def _waiting(flat: Flat, group: list[str], dt: float) -> set[str]:
 
 def _may_be_late(flat: Flat, a: str, b: str) -> bool:
     """Whether an edge leaves a neuron; one that is written as a LI and a Threshold is left at the Threshold."""
-    return _fires_for(flat, a) or (kind_of(flat.nodes[a]) in STATEFUL and not _fires_for(flat, b))
+    return _fires_for(flat, a) or (flat.has_state(a) and not _fires_for(flat, b))
 
 
 def _fires_for(flat: Flat, name: str) -> bool:
     """Whether a node is the Threshold of a neuron."""
     sources = flat.sources(name)
-    return kind_of(flat.nodes[name]) == "Threshold" and any(kind_of(flat.nodes[s]) in STATEFUL for s in sources)
+    return kind_of(flat.nodes[name]) == "Threshold" and any(
+        flat.has_state(source) and source not in flat.wholes for source in sources
+    )

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ...caller import warn_caller
-from ...layers import SynapticDelay
+from ...layers import GradedSpikes, SynapticDelay
 from ...neurons import LI, Leaky, Synaptic
 from ._graph import NEURONS, BadGraph, kind_of
-from ._metadata import BadMetadata, is_sealed, note_of, remade
-from ._modules import EulerCubaLI, EulerCubaLIF, EulerLI, EulerLIF, GainI, GainIF, Scale, Threshold, floats
+from ._metadata import VALUES, BadMetadata, is_sealed, note_of, remade
+from ._modules import EulerCubaLI, EulerCubaLIF, EulerLI, EulerLIF, Factor, GainI, GainIF, Scale, Threshold, floats
 from ._package import Node
 from ._shapes import as_text, pair
 
-FIRING = ("IF", "LIF", "CubaLIF")
+FIRING, SILENT = ("IF", "LIF", "CubaLIF"), ("I", "LI", "CubaLI")
 UNLIKELY = 1e-2
 """What an integrator adds per step for an input of 1: below it, r is hardly one of the order of 1 / dt."""
 
@@ -304,7 +304,17 @@ def _delay(node: Node, settings: Settings) -> nn.Module:
 
 
 def _scale(node: Node, settings: Settings) -> nn.Module:
-    return Scale(floats(_values(node, "scale")["scale"]))
+    scale, note = floats(_values(node, "scale")["scale"]), note_of(node)
+    if settings.reset is not None or not {"factor", "graded"} & set(note) or not is_sealed(node):
+        return Scale(scale)
+    if "factor" in note:
+        factor = floats(node.metadata[VALUES]["factor"]).reshape(note["factor"])
+        return Factor(factor.clone(), bool(note["divides"]))
+    dim = int(note["graded"])
+    layer = GradedSpikes(scale.shape[dim], 1.0, dim=dim + 1)  # after the batch
+    layer.weights = nn.Parameter(scale.movedim(dim, 0).flatten(1)[:, :1].clone() if scale.dim() > 1 else scale[:, None])
+    layer.weights.requires_grad_(bool(note["learned"]))
+    return layer
 
 
 def _threshold(node: Node, settings: Settings) -> nn.Module:
