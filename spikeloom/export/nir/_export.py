@@ -42,7 +42,7 @@ def export_to_nir(
 ) -> Any:
     """Convert a network to a NIR graph, which other frameworks and neuromorphic hardware read.
 
-    The graph means what NIR says: differential equations, a spike where v > v_threshold, then v = v_reset at once. A
+    A node of the graph is a differential equation, with a spike where v > v_threshold and then v = v_reset at once. A
     reader that takes Euler steps of `dt` computes the same spikes. A layer that NIR cannot express raises an error that
     names the layer and the nearest that NIR can express. Scalar parameters get the shape that the sample has at their
     layer. The graph also holds metadata from which `import_from_nir` makes the same network again, bit for bit.
@@ -60,10 +60,10 @@ def export_to_nir(
             has two or more dimensions and is not an image [C, H, W] that a convolution gets.
         dt: length of a step, in seconds.
         target: the framework that is to read the graph: "norse", "rockpool", "sinabs", "snntorch", "spikingjelly" or
-            "spyx". The graph is then written so that this framework computes the same spikes, and what it would drop or
-            misread raises an error. Default: any reader that follows NIR.
+            "spyx". The graph is then written so that this framework computes the same spikes, and what it would ignore
+            or misread raises an error. Default: any reader that follows NIR.
         allow_approximate: if True, neurons that NIR cannot express are written as the nearest that it can, with a
-            warning that says how many output values differ for a reader that follows NIR.
+            warning that states how many output values differ for a reader that follows NIR.
         validation: inputs [T, B, *N], or a tuple of them, for that warning. Default: the sample over 100 steps.
 
     Returns:
@@ -164,7 +164,7 @@ def _copied(module: nn.Module) -> nn.Module:
         net = copy.deepcopy(module).eval()
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"the network cannot be copied, and export traces a copy: {error}. Does it keep tensors of an earlier "
+            f"the network cannot be copied, and export traces a copy: {error}. Does it store tensors of an earlier "
             "step? Detach or delete them"
         ) from error
     clear(net)

@@ -26,9 +26,9 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     """Make a network from a NIR graph.
 
     A graph that `export_to_nir` wrote becomes the same network again, bit for bit, by its metadata. Any other is read
-    as NIR says, by Euler steps of `dt`: v = v + dt / tau * ((v_leak - v) + r * x), a spike where v > v_threshold, then
-    v = v_reset at once. A cycle takes one step: spikes come back to their neuron at the next one. States start at zero,
-    or at v_reset where that is not zero. An IF or I with r = 1 adds its input itself, as the files of the field do.
+    by NIR's equations, with Euler steps of `dt`: v = v + dt / tau * ((v_leak - v) + r * x), a spike where
+    v > v_threshold, then v = v_reset at once. In a cycle, spikes come back to their neuron one step later. States start
+    at zero, or at v_reset where that is not zero. An IF or I with r = 1 adds its input itself, as most files mean it.
 
     Args:
         graph: a nir.NIRGraph, or the path of a file. Files that older versions of nir wrote are corrected where it is
@@ -40,7 +40,7 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     Returns:
         a network whose call takes one step: ``out, state = net(x)`` for x [B, *N]. Its neurons store their states;
         ``snn.unroll(net, x)`` runs all steps at once. Weights are parameters, and the values of neurons are buffers,
-        unless the metadata say that they were learned.
+        unless the metadata list them as learned.
 
     Raises:
         ValueError: if the graph cannot be read, with the name of the node and the reason: damaged files, unknown
@@ -96,12 +96,12 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
             if isinstance(lost, list) and lost:
                 kind = kind_of(node)
                 missing = "; and ".join(map(str, lost))
-                warn_caller(f"the node {name!r} ({kind}) was a neuron of which the file leaves out {missing}")
+                warn_caller(f"the node {name!r} ({kind}) was a neuron of which the file omits {missing}")
         except BadMetadata as error:
             if reset is None:
                 raise BadGraph(
                     f"the node {name!r} ({kind_of(node)}) cannot be rebuilt: {error}. Pass reset='zero' to read it "
-                    "as NIR says"
+                    "by NIR's equations"
                 ) from error
             flat.nodes[name] = copy.copy(node)
             flat.nodes[name].metadata = {}

@@ -25,7 +25,7 @@ class Fragment:
         nodes: by suffix of the layer's name; the suffix of a single node is empty.
         edges: between them.
         entry, exit: the suffixes of the node that gets the input, and of the one that gives the output.
-        missing: what the nodes leave out of the layer, as sentences.
+        missing: what the nodes omit of the layer, as sentences.
     """
 
     nodes: dict[str, Any]

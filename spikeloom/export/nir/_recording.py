@@ -10,7 +10,7 @@ from ._forms import Shape
 
 @dataclass(frozen=True)
 class Value:
-    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot say.
+    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot represent.
 
     Args:
         sources: keys of the layers whose outputs it sums, in order.

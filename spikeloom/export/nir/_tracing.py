@@ -40,7 +40,7 @@ OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
 
 
 def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead: int) -> Recording:
-    """The recording of one step; one of zeros must be the same, or the forward keeps something or depends on values.
+    """The recording of one step; one of zeros must be the same, or the forward stores something or depends on values.
 
     Args:
         net: the network; its states and mode are those of a copy, which the run may change.
@@ -289,7 +289,7 @@ class Tracer(FunctionMode):
         if held is not None and held[0] is t:
             return held[1]
         kept = self.before.get(id(t)) is t
-        return Value(why=f"gets a value that the forward keeps from the step before; {OWN_STATE}") if kept else None
+        return Value(why=f"gets a value that the forward stores from the step before; {OWN_STATE}") if kept else None
 
     def _value(self, t: Tensor) -> Value:
         value = self._known(t)
