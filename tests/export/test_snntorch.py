@@ -75,6 +75,17 @@ def test_an_if_node_becomes_an_ideal_integrator():
         assert torch.allclose(lif.mem, step * x)
 
 
+def test_export_under_the_alias_approximates_as_snntorch_does():
+    """By the name at the top level too; snnTorch's own tests call that."""
+    net, x = KINDS["Leaky"](), torch.ones(4, 20)
+    with spikeloom.as_snntorch(), pytest.warns(UserWarning, match="the graph is approximate"):
+        assert set(spikeloom.export_to_nir(net, x).nodes) == {"input", "0", "1", "2", "3", "output"}
+        with pytest.raises(ValueError, match="'1' .* has reset_mechanism='subtract'"):
+            spikeloom.export_to_nir(net, x, allow_approximate=False)
+    with pytest.raises(ValueError, match="'1' .* has reset_mechanism='subtract'"):
+        spikeloom.export_to_nir(net, x)
+
+
 def test_the_modules_are_found_under_snntorchs_names():
     assert spikeloom.export_nir.export_to_nir is export_to_nir
     assert spikeloom.import_nir.import_from_nir is spikeloom.import_from_nir

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..._torch import uncompiled
+from ...alias import stands_in
 from ...caller import warn_caller
 from ...engine.run import backend
 from ._forms import NoForm
@@ -36,7 +37,7 @@ def export_to_nir(
     ignore_dims: Sequence[int] | int | None = (),
     dt: float = 1e-4,
     target: str | None = None,
-    allow_approximate: bool = False,
+    allow_approximate: bool | None = None,
     *,
     validation: Tensor | Sequence[Tensor] | None = None,
 ) -> Any:
@@ -63,7 +64,8 @@ def export_to_nir(
             "spyx". The graph is then written so that this framework computes the same spikes, and what it would ignore
             or misread raises an error. Default: any reader that follows NIR.
         allow_approximate: if True, neurons that NIR cannot express are written as the nearest that it can, with a
-            warning that states how many output values differ for a reader that follows NIR.
+            warning that states how many output values differ for a reader that follows NIR. None: False, but True under
+            `as_snntorch`, as snnTorch writes its default neurons without an error.
         validation: inputs [T, B, *N], or a tuple of them, for that warning. Default: the sample over 100 steps.
 
     Returns:
@@ -86,6 +88,7 @@ def export_to_nir(
     """
     nir = nir_package()
     samples, dt = _checked(module, sample_data, target), checked_dt(dt)
+    approximate = stands_in() if allow_approximate is None else bool(allow_approximate)
     module = uncompiled(module)
     _check_run(model_fwd, validation)
     net = _copied(module)
@@ -95,7 +98,7 @@ def export_to_nir(
         recording = record(net, samples, run, lead)
     missing: dict[str, tuple[str, ...]] = {}
     resets = ("zero", False) if target is None else TARGETS[target].resets
-    nodes, edges = _built(recording, Settings(lead, dt, resets, allow_approximate, target is None), missing)
+    nodes, edges = _built(recording, Settings(lead, dt, resets, approximate, target is None), missing)
     graph = nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)
     note = {"name": model_name, "dt": dt, "target": target, "dtype": _dtype(module)}
     graph.metadata = noted(note)
