@@ -44,8 +44,12 @@ class Diagnosis:
 
     __repr__ = __str__
 
-    def plot(self) -> Any:
+    def plot(self, figsize: tuple[float, float] | None = None) -> Any:
         """Plot the table: firing rates, membranes, surrogate gradients and gradient norms of each layer.
+
+        Args:
+            figsize: width and height in inches. Default: the column of a paper, 3.3 inches, with two by two panels, as
+                high as the layers need. From 6.5 inches on, the four panels are in one row.
 
         Returns:
             A matplotlib Figure.
@@ -53,7 +57,7 @@ class Diagnosis:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        return drawn(self.rows)
+        return drawn(self.rows, figsize)
 
 
 def diagnose(

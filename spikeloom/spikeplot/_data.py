@@ -1,12 +1,18 @@
 """Colors and data conversion for all plots."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 BLUE, ORANGE, INK, SHADE = "#007acc", "#e67700", "#333f4b", "lightgrey"
+
+LEGIBLE = 4.0
+"""The smallest font size, in points; smaller numbers are left out."""
 
 
 def needs_matplotlib() -> None:
@@ -37,3 +43,9 @@ def numbers(data: Any, taker: str, wanted: str, dims: int | None = None) -> Any:
     if dims is not None and array.ndim != dims:
         raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; select one sample of the batch")
     return array
+
+
+def size_of(ax: "Axes") -> tuple[float, float]:
+    """The width and height of axes, in inches."""
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+    return box.width, box.height

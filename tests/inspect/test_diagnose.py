@@ -368,6 +368,21 @@ def test_the_plot_shows_the_rows():
     assert [text.get_text() for text in gradients.texts] == ["0", "0"]
 
 
+def test_the_plot_fits_a_column_a_page_and_the_number_of_layers():
+    pytest.importorskip("matplotlib")
+    rows = snn.diagnose(network(), batch(), steps=5).rows
+    few, many = (snn.Diagnosis(rows * times, ()).plot() for times in (1, 4))
+    assert few.get_figwidth() == many.get_figwidth() == pytest.approx(3.3)
+    assert few.get_figheight() < many.get_figheight()
+    for figure, across in ((few, 2), (many, 2), (snn.Diagnosis(rows, ()).plot(figsize=(7, 2)), 4)):
+        figure.draw_without_rendering()
+        texts = [[panel.title, panel.xaxis.label, *panel.get_yticklabels()] for panel in figure.axes]
+        boxes = [text.get_window_extent() for panel in texts for text in panel if text.get_text()]
+        assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert len({round(panel.get_position().x0, 2) for panel in figure.axes}) == across
+
+
 def test_without_matplotlib_the_plot_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"spikeloom\[plot\]"):

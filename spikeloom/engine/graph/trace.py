@@ -31,7 +31,7 @@ OF_CONDITIONS: Mapping[str, str] = {"add": "or", "mul": "and", "ne": "xor"}
 """Equivalents in torch of other operations on two conditions."""
 
 NUMBERS = ("const", "number")
-"""Leaves that are numbers: compiled into a kernel, or an argument of it."""
+"""Leaves that are numbers, compiled into a kernel or passed as its arguments."""
 
 COUNTING = frozenset({"add", "mul", "div", "where", "lt", "le", "gt", "ge", "eq", "ne"})
 """Operations in which torch converts a condition next to a value to 0 or 1 in the value's dtype."""
@@ -63,7 +63,7 @@ class Symbol:
 
     def __init__(self, graph: "Graph", op: str, args: tuple["Symbol", ...], value: Any, index: int):
         self.graph, self.op, self.args, self.value, self.index = graph, op, args, value, index
-        # varying: has the shape of the input, unlike what is made of parameters and numbers alone
+        # varying: has the shape of the input; False if it depends on parameters and numbers only
         self.varying: bool = op in ("x", "state", "cotangent", "full") or any(a.varying for a in args)
         self.logical: bool = op in LOGICAL
 
@@ -128,7 +128,7 @@ class Symbol:
 
 
 def _refuse(methods: Mapping[str, str], why: str) -> None:
-    """Give symbols methods that raise. Python would otherwise fall back to another operation, or to one of objects."""
+    """Give symbols methods that raise. Otherwise Python would use another operation, or the default one of objects."""
     for name, shown in methods.items():
 
         def refused(self: Symbol, *_: Any, why: str = why.format(shown)) -> Any:
@@ -168,7 +168,7 @@ class Graph:
     that differentiation adds.
 
     Attributes:
-        numbers: the values, by place.
+        numbers: the values of these leaves, by place.
     """
 
     def __init__(self) -> None:
@@ -199,12 +199,14 @@ class Graph:
         return known.index(repr(value))
 
     def close(self) -> None:
-        """The equation is complete: further numbers are constants of the kernel."""
+        """Mark the equation as complete: further numbers are constants of the kernel."""
         self._place = lambda value: None
 
     def slope(self, spike: Spike, u: Symbol, first: int) -> "Symbol | None":
-        """The derivative of a spike function at u, None if it is zero; its numbers have places from `first` on, one for
-        each that the formula uses, so that equal numbers stay distinct."""
+        """The derivative of a spike function at u; None if it is zero.
+
+        Its numbers have places from `first` on, one per number of the formula, so that equal numbers stay distinct.
+        """
         places = count(first)
 
         def place(value: float) -> int:
@@ -255,7 +257,7 @@ class Graph:
         if isinstance(value, (int, float)) and (float(value) == value or value != value):
             place = self._place(value)
             return self.leaf("const", float(value)) if place is None else self.leaf("number", place)
-        shape = getattr(value, "shape", None)  # of a tensor, whose values would fill the screen
+        shape = getattr(value, "shape", None)  # a tensor would print all its values
         given = repr(value) if shape is None else f"of shape {tuple(shape)}"
         raise Untraceable(f"a {type(value).__name__} {given} enters the equation; pass it as a parameter")
 
@@ -339,7 +341,7 @@ def line_of(error: Exception) -> str:
 def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) -> dict[Symbol, None]:
     """The nodes that the outputs depend on, in order, stopping at the given ones (which are included).
 
-    The keys of a dictionary: `in` a list would compare symbols, and so record that.
+    Returned as the keys of a dictionary, because `in` on a list would compare symbols and record the comparison.
     """
     found: set[Symbol] = set()
     pending = list(outputs)
