@@ -47,7 +47,7 @@ def doctor() -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        trials = [f"{f'{name} on {device}':14}{tell(name, device)}" for device in devices for name in families()]
+        trials = [f"{f'{name} on {device}':14}{report(name, device)}" for device in devices for name in families()]
     section("Backends, fastest first", trials)
     if caught:
         section("Warnings from the backends", [str(warning.message) for warning in caught])
@@ -107,7 +107,7 @@ def threads() -> list[str]:
 # -- backends ----------------------------------------------------------------------------------------------------------
 
 
-def tell(name: str, device: str) -> str:
+def report(name: str, device: str) -> str:
     """Result of a small neuron, forward and backward, on one backend."""
     try:
         seconds = compare_with_loop(name, device)

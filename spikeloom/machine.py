@@ -18,7 +18,7 @@ PEERS = {"snntorch": "1.0.0", "spikingjelly": "2.0.0", "norse": "1.1.0", "sinabs
 """The libraries of the comparison, and the version that is assumed if one is not installed."""
 
 PACKAGES = ("numpy", "numba", *PEERS, "jax", "triton", "matplotlib", "nir")
-"""Packages besides torch whose version is reported; the first two are required, the others optional."""
+"""Packages whose version is reported, in addition to torch. The first two are required, the others optional."""
 
 
 def machine() -> dict[str, str | int]:
@@ -89,7 +89,7 @@ class Threads:
         together: seconds of each torch.add on all threads.
         alone: the same on one thread; both empty for one thread.
         limit: number of CPUs that a cgroup (a container, a batch system) allows; None without a limit.
-        load: processes that run or wait, averaged over the last minute; None if the system does not tell.
+        load: processes that run or wait, averaged over the last minute; None if unknown.
         policy: OMP_WAIT_POLICY; empty if it is not set.
     """
 

@@ -48,6 +48,13 @@ def test_every_page_is_linked_from_the_readme():
     assert [page.name for page in PAGES[2:] if f"docs/{page.name}" not in text] == []
 
 
+def test_the_first_paragraph_of_the_readme_has_the_speed_of_its_table():
+    text = (ROOT / "README.md").read_text()
+    (fewest, most) = re.search(r"trains (\d+) to (\d+) times as fast", text).groups()
+    ratios = [float(ratio) for ratio in re.findall(r"^\| [^|]*training \| [^|]* \| ([\d.]+)x \|", text, re.M)]
+    assert (int(fewest), int(most)) == (int(min(ratios)), int(max(ratios)))
+
+
 def membranes(reset: str, delayed: bool, steps: int) -> list[str]:
     """The equations of docs/resets.md in plain Python: beta 0.5, threshold 1, input 0.75, as the diagram shows them."""
     mem, shown = 0.0, []

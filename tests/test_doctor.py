@@ -18,7 +18,7 @@ SECTIONS = ["Versions", "Machine", "Threads", "Backends, fastest first", "Kernel
 
 @pytest.fixture(autouse=True)
 def compiling(monkeypatch):
-    """Triton compiles, as it does for users; in its interpreter some releases warn, and the doctor tells that."""
+    """Triton compiles, as it does for users; in its interpreter some releases warn, and the doctor reports that."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 

@@ -111,13 +111,13 @@ class Recurrence:
     """A scan with weights between its steps, without its tensors.
 
     Args:
-        key: of the program.
-        variant: of the kernel; one state more than the program's says whether the full input of a step is saved, which
-            the backward of some equations reads.
-        layer: how messages name the neuron.
+        key: the key of the program.
+        variant: the variant of the kernel. It has one more state than the program: whether the full input of a step is
+            saved, which the backward of some equations reads.
+        layer: the name of the neuron in messages.
         steps: T.
-        x_grad: which gradient of the input is wanted.
-        weight_learns: whether the weight's gradient is wanted.
+        x_grad: the gradient of the input that is computed.
+        weight_learns: whether the gradient of the weight is computed.
         map: the feedback of the membrane; None for feedback of spikes through an nn.Linear.
     """
 

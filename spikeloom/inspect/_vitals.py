@@ -134,7 +134,7 @@ def measured(
 
 
 def _edges(recording: Recording) -> Iterator[GradientEdge]:
-    """Where the spikes of each call enter the autograd graph: the recorded spikes are views beside that path."""
+    """The points at which the spikes of each call enter the autograd graph; recorded spikes are separate views."""
     for spk in recording.spikes():
         if spk.grad_fn is not None:
             node, number = spk.grad_fn.next_functions[0]

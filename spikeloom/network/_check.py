@@ -220,7 +220,7 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
 # -- what a caller may have meant: advice in errors, and a warning where only a guess is possible ----------------------
 
 BUILTIN = (RuntimeError, ValueError, TypeError, IndexError)
-"""Errors that can be raised anew with another message."""
+"""Errors that can be raised again with another message."""
 
 
 def advised(error: Exception, request: Request) -> Exception:

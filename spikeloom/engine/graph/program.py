@@ -245,7 +245,7 @@ def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
 def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
     """The reason why a cell cannot be traced, if any, and its numbers."""
     if cell.loop:
-        return f"{cell.name} was made with loop=True, and runs as it is", ()
+        return f"{cell.name} was created with loop=True, so it runs in the plain loop", ()
     try:
         step = trace(cell)
         return difference(cell, step), tuple(step.graph.numbers)

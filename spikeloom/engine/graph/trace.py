@@ -97,12 +97,12 @@ class Symbol:
     def __pow__(self, exponent: Any) -> "Symbol":
         if type(exponent) is Symbol:
             raise Untraceable(
-                "** with a parameter or a state as exponent is not in the vocabulary; for a ** b with a > 0 write "
-                "ops.exp(b * ops.log(a))"
+                "** with a parameter or a state as exponent is not supported in an equation; for a ** b with a > 0 "
+                "write ops.exp(b * ops.log(a))"
             )
         if exponent not in (2, 3):
             raise Untraceable(
-                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt(a) or, with a > 0, "
+                f"** {exponent!r} is not supported in an equation; use ** 2, ** 3, ops.sqrt(a) or, with a > 0, "
                 f"ops.exp({exponent!r} * ops.log(a))"
             )
         square = self * self
@@ -120,11 +120,11 @@ class Symbol:
 
     def __getattr__(self, name: str) -> Any:
         spikes = "; for the spikes of a comparison write ops.spike(mem - threshold)" if self.logical else ""
-        raise Untraceable(f".{name} is not in the vocabulary; use arithmetic and spikeloom.ops{spikes}")
+        raise Untraceable(f".{name} is not supported in an equation; use arithmetic and spikeloom.ops{spikes}")
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise Untraceable(f"torch.{getattr(func, '__name__', func)} is not in the vocabulary; use spikeloom.ops")
+        raise Untraceable(f"torch.{getattr(func, '__name__', func)} is not supported in an equation; use spikeloom.ops")
 
 
 def _refuse(methods: Mapping[str, str], why: str) -> None:
@@ -147,9 +147,9 @@ _refuse(
     {f"{side}{name}": _SIGNS[name] for name in ("floordiv", "mod", "matmul") for side in ("", "r")}
     | {"divmod": "divmod", "lshift": "<<", "rshift": ">>", "round": "round"}
     | {"trunc": "math.trunc", "floor": "math.floor", "ceil": "math.ceil"},
-    "{} is not in the vocabulary; use arithmetic and spikeloom.ops",
+    "{} is not supported in an equation; use arithmetic and spikeloom.ops",
 )
-_refuse({"rpow": "** of a number"}, "{} is not in the vocabulary; for 2 ** a write ops.exp(math.log(2) * a)")
+_refuse({"rpow": "** of a number"}, "{} is not supported in an equation; for 2 ** a write ops.exp(math.log(2) * a)")
 _refuse(
     {"float": "float or a function of math", "int": "int", "complex": "complex", "index": "an index or a range"},
     "{} needs a number, but this value is known only at run time; use arithmetic and spikeloom.ops",

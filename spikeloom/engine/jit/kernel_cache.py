@@ -103,7 +103,7 @@ CALLED = ("tuning.py", "jit/*.py", "sparse/*.py")
 
 @cache
 def _version() -> str:
-    """A hash of the files that determine the machine code, besides the generated source."""
+    """A hash of the files that determine the machine code, in addition to the generated source."""
     import numba
 
     here = Path(__file__).parents[1]
@@ -220,7 +220,7 @@ def _warn(directory: Path, why: OSError) -> None:
     _warned.add(directory)
     refused = "is not used" if isinstance(why, Untrusted) else "cannot be written"
     warn_caller(
-        f"the kernel cache {directory} {refused} ({why.strerror or why}); kernels are compiled anew in every process. "
+        f"the kernel cache {directory} {refused} ({why.strerror or why}); kernels are compiled again in every process. "
         f"Set {ENVIRONMENT} to a directory of your own that can be written."
     )
 
