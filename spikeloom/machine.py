@@ -1,4 +1,4 @@
-"""The hardware and the package versions of a measurement, and whether its threads have cores of their own."""
+"""The hardware and the package versions of a measurement, and whether other processes slow down its threads."""
 
 import os
 import platform
@@ -82,7 +82,7 @@ CURE = (
 
 @dataclass(frozen=True)
 class Threads:
-    """How fast a parallel region is.
+    """The speed of a parallel region.
 
     Args:
         count: number of threads that torch uses.
@@ -112,7 +112,7 @@ class Threads:
 
     @property
     def problems(self) -> list[str]:
-        """Why the threads do not have cores of their own, as sentences; empty if they have."""
+        """Why the threads are slowed down, as sentences; empty if they are not."""
         found = []
         if self.limit is not None and self.count > max(1.0, self.limit):
             found.append(f"a cgroup allows {self.limit:g} CPUs, and torch uses {self.count} threads")
@@ -128,7 +128,7 @@ def _times(ratio: float) -> str:
 
 
 def measured_threads(seconds: float = 0.25) -> Threads:
-    """Time an elementwise addition on all threads of torch and on one, for so many seconds each."""
+    """Time an elementwise addition on all threads of torch and on one, for a number of seconds each."""
     count = torch.get_num_threads()
     samples: dict[int, list[float]] = {count: [], 1: []}
     if count > 1:

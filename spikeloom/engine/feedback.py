@@ -140,8 +140,11 @@ class Recurrence:
 
 
 class Runner(Protocol):
-    """A way to run such a scan. The states, and the gradients of the last ones, begin with that of what comes back at
-    the first step: the last spikes, or the membrane, which is then the last state as well."""
+    """A way to run a scan with feedback.
+
+    The first state is the value that is fed back at the first step: the last spikes or the membrane. The membrane is
+    then the last state, too. The gradients of the final states have the same order.
+    """
 
     def forward(
         self,

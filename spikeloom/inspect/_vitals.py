@@ -71,7 +71,7 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Layer:
-    """What the rules read of one layer.
+    """Properties of one layer that the rules of `diagnose` use.
 
     Args:
         row: its statistics.

@@ -184,7 +184,7 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
 
 
 class _NoView(torch.autograd.Function):
-    """The same values in the same memory, but not a view for autograd, so that torch allows `detach_()`."""
+    """Return a view as a tensor that is not a view for autograd, so that torch allows `detach_()`."""
 
     @staticmethod
     def forward(ctx: Any, view: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ class States(Parameters):
             own["_cut"] = None
 
     def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
-        """The same if every state can be used unchanged with an input on the CPU; otherwise None."""
+        """The states for a run, if every state can be used unchanged with an input on the CPU; otherwise None."""
         own, shape, dtype, states = self.__dict__, self._shape_of_states(x), x.dtype, []
         for name, state in zip(self._state_names(), given, strict=True):
             if state is None:

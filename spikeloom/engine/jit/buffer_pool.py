@@ -55,12 +55,12 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def empty_like(like: Tensor) -> Tensor:
-    """The same in the shape of a contiguous tensor."""
+    """Return pooled memory in the shape of a contiguous tensor."""
     return empty(like.shape, like)
 
 
 def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
-    """The same for images [N, C, H, W], which may be in the channels-last format."""
+    """Return pooled memory for images [N, C, H, W], also in the channels-last format."""
     if not channels_last:
         return empty(shape, like)
     count, channels, height, width = shape

@@ -35,7 +35,7 @@ LIMIT = "SPIKELOOM_CACHE_MB"
 
 
 NUMBA, TRITON = "spikeloom_kernel_", "spikeloom_triton_"
-"""How the names of modules begin, which are those of their files."""
+"""Prefixes of the names of modules, which are also the names of their files."""
 
 _lock = threading.RLock()
 _compilations = 0

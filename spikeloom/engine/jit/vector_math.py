@@ -20,7 +20,7 @@ LN2_HIGH, LN2_LOW = 0.693145751953125, 1.428606820309417232e-06
 
 
 def _reinterpreted(scalar: Any, target: Any, element: Any) -> Any:
-    """The same bits as another type."""
+    """Reinterpret the bits as another type."""
     return emitted(target, (scalar,), lambda builder, value: builder.bitcast(value, element))
 
 

@@ -144,7 +144,7 @@ _every = row_kernel(
                 for d in range(0, width, BAND):
                     band(values + SIZE * step * e, step, places + 4 * e, many, line + SIZE * d, 1, to + SIZE * d)""",
 )
-"""The same for d below `width`, without the lags."""
+"""out[o, k, d] = sum over the nonzeros of input k of value * (line o)[place + d], for d below `width`."""
 
 _dense = row_kernel(
     "a product with delays that skips no zeros",
@@ -205,7 +205,7 @@ class Places:
         return out
 
     def arguments(self, outputs: int) -> dict[str, Any]:
-        """The arguments of a kernel that adds them to, or reads them from, so many lines."""
+        """The arguments of a kernel that adds the values to, or reads them from, the lines of `outputs` neurons."""
         (steps, samples, inputs), block = self.shape, shapes.line // self.values.element_size()
         sizes = {"blocks": -(-outputs // block), "size": block * (len(self.places) + samples * self.span)}
         sizes |= {"steps": steps - self.longest, "samples": samples, "inputs": inputs, "outputs": outputs}
