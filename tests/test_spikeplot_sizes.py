@@ -66,6 +66,21 @@ def test_a_single_neuron_has_one_tick_and_a_long_title_fits_its_panel():
     assert second.title.get_fontsize() > first.title.get_fontsize()
 
 
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda ax: spikeplot.raster({}, ax), "no layers; pass a dict"),
+        (lambda ax: spikeplot.animator(torch.zeros(4, 4), ax.figure, ax), r"images \[T, H, W\].*pass 3 dimensions"),
+        (lambda ax: spikeplot.confusion_matrix(torch.rand(4), torch.zeros(4), ax), r"pass scores.argmax\(-1\)"),
+        (lambda ax: spikeplot.confusion_matrix(torch.tensor([-1]), torch.tensor([0]), ax), "pass numbers from 0 on"),
+        (lambda ax: spikeplot.spike_count(torch.zeros(4, 2), ax.figure, ax, ["a"]), "got 1 labels for 2 neurons"),
+    ],
+)
+def test_messages_name_the_cure(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw(canvas()[1])
+
+
 def test_each_frame_has_its_legend():
     fig, ax = canvas()
     camera = spikeplot.Camera(fig)

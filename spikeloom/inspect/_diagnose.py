@@ -56,6 +56,7 @@ class Diagnosis:
 
         Raises:
             ImportError: if matplotlib is not installed.
+            ValueError: if `figsize` is not a width and a height, or if there are no layers.
         """
         return drawn(self.rows, figsize)
 

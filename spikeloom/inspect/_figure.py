@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ._recorded import LETTERS, WIDTH, figure_class
+from ._recorded import LETTERS, WIDTH, figure_maker
 from ._vitals import Vitals
 
 FIRES, SILENT, SATURATED, MEMBRANE, THRESHOLD = "#4c72b0", "#b0b0b0", "#dd8452", "#55a868", "#c44e52"
@@ -20,8 +20,10 @@ def drawn(rows: Sequence[Vitals], figsize: tuple[float, float] | None) -> Any:
         rows: the layers.
         figsize: width and height in inches. Default: two by two panels in a paper's column, as high as the layers need.
     """
+    if not rows:
+        raise ValueError("plot() has no spiking layer to draw")
     height = 0.8 + 0.17 * max(len(rows), 2)
-    figure = figure_class()(figsize=figsize or (WIDTH, 2 * height + 0.35), layout="constrained")
+    figure = figure_maker(figsize)(figsize=figsize or (WIDTH, 2 * height + 0.35), layout="constrained")
     across = 4 if figure.get_figwidth() >= WIDE else 2
     panels = figure.subplots(4 // across, across, sharey=True, squeeze=False).flatten()
     letters = LETTERS + across // 4
@@ -72,9 +74,15 @@ def drawn(rows: Sequence[Vitals], figsize: tuple[float, float] | None) -> Any:
     figure.legend(loc="outside lower left", ncols=columns, frameon=False, fontsize=letters, handlelength=1)
     for number, panel in enumerate(panels):
         if number % across == 0:
-            panel.set_yticks(places, [f"{row.path or '(itself)'}  {row.kind}" for row in rows])
+            panel.set_yticks(places, [_label(row, longest=20 if across == 2 else 40) for row in rows])
         panel.title.set_fontsize(letters)
         panel.xaxis.label.set_fontsize(letters)
         panel.tick_params(labelsize=letters)
         panel.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _label(row: Vitals, longest: int) -> str:
+    """The path and the kind of a layer; of a long one, the end."""
+    label = f"{row.path or '(itself)'}  {row.kind}"
+    return label if len(label) <= longest else f"...{label[3 - longest :]}"

@@ -1,6 +1,6 @@
 """The plot of a recording: the spikes of each layer, and the membranes of its most active neurons."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,12 +21,19 @@ COLORS = ("#007acc", "#e67700", "#55a868", "#c44e52", "#8172b2", "#937860")
 """The colors of the traces of a panel."""
 
 
-def figure_class() -> Any:
-    """Import matplotlib's Figure."""
+def figure_maker(figsize: tuple[float, float] | None) -> Callable[..., Any]:
+    """Return the class of matplotlib's figures, if it is installed and the size is one."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot() draws with matplotlib; pip install 'spikeloom[plot]'") from error
+    if figsize is not None:
+        try:
+            width, height = map(float, figsize)
+        except (TypeError, ValueError):
+            width = height = 0.0
+        if not 1 <= min(width, height) <= max(width, height) < 1000:
+            raise ValueError(f"plot got figsize={figsize!r}; pass (width, height) in inches, 1 or more each")
     return Figure
 
 
@@ -41,7 +48,7 @@ def plotted(
         neurons: number of membranes per layer.
         figsize: width and height in inches.
     """
-    new_figure = figure_class()
+    new_figure = figure_maker(figsize)
     ran = {path: recording for path, recording in recordings.items() if recording.steps}
     if not ran:
         raise RuntimeError("nothing was recorded; run the network before plot()")

@@ -140,7 +140,7 @@ class Recording:
             ImportError: if matplotlib is not installed.
             IndexError: if the batch has no such sample.
             RuntimeError: if nothing was recorded.
-            ValueError: if `neurons` is not a whole number from 0 on.
+            ValueError: if `neurons` is not a whole number from 0 on, or `figsize` is not a width and a height.
         """
         return plotted({self.path: self}, sample, neurons, figsize)
 

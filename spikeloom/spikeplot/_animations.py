@@ -96,7 +96,7 @@ def spike_count(
     needs_matplotlib()
     spikes = numbers(data, "spike_count", "spikes [T, N]", 2)
     if len(labels) != spikes.shape[1]:
-        raise ValueError(f"there are {len(labels)} labels for {spikes.shape[1]} neurons; pass one for each")
+        raise ValueError(f"spike_count got {len(labels)} labels for {spikes.shape[1]} neurons; pass one for each")
     if whole(interpolate, "interpolate") < 1:
         raise ValueError(f"interpolate is {interpolate}; pass the number of frames per step, 1 or more")
     steps = _steps(num_steps, len(spikes))

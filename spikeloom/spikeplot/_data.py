@@ -39,9 +39,10 @@ def numbers(data: Any, taker: str, wanted: str, dims: int | None = None) -> Any:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{taker} draws {wanted}, real numbers; got a {type(data).__name__} of {array.dtype}")
     if not array.size or not array.ndim:
-        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pass at least one step")
+        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; pass at least one value")
     if dims is not None and array.ndim != dims:
-        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; select one sample of the batch")
+        cure = "select one sample of the batch" if array.ndim > dims else f"pass {dims} dimensions"
+        raise ValueError(f"{taker} draws {wanted} and got data of shape {array.shape}; {cure}")
     return array
 
 

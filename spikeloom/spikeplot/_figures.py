@@ -54,12 +54,12 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
     from matplotlib.ticker import MaxNLocator
 
     layers = data if isinstance(data, Mapping) else {"": data}
+    if not layers:
+        raise ValueError("raster got no layers; pass a dict such as {'hidden': spk}")
     arrays = [numbers(spikes, "raster", "spikes [T], [T, N] or [T, *N]") for spikes in layers.values()]
     if len({len(array) for array in arrays}) != 1:
         lengths = ", ".join(f"{name!r}: {len(array)}" for name, array in zip(layers, arrays, strict=True))
-        raise ValueError(
-            f"raster got layers of different numbers of steps ({lengths or 'none'}); pass the same for each"
-        )
+        raise ValueError(f"raster got layers of different numbers of steps ({lengths}); pass the same for each")
     flat = [array.reshape(len(array), -1) for array in arrays]
     steps, neurons = np.nonzero(np.concatenate(flat, axis=1))
     edges = np.cumsum([0, *(array.shape[1] for array in flat)])
@@ -210,10 +210,14 @@ def confusion_matrix(
     found, wanted = (numbers(t, "confusion_matrix", "classes [samples]", 1) for t in (predicted, targets))
     if found.shape != wanted.shape:
         raise ValueError(f"predicted has shape {found.shape} and targets {wanted.shape}; pass one class per sample")
-    found, wanted = found[wanted != IGNORED].astype(int), wanted[wanted != IGNORED].astype(int)
+    found, wanted = found[wanted != IGNORED], wanted[wanted != IGNORED]
+    if any((classes != np.floor(classes)).any() for classes in (found, wanted)):
+        raise ValueError("confusion_matrix got classes that are not whole numbers; pass scores.argmax(-1), [samples]")
+    found, wanted = found.astype(int), wanted.astype(int)
     count = len(labels) if labels else int(max([*found, *wanted], default=0)) + 1
     if len(found) and not 0 <= min(found.min(), wanted.min()) <= max(found.max(), wanted.max()) < count:
-        raise ValueError(f"classes go from {min(*found, *wanted)} to {max(*found, *wanted)}; pass 0 to {count - 1}")
+        cure = f"pass 0 to {count - 1}, one class per label" if labels else "pass numbers from 0 on"
+        raise ValueError(f"classes go from {min(*found, *wanted)} to {max(*found, *wanted)}; {cure}")
     counts = np.zeros((count, count), dtype=int)
     np.add.at(counts, (wanted, found), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -371,9 +372,16 @@ def test_the_plot_shows_the_rows():
 def test_the_plot_fits_a_column_a_page_and_the_number_of_layers():
     pytest.importorskip("matplotlib")
     rows = snn.diagnose(network(), batch(), steps=5).rows
+    rows = (replace(rows[0], path="a.long.path.of.a.block.in.the.network"), *rows[1:])
     few, many = (snn.Diagnosis(rows * times, ()).plot() for times in (1, 4))
+    assert few.axes[0].get_yticklabels()[0].get_text() == "...he.network  Leaky"
     assert few.get_figwidth() == many.get_figwidth() == pytest.approx(3.3)
     assert few.get_figheight() < many.get_figheight()
+    for figsize in (5, (3,), (0, 2), ("a", 2)):
+        with pytest.raises(ValueError, match=r"figsize=.*; pass \(width, height\) in inches"):
+            snn.Diagnosis(rows, ()).plot(figsize=figsize)
+    with pytest.raises(ValueError, match="no spiking layer"):
+        snn.Diagnosis((), ()).plot()
     for figure, across in ((few, 2), (many, 2), (snn.Diagnosis(rows, ()).plot(figsize=(7, 2)), 4)):
         figure.draw_without_rendering()
         texts = [[panel.title, panel.xaxis.label, *panel.get_yticklabels()] for panel in figure.axes]
