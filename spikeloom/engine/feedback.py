@@ -155,12 +155,12 @@ class Runner(Protocol):
         states: Sequence[Tensor],
         params: Sequence[Tensor],
     ) -> tuple[list[Tensor], Tensor | None]:
-        """The spikes, the last states of the program and the states after every step that are saved; and what every
-        step gets in full, [T, ...], if that is saved."""
+        """Return the spikes, the last states of the program and the saved states after every step, and the full input
+        (with feedback), [T, ...], if it is saved."""
 
     def backward(self, plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
-        """The gradients of what every step gets, of the states and of the parameters; `saved.x` is what every step
-        got in full."""
+        """Return the gradients of the full input, of the states and of the parameters; `saved.x` is the full
+        input."""
 
 
 def as_rows(x: Tensor) -> Tensor:

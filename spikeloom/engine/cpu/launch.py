@@ -16,12 +16,12 @@ Emitter = Callable[[Derivation, Variant, str], KernelSource]
 
 @cache
 def kernel(key: str, variant: Variant, emitter: Emitter = emit) -> openmp.Kernel:
-    """A kernel of a program, compiled at first use and cached for the life of the process."""
+    """A kernel of a program, compiled at first use and cached until the process ends."""
     return compiled(emitter(structure_of(key).derivation, variant, f"A scan: {variant}."))
 
 
 Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]
-"""Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None where the variant does not keep one.
+"""Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None if the variant does not save one.
 
 A state that is the spikes themselves is the same tensor.
 """

@@ -116,8 +116,8 @@ def step(
 
 
 StepCall = tuple[Plan, str, Surrogate, tuple[Tensor, ...]]
-"""The plan, how messages name the neuron, the spike function, and the hoisted values that are not learned. In one,
-since `Function.apply` looks at each argument."""
+"""The plan, the name of the neuron in messages, the spike function, and the hoisted values that are not learned. They
+are one argument, since `Function.apply` inspects each."""
 
 
 class _Step(torch.autograd.Function):
@@ -148,7 +148,7 @@ class _Step(torch.autograd.Function):
         if not torch.is_grad_enabled() and not [g for g in to_copies if g is not None]:
             try:
                 found = _backward(plan, saved, params, grads)
-            except RuntimeError:  # a batch of gradients has no address
+            except RuntimeError:  # batched gradients have no address
                 if not batched(grads):
                     raise
         found = found or _backward_by_torch(plan, surrogate, saved, params, grads, to_copies)

@@ -231,7 +231,7 @@ def _step_lines(
 
 
 def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
-    """The forward of a step; `fed` is what comes to the input, as source."""
+    """The forward of a step; `fed` is the source of the term that is added to the input."""
     states = range(len(derivation.step.states))
     name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
@@ -248,7 +248,7 @@ def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Par
 
 
 def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
-    """The backward of a step; `fed` is what comes to the gradient of the spikes, as source."""
+    """The backward of a step; `fed` is the source of the term that is added to the gradient of the spikes."""
     step = derivation.step
     states = range(len(step.states))
     name = Names(derivation, recalled=True)

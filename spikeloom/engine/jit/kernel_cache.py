@@ -41,7 +41,7 @@ _lock = threading.RLock()
 _compilations = 0
 _warned: set[Path] = set()
 _left: dict[Path, int] = {}
-"""How many bytes this process may still write to a directory before it looks at the size of all files."""
+"""The bytes that this process may write to a directory before it checks the size of all files again."""
 
 
 @in_child
