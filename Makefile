@@ -24,7 +24,7 @@ demo: $(VENV)/.demo
 MARKED :=
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(MARKED)
 
-# The types are checked beside the tests: mypy takes one core.
+# Types are checked in parallel with the tests: mypy takes one core.
 test: lint
 	$(MAKE) --no-print-directory --jobs=2 types tests
 

@@ -53,7 +53,7 @@ class _Fire(torch.autograd.Function):
 
 
 class _FireInTransforms(torch.autograd.Function):
-    """The same in the form that torch.func and forward-mode AD require, which takes twice the time."""
+    """`_Fire` in the form that torch.func and forward-mode AD require, which takes twice the time."""
 
     generate_vmap_rule = True
 

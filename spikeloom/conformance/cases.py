@@ -61,7 +61,7 @@ def leaky(beta: Any, threshold: Any = 1.0) -> neurons.Leaky:
 
 
 def chain(*layers: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """A Sequential, made anew with each call."""
+    """Return a function that makes a new Sequential at each call."""
     return lambda: nn.Sequential(*(layer() for layer in layers))
 
 

@@ -39,8 +39,8 @@ def read_nmnist(path: Name) -> Events:
     events = np.empty(len(x), EVENT)
     events["x"], events["y"], events["p"] = x, y, high >> 7
     events["t"] = ((high & 0x7F) << 16 | middle << 8 | low) + 2**13 * np.cumsum(clock)
-    kept: Events = events[~clock]
-    return kept
+    rest: Events = events[~clock]
+    return rest
 
 
 def read_dat(path: Name) -> Events:

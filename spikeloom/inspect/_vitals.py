@@ -71,7 +71,7 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Layer:
-    """What the rules read of one layer.
+    """Properties of one layer that the rules of `diagnose` use.
 
     Args:
         row: its statistics.
@@ -138,7 +138,7 @@ def measured(
 
 
 def _edges(recording: Recording) -> Iterator[GradientEdge]:
-    """Where the spikes of each call enter the autograd graph: the recorded spikes are views beside that path."""
+    """The points at which the spikes of each call enter the autograd graph; recorded spikes are separate views."""
     for spk in recording.spikes():
         if spk.grad_fn is not None:
             node, number = spk.grad_fn.next_functions[0]

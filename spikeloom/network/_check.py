@@ -30,7 +30,7 @@ from ._watch import differs_by_design
 ROW_BY_ROW = "its layers are known to process each row of a batch separately"
 
 COMPARED: WeakKeyDictionary[nn.Module, dict[Hashable, str]] = WeakKeyDictionary()
-"""For each network, the kinds of runs that need no further comparison: why none was made; empty if one was."""
+"""For each network, the kinds of runs that need no further comparison, with the reason; empty if they were compared."""
 
 MOST = 64
 """Maximum number of kinds of runs compared per network: some networks get inputs of a new size at every call."""
@@ -222,7 +222,7 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
 # -- what a caller may have meant: advice in errors, and a warning where only a guess is possible ----------------------
 
 BUILTIN = (RuntimeError, ValueError, TypeError, IndexError)
-"""Errors that can be raised anew with another message."""
+"""Errors that can be raised again with another message."""
 
 
 def advised(error: Exception, request: Request) -> Exception:

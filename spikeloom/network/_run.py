@@ -229,7 +229,7 @@ class Following(FunctionMode):
 
 
 class FollowingTraced(Following):
-    """The same in a recording, which cannot read the states of random generators."""
+    """`Following` for a traced run, which cannot read the states of random generators."""
 
     _passes = False
 

@@ -194,7 +194,7 @@ def not_a_view(made: Tensor) -> Tensor:
 
 
 class _NoView(torch.autograd.Function):
-    """The same values in the same memory, but not a view for autograd, so that torch allows `detach_()`."""
+    """Return a view as a tensor that is not a view for autograd, so that torch allows `detach_()`."""
 
     @staticmethod
     def forward(ctx: Any, view: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class Running(Methods, States):
         return x
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """The same for one step, plus the feedback from the previous states."""
+        """`_drive` for one step, plus the feedback from the previous states."""
         return x
 
     def _like_a_state(self, x: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Before a run a layer also checks its input, and whether its states belong to the current run:
 
 - `torch.utils.checkpoint` repeats a forward within the backward pass, which would start from the end of the first run.
-- A replica of nn.DataParallel exists for one call. Its states are lost, and the next call starts anew.
-- A state from within `torch.func.vmap` is a wrapper, which is invalid afterwards.
+- A replica of nn.DataParallel exists for one call. Its states are lost, and the next call starts from initial states.
+- A state of a `torch.func.vmap` is a wrapper, which is invalid after the transform.
 """
 
 import copy
@@ -136,7 +136,7 @@ class States(Parameters):
             own["_cut"] = None
 
     def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
-        """The same if every state can be used unchanged with an input on the CPU; otherwise None."""
+        """The states for a run, if every state can be used unchanged with an input on the CPU; otherwise None."""
         own, shape, dtype, states = self.__dict__, self._shape_of_states(x), x.dtype, []
         for name, state in zip(self._state_names(), given, strict=True):
             if state is None:
@@ -332,7 +332,7 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun
             own["_restarted"] = task
     if any(map(escaped, states or ())):
         raise RuntimeError(
-            f"{layer._label()} keeps a state from within torch.func.vmap, which is over; "
+            f"{layer._label()} holds a state of a torch.func.vmap that has ended; "
             "call spikeloom.utils.reset(net) before the next run"
         )
     if IS_REPLICA in own:

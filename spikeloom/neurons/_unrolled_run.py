@@ -167,7 +167,7 @@ class UnrolledRun:
         return self.batch if self.is_static(x) else self.steps * self.batch
 
     def rows_text(self, x: Tensor) -> str:
-        """The same as text for messages."""
+        """The number of rows as text for messages."""
         rows = self.rows(x)
         return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
 

@@ -124,8 +124,8 @@ class StateLeaky(WholeSequence, LIF):
     def beta(self) -> Tensor:  # type: ignore[override]
         """(tau - 1) / tau; with exact=True, the stored decay."""
         if self.exact:
-            kept: Tensor = self.__getattr__("beta")
-            return kept
+            beta: Tensor = self.__getattr__("beta")
+            return beta
         return (self.tau - 1) / self.tau
 
     # -- running ----------------------------------------------------------------------------------------------------
