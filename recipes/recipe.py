@@ -88,13 +88,15 @@ class Recipe:
     batch: int = 64
     epochs: int = 30
 
-    def refuses(self, task: Task, sizes: Sizes) -> str | None:
-        """Why the recipe cannot be used for a task, or None."""
+    def refuses(self, task: Task, sizes: Sizes | None = None) -> str | None:
+        """Why the recipe cannot be used for a task, or None; without sizes, by what the task says of itself."""
         if task.score is not None and not self.forecasts:
             return "it has classes as outputs, or runs over whole sequences only; the task is a forecast step by step"
         if task.score is None and not self.classifies:
             return "its outputs are values; the task has classes"
-        if self.images and len(sizes.shape) != 3:
+        if self.images and sizes is None:
+            return None if task.images else "it needs images [C, H, W] at every step"
+        if self.images and sizes is not None and len(sizes.shape) != 3:
             return f"it needs images [C, H, W]; the input of a step is {list(sizes.shape)}"
         return None
 

@@ -11,7 +11,7 @@ import spikeloom as snn
 
 from .models import RECIPES
 from .recipe import Recipe, evaluate, time_first
-from .store import FOLDER, Run, Where, listed, stored, write
+from .store import FOLDER, Run, Where, digest, listed, stored, write
 from .task import Data, Missing, Task
 from .tasks import TASKS
 
@@ -49,9 +49,11 @@ def tested(task: Task, recipe: Recipe, where: Where, data: Data, run: Run) -> di
     for name, now in (("source", where.source), ("sizes", listed(sizes))):
         if run.get(name) != now:
             raise Missing(f"it was trained with the {name} {run.get(name)}, and the data here have {now}")
-    net = recipe.network(sizes)
+    net, weights = recipe.network(sizes), torch.load(where.weights, weights_only=True)
+    if run.get("weights", digest(weights)) != digest(weights):
+        raise Missing(f"the weights {where.weights.name} are those of another run; run it again")
     try:
-        net.load_state_dict(torch.load(where.weights, weights_only=True))
+        net.load_state_dict(weights)
     except RuntimeError as error:
         raise Missing(f"its weights do not fit to the recipe as it is now; run it again ({error})") from error
     result: dict[str, Any] = {"score": round(evaluate(recipe, task, net, "test", data), 4), "samples": len(data)}

@@ -174,5 +174,5 @@ TASKS = {
     "pickup_gesture": Task("PickupGesture", pickup_gesture, BUNDLED, 10, mark="a GRU of the same size", epochs=6),
     "shd": Task("SHD", shd, "two speakers of the training set validate", 20, mark="93.8 % (DCLS, with validation)"),
     "ssc": Task("SSC", ssc, "its own", 35, mark="82.6 % (DelRec)"),
-    "nmnist": Task("N-MNIST", nmnist, "every tenth training file validates", 10, mark="99.5 %"),
+    "nmnist": Task("N-MNIST", nmnist, "every tenth training file validates", 10, mark="99.5 %", images=True),
 }

@@ -45,8 +45,12 @@ def where(folder, seed: int = 0) -> Where:
     return Where("tiny", "lif", seed, folder)
 
 
-def without_time(path) -> dict[str, object]:
-    return {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
+def read(run: Where) -> dict[str, object]:
+    return json.loads(run.json.read_text())
+
+
+def without_time(run: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in run.items() if key not in ("seconds", "wall_seconds")}
 
 
 def test_registries_are_complete():
@@ -123,7 +127,7 @@ def test_training_learns_and_reads_no_test_data(tmp_path):
 def test_a_seed_gives_one_result(tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(TINY, QUICK, where(tmp_path / folder, seed), epochs=2)
-    one, same, other = (without_time(where(tmp_path / f, s).json) for f, s in (("a", 0), ("b", 0), ("c", 1)))
+    one, same, other = (without_time(read(where(tmp_path / f, s))) for f, s in (("a", 0), ("b", 0), ("c", 1)))
     assert one == same
     assert one["curve"] != other["curve"]
 
@@ -147,7 +151,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
         assert not broken.json.exists()
     train(TINY, QUICK, broken, epochs=4)
     assert len(saved) == 4
-    assert without_time(broken.json) == {k: v for k, v in straight.items() if k != "seconds"}
+    assert without_time(read(broken)) == without_time(straight)
     kept, resumed = (torch.load(w.weights) for w in (where(tmp_path / "straight"), broken))
     assert all(torch.equal(kept[name], resumed[name]) for name in kept)
 
@@ -234,7 +238,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert command.main(run) == 0
     said = capsys.readouterr()
     assert "tiny-lif-1: validation" in said.out
-    assert "tiny-conv-0: it needs images [C, H, W]; the input of a step is [3]" in said.err
+    assert "tiny-conv: it needs images [C, H, W] at every step" in said.err
     LOADED.clear()
     assert command.main(run) == 1, "nothing is left to do but what cannot be done"
     assert "train" not in LOADED
