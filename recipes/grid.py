@@ -32,7 +32,7 @@ LARGE = ("shd", "ssc", "nmnist", "dvs_gesture")
 
 
 def grid(folder: Path = FOLDER) -> Iterator[Where]:
-    """The runs of the grid in their order; the best recipes are those of the runs that are stored when it is their turn."""
+    """The runs of the grid in their order; the best recipes are those of the runs stored when it is their turn."""
     tasks, recipes = [name for name in TASKS if name not in LARGE], [*FIRST_RECIPES, *RECIPES]
     for some_tasks, some_recipes in ((FIRST_TASKS, FIRST_RECIPES), (tasks, list(dict.fromkeys(recipes)))):
         yield from block(some_tasks, some_recipes, range(SEEDS), folder)

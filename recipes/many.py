@@ -74,9 +74,9 @@ class Many:
         return sum(why is not None for _, why in reasons)
 
     def _one(self, where: Where) -> None:
-        settings = {"epochs": self.epochs, "again": self.again, "progress": self.progress}
+        task, recipe = TASKS[where.task], RECIPES[where.recipe]
         try:
-            run = train(TASKS[where.task], RECIPES[where.recipe], where, **settings)
+            run = train(task, recipe, where, epochs=self.epochs, again=self.again, progress=self.progress)
         except Unavailable as error:
             self.impossible[where.task] = str(error)
             print(f"{where.task}: {error}", file=sys.stderr)
