@@ -23,7 +23,7 @@ FIRST_TASKS = (
 FIRST_RECIPES = (
     *("logistic", "mlp", "gru"),
     *("lif", "rlif", "learned_decays", "alif", "adlif", "ralif", "slstm", "resonate_fire", "state_leaky", "delays"),
-    *("bntt", "population"),
+    *("bntt", "population", "temporal_conv"),
 )
 """Made first with all seeds, so that a stopped grid leaves a table."""
 

@@ -25,11 +25,34 @@ class Unavailable(Missing):
     """A task cannot be loaded here, with any recipe."""
 
 
+class Lazy:
+    """Sequences that are read when they are indexed, for data that do not fit in memory: ``[N, *shape]``.
+
+    Args:
+        read: from the number of a sequence to the sequence.
+        number: of sequences, N.
+        shape: of a sequence.
+    """
+
+    def __init__(self, read: Callable[[int], Tensor], number: int, shape: tuple[int, ...]):
+        self.read, self.shape = read, torch.Size((number, *shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """The sequences of an index ``[B]``, as float32."""
+        batch = torch.empty(len(index), *self.shape[1:])
+        for row, i in zip(batch, index.tolist(), strict=True):
+            row.copy_(self.read(i))
+        return batch
+
+
 @dataclass(frozen=True)
 class Data:
     """One split: sequences, targets, lengths."""
 
-    x: Tensor
+    x: Tensor | Lazy
     """``[N, T, *S]``, or ``[N, *S]`` if the task shows the same input at every step."""
     y: Tensor
     """Classes ``[N]``, or values ``[N, T, K]``."""

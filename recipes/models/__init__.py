@@ -20,13 +20,14 @@ from . import (
     slstm,
     state_leaky,
     stdp,
+    temporal_conv,
     temporal_loss,
 )
 from .baselines import BASELINES
 
 _FILES = (
     *(lif, rlif, learned_decays, alif, ralif, adlif, radlif, slstm, resonate_fire, state_leaky, delays, bntt),
-    *(rate_loss, temporal_loss, population, rate_regularized, stdp, conv, forecast),
+    *(rate_loss, temporal_loss, population, rate_regularized, stdp, temporal_conv, conv, forecast),
 )
 
 RECIPES: dict[str, Recipe] = BASELINES | {file.__name__.rpartition(".")[2]: file.RECIPE for file in _FILES}
