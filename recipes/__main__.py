@@ -5,11 +5,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .compare import LIBRARIES, compare, folder_of
+from .curves import curves, overview
 from .grid import Cost, duration, missing, summary
 from .many import Many, share
 from .models import RECIPES
-from .store import FOLDER, stored
-from .table import complete, curves, page, put
+from .store import FOLDER, Where, stored
+from .table import complete, page, put, side_by_side
 from .task import Missing
 from .tasks import TASKS
 
@@ -29,11 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--again", action="store_true", help="also what is finished; stopped runs start anew")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     table = commands.add_parser("table", help="test the finished runs, once, and print the table")
-    table.add_argument("--write", type=Path, help="put the table into this page")
+    table.add_argument("--write", type=Path, help="put the table into this page, and learning curves beside it")
+    compared = commands.add_parser("compare", help="train a recipe with spikeloom and, for the same CPU time, snnTorch")
+    compared.add_argument("task")
+    compared.add_argument("recipe", help="lif, rlif or another of Leaky, RLeaky and LI neurons")
+    compared.add_argument("--seed", type=at_least(0), default=0, help="of both runs (default: 0)")
+    compared.add_argument("--epochs", type=at_least(1), help="of spikeloom's run, instead of the recipe's")
     curve = commands.add_parser("curves", help="draw the learning curves of a task's finished runs")
     curve.add_argument("task")
     curve.add_argument("picture", type=Path, help="the file, such as curves.png")
-    for command in (run, table, curve):
+    for command in (run, table, compared, curve):
         command.add_argument("--folder", type=Path, default=FOLDER, help="of the runs (default: recipes/runs)")
     arguments = sys.argv[1:] if argv is None else argv
     given = parser.parse_args(arguments)
@@ -41,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return show()
     if given.command == "curves":
         return draw(given)
+    if given.command == "compare":
+        return two(given)
     return tabulate(given.folder, given.write) if given.command == "table" else run_all(given, arguments)
 
 
@@ -92,20 +101,38 @@ def run_all(given: argparse.Namespace, arguments: Sequence[str]) -> int:
     return runs.run()
 
 
+def two(given: argparse.Namespace) -> int:
+    """Train one recipe with two libraries, and print both scores."""
+    try:
+        chosen(given.task, {**TASKS}, "task"), chosen(given.recipe, {**RECIPES}, "recipe")
+        where = Where(given.task, given.recipe, given.seed, given.folder)
+        runs = compare(TASKS[given.task], RECIPES[given.recipe], where, given.epochs)
+    except (Missing, KeyError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for run in runs:
+        print(f"{run['library']}: validation {run['validation']:.2f}, {run['epochs']} epochs, {run['seconds']:.1f} s")
+    return 0
+
+
 def tabulate(folder: Path, target: Path | None) -> int:
     """Evaluate finished runs on the test split, and print or write the table."""
     runs, problems = complete(folder)
+    for library in LIBRARIES:
+        problems += complete(folder_of(library, folder))[1]
     for problem in problems:
         print(problem, file=sys.stderr)
     left = missing(folder)
     if left:
         took = duration(sum(map(Cost(stored(folder)), left)))
         print(f"{len(left)} runs of the grid are missing, about {took} of CPU time:\n{summary(left)}", file=sys.stderr)
+    text = "\n\n".join(filter(None, (page(runs), side_by_side(folder))))
     if target is None:
-        print(page(runs))
+        print(text)
         return 0
     try:
-        put(target, page(runs))
+        put(target, text)
+        overview(runs, target.with_name(f"{target.stem}_curves.png"))
     except Missing as error:
         print(error, file=sys.stderr)
         return 2

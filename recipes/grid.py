@@ -18,7 +18,7 @@ SEEDS, SEEDS_OF_THE_BEST = 3, 5
 
 FIRST_TASKS = (
     *("japanese_vowels", "basic_motions", "pickup_gesture", "mnist1d", "yin_yang", "store_recall", "delayed_match"),
-    "digits_rows",
+    *("spoken_digits", "digits_rows"),
 )
 FIRST_RECIPES = (
     *("logistic", "mlp", "gru"),

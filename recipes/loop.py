@@ -64,6 +64,7 @@ def train(
     elif recipe.prepare is not None:
         recipe.prepare(net, data, task)
 
+    fast = snn.fuse(net) if recipe.loops else net
     patience = max(3, epochs // 2)  # scores often rise only when the rate falls
     for epoch in bar(range(state["epoch"], epochs), str(where), progress):
         if epoch - state["best_epoch"] > patience:
@@ -71,8 +72,8 @@ def train(
         since, since_wall = time.process_time(), time.perf_counter()
         if recipe.each_epoch is not None:
             recipe.each_epoch(net, epoch / epochs)
-        loss = one_epoch(task, recipe, net, optimizer, schedule, data)
-        score = evaluate(recipe, task, net, "validation", validation)
+        loss = one_epoch(task, recipe, fast, optimizer, schedule, data)
+        score = evaluate(recipe, task, fast, "validation", validation)
         state["curve"].append([round(loss, 5), round(score, 4)])
         if task.better(score, state["best"]):
             state |= {"best": score, "best_epoch": epoch, "weights": copied(net)}

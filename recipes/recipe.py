@@ -61,6 +61,7 @@ class Recipe:
         advance: from (net, x [T, 1, K]) to outputs, from the states of the call before; for forecasts.
         prepare: changes the network before it is trained, without labels, given (net, data, task).
         each_epoch: changes the network before an epoch, given (net, fraction of the epochs completed).
+        loops: whether the network loops over the steps itself; training runs it with `snn.fuse`.
         spiking: whether layers skip the zeros of spikes (`snn.accelerate`), and operations are counted.
         forecasts: whether it can run step by step and has outputs that are no classes.
         classifies: whether it can be trained on classes.
@@ -79,6 +80,7 @@ class Recipe:
     advance: Callable[[nn.Module, Tensor], Tensor] = continued
     prepare: Callable[[nn.Module, Data, Task], None] | None = None
     each_epoch: Callable[[nn.Module, float], None] | None = None
+    loops: bool = False
     spiking: bool = True
     forecasts: bool = True
     classifies: bool = True

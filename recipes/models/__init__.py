@@ -10,6 +10,7 @@ from . import (
     forecast,
     learned_decays,
     lif,
+    own_loop,
     population,
     radlif,
     ralif,
@@ -27,7 +28,7 @@ from .baselines import BASELINES
 
 _FILES = (
     *(lif, rlif, learned_decays, alif, ralif, adlif, radlif, slstm, resonate_fire, state_leaky, delays, bntt),
-    *(rate_loss, temporal_loss, population, rate_regularized, stdp, temporal_conv, conv, forecast),
+    *(rate_loss, temporal_loss, population, rate_regularized, stdp, temporal_conv, own_loop, conv, forecast),
 )
 
 RECIPES: dict[str, Recipe] = BASELINES | {file.__name__.rpartition(".")[2]: file.RECIPE for file in _FILES}

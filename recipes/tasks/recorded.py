@@ -96,6 +96,8 @@ def _aeon(name: str, split: str) -> Data:
     known, own = _sequences(name, "train"), _sequences(name, split)
     assert known.lengths is not None
     assert own.lengths is not None
+    assert isinstance(known.x, Tensor)
+    assert isinstance(own.x, Tensor)
     steps = torch.cat([x[:n] for x, n in zip(known.x, known.lengths.tolist(), strict=True)])
     scaled = (own.x - steps.mean(0)) / steps.std(0).clamp(min=1e-6)
     return Data(scaled * data.mask_of(own.lengths, own.x.shape[1]).T[..., None], own.y, own.lengths)
