@@ -17,7 +17,7 @@ SEEDS, SEEDS_OF_THE_BEST = 3, 5
 """Seeds of every recipe, and of the spiking recipe with the best mean validation score of a task."""
 
 FIRST_TASKS = (
-    *("japanese_vowels", "basic_motions", "pickup_gesture", "mnist1d", "yin_yang", "store_recall", "delayed_match"),
+    *("japanese_vowels", "basic_motions", "pickup_gesture", "delayed_match", "store_recall", "yin_yang", "mnist1d"),
     *("spoken_digits", "digits_rows"),
 )
 FIRST_RECIPES = (

@@ -62,6 +62,7 @@ class Recipe:
         prepare: changes the network before it is trained, without labels, given (net, data, task).
         each_epoch: changes the network before an epoch, given (net, fraction of the epochs completed).
         loops: whether the network loops over the steps itself; training runs it with `snn.fuse`.
+        substeps: steps of the network per step of the task.
         spiking: whether layers skip the zeros of spikes (`snn.accelerate`), and operations are counted.
         forecasts: whether it can run step by step and has outputs that are no classes.
         classifies: whether it can be trained on classes.
@@ -81,6 +82,7 @@ class Recipe:
     prepare: Callable[[nn.Module, Data, Task], None] | None = None
     each_epoch: Callable[[nn.Module, float], None] | None = None
     loops: bool = False
+    substeps: int = 1
     spiking: bool = True
     forecasts: bool = True
     classifies: bool = True

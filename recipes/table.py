@@ -11,7 +11,7 @@ import spikeloom as snn
 
 from .compare import counterpart, stored_pairs
 from .models import RECIPES
-from .recipe import Recipe, evaluate, time_first
+from .recipe import Recipe, evaluate, time_first, unrolled
 from .store import FOLDER, Run, Where, digest, listed, stored, write
 from .task import Data, Missing, Task
 from .tasks import TASKS
@@ -63,15 +63,15 @@ def tested(task: Task, recipe: Recipe, where: Where, data: Data, run: Run) -> di
         return result
     x, _, _ = time_first(data, torch.arange(min(MEASURED, len(data))), task)
     snn.utils.reset(net)
-    own = (lambda net, x: recipe.run(net, x, task)) if recipe.loops else None
-    measured = snn.metrics.measure(net, x, steps=None if recipe.loops else task.static_steps, forward=own)
+    own = None if recipe.run is unrolled else lambda net, x: recipe.run(net, x, task)
+    measured = snn.metrics.measure(net, x, steps=task.static_steps if own is None else None, forward=own)
     operations = measured.synaptic_operations
     result["operations"] = round(operations["Effective_MACs"] + operations["Effective_ACs"])
     result["dense"] = round(operations["Dense"])
     firing = [layer for layer in measured.layers if layer.activation_sparsity is not None and layer.kind != "LI"]
     spikes = sum((1 - (layer.activation_sparsity or 0)) * layer.activations for layer in firing)
     outputs = sum(layer.activations for layer in firing)
-    result["spikes"] = round(sizes.steps * spikes / outputs, 3) if outputs else None
+    result["spikes"] = round(sizes.steps * recipe.substeps * spikes / outputs, 3) if outputs else None
     return result
 
 

@@ -116,7 +116,6 @@ TASKS = {
         "the package's 4,000 and 1,000; the last 400 of the 4,000 validate",
         10,
         mark="94 % (its CNN; GRU 91, MLP 68)",
-        epochs=2,
     ),
     "yin_yang": Task(
         "Yin-Yang",
@@ -129,7 +128,7 @@ TASKS = {
     "mackey_glass": Task(
         "Mackey-Glass, forecast, sMAPE",
         mackey_glass,
-        "tau = 17; 10 Lyapunov times of 75 points are given, the last two of them validate by six forecasts of one; the "
+        "tau = 17; 10 Lyapunov times of 75 points are given, the last two validate by six forecasts of one; the "
         "next 10 are forecast",
         0,
         mark="13.37 (NeuroBench's LSTM; ESN 14.79)",

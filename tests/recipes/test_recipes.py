@@ -213,15 +213,19 @@ def test_a_perfect_forecast_has_no_error():
     """The forecast is judged by what a network that knows the series would say."""
     from recipes.tasks.generated import POINTS, forecast_error, series
 
-    true, at = series(20 * POINTS + 1), [0]
+    true = series(20 * POINTS + 1)
 
     def knows(x: Tensor) -> Tensor:
-        at[0] += len(x)
-        return true[at[0] - len(x) + 1 : at[0] + 1, None, None] - 1
+        """The value after the one it is given and the one before, which it looks up."""
+        if len(x) > 1:
+            before[:] = [x[-2]]
+        far = (true[1:-1] - 1 - x[-1]).abs() + (true[:-2] - 1 - before[0]).abs()
+        before[:] = [x[-1]]
+        return (true[2:][far.argmin(1)] - 1)[None, :, None]
 
-    assert forecast_error(knows, "test") < 1e-5
-    at[0] = 0
-    assert forecast_error(knows, "validation") < 1e-5
+    before: list[Tensor] = []
+    for split in ("validation", "test"):
+        assert forecast_error(knows, split) < 1e-3, split
     assert 15 < forecast_error(lambda x: 0 * x, "test") < 60
     slope = (true[1:] - true[:-1]).abs().max()
     assert 0.3 < true.min() < true.max() < 1.5
