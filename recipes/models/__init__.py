@@ -16,6 +16,7 @@ from . import (
     ralif,
     rate_loss,
     rate_regularized,
+    recurrent_delays,
     resonate_fire,
     rlif,
     slstm,
@@ -28,7 +29,18 @@ from .baselines import BASELINES
 
 _FILES = (
     *(lif, rlif, learned_decays, alif, ralif, adlif, radlif, slstm, resonate_fire, state_leaky, delays, bntt),
-    *(rate_loss, temporal_loss, population, rate_regularized, stdp, temporal_conv, own_loop, conv, forecast),
+    *(
+        rate_loss,
+        temporal_loss,
+        population,
+        rate_regularized,
+        stdp,
+        temporal_conv,
+        recurrent_delays,
+        own_loop,
+        conv,
+        forecast,
+    ),
 )
 
 RECIPES: dict[str, Recipe] = BASELINES | {file.__name__.rpartition(".")[2]: file.RECIPE for file in _FILES}
