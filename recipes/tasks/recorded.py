@@ -186,6 +186,7 @@ def _trials(path: Path) -> dict[str, Any]:
     return {"x": torch.stack(frames).numpy(), "y": table[:, 0] - 1}
 
 
+NEAREST = "nearest neighbor by dynamic time warping, the archive's baseline, computed with aeon"
 BUNDLED = "the split of the archive; every fifth training sequence validates"
 TASKS = {
     "spoken_digits": Task(
@@ -202,9 +203,9 @@ TASKS = {
         7,
         mark="a GRU of the same size",
     ),
-    "japanese_vowels": Task("JapaneseVowels", japanese_vowels, BUNDLED, 9, mark="a GRU of the same size", epochs=3),
-    "basic_motions": Task("BasicMotions", basic_motions, BUNDLED, 4, mark="a GRU of the same size", epochs=6),
-    "pickup_gesture": Task("PickupGesture", pickup_gesture, BUNDLED, 10, mark="a GRU of the same size", epochs=6),
+    "japanese_vowels": Task("JapaneseVowels", japanese_vowels, BUNDLED, 9, mark=f"94.9 % ({NEAREST})", epochs=3),
+    "basic_motions": Task("BasicMotions", basic_motions, BUNDLED, 4, mark=f"97.5 % ({NEAREST})", epochs=6),
+    "pickup_gesture": Task("PickupGesture", pickup_gesture, BUNDLED, 10, mark=f"70.0 % ({NEAREST})", epochs=6),
     "shd": Task("SHD", shd, "two speakers of the training set validate", 20, mark="93.8 % (DCLS, with validation)"),
     "ssc": Task("SSC", ssc, "its own", 35, mark="82.6 % (DelRec)"),
     "nmnist": Task("N-MNIST", nmnist, "every tenth training file validates", 10, mark="99.5 %", images=True),

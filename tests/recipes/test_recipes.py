@@ -15,7 +15,7 @@ from recipes.loop import train
 from recipes.models import RECIPES
 from recipes.recipe import Recipe
 from recipes.store import FOLDER, Where, stored
-from recipes.task import SPLITS, Data, Missing, Task
+from recipes.task import SPLITS, Data, Missing, Sizes, Task
 from recipes.tasks import TASKS
 from spikeloom import data
 from tests.data.files import REAL, needs_real
@@ -279,12 +279,19 @@ def test_files_of_shd_go_into_a_recipe(tmp_path, monkeypatch, capsys):
 
 
 def test_stored_runs_are_of_known_tasks_and_recipes():
+    sizes: dict[tuple[str, str], int] = {}
     for run in stored(FOLDER):
         name = f"{run['task']}-{run['recipe']}-{run['seed']}"
         assert (FOLDER / f"{name}.json").exists(), name
         assert run["task"] in TASKS, name
         assert run["recipe"] in RECIPES, name
         assert run["validation"] == pytest.approx(run["curve"][run["best_epoch"] - 1][1], abs=1e-3), name
+        pair = (run["task"], run["recipe"])
+        if pair not in sizes:
+            steps, *shape, outputs = run["sizes"]
+            net = RECIPES[run["recipe"]].network(Sizes(steps, tuple(shape), outputs))
+            sizes[pair] = sum(parameter.numel() for parameter in net.parameters())
+        assert run["parameters"] == sizes[pair], (name, "the recipe has changed since; run it again")
 
 
 @pytest.mark.slow
