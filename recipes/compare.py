@@ -36,6 +36,8 @@ def compare(task: Task, recipe: Recipe, where: Where, epochs: int | None = None)
     Raises:
         Missing: if snnTorch is not installed, has no counterpart of a neuron, or computes other outputs.
     """
+    if task.score is not None or not recipe.spiking or recipe.prepare is not None:
+        raise Missing("a comparison takes a task with classes and a spiking recipe that is trained by gradients alone")
     there = counterpart(recipe)
     difference = disagreement(task, recipe, there, where.seed)
     if not difference < 1e-3:

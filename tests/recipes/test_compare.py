@@ -53,7 +53,9 @@ def test_a_comparison_takes_equal_time_and_is_tested_by_the_table(tmp_path, monk
     assert text.count("| tiny | recurrent LIF |") == 2
     assert command.main(["compare", "tiny", "alif", *given]) == 2
     assert "no counterpart" in capsys.readouterr().err
-    assert command.main(["compare", "tinny", "lif", *given]) == 2
+    for wrong in (("tinny", "lif"), ("mackey_glass", "lif"), ("tiny", "gru"), ("tiny", "stdp"), ("tiny", "conv")):
+        assert command.main(["compare", *wrong, *given]) == 2, wrong
+        assert capsys.readouterr().err.count("\n") == 1, wrong
 
 
 def test_a_network_with_its_own_loop_is_fused(tmp_path):
