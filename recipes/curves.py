@@ -33,7 +33,8 @@ def curves(runs: list[Run], task: str, path: Path) -> None:
 
 
 def overview(runs: list[Run], path: Path, columns: int = 4) -> None:
-    """Draw the mean validation score over seeds of some recipes of every task, one panel per task."""
+    """Draw the mean validation score over seeds of some recipes of every task; networks without spikes are dashed."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
@@ -43,7 +44,7 @@ def overview(runs: list[Run], path: Path, columns: int = 4) -> None:
     tasks = [task for task in TASKS if len(found[task]) > 1]
     if not tasks:
         raise Missing("no task has two recipes with finished runs; run more of them first")
-    rows = -(-len(tasks) // columns)
+    rows, colors = -(-len(tasks) // columns), [colormaps["tab20"](i) for i in range(20)]
     figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
     for place, task in enumerate(tasks):
         ax = figure.add_subplot(rows, columns, place + 1)
@@ -52,7 +53,11 @@ def overview(runs: list[Run], path: Path, columns: int = 4) -> None:
         shown = [order[int(i)] for i in np.linspace(0, len(order) - 1, min(SHOWN, len(order)))]
         for recipe in shown:
             middle = mean_curve(found[task][recipe])
-            ax.plot(np.arange(1, len(middle) + 1), middle, label=RECIPES[recipe].title, linewidth=1)
+            look = {
+                "color": colors[list(RECIPES).index(recipe) % 20],
+                "linestyle": "-" if RECIPES[recipe].spiking else "--",
+            }
+            ax.plot(np.arange(1, len(middle) + 1), middle, label=RECIPES[recipe].title, **look)
         ax.set_title(TASKS[task].title, fontsize=9)
         ax.tick_params(labelsize=7)
         if not TASKS[task].higher_is_better:
