@@ -53,7 +53,7 @@ def overview(runs: list[Run], path: Path, columns: int = 4) -> None:
         shown = [order[int(i)] for i in np.linspace(0, len(order) - 1, min(SHOWN, len(order)))]
         for recipe in shown:
             middle = mean_curve(found[task][recipe])
-            look = {
+            look: dict[str, Any] = {
                 "color": colors[list(RECIPES).index(recipe) % 20],
                 "linestyle": "-" if RECIPES[recipe].spiking else "--",
             }

@@ -40,7 +40,8 @@ class Forecaster(nn.Module):
 def continued(net: nn.Module, x: Tensor) -> Tensor:
     """Show each value [T, B, K] for all steps, from the current states; the mean over them."""
     out: Tensor = snn.unroll(net, x.repeat_interleave(SUBSTEPS, 0), check=False)
-    return out.unflatten(0, (len(x), SUBSTEPS)).mean(1)
+    values: Tensor = out.unflatten(0, (len(x), SUBSTEPS)).mean(1)
+    return values
 
 
 def run(net: nn.Module, x: Tensor, task: Task) -> Tensor:
