@@ -38,6 +38,8 @@ def compare(task: Task, recipe: Recipe, where: Where, epochs: int | None = None)
     """
     if task.score is not None or not recipe.spiking or recipe.prepare is not None:
         raise Missing("a comparison takes a task with classes and a spiking recipe that is trained by gradients alone")
+    if (why := recipe.refuses(task, task.sizes(task.load("train")))) is not None:
+        raise Missing(why)
     there = counterpart(recipe)
     difference = disagreement(task, recipe, there, where.seed)
     if not difference < 1e-3:

@@ -99,6 +99,7 @@ def one_epoch(task: Task, recipe: Recipe, net: nn.Module, optimizer: Any, schedu
             schedule.step()
             continue
         x, y, mask = time_first(data, index, task)
+        x = x if recipe.augment is None else recipe.augment(x)
         loss = loss_of(recipe, task, recipe.run(net, x, task), y, mask)
         optimizer.zero_grad()
         loss.backward()

@@ -61,6 +61,7 @@ class Recipe:
         advance: from (net, x [T, 1, K]) to outputs, from the states of the call before; for forecasts.
         prepare: changes the network before it is trained, without labels, given (net, data, task).
         each_epoch: changes the network before an epoch, given (net, fraction of the epochs completed).
+        augment: from the inputs of a batch in training, [T, B, *S], to changed ones; not for static tasks.
         loops: whether the network loops over the steps itself; training runs it with `snn.fuse`.
         substeps: steps of the network per step of the task.
         spiking: whether layers skip the zeros of spikes (`snn.accelerate`), and operations are counted.
@@ -81,6 +82,7 @@ class Recipe:
     advance: Callable[[nn.Module, Tensor], Tensor] = continued
     prepare: Callable[[nn.Module, Data, Task], None] | None = None
     each_epoch: Callable[[nn.Module, float], None] | None = None
+    augment: Callable[[Tensor], Tensor] | None = None
     loops: bool = False
     substeps: int = 1
     spiking: bool = True
@@ -98,6 +100,8 @@ class Recipe:
             return "it has classes as outputs, or runs over whole sequences only; the task is a forecast step by step"
         if task.score is None and not self.classifies:
             return "its outputs are values; the task has classes"
+        if self.augment is not None and task.static_steps:
+            return "it shifts sequences; the input of the task is the same at every step"
         if self.images and sizes is None:
             return None if task.images else "it needs images [C, H, W] at every step"
         if self.images and sizes is not None and len(sizes.shape) != 3:

@@ -4,6 +4,7 @@ from ..recipe import Recipe
 from . import (
     adlif,
     alif,
+    augmented,
     bntt,
     conv,
     delays,
@@ -36,6 +37,7 @@ _FILES = (
         rate_regularized,
         stdp,
         temporal_conv,
+        augmented,
         recurrent_delays,
         own_loop,
         conv,

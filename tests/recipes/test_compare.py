@@ -95,3 +95,21 @@ def test_convolutions_over_time_are_the_same_step_by_step():
     assert torch.allclose(whole, steps, atol=1e-5)
     changed = torch.cat([x[:3], torch.randn(3, 4, 3)])
     assert torch.equal(RECIPES["temporal_conv"].run(net, changed, TINY)[:3], whole[:3]), "causal"
+
+
+def test_augmentation_shifts_each_sequence_in_training_only(tmp_path):
+    from recipes.models import augmented
+
+    x = torch.arange(1.0, 6.0).view(5, 1, 1).expand(5, 2, 1)
+    late = augmented.moved(x, torch.tensor([2, -1]), 0)
+    assert late[..., 0].T.tolist() == [[0, 0, 1, 2, 3], [2, 3, 4, 5, 0]]
+    up = augmented.moved(torch.arange(3.0).view(1, 1, 3), torch.tensor([1]), 2)
+    assert up.flatten().tolist() == [0, 0, 1]
+    spikes = (torch.rand(100, 8, 40) < 0.1).float()
+    changed = augmented.augment(spikes)
+    assert 0.6 < changed.sum() / spikes.sum() < 0.95
+    seen = []
+    recipe = replace(RECIPES["lif"], augment=lambda x: (seen.append(len(x)), x)[1], batch=16)
+    train(TINY, recipe, Where("tiny", "lif", 0, tmp_path), epochs=1)
+    assert seen == [6, 6, 6], "the batches of training"
+    assert "the same at every step" in str(RECIPES["augmented"].refuses(TASKS["yin_yang"]))
