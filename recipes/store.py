@@ -78,7 +78,7 @@ class Where:
             "sizes": state["sizes"],
             "settings": {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "batch": recipe.batch},
             "seconds": round(state["seconds"], 1),
-            "wall_seconds": round(state["wall_seconds"], 1),
+            "wall_seconds": round(state["wall_seconds"], 3),
             "threads": torch.get_num_threads(),
             "curve": state["curve"],
             "versions": versions(),

@@ -10,7 +10,7 @@ import spikeloom as snn
 
 DOCS = Path(__file__).parent.parent
 HEADING = re.compile(r"^## \[(?P<title>.+)\]\((?P<guide>[\w-]+)\.md\)$")
-ROW = re.compile(r"^\| `(?P<name>[\w.]+)` \| (?P<summary>.*) \|$")
+ROW = re.compile(r"^\| \[`(?P<name>[\w.]+)`\]\(\S+\) \| (?P<summary>.*) \|$")
 ONE_PAGE_EACH = ("neurons", "parallel")
 """The guides of neurons: each neuron has a page of its own."""
 

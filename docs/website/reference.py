@@ -139,7 +139,9 @@ def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
     text = re.sub(r"\]\((\w+)\)", lambda m: f"]({FORGE}/docs/{m[1]})" if (DOCS / m[1]).is_dir() else m[0], text)
     if docname == "api":
         paths = {name: path for section in sections() for path, name in section.paths.items()}
-        text = re.sub(r"^\| `([\w.]+)` \|", lambda m: f"| {{py:obj}}`{m[1]} <{paths[m[1]]}>` |", text, flags=re.M)
+        text = re.sub(
+            r"^\| \[`([\w.]+)`\]\(\S+\) \|", lambda m: f"| {{py:obj}}`{m[1]} <{paths[m[1]]}>` |", text, flags=re.M
+        )
         text += tree(dict.fromkeys(places().values()), ":hidden:")
     if docname == "messages":
         text += tree(["every-message"], ":maxdepth: 1")

@@ -45,7 +45,9 @@ def test_names_of_layers_meet_no_names_that_are_derived_or_reserved(tmp_path):
 
 def test_all_functions_and_macros_of_a_file_are_reserved(tmp_path):
     """An equation, a layer and a prefix cannot have the name of one."""
-    text = snn.export_c(snn.SLSTM(4, 3, threshold=0.1, **UNIT), torch.rand(3, 1, 4), tmp_path / "net.c", "int8").path.read_text()
+    text = snn.export_c(
+        snn.SLSTM(4, 3, threshold=0.1, **UNIT), torch.rand(3, 1, 4), tmp_path / "net.c", "int8"
+    ).path.read_text()
     defined = {*floats.HELPERS, *integers.HELPERS}
     defined |= {line.split()[1] for line in text.splitlines() if line.startswith(("#undef", "#define FRACTION"))}
     assert {"spike", "fixed_tanh", "FRACTION"} <= defined
