@@ -179,18 +179,18 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
     static = unrolled.is_static(out)
     steps, batch = unrolled.steps, unrolled.batch
     view = out.expand(steps, *out.shape) if static else out.view(steps, batch, *out.shape[1:])
-    if transformed() or (
-        not torch.compiler.is_compiling() and is_traced()
-    ):  # torch.func transforms, tangents and the check of torch.jit.trace: views only
-        return view
-    return _NoView.apply(view) if view.requires_grad else view.detach()
+    return _without_view(view)
 
 
 def not_a_view(made: Tensor) -> Tensor:
     """The same values, not as a view for autograd, so that torch allows `detach_()`."""
-    if not is_view(made):
-        return made
-    return _NoView.apply(made) if made.requires_grad else made.detach()
+    return _without_view(made) if is_view(made) else made
+
+
+def _without_view(view: Tensor) -> Tensor:
+    if transformed() or (not torch.compiler.is_compiling() and is_traced()):
+        return view  # torch.func transforms, tangents and the check of torch.jit.trace accept only views
+    return _NoView.apply(view) if view.requires_grad else view.detach()
 
 
 class _NoView(torch.autograd.Function):
