@@ -19,9 +19,8 @@ from ..engine.graph import Constants, Program
 from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, seen_through
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
-from ._recorders import recorders
 from ._state import States, checked_input, compute_dtype, refuse_misplaced
-from ._unrolled_run import Visit, run_of, step_by_step, wants_states
+from ._unrolled_run import Visit, recorders, run_of, step_by_step, wants_states
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensor types whose values are in memory."""

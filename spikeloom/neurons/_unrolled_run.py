@@ -6,6 +6,7 @@ time yet are static, [B, ...]. A neuron unfolds its input, runs all T steps, and
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ClassVar
@@ -285,3 +286,35 @@ def step_by_step(
     traces = tuple(map(torch.stack, zip(*states, strict=True))) if wanted else ()
     unrolled.note(neuron, Visit("loop", why, static, spk, traces))
     return tree_map(unrolled.fold, stacked)
+
+
+# -- steps that are recorded instead of run ----------------------------------------------------------------------------
+
+
+class Recorders:
+    """Which recorder of `spikeloom.fuse` is active: neurons pass it their steps instead of running.
+
+    `open` counts them over all threads, so that a step without any has one check.
+    """
+
+    def __init__(self) -> None:
+        self.open = 0
+        self._context: ContextVar[Any] = ContextVar("spikeloom_recorder", default=None)
+
+    def current(self) -> Any:
+        """The recorder of this thread, or None."""
+        return self._context.get()
+
+    @contextmanager
+    def active(self, recorder: Any) -> Iterator[None]:
+        """Within this block, `recorder` is active; None for none."""
+        token = self._context.set(recorder)
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+            self._context.reset(token)
+
+
+recorders = Recorders()
