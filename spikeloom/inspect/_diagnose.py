@@ -16,9 +16,8 @@ from ._facts import Facts, bad_parameters, has_blank_weights, hidden_layers, of_
 from ._figure import drawn
 from ._findings import found
 from ._problems import Finding
-from ._readout import meant_as_readout
 from ._tap import Tap
-from ._vitals import Layer, Vitals, floating, measured
+from ._vitals import Layer, Vitals, floating, meant_as_readout, measured
 
 HEADINGS = (
     *("layer", "kind", "neurons", "firing rate", "dead", "saturated"),

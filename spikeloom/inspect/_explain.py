@@ -30,7 +30,7 @@ from ..network import (
 from ..neurons import SpikingNeuron
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import UnrolledRun, current_run
-from ._readout import is_readout
+from ._vitals import is_readout
 
 
 @dataclass(frozen=True)

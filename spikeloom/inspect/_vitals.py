@@ -11,15 +11,19 @@ from torch.autograd.graph import GradientEdge
 
 from .._torch import tree_leaves
 from ..cells.firing import Model
-from ..neurons import StateLeaky
-from ._readout import NAN, firing_rates, is_readout
+from ..neurons import LI, StateLeaky
 from ._tap import Recording, Tap
+
+NAN = math.nan
 
 OFTEN = 0.9
 """A neuron that fires at more than this share of all steps is saturated."""
 
 PASSES = 0.01
 """A spike passes gradient if the derivative of its surrogate is at least this."""
+
+UNREACHABLE = 1e4
+"""The threshold from which an output layer is taken for one that shall never fire."""
 
 
 @dataclass(frozen=True)
@@ -247,3 +251,40 @@ def differ(t: Tensor, dim: int) -> bool:
 def floating(tree: Any) -> list[Tensor]:
     """The real tensors in a tree of inputs or outputs, detached."""
     return [t.detach() for t in tree_leaves(tree) if isinstance(t, Tensor) and not t.is_complex() and t.numel()]
+
+
+# -- readouts: layers whose membranes are the output, and which need no spikes -----------------------------------------
+
+
+def is_readout(neuron: Any, spk: Tensor, unused: bool = False, last: bool = True) -> bool:
+    """Whether a layer is a readout.
+
+    That is a layer whose outputs are not spikes, such as `LI`; whose spikes neither a later layer nor the loss reads
+    (`unused`); or the last layer with output=True, if it has no reset or an unreachable threshold.
+
+    Args:
+        neuron: the layer.
+        spk: its spikes in a run, [T, B, *N].
+        unused: whether the loss depends on the layer, but not on its spikes.
+        last: whether it is the last layer of neurons, if known.
+    """
+    return unused or isinstance(neuron, LI) or (last and meant_as_readout(neuron)) or not _two_valued(spk)
+
+
+def meant_as_readout(neuron: Any) -> bool:
+    """Whether the arguments of a layer show that its membranes are the output."""
+    if not (getattr(neuron, "output", False) and getattr(neuron, "framed", False)):
+        return False
+    unreachable = float(neuron.threshold.detach().min()) >= UNREACHABLE if neuron.threshold.numel() else False
+    return neuron.reset_mechanism == "none" or unreachable
+
+
+def firing_rates(spk: Tensor) -> Tensor:
+    """The firing rate of each neuron, [N]."""
+    return (spk != 0).double().mean((0, 1)).flatten()
+
+
+def _two_valued(spk: Tensor) -> bool:
+    """Whether every neuron returns only 0 and at most one other magnitude."""
+    height = spk.abs().amax((0, 1))
+    return bool(((spk == 0) | (spk.abs() == height)).all()) if spk.numel() else True

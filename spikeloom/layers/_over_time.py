@@ -58,7 +58,7 @@ class OverTime(nn.Module):
             return self.over_time(input_.unsqueeze(0))[0]
         with unrolled.aside():
             unrolled.admit(self, ())
-            x = unrolled.unfold(input_, self._label())
+            x = unrolled.unfold(input_, self._label)
             out = self.over_time(x.expand(unrolled.steps, *x.shape[1:]))
             unrolled.note(self, Visit("torch", [], unrolled.is_repeated(x), out))
             return unrolled.fold(out)

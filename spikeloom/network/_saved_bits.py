@@ -36,9 +36,10 @@ CHANGED = (
 def spikes_as_bits(unrolled: UnrolledRun, request: Request) -> AbstractContextManager[Any]:
     """A context in which autograd saves spike tensors as bits.
 
-    It has no effect if autograd saves nothing, if other hooks on saved tensors are set, or if the run is too small.
+    It has no effect if autograd saves only what a neuron reads, if other hooks are set, or if the run is too small.
     """
-    if not torch.is_grad_enabled() or transformed() or not _may_pack(request) or numba_missing():
+    saves = torch.is_grad_enabled() and not unrolled.bare and not transformed()
+    if not saves or not _may_pack(request) or numba_missing():
         return nullcontext()
     if not saved_hooks_allowed() or saved_hooks() is not None:
         return nullcontext()

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from .._torch import IS_REPLICA, exporting, graph_task
 from ..cells.firing import IMMEDIATE, Model
+from ..engine.cpu import single_step
 from ..engine.feedback import Feedback, MemFeedback
 from ..engine.graph import Constants, Program
-from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, kernel_step, seen_through
+from ..engine.run import Call, Trajectory, choose, forced, kernel_at_hand, seen_through
 from ._methods import Methods, as_tuple
 from ._parameters import checked_params, taken
-from ._recorders import recorders
 from ._state import States, checked_input, compute_dtype, refuse_misplaced
-from ._unrolled_run import Visit, run_of, step_by_step, wants_states
+from ._unrolled_run import Visit, recorders, run_of, step_by_step, wants_states
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensor types whose values are in memory."""
@@ -55,7 +55,7 @@ class Running(Methods, States):
                     refusals = self._no_kernel(why, input_)
                     return step_by_step(self, lambda x: self._run(x, given), unrolled, input_, given, refusals)
                 unrolled.admit(self, given)
-                x = unrolled.unfold(checked_input(input_, self._label), self._label())
+                x = unrolled.unfold(checked_input(input_, self._label), self._label)
                 run, backend, refusals = self._scan(self._drive(x, unrolled.steps), unrolled.steps, given)
                 spk = run.spk.to(x.dtype)
                 unrolled.note(self, Visit(backend, refusals, unrolled.is_repeated(x), spk, run.traces))
@@ -97,10 +97,10 @@ class Running(Methods, States):
         if not plain or driven.dtype is not mem.dtype:  # which autocast changes
             return self._uncommon_step(x, given)
         if self._through_layer:  # the first state is the spikes themselves
-            outs = kernel_step(self._program, type(self).__name__, driven, states[1:], hoisted)
+            outs = single_step.step(self._program, type(self).__name__, driven, states[1:], hoisted)
             outs = (outs[0], *outs)
         else:
-            outs = kernel_step(self._program, type(self).__name__, driven, states, hoisted)
+            outs = single_step.step(self._program, type(self).__name__, driven, states, hoisted)
         for name, state in zip(self._state_names(), outs[1:], strict=True):
             own[name] = state
         own["_before"], own["_reset"] = mem if isinstance(self._model, Model) else None, None

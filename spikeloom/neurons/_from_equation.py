@@ -164,7 +164,6 @@ def _signature(model: AnyModel, options: Mapping[str, Any], learn: tuple[str, ..
     named = (*(RECURRENCE if model.recurrent else ()), *SHARED)
     if isinstance(model, Model):
         named += (*FRAMED, "graded_spikes_factor")
-    if isinstance(model, Model):
         values.append(inspect.Parameter("threshold", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1.0))
     given = {"learn": learn, **{name: options[name] for name in named}}
     only = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in given.items()]

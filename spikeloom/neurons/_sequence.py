@@ -69,7 +69,7 @@ class WholeSequence(SpikingNeuron):
             return scan(series[0].shape[0], *series).outs
         with unrolled.aside():
             unrolled.admit(self, ())
-            unfolded = [unrolled.unfold(x, self._label()) for x in series]
+            unfolded = [unrolled.unfold(x, self._label) for x in series]
             ran = scan(unrolled.steps, *unfolded)
             static = unrolled.is_repeated(unfolded[0])
             unrolled.note(self, Visit(ran.backend, ran.refusals, static, ran.outs[0], self._recorded_states(ran.outs)))

@@ -99,17 +99,19 @@ class States(Parameters):
 
     def _states(self, x: Tensor, dtype: torch.dtype, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """The states before this call: the given ones, else the stored ones, else zeros. x is one step, [*S]."""
-        states, names = [], self._state_names()
-        if not torch.compiler.is_compiling() and (is_traced() or isinstance(self._cut, OfTrace)):
-            self._enter_trace()
-        # all of them: the spikes that a recurrent neuron returned are not the tensor that it stores
-        cut = None if torch.compiler.is_compiling() or self._cut is None else self._cut()
-        if cut is not None and given[-1] is cut:
-            given = tuple(state if state is None else state.detach() for state in given)
-        refuse_misplaced(self, [getattr(self, name) for name, g in zip(names, given, strict=True) if g is None])
+        own, names = self.__dict__, self._state_names()
+        if not torch.compiler.is_compiling():
+            if is_traced() or isinstance(self._cut, OfTrace):
+                self._enter_trace()
+            # all of them: the spikes that a recurrent neuron returned are not the tensor that it stores
+            cut = None if self._cut is None else self._cut()
+            if cut is not None and given[-1] is cut:
+                given = tuple(state if state is None else state.detach() for state in given)
+        refuse_misplaced(self, [own[name] for name, state in zip(names, given, strict=True) if state is None])
+        states = []
         for name, state in zip(names, given, strict=True):
             stored = state is None
-            value = getattr(self, name) if stored else state
+            value = own[name] if stored else state
             states.append(state_for(x, dtype, self, name, value, self._starts_at(name), stored))
         return tuple(states)
 

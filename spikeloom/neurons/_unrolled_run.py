@@ -6,6 +6,7 @@ time yet are static, [B, ...]. A neuron unfolds its input, runs all T steps, and
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ClassVar
@@ -78,7 +79,8 @@ class StatesHook(RunHook):
 
 def wants_states(neuron: nn.Module) -> bool:
     """Whether a hook of the neuron requires its states at every step."""
-    return any(isinstance(hook, RunHook) and hook.wants_states for hook in neuron._forward_hooks.values())
+    hooks = neuron._forward_hooks  # usually empty
+    return bool(hooks) and any(isinstance(hook, RunHook) and hook.wants_states for hook in hooks.values())
 
 
 @dataclass
@@ -171,7 +173,7 @@ class UnrolledRun:
         rows = self.rows(x)
         return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
 
-    def unfold(self, x: Tensor, label: str) -> Tensor:
+    def unfold(self, x: Tensor, label: Callable[[], str]) -> Tensor:
         """[T*B, *N] -> [T, B, *N]; a static [B, *N] -> [1, B, *N]."""
         if self.bare:
             return x
@@ -179,8 +181,8 @@ class UnrolledRun:
         if rows == self.rows(x):
             return x.unsqueeze(0) if self.is_static(x) else x.reshape(self.steps, self.batch, *x.shape[1:])
         raise ValueError(
-            f"{label} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps of "
-            f"{self.batch} rows; dimension 0 must be {self.rows_text(x)}. Is a batch size written into "
+            f"{label()} got an input of shape {tuple(x.shape)} while the network is unrolled over {self.steps} steps "
+            f"of {self.batch} rows; dimension 0 must be {self.rows_text(x)}. Is a batch size written into "
             f"the network's forward? Use x.flatten(1) or x.view(x.size(0), -1). Does it loop over time? {REWRITE}"
         )
 
@@ -264,7 +266,7 @@ def step_by_step(
 ) -> Any:
     """Run a sequence step by step; time is folded into dimension 0 of the stacked results."""
     unrolled.admit(neuron, given)
-    x = unrolled.unfold(input_, neuron._label())
+    x = unrolled.unfold(input_, neuron._label)
     static = unrolled.is_repeated(x)
     if exporting():
         with running(None):
@@ -284,3 +286,35 @@ def step_by_step(
     traces = tuple(map(torch.stack, zip(*states, strict=True))) if wanted else ()
     unrolled.note(neuron, Visit("loop", why, static, spk, traces))
     return tree_map(unrolled.fold, stacked)
+
+
+# -- steps that are recorded instead of run ----------------------------------------------------------------------------
+
+
+class Recorders:
+    """Which recorder of `spikeloom.fuse` is active: neurons pass it their steps instead of running.
+
+    `open` counts them over all threads, so that a step without any has one check.
+    """
+
+    def __init__(self) -> None:
+        self.open = 0
+        self._context: ContextVar[Any] = ContextVar("spikeloom_recorder", default=None)
+
+    def current(self) -> Any:
+        """The recorder of this thread, or None."""
+        return self._context.get()
+
+    @contextmanager
+    def active(self, recorder: Any) -> Iterator[None]:
+        """Within this block, `recorder` is active; None for none."""
+        token = self._context.set(recorder)
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+            self._context.reset(token)
+
+
+recorders = Recorders()

@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         """The input of the code in an unrolled network, which is the same at all steps."""
         if unrolled.is_static(data):
             return data
-        steps = unrolled.unfold(data, label)
+        steps = unrolled.unfold(data, lambda: label)
         if not torch.equal(steps, steps[:1].expand_as(steps)):
             raise ValueError(
                 f"{label} generates all steps from a static input, but its input changes from step to step; "
@@ -78,7 +78,8 @@ class _OverTime(Encoder):
     """An encoder whose input is a sequence."""
 
     def _over_time(self, data: Tensor, unrolled: UnrolledRun, label: str) -> Tensor:
-        return data.expand(unrolled.steps, *data.shape) if unrolled.is_static(data) else unrolled.unfold(data, label)
+        static = unrolled.is_static(data)
+        return data.expand(unrolled.steps, *data.shape) if static else unrolled.unfold(data, lambda: label)
 
 
 class Rate(Encoder):

@@ -20,6 +20,6 @@ def no_numba(monkeypatch):
     def refuse(*args):
         raise AssertionError("Numba's kernels were called")
 
-    for name in ("forward", "backward", "OneStep"):
+    for name in ("forward", "backward", "one_step"):
         monkeypatch.setattr(launch, name, refuse)
     monkeypatch.setattr(single_step, "step", refuse)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,20 +32,19 @@ def forward(
     key: str, variant: Variant, steps: int, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> Outputs:
     """Run the scan. Sequences have the memory layout of the input."""
-    shape = x.shape[1:]
     if dims := _memory_order(x):
-        params = [_turned(p.expand(shape), dims) if p.numel() > 1 else p for p in params]
-        spk, final_states, traces = forward(
-            key, variant, steps, _turned(x, dims), [_turned(state, dims) for state in states], params
-        )
+        states, params = [_turned(state, dims) for state in states], _params_turned(params, x.shape[1:], dims)
+        spk, final_states, traces = forward(key, variant, steps, _turned(x, dims), states, params)
         back = _back(spk, dims)
         every = [None if trace is None else back if trace is spk else _back(trace, dims) for trace in traces]
         return back, [_back(final, dims) for final in final_states], every
-    x, stride = rows(x)
+    shape, (x, stride) = x.shape[1:], rows(x)
     spk = buffer_pool.empty((steps, *shape), x)
     final_states = [s.clone(memory_format=torch.contiguous_format) for s in states]
-    stored = [buffer_pool.empty(spk.shape, spk) for _ in range(variant.states.count(State.SAVED))]
-    traces = all_traces(variant.states, spk, stored)
+    traces = [
+        buffer_pool.empty_like(spk) if state == State.SAVED else spk if state == State.SPIKES else None
+        for state in variant.states
+    ]
     block, threads, strips = block_for(spk.nbytes), None, None
     if stride == 0 and spk.nbytes >= tuning.limits.stream_stores_from:
         block, threads = tuning.shapes.block, openmp.team_size(spk.numel())
@@ -103,31 +103,34 @@ def by_themselves(outs: Outputs) -> list[Tensor]:
 
 def backward(saved: Saved, grads: Cotangents) -> Gradients:
     """Run the adjoint scan."""
+    sequences = [t for t in (*saved.traces, saved.x if saved.variant.recomputes else None) if t is not None]
+    dims = _memory_order(sequences[0]) if sequences else ()
+    dx, carries, totals, _ = _adjoint_turned(saved, grads, dims) if dims else _adjoint(saved, grads)
+    sums = [None if total is None else sum_to(total, p) for total, p in zip(totals, saved.params, strict=True)]
+    return Gradients(dx, carries, sums)
+
+
+def _adjoint(saved: Saved, grads: Cotangents) -> Gradients:
+    """The gradients, those of the parameters not yet summed over what they were broadcast over."""
     key, variant, steps, x, states, traces, params = saved
-    dims = next((_memory_order(t) for t in (*traces, x if variant.recomputes else None) if t is not None), ())
-    given = params if not dims else [_turned(p.expand(states[0].shape), dims) if p.numel() > 1 else p for p in params]
-    states = [_turned(state, dims) for state in states]
     like, shape = states[0], states[0].shape
-    zero = like.new_zeros(shape)
+    zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
     dx = None
     if variant.grad == InputGrad.EACH:
         dx = buffer_pool.empty((steps, *shape), like)
     elif variant.grad == InputGrad.SUM:
         dx = like.new_zeros((1, *shape))
     carries = [
-        zero.clone() if g is None else _turned(g, dims).clone(memory_format=torch.contiguous_format)
-        for g in grads.final_states
+        zero.clone() if g is None else g.clone(memory_format=torch.contiguous_format) for g in grads.final_states
     ]
-    totals = [like.new_zeros(shape) if kind.learned else None for kind in variant.params]
-    (read, stride), *cotangents = [
-        (zero, 0) if t is None else rows(_turned(t, dims)) for t in (x, grads.spk, *grads.traces)
-    ]
+    totals = [zero.clone() if kind.learned else None for kind in variant.params]
+    (read, stride), *cotangents = [(zero, 0) if t is None else rows(t) for t in (x, grads.spk, *grads.traces)]
     elements = elements_recomputed(steps, len(states), like.element_size()) if variant.recomputes else 0
     threads = openmp.team_size(steps * shape.numel()) if elements else None
     if threads:
         rows_of_states = [buffer_pool.empty((threads, steps, elements), like) for _ in states]
     else:
-        rows_of_states = [zero if trace is None else _turned(trace, dims).contiguous() for trace in traces]
+        rows_of_states = [zero if trace is None else trace.contiguous() for trace in traces]
     kernel(key, variant).run(
         steps=steps,
         size=shape.numel(),
@@ -139,16 +142,15 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
         initial=[state.contiguous() for state in states],
         trace=rows_of_states,
         carry=carries,
-        param=_spread(given, variant, shape),
+        param=_spread(params, variant, shape),
         total=totals,
         block=elements or block_for(steps * like.nbytes),
         threads=threads,
     )
-    sums = [
-        None if total is None else sum_to(_back(total, dims).contiguous(), p)
-        for total, p in zip(totals, params, strict=True)
-    ]
-    return Gradients(None if dx is None else _back(dx, dims), [_back(carry, dims) for carry in carries], sums)
+    return Gradients(dx, carries, totals)
+
+
+# -- sequences whose rows are contiguous in another order of their dimensions ------------------------------------------
 
 
 def _memory_order(x: Tensor) -> tuple[int, ...]:
@@ -165,18 +167,42 @@ def _memory_order(x: Tensor) -> tuple[int, ...]:
 
 
 def _turned(t: Tensor, dims: Sequence[int]) -> Tensor:
-    """A row or sequence with the dimensions of a row in that order, if there is one."""
+    """A row or sequence with the dimensions of a row in that order."""
     lead = t.dim() - len(dims)
-    return t.permute(*range(lead), *(lead + dim for dim in dims)) if dims else t
+    return t.permute(*range(lead), *(lead + dim for dim in dims))
 
 
 def _back(t: Tensor, dims: Sequence[int]) -> Tensor:
     """The inverse, for a result; detached, since it is an output and not a view."""
-    return _turned(t, [dims.index(dim) for dim in range(len(dims))]).detach() if dims else t
+    return _turned(t, [dims.index(dim) for dim in range(len(dims))]).detach()
 
 
-class OneStep:
-    """A kernel of one step, which reads and writes existing rows.
+def _params_turned(params: Sequence[Tensor], shape: torch.Size, dims: Sequence[int]) -> list[Tensor]:
+    return [_turned(p.expand(shape), dims) if p.numel() > 1 else p for p in params]
+
+
+def _adjoint_turned(saved: Saved, grads: Cotangents, dims: Sequence[int]) -> Gradients:
+    """`_adjoint` in memory order."""
+
+    def each(tensors: Sequence[Tensor | None]) -> list[Any]:
+        return [None if t is None else _turned(t, dims) for t in tensors]
+
+    (x,), states, traces = each([saved.x]), each(saved.states), each(saved.traces)
+    (spk,), final_states, sequences = each([grads.spk]), each(grads.final_states), each(grads.traces)
+    params = _params_turned(saved.params, saved.states[0].shape, dims)
+    read = Saved(saved.key, saved.variant, saved.steps, x, states, traces, params)
+    g = _adjoint(read, Cotangents(spk, final_states, sequences))
+    totals = [None if total is None else _back(total, dims).contiguous() for total in g.params]
+    return Gradients(None if g.x is None else _back(g.x, dims), [_back(carry, dims) for carry in g.states], totals)
+
+
+def one_step(key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int) -> Callable[..., None]:
+    """A kernel of one step on existing rows, with its fixed arguments bound.
+
+    A forward takes `x`, `spk`, the old states `state` and the new ones `trace`. A backward takes `x`, `dx`, the old
+    states `initial`, the new ones `trace`, and `grad`, the gradients of the spikes and of each new state apart from
+    `carry`. It replaces `carry`, the gradients of the new states, by those of the old ones, and adds to `total`, the
+    gradients of the parameters.
 
     Args:
         key, variant: of the kernel: a forward is `single`, a backward is not.
@@ -184,36 +210,11 @@ class OneStep:
         params: the program's hoisted values.
         width: the offset between two inputs of an element, if there are several.
     """
-
-    def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
-        inputs = len(structure_of(key).derivation.step.inputs)
-        own = {"block": tuning.shapes.block} if "block" in own_arguments(variant, inputs) else {"width": width}
-        params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
-        self.run = partial(kernel(key, variant).run, steps=1, size=like.numel(), x_stride=0, param=params, **own)
-
-    def forward(self, x: Tensor, spk: Tensor, olds: Sequence[Tensor], news: Sequence[Tensor]) -> None:
-        """Write the spikes and the new states."""
-        self.run(x=x, spk=spk, state=olds, trace=news)
-
-    def backward(
-        self,
-        x: Tensor,
-        dx: Tensor,
-        olds: Sequence[Tensor],
-        news: Sequence[Tensor],
-        carries: Sequence[Tensor],
-        cotangents: Sequence[Tensor],
-        totals: Sequence[Tensor | None],
-    ) -> None:
-        """Write the gradient of the input, replace the gradients of the new states by those of the old ones, and add to
-        those of the parameters.
-
-        Args:
-            carries: the gradients of the states.
-            cotangents: the gradients of the spikes and of the new states, without `carries`.
-            totals: of the parameters; None if not required.
-        """
-        strides = [0] * len(cotangents)
-        self.run(
-            x=x, dx=dx, grad=cotangents, grad_stride=strides, initial=olds, trace=news, carry=carries, total=totals
-        )
+    inputs = len(structure_of(key).derivation.step.inputs)
+    own: dict[str, Any] = (
+        {"block": tuning.shapes.block} if "block" in own_arguments(variant, inputs) else {"width": width}
+    )
+    params = [spread(p, kind, like.shape) for p, kind in zip(params, variant.params, strict=True)]
+    if variant.grad:
+        own["grad_stride"] = [0] * (1 + len(variant.states))
+    return partial(kernel(key, variant).run, steps=1, size=like.numel(), x_stride=0, param=params, **own)

@@ -22,11 +22,13 @@ from ..graph import (
     Derivation,
     InputGrad,
     Param,
+    Program,
     PullBack,
     State,
     Variant,
     add,
     dtype_name,
+    kinds_of_step,
     structure_of,
     summed,
 )
@@ -103,16 +105,24 @@ plan_of = cache(Plan)
 
 
 def step(
-    plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], surrogate: Surrogate
+    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """Run one step of a program; returns spikes and new states, [*S]. For the arguments see `run.autograd.scan`."""
-    if not plan.grad:
+    """Run one step of a program; returns spikes and new states, [*S].
+
+    `params` are the hoisted values. If a gradient is required, those that are not learned must not be modified.
+    """
+    if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
+        # as on the fast path, so that a step recomputed in a backward saves the same tensors as the first run
+        params = Constants.of(plain(p.detach()) for p in params)
+    kinds, grad = kinds_of_step(x, states, params)
+    plan = plan_of(program.key, x.dtype, kinds, grad)
+    if not grad:
         return plan.results(_forward(plan, x, states, params))
     # constants do not pass through autograd, nor are they saved
     if type(params) is Constants:
-        return plan.results(_Step.apply((plan, layer, surrogate, params), x, *states))
-    constants = params[plan.learnable :]
-    return plan.results(_Step.apply((plan, layer, surrogate, constants), x, *states, *params[: plan.learnable]))
+        return plan.results(_Step.apply((plan, layer, program.surrogate, params), x, *states))
+    call = plan, layer, program.surrogate, params[plan.learnable :]
+    return plan.results(_Step.apply(call, x, *states, *params[: plan.learnable]))
 
 
 StepCall = tuple[Plan, str, Surrogate, tuple[Tensor, ...]]

@@ -1,6 +1,6 @@
 """Run a program's kernels on a GPU, with the arguments and results of `cpu/launch.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -89,39 +89,33 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
     return Gradients(dx, carries, sums)
 
 
-class OneStep:
-    """A kernel of one step that reads and writes existing rows; see `cpu.launch.OneStep`."""
+def one_step(key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int) -> Callable[..., None]:
+    """A kernel of one step on existing rows; see `cpu.launch.one_step`."""
+    launch, size = kernel(key, variant, 1, like.numel()), like.numel()
+    strides = dict.fromkeys(("x_stride", *(f"grad{k}_stride" for k in range(1 + len(variant.states)))), 0)
+    fixed = {"steps": 1, "size": size, "width": width, **strides, **params_by_name(params, variant, like, like.shape)}
 
-    def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
-        self.launch, self.like = kernel(key, variant, 1, like.numel()), like
-        strides = dict.fromkeys(("x_stride", *(f"grad{k}_stride" for k in range(1 + len(variant.states)))), 0)
-        self.given = {"steps": 1, "size": like.numel(), "width": width, **strides}
-        self.given |= params_by_name(params, variant, like, like.shape)
-
-    def _run(self, given: dict[str, Any]) -> None:
-        run(self.launch, self.given | given, self.like, self.like.numel())
-
-    def forward(self, x: Tensor, spk: Tensor, olds: Sequence[Tensor], news: Sequence[Tensor]) -> None:
-        """Write the spikes and the new states."""
-        self._run({"x": x, "spk": spk} | named("initial", olds) | named("final", news))
+    def forward(x: Tensor, spk: Tensor, state: Sequence[Tensor], trace: Sequence[Tensor]) -> None:
+        run(launch, fixed | {"x": x, "spk": spk} | named("initial", state) | named("final", trace), like, size)
 
     def backward(
-        self,
         x: Tensor,
         dx: Tensor,
-        olds: Sequence[Tensor],
-        news: Sequence[Tensor],
-        carries: Sequence[Tensor],
-        cotangents: Sequence[Tensor],
-        totals: Sequence[Tensor | None],
+        grad: Sequence[Tensor],
+        initial: Sequence[Tensor],
+        trace: Sequence[Tensor],
+        carry: Sequence[Tensor],
+        total: Sequence[Tensor | None],
     ) -> None:
-        """Run the adjoint step."""
-        more = [None if total is None else torch.empty_like(total) for total in totals]
-        given = {"x": x, "dx": dx} | named("initial", olds) | named("trace", news) | named("grad", cotangents)
-        self._run(given | named("grad_final", carries) | named("carry", carries) | named("total", more))
-        for total, addend in zip(totals, more, strict=True):
-            if total is not None and addend is not None:
-                total += addend
+        more = [None if t is None else torch.empty_like(t) for t in total]
+        given = {"x": x, "dx": dx} | named("initial", initial) | named("trace", trace) | named("grad", grad)
+        given |= named("grad_final", carry) | named("carry", carry) | named("total", more)
+        run(launch, fixed | given, like, size)
+        for t, addend in zip(total, more, strict=True):
+            if t is not None and addend is not None:
+                t += addend
+
+    return backward if variant.grad else forward
 
 
 def _empty(like: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from .compare import OPERATORS as OPERATORS
 from .program import Constants as Constants
 from .program import Derivation as Derivation
 from .program import Program as Program
-from .program import compiles_quickly as compiles_quickly
+from .program import kinds_of as kinds_of
+from .program import kinds_of_step as kinds_of_step
 from .program import program_for as program_for
 from .program import read_states as read_states
 from .program import reads_input as reads_input
-from .program import runs_quickly as runs_quickly
 from .program import structure_of as structure_of
 from .pullback import PullBack as PullBack
 from .pullback import add as add

@@ -355,31 +355,38 @@ class Constants(tuple[Tensor, ...]):
         return made
 
 
+@cache
 def reads_input(key: str) -> bool:
     """Whether the backward of a program reads its input, which then has to be saved."""
     return structure_of(key).derivation.needs_input
 
 
-ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
+FIXED = (Param.NUMBER, Param.ELEMENT, Param.STEP)
+LEARNED = (Param.LEARNED_NUMBER, Param.LEARNED_ELEMENT, Param.LEARNED_STEP)
 
 
-@cache
-def runs_quickly(key: str) -> bool:
-    """Whether a step is bound by memory: it has no elementary functions."""
-    return ELEMENTARY.isdisjoint(_operations(key))
+def kinds_of(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> tuple[Param, ...]:
+    """`Variant.params`. The number of dimensions of a step distinguishes a parameter from a sequence."""
+    if type(params) is Constants:
+        return params.kinds
+    return tuple(
+        [
+            (LEARNED if learning and p.requires_grad else FIXED)[
+                0 if p.numel() == 1 else 2 if 0 < dims < p.dim() else 1
+            ]
+            for p in params
+        ]
+    )
 
 
-WRITTEN_OUT = ELEMENTARY - {"exp", "sigmoid"}
-"""Operations without a GPU instruction, which the compiler expands at each use."""
-
-
-@cache
-def compiles_quickly(key: str) -> bool:
-    """Whether a step is short enough on a GPU for a kernel to contain it several times."""
-    return WRITTEN_OUT.isdisjoint(_operations(key))
-
-
-def _operations(key: str) -> set[str]:
-    """The operations of a step that a kernel runs."""
-    derivation = structure_of(key).derivation
-    return {node.op for node in needed(derivation.forward, frozenset(derivation.hoisted))}
+def kinds_of_step(
+    x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
+) -> tuple[tuple[Param, ...], InputGrad]:
+    """`Variant.params` and `Variant.grad` of a single step."""
+    grad = InputGrad.FORWARD
+    if torch.is_grad_enabled():
+        if x.requires_grad:
+            grad = InputGrad.EACH
+        elif True in [t.requires_grad for t in (*states, *params)]:
+            grad = InputGrad.UNWANTED
+    return kinds_of(params, grad is not InputGrad.FORWARD), grad

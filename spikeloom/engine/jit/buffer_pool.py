@@ -39,7 +39,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """Uninitialized memory, as of `torch.empty`: not a view, so the caller may write to it in place."""
     size = math.prod(shape) * like.element_size()
     if size < tuning.limits.pool_from or not like.is_cpu:  # torch reuses memory on a GPU itself
-        return torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
+        return like.new_empty(shape)
     block = _take(size)
     if block is None:
         release(tuning.limits.pool_spare)
@@ -56,7 +56,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 def empty_like(like: Tensor) -> Tensor:
     """Return pooled memory in the shape of a contiguous tensor."""
-    return empty(like.shape, like)
+    return torch.empty_like(like) if like.nbytes < tuning.limits.pool_from else empty(like.shape, like)
 
 
 def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:

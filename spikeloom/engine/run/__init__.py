@@ -6,7 +6,6 @@ from .backends import choose as choose
 from .backends import families as families
 from .backends import forced as forced
 from .backends import kernel_at_hand as kernel_at_hand
-from .backends import kernel_step as kernel_step
 from .backends import numba_missing as numba_missing
 from .backends import seen_through as seen_through
 from .call import Call as Call

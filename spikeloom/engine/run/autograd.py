@@ -30,6 +30,9 @@ from ..graph import (
 )
 from ..saved_tensors import batched, saved_by, saved_tensors_of
 
+STORED = (State.SAVED, State.SPANS)
+"""The states of which a scan returns a sequence that is no other result."""
+
 
 def scan(
     key: str,
@@ -83,33 +86,30 @@ def _save(
 
     The last item of `call` holds the hoisted values if they are constants. These are not saved for backward.
     """
-    (key, variant, _, _), (spk, _, traces) = call, outs
-    ctx.call, ctx.states = call, len(states)
-    rebuilds = not {State.SPANS, State.RECOMPUTED}.isdisjoint(variant.states)
-    ctx.reads_input = bool(variant.grad) and (reads_input(key) or rebuilds)
-    ctx.own = [trace is not None and trace is not spk for trace in traces]  # which is an output already
-    ctx.saved = [trace is not None for trace in traces]
-    saved = [trace for trace in traces if trace is not None]
+    key, variant, _, _ = ctx.call = call
+    ctx.states = len(states)
+    rebuilds = State.SPANS in variant.states or State.RECOMPUTED in variant.states
+    ctx.reads_input = bool(variant.grad) and (rebuilds or reads_input(key))
+    saved = [trace for trace in outs[2] if trace is not None]
     ctx.save_for_backward(*states, *saved, *params, *([x] if ctx.reads_input else []))
     ctx.set_materialize_grads(False)
 
 
 def _saved(ctx: Any, tensors: Sequence[Tensor]) -> Saved:
     """Return what `_save` saved."""
-    left = iter(tensors)
-    states = [next(left) for _ in range(ctx.states)]
-    traces = [next(left) if saved else None for saved in ctx.saved]
-    rest = list(left)
     key, variant, steps, constants = ctx.call
+    states, left = tensors[: ctx.states], iter(tensors[ctx.states :])
+    traces = [next(left) if state in STORED or state == State.SPIKES else None for state in variant.states]
+    rest = list(left)
     x = rest.pop() if ctx.reads_input else None
     return Saved(key, variant, steps, x, states, traces, constants or rest)
 
 
 def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> Cotangents:
     """The gradients of the outputs, grouped by output."""
-    n = ctx.states
-    own = iter(grads[1 + n :])
-    return Cotangents(grads[0], list(grads[1 : 1 + n]), [next(own) if mine else None for mine in ctx.own])
+    end = 1 + ctx.states
+    own = iter(grads[end:])
+    return Cotangents(grads[0], grads[1:end], [next(own) if state in STORED else None for state in ctx.call[1].states])
 
 
 # -- in eager mode ----------------------------------------------------------------------------------------------------

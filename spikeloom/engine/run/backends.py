@@ -16,10 +16,10 @@ from ...scoped import Scoped
 from ..cpu import single_step
 from ..gpu import cuda_graphs
 from ..gpu import recurrent as gpu_recurrent
-from ..graph import FLOATS, HALVES, Constants, Program, State, Target, Variant, dtype_name
-from ..jit import plain, triton_jit
+from ..graph import FLOATS, HALVES, Program, State, Target, Variant, dtype_name, kinds_of_step
+from ..jit import triton_jit
 from . import autograd, recurrent
-from .call import Call, kinds_of_step, recurrence_of, variant_of
+from .call import Call, recurrence_of, variant_of
 from .reference import Step, Trajectory, driven_back, fed_back, loop
 
 
@@ -205,7 +205,7 @@ def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
         if target != Target.NUMBA or torch.compiler.is_compiling():  # which needs the operator
             return _scan_step(program, call.layer, x, states, params, target)
         unwrapped = [unwrapped_if_dead(state) for state in states]  # a tensor of a transform that has ended
-        return kernel_step(program, call.layer, x, unwrapped, params)
+        return single_step.step(program, call.layer, x, unwrapped, params)
 
     return _looped(call, step)
 
@@ -232,21 +232,6 @@ def _wide(call: Call) -> Call:
     """Return the call with its input in the dtype of the states."""
     dtype = call.states[0].dtype
     return call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype))
-
-
-def kernel_step(
-    program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
-    """Run one step by a Numba kernel, differentiable; returns the spikes and the new states.
-
-    `params` are the hoisted values. If a gradient is required, those that are not learned must not be modified.
-    """
-    if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
-        # as on the fast path, so that a step recomputed in a backward saves the same tensors as the first run
-        params = Constants.of(plain(p.detach()) for p in params)
-    kinds, grad = kinds_of_step(x, states, params)
-    plan = single_step.plan_of(program.key, x.dtype, kinds, grad)
-    return single_step.step(plan, layer, x, states, params, program.surrogate)
 
 
 def _scan_step(

@@ -1,7 +1,8 @@
 """The request to run a neuron, and the kernel variant that it needs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,18 +12,18 @@ from ..cpu import elements_recomputed
 from ..feedback import Feedback, MemFeedback, Recurrence
 from ..graph import (
     HALVES,
-    Constants,
     InputGrad,
     Param,
     Program,
     State,
     Target,
     Variant,
-    compiles_quickly,
     dtype_name,
+    kinds_of,
+    needed,
     read_states,
     reads_input,
-    runs_quickly,
+    structure_of,
 )
 
 
@@ -82,7 +83,7 @@ class Call:
 def variant_of(call: Call, params: tuple[Tensor, ...], target: Target = Target.NUMBA) -> Variant:
     """The kernel variant: which tensors require gradients decides what is saved and differentiated."""
     dtype, learning = dtype_name(call.x.dtype), _learning((call.x, *call.states, *params))
-    kinds = _kinds(params, learning, call.states[0].dim())
+    kinds = kinds_of(params, learning, call.states[0].dim())
     grad = _input_gradient(call) if learning else InputGrad.FORWARD
     return Variant.of(dtype, kinds, _saved_states(call, kinds, grad, target), grad, target)
 
@@ -96,7 +97,7 @@ def recurrence_of(call: Call, params: tuple[Tensor, ...], target: Target) -> Rec
     map = None if call.mem_feedback is None else call.mem_feedback.map
     weight, *bias = call.weights()
     learning = _learning((call.x, *call.states, *params, weight, *bias))
-    kinds, requested = _kinds(params, learning), call.traced and call.steps is not None
+    kinds, requested = kinds_of(params, learning), call.traced and call.steps is not None
     if map is None:
         grad = InputGrad.FED_BACK if learning else InputGrad.FORWARD
         saved = (State.SAVED if requested else State.DROPPED,) * (len(call.states) - 1)
@@ -110,46 +111,15 @@ def recurrence_of(call: Call, params: tuple[Tensor, ...], target: Target) -> Rec
     return Recurrence(key, variant, call.layer, steps, _input_gradient(call), weight.requires_grad, map)
 
 
-def kinds_of_step(
-    x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
-) -> tuple[tuple[Param, ...], InputGrad]:
-    """`Variant.params` and `Variant.grad` of a single step."""
-    grad = InputGrad.FORWARD
-    if torch.is_grad_enabled():
-        if x.requires_grad:
-            grad = InputGrad.EACH
-        elif True in [t.requires_grad for t in (*states, *params)]:
-            grad = InputGrad.UNWANTED
-    return _kinds(params, grad is not InputGrad.FORWARD), grad
-
-
 def _learning(tensors: Iterable[Tensor]) -> bool:
     return torch.is_grad_enabled() and True in [t.requires_grad for t in tensors]
-
-
-FIXED = (Param.NUMBER, Param.ELEMENT, Param.STEP)
-LEARNED = (Param.LEARNED_NUMBER, Param.LEARNED_ELEMENT, Param.LEARNED_STEP)
-
-
-def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> tuple[Param, ...]:
-    """`Variant.params`. The number of dimensions of a step distinguishes a parameter from a sequence."""
-    if type(params) is Constants:
-        return params.kinds
-    return tuple(
-        [
-            (LEARNED if learning and p.requires_grad else FIXED)[
-                0 if p.numel() == 1 else 2 if 0 < dims < p.dim() else 1
-            ]
-            for p in params
-        ]
-    )
 
 
 def _input_gradient(call: Call) -> InputGrad:
     """Whether the gradient of the input is computed at each step, as the sum over all steps, or not at all."""
     if not call.x.requires_grad:
         return InputGrad.UNWANTED
-    return InputGrad.EACH if call.steps is None or len(call.x) == call.steps else InputGrad.SUM
+    return InputGrad.EACH if call.steps is None or call.x.shape[0] == call.steps else InputGrad.SUM
 
 
 def _apart_from_spikes(states: tuple[State, ...]) -> tuple[State, ...]:
@@ -173,16 +143,31 @@ def _saved_states(call: Call, kinds: tuple[Param, ...], grad: InputGrad, target:
     return (State.SPANS,) * count if State.SAVED in saved_states and _rebuilt(call.program) else saved_states
 
 
+ELEMENTARY = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos"})
+"""Operations that take longer than reading a value from memory."""
+
+WRITTEN_OUT = ELEMENTARY - {"exp", "sigmoid"}
+"""Operations without a GPU instruction, which the compiler expands at each use."""
+
+
+@cache
+def _operations(key: str) -> frozenset[str]:
+    """The operations of a step that a kernel runs."""
+    derivation = structure_of(key).derivation
+    return frozenset([node.op for node in needed(derivation.forward, frozenset(derivation.hoisted))])
+
+
 def _rebuilt(program: Program) -> bool:
-    """Whether Triton's backward recomputes states from the input. Not for affine recurrences, see `gpu.affine`."""
-    return not program.cell.any_order and compiles_quickly(program.key)
+    """Whether Triton's backward recomputes states from the input, if a kernel may contain a step several times. Not for
+    affine recurrences, see `gpu.affine`."""
+    return not program.cell.any_order and WRITTEN_OUT.isdisjoint(_operations(program.key))
 
 
 def _recomputed(call: Call, saved_states: tuple[State, ...]) -> bool:
     """Whether the backward recomputes the states: for a static input, if that is faster than reading a large trace."""
-    if call.steps is None or len(call.x) == call.steps:
+    if call.steps is None or call.x.shape[0] == call.steps:
         return False
     states, each = len(saved_states), call.x.element_size()
     saved = (states - saved_states.count(State.DROPPED)) * call.steps * call.x.nbytes
     enough = elements_recomputed(call.steps, states, each) >= max(64, tuning.limits.recompute_elements * states)
-    return saved >= tuning.limits.pool_from and enough and runs_quickly(call.program.key)
+    return saved >= tuning.limits.pool_from and enough and ELEMENTARY.isdisjoint(_operations(call.program.key))

@@ -1,8 +1,7 @@
 """The scan of a recurrent layer as a loop over time: each step is one product by torch and one kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ def forward(
         at, news = inputs[t % len(inputs)], [row[t % len(row)] for row in every]
         fed = linear(back, weight, bias) if plan.map is None else plan.map.of(weight, back)
         torch.add(x_t, fed, out=at)
-        step.forward(at, spk_t, olds, news)
+        step(x=at, spk=spk_t, state=olds, trace=news)
         olds, back = news, spk_t if plan.map is None else news[-1]
     *saved, saves_full = (state == State.SAVED for state in plan.variant.states)
     requested = [trace for trace, wanted in zip(traces, saved, strict=True) if wanted]
@@ -60,7 +59,15 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
         own = [g[t] for g in cotangents]
         if plan.map is None:
             own[0] = back.add_(own[0])
-        step.backward(inputs[t], results[t], every[t], every[t + 1], carries, own, totals)
+        step(
+            x=inputs[t],
+            dx=results[t],
+            grad=own,
+            initial=every[t],
+            trace=every[t + 1],
+            carry=carries,
+            total=totals,
+        )
         if plan.map is None:
             torch.mm(as_rows(results[t]), weight, out=as_rows(back))
         else:
@@ -69,11 +76,12 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
     return Gradients(dx, [back if plan.map is None else carries[-1], *carries], sums)
 
 
-def _one_step(plan: Recurrence, grad: InputGrad, like: Tensor, params: Sequence[Tensor]) -> Any:
+def _one_step(plan: Recurrence, grad: InputGrad, like: Tensor, params: Sequence[Tensor]) -> Callable[..., None]:
     """The kernel of one step, forward or backward."""
     states, scan = (State.DROPPED,) * (len(plan.variant.states) - 1), plan.variant
     kinds = scan.params if grad else scan.forward.params
     variant = Variant.of(scan.dtype, kinds, states, grad, scan.target, single=not grad)
     backend: ModuleType = launch if variant.target == Target.NUMBA else gpu_launch
     width = like.shape[plan.map.axis :].numel() if plan.map else 0
-    return backend.OneStep(plan.key, variant, like, params, width)
+    step: Callable[..., None] = backend.one_step(plan.key, variant, like, params, width)
+    return step

@@ -51,11 +51,17 @@ SHARE = """    part = ({shared} + threads - 1) // threads
 
 
 @cache
-def panel_bytes() -> int:
-    """Bytes of a row of a panel: 16 sums in a tall tile, as many registers as the operands leave free."""
+def vector_bytes() -> int:
+    """Bytes of the longest register of this processor."""
     import llvmlite.binding  # imports Numba, which is not loaded before the first kernel
 
-    return 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
+    features = llvmlite.binding.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+
+
+def panel_bytes() -> int:
+    """Bytes of a row of a panel: up to 16 sums in a tall tile, as many registers as the operands leave free."""
+    return 256 if vector_bytes() == 64 else 64
 
 
 @cache

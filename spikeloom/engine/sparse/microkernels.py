@@ -24,12 +24,11 @@ from numba.core import cgutils
 from .. import tuning
 from ..jit import intrinsics
 from ..jit.intrinsics import emitted
-from .kernel import panel_bytes, slim_height
+from .kernel import panel_bytes, slim_height, vector_bytes
 
 HEIGHT, LINE, SPARSE_BELOW = tuning.shapes.tile_height, tuning.shapes.line, tuning.shapes.sparse_below
 
-LANES = 64 if panel_bytes() == 256 else 16
-"""Bytes of a vector: the size of the longest register, or of four registers if they are short."""
+LANES = vector_bytes()
 
 
 def _tile(dtype: Any, height: int = 1, panels: int = 1, indexed: bool = False, width: int = 0) -> Any:

@@ -190,7 +190,7 @@ class Cycle(OverTime):
             return self._step(given)
         with unrolled.aside():
             unrolled.admit(self, ())
-            series = {name: unrolled.unfold(x, self._label()) for name, x in given.items()}
+            series = {name: unrolled.unfold(x, self._label) for name, x in given.items()}
             static = all(len(x) == 1 != unrolled.steps for x in series.values())
             outs = []
             with running(None):

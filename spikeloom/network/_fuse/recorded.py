@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..._torch import autograd_on, is_any_autocast_enabled, new_wrapper, no_torch_function, swap_tensors
-from ...neurons._recorders import recorders
+from ...neurons._unrolled_run import recorders
 from .rules import Rule, tensors_in
 
 STORED = 4096

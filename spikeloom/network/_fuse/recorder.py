@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._torch import FunctionMode, count_dispatch_modes, is_running, pop_function_mode, topmost_function_mode
-from ...neurons._recorders import recorders
+from ...neurons._unrolled_run import recorders
 from .changes import (
     change_plain,
     note_dropout,

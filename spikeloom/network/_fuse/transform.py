@@ -10,8 +10,7 @@ from torch import nn
 
 from ..._torch import around_transforms, fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
 from ...engine.run import forced
-from ...neurons._recorders import recorders
-from ...neurons._unrolled_run import current_run
+from ...neurons._unrolled_run import current_run, recorders
 from ...scoped import Scoped
 from .neurons import set_aside
 from .partly import replay
