@@ -95,7 +95,7 @@ def leaky_parallel() -> Response:
     mem = [torch.zeros(())]
     for current in x:
         mem.append((current + 0.9 * mem[-1]).relu())
-    with torch.no_grad():
+    with torch.no_grad(), snn.backend("loop"):
         return layer(x[:, None]), {"input": x, "mem": torch.stack(mem[1:])}
 
 
@@ -104,7 +104,7 @@ def associative_leaky() -> Response:
     x = torch.zeros(STEPS, 1, 3)  # a value and two keys
     x[ON:30, 0, :2] = x[60:90, 0, ::2] = torch.tensor([0.2, 1.0])
     layer = snn.AssociativeLeaky(3, 1, 2, 2, use_q_projection=False)
-    with torch.no_grad():
+    with torch.no_grad(), snn.backend("loop"):
         for values in layer.parameters():
             nn.init.zeros_(values)
         layer.to_v.weight[0, 0] = layer.to_k.weight[0, 1] = layer.to_k.weight[1, 2] = 1
