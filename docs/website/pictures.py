@@ -20,6 +20,8 @@ INK = "#808080"  # axes and text: legible on white and on black
 COLORS = ("#1f8fd6", "#de7c1a", "#12a37f")  # blue, orange and green of Okabe and Ito, of middle lightness
 
 FEEDBACK = {"all_to_all": False, "V": -0.5}
+
+
 def keeping(layer: nn.Module, gates: str) -> nn.Module:
     """An LSTM neuron whose input gate opens with the input, and whose forget gate keeps 95 % of the cell."""
     biases = [{"i": -3.0, "f": 3.0}.get(gate, 0.0) for gate in gates]
@@ -117,6 +119,16 @@ def associative_leaky() -> Response:
 
 OTHERS = {"LeakyParallel": leaky_parallel, "AssociativeLeaky": associative_leaky}
 """Neurons whose response to something else tells more."""
+GATES = (
+    "The input gate opens with the input, the forget gate keeps 95 % of `syn` per step, and the other weights are 0."
+)
+CAPTIONS = {
+    "SLSTM": GATES,
+    "SConv2dLSTM": GATES,
+    "LeakyParallel": "With an input weight of 1. The membrane, which the layer does not return, is never negative.",
+    "AssociativeLeaky": "A value is stored in the column of S whose key comes with it; the gate is 0.98.",
+}
+"""What a picture shows, where it is not the response to a step of current alone."""
 
 
 def plain(axes: Axes) -> None:
