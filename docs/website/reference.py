@@ -192,7 +192,11 @@ def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
     arguments_here = [match[1] for line in lines if (match := re.match(r":param ([\w, ]+):", line))]
     if what == "class" and arguments_here:
         owner = name.rpartition(".")[2]
-        lines[:0] = [".. index::", *(f"   single: ! {argument}; {owner}" for argument in arguments_here), ""]
+        lines[:0] = [
+            ".. index::",
+            *(f"   ! single: {argument}; argument of {owner}" for argument in arguments_here),
+            "",
+        ]
 
 
 def bases(app: Sphinx, name: str, obj: type, options: Any, found: list[type]) -> None:
