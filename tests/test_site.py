@@ -117,6 +117,11 @@ def test_a_docstring_becomes_restructuredtext():
     assert ".. code-block:: pycon\n\n   >>> 1 + 1\n   2\n" in text
 
 
+def test_errors_without_a_class_have_their_label():
+    text = "\n".join(docstrings.to_rst(["Raises:", "    The errors of `Leaky`."]))
+    assert "**Raises:** The errors of" in text
+
+
 def test_every_word_of_a_docstring_reaches_its_page():
     def words(text: str) -> set[str]:
         return set(re.findall(r"[A-Za-z]{3,}", text))
