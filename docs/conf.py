@@ -68,7 +68,6 @@ if (DOCS / "gallery").is_dir():
         "reset_modules": (fresh,),
         "subsection_order": [f"gallery/{part}" for part in ("neurons", "codes", "training", "learning", "deployment")],
         "doc_module": ("spikeloom",),
-        "reference_url": {"spikeloom": None},  # names in the code of a script link to the reference
         "image_srcset": ["2x"],
         "capture_repr": (),  # output is what a script prints
         "matplotlib_animations": True,

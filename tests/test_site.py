@@ -5,6 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 import spikeloom as snn
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -114,6 +117,11 @@ def test_a_docstring_becomes_restructuredtext():
     assert ".. code-block:: pycon\n\n   >>> 1 + 1\n   2\n" in text
 
 
+def test_errors_without_a_class_have_their_label():
+    text = "\n".join(docstrings.to_rst(["Raises:", "    The errors of `Leaky`."]))
+    assert "**Raises:** The errors of" in text
+
+
 def test_every_word_of_a_docstring_reaches_its_page():
     def words(text: str) -> set[str]:
         return set(re.findall(r"[A-Za-z]{3,}", text))
@@ -122,6 +130,26 @@ def test_every_word_of_a_docstring_reaches_its_page():
         doc = inspect.getdoc(names.thing(path))
         made = "\n".join(docstrings.to_rst(doc.splitlines())).replace("\\", "")
         assert words(doc) - words(made) <= {"Args", "Raises", "Returns", "Warns", "Attributes"}, path
+
+
+def test_pictures_show_the_states_that_a_layer_does_not_return():
+    pytest.importorskip("matplotlib")
+    from website import pictures
+
+    for draw, state in ((pictures.leaky_parallel, "mem"), (pictures.associative_leaky, "S")):
+        spk, drawn = draw()
+        assert 0 < spk.mean() < 1
+        assert torch.equal(spk.squeeze(), (drawn[state] > 1).float())
+
+
+def test_every_neuron_has_a_picture():
+    pytest.importorskip("matplotlib")
+    from website import pictures
+
+    neurons = [path for section in names.sections() if section.separate for path in section.paths]
+    bases = {"SpikingNeuron", "LIF", "EquationNeuron"}
+    wanted = {name for path in neurons if isinstance(names.thing(path), type) for name in [path.split(".")[-1]]} - bases
+    assert wanted - {*pictures.NEURONS, *pictures.OTHERS} == set()
 
 
 def says(text: str, message: str) -> bool:

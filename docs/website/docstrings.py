@@ -78,7 +78,8 @@ def entries(lines: list[str], field: str) -> list[str]:
             name = name.replace("*", r"\*").replace("`", "")
             made.append(f":{field} {name}: {inline(text)}")
         else:
-            after += ["", inline(" ".join(group))]
+            lead = "" if made or field != "raises" else "**Raises:** "
+            after += ["", lead + inline(" ".join(group))]
     return [*made, *after, ""]
 
 

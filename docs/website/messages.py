@@ -50,6 +50,13 @@ GUIDES = {
 """The guide that explains the messages of a file: that of the first entry which its path begins with."""
 
 
+FINDER = """.. raw:: html
+
+   <input id="message" class="form-control mb-4" type="search" placeholder="Paste a message" aria-label="Message">
+   <script defer src="../_static/messages.js"></script>
+"""
+
+
 @dataclass(frozen=True)
 class Message:
     """A message: the file that raises it, the class of the error, and its text with `...` for what varies."""
@@ -125,6 +132,7 @@ def page() -> str:
     lines = [title, "=" * len(title), "", "All messages of errors, by the guide that explains what they are about. "]
     lines += ["``...`` stands for what differs from case to case. The most frequent ones are explained in", ""]
     lines[-2] += " :doc:`../messages`."
+    lines += [FINDER]
     by_guide: dict[str, list[Message]] = {}
     for message in messages():
         by_guide.setdefault(message.guide, []).append(message)

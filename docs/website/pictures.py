@@ -20,6 +20,30 @@ INK = "#808080"  # axes and text: legible on white and on black
 COLORS = ("#1f8fd6", "#de7c1a", "#12a37f")  # blue, orange and green of Okabe and Ito, of middle lightness
 
 FEEDBACK = {"all_to_all": False, "V": -0.5}
+
+
+def keeping(layer: nn.Module, gates: str) -> nn.Module:
+    """An LSTM neuron whose input gate opens with the input, and whose forget gate keeps 95 % of the cell."""
+    biases = [{"i": -3.0, "f": 3.0}.get(gate, 0.0) for gate in gates]
+    weights = [{"i": 3.0, "g": 0.1}.get(gate, 0.0) for gate in gates]
+    for name, values in layer.named_parameters():
+        nn.init.zeros_(values)
+        if "bias" in name and "hh" not in name:
+            values.data += torch.tensor(biases)
+        elif "hh" not in name:
+            values.data[:, 0] = torch.tensor(weights).reshape(values[:, 0].shape)
+    return layer
+
+
+def plain_weights(layer: nn.Module) -> nn.Module:
+    """A layer of one neuron that receives its input as it is."""
+    for name, values in layer.named_parameters():
+        if "bias" in name or "hh" not in name:
+            nn.init.constant_(values, 0.0 if "bias" in name else 1.0)
+    return layer
+
+
+LSTM = {"threshold": 0.2, "reset_mechanism": "subtract"}
 NEURONS: dict[str, tuple[Callable[[], nn.Module], float]] = {
     "Leaky": (lambda: snn.Leaky(beta=0.9), 0.2),
     "RLeaky": (lambda: snn.RLeaky(beta=0.9, **FEEDBACK), 0.2),
@@ -41,14 +65,20 @@ NEURONS: dict[str, tuple[Callable[[], nn.Module], float]] = {
     "Izhikevich": (lambda: snn.Izhikevich(), 10.0),
     "ResonateFire": (lambda: snn.ResonateFire(omega=0.3), 0.7),
     "StateLeaky": (lambda: snn.StateLeaky(0.9, 1), 0.12),
+    "LinearLeaky": (lambda: plain_weights(snn.LinearLeaky(0.9, 1, 1)), 0.12),
+    "SLSTM": (lambda: keeping(snn.SLSTM(1, 1, **LSTM), "ifgo"), 1.0),
+    "SConv2dLSTM": (lambda: keeping(snn.SConv2dLSTM(1, 1, 1, **LSTM), "ifog"), 1.0),
 }
-"""A neuron and a current that makes it fire; the neurons whose weights decide all have no picture."""
+"""A neuron and a current that makes it fire."""
 
 
-def response(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """The spikes, the states by name, and the input of a neuron that receives a step of current."""
+Response = tuple[Tensor, dict[str, Tensor]]  # spikes, and what is drawn above each other: the input first
+
+
+def to_a_step(name: str) -> Response:
+    """The spikes and the states by name of a neuron that receives a step of current."""
     make, current = NEURONS[name]
-    x = torch.zeros(STEPS, 1, 1)
+    x = torch.zeros(STEPS, 1, 1, 1, 1) if name == "SConv2dLSTM" else torch.zeros(STEPS, 1, 1)
     x[ON:OFF] = current
     torch.manual_seed(0)
     neuron = make()
@@ -56,7 +86,49 @@ def response(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         snn.unroll(neuron, x)
     states = {state: values.flatten() for state, values in record[""].states.items() if state != "spk"}
     first = {"mem": states["mem"]} if "mem" in states else {}
-    return record[""].spk.flatten(), first | states, x.flatten()
+    return record[""].spk.reshape(STEPS, 1), {"input": x.flatten()} | first | states
+
+
+def leaky_parallel() -> Response:
+    """A current that changes its sign: the membrane, which the layer does not return, is never negative."""
+    x = torch.zeros(STEPS)
+    x[ON:50], x[50:70], x[70:OFF] = 0.15, -0.15, 0.15
+    layer = plain_weights(snn.LeakyParallel(1, 1, 0.9))
+    mem = [torch.zeros(())]
+    for current in x:
+        mem.append((current + 0.9 * mem[-1]).relu())
+    with torch.no_grad(), snn.backend("loop"):
+        return layer(x[:, None]), {"input": x, "mem": torch.stack(mem[1:])}
+
+
+def associative_leaky() -> Response:
+    """The columns of S for two keys: each takes what comes with its key."""
+    x = torch.zeros(STEPS, 1, 3)  # a value and two keys
+    x[ON:30, 0, :2] = x[60:90, 0, ::2] = torch.tensor([0.2, 1.0])
+    layer = snn.AssociativeLeaky(3, 1, 2, 2, use_q_projection=False)
+    with torch.no_grad(), snn.backend("loop"):
+        for values in layer.parameters():
+            nn.init.zeros_(values)
+        layer.to_v.weight[0, 0] = layer.to_k.weight[0, 1] = layer.to_k.weight[1, 2] = 1
+        layer.to_alpha.bias += 4  # a gate of 0.98
+        S = [torch.zeros(2)]
+        for step in x[:, 0]:
+            S.append(S[-1] * layer.to_alpha(step).sigmoid() + layer.to_v(step) * layer.to_k(step))
+        return layer(x)[:, 0], {"value": x[:, 0, 0], "keys": x[:, 0, 1:], "S": torch.stack(S[1:])}
+
+
+OTHERS = {"LeakyParallel": leaky_parallel, "AssociativeLeaky": associative_leaky}
+"""Neurons whose response to something else tells more."""
+GATES = (
+    "The input gate opens with the input, the forget gate keeps 95 % of `syn` per step, and the other weights are 0."
+)
+CAPTIONS = {
+    "SLSTM": GATES,
+    "SConv2dLSTM": GATES,
+    "LeakyParallel": "With an input weight of 1. The membrane, which the layer does not return, is never negative.",
+    "AssociativeLeaky": "A value is stored in the column of S whose key comes with it; the gate is 0.98.",
+}
+"""What a picture shows, where it is not the response to a step of current alone."""
 
 
 def plain(axes: Axes) -> None:
@@ -78,34 +150,43 @@ def save(figure: Figure, path: Path) -> None:
 
 def draw_neuron(name: str, path: Path) -> None:
     """Draw the input, the spikes and the states of one neuron, one above the other."""
-    spk, states, x = response(name)
-    panels = [x, *states.values()]
-    heights = [0.6, *([1.5] + [0.8] * len(states))[: len(states)]]
-    figure, axes = plt.subplots(
-        len(panels),
+    spk, drawn = OTHERS[name]() if name in OTHERS else to_a_step(name)
+    given = ("input", "value", "keys")
+    main = next((label for label in drawn if label not in given), "")
+    heights = [0.6 if label in given else 1.5 if label == main else 0.8 for label in drawn]
+    figure, panels = plt.subplots(
+        len(drawn),
         1,
         figsize=(5.4, 0.5 + 0.8 * sum(heights)),
         sharex=True,
         height_ratios=heights,
         layout="constrained",
     )
-    for panel, values, label, color in zip(axes, panels, ["input", *states], (INK, *COLORS, INK), strict=False):
-        panel.plot(values, color=color, linewidth=1.6, drawstyle="steps-post" if label == "input" else "default")
+    colors = iter((*COLORS, INK))
+    for panel, (label, values) in zip(panels, drawn.items(), strict=True):
+        cycle = COLORS if values.ndim == 2 else (INK if label in given else next(colors),)
+        panel.set_prop_cycle(color=cycle)
+        panel.plot(values, linewidth=1.6, drawstyle="steps-post" if label in given else "default")
         panel.set_ylabel(label, rotation=0, ha="right", va="center")
         plain(panel)
-    if spk.any() and name != "LI":
-        top = axes[1]
-        height = top.get_ylim()[1]
-        top.vlines(spk.nonzero().flatten(), height, height + 0.15 * (height - top.get_ylim()[0]), color=COLORS[1])
-        top.text(1, 1.04, "spikes", transform=top.transAxes, ha="right", color=COLORS[1], size=10)
-    axes[-1].set_xlabel("step")
+        if label == main and spk.any() and name != "LI":
+            low, high = panel.get_ylim()
+            one = spk.shape[1] == 1
+            for k, train in enumerate(spk.T):
+                bottom = high + (0.05 + 0.2 * k) * (high - low)
+                color = COLORS[1] if one else COLORS[k]
+                panel.vlines(train.nonzero().flatten(), bottom, bottom + 0.15 * (high - low), color=color)
+            panel.text(
+                1, 1.04, "spikes", transform=panel.transAxes, ha="right", color=COLORS[1] if one else INK, size=10
+            )
+    panels[-1].set_xlabel("step")
     save(figure, path)
 
 
 def draw_neurons(folder: Path) -> None:
     """Draw the neurons that have no picture yet; `make clean` deletes them all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in NEURONS:
+    for name in (*NEURONS, *OTHERS):
         if not (folder / f"{name}.svg").exists():
             draw_neuron(name, folder / f"{name}.svg")
 

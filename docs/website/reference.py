@@ -78,15 +78,17 @@ def title(text: str) -> list[str]:
     return [text, "=" * len(text), ""]
 
 
-def neuron_page(section: Section, path: str, table: dict[str, list[tuple[str, str]]]) -> str:
-    """The page of one neuron: what it is at a glance, its response to a current, and its docstring."""
+def neuron_page(section: Section, path: str, table: dict[str, list[tuple[str, str]]], captions: dict[str, str]) -> str:
+    """The page of one neuron: its response to a current, what it is at a glance, and its docstring."""
     name = path.rpartition(".")[2]
     lines = title(name)
     if (DOCS / "reference" / "pictures" / f"{name}.svg").exists():
         lines += [
             f".. image:: pictures/{name}.svg",
-            f"   :alt: response of {name} to a step of current",
+            f"   :alt: input, states and spikes of {name}",
             "   :class: dark-light",
+            "",
+            inline(captions.get(name, "")),
             "",
         ]
     if rows := table.get(name):
@@ -113,14 +115,14 @@ def section_page(section: Section) -> str:
 
 def write_pages(app: Sphinx) -> None:
     """Write the pages of the reference; a page that has not changed keeps its time, so that it is not read again."""
-    from .pictures import draw_neurons
+    from .pictures import CAPTIONS, draw_neurons
 
     draw_neurons(PAGES / "pictures")
     table = facts()
     pages = {"every-message": messages.page()}
     for section in sections():
         if section.separate:
-            pages |= {section.page_of(path): neuron_page(section, path, table) for path in section.paths}
+            pages |= {section.page_of(path): neuron_page(section, path, table, CAPTIONS) for path in section.paths}
         else:
             pages[section.page] = section_page(section)
     PAGES.mkdir(exist_ok=True)
@@ -142,8 +144,10 @@ def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
         text = re.sub(
             r"^\| \[`([\w.]+)`\]\(\S+\) \|", lambda m: f"| {{py:obj}}`{m[1]} <{paths[m[1]]}>` |", text, flags=re.M
         )
+        text = re.sub(r"(?<=Each name links to )the section\s+that explains it", "its entry", text)
         text += tree(dict.fromkeys(places().values()), ":hidden:")
     if docname == "messages":
+        text = text.replace("*Every message*", "[Every message](reference/every-message.rst)")
         text += tree(["every-message"], ":maxdepth: 1")
     source[0] = text
 
@@ -185,6 +189,21 @@ def document(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
         return f"`{near[match[1]]}`" if match[1] in near and match[1] not in arguments else match[0]
 
     lines[:] = to_rst([re.sub(r"(?<!`)`(\w+)`(?!`)", spelled, line) for line in lines])
+    arguments_here = [match[1] for line in lines if (match := re.match(r":param ([\w, ]+):", line))]
+    if what == "class" and arguments_here:
+        owner = name.rpartition(".")[2]
+        lines[:0] = [
+            ".. index::",
+            *(f"   ! single: {argument}; argument of {owner}" for argument in arguments_here),
+            "",
+        ]
+
+
+def bases(app: Sphinx, name: str, obj: type, options: Any, found: list[type]) -> None:
+    """Name the public bases of a class, or the nearest public one."""
+    documented = {id(thing(path)) for path in places()}
+    public = [base for base in obj.__mro__[1:] if id(base) in documented or "spikeloom" not in base.__module__]
+    found[:] = [base for base in found if base in public] or public[:1]
 
 
 class Links(SphinxTransform):
@@ -216,5 +235,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", document)
     app.connect("autodoc-process-signature", typed)
+    app.connect("autodoc-process-bases", bases)
     app.add_transform(Links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
