@@ -279,7 +279,7 @@ class IntegerWriter(Writer):
             local="int64_t",
             out=out,
             stored=lambda text: f"saturate({text})",
-            fired=lambda text: text if made.is_spike else f"narrow({text})" if out == "int8_t" else f"saturate({text})",
+            fired=lambda text: fired(text, made, out),
         )
         lines = neuron_function(layer, self.prefix, IntegerText(made), types, *_constants(layer, made))
         names = [f"#define FRACTION {made.fraction}", "#define ONE ((int64_t)1 << FRACTION)"]
@@ -330,6 +330,13 @@ class IntegerWriter(Writer):
                 if values.dim():
                     add(name, values.expand(layer.y.shape).flatten())
         return found
+
+
+def fired(text: str, made: Lowered, out: str) -> str:
+    """The output of a neuron as it is stored: a condition is 0 or 1, a variable of 64 bits has to be converted."""
+    if made.is_spike:
+        return f"({out}){text}" if text.isidentifier() else text
+    return f"narrow({text})" if out == "int8_t" else f"saturate({text})"
 
 
 def _values(made: Lowered) -> list[tuple[str, Tensor, str]]:

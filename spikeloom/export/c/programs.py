@@ -161,7 +161,7 @@ class Programs:
         each = [
             "long sum = 0;",
             *loop("step", steps, [f"sum += {p}_test_out[s][step * {u}_OUTPUTS + k];"]),
-            "differ += total[k] != sum;",
+            f"differ += total[k] != ({self.total})sum;",
         ]
         return [
             f"{self.total} total[{u}_OUTPUTS];",
