@@ -103,7 +103,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "2 * x": lambda x: 2 * x,
     "x - 0.25": lambda x: x - 0.25,
     "1 - x": lambda x: 1 - x,
-    "clamp": lambda x: x.clamp(-0.5, 2),
+    "clamp": lambda x: x.clamp(-0.5, 2.0),
     "where": lambda x: torch.where(x > 0.5, x, -x),
     "flip": lambda x: x.flip(1),
     "roll": lambda x: x.roll(1, -1),
