@@ -2,7 +2,7 @@
 # make test      lint, types and the tests
 # make test-all  the same with the slow tests
 # make test-torch VERSION=2.9.1   the tests with another release of PyTorch, in an environment of its own
-# make fuzz      random equations and networks against the plain loop, for an hour or so
+# make fuzz      random equations, networks and exports against the plain loop, for an hour or so
 # make conformance   the same networks here and in other frameworks that read NIR, in an environment of their own
 # make docs      the site, in build/site
 # make bench     measured speed, on this machine

@@ -1,11 +1,15 @@
 """Write a file as a whole or not at all, and never in the place of a device, a pipe or a link."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from tempfile import TemporaryDirectory
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Why a file cannot be written to the end."""
 
 
 def checked_path(path: str | os.PathLike[str], example: str) -> Path:
@@ -45,13 +49,20 @@ def replacing(goal: Path) -> Iterator[Path]:
     """A path to write to; what stands there, and next to it, replaces the goal at the end if nothing was raised.
 
     Raises:
-        OSError: if the folder of the goal cannot be written to.
+        OSError: if the folder of the goal cannot be written to, or is full.
     """
     try:
         new = TemporaryDirectory(prefix=".spikeloom-", dir=goal.parent)
     except OSError as error:
         raise type(error)(f"{goal.parent} cannot be written to ({error}); pass a path in another folder") from error
     with new as folder:
-        yield Path(folder, goal.name)
+        try:
+            yield Path(folder, goal.name)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise OSError(
+                f"{str(goal)!r} cannot be written: {error.strerror}; pass a path in another folder"
+            ) from error
         for file in sorted(os.listdir(folder), reverse=True):  # net.onnx.data before net.onnx
             os.replace(Path(folder, file), goal.parent / file)

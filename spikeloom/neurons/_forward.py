@@ -158,8 +158,9 @@ class Running(Methods, States):
         elif steps is None or steps == 1:
             own["_before"], own["_reset"] = states[-1], None
         elif steps > 1:
-            # cloned: a view would keep the whole sequence in memory
-            own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if run.traces else None, None
+            # cloned: a view would keep the whole sequence in memory; a recording may run over a single step
+            known = bool(run.traces) and not exporting()
+            own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if known else None, None
         self._leave()
 
     # -- for subclasses to override ------------------------------------------------------------------------------------

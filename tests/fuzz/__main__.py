@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=20_000)
     parser.add_argument("--networks", type=int, default=2_000)
     parser.add_argument("--loops", type=int, default=2_000, help="random loops over time, through spikeloom.fuse")
+    parser.add_argument("--exports", type=int, default=200, help="random networks, exported to every target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compiled", type=int, default=COMPILED, help="one program in so many is compiled by Numba")
     asked = parser.parse_args()
@@ -49,6 +50,12 @@ def main() -> int:
     if asked.networks and importlib.util.find_spec("tests.fuzz.networks") is not None:
         message(f"{asked.networks} networks")
         found += importlib.import_module("tests.fuzz.networks").run(asked.networks, asked.seed) or []
+    if asked.exports and importlib.util.find_spec("onnxruntime") is not None:
+        message(f"{asked.exports} networks, exported")
+        differing = importlib.import_module("tests.fuzz.exports").run(asked.exports, asked.seed)
+        for line in differing:
+            message(line)
+        found += differing
     if asked.loops:
         message(f"{asked.loops} loops, fused")
         differing = importlib.import_module("tests.fuzz.loops").run(asked.loops, asked.seed)

@@ -256,6 +256,8 @@ def test_an_exported_unrolled_network_runs_in_a_process_without_the_library(tmp_
         net(torch.rand(3, 7, 4))  # the recording starts with a reset of these states
         program = torch.export.export(net, (torch.rand(5, 2, 4),), dynamic_shapes={"x": {0: dynamic, 1: dynamic}})
         torch.export.save(program, tmp_path / "net.pt2")
+        one = torch.rand(1, 3, 4)
+        assert all(map(torch.equal, program.module()(one), net(one))), "other results for one step"
         x = torch.rand(40, 3, 4)
         torch.save((x, *net(x)), tmp_path / "results.pt")
     run = subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], capture_output=True, text=True, check=False)

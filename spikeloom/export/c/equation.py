@@ -162,7 +162,7 @@ class Equation:
         lines = [(written.names[a.node], written.inside(a.node)) for a in self.assignments]
         for name, node in zip(self.states, self.results[1:], strict=True):
             if written(node).rstrip("'") != name:
-                lines.append((f"{name}'", written(node)))
+                lines.append((written.new_name(f"{name}'"), written(node)))
         if self.results[0] not in {a.node for a in self.assignments}:
             lines.append(("spk" if self.states else "y", written(self.results[0])))
         width = max(len(name) for name, _ in lines)
@@ -352,15 +352,22 @@ class _Mathematics(Text):
         }
         used = set(names.values())
         for node in [a.node for a in equation.assignments]:
-            name = equation.own_names.get(node, "u")
-            while name in used:
-                name += "'"
+            names[node] = name = _unused(equation.own_names.get(node, "u"), used)
             used.add(name)
-            names[node] = name
         super().__init__(equation, names)
+
+    def new_name(self, name: str) -> str:
+        """The name with as many primes as make it a new one."""
+        return _unused(name, set(self.names.values()))
 
     def call(self, op: str, args: list[str]) -> str:
         return f"|{args[0]}|" if op == "abs" else super().call(op, args)
+
+
+def _unused(name: str, used: set[str]) -> str:
+    while name in used:
+        name += "'"
+    return name
 
 
 def shortest(value: float, dtype: torch.dtype = torch.float32) -> str:

@@ -123,7 +123,8 @@ def export_c(
     layers, own = _read("export_c", net, x, steps, prefix)
     writer = _written_by(layers, own, x.detach().cpu(), number, steps, prefix)
     text = writer.source()
-    _replace(target, text)
+    with replacing(target) as part:
+        part.write_text(text, encoding="utf-8")
     return CFile(target, number, prefix, writer.bytes_of_constants(), writer.bytes_of_state(), layers.lost)
 
 
@@ -252,14 +253,3 @@ def _written_by(layers: Network, net: nn.Module, x: Tensor, number: str, steps: 
 def _sample(x: Tensor, outs: Tensor, steps: int | None) -> Sample:
     by_row = x.flatten(1) if steps is not None else x.transpose(0, 1).flatten(2)
     return Sample(by_row, outs.transpose(0, 1).flatten(2))
-
-
-def _replace(target: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    with replacing(target) as part:
-        try:
-            part.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OSError(
-                f"{str(target)!r} cannot be written: {error.strerror or error}; pass a path in another folder"
-            ) from error

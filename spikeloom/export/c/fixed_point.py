@@ -26,12 +26,11 @@ PER_LN2, LN2, TURNS = 1549082005, 93032640, 683565276
 """1 / ln 2 with 30 fractional bits, ln 2 with 27, and 1 / (2 pi) with 32."""
 
 
-def _horner(factors: tuple[int, ...], by: str) -> str:
-    """A polynomial in C."""
-    text = str(factors[-1])
-    for factor in factors[-2::-1]:
-        text = f"{factor} + (({text}) * {by} >> 30)"
-    return text
+def _horner(name: str, factors: tuple[int, ...], by: str) -> str:
+    """A polynomial in C: lines that compute the variable `name`."""
+    lines = [f"int64_t {name} = {factors[-1]};"]
+    lines += [f"{name} = {factor} + ({name} * {by} >> 30);" for factor in factors[-2::-1]]
+    return "\n    ".join(lines)
 
 
 HELPERS: Mapping[str, str] = {
@@ -47,7 +46,7 @@ static inline int32_t saturate(int64_t v)
 static inline int64_t power_of_two(int64_t v, int fraction)
 {{
     const int64_t f = v & 0x3FFFFFFF;
-    const int64_t p = {_horner(POWER, "f")};
+    {_horner("p", POWER, "f")}
     const int64_t shift = 30 - fraction - (v >> 30);
     if (shift > 32)
         return 0;
@@ -124,7 +123,8 @@ static inline int64_t sine_of_turn(int64_t v, int fraction)
 {{
     const int64_t part = (v & 0xFFFFFFF) * 4, f = v & 0x10000000 ? 0x40000000 - part : part;
     const int64_t square = f * f >> 30;
-    const int64_t s = ({_horner(SINE, "square")}) * f >> 30;
+    {_horner("s", SINE, "square")}
+    s = s * f >> 30;
     return ((v & 0x20000000 ? -s : s) + ((int64_t)1 << (29 - fraction))) >> (30 - fraction);
 }}
 """,

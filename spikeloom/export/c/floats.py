@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...engine.graph import Symbol
-from . import kernels, norms, timed_kernels
+from . import kernels, norms
 from .equation import Equation, Text, shortest
 from .errors import refuse
 from .form import function
@@ -16,7 +16,6 @@ from .layers import (
     Conv,
     Delay,
     DelayedLinear,
-    Join,
     Layer,
     Linear,
     Neuron,
@@ -24,7 +23,6 @@ from .layers import (
     Pool,
     Product,
     Scale,
-    StepScale,
 )
 from .norms import Norm
 from .statements import Locals, neuron_function
@@ -159,45 +157,31 @@ class FloatWriter(Writer):
 
     # -- layers -------------------------------------------------------------------------------------------------------
 
-    def layer(self, layer: Layer) -> list[str]:
-        """The function of a layer."""
-        real, bias = self.real, isinstance(layer, (Linear, Conv, DelayedLinear)) and bool(layer.bias.any())
-        types = Types(real, real, start=f"{layer.name}_bias[o]" if bias else "0")
-        if isinstance(layer, Linear):
-            return kernels.linear(layer, types)
-        if isinstance(layer, Conv):
-            return kernels.conv(layer, types)
+    def types(self, layer: Layer) -> Types:
+        """The types of a layer's arrays; and how a sum begins."""
+        bias = isinstance(layer, (Linear, Conv, DelayedLinear)) and bool(layer.bias.any())
+        return Types(self.real, self.real, start=f"{layer.name}_bias[o]" if bias else "0")
+
+    def scaled(self, layer: Scale, at: str) -> str:
+        """A factor, and a shift if there is one."""
+        shift = "" if layer.shift is None else f" + {layer.name}_shift{at}"
+        return f"x[n] * {layer.name}_scale{at}{shift}"
+
+    def product(self, layer: Product) -> list[str]:
+        """The function of a product of matrices."""
+        return kernels.product(layer, [self.real, self.real], self.real, self.real, "sum")
+
+    def arithmetic(self, layer: Layer, types: Types) -> list[str]:
+        """The function of a mean, a maximum or a normalization."""
+        real = self.real
         if isinstance(layer, Pool):
             shared = layer.divisors.unique().numel() == 1
             by = self.literal(float(layer.divisors.flatten()[0]), layer.y) if shared else f"{layer.name}_sizes[r][q]"
             return kernels.pool(layer, types, "-INFINITY", f"sum / {by}", real)
-        if isinstance(layer, Pick):
-            return kernels.pick(layer, types)
-        if isinstance(layer, Product):
-            return kernels.product(layer, [real, real], real, real, "sum")
         if isinstance(layer, Norm):
             root = "sqrtf" if real == "float" else "sqrt"
             return norms.in_floats(layer, types, root, self.literal(layer.eps, layer.y))
-        if isinstance(layer, Delay):
-            return timed_kernels.delay(layer, types, self.prefix)
-        if isinstance(layer, DelayedLinear):
-            return timed_kernels.delayed_linear(layer, types, self.prefix)
-        if isinstance(layer, StepScale):
-            shift = "" if layer.shift is None else f" + {layer.name}_shift[k][c]"
-            return timed_kernels.step_scale(layer, types, self.prefix, f"x[n] * {layer.name}_scale[k][c]{shift}")
-        if isinstance(layer, Scale):
-            shift = "" if layer.shift is None else f" + {layer.name}_shift[c]"
-            return kernels.scale(layer, types, f"x[n] * {layer.name}_scale[c]{shift}")
-        if isinstance(layer, Join):
-            return kernels.join(layer, types, {array.name: real for array in layer.x})
-        if isinstance(layer, Neuron):
-            return self.neuron(layer)
         return refuse(layer.title, "it has no form in floating point")
-
-    def _events(self) -> list[str]:
-        assert self.first is not None
-        bias = f"{self.first.name}_bias[o]" if bool(self.first.bias.any()) else "0"
-        return kernels.events(self.first, Types(self.real, self.real, start=bias), self.index, "1")
 
     def tables(self, layer: Layer) -> list[Table]:
         """The constants of a layer."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...engine.graph import Symbol
-from . import fixed_point, kernels, norms, timed_kernels
+from . import fixed_point, kernels, norms
 from .equation import PRECEDENCE, SIGNS, TIGHTEST, Text, shortest
 from .errors import refuse
 from .floats import lags, places, transposed
@@ -15,7 +15,6 @@ from .layers import (
     Conv,
     Delay,
     DelayedLinear,
-    Join,
     Layer,
     Linear,
     Neuron,
@@ -23,7 +22,6 @@ from .layers import (
     Pool,
     Product,
     Scale,
-    StepScale,
 )
 from .lowering import Code, Lowered
 from .norms import Norm
@@ -69,11 +67,6 @@ static inline int64_t absolute(int64_t v)
 """,
 }
 """Functions that the layers call."""
-
-
-def times_of(value: str, factor: str, shift: int) -> str:
-    """A rounded product of 32-bit values."""
-    return f"times({value}, {factor}, {shift})"
 
 
 class IntegerText(Text):
@@ -177,19 +170,14 @@ class IntegerWriter(Writer):
 
     def more(self) -> list[str]:
         """The conversion of inputs."""
-        inverse = torch.tensor(1 / self.net.formats["x"].scale, dtype=torch.float32)
-        each = [
-            f"const float v = values[n] * {_float(float(inverse))};",
-            "x[n] = (int8_t)lrintf(v >= 127 ? 127 : v >= -127 ? v : -127);",
-        ]
         head = f"void {self.prefix}_quantize(const float *values, int8_t *x)"
-        return function(head, loop("n", f"{self.upper}_INPUTS", each))
+        return function(head, loop("n", f"{self.upper}_INPUTS", self.read_value("values[n]")))
 
-    def read_value(self) -> list[str]:
+    def read_value(self, value: str = "value") -> list[str]:
         """Converts a number."""
         inverse = torch.tensor(1 / self.net.formats["x"].scale, dtype=torch.float32)
         return [
-            f"const float v = value * {_float(float(inverse))};",
+            f"const float v = {value} * {_float(float(inverse))};",
             "x[n] = (int8_t)lrintf(v >= 127 ? 127 : v >= -127 ? v : -127);",
         ]
 
@@ -222,41 +210,26 @@ class IntegerWriter(Writer):
             finish = loop("o", channels, [line] if size == 1 else loop("n", size, [line]))
         return Types(self.ctype(layer.x[0]), self.ctype(layer.y), "0", finish)
 
-    def layer(self, layer: Layer) -> list[str]:
-        """The function of a layer."""
-        types = self.types(layer)
-        if isinstance(layer, Linear):
-            return kernels.linear(layer, types)
-        if isinstance(layer, Conv):
-            return kernels.conv(layer, types)
+    def scaled(self, layer: Scale, at: str) -> str:
+        """A factor, and a shift if there is one."""
+        _, shift, added = self.net.scales[layer.name]
+        more = f" + {layer.name}_shift{at}" if bool(added.any()) else ""
+        return f"saturate(times({layer.name}_scale{at}, x[n], {shift}){more})"
+
+    def product(self, layer: Product) -> list[str]:
+        """The function of a product of matrices."""
+        return kernels.product(layer, [*map(self.ctype, layer.x)], self.ctype(layer.y), "int64_t", "saturate(sum)")
+
+    def arithmetic(self, layer: Layer, types: Types) -> list[str]:
+        """The function of a mean, a maximum, a normalization or a change of format."""
         if isinstance(layer, Pool):
             return self._pool(layer, types)
-        if isinstance(layer, Pick):
-            return kernels.pick(layer, types)
-        if isinstance(layer, Product):
-            return kernels.product(layer, [*map(self.ctype, layer.x)], types.y, "int64_t", "saturate(sum)")
         if isinstance(layer, Norm):
             return norms.in_integers(layer, self.net.norms[layer.name], types)
-        if isinstance(layer, Delay):
-            return timed_kernels.delay(layer, types, self.prefix)
-        if isinstance(layer, DelayedLinear):
-            return timed_kernels.delayed_linear(layer, types, self.prefix)
-        if isinstance(layer, Scale):
-            _, shift, added = self.net.scales[layer.name]
-            at = "[k][c]" if isinstance(layer, StepScale) else "[c]"
-            more = f" + {layer.name}_shift{at}" if bool(added.any()) else ""
-            value = f"saturate({times_of(f'{layer.name}_scale{at}', 'x[n]', shift)}{more})"
-            if isinstance(layer, StepScale):
-                return timed_kernels.step_scale(layer, types, self.prefix, value)
-            return kernels.scale(layer, types, value)
         if isinstance(layer, Rescale):
             cut = "narrow" if types.y == "int8_t" else "saturate"
             product = f"((int64_t)x[n] * {layer.factor} + ((int64_t)1 << {layer.shift - 1})) >> {layer.shift}"
             return function(kernels.head(layer.name, types), loop("n", layer.y.size, [f"y[n] = {cut}({product});"]))
-        if isinstance(layer, Join):
-            return kernels.join(layer, types, {array.name: self.ctype(array) for array in layer.x})
-        if isinstance(layer, Neuron):
-            return self._neuron(layer)
         return refuse(layer.title, "it has no form in integers")
 
     def _pool(self, layer: Pool, types: Types) -> list[str]:
@@ -271,7 +244,8 @@ class IntegerWriter(Writer):
         mean = f"saturate((sum * {factor} + ((int64_t)1 << {shift - 1})) >> {shift})"
         return kernels.pool(layer, types, "", mean, "int64_t")
 
-    def _neuron(self, layer: Neuron) -> list[str]:
+    def neuron(self, layer: Neuron) -> list[str]:
+        """The function of a neuron."""
         made = self.net.neurons[layer.name]
         out = self.ctype(layer.y)
         types = Locals(
@@ -279,7 +253,7 @@ class IntegerWriter(Writer):
             local="int64_t",
             out=out,
             stored=lambda text: f"saturate({text})",
-            fired=lambda text: text if made.is_spike else f"narrow({text})" if out == "int8_t" else f"saturate({text})",
+            fired=lambda text: fired(text, made, out),
         )
         lines = neuron_function(layer, self.prefix, IntegerText(made), types, *_constants(layer, made))
         names = [f"#define FRACTION {made.fraction}", "#define ONE ((int64_t)1 << FRACTION)"]
@@ -287,10 +261,6 @@ class IntegerWriter(Writer):
         needed = [line for line in names if line.split()[1] in text or ("ONE" in text and "FRACTION" in line)]
         undo = [f"#undef {line.split()[1]}" for line in needed]
         return [*needed, *lines[:-1], *undo, ""]
-
-    def _events(self) -> list[str]:
-        assert self.first is not None
-        return kernels.events(self.first, self.types(self.first), self.index, self.one(self.first))
 
     def tables(self, layer: Layer) -> list[Table]:
         """The constants of a layer."""
@@ -330,6 +300,13 @@ class IntegerWriter(Writer):
                 if values.dim():
                     add(name, values.expand(layer.y.shape).flatten())
         return found
+
+
+def fired(text: str, made: Lowered, out: str) -> str:
+    """The output of a neuron as it is stored: a condition is 0 or 1, a variable of 64 bits has to be converted."""
+    if made.is_spike:
+        return f"({out}){text}" if text.isidentifier() else text
+    return f"narrow({text})" if out == "int8_t" else f"saturate({text})"
 
 
 def _values(made: Lowered) -> list[tuple[str, Tensor, str]]:

@@ -22,7 +22,6 @@ class Types:
         x, y: of the values that it reads and writes.
         start: of a weighted layer, the expression with which output `o` begins.
         finish: lines that convert the sums in `y`, if there are any.
-        widened: of a mean, the type of its sum.
     """
 
     x: str
@@ -77,15 +76,16 @@ def conv(layer: Conv, types: Types) -> list[str]:
     (channels, height, width), (outputs, rows, columns) = planes(layer.x[0].shape), planes(layer.y.shape)
     high, wide = layer.weight.shape[2:]
     per_group, group = outputs // layer.groups, channels // layer.groups
-    inner = [f"y[(o * {rows} + r) * {columns} + q] += {layer.name}_weight[c][k][a][b] * x;"]
+    k = "o" if layer.groups == 1 else "k"
+    inner = [f"y[(o * {rows} + r) * {columns} + q] += {layer.name}_weight[c][{k}][a][b] * x;"]
     inner = _window("b", "column", "q", wide, columns, layer.stride[1], layer.padding[1], layer.dilation[1], inner)
     inner = _window("a", "row", "r", high, rows, layer.stride[0], layer.padding[0], layer.dilation[0], inner)
-    first = "k" if layer.groups == 1 else f"c / {group} * {per_group} + k"
+    of_group = [] if layer.groups == 1 else [f"const int o = {_quotient('c', group)} * {per_group} + k;"]
     places = {"row": _place("i", width, height), "column": _rest("i", width)}
     body = [
         f"const int c = {_quotient('i', height * width)};",
         *(f"const int {place} = {at};" for place, at in places.items() if any(place in line for line in inner)),
-        *loop("k", per_group, [f"const int o = {first};", *inner]),
+        *loop(k, per_group, [*of_group, *inner]),
     ]
     add = function(f"static void {layer.name}_add({types.y} *y, int i, {types.y} x)", body)
     each = [*_start(layer, types, outputs, rows * columns), *visit(layer, layer.x[0].size), *types.finish]

@@ -59,20 +59,20 @@ class Programs:
     def main(self) -> list[str]:
         """A program that reads samples and prints the sums of the outputs."""
         p, u, net = self.prefix, self.upper, self.network
-        rows = "1" if self.steps is not None else f"{u}_STEPS"
+        size = f"{u}_INPUTS" if self.steps is not None else f"{u}_STEPS * {u}_INPUTS"
         value_type, scan = self.value
         show = "%g" if self.total in ("float", "double") else "%ld"
         cast = "" if show == "%g" else "(long)"
         body = [
             f"static struct {p} {p}_state;",
-            f"static {self.ctype(net.x)} x[{rows} * {u}_INPUTS];",
+            f"static {self.ctype(net.x)} x[{size}];",
             f"{self.total} total[{u}_OUTPUTS];",
             "for (;;) {",
             *indented(
                 [
                     *loop(
                         "n",
-                        f"{rows} * {u}_INPUTS",
+                        size,
                         [
                             f"{value_type} value;",
                             f'if (scanf("{scan}", &value) != 1)',
@@ -161,7 +161,7 @@ class Programs:
         each = [
             "long sum = 0;",
             *loop("step", steps, [f"sum += {p}_test_out[s][step * {u}_OUTPUTS + k];"]),
-            "differ += total[k] != sum;",
+            f"differ += total[k] != ({self.total})sum;",
         ]
         return [
             f"{self.total} total[{u}_OUTPUTS];",

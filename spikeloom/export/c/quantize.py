@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...engine.graph import Symbol
+from .equation import shortest
 from .errors import refuse
 from .fixed_point import MOST
 from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Network, Neuron, Pick, Pool, Product, Scale
@@ -244,7 +245,7 @@ class _Quantizer:
             name = f"{array.name}_{'narrow' if target.bits == 8 else 'wide'}{len(self.known) or ''}"
             factors, shift = _factors(torch.tensor(own.scale / target.scale, dtype=torch.float64))
             y = Array(name, array.shape)
-            comment_text = f"{array.name} in {target.bits} bits"
+            comment_text = f"{array.name} in {target.bits} bits: v stands for v * {shortest(target.scale)}"
             self.layers.append(Rescale(f"{self.before.prefix}_{name}", comment_text, (array,), y, int(factors), shift))
             self.made.formats[name] = target
             self.known[key] = y

@@ -5,9 +5,24 @@ import re
 import torch
 from torch import Tensor
 
+from . import kernels, timed_kernels
 from .form import comment, function, indented, loop, table, wrapped
-from .kernels import flat
-from .layers import Array, Conv, Delay, DelayedLinear, Layer, Linear, Network, Neuron, StepScale
+from .kernels import Types, flat
+from .layers import (
+    Array,
+    Conv,
+    Delay,
+    DelayedLinear,
+    Join,
+    Layer,
+    Linear,
+    Network,
+    Neuron,
+    Pick,
+    Product,
+    Scale,
+    StepScale,
+)
 from .programs import Programs, Sample
 
 Table = tuple[str, list[str], tuple[int, ...]]
@@ -51,8 +66,24 @@ class Writer(Programs):
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
-    def layer(self, layer: Layer) -> list[str]:
-        """The function of a layer."""
+    def types(self, layer: Layer) -> Types:
+        """The types of a layer's arrays; and how a sum begins and ends."""
+        raise NotImplementedError
+
+    def neuron(self, layer: Neuron) -> list[str]:
+        """The function of a neuron."""
+        raise NotImplementedError
+
+    def scaled(self, layer: Scale, at: str) -> str:
+        """The result of a scale for `x[n]`; `at` are the indices of its tables."""
+        raise NotImplementedError
+
+    def product(self, layer: Product) -> list[str]:
+        """The function of a product of matrices."""
+        raise NotImplementedError
+
+    def arithmetic(self, layer: Layer, types: Types) -> list[str]:
+        """The function of a layer that computes in another way for each kind of numbers."""
         raise NotImplementedError
 
     def tables(self, layer: Layer) -> list[Table]:
@@ -117,7 +148,7 @@ class Writer(Programs):
         layers = self.network.layers
         body = [line for layer in layers for line in [*self._described(layer), *self.layer(layer)]]
         if self.first is not None:
-            body += self._events()
+            body += kernels.events(self.first, self.types(self.first), self.index, self.one(self.first))
         tables = [entry for layer in layers for entry in self.tables(layer)]
         declared = [f"{head};" for head, *_ in tables]
         filled = [line for entry in tables for line in table(*entry)]
@@ -193,7 +224,7 @@ class Writer(Programs):
             "",
             *comment(
                 [
-                    "One step for the list of inputs that are 1, in ascending order; the others are 0.",
+                    "One step for the list of inputs that are 1, each once, in ascending order; the others are 0.",
                     "Indices out of range are ignored.",
                 ]
             ),
@@ -229,10 +260,32 @@ class Writer(Programs):
             lines += ["Each step has its own scale and shift; after the last ones, those."]
         return comment(lines)
 
-    def _events(self) -> list[str]:
-        raise NotImplementedError
-
     # -- step and run -------------------------------------------------------------------------------------------------
+
+    def layer(self, layer: Layer) -> list[str]:
+        """The function of a layer."""
+        if isinstance(layer, Neuron):
+            return self.neuron(layer)
+        if isinstance(layer, Product):
+            return self.product(layer)
+        types = self.types(layer)
+        if isinstance(layer, Linear):
+            return kernels.linear(layer, types)
+        if isinstance(layer, Conv):
+            return kernels.conv(layer, types)
+        if isinstance(layer, Pick):
+            return kernels.pick(layer, types)
+        if isinstance(layer, Join):
+            return kernels.join(layer, types, {array.name: self.ctype(array) for array in layer.x})
+        if isinstance(layer, Delay):
+            return timed_kernels.delay(layer, types, self.prefix)
+        if isinstance(layer, DelayedLinear):
+            return timed_kernels.delayed_linear(layer, types, self.prefix)
+        if isinstance(layer, StepScale):
+            return timed_kernels.step_scale(layer, types, self.prefix, self.scaled(layer, "[k][c]"))
+        if isinstance(layer, Scale):
+            return kernels.scale(layer, types, self.scaled(layer, "[c]"))
+        return self.arithmetic(layer, types)
 
     def call(self, layer: Layer) -> str:
         """The call of a layer's function."""
@@ -283,7 +336,7 @@ class Writer(Programs):
         x_type = self.ctype(net.x)
         body = [f"{x_type} x[{self.upper}_INPUTS] = {{0}};"]
         body += loop(
-            "n", "count", [f"if (active[n] < {self.upper}_INPUTS)", f"    x[active[n]] += {self.one(net.layers[0])};"]
+            "n", "count", [f"if (active[n] < {self.upper}_INPUTS)", f"    x[active[n]] = {self.one(net.layers[0])};"]
         )
         return function(head, [*body, f"return {p}_step(net, x);"])
 

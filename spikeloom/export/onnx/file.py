@@ -139,9 +139,19 @@ def differing_values(path: Path, inputs: Mapping[str, Tensor], wanted: Mapping[s
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    got = session.run(list(wanted), {name: x.detach().cpu().numpy() for name, x in inputs.items()})
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        got = session.run(list(wanted), {name: x.detach().cpu().numpy() for name, x in inputs.items()})
+    except Exception as error:  # onnxruntime has a class for each kind, and no common one
+        raise RuntimeError(f"onnxruntime cannot run the network: {error}; {_way_out(inputs)}") from error
     return sum(_differing(torch.as_tensor(g), w) for g, w in zip(got, wanted.values(), strict=True))
+
+
+def _way_out(inputs: Mapping[str, Tensor]) -> str:
+    """What to do about a network that onnxruntime cannot run."""
+    if any(x.dtype == torch.float64 for x in inputs.values()):
+        return "it lacks many operators for float64: export net.float() with an example in float32"
+    return "replace the layer that it names, or try another release of onnxruntime"
 
 
 def _differing(got: Tensor, wanted: Tensor) -> int:

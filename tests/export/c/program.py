@@ -14,7 +14,7 @@ from spikeloom.export import CFile
 
 COMPILERS = [name for name in ("gcc", "clang", "cc") if shutil.which(name)][:2]
 needs_compiler = pytest.mark.skipif(not COMPILERS, reason="no C compiler (gcc, clang or cc) is installed")
-STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2")
+STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O2")
 
 TYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.int8: np.int8}
 

@@ -188,6 +188,10 @@ class WithoutOperator(nn.Module):
         return torch.special.bessel_j0(x)
 
 
+def doubled() -> nn.Module:
+    return nn.Sequential(nn.Conv1d(2, 3, 3), leaky()).double()
+
+
 class Text(nn.Module):
     def forward(self, x: Tensor) -> Any:
         return x, "text"
@@ -205,6 +209,7 @@ REFUSED = {
     "states by hand": (ByHand, X, {}, RuntimeError, "Reset before unroll.*From the tutorials' loop to unroll"),
     "data": (Depending, X, {}, RuntimeError, r"depends on the values of tensors \(line \d+ of .*test_export"),
     "operator": (WithoutOperator, X, {}, RuntimeError, "ONNX has no operator for .*bessel_j0"),
+    "float64": (doubled, X.double()[:, :, None].expand(-1, -1, 2, -1), {}, RuntimeError, r"Conv.*export net.float\(\)"),
     "text": (Text, X, {}, TypeError, "the forward returns str; an exported network returns tensors"),
 }
 
