@@ -112,7 +112,7 @@ def diagnose(
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, threshold=50.0, init_hidden=True))
         >>> diagnosis = snn.diagnose(net, torch.rand(8, 3), steps=25)
         >>> print(diagnosis.findings[0])
-        layer '1' (Leaky): 100 % of its neurons never fire; lower its threshold or raise the gain of ...
+        layer '1' (Leaky): 100 % of its neurons never fire; lower its threshold to about ...
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"diagnose got {type(net).__name__}; pass a network, an nn.Module")
