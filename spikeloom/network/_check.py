@@ -20,7 +20,7 @@ from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import REWRITE, SPIKES_ALONE, mark
 from ._checkpoint import run_in_chunks
-from ._compare import STEPS, CannotCompare, Comparison, DeepSnapshot, Differs, raises
+from ._compare import STEPS, CannotCompare, Comparison, DeepSnapshot, Differs, because, raises
 from ._known_layers import is_row_by_row
 from ._run import Run, run
 from ._snapshot import RandomState, Settings, Snapshot, adopt, undone
@@ -112,7 +112,7 @@ def _run_and_compare(
     except Exception as error:
         comparison.before.restore()
         if stored := comparison.stored():
-            raise Differs(raises(error, request) + stored) from error
+            raise Differs(because(raises(error, request), stored)) from error
         raise
     except BaseException:
         comparison.before.restore()
