@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._torch import tree_leaves, tree_map_only
 from ..layers import SEES_TIME
-from ..network import RandomState, Request, Snapshot, as_it_is, is_fused, read, run_checked, undone, warn_of_sequence
+from ..network import RandomState, Request, Snapshot, as_it_is, is_fused, read, run_checked, undone, warn_of_reading
 from ..neurons import SpikingNeuron
 from ._explain import aligned, share
 from ._facts import Facts, bad_parameters, has_blank_weights, hidden_layers, of_modules, of_optimizer
@@ -161,7 +161,7 @@ def diagnose(
 
     layers, facts = undone(work, before, draws)
     if request is not None:
-        warn_of_sequence(request)
+        warn_of_reading(request)
     places = {path: number for number, (path, _) in enumerate(net.named_modules())}
     rows = sorted((layer.row for layer in layers), key=lambda row: places[row.path])
     return Diagnosis(tuple(rows), tuple(found(layers, facts)))

@@ -70,7 +70,7 @@ class FusedExplanation:
 
 
 class Observer:
-    """Notes how the operations of a call run."""
+    """Records how the operations of a call run."""
 
     def __init__(self, names: dict[nn.Module, str]):
         self.names, self.stack = names, list[str]()
