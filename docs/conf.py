@@ -24,6 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "website.mathml",
+    "website.plain",
     "website.reference",
 ]
 exclude_patterns = ["website", "static", "benchmarks", "gallery", "**/README.md"]

@@ -1,9 +1,4 @@
-"""Every private name of torch that the package uses, so that a change in a release of torch affects one file only.
-
-Each name is bound here once, with a type; tests/test_torch_names.py checks its behavior. The private names that
-`nn.Module` offers its subclasses (`_parameters`, `_forward_hooks`, `_apply`, ...) are used directly;
-tests/test_house.py lists them.
-"""
+"""Every private name of torch that the package uses, each checked by tests/test_torch_names.py."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -309,6 +304,8 @@ def is_fake(tensor: Tensor) -> bool:
 pop_dispatch_mode: Callable[[], Any] = partial(_c._pop_torch_dispatch_stack, None)
 """Remove the innermost dispatch mode."""
 
+_compiler: Callable[[], Any] = partial(sys.modules.get, "torch._dynamo.eval_frame")
+
 
 class CompiledInEager:
     """A context of eager mode for compiled code. A stance is the process's: the last thread to leave restores it."""
@@ -340,9 +337,6 @@ class CompiledInEager:
     def depth() -> int:
         """How often this thread is within."""
         return CompiledInEager.entered.count(get_ident())
-
-
-_compiler: Callable[[], Any] = partial(sys.modules.get, "torch._dynamo.eval_frame")
 
 
 def compiler_stance() -> Any:
@@ -392,9 +386,14 @@ def argument_names(operation: Any) -> list[str]:
 
 
 def constant_for_compiler(function: Function) -> Function:
-    """Mark a function so that torch.compile treats its result as a constant, without tracing it.
-
-    Equivalent to `torch.compiler.assume_constant_result`, which loads the compiler.
-    """
+    """Mark a function, as `torch.compiler.assume_constant_result` does, without loading the compiler."""
     vars(function)["_dynamo_marked_constant"] = True
     return function
+
+
+def compiles_dict(getter: Any) -> bool:
+    """Whether torch.compile reads `__dict__`, not a property of that name; if not (2.9), no call of it is compiled."""
+    reads = hasattr(sys.modules["torch._dynamo.variables.user_defined"].UserDefinedObjectVariable, "get_dict_vt")
+    if not reads:
+        _compiler().skip_code(getter.__code__)
+    return reads

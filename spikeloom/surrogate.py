@@ -301,7 +301,7 @@ def LSO(slope: float = 0.1) -> Spike:
 
 
 def SFS(slope: float = 25, B: float = 1) -> Spike:
-    """Sparse fast sigmoid: g / (k |u| + 1)^2 where u > B, else 0."""
+    """Sparse fast sigmoid: g / (k |u| + 1)^2 where u > B, else 0: for B=1, as in snnTorch, 0 near the threshold."""
     return Spike("SFS", _sparse_fast_sigmoid, {"slope": slope, "B": B})
 
 

@@ -13,9 +13,25 @@ import spikeloom as snn
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.append(str(DOCS))
 
-from website import docstrings, links, messages, names  # noqa: E402
+from website import docstrings, links, messages, names, plain  # noqa: E402
 
 PAGES = sorted(page.stem for page in DOCS.glob("*.md"))
+
+
+def test_pages_read_as_plain_markdown():
+    """A forge shows no directives: they are in comments, which `website.plain` opens for Sphinx."""
+    for page in PAGES:
+        text = (DOCS / f"{page}.md").read_text()
+        without = plain.COMMENT.sub("", text)
+        assert not re.findall(r"^(?:```|:::+)\{.*", without, re.M), page
+        assert "site" not in without.partition("<!--")[2], page
+        assert re.findall(r"^(?:```|:::+)\{.*", text, re.M) == re.findall(r"^(?:```|:::+)\{.*", plain.shown(text), re.M)
+
+
+def test_the_lists_of_pages_are_those_of_the_navigation():
+    for page in PAGES:
+        links = re.findall(r"^- \[.*\]\(([\w-]+)\.md\)$", (DOCS / f"{page}.md").read_text(), re.M)
+        assert page == "index" or links == tree_of(page), page
 
 
 def tree_of(page: str) -> list[str]:
@@ -49,7 +65,7 @@ def test_included_parts_of_other_pages_exist():
             for marker in re.findall(r'^:(?:start-after|end-before): "(.*)"$', options, re.M):
                 assert marker in text, f"{page}.md includes {path} from or to {marker}"
                 found += 1
-    assert found >= 4
+    assert found >= 2
 
 
 def test_every_public_name_has_an_entry_in_the_reference():

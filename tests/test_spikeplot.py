@@ -337,7 +337,10 @@ def test_what_cannot_be_drawn_is_reported_in_a_sentence(name):
 
 MISTYPED = {
     "words": (lambda fig, ax: spikeplot.raster(["a", "b"], ax), "raster draws spikes .*real numbers"),
-    "a list of unequal rows": (lambda fig, ax: spikeplot.raster([[1, 0], [1]], ax), "cannot read a list"),
+    "a list of unequal rows": (
+        lambda fig, ax: spikeplot.raster([[1, 0], [1]], ax),
+        "or a dict of them; it cannot read a",
+    ),
     "complex numbers": (lambda fig, ax: spikeplot.raster(torch.zeros(3, 2).cfloat(), ax), "complex64"),
     "half a step": (lambda fig, ax: spikeplot.animator(torch.rand(5, 4, 4), fig, ax, 2.5), "num_steps is 2.5"),
     "frames": (lambda fig, ax: spikeplot.spike_count(spikes(), fig, ax, LABELS, interpolate=1.5), "interpolate is 1.5"),

@@ -12,7 +12,7 @@ from ..engine import tuning
 from ..engine.jit import buffer_pool
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import Pair, Windows, conv, csr, pooling
-from .plan import Accelerated, Plan, SkipsZeros, kernel_refusals, of_plain, report
+from .plan import Accelerated, Plan, SkipsZeros, fewer, kernel_refusals, of_plain, report, too_dense
 
 
 class SpikeConv2d(SkipsZeros, nn.Conv2d):
@@ -70,15 +70,15 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         if self.groups != 1:
             yield "it has groups"
         if self.out_channels < limits.conv_least_channels:
-            yield "it has fewer channels than conv_least_channels"
+            yield fewer(self.out_channels, "output channels", "conv_least_channels")
         if weight.numel() < limits.conv_least_inputs * self.out_channels:
-            yield "its results have fewer inputs than conv_least_inputs"
-        if len(x) * result[2] * result[3] * weight.numel() < limits.conv_least_work:
-            yield "it has fewer multiplications than conv_least_work"
+            yield fewer(weight.numel() // self.out_channels, "inputs per output value", "conv_least_inputs")
+        if (work := len(x) * result[2] * result[3] * weight.numel()) < limits.conv_least_work:
+            yield fewer(work, "multiplications", "conv_least_work")
         if not csr.finite(weight):
             yield "the weight is not finite"
         if _density(x) >= limits.conv_dense_above:
-            yield "too few inputs are zero"
+            yield too_dense(limits.conv_dense_above, "conv_dense_above")
 
 
 def _density(images: Tensor) -> float:
@@ -207,14 +207,15 @@ class Pool(Accelerated):
     def refusals(self, shape: Sequence[int]) -> Iterator[str]:
         """Why kernels do not pool images of this shape."""
         if math.prod(shape) < tuning.limits.pooling_least_values:
-            yield "it has fewer values than pooling_least_values"
+            yield fewer(math.prod(shape), "input values", "pooling_least_values")
         if len(shape) != 4:
             yield "kernels require batches of images"
         if _pair(self.padding) != (0, 0):
             yield "it has padding"
         size, stride = _pair(self.kernel_size), _pair(self.stride)
         if not 0 < math.prod(size) <= tuning.limits.pooling_largest_window or min(stride) < 1:
-            yield "its windows are larger than pooling_largest_window"
+            most = tuning.limits.pooling_largest_window
+            yield f"its windows have {math.prod(size)} values; kernels pool up to {most} (pooling_largest_window)"
         left = [n - w for n, w in zip(shape[2:], size, strict=True)]
         if min(left) < 0 or (self.ceil_mode and any(n % s for n, s in zip(left, stride, strict=True))):
             yield "its windows extend beyond the images"

@@ -11,7 +11,7 @@ from ..engine import tuning
 from ..engine.jit import sum_to
 from ..engine.saved_tensors import saved_by
 from ..engine.sparse import csr
-from .plan import Plan, SkipsZeros, kernel_refusals, of_plain
+from .plan import Plan, SkipsZeros, fewer, kernel_refusals, of_plain, too_dense
 
 
 class SpikeLinear(SkipsZeros, nn.Linear):
@@ -25,7 +25,9 @@ class SpikeLinear(SkipsZeros, nn.Linear):
         reason, lists = next(self._refusals(x, weight), ""), None
         if not reason:
             lists = _listed(_rows(x.detach()), self.out_features)
-            reason = "too few inputs are zero" if lists is None else "the weight is not finite"
+            reason = "the weight is not finite"
+            if lists is None:
+                reason = too_dense(_dense_above(self.out_features), "linear_dense_above, linear_listing")
         if lists is not None:
             matrix = csr.pack_panels(weight.detach().t())
             if matrix.finite:
@@ -34,10 +36,10 @@ class SpikeLinear(SkipsZeros, nn.Linear):
 
     def _refusals(self, x: Tensor, weight: Tensor) -> Iterator[str]:
         # sizes first: a small product takes no longer than the other checks
-        if type(x) is Tensor and x.numel() * self.out_features < tuning.limits.linear_least_work:
-            yield "it has fewer multiplications than linear_least_work"
+        if type(x) is Tensor and (work := x.numel() * self.out_features) < tuning.limits.linear_least_work:
+            yield fewer(work, "multiplications", "linear_least_work")
         if type(x) is Tensor and x.numel() < tuning.limits.linear_least_rows * self.in_features:
-            yield "it has fewer rows than linear_least_rows"
+            yield fewer(x.numel() // self.in_features, "rows", "linear_least_rows")
         yield from kernel_refusals(x, weight)
         if not x.dim() or x.shape[-1] != weight.shape[1]:
             yield "the sizes of input and weight differ"
@@ -70,8 +72,13 @@ def _rows(x: Tensor) -> Tensor:
 
 def _listed(rows: Tensor, outputs: int) -> csr.CSR | None:
     """The nonzeros as CSR, if they are few enough for a product with that many outputs."""
-    limit = tuning.limits.linear_dense_above - tuning.limits.linear_listing / outputs
+    limit = _dense_above(outputs)
     return csr.listed_below(rows, limit * rows.numel()) if limit > 0 else None
+
+
+def _dense_above(outputs: int) -> float:
+    """The share of nonzero inputs from which torch's product is used; 0 or less for few outputs."""
+    return tuning.limits.linear_dense_above - tuning.limits.linear_listing / outputs
 
 
 class _SparseProduct(torch.autograd.Function):

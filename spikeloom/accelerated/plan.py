@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from ..engine import tuning
 from ..engine.graph import FLOATS
 from ..engine.jit import plain
 from ..engine.run import forced, numba_missing, seen_through
@@ -115,6 +116,18 @@ def kernel_refusals(x: Any, weight: Tensor | None = None) -> Iterator[str]:
         yield "autocast is on"
     if why := seen_through() or numba_missing():
         yield why
+
+
+def fewer(number: int, what: str, limit: str) -> str:
+    """A refusal of a layer that is too small: how many it has, and the limit, a field of `tuning.Limits`."""
+    return f"it has {number:,} {what}; kernels pay off from {getattr(tuning.limits, limit):,} ({limit})"
+
+
+def too_dense(dense_above: float, limit: str) -> str:
+    """A refusal of an input with too few zeros, or of a layer with so few outputs that no number of zeros will do."""
+    if dense_above <= 0:
+        return f"skipping zeros does not pay off for so few outputs ({limit})"
+    return f"too few inputs are zero; kernels pay off from {1 - dense_above:.0%} ({limit})"
 
 
 def of_plain(backward: Backward) -> Backward:

@@ -46,7 +46,7 @@ def checked_path(path: str | os.PathLike[str], example: str) -> Path:
 
 @contextmanager
 def replacing(goal: Path) -> Iterator[Path]:
-    """A path to write to; what stands there, and next to it, replaces the goal at the end if nothing was raised.
+    """A temporary path; its file, and those next to it, replace the goal at the end if no error was raised.
 
     Raises:
         OSError: if the folder of the goal cannot be written to, or is full.

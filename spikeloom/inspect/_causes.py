@@ -11,22 +11,26 @@ from ._vitals import OFTEN, Layer, Vitals
 LEVELS = 4
 """A quantized membrane with at most so many different values is too coarse to reach the threshold."""
 
+OUTLYING = 3.0
+"""The current or the threshold of a silent output neuron, relative to the others, from which it is reported. Neurons
+that are silent in untrained layers come closer, and learn to fire."""
+
 TARGET = 0.3
 """The firing rate for which weights are recommended to a saturated layer."""
 
 
-def _gain(row: Vitals) -> str:
-    """The gain of the weights before a layer, with the membranes that they cause."""
+def _reached(row: Vitals) -> str:
+    """The largest membrane and the threshold of a layer, as a clause in brackets; empty if they are not known."""
     if row.membrane is None:
-        return "the gain of the weights before it"
-    threshold = "" if math.isnan(row.threshold[0]) else f", its threshold is {row.threshold_text()}"
-    return f"the gain of the weights before it (its membranes reach {row.membrane[2]:.3g}{threshold})"
+        return ""
+    threshold = "" if math.isnan(row.threshold[0]) else f", threshold {row.threshold_text()}"
+    return f" (membranes up to {row.membrane[2]:.3g}{threshold})"
 
 
 def why_dead(layer: Layer) -> str:
     """The cause of the silence of a layer, and its cure."""
     row, neuron, mem = layer.row, layer.neuron, layer.mem
-    gain = _gain(row)
+    reached = _reached(row)
     if layer.current is not None and not layer.current.any():
         return "its input current is always 0; check whether the weights before it are all 0, or its input is silent"
     if getattr(neuron, "inhibition", False):
@@ -34,23 +38,21 @@ def why_dead(layer: Layer) -> str:
     if callable(getattr(neuron, "state_quant", None)) and mem is not None and len(mem.unique()) <= LEVELS:
         levels = _listed(mem.unique())
         return f"state_quant rounds its membranes to {levels}; use a finer one, with values above its threshold"
-    usual = f"lower its threshold or raise {gain}"
+    usual = f"lower its threshold, or use larger weights before it{reached}"
     if mem is None or math.isnan(row.threshold[0]):
         return usual
     peaks = mem.amax(0)[:, layer.rates == 0].flatten()
     reach = float(torch.quantile(peaks[:: max(1, len(peaks) // 10_000)], 0.9))
     if reach <= 0:
-        return (
-            f"{usual}; its currents are mostly negative, so that a bias, or BatchNorm before it, helps more than a "
-            "lower threshold"
-        )
+        return f"its currents are mostly negative{reached}; add a positive bias, or a BatchNorm layer before it"
     late = _steps_to_fire(layer)
     if late:
-        return f"{usual}; its membranes still rise at the last step, and reach the threshold after about {late} steps"
+        return f"its membranes still rise at the last step{reached}; run more than {late} steps, or lower its threshold"
     if row.dead < 1:
         return usual
     return (
-        f"{usual}, such as a threshold of {reach / 2:.2g}, or weights {2 * row.threshold[1] / reach:.2g} times as large"
+        f"lower its threshold to about {reach / 2:.2g}, or multiply the weights before it by "
+        f"{2 * row.threshold[1] / reach:.2g}{reached}"
     )
 
 
@@ -78,12 +80,11 @@ def _steps_to_fire(layer: Layer) -> int:
 def why_saturated(layer: Layer) -> str:
     """The cause of the saturation of a layer, and its cure."""
     row, neuron, current = layer.row, layer.neuron, layer.current
-    gain = _gain(row)
-    usual = f"raise its threshold or lower {gain}"
+    usual = f"raise its threshold, or use smaller weights and biases before it{_reached(row)}"
     if row.threshold[0] <= 0:
         return f"a threshold of {row.threshold[0]:.3g} is reached without any input; make it positive"
     if getattr(neuron, "reset_mechanism", "") == "none":
-        return f'reset_mechanism="none" never lowers its membrane; use "subtract" or "zero", or {usual}'
+        return f'reset_mechanism="none" never lowers its membrane; use "subtract" or "zero"{_reached(row)}'
     feedback = _feedback(neuron)
     high = layer.threshold
     if feedback and high is not None and feedback >= float(high.median()):
@@ -98,7 +99,9 @@ def why_saturated(layer: Layer) -> str:
     if typical <= 0:
         return usual
     factor = TARGET * float(high[busy].median()) / typical
-    return f"{usual}, such as weights and biases {factor:.2g} times as large" if factor < 0.7 else usual
+    if factor >= 0.7:
+        return usual
+    return f"raise its threshold, or multiply the weights and biases before it by {factor:.2g}{_reached(row)}"
 
 
 def _feedback(neuron: nn.Module) -> float:
@@ -113,17 +116,18 @@ def _feedback(neuron: nn.Module) -> float:
     return float((weight.flatten(1).sum(1) if weight.dim() > 1 else weight).mean())
 
 
-def at_hand(layer: Layer, groups: int, lost: Sequence[int]) -> str:
-    """The evidence against silent neurons or channels, as a clause in brackets."""
-    if layer.current is None:
-        return ""
-    current = layer.current.unflatten(2, (groups, -1))
+def why_lost(layer: Layer, groups: int, lost: Sequence[int]) -> str:
+    """What sets silent neurons or channels apart from the others, in brackets, and the cure."""
     others = [g for g in range(groups) if g not in lost]
-    detail = f" (currents {_range(current[:, :, lost])}, of the others {_range(current[:, :, others])}"
     if layer.threshold is not None:
         thresholds = layer.threshold.view(groups, -1)
-        detail += f"; threshold {_range(thresholds[lost])}, of the others {_range(thresholds[others])}"
-    return f"{detail})"
+        if thresholds[lost].min() > OUTLYING * thresholds[others].median().abs():
+            return f" (threshold {_range(thresholds[lost])}, others {_range(thresholds[others])}); use one threshold"
+    cure = "initialize the weights and the bias as for the others"
+    if layer.current is None:
+        return f"; {cure}"
+    current = layer.current.unflatten(2, (groups, -1))
+    return f" (currents {_range(current[:, :, lost])}, others {_range(current[:, :, others])}); {cure}"
 
 
 def percent(value: float) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._torch import tree_leaves, tree_map_only
 from ..layers import SEES_TIME
-from ..network import RandomState, Request, Snapshot, as_it_is, is_fused, read, run_checked, undone, warn_of_sequence
+from ..network import RandomState, Request, Snapshot, as_it_is, is_fused, read, run_checked, undone, warn_of_reading
 from ..neurons import SpikingNeuron
 from ._explain import aligned, share
 from ._facts import Facts, bad_parameters, has_blank_weights, hidden_layers, of_modules, of_optimizer
@@ -111,7 +111,7 @@ def diagnose(
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, threshold=50.0, init_hidden=True))
         >>> diagnosis = snn.diagnose(net, torch.rand(8, 3), steps=25)
         >>> print(diagnosis.findings[0])
-        layer '1' (Leaky): 100 % of its neurons never fire; lower its threshold or raise the gain of ...
+        layer '1' (Leaky): 100 % of its neurons never fire; lower its threshold to about ...
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"diagnose got {type(net).__name__}; pass a network, an nn.Module")
@@ -160,7 +160,7 @@ def diagnose(
 
     layers, facts = undone(work, before, draws)
     if request is not None:
-        warn_of_sequence(request)
+        warn_of_reading(request)
     places = {path: number for number, (path, _) in enumerate(net.named_modules())}
     rows = sorted((layer.row for layer in layers), key=lambda row: places[row.path])
     return Diagnosis(tuple(rows), tuple(found(layers, facts)))

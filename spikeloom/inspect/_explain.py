@@ -90,7 +90,7 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = aligned(
-            [("layer", "kind", "runs on", "density", "static", "why not faster"), *map(_row_cells, self.rows)]
+            [("layer", "kind", "runs on", "output density", "static", "why not faster"), *map(_row_cells, self.rows)]
         )
         lines.insert(0, f"{self.steps} steps of {self.batch} rows")
         if self.repeated:
@@ -154,9 +154,12 @@ def explain(net: Any, x: Any, *inputs: Any, steps: Any = None, num_steps: Any = 
     Raises:
         The errors of `spikeloom.unroll`.
 
-    In the table, density is the share of a layer's outputs that are not zero, or "readout" for a layer of neurons whose
-    membranes are the output, so that it needs no spikes. static is "yes" if the layer's input was
-    the same at every step; a layer without state then ran only once.
+    | column         | meaning                                                                                      |
+    | -------------- | -------------------------------------------------------------------------------------------- |
+    | runs on        | backend of the layer                                                                         |
+    | output density | share of its outputs that are not zero; "readout" if its membranes are the output            |
+    | static         | whether its input was the same at every step; a layer without state then ran once            |
+    | why not faster | why a faster backend was not used; names in brackets are limits of `spikeloom.tuning`        |
 
         >>> import torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
@@ -165,8 +168,8 @@ def explain(net: Any, x: Any, *inputs: Any, steps: Any = None, num_steps: Any = 
         [('0', True), ('1', True)]
         >>> print(explanation)
         10 steps of 2 rows
-        layer  kind    runs on  density  static  why not faster
-        0      Linear  torch    ...      yes
+        layer  kind    runs on  output density  static  why not faster
+        0      Linear  torch    ...             yes
         1      Leaky   ...
     """
     if is_fused(net):

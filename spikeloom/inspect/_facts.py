@@ -114,9 +114,9 @@ def _of_decays(path: str, neuron: Any) -> Iterator[Finding]:
             worst = high if high > 1 else low
             learned = isinstance(value, nn.Parameter)
             yield Finding(
-                f"{label}: its {name} is {worst:.3g} and is used as {float(worst > 1):g}, because a decay "
-                f"is clamped to 0 to 1{', where it has no gradient' * learned}; choose a value between 0 and 1"
-                + ', or decay="sigmoid", which cannot leave that range'
+                f"{label}: its {name} is {worst:.3g} and is used as {float(worst > 1):g}, because a decay is clamped "
+                f"to 0 to 1{', without a gradient' * learned}; choose a value between 0 and 1"
+                + ', or decay="sigmoid"'
                 * learned,
                 "decay out of range",
                 (path,),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ._causes import at_hand, percent, why_dead, why_saturated
+from ._causes import OUTLYING, percent, why_dead, why_lost, why_saturated
 from ._facts import Facts
 from ._gradients import of_gradients
 from ._problems import Finding
@@ -30,12 +30,11 @@ FAINT = 1e-3
 """The mean derivative of the surrogate below which it is reported. fast_sigmoid(slope=25) has more at a membrane of 0,
 one threshold away, and trains well from there."""
 
+WEAK = 0.01
+"""The same for a surrogate that is 0 near the threshold: from membranes beyond, the gradient may still be enough."""
+
 BLOCKED = 0.9
 """The share of saturated neurons of a layer from which the silence and saturation of later layers follow from it."""
-
-OUTLYING = 3.0
-"""The current or the threshold of a silent output neuron, relative to the others, from which it is reported. Neurons
-that are silent in untrained layers come closer, and learn to fire."""
 
 LARGE, SMALL = 10.0, 0.05
 """The largest absolute input from which it may saturate the first layer, and up to which it may leave it silent."""
@@ -129,9 +128,8 @@ def _of_input(layers: Sequence[Layer], facts: Facts) -> Iterator[Finding]:
     detail = f"the input ranges from {low:.3g} to {max(float(t.double().max()) for t in facts.inputs):.3g}"
     if largest >= LARGE and (row.saturated >= SATURATED or _far(first)) and _spread(first):
         yield Finding(
-            f"{detail}, so that the membranes of {named_layer(first)} range from {row.membrane_text()}, far from the "
-            f"threshold of {row.threshold_text()}: {percent(row.saturated)} of its neurons fire at nearly every step, "
-            f"and {percent(row.dead)} never; scale it to about 0 to 1, such as x / {largest:.3g}",
+            f"{detail}, so that the membranes of {named_layer(first)} are far from its threshold of "
+            f"{row.threshold_text()} ({row.membrane_text()}); scale it to about 0 to 1, such as x / {largest:.3g}",
             "unscaled input",
             (row.path,),
         )
@@ -209,17 +207,24 @@ def _of_spikes(layer: Layer, blocked: Layer | None, delayed: bool, hopeless: boo
         cure = after or ("fix the delays first" if delayed else why_dead(layer))
         yield Finding(f"{name}: {percent(row.dead)} of its neurons never fire; {cure}", "dead layer", path)
     if row.saturated >= SATURATED and not (after and row.dead >= DEAD):
-        saturated = f"{name}: {percent(row.saturated)} of its neurons fire at nearly every step, whatever the input; "
+        saturated = f"{name}: {percent(row.saturated)} of its neurons fire at nearly every step; "
         yield Finding(saturated + (after or why_saturated(layer)), "saturated layer", path)
     if layer.slope == 0 and row.surrogate == "no_gradient()":
         yield Finding(
             f"{name}: its spikes pass no gradient because of surrogate_disable=True", "disabled surrogate", path
         )
+    elif layer.slope_at_threshold == 0 and layer.slope < WEAK:
+        yield Finding(
+            f"{name}: {row.surrogate} passes no gradient near the threshold, where neurons begin to fire; use one with "
+            "its peak there, such as surrogate.atan()",
+            "surrogate off threshold",
+            path,
+        )
     elif layer.slope < FAINT and row.dead < DEAD and row.saturated < SATURATED:
         yield Finding(
-            f"{name}: only {percent(row.passes)} of its membranes, from {row.membrane_text()}, are close enough to the "
-            f"threshold of {row.threshold_text()} for {row.surrogate} to pass gradient; use a wider surrogate, or "
-            "weights that bring them closer",
+            f"{name}: {row.surrogate} passes a gradient at {percent(row.passes)} of its membranes, "
+            f"{row.membrane_text()} (threshold {row.threshold_text()}); use a wider surrogate, or weights that bring "
+            "them closer",
             "steep surrogate",
             path,
         )
@@ -250,8 +255,7 @@ def _of_lost(layer: Layer, is_output: bool) -> Iterator[Finding]:
     plural = len(lost) > 1
     yield Finding(
         f"{named_layer(layer)}: {what}{'s' * plural} {listed} of {groups} never fire{'' if plural else 's'}"
-        f"{'' if channels or plural else ', so that its class is never chosen'}{at_hand(layer, groups, lost)}; "
-        f"give {'them' if plural else 'it'} weights, bias and threshold like those of the others",
+        f"{'' if channels or plural else ', so its class is never chosen'}{why_lost(layer, groups, lost)}",
         problem,
         (layer.row.path,),
     )

@@ -46,7 +46,7 @@ def of_gradients(layers: Sequence[Layer], explained: set[str], blank: bool) -> I
     if (zero := [layer for layer in layers if layer.row.gradient_norm == 0]) and not blank:
         yield Finding(
             f"{_all(zero)}: the gradient is zero, so the weights before do not learn; it is lost at the spikes of "
-            f"{named_layer(zero[-1])} or after them",
+            f"{named_layer(zero[-1])}, or after them",
             "zero gradient",
             _paths(zero),
         )
@@ -115,9 +115,9 @@ def _of_sizes(flows: Sequence[Layer], explained: set[str]) -> list[Finding]:
     least = min(layer.row.gradient_norm for layer in vanishing)
     findings.append(
         Finding(
-            f"{_all(vanishing)}: the gradient vanishes, down to {least / norms[-1]:.0e} of that of "
-            f"{named_layer(flows[-1])}; it is lost at the spikes of {named_layer(lost)} or after them: use a "
-            "wider surrogate, raise the gain of the weights there, normalize, or add skip connections",
+            f"{_all(vanishing)}: the gradient vanishes, to {least / norms[-1]:.0e} of that of "
+            f"{named_layer(flows[-1])}, at the spikes of {named_layer(lost)} or after them; use a wider surrogate, "
+            "larger weights there, BatchNorm, or skip connections",
             "vanishing gradient",
             _paths(vanishing),
         )

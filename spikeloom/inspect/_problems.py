@@ -57,6 +57,10 @@ PROBLEMS: Mapping[str, Problem] = {
         "the mean derivative of the surrogate is below 0.001",
         "a wider surrogate: `surrogate.atan(alpha=2)`, `fast_sigmoid(slope=25)`; membranes closer to the threshold",
     ),
+    "surrogate off threshold": Problem(
+        "the derivative of the surrogate is 0 within 0.5 of the threshold, and below 0.01 on average",
+        "one with its peak at the threshold: `surrogate.atan()`; `SFS(B=-1)` instead of `SFS()`",
+    ),
     "disabled surrogate": Problem("`surrogate_disable=True`", "leave the argument out"),
     "decay out of range": Problem(
         "a decay such as beta is below 0 or above 1, and is therefore clamped, without a gradient",

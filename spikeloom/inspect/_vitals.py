@@ -85,6 +85,7 @@ class Layer:
         mem: membranes, [T, B, N]; None if the layer does not return them, or pools its spikes.
         current: input currents, [T, B, N]; None if they differ in shape from the spikes.
         slope: mean derivative of the surrogate; NaN if unknown.
+        slope_at_threshold: its largest derivative within 0.5 of the threshold; NaN if unknown.
         faint_if_dead: the median of the same over the neurons that never fire; 0 if unknown.
         squares: squared gradient of the current of each neuron, summed over rows and steps, [N]; None as for `current`.
         over_time: norm of the gradient per step; empty if there is no gradient.
@@ -99,6 +100,7 @@ class Layer:
     mem: Tensor | None
     current: Tensor | None
     slope: float
+    slope_at_threshold: float
     faint_if_dead: float
     squares: Tensor | None
     over_time: Sequence[float]
@@ -164,10 +166,11 @@ def _gradients(
 def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], readout: bool) -> Layer:
     spk, mem = recording.spk.detach(), _membranes(neuron, recording)
     rates = torch.full((spk[0, 0].numel(),), torch.nan) if readout else firing_rates(spk)
-    slope, of_dead, passes, threshold = NAN, 0.0, NAN, torch.tensor(torch.nan)
+    slope, at_threshold, of_dead, passes, threshold = NAN, NAN, 0.0, NAN, torch.tensor(torch.nan)
     if not readout and mem is not None and (isinstance(neuron.model, Model) or isinstance(neuron, StateLeaky)):
         threshold = neuron.threshold.detach()
         slopes = _slopes(neuron.spike_grad, mem - threshold)
+        at_threshold = float(_slopes(neuron.spike_grad, torch.linspace(-0.5, 0.5, 21).to(mem)).max())
         slope, passes = float(slopes.double().mean()), float((slopes >= PASSES).double().mean())
         if (dead := rates == 0).any() and mem.shape == spk.shape:
             of_dead = float(_per_neuron(slopes)[:, :, dead].mean((0, 1)).median())
@@ -198,6 +201,7 @@ def _layer(neuron: Any, recording: Recording, grads: Sequence[Tensor | None], re
         mem=_per_neuron(mem) if mem is not None and mem.shape == spk.shape else None,
         current=_per_neuron(current) if fits else None,
         slope=slope,
+        slope_at_threshold=at_threshold,
         faint_if_dead=of_dead,
         squares=torch.stack(present).sum(0) if present else None,
         over_time=over_time,

@@ -2,7 +2,7 @@
 
 from ._check import ROW_BY_ROW as ROW_BY_ROW
 from ._check import run_checked as run_checked
-from ._check import warn_of_sequence as warn_of_sequence
+from ._check import warn_of_reading as warn_of_reading
 from ._check import why_by_steps as why_by_steps
 from ._check import why_not_compared as why_not_compared
 from ._checkpoint import recomputing as recomputing

@@ -20,7 +20,7 @@ from ..layers import SEES_TIME
 from ..neurons._state import on_trial
 from ..neurons._unrolled_run import REWRITE, SPIKES_ALONE, mark
 from ._checkpoint import run_in_chunks
-from ._compare import STEPS, CannotCompare, Comparison, DeepSnapshot, Differs, raises
+from ._compare import STEPS, CannotCompare, Comparison, DeepSnapshot, Differs, because, raises
 from ._known_layers import is_row_by_row
 from ._run import Run, run
 from ._snapshot import RandomState, Settings, Snapshot, adopt, undone
@@ -80,8 +80,7 @@ def run_checked(
             done.count(request.steps)
         adopt(context)
         mark(layers, unrolled=False)
-        if request.static:
-            warn_of_sequence(request)
+        warn_of_reading(request)
         return done
     except BaseException as failure:
         error = failure
@@ -112,7 +111,7 @@ def _run_and_compare(
     except Exception as error:
         comparison.before.restore()
         if stored := comparison.stored():
-            raise Differs(raises(error, request) + stored) from error
+            raise Differs(because(raises(error, request), stored)) from error
         raise
     except BaseException:
         comparison.before.restore()
@@ -253,10 +252,18 @@ def _sequence_with_steps(request: Request, x: Tensor) -> str:
     )
 
 
-def warn_of_sequence(request: Request) -> None:
-    """Warn once per network if a static input looks like a sequence that was passed with its number of steps."""
+def warn_of_reading(request: Request) -> None:
+    """Warn once per network if its input is more likely static than a sequence, or the other way round."""
     x = _only_input(request)
-    if x is None or not _may_be_sequence(request, x) or request.net in _asked:
+    if x is None or request.net in _asked:
+        return
+    if _may_be_images(request, x):
+        _asked.add(request.net)
+        warn_caller(
+            f"unroll reads an input of shape {tuple(x.shape)} as {len(x)} steps of one row, [T, B, ...]. If it is a "
+            "batch of images, [B, 1, H, W], pass the number of steps: unroll(net, x, steps=T)"
+        )
+    if not _may_be_sequence(request, x):
         return
     _asked.add(request.net)
     if not _takes_any_dimensions(request):
@@ -269,13 +276,17 @@ def warn_of_sequence(request: Request) -> None:
 
 
 _asked: WeakSet[nn.Module] = WeakSet()
-"""The networks for which `warn_of_sequence` has looked."""
+"""The networks for which `warn_of_reading` has looked."""
 
 
 def _only_input(request: Request) -> Tensor | None:
     """The only input of the network, if it is a tensor with a batch dimension."""
     args = request.args
     return args[0] if len(args) == 1 and not request.kwargs and isinstance(args[0], Tensor) and args[0].dim() else None
+
+
+def _may_be_images(request: Request, x: Tensor) -> bool:
+    return not request.static and x.dim() == 4 and x.shape[1] == 1 < len(x) and x.shape[2] == x.shape[3] > 1
 
 
 def _may_be_sequence(request: Request, x: Tensor) -> bool:

@@ -141,7 +141,7 @@ class Comparison:
         steps = self._step_by_step(layers, NoChance())
         for key, sentence, count in self._differences(layers, steps, NoChance()):
             if count is None or not self._is_rounding(key, count, steps):
-                raise Differs(sentence + self._stored())
+                raise Differs(because(sentence, self._stored()))
 
     def _stored(self) -> str:
         def loop(between: Between) -> Steps:
@@ -194,7 +194,7 @@ class Comparison:
             with chance:
                 unrolled = run(self.request, Snapshot(self.request.names)).unrolled
         except Exception as error:
-            raise Differs(raises(error, self.request) + self._stored()) from error
+            raise Differs(because(raises(error, self.request), self._stored())) from error
         return [note for note in (*watch.taken(), *self._states(unrolled)) if note.unrolled is unrolled]
 
     def _states(self, unrolled: UnrolledRun | None) -> Iterator[Note]:
@@ -239,6 +239,11 @@ def raises(error: Exception, request: Request) -> str:
         f"unrolled over {request.steps} steps the network raises {type(error).__name__}: {ended(error)} Step by step "
         f"it does not; look in the forward for {CURES}."
     )
+
+
+def because(sentence: str, cause: str) -> str:
+    """A sentence about a difference, with its cause, if that is known, in place of the usual causes."""
+    return f"{sentence.partition('; look in ')[0]}: {cause}" if cause else sentence
 
 
 def _same(steps: Steps, others: Steps) -> bool:

@@ -70,8 +70,9 @@ def stored(
         return ""
     places_read = " and ".join(f"self.{name} of {_label(module, names)}" for module, name in read)
     return (
-        f" Here, a step reads {places_read}, which the step before has written; let a recurrent neuron (snn.RLeaky) or "
-        "a layer over time (snn.layers.OverTime) carry the value instead."
+        f"a step reads {places_read}, which the step before has written. Let a recurrent neuron (snn.RLeaky) or a "
+        "layer over time (snn.layers.OverTime) carry the value, or run the network step by step; if the difference is "
+        "intended, pass check=False"
     )
 
 

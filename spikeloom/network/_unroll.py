@@ -61,7 +61,8 @@ def unroll(
         After an error, states and running statistics are restored.
 
     Warns:
-        UserWarning: if `steps` is passed with an input that may be a sequence of that length.
+        UserWarning: if `steps` is passed with an input that may be a sequence of that length, or is missing for one
+            that may be a batch of images, [B, 1, H, W].
 
     BatchNorm in training mode sees T*B samples and updates its statistics once; Dropout draws for all steps at once.
     With `checkpoint`, both happen once per chunk.

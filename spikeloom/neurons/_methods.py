@@ -263,7 +263,8 @@ def _with_reset(neuron: Neuron, mode: str, input_: Tensor) -> Update:
     states = tuple([getattr(neuron, name) for name in names])
 
     def charge(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        neuron.__dict__.update(zip(names, states, strict=True))  # a reset rule may have cleared the membrane first
+        for name, state in zip(names, states, strict=True):  # a reset rule may have cleared the membrane first
+            neuron.__dict__[name] = state  # torch.compile of 2.9 cannot trace an update
         return as_tuple(neuron._base_state_function(x))
 
     new: tuple[Any, ...] = neuron.model.rule(mode)(charge, input_, states, _signal(neuron), neuron.threshold)

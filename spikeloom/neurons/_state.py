@@ -161,7 +161,12 @@ class States(Parameters):
         return x.shape
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
-        self.__dict__.update(zip(self._state_names(), states, strict=True))  # at once, also where Ctrl-C comes
+        named = zip(self._state_names(), states, strict=True)
+        if torch.compiler.is_compiling():  # torch 2.9 cannot trace an update
+            for name, state in named:
+                self.__dict__[name] = state
+        else:
+            self.__dict__.update(named)  # at once, also where Ctrl-C comes
 
     def _init_mem(self) -> None:
         """Hook at the end of the constructor, for subclasses that add states."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._torch import exporting, tree_map
+from .._torch import compiles_dict, constant_for_compiler, exporting, tree_map
 from ..scoped import Scoped
 from ._recorded_steps import recorded_steps
 
@@ -210,12 +210,20 @@ def guarded(name: str) -> property:
         if unrolled is not None:
             cure = f"Make it with output=True and use the {name} that it returns: spk, mem = lif(x)"
             unrolled.refuse_access(neuron, f"its {name} is read", cure)
+        if torch.compiler.is_dynamo_compiling() and not _compiles_dict():
+            return super(nn.Module, neuron).__getattribute__(name)  # traced as a read of `__dict__`
         try:
             return neuron.__dict__[name]
         except KeyError:
             raise AttributeError(f"{type(neuron).__name__} has no {name}") from None
 
     return property(value, doc=f"The state {name} after the last step.")
+
+
+@constant_for_compiler
+def _compiles_dict() -> bool:
+    getter: Any = guarded("").fget  # all have the same code
+    return compiles_dict(getter)
 
 
 def run_of(neuron: Any) -> UnrolledRun | None:

@@ -6,8 +6,8 @@ from torch import Tensor
 from ..caller import warn_caller
 from ._inputs import between, checked, computable, floating, given, over_time, single_spikes, whole, window
 
-ABOVE_ONE = 1.001
-"""Data above this are not in [0, 1], not even to rounding in half precision."""
+ROUNDING = 0.001
+"""Data that exceed [0, 1] by more are outside, not only by rounding in half precision."""
 
 # -- rate: a value is the probability of a spike per step --------------------------------------------------------------
 
@@ -44,7 +44,8 @@ def rate(
             last step; if the data contain NaN.
 
     Warns:
-        UserWarning: if data above 1 give probabilities above 1, as images of 0 to 255 do.
+        UserWarning: if data above 1 give probabilities above 1, as images of 0 to 255 do, or data below 0 give
+            probabilities below 0, as images normalized to a mean of 0 do.
 
     Source: Heeger, "Poisson model of spike generation", 2000.
 
@@ -63,26 +64,32 @@ def rate(
             raise ValueError(f"num_steps is {steps}, but with time_var_input=True dimension 0 of the data is time")
         if first and not data.dim():
             raise ValueError("with time_var_input=True dimension 0 of the data is time; got a single number")
-        _warn_above_one(data, data)
+        _warn_outside(data, data)
         spk = _drawn(data, generator)
         return torch.cat([spk.new_zeros(first, *spk.shape[1:]), spk]) if first else spk
     if steps is None:
         raise ValueError("rate needs num_steps; or set time_var_input=True if dimension 0 of the data is time")
     chance = gain * data + offset
-    _warn_above_one(data, chance)
+    _warn_outside(data, chance)
     spk = _drawn(chance, generator, window(steps, first))
     spk[:first] = 0
     return spk
 
 
-def _warn_above_one(data: Tensor, chance: Tensor) -> None:
-    """Warn if data above 1, rather than the gain, make probabilities above 1. Not under torch.compile."""
-    if torch.compiler.is_compiling() or not data.numel() or not bool((chance > ABOVE_ONE).any()):
+def _warn_outside(data: Tensor, chance: Tensor) -> None:
+    """Warn if data outside of [0, 1], rather than gain and offset, make such probabilities. Not under torch.compile."""
+    if torch.compiler.is_compiling() or not data.numel():
         return
-    if bool((data > ABOVE_ONE).any()):
+    above, below = ((t > 1 + ROUNDING).any() for t in (data, chance)), ((t < -ROUNDING).any() for t in (data, chance))
+    if all(map(bool, above)):
         warn_caller(
             f"rate got data up to {data.max().item():g}; a probability above 1 fires at every step. Scale the data to "
             "[0, 1], as by x / x.max(), or pass gain"
+        )
+    if all(map(bool, below)):
+        warn_caller(
+            f"rate got data down to {data.min().item():g}; a probability below 0 never fires. Shift and scale the data "
+            "to [0, 1], as by (x - x.min()) / (x.max() - x.min()), or pass gain and offset"
         )
 
 

@@ -56,7 +56,9 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
     layers = data if isinstance(data, Mapping) else {"": data}
     if not layers:
         raise ValueError("raster got no layers; pass a dict such as {'hidden': spk}")
-    arrays = [numbers(spikes, "raster", "spikes [T], [T, N] or [T, *N]") for spikes in layers.values()]
+    arrays = [
+        numbers(spikes, "raster", "spikes [T], [T, N] or [T, *N], or a dict of them") for spikes in layers.values()
+    ]
     if len({len(array) for array in arrays}) != 1:
         lengths = ", ".join(f"{name!r}: {len(array)}" for name, array in zip(layers, arrays, strict=True))
         raise ValueError(f"raster got layers of different numbers of steps ({lengths}); pass the same for each")

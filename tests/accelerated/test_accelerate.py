@@ -84,7 +84,8 @@ def test_the_density_decides_and_explain_shows_it(share: float, path: str) -> No
     density = share * tuning.limits.linear_dense_above
     net = snn.accelerate(nn.Sequential(layer_of(70, True), snn.Leaky(beta=0.5, init_hidden=True)))
     row = snn.explain(net, spikes(20, 8, 70, density=density)).rows[0]
-    assert (row.backend, row.refusals) == (path, () if path == "sparse" else ("too few inputs are zero",))
+    reason = "too few inputs are zero; kernels pay off from 73% (linear_dense_above, linear_listing)"
+    assert (row.backend, row.refusals) == (path, () if path == "sparse" else (reason,))
 
 
 def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +100,8 @@ def test_what_kernels_cannot_do_stays_dense(monkeypatch: pytest.MonkeyPatch) -> 
         with snn.tuning(**{limit: 1 << 40}):
             assert routes(layer, x) == ["dense"]
             (row,) = snn.explain(snn.accelerate(nn.Sequential(layer)), x[None]).rows
-            assert limit in row.refusals[0]
+            what = {"linear_least_work": "20,790 multiplications", "linear_least_rows": "9 rows"}[limit]
+            assert row.refusals == (f"it has {what}; kernels pay off from {1 << 40:,} ({limit})",)
 
 
 def test_few_outputs_are_dense_for_listing_the_inputs_would_cost_more(tuned) -> None:

@@ -206,7 +206,24 @@ def test_the_density_decides_and_explain_shows_it(density: float, path: str) -> 
     net = snn.accelerate(nn.Sequential(layer_of(4, 20, 3), nn.MaxPool2d(2), snn.Leaky(beta=0.5, init_hidden=True)))
     x = spikes(10, 4, 4, 9, 8, density=density * tuning.limits.conv_dense_above)
     row = snn.explain(net, x).rows[0]
-    assert (row.backend, row.refusals) == (path, () if path == "sparse" else ("too few inputs are zero",))
+    reason = "too few inputs are zero; kernels pay off from 80% (conv_dense_above)"
+    assert (row.backend, row.refusals) == (path, () if path == "sparse" else (reason,))
+
+
+def test_explain_shows_the_limit_and_the_size_of_a_small_convolution(tuned) -> None:
+    x = spikes(1, 4, 4, 9, 8, density=0.05)
+    for limit, value, reason in (
+        ("conv_least_channels", 64, "it has 20 output channels; kernels pay off from 64 (conv_least_channels)"),
+        ("conv_least_inputs", 256, "it has 36 inputs per output value; kernels pay off from 256 (conv_least_inputs)"),
+        (
+            "conv_least_work",
+            1 << 20,
+            "it has 120,960 multiplications; kernels pay off from 1,048,576 (conv_least_work)",
+        ),
+    ):
+        with snn.tuning(**{limit: value}):
+            (row,) = snn.explain(nn.Sequential(snn.accelerate(layer_of(4, 20, 3))), x).rows
+        assert row.refusals == (reason,)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ SICK: Mapping[str, Sick] = {
     ),
     # -- silent layers
     "threshold far off": Sick(
-        *("dead layer", ("1",), ("its threshold is 60", "such as a threshold of")),
+        *("dead layer", ("1",), ("threshold 60", "lower its threshold to about")),
         replaced(1, lambda: leaky(threshold=60.0)),
         replaced(1, leaky),
     ),
@@ -107,18 +107,18 @@ SICK: Mapping[str, Sick] = {
         both(fresh(0, PIXELS, HIDDEN), fresh(2, HIDDEN, CLASSES)),
     ),
     "weights too small": Sick(
-        *("dead layer", ("1",), ("raise the gain of the weights", "times as large")),
+        *("dead layer", ("1",), ("multiply the weights before it by",)),
         weights(0, lambda fc: (fc.weight.mul_(0.002), fc.bias.mul_(0.002))),
         weights(0, lambda fc: (fc.weight.mul_(500), fc.bias.mul_(500))),
         fails=False,
     ),
     "negative biases": Sick(
-        *("dead layer", ("1",), ("currents are mostly negative", "a bias")),
+        *("dead layer", ("1",), ("currents are mostly negative", "a positive bias")),
         weights(0, fill(-30.0)),
         weights(0, fill(0.0)),
     ),
     "too few steps": Sick(
-        *("dead layer", ("1",), ("still rise at the last step", "after about")),
+        *("dead layer", ("1",), ("still rise at the last step", "run more than")),
         both(
             replaced(1, lambda: leaky(beta=0.99, threshold=12.0)),
             weights(0, lambda fc: fc.weight.abs_()),
@@ -161,7 +161,7 @@ SICK: Mapping[str, Sick] = {
     ),
     # -- saturated layers
     "biases too large": Sick(
-        *("saturated layer", ("1",), ("raise its threshold or lower the gain", "times as large")),
+        *("saturated layer", ("1",), ("raise its threshold", "multiply the weights and biases before it by")),
         weights(0, fill(20.0)),
         weights(0, lambda fc: fc.bias.mul_(0.02)),
     ),
@@ -188,7 +188,7 @@ SICK: Mapping[str, Sick] = {
     ),
     # -- neurons and other modules
     "decay above 1": Sick(
-        *("decay out of range", ("1",), ("its beta is 1.5 and is used as 1", "no gradient", "sigmoid")),
+        *("decay out of range", ("1",), ("its beta is 1.5 and is used as 1", "without a gradient", "sigmoid")),
         replaced(1, lambda: leaky(beta=1.5, learn_beta=True)),
         replaced(1, lambda: snn.Leaky(beta=0.9, learn_beta=True, init_hidden=True, decay="sigmoid")),
         fails=False,
@@ -210,9 +210,15 @@ SICK: Mapping[str, Sick] = {
         fails=False,
     ),
     "surrogate too steep": Sick(
-        *("steep surrogate", ("1",), ("for fast_sigmoid(slope=1000000.0)", "a wider surrogate")),
+        *("steep surrogate", ("1",), ("fast_sigmoid(slope=1000000.0) passes", "a wider surrogate")),
         replaced(1, lambda: leaky(spike_grad=surrogate.fast_sigmoid(slope=1e6))),
         replaced(1, lambda: leaky(spike_grad=surrogate.fast_sigmoid(slope=10))),
+        fails=False,
+    ),
+    "sparse fast sigmoid": Sick(
+        *("surrogate off threshold", ("1",), ("SFS(slope=25, B=1) passes no gradient near the threshold",)),
+        replaced(1, lambda: leaky(spike_grad=surrogate.SFS())),
+        replaced(1, lambda: leaky(spike_grad=surrogate.SFS(B=-1))),
         fails=False,
     ),
     "surrogate disabled": Sick(
@@ -243,7 +249,7 @@ SICK: Mapping[str, Sick] = {
         given(scores=counted),
     ),
     "vanishing": Sick(
-        *("vanishing gradient", ("1",), ("lost at the spikes of layer", "wider surrogate")),
+        *("vanishing gradient", ("1",), ("at the spikes of layer", "wider surrogate")),
         renewed(net=lambda: deep(2.0, 150.0)),
         renewed(net=lambda: deep(2.0, 5.0)),
     ),

@@ -67,8 +67,8 @@ def test_nothing_is_said_of_a_network_that_has_learned():
 
 def test_a_dead_layer_is_found():
     first, *others = findings(network(threshold=60.0))
-    assert first.startswith("layer '3' (Leaky): 100 % of its neurons never fire; lower its threshold or raise the gain")
-    assert "its threshold is 60" in first
+    assert first.startswith("layer '3' (Leaky): 100 % of its neurons never fire; lower its threshold")
+    assert "threshold 60)" in first
     assert any(line.startswith("layer '5'") and "fix the silent layer '3' (Leaky) first" in line for line in others)
 
 
@@ -97,12 +97,12 @@ def test_a_vanishing_gradient_is_found():
         net[4].bias += 0.3
     (message,) = findings(net)
     assert message.startswith("layers '1', '3': the gradient vanishes")
-    assert "lost at the spikes of layer '3' (Leaky)" in message
+    assert "at the spikes of layer '3' (Leaky)" in message
 
 
 def test_a_surrogate_that_is_too_narrow_is_found():
     message = findings(network(spike_grad=snn.surrogate.fast_sigmoid(slope=5000)))
-    assert any("layer '3'" in line and "for fast_sigmoid(slope=5000) to pass gradient" in line for line in message)
+    assert any("layer '3'" in line and "fast_sigmoid(slope=5000) passes a gradient at" in line for line in message)
 
 
 def test_a_disabled_surrogate_is_found():
@@ -227,9 +227,7 @@ def test_every_layer_that_takes_whole_sequences_can_be_diagnosed(name, forward):
 def test_a_silent_layer_that_returns_no_membrane():
     diagnosis = snn.diagnose(snn.LeakyParallel(N, 5, 0.8, threshold=1e3), drawn(T, B, N))
     (message,) = diagnosis.findings
-    assert message.startswith(
-        "the LeakyParallel: 100 % of its neurons never fire; lower its threshold or raise the gain"
-    )
+    assert message.startswith("the LeakyParallel: 100 % of its neurons never fire; lower its threshold, or use larger")
     assert "membranes" not in message
     assert diagnosis.plot() is not None
 

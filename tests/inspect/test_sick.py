@@ -34,6 +34,7 @@ def test_the_problem_is_named_and_the_advised_cure_works(name):
     assert found is not None, findings
     assert found.layers == sick.layers
     assert [message for message in sick.message if message not in found] == [], found
+    assert max(map(len, findings)) <= 200, "one sentence that fits two lines"
 
     cured = infected(sick)
     sick.cure(cured)

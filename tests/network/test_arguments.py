@@ -126,6 +126,16 @@ def test_steps_beside_a_sequence_of_that_length_are_warned_of_once():
     snn.unroll(net, x, steps=5)  # warnings are errors here
 
 
+def test_images_without_steps_are_warned_of_once():
+    """A network that begins with Flatten accepts [B, 1, H, W] as B steps of one row."""
+    net, images = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), leaky()), torch.rand(5, 1, 6, 6)
+    with pytest.warns(UserWarning, match=r"\(5, 1, 6, 6\) as 5 steps of one row.* unroll\(net, x, steps=T\)") as w:
+        assert snn.unroll(net, images).shape == (5, 1, 4)
+    assert w[0].filename == __file__
+    snn.unroll(net, images)  # warnings are errors here
+    snn.unroll(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), leaky()), images.flatten(2))
+
+
 def test_a_batch_of_as_many_rows_as_steps_is_not_warned_of():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), leaky())
     for net, x in (

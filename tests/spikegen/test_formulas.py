@@ -20,7 +20,10 @@ DOUBLE = {"dtype": torch.float64}
 
 def test_the_share_of_spikes_is_the_clipped_data():
     x = torch.tensor([-0.5, 0.0, 0.1, 0.5, 0.9, 1.0, 1.5])
-    with pytest.warns(UserWarning, match=r"rate got data up to 1.5; .* Scale the data to \[0, 1\]"):
+    with (
+        pytest.warns(UserWarning, match=r"rate got data up to 1.5; .* Scale the data to \[0, 1\]"),
+        pytest.warns(UserWarning, match=r"rate got data down to -0.5; a probability below 0 never fires"),
+    ):
         share = spikegen.rate(x, num_steps=20_000).mean(0)
     torch.testing.assert_close(share, x.clamp(0, 1), atol=5 * math.sqrt(0.25 / 20_000), rtol=0)
 
@@ -30,6 +33,8 @@ def test_values_above_one_are_warned_of_unless_the_gain_brings_them_down_or_up()
     spikegen.rate(torch.tensor([0.0, 255.0]), num_steps=2, gain=1 / 255)
     spikegen.rate(torch.tensor([0.0, 0.5]), num_steps=2, gain=4)
     spikegen.rate(torch.tensor([0.0, 1.0 + 1e-6]), num_steps=2)
+    spikegen.rate(torch.tensor([-1.0, 1.0]), num_steps=2, gain=0.5, offset=0.5)
+    spikegen.rate(torch.tensor([0.0, 0.5]), num_steps=2, offset=-0.2)
     with pytest.warns(UserWarning, match="rate got data up to 255"):
         spikegen.rate(torch.tensor([[0, 255], [3, 9]], dtype=torch.uint8), time_var_input=True)
 

@@ -49,8 +49,8 @@ print(snn.explain(net, images[:64], steps=STEPS))
 
 # %%
 # The image is the same at every step, so ``unroll`` computes the first convolution and pool once, not ten times
-# (*static* in the table). *density* is the share of outputs that are not zero. The last column says why a layer does
-# not skip zeros: these are so small that PyTorch's dense product is faster.
+# (*static* in the table). *output density* is the share of outputs that are not zero. The last column says why a layer
+# does not skip zeros: these are so small that PyTorch's dense product is faster.
 #
 # Train
 # -----

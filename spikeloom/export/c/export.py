@@ -78,15 +78,15 @@ def export_c(
     with ``-DNET_MAIN`` it is a program that reads samples and prints spike counts; with ``-DNET_TEST``, one that
     compares its outputs for samples of `x` with the library's.
 
-    The file is that of ``net.eval()`` from its initial states. A copy of `net` is read: parameters and states stay.
+    The file computes ``net.eval()`` from its initial states. `net` is not changed.
 
     Args:
         net: the network. Its neurons store their states (init_hidden=True), as for `unroll`.
-        x: an example input as for `unroll`: [T, B, ...], or [B, ...] with `steps`. Shapes, the samples of the test and,
-            for "int8", the ranges of all values are taken from it; it needs no labels.
-        path: of the file, such as "net.c"; an existing file is replaced; a link stays, and its file is replaced.
+        x: an example input as for `unroll`: [T, B, ...], or [B, ...] with `steps`. It determines the shapes, the
+            samples of the test and, for "int8", the ranges of all values. It needs no labels.
+        path: of the file, such as "net.c". An existing file is replaced; of a link, the file to which it leads.
         number: "float" computes in the dtype of `x`, float32 or float64, in the library's order of operations. "int8"
-            has integers alone: weights of 8 bits with a scale per output, spikes and inputs of 8 bits, currents and
+            uses integers only: weights of 8 bits with a scale per output, spikes and inputs of 8 bits, currents and
             states of 32 bits. Default: "float".
         steps: T of a static input, the same at every step.
         prefix: of the struct and the functions; in capitals, of the macros. Default: "net".
@@ -95,11 +95,11 @@ def export_c(
         a `CFile`: the path, the sizes, and what the file does not have, such as surrogate gradients.
 
     Raises:
-        NotImplementedError: if the network has a layer, an option or an operation that C has no form for here, loops
-            over time, or passes states by hand; the message names it. Nothing is written.
+        NotImplementedError: if a layer, an option or an operation cannot be written in C, or if the forward loops over
+            time or passes states by hand. The message names it, and no file is written.
         TypeError: if `net` is not a module, or `x` not a tensor of float32 or float64.
         ValueError: if `x` has no samples, steps or batch, or `number` or `prefix` is not valid.
-        OSError: if the file cannot be written. There is never a part of a file.
+        OSError: if the file cannot be written. An incomplete file is never left.
 
         >>> import tempfile, torch, spikeloom as snn
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
@@ -129,7 +129,7 @@ def export_c(
 
 
 def simulate_int8(net: nn.Module, x: Tensor, steps: int | None = None, *, calibration: Tensor | None = None) -> Tensor:
-    """Run a network in the integers of ``export_c(..., number="int8")``; the result equals that of the C bit for bit.
+    """Run a network in the integers of ``export_c(..., number="int8")``, with the bits of the C program.
 
     Args:
         net: the network, which is not changed. The run starts from the initial states.

@@ -48,8 +48,8 @@ def export_to_nir(
     names the layer and the nearest that NIR can express. Scalar parameters get the shape that the sample has at their
     layer. The graph also holds metadata from which `import_from_nir` makes the same network again, bit for bit.
 
-    The network is traced on a copy: it runs once on the sample. Its layers may be nested and called in any order; sums
-    of their outputs, Flatten and constant factors may stand between them. Its states and modes do not change.
+    A copy of the network is traced: it runs once on the sample. Layers may be nested and called in any order. Between
+    them, the forward may add outputs, flatten them, and multiply them by constants. `module` is not changed.
 
     Args:
         module: the network; its forward runs one step.

@@ -25,10 +25,11 @@ RESETS = ("zero", "subtract")
 def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = None) -> nn.Module:
     """Make a network from a NIR graph.
 
-    A graph that `export_to_nir` wrote becomes the same network again, bit for bit, by its metadata. Any other is read
-    by NIR's equations, with Euler steps of `dt`: v = v + dt / tau * ((v_leak - v) + r * x), a spike where
-    v > v_threshold, then v = v_reset at once. In a cycle, spikes come back to their neuron one step later. States start
-    at zero, or at v_reset where that is not zero. An IF or I with r = 1 adds its input itself, as most files mean it.
+    From a graph that `export_to_nir` wrote, it makes the same network, bit for bit, by the metadata. It reads any other
+    graph by NIR's equations, with Euler steps of `dt`: v = v + dt / tau * ((v_leak - v) + r * x), a spike where
+    v > v_threshold, then v = v_reset at once. In a cycle, spikes reach their own neuron one step later. States start
+    at zero, or at v_reset if that is not zero. IF and I with r = 1 add their input without the factor dt, because most
+    files mean this.
 
     Args:
         graph: a nir.NIRGraph, or the path of a file. Files that older versions of nir wrote are corrected where it is

@@ -81,7 +81,7 @@ class BadMetadata(ValueError):
 
 
 def described(neuron: Any, more: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The metadata of a neuron, and more words; empty for a class that is not the library's."""
+    """The metadata of a neuron, and further entries; empty for a class that is not the library's."""
     kind = type(neuron)
     if CLASSES.get(kind.__name__) is not kind:
         return {}
@@ -112,7 +112,7 @@ def _held(neuron: Any) -> dict[str, Tensor | None]:
 
 
 def noted(text: dict[str, Any]) -> dict[str, Any]:
-    """Metadata of a few words and numbers."""
+    """Metadata of some strings and numbers."""
     return {TEXT: json.dumps(text, default=lambda value: value.tolist())}  # of tensors and numbers of NumPy
 
 

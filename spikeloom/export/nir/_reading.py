@@ -1,4 +1,4 @@
-"""Read a NIR file: what is damaged, hostile or newer is said in a sentence; what is merely old is corrected."""
+"""Read a NIR file: raise errors for damaged, hostile and newer files, and correct older ones."""
 
 from dataclasses import dataclass
 from os import PathLike, fspath

@@ -21,7 +21,7 @@ EXTERNAL_FROM = 1_500_000_000
 
 @contextmanager
 def staged(target: Path | IO[bytes]) -> Iterator[Path]:
-    """A path to write to; what stands there, and next to it, replaces the target at the end if nothing was raised.
+    """A temporary path; its file, and those next to it, replace the target at the end if no error was raised.
 
     Raises:
         The errors of `replacing`.

@@ -1,6 +1,6 @@
 """Run a user's own loop over time by the kernels of `unroll`: record it, find the loop, execute it.
 
-`recorder` notes operations instead of running them (`rules`: which, `recorded`: as what), `plan` finds the loop in
+`recorder` records operations instead of running them (`rules`: which, `recorded`: as what), `plan` finds the loop in
 them, and `run` executes it. `transform` has what users call, and `report` is what `explain` shows.
 """
 

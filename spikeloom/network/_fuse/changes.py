@@ -15,7 +15,7 @@ INPLACE_VIEWS = {Tensor.detach}
 
 
 def note_in_place(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
-    """An operation in place on a noted value: the tensor stands for the new value from now on."""
+    """An operation in place on a recorded value: the tensor stands for the new value from now on."""
     target = args[0]
     if type(target) is not Recorded:
         return change_plain(recorder, func, args, kwargs)
@@ -51,7 +51,7 @@ def note_flagged(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def change_plain(recorder: Any, func: Any, args: Any, kwargs: Any) -> Any:
-    """An operation in place on a tensor that has values; it runs at once if no noted operation reads them."""
+    """An operation in place on a tensor that has values; it runs at once if no recorded operation reads them."""
     plain = type(args[0]) is Tensor and not any(type(t) is Recorded for t in tensors_in((args, kwargs)))
     if not plain or storage_of(args[0]) in recorder.storages:
         raise CannotNote
@@ -84,7 +84,7 @@ def stand_for(recorder: Any, target: Any, made: Any) -> None:
 def note_dropout(
     recorder: Any, func: Any, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, **more: Any
 ) -> Any:
-    """Dropout: the mask is drawn at once, and the product with it is noted."""
+    """Dropout: the mask is drawn at once, and the product with it is recorded."""
     if more or (inplace and training) or type(p) not in (int, float) or type(training) is not bool:
         raise CannotNote
     if not training or p == 0:
@@ -115,7 +115,7 @@ def note_layer(recorder: Any, func: Any, layer: nn.Module, x: Any) -> Any:
 
 
 def will_write(recorder: Any, tensors: list[int], found: OpClass) -> None:
-    """Note that an operation updates its second and third tensor, which nobody may have read before."""
+    """Record that an operation updates its second and third tensor, which nobody may have read before."""
     running = tensors[1:3]
     if not all(number < 0 and take_original(recorder, number) for number in running):
         raise CannotNote

@@ -33,7 +33,7 @@ def is_view_of_shared(recorder: Any, args: Any, kwargs: Any) -> bool:
 
 
 def from_outside(recorder: Any, tensor: Tensor) -> int:
-    """The number of a tensor that is none of the noted operations'; a copy of what is in shared memory."""
+    """The number of a tensor that is none of the recorded operations'; a copy of what is in shared memory."""
     with without_torch_function():
         if tensor.layout is not torch.strided or is_wrapped(tensor) or tensor.is_neg() or tensor.is_conj():
             raise CannotNote

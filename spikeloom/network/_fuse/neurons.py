@@ -31,9 +31,9 @@ OPTIONS = ("_program", "_assigned", "state_quant", "inhibition", "recurrent")
 
 
 class Touched:
-    """A neuron in a recording: its parameters when its steps were noted, and its states before.
+    """A neuron in a recording: its parameters when its steps were recorded, and its states before.
 
-    Raises `CannotNote` if its steps cannot be noted.
+    Raises `CannotNote` if its steps cannot be recorded.
     """
 
     classes: dict[Any, OpClass]
@@ -61,7 +61,7 @@ class Touched:
 
     @staticmethod
     def why(neuron: Any) -> str:
-        """Why a step of the neuron cannot be noted; empty if it can."""
+        """Why a step of the neuron cannot be recorded; empty if it can."""
         if isinstance(neuron, WholeSequence) or IS_REPLICA in neuron.__dict__:
             return "it processes whole sequences"
         if reason := next(neuron._why_by_methods(), None) or neuron._program.untraceable:
@@ -83,7 +83,7 @@ class Touched:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """A context in which the neuron has the options and parameters with which its steps were noted."""
+        """A context in which the neuron has the options and parameters with which its steps were recorded."""
         now = [(where, name, where.get(name), name in where) for where, name, _ in self.held]
         for where, name, value in self.held:
             if where.get(name) is not value:
@@ -105,7 +105,7 @@ def _registered(neuron: Any, name: str) -> tuple[dict[str, Any], str]:
 
 
 def why_not_noted(recorder: Any, neuron: Any) -> str:
-    """Why a step could not be noted."""
+    """Why a step could not be recorded."""
     if reason := Touched.why(neuron):
         return reason
     if recorder.backend is not forced():
@@ -114,7 +114,7 @@ def why_not_noted(recorder: Any, neuron: Any) -> str:
 
 
 def note_neuron(recorder: Any, neuron: Any, x: Any, given: tuple[Any, ...]) -> Any:
-    """Note a step of a neuron; returns what the neuron returns."""
+    """Record a step of a neuron; returns what the neuron returns."""
     touched = recorder.touched.get(neuron)
     if touched is None or not touched.holds():
         touched = _touch(recorder, neuron, touched)

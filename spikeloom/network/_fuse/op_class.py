@@ -1,4 +1,4 @@
-"""The class of an operation that `fuse` has not met: its results are those of one call on zeros."""
+"""The class of an operation that `fuse` has not seen: its results are those of one call on zeros."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from .rules import INDEXED, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
 def new_class(
     recorder: Any, rule: Rule, func: Any, args: Any, kwargs: Any, key: Any, tensors: list[int], numbers: list[Any]
 ) -> OpClass:
-    """A class that has not been met: its results are those of one call on zeros."""
+    """A class that is new: its results are those of one call on zeros."""
     if func in (torch.where, Tensor.where) and len(args) + len(kwargs) < 2:
         raise CannotNote
     if func is Tensor.__getitem__ and any(True for _ in tensors_in(args[1])):

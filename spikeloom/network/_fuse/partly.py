@@ -1,4 +1,4 @@
-"""Execute noted operations of `fuse` one by one: a few where their values are needed, and all after an error."""
+"""Execute recorded operations of `fuse` one by one: a few where their values are needed, and all after an error."""
 
 from bisect import bisect_right
 from typing import Any
@@ -65,7 +65,7 @@ def _handed(recorder: Any, at: int, out: Tensor) -> Tensor:
 def replay(recorder: Any, updated: set[int]) -> Exception | None:
     """Execute the operations in the order of the loop after an error, as far as the loop would come.
 
-    Gives tensors and states the values that the loop would have left, and forgets what has been noted.
+    Gives tensors and states the values that the loop would have left, and discards what has been recorded.
 
     Args:
         updated: the operations that have updated running statistics already.

@@ -148,7 +148,7 @@ class Plan:
     # -- where values are ---------------------------------------------------------------------------------------------
 
     def _locate(self, nodes: list[Node]) -> None:
-        """Note which values are rows of columns."""
+        """Record which values are rows of columns."""
         for place, node in enumerate(nodes):
             if node.how is SCAN and len(node.operations) == 1:
                 node.how = SINGLE
@@ -222,7 +222,7 @@ class Plan:
         return pieces
 
     def _release(self, nodes: list[Node]) -> None:
-        """Note after which node each value and column is not used any more."""
+        """Record after which node each value and column is not used any more."""
         last: dict[Any, int] = {}
         kept = self.kept
         for place, node in enumerate(nodes):

@@ -26,7 +26,7 @@ DEEPEST = 40
 
 
 class Recorded(Tensor):
-    """The result of a noted operation."""
+    """The result of a recorded operation."""
 
     at: int  # the number of the value
 
@@ -128,11 +128,11 @@ def filled(form: Any, tensors: Any, numbers: Any) -> Any:
 
 
 class CannotNote(Exception):
-    """An argument cannot be noted."""
+    """An argument cannot be recorded."""
 
 
 class Vocabulary:
-    """The classes of operations and values that a fused function has met, stored from call to call."""
+    """The classes of operations and values that a fused function has seen, stored from call to call."""
 
     LARGEST = 20_000
 
@@ -192,7 +192,7 @@ def recycle(tensors: list[Any], kinds: list[Kind]) -> None:
 
 @contextmanager
 def in_mode(mode: Any) -> Iterator[None]:
-    """The modes of torch in which an operation was noted."""
+    """The modes of torch in which an operation was recorded."""
     if mode is True or mode is False:
         with torch.set_grad_enabled(mode):
             yield

@@ -1,7 +1,7 @@
 """Record the operations of a user's function instead of running them: the first half of `fuse`.
 
-The function runs as it is. Each operation in `RULES` is noted, and returns a `Recorded`: a tensor with the right shape,
-dtype, device and requires_grad, and without values. Every other operation first executes what has been noted
+The function runs as it is. Each operation in `RULES` is recorded, and returns a `Recorded`: a tensor with the right
+shape, dtype, device and requires_grad, and without values. Every other operation first executes the recording
 (`Recorder.execute`), which turns each `Recorded` in place into the plain tensor that it stands for.
 """
 
@@ -64,7 +64,7 @@ PASSING = object()
 """In the place of a frame: all is passed on."""
 
 Operation = tuple[OpClass, tuple[int, ...], tuple[Any, ...]]
-"""A noted operation: its class, its tensors by number (negative: from outside), and its own numbers."""
+"""A recorded operation: its class, its tensors by number (negative: from outside), and its own numbers."""
 
 
 def _overwrites(args: Any, kwargs: Any) -> bool:
@@ -73,12 +73,12 @@ def _overwrites(args: Any, kwargs: Any) -> bool:
 
 
 class Recorder(FunctionMode):
-    """Notes operations, and executes them when a value is needed."""
+    """Records operations, and executes them when a value is needed."""
 
     def __init__(self, vocabulary: Vocabulary, run: Callable[["Recorder"], None], backend: Any):
         super().__init__()
         self.vocabulary, self.run, self.backend = vocabulary, run, backend
-        self.function_frame: Any = None  # of an autograd.Function that runs, within which nothing is noted
+        self.function_frame: Any = None  # of an autograd.Function that runs, within which nothing is recorded
         self.touched: dict[nn.Module, Any] = {}
         self.watch: Any = None  # notes modules, for `explain`
         self.modes = count_dispatch_modes()  # of the caller
@@ -97,7 +97,7 @@ class Recorder(FunctionMode):
         self.watched: list[tuple[Tensor, Tensor]] = []  # parameters in shared memory, and their copies
         self.numbers: dict[int, int] = {}  # the number of each tensor from outside, by its id
         self.storages: set[int] = set()
-        self.written: set[int] = set()  # tensors from outside that a noted operation updates
+        self.written: set[int] = set()  # tensors from outside that a recorded operation updates
         self.viewed: set[int] = set()  # values that share memory with others
         self.paths: list[Any] = []
         self.done: set[int] = set()  # operations that have been executed before the others
@@ -289,7 +289,7 @@ class Recorder(FunctionMode):
             raise CannotNote
 
     def from_outside(self, tensor: Tensor) -> int:
-        """The number of a tensor that is none of the noted operations'."""
+        """The number of a tensor that is none of the recorded operations'."""
         return from_outside(self, tensor)
 
     def kind_of(self, number: int) -> Kind:
@@ -299,7 +299,7 @@ class Recorder(FunctionMode):
     # -- neurons ------------------------------------------------------------------------------------------------------
 
     def neuron(self, neuron: Any, x: Tensor, given: tuple[Any, ...]) -> Any:
-        """A step of a neuron; what cannot be noted runs at once."""
+        """A step of a neuron; what cannot be recorded runs at once."""
         if count_dispatch_modes() != self.modes:
             self.cause = "a TorchDispatchMode sees each operation"
             self.execute()
@@ -315,7 +315,7 @@ class Recorder(FunctionMode):
     # -- autograd functions -------------------------------------------------------------------------------------------
 
     def enter_function(self, frame: Any) -> None:
-        """An autograd.Function begins, in this frame: it reads values, and nothing in it is noted."""
+        """An autograd.Function begins, in this frame: it reads values, and nothing in it is recorded."""
         active = recorders.current() is self
         if active and (self.function_frame is None or not self._in_function()):
             self.cause = "an autograd.Function reads values"
@@ -324,7 +324,7 @@ class Recorder(FunctionMode):
 
     @contextmanager
     def transform(self, level: Any) -> Iterator[Any]:
-        """A transform of torch.func, which wraps tensors with values; nothing in it is noted."""
+        """A transform of torch.func, which wraps tensors with values; nothing in it is recorded."""
         if recorders.current() is not self:
             with level as entered:
                 yield entered
@@ -366,7 +366,7 @@ class Recorder(FunctionMode):
         return [(at, tensor) for at, tensor in enumerate(self.tensors) if counts[at] > ALONE and tensor is not None]
 
     def execute(self) -> None:
-        """Execute what has been noted; every tensor that stands for a value becomes a plain one with this value."""
+        """Execute what has been recorded; every tensor that stands for a value becomes a plain one with this value."""
         if not self.operations and not self.touched:
             return
         with outside_modes(self.modes), self.aside():
@@ -376,7 +376,7 @@ class Recorder(FunctionMode):
             self.run(self)
 
     def finish(self, values: dict[int, Tensor], alive: list[tuple[int, Recorded]]) -> None:
-        """Give the tensors of the user their values, and forget what has been noted."""
+        """Give the tensors of the user their values, and discard what has been recorded."""
         for at, tensor in alive:
             become(tensor, values[at])
             self.tensors[at] = None
@@ -385,7 +385,7 @@ class Recorder(FunctionMode):
         self._clear()
 
     def abandon(self) -> None:
-        """Forget what has been noted after an error; a neuron without states gets those from before it, or none."""
+        """Discard what has been recorded after an error; a neuron without states gets those from before it, or none."""
         for neuron, touched in self.touched.items():
             own = vars(neuron)
             own.update({name: touched.starts[name] for name in touched.names if type(own[name]) is Recorded})

@@ -1,4 +1,4 @@
-"""What `explain` shows of a fused function: its columns, how each ran, and why not better."""
+"""What `explain` shows of a fused function: its columns, how each ran, and why not faster."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ class FusedExplanation:
     def __str__(self) -> str:
         if self.plain:
             return f"The function runs as it is: {self.plain}."
-        cells = [("path", "operation", "calls", "runs", "why not better")]
+        cells = [("path", "operation", "calls", "runs", "why not faster")]
         for row in self.rows:
             runs = f"{row.runs} ({row.backend})" if row.backend else row.runs
             cells.append((row.path or "-", row.operation, str(row.calls), runs, row.why))
@@ -70,7 +70,7 @@ class FusedExplanation:
 
 
 class Observer:
-    """Notes how the operations of a call run."""
+    """Records how the operations of a call run."""
 
     def __init__(self, names: dict[nn.Module, str]):
         self.names, self.stack = names, list[str]()

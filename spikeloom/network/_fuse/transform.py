@@ -100,7 +100,7 @@ class Engine:
                 self.skip = min(8 << self.poor, 1000)
 
     def run(self, recorder: Recorder) -> None:
-        """Execute what a recorder has noted."""
+        """Execute what a recorder has recorded."""
         with ExitStack() as stack:
             for touched in recorder.touched.values():
                 if not touched.holds():
@@ -190,19 +190,18 @@ def fuse(*, exact_products: bool = False) -> Callable[[Function], Function]: ...
 def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
     """Run a module or function with its own loop over time by the kernels of `unroll`, with the results of the loop.
 
-    The function runs once per call, on tensors that record the operations of torch instead of running them. When it
-    returns, or when a value is needed, the recording is executed: the calls of one line of the loop at all steps run
-    as one operation, the steps of a neuron as one fused scan, and what is the same at every step once. What depends on
-    itself through other operations, such as feedback from a later layer, and what cannot be recorded run step by step,
-    as written. So the results are those of the loop, and only the speed depends on what is recognized;
-    `spikeloom.explain` shows how each operation runs, and why.
+    Each call runs the function once, on tensors that record the operations of torch instead of running them. The
+    recording is executed when the function returns, or earlier if a value is needed. The calls of one line of the loop
+    at all steps run as one operation, the steps of a neuron as one fused scan, and operations with the same arguments
+    at every step once. Feedback from later layers, and operations that cannot be recorded, run step by step, as
+    written. So only the speed depends on what `fuse` recognizes. `spikeloom.explain` shows how each operation runs.
 
     Args:
         function: a module, or a function of tensors, for example the forward part of a training step. Its loop may
             pass the states by hand or let the neurons store them. As a decorator, also of a `forward`.
         exact_products: whether matrix products and convolutions run once per step. One product over all steps may
             round differently from one per step, so that a membrane at the threshold may fire in one and not in the
-            other. Everything else has the bits of the loop. Default: False.
+            other. All other results are bit-identical to the loop. Default: False.
 
     Returns:
         For a module, a module that shares its parameters, buffers, submodules, states and attributes: train, save or
@@ -214,9 +213,9 @@ def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
             function are raised at its line.
 
     Dropout, encoders and other random operations draw in the order of the loop, and batch normalization in training
-    updates its statistics at every step. Under torch.compile, torch.func, torch.jit.trace, and within a backward pass,
-    and where hooks pack saved tensors the function runs as it is, as it does for some calls after recording it has not
-    paid.
+    updates its statistics at every step. The function runs as written under torch.compile, torch.func, torch.jit.trace
+    and hooks for saved tensors, and within a backward pass. It also does so for some calls if recording takes longer
+    than it saves.
 
         >>> import torch, spikeloom as snn
         >>> class Net(torch.nn.Module):
