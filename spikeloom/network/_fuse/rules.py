@@ -298,6 +298,11 @@ def selected_dim(index: Any) -> int | None:
     return dim if all(map(is_plain_slice, index[:dim] + index[dim + 1 :])) else None
 
 
+def overwrites(args: Any, kwargs: Any) -> bool:
+    """Whether the arguments of an operation that draws tell it to write into a tensor that exists."""
+    return bool(kwargs.get("out") is not None or kwargs.get("inplace") or (len(args) > 3 and args[-1] is True))
+
+
 def tensors_in(tree: Any) -> Iterable[Tensor]:
     """The tensors in arguments or results."""
     if isinstance(tree, Tensor):

@@ -8,7 +8,16 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import nn
 
-from ..._torch import around_transforms, fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
+from ..._torch import (
+    around_transforms,
+    fake_mode,
+    graph_task,
+    is_traced,
+    on_function_apply,
+    on_hidden_calls,
+    saved_hooks,
+    transformed,
+)
 from ...engine.run import forced
 from ...neurons._recorders import recorders
 from ...neurons._unrolled_run import current_run
@@ -79,6 +88,7 @@ class Engine:
             stack.enter_context(recorders.active(recorder))
             stack.enter_context(on_function_apply(recorder.enter_function))
             stack.enter_context(around_transforms(recorder.transform))
+            stack.enter_context(on_hidden_calls(recorder.enter_hidden))
             with recorder:
                 try:
                     outputs = self.function(*args, **kwargs)
