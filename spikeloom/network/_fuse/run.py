@@ -12,7 +12,7 @@ from ...neurons import SpikingNeuron
 from .._saved_bits import packing
 from .._time_folding import _NoView
 from .groups import FOLD, SCAN, SELECT, SUM, UNBIND, WRITE, Column, Node
-from .neurons import Scan, Touched, run_step
+from .neurons import Scan, run_step
 from .plan import Plan
 from .recorded import OpClass, filled, in_mode
 from .rules import Fold, selected_dim
@@ -24,7 +24,7 @@ ALIAS = (SELECT, UNBIND)
 class Execution:
     """The values of a plan."""
 
-    def __init__(self, plan: Plan, outside: list[Tensor], touched: dict[Any, Touched]):
+    def __init__(self, plan: Plan, outside: list[Tensor], touched: dict[Any, Any]):
         self.plan, self.outside, self.touched = plan, outside, touched
         self.values: dict[int, Tensor] = {}
         self.columns: dict[Column, Tensor] = {}
