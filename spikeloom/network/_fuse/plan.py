@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .circles import in_circles
-from .groups import COPIES, FOLD, SCAN, SELECT, SINGLE, SUM, UNBIND, WRITE, Column, Groups, Node
+from .groups import COPIES, FOLD, SCAN, SELECT, SINGLE, STEPS, SUM, UNBIND, WRITE, Column, Groups, Node
 from .recorded import Kind
 from .rules import Fold
 
@@ -115,7 +115,7 @@ class Plan:
             for place in circular:
                 nodes[place].why = nodes[place].why or FEEDBACK
             if not all_kinds:
-                circular = {place for place in circular if nodes[place].how in (FOLD, SELECT)}
+                circular = {place for place in circular if nodes[place].how in (FOLD, STEPS, SELECT)}
             kept = [node for place, node in enumerate(nodes) if place not in circular]
             for place in circular:
                 for number in nodes[place].operations:
@@ -154,7 +154,7 @@ class Plan:
                 node.how = SINGLE
             if node.how is SCAN:
                 node.traced = self._reads_states(node, nodes)
-            if node.how in (FOLD, SCAN, SELECT):
+            if node.how in (FOLD, STEPS, SCAN, SELECT):
                 for row, number in enumerate(node.operations):
                     at = self.first[number]
                     for result in range(len(self.operations[number][0].outs)):
@@ -180,7 +180,7 @@ class Plan:
             same = {self._kind_of_value(at) for at in values}
             whole = None not in values and len(same) == 1
             node.recipes.append(self._pieces(values) if whole else None)
-        elif node.how is FOLD:
+        elif node.how in (FOLD, STEPS):
             node.recipes = [self._recipe(list(column)) for column in zip(*every, strict=True)]
         elif node.how in (SELECT, UNBIND):
             node.recipes = [every[0][0]]

@@ -1,0 +1,100 @@
+"""Losses, means and extremes per step: the values of the plain loop, and one gradient for all steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import spikeloom as snn
+
+T, B, N = 9, 4, 8
+LABELS = torch.arange(B) % N
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": lambda spk, mem: functional.cross_entropy(mem, LABELS, label_smoothing=0.1),
+    "nll_loss": lambda spk, mem: functional.nll_loss(mem.log_softmax(1), LABELS),
+    "mse_loss": lambda spk, mem: functional.mse_loss(spk, torch.full_like(spk, 0.2)),
+    "tanh": lambda spk, mem: torch.tanh(mem[:, :3]),
+    "mean": lambda spk, mem: spk.mean(),
+    "sum": lambda spk, mem: mem.sum(1),
+    "std": lambda spk, mem: mem.std(),
+    "max": lambda spk, mem: spk.max(),
+    "logsumexp": lambda spk, mem: mem.logsumexp(1),
+}
+
+
+class Layer(nn.Module):
+    """A Linear and a Leaky."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif = nn.Linear(6, N), snn.Leaky(beta=0.9, threshold=0.5)
+
+    def steps(self, x: Tensor) -> Any:
+        """The spikes and the membrane of each step."""
+        mem = self.lif.init_leaky()
+        for x_t in x:
+            spk, mem = self.lif(self.fc(x_t), mem)
+            yield spk, mem
+
+
+def results(run: Any, x: Tensor) -> list[Tensor]:
+    """The outputs of a loop, and the gradients of the weights and of their square."""
+    layer = Layer()
+    out = run(layer, x)
+    loss = (out * torch.arange(1.0, 1 + out.numel()).view_as(out)).square().sum()
+    grad = torch.autograd.grad(loss, layer.fc.weight, create_graph=True)[0]
+    return [out.detach(), grad.detach(), torch.autograd.grad(grad.square().sum(), layer.fc.bias)[0]]
+
+
+def compared(loop: Any, operation: str, calls: int = T) -> None:
+    """A loop has the bits and the gradients of the plain one, and an operation runs over all steps."""
+    x = torch.randn(T, B, 6, generator=torch.Generator().manual_seed(1))
+    with snn.backend("loop"):  # which has second derivatives of the neuron
+        (wanted, *grads), (got, *fused_grads) = results(loop, x), results(snn.fuse(loop, exact_products=True), x)
+    assert torch.equal(got, wanted), operation
+    for one, other in zip(fused_grads, grads, strict=True):
+        torch.testing.assert_close(one, other, msg=lambda why: f"{operation}: {why}")
+    rows = [row for row in snn.explain(snn.fuse(loop), Layer(), x).rows if row.operation == operation]
+    assert [(row.runs, row.calls) for row in rows] == [("over all steps", calls)], operation
+
+
+def test_losses_per_step_have_one_gradient() -> None:
+    for name, loss_of in LOSSES.items():
+
+        def loop(layer: Any, x: Tensor, loss_of: Any = loss_of) -> Tensor:
+            total = torch.zeros(1)
+            for spk, mem in layer.steps(x):
+                total = total + loss_of(spk, mem)
+            return total
+
+        compared(loop, name)
+
+
+def test_running_extremes_share_the_gradient_of_equal_values() -> None:
+    for function, start in ((torch.maximum, -1.0), (torch.max, -1.0), (torch.minimum, 2.0), (torch.min, 2.0)):
+        for which in (0, 1):
+
+            def loop(
+                layer: Any, x: Tensor, function: Any = function, start: float = start, which: int = which
+            ) -> Tensor:
+                most = torch.full((B, N), start)
+                for values in layer.steps(x):
+                    most = function(most, values[which])
+                return most
+
+            compared(loop, function.__name__)
+
+
+def test_a_returned_step_has_all_of_its_gradient() -> None:
+    def loop(layer: Any, x: Tensor) -> Any:
+        mems = [mem for _, mem in layer.steps(x)]
+        return torch.stack(mems), mems[3]
+
+    found = []
+    for run in (loop, snn.fuse(loop)):
+        mems, mem = run(Layer(), torch.randn(T, B, 6, generator=torch.Generator().manual_seed(1)))
+        found.append(torch.autograd.grad(mems.sum(), mem)[0])
+    torch.testing.assert_close(found[1], found[0])
