@@ -4,6 +4,7 @@
 # make test-torch VERSION=2.9.1   the tests with another release of PyTorch, in an environment of its own
 # make fuzz      random equations and networks against the plain loop, for an hour or so
 # make conformance   the same networks here and in other frameworks that read NIR, in an environment of their own
+# make docs      the site, in build/site
 # make bench     measured speed, on this machine
 # make cortex-m4 a network as C, built for a Cortex-M4 and run in QEMU
 #
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; to compile all that is installed would take longer.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all test-torch check lint types tests format fuzz conformance bench cortex-m4 clean
+.PHONY: demo test test-all test-torch check lint types tests format fuzz conformance docs bench cortex-m4 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m spikeloom demo
@@ -23,7 +24,7 @@ demo: $(VENV)/.demo
 MARKED :=
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(MARKED)
 
-# The types are checked beside the tests: mypy takes one core.
+# Types are checked in parallel with the tests: mypy takes one core.
 test: lint
 	$(MAKE) --no-print-directory --jobs=2 types tests
 
@@ -70,6 +71,11 @@ conformance:
 	-$(CONFORMANCE) -m pip install --quiet 'numpy<2.4' brian2 nest-simulator
 	$(CONFORMANCE) -m spikeloom conformance
 
+# Warnings are errors. Scripts of the gallery that have not changed are not run again.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --jobs auto --doctree-dir build/doctrees docs build/site
+	$(BIN)/python docs/website/links.py build/site
+
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks
 
@@ -77,7 +83,7 @@ cortex-m4: $(VENV)/.demo
 	$(BIN)/python examples/cortex_m4/run.py
 
 clean:
-	rm -rf $(VENV) .venv-torch-* .venv-conformance build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf docs/reference docs/tutorials $(VENV) .venv-torch-* .venv-conformance build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamps are newer than what they were made from, so that a second call installs nothing.
 
@@ -86,6 +92,10 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt

@@ -15,6 +15,7 @@ import spikeloom as snn
 
 from .recipe import Recipe, evaluate, loss_of, time_first
 from .store import Run, Where, listed
+from .store import save as save_file
 from .task import Data, Missing, Task
 
 
@@ -38,10 +39,13 @@ def train(
         progress: show a progress bar.
 
     Raises:
-        Missing: if the stopped run had other epochs or other data, or if no epoch had a score.
+        Missing: if the recipe cannot be used for the task, if the stopped run had other epochs or other data, or if no
+            epoch had a score.
     """
     data, validation = task.load("train"), task.load("validation")
     sizes = task.sizes(data)
+    if (why := recipe.refuses(task, sizes)) is not None:
+        raise Missing(why)
     epochs = epochs or epochs_of(task, recipe)
     snn.utils.seed(where.seed)
     net = recipe.network(sizes)
@@ -51,8 +55,8 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=epochs * updates, pct_start=0.15)
     moving = {"net": net, "optimizer": optimizer, "schedule": schedule}
     fixed = {"epochs": epochs, "source": where.source, "sizes": listed(sizes)}
-    state: dict[str, Any] = {"epoch": 0, "curve": [], "best_epoch": 0, "weights": None, "seconds": 0.0}
-    state |= {"best": task.worst, **fixed}
+    state: dict[str, Any] = {"epoch": 0, "curve": [], "best_epoch": 0, "weights": None}
+    state |= {"seconds": 0.0, "wall_seconds": 0.0, "best": task.worst, **fixed}
     if again:
         where.checkpoint.unlink(missing_ok=True)
     if where.checkpoint.exists():
@@ -60,19 +64,21 @@ def train(
     elif recipe.prepare is not None:
         recipe.prepare(net, data, task)
 
+    fast = snn.fuse(net) if recipe.loops else net
     patience = max(3, epochs // 2)  # scores often rise only when the rate falls
     for epoch in bar(range(state["epoch"], epochs), str(where), progress):
         if epoch - state["best_epoch"] > patience:
             break
-        since = time.process_time()
+        since, since_wall = time.process_time(), time.perf_counter()
         if recipe.each_epoch is not None:
             recipe.each_epoch(net, epoch / epochs)
-        loss = one_epoch(task, recipe, net, optimizer, schedule, data)
-        score = evaluate(recipe, task, net, "validation", validation)
+        loss = one_epoch(task, recipe, fast, optimizer, schedule, data)
+        score = evaluate(recipe, task, fast, "validation", validation)
         state["curve"].append([round(loss, 5), round(score, 4)])
         if task.better(score, state["best"]):
             state |= {"best": score, "best_epoch": epoch, "weights": copied(net)}
         state |= {"epoch": epoch + 1, "seconds": state["seconds"] + time.process_time() - since}
+        state["wall_seconds"] += time.perf_counter() - since_wall
         save(where.checkpoint, state, moving)
     if state["weights"] is None:
         raise Missing("no epoch had a validation score that is a number; change the recipe, and pass --again")
@@ -93,6 +99,7 @@ def one_epoch(task: Task, recipe: Recipe, net: nn.Module, optimizer: Any, schedu
             schedule.step()
             continue
         x, y, mask = time_first(data, index, task)
+        x = x if recipe.augment is None else recipe.augment(x)
         loss = loss_of(recipe, task, recipe.run(net, x, task), y, mask)
         optimizer.zero_grad()
         loss.backward()
@@ -120,9 +127,7 @@ def save(path: Path, state: dict[str, Any], moving: dict[str, Any]) -> None:
     """Save everything that is needed to resume, atomically."""
     content = {**state, "random": torch.get_rng_state()}
     content |= {f"{name}_state": thing.state_dict() for name, thing in moving.items()}
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    part.replace(path)
+    save_file(path, content)
 
 
 def restored(path: Path, moving: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,9 @@ class Recipe:
         advance: from (net, x [T, 1, K]) to outputs, from the states of the call before; for forecasts.
         prepare: changes the network before it is trained, without labels, given (net, data, task).
         each_epoch: changes the network before an epoch, given (net, fraction of the epochs completed).
+        augment: from the inputs of a batch in training, [T, B, *S], to changed ones; not for static tasks.
+        loops: whether the network loops over the steps itself; training runs it with `snn.fuse`.
+        substeps: steps of the network per step of the task.
         spiking: whether layers skip the zeros of spikes (`snn.accelerate`), and operations are counted.
         forecasts: whether it can run step by step and has outputs that are no classes.
         classifies: whether it can be trained on classes.
@@ -79,6 +82,9 @@ class Recipe:
     advance: Callable[[nn.Module, Tensor], Tensor] = continued
     prepare: Callable[[nn.Module, Data, Task], None] | None = None
     each_epoch: Callable[[nn.Module, float], None] | None = None
+    augment: Callable[[Tensor], Tensor] | None = None
+    loops: bool = False
+    substeps: int = 1
     spiking: bool = True
     forecasts: bool = True
     classifies: bool = True
@@ -88,13 +94,17 @@ class Recipe:
     batch: int = 64
     epochs: int = 30
 
-    def refuses(self, task: Task, sizes: Sizes) -> str | None:
-        """Why the recipe cannot be used for a task, or None."""
+    def refuses(self, task: Task, sizes: Sizes | None = None) -> str | None:
+        """Why the recipe cannot be used for a task, or None; without sizes, by what the task says of itself."""
         if task.score is not None and not self.forecasts:
             return "it has classes as outputs, or runs over whole sequences only; the task is a forecast step by step"
         if task.score is None and not self.classifies:
             return "its outputs are values; the task has classes"
-        if self.images and len(sizes.shape) != 3:
+        if self.augment is not None and task.static_steps:
+            return "it shifts sequences; the input of the task is the same at every step"
+        if self.images and sizes is None:
+            return None if task.images else "it needs images [C, H, W] at every step"
+        if self.images and sizes is not None and len(sizes.shape) != 3:
             return f"it needs images [C, H, W]; the input of a step is {list(sizes.shape)}"
         return None
 

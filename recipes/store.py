@@ -1,15 +1,18 @@
 """The files of runs: a small JSON file each, which is committed, and weights and checkpoints, which are not."""
 
+import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import spikeloom as snn
 
@@ -61,7 +64,7 @@ class Where:
         return self._file("checkpoint")
 
     def finish(self, state: dict[str, Any], recipe: Recipe, net: nn.Module, updates: int) -> Run:
-        """Write the result and the best weights, and remove the checkpoint."""
+        """Write the best weights, then the result, then remove the checkpoint: a kill in between loses nothing."""
         run: Run = {
             "task": self.task,
             "recipe": self.recipe,
@@ -75,16 +78,50 @@ class Where:
             "sizes": state["sizes"],
             "settings": {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "batch": recipe.batch},
             "seconds": round(state["seconds"], 1),
+            "wall_seconds": round(state["wall_seconds"], 3),
             "threads": torch.get_num_threads(),
             "curve": state["curve"],
             "versions": versions(),
+            "weights": digest(state["weights"]),
         }
         if state["source"] is not None:
             run["source"] = state["source"]
-        torch.save(state["weights"], self.weights)
+        save(self.weights, state["weights"])
         write(self.json, run)
         self.checkpoint.unlink(missing_ok=True)
         return run
+
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Hold the run; False if another process holds it. The system ends the claim of a process that is killed."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: start one process
+            yield True
+            return
+        with self._file("lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Save tensors and numbers atomically."""
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    part.replace(path)
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """A fingerprint of weights, by which the table knows that a file belongs to a run."""
+    found = hashlib.sha256()
+    for name, value in weights.items():
+        found.update(name.encode())
+        found.update(value.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def listed(sizes: Sizes) -> list[int]:

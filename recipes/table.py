@@ -9,9 +9,10 @@ import torch
 
 import spikeloom as snn
 
+from .compare import counterpart, stored_pairs
 from .models import RECIPES
-from .recipe import Recipe, evaluate, time_first
-from .store import FOLDER, Run, Where, listed, stored, write
+from .recipe import Recipe, evaluate, time_first, unrolled
+from .store import FOLDER, Run, Where, digest, listed, stored, write
 from .task import Data, Missing, Task
 from .tasks import TASKS
 
@@ -32,6 +33,7 @@ def complete(folder: Path = FOLDER) -> tuple[list[Run], list[str]]:
         where = Where(run["task"], run["recipe"], run["seed"], folder)
         try:
             task, recipe = TASKS[where.task], RECIPES[where.recipe]
+            recipe = counterpart(recipe) if run.get("library") == "snntorch" else recipe
             if not where.weights.exists():
                 raise Missing(f"the weights {where.weights.name} are gone; run it again")
             if where.task not in tests:
@@ -49,9 +51,11 @@ def tested(task: Task, recipe: Recipe, where: Where, data: Data, run: Run) -> di
     for name, now in (("source", where.source), ("sizes", listed(sizes))):
         if run.get(name) != now:
             raise Missing(f"it was trained with the {name} {run.get(name)}, and the data here have {now}")
-    net = recipe.network(sizes)
+    net, weights = recipe.network(sizes), torch.load(where.weights, weights_only=True)
+    if run.get("weights", digest(weights)) != digest(weights):
+        raise Missing(f"the weights {where.weights.name} are those of another run; run it again")
     try:
-        net.load_state_dict(torch.load(where.weights, weights_only=True))
+        net.load_state_dict(weights)
     except RuntimeError as error:
         raise Missing(f"its weights do not fit to the recipe as it is now; run it again ({error})") from error
     result: dict[str, Any] = {"score": round(evaluate(recipe, task, net, "test", data), 4), "samples": len(data)}
@@ -59,14 +63,15 @@ def tested(task: Task, recipe: Recipe, where: Where, data: Data, run: Run) -> di
         return result
     x, _, _ = time_first(data, torch.arange(min(MEASURED, len(data))), task)
     snn.utils.reset(net)
-    measured = snn.metrics.measure(net, x, steps=task.static_steps)
+    own = None if recipe.run is unrolled else lambda net, x: recipe.run(net, x, task)
+    measured = snn.metrics.measure(net, x, steps=task.static_steps if own is None else None, forward=own)
     operations = measured.synaptic_operations
     result["operations"] = round(operations["Effective_MACs"] + operations["Effective_ACs"])
     result["dense"] = round(operations["Dense"])
     firing = [layer for layer in measured.layers if layer.activation_sparsity is not None and layer.kind != "LI"]
     spikes = sum((1 - (layer.activation_sparsity or 0)) * layer.activations for layer in firing)
     outputs = sum(layer.activations for layer in firing)
-    result["spikes"] = round(sizes.steps * spikes / outputs, 3) if outputs else None
+    result["spikes"] = round(sizes.steps * recipe.substeps * spikes / outputs, 3) if outputs else None
     return result
 
 
@@ -140,19 +145,36 @@ def _mean(values: list[float | None], form: str) -> str:
     return form.format(mean(known)) if known else "-"
 
 
-def curves(runs: list[Run], task: str, path: Path) -> None:
-    """Draw the validation scores of all runs of a task, one line per recipe and seed."""
-    from matplotlib.figure import Figure
-
-    own = [run for run in runs if run["task"] == task]
-    if not own:
-        raise Missing(f"no run of {task!r} is finished")
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    ax = figure.add_subplot()
-    lines = {f"{run['recipe']}, seed {run['seed']}": [score for _, score in run["curve"]] for run in own}
-    snn.spikeplot.learning_curve(lines, ax)
-    ax.set(title=TASKS[task].title, xlabel="epoch", ylabel="validation score")
-    figure.savefig(path)
+def side_by_side(folder: Path = FOLDER) -> str:
+    """The comparisons with snnTorch as Markdown, one row per task, recipe and library."""
+    rows: dict[tuple[str, str], list[tuple[Run, Run]]] = defaultdict(list)
+    for ours, theirs in stored_pairs(folder):
+        if "test" in ours and "test" in theirs:
+            rows[ours["task"], ours["recipe"]].append((ours, theirs))
+    if not rows:
+        return ""
+    lines = [
+        "### Side by side with snnTorch",
+        "",
+        "| task | recipe | library | epochs | CPU seconds | validation | test | seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (task, recipe), pairs in rows.items():
+        for runs in zip(*pairs, strict=True):
+            cells = [
+                *(
+                    TASKS[task].title,
+                    RECIPES[recipe].title,
+                    {"snntorch": "snnTorch"}.get(runs[0]["library"], "spikeloom"),
+                ),
+                f"{mean(run['epochs'] for run in runs):.0f} of {mean(run['epochs_at_most'] for run in runs):.0f}",
+                f"{mean(run['seconds'] for run in runs):.1f}",
+                _spread([run["validation"] for run in runs]),
+                _spread([run["test"]["score"] for run in runs]),
+                str(len(runs)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"

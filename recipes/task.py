@@ -21,11 +21,38 @@ class Missing(Exception):
     """Data or a package that a task requires is missing; the message says what to do."""
 
 
+class Unavailable(Missing):
+    """A task cannot be loaded here, with any recipe."""
+
+
+class Lazy:
+    """Sequences that are read when they are indexed, for data that do not fit in memory: ``[N, *shape]``.
+
+    Args:
+        read: from the number of a sequence to the sequence.
+        number: of sequences, N.
+        shape: of a sequence.
+    """
+
+    def __init__(self, read: Callable[[int], Tensor], number: int, shape: tuple[int, ...]):
+        self.read, self.shape = read, torch.Size((number, *shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """The sequences of an index ``[B]``, as float32."""
+        batch = torch.empty(len(index), *self.shape[1:])
+        for row, i in zip(batch, index.tolist(), strict=True):
+            row.copy_(self.read(i))
+        return batch
+
+
 @dataclass(frozen=True)
 class Data:
     """One split: sequences, targets, lengths."""
 
-    x: Tensor
+    x: Tensor | Lazy
     """``[N, T, *S]``, or ``[N, *S]`` if the task shows the same input at every step."""
     y: Tensor
     """Classes ``[N]``, or values ``[N, T, K]``."""
@@ -67,6 +94,7 @@ class Task:
         score: of a regression: from (advance, split) to a number, lower is better; None for the accuracy. `advance`
             runs the network on [T, 1, K] from its current states.
         epochs: times the number of a recipe, for small or large data sets.
+        images: whether the input of a step is an image [C, H, W].
     """
 
     title: str
@@ -78,6 +106,7 @@ class Task:
     mark: str = ""
     score: Callable[..., float] | None = field(default=None)
     epochs: float = 1.0
+    images: bool = False
 
     @property
     def higher_is_better(self) -> bool:
@@ -113,17 +142,17 @@ def needs(package: str, extra: str = "recipes") -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise Missing(f"this task needs {package.partition('.')[0]}; pip install 'spikeloom[{extra}]'") from error
+        raise Unavailable(f"this task needs {package.partition('.')[0]}; pip install 'spikeloom[{extra}]'") from error
 
 
 def data_file(*names: str) -> Path:
     """A file in the folder that SPIKELOOM_DATA names."""
     root = os.environ.get("SPIKELOOM_DATA")
     if root is None:
-        raise Missing(f"this task reads {'/'.join(names)}; set SPIKELOOM_DATA to the folder that has it")
+        raise Unavailable(f"this task reads {'/'.join(names)}; set SPIKELOOM_DATA to the folder that has it")
     path = Path(root, *names)
     if not path.exists():
-        raise Missing(f"this task reads {path}, which is not there; set SPIKELOOM_DATA to the folder that has it")
+        raise Unavailable(f"this task reads {path}, which is not there; set SPIKELOOM_DATA to the folder that has it")
     return path
 
 

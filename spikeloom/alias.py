@@ -58,6 +58,11 @@ def _ours(fullname: str) -> str:
 _ALIAS = _Alias()
 
 
+def stands_in() -> bool:
+    """Whether `import snntorch` imports spikeloom."""
+    return _ALIAS.holds > 0
+
+
 class as_snntorch:  # noqa: N801
     """Make ``import snntorch`` import spikeloom and its submodules, from now on or within a ``with`` block.
 

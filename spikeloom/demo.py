@@ -116,7 +116,7 @@ def unrolled(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def stepped(net: nn.Module, x: Tensor) -> Tensor:
-    """The same spikes by a loop over the steps."""
+    """Run the network by a loop over the steps."""
     snn.utils.reset(net)
     return torch.stack([net(x)[0] for _ in range(STEPS)])
 

@@ -47,7 +47,7 @@ def doctor() -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        trials = [f"{f'{name} on {device}':14}{tell(name, device)}" for device in devices for name in families()]
+        trials = [f"{f'{name} on {device}':14}{report(name, device)}" for device in devices for name in families()]
     section("Backends, fastest first", trials)
     if caught:
         section("Warnings from the backends", [str(warning.message) for warning in caught])
@@ -83,7 +83,7 @@ def hardware() -> list[str]:
 
 
 def threads() -> list[str]:
-    """Whether the threads have cores of their own, by the time of a parallel region."""
+    """Whether other processes slow down the threads, by the time of a parallel region."""
     found = measured_threads()
     limit = "none" if found.limit is None else f"{found.limit:g} CPUs"
     load = "unknown" if found.load is None else f"{found.load:.1f} processes run or wait, averaged over a minute"
@@ -99,15 +99,17 @@ def threads() -> list[str]:
         )
     if found.problems:
         lines.append(f"{'BUSY':14}{'; '.join(found.problems)}. {CURE}")
+    elif found.count == 1:
+        lines.append(f"{'verdict':14}one thread, which waits for no other")
     else:
-        lines.append(f"{'verdict':14}the threads have cores of their own")
+        lines.append(f"{'verdict':14}other processes do not slow down the threads")
     return lines
 
 
 # -- backends ----------------------------------------------------------------------------------------------------------
 
 
-def tell(name: str, device: str) -> str:
+def report(name: str, device: str) -> str:
     """Result of a small neuron, forward and backward, on one backend."""
     try:
         seconds = compare_with_loop(name, device)
@@ -153,8 +155,8 @@ def kernel_cache() -> list[str]:
     except ValueError as error:
         state, limit = "", f"WRONG: {error}"
     return [
-        f"{'place':14}{place}{state}; set {ENVIRONMENT} to move it",
-        f"{'holds':14}{contents()}",
+        f"{'location':14}{place}{state}; set {ENVIRONMENT} to move it",
+        f"{'contents':14}{contents()}",
         f"{'limit':14}{limit}; set {LIMIT} to change it",
     ]
 

@@ -23,8 +23,8 @@ def export_to_nir(
 ) -> Any:
     """Convert a network to a NIR graph as snnTorch does: `spikeloom.export_to_nir` with allow_approximate=True.
 
-    snnTorch writes neurons that reset by subtraction or one step late as if they reset to zero at once, without a word.
-    Scripts that rely on it run here too, with a warning that says how many spikes differ.
+    snnTorch writes neurons that reset by subtraction or one step late as if they reset to zero at once, without a
+    warning. Scripts that rely on it run here too, with a warning that states how many spikes differ.
 
     Args:
         The arguments are those of `spikeloom.export_to_nir`; `model_fwd_args` is accepted for `model_fwd`.

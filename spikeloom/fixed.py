@@ -1,8 +1,8 @@
 """Copies of user functions with frozen global and enclosing variables.
 
 A kernel compiled from an equation contains the values that the equation's global variables had when it was traced. The
-plain loop would read these variables again at every step. So both run the same copy of the function, which keeps the
-first values.
+plain loop would read these variables again at every step. So both run the same copy of the function, whose
+variables have the values of the time of tracing.
 """
 
 from collections.abc import Callable

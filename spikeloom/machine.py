@@ -1,4 +1,4 @@
-"""The hardware and the package versions of a measurement, and whether its threads have cores of their own."""
+"""The hardware and the package versions of a measurement, and whether other processes slow down its threads."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ PEERS = {"snntorch": "1.0.0", "spikingjelly": "2.0.0", "norse": "1.1.0", "sinabs
 """The libraries of the comparison, and the version that is assumed if one is not installed."""
 
 PACKAGES = ("numpy", "numba", *PEERS, "jax", "triton", "matplotlib", "nir")
-"""Packages besides torch whose version is reported; the first two are required, the others optional."""
+"""Packages whose version is reported, in addition to torch. The first two are required, the others optional."""
 
 
 def machine() -> dict[str, str | int]:
@@ -82,14 +82,14 @@ CURE = (
 
 @dataclass(frozen=True)
 class Threads:
-    """How fast a parallel region is.
+    """The speed of a parallel region.
 
     Args:
         count: number of threads that torch uses.
         together: seconds of each torch.add on all threads.
         alone: the same on one thread; both empty for one thread.
         limit: number of CPUs that a cgroup (a container, a batch system) allows; None without a limit.
-        load: processes that run or wait, averaged over the last minute; None if the system does not tell.
+        load: processes that run or wait, averaged over the last minute; None if unknown.
         policy: OMP_WAIT_POLICY; empty if it is not set.
     """
 
@@ -112,7 +112,7 @@ class Threads:
 
     @property
     def problems(self) -> list[str]:
-        """Why the threads do not have cores of their own, as sentences; empty if they have."""
+        """Why the threads are slowed down, as sentences; empty if they are not."""
         found = []
         if self.limit is not None and self.count > max(1.0, self.limit):
             found.append(f"a cgroup allows {self.limit:g} CPUs, and torch uses {self.count} threads")
@@ -128,7 +128,7 @@ def _times(ratio: float) -> str:
 
 
 def measured_threads(seconds: float = 0.25) -> Threads:
-    """Time an elementwise addition on all threads of torch and on one, for so many seconds each."""
+    """Time an elementwise addition on all threads of torch and on one, for a number of seconds each."""
     count = torch.get_num_threads()
     samples: dict[int, list[float]] = {count: [], 1: []}
     if count > 1:

@@ -17,10 +17,10 @@ class Scoped(Generic[Value]):
     within the trace, so that no other thread ever sees it.
 
     Args:
-        name: of the ContextVar.
+        name: the name of the ContextVar.
         default: the value outside of all blocks.
-        outer: whether a block may stand around compiled code. Then that code asks the ContextVar, which breaks the
-            graph: what is compiled in one block must not be used in another.
+        outer: whether a block may enclose compiled code. That code then reads the ContextVar, which breaks the graph,
+            since code compiled in one block must not run in another.
     """
 
     def __init__(self, name: str, default: Value, outer: bool = False):

@@ -53,7 +53,7 @@ class _Fire(torch.autograd.Function):
 
 
 class _FireInTransforms(torch.autograd.Function):
-    """The same in the form that torch.func and forward-mode AD require, which takes twice the time."""
+    """`_Fire` in the form that torch.func and forward-mode AD require, which takes twice the time."""
 
     generate_vmap_rule = True
 
@@ -77,14 +77,14 @@ class _FireInTransforms(torch.autograd.Function):
 
 
 class Spike:
-    """A spike function, defined by its surrogate derivative ``derivative(u, **constants)``.
+    """A spike function, ``Spike(name, derivative, constants)``, from the formula of its surrogate derivative.
 
     It is immutable: for other constants, create a new one. Globals that the formula reads are fixed at creation.
 
     Args:
         name: name in the repr.
-        derivative: dH/du, with the operations of `spikeloom.ops`; a module-level function, so that it can be pickled.
-            Other callables, and subclasses of `Spike`, run on the PyTorch loop instead of a fused kernel.
+        derivative: dH/du as ``derivative(u, **constants)``, with the operations of `spikeloom.ops`; a module-level
+            function, so that it can be pickled. Other callables, and subclasses, run on the PyTorch loop.
         constants: keyword arguments of the formula, numbers by name.
 
     Raises:

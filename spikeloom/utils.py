@@ -198,9 +198,9 @@ def valid_split(ds_train: Any, ds_val: Any, split: float, seed: int = 0) -> tupl
         raise ValueError(f"split is {split}; pass the share of validation entries, from 0 to 1")
 
     total = len(data)
-    kept = np.random.default_rng(whole(seed, "seed")).choice(total, total - int(split * total), replace=False)
-    held = np.setdiff1d(np.arange(total), kept)
-    ds_train.data, ds_train.targets = _taken(data, kept), _taken(targets, kept)
+    training = np.random.default_rng(whole(seed, "seed")).choice(total, total - int(split * total), replace=False)
+    held = np.setdiff1d(np.arange(total), training)
+    ds_train.data, ds_train.targets = _taken(data, training), _taken(targets, training)
     ds_val.data, ds_val.targets = _taken(data, held), _taken(targets, held)
     return ds_train, ds_val
 

@@ -49,7 +49,7 @@ class CellCase:
     exact: bool = True
 
 
-# -- three cells that are no Leaky, and one that speaks the whole vocabulary -------------------------------------------
+# -- three cells that are no Leaky, and one that uses every operation --------------------------------------------------
 
 
 def two_states(x, syn, mem, *, alpha, beta, threshold):
@@ -77,7 +77,7 @@ def exponential(x, mem, adapt, *, tau, slope):
 
 
 def polyglot(x, a, b, c, *, gain, bias):
-    """Every word of the vocabulary."""
+    """Every operation."""
     a = ops.tanh(gain * x + bias) + ops.sigmoid(a) / 2
     b = ops.sqrt(ops.abs(b) + 1.0) - ops.log(ops.maximum(a, b) + 3.0) + x**2 / 8 - b**3 / 64
     c = ops.where(a >= b, ops.sin(c), ops.cos(c)) - ops.minimum(a, -b) * (2.0 / (abs(c) + 2.0))

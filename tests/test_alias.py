@@ -15,6 +15,8 @@ SCRIPTS = {
             with snn.as_snntorch():
                 import snntorch.utils
             import snntorch.spikegen
+            assert snn.alias.stands_in()
+        assert not snn.alias.stands_in()
         assert not [name for name in sys.modules if name.startswith("snntorch")]
         assert snntorch.spikegen is snn.spikegen
         try:

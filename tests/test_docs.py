@@ -48,6 +48,13 @@ def test_every_page_is_linked_from_the_readme():
     assert [page.name for page in PAGES[2:] if f"docs/{page.name}" not in text] == []
 
 
+def test_the_first_paragraph_of_the_readme_has_the_speed_of_its_table():
+    text = (ROOT / "README.md").read_text()
+    (fewest, most) = re.search(r"trains (\d+) to (\d+) times as fast", text).groups()
+    ratios = [float(ratio) for ratio in re.findall(r"^\| [^|]*training \| [^|]* \| ([\d.]+)x \|", text, re.M)]
+    assert (int(fewest), int(most)) == (int(min(ratios)), int(max(ratios)))
+
+
 def membranes(reset: str, delayed: bool, steps: int) -> list[str]:
     """The equations of docs/resets.md in plain Python: beta 0.5, threshold 1, input 0.75, as the diagram shows them."""
     mem, shown = 0.0, []
@@ -75,7 +82,7 @@ def test_reset_diagram_is_that_of_the_equations(reset, delayed):
 
 
 def test_the_page_of_the_api_shows_every_public_name_with_its_summary():
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M))
+    rows = dict(re.findall(r"^\| \[`([\w.]+)`\]\(\S+\) \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M))
     modules = {"snn": snn, **{name: getattr(snn, name) for name in snn.__all__}, **vars(snn.functional)}
     for name, summary in rows.items():
         head, *path = name.split(".")
@@ -99,3 +106,36 @@ def test_public_modules_show_exactly_what_the_page_of_the_api_lists():
         assert dir(module) == sorted(module.__all__), module
         shown = [name for name in module.__all__ if not inspect.ismodule(getattr(module, name))]
         assert [name for name in shown if not re.search(rf"[`.]{name}`", page)] == [], module
+
+
+def anchors_of(page: Path) -> dict[str, str]:
+    """The sections of a page by the anchors of their headings, as GitHub makes them; "" is the whole page."""
+    text = re.sub(r"^```.*?^```", lambda block: block[0].replace("#", "%"), page.read_text(), flags=re.M | re.S)
+    sections = {"": text}
+    for section in re.split(r"^#+ ", text, flags=re.M)[1:]:
+        heading = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", section.split("\n")[0]).strip().lower()
+        sections[re.sub(r"[^\w\- ]", "", heading).replace(" ", "-")] = section
+    return sections
+
+
+def test_each_name_of_the_api_page_links_to_a_section_that_explains_it():
+    """The section has the name; that of the class of a result may have the function that returns it."""
+    rows = re.findall(
+        r"^\| \[`([\w.]+)`\]\(([\w.-]+)#?([\w-]*)\) \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M
+    )
+    assert len(rows) > 190
+    sections = {page.name: anchors_of(page) for page in PAGES}
+    for name, page, anchor, summary in rows:
+        owner = re.findall(r"`([\w.]+)", summary) if name.rpartition(".")[2][0].isupper() else []
+        words = [word.rpartition(".")[2] for word in (name, *owner)]
+        assert any(re.search(rf"\b{word}\b", sections[page][anchor]) for word in words), f"{name}: {page}#{anchor}"
+
+
+def test_links_to_sections_lead_to_headings():
+    sections = {page.resolve(): anchors_of(page) for page in PAGES}
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([\w./-]*\.md)?#([\w-]+)\)", page.read_text()):
+            assert anchor in sections[(page.parent / target).resolve() if target else page.resolve()], (
+                page.name,
+                anchor,
+            )

@@ -18,7 +18,7 @@ SECTIONS = ["Versions", "Machine", "Threads", "Backends, fastest first", "Kernel
 
 @pytest.fixture(autouse=True)
 def compiling(monkeypatch):
-    """Triton compiles, as it does for users; in its interpreter some releases warn, and the doctor tells that."""
+    """Triton compiles, as it does for users; in its interpreter some releases warn, and the doctor reports that."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
@@ -49,16 +49,16 @@ def test_a_sound_installation(report):
         sections["Backends, fastest first"], "numba on cpu"
     )
     assert "works" in line(sections["Backends, fastest first"], "loop on cpu")
-    place = line(sections["Kernel cache"], "place")
+    place = line(sections["Kernel cache"], "location")
     assert os.environ["SPIKELOOM_CACHE_DIR"] in place
     assert "CANNOT" not in place
-    assert "kernels" in line(sections["Kernel cache"], "holds")
+    assert "kernels" in line(sections["Kernel cache"], "contents")
     (advice,) = [lines for title, lines in sections.items() if title.startswith("If an unrolled network is slow")]
     assert "check=True" in advice[0]
     assert "snn.explain" in advice[1]
 
 
-def test_threads_without_cores_of_their_own(report, monkeypatch):
+def test_threads_that_other_processes_slow_down(report, monkeypatch):
     busy = machine.Threads(2, [0.0001, 0.02, 0.02], [0.0002], limit=1.5, load=9.0, policy="active")
     monkeypatch.setattr(doctor, "measured_threads", lambda: busy)
     lines = report()["Threads"]
@@ -73,11 +73,12 @@ def test_threads_without_cores_of_their_own(report, monkeypatch):
     assert "torch.set_num_threads(1)" in message
 
 
-def test_threads_with_cores_of_their_own(report, monkeypatch):
+def test_threads_that_nothing_slows_down(report, monkeypatch):
     for quiet in (machine.Threads(1), machine.Threads(4, [0.0001] * 9, [0.0003], limit=4.0, load=0.5)):
         assert quiet.problems == []
         monkeypatch.setattr(doctor, "measured_threads", lambda quiet=quiet: quiet)
-        assert line(report()["Threads"], "verdict").endswith("the threads have cores of their own")
+        verdict = "one thread, which waits for no other" if quiet.count == 1 else "do not slow down the threads"
+        assert line(report()["Threads"], "verdict").endswith(verdict)
 
 
 def test_the_threads_are_measured_and_restored():
@@ -145,7 +146,7 @@ def test_a_backend_that_is_wrong(report, monkeypatch):
 def test_the_cache_cannot_be_written(report, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPIKELOOM_CACHE_DIR", str(tmp_path / "file" / "kernels"))
-    place = line(report()["Kernel cache"], "place")
+    place = line(report()["Kernel cache"], "location")
     assert "CANNOT BE WRITTEN (Not a directory): every process compiles its kernels again" in place
     assert place.endswith("set SPIKELOOM_CACHE_DIR to move it")
 
@@ -155,14 +156,14 @@ def test_others_can_write_to_the_cache(report, monkeypatch, tmp_path):
     monkeypatch.setenv("SPIKELOOM_CACHE_DIR", str(tmp_path / "kernels"))
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels").chmod(0o777)
-    place = line(report()["Kernel cache"], "place")
+    place = line(report()["Kernel cache"], "location")
     assert "IS NOT USED (other users can write to" in place
     assert "every process compiles its kernels again" in place
 
 
 def test_the_cache_can_only_be_read(report, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "usable", lambda place: False)
-    assert "IS READ-ONLY" in line(report()["Kernel cache"], "place")
+    assert "IS READ-ONLY" in line(report()["Kernel cache"], "location")
 
 
 def test_the_disk_is_full(report, monkeypatch):
@@ -179,7 +180,7 @@ def test_the_disk_is_full(report, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", lambda dir: Full())
-    assert "CANNOT BE WRITTEN (No space left on device)" in line(report()["Kernel cache"], "place")
+    assert "CANNOT BE WRITTEN (No space left on device)" in line(report()["Kernel cache"], "location")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_the_cache_changes_while_it_is_read(report, monkeypatch):
         raise FileNotFoundError("kernel_1.py")
 
     monkeypatch.setattr(doctor, "cache_size", gone)
-    assert line(report()["Kernel cache"], "holds").endswith("unknown (kernel_1.py)")
+    assert line(report()["Kernel cache"], "contents").endswith("unknown (kernel_1.py)")
 
 
 def test_an_installation_of_numba_that_does_not_load(tmp_path):

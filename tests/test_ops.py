@@ -1,4 +1,4 @@
-"""The vocabulary on tensors is torch's own; what it refuses, it refuses in a sentence."""
+"""The operations on tensors are those of torch; errors are sentences."""
 
 import inspect
 
@@ -108,7 +108,7 @@ def test_on_symbols_operations_of_several_arguments_record_themselves():
     assert (full.op, full.args[0].value, full.varying) == ("full", 2.0, True)
 
 
-def test_a_cell_in_the_whole_vocabulary_traces():
+def test_a_cell_with_every_operation_traces():
     def everything(x, mem, *, beta):
         u = ops.exp(x) + ops.log(mem) - ops.sqrt(beta) * ops.abs(x) / ops.tanh(mem)
         u = ops.minimum(ops.sin(u), ops.cos(u)) + ops.maximum(ops.sigmoid(u), -u) + u**2 + u**3

@@ -310,7 +310,7 @@ REFUSED = {
         lambda fig, ax: spikeplot.raster({"a": spikes(5, 2), "b": spikes(6, 2)}, ax),
         "'a': 5, 'b': 6",
     ),
-    "no layers": (lambda fig, ax: spikeplot.raster({}, ax), "none"),
+    "no layers": (lambda fig, ax: spikeplot.raster({}, ax), "no layers"),
     "no history": (lambda fig, ax: spikeplot.learning_curve({}, ax), "got no values"),
     "other targets": (lambda fig, ax: spikeplot.confusion_matrix(torch.ones(2), torch.ones(3), ax), r"\(3,\)"),
     "a class without label": (

@@ -4,6 +4,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from spikeloom import spikeplot
 
@@ -47,3 +48,47 @@ def test_labels_of_small_panels_fit():
     assert ax.lines[0].get_markersize() < 3
     (above,) = ax.child_axes
     assert (ax.get_xlabel(), above.get_xlabel()) == ("time [s]", "spike count")
+    letters = ax.get_yticklabels()[0].get_fontsize()
+    assert letters >= 4
+    assert 1.1 * letters * len(ax.get_yticks()) <= 72 * 0.78 * 3.3, "the labels do not overlap"
+
+
+def test_a_single_neuron_has_one_tick_and_a_long_title_fits_its_panel():
+    ax = Figure(figsize=(3.3, 1)).add_subplot()
+    spikeplot.raster((torch.arange(T) % 2).float(), ax)
+    low, high = ax.get_ylim()
+    assert [tick for tick in ax.get_yticks() if low <= tick <= high] == [0]
+    fig = plt.figure(figsize=(3.3, 2.6))
+    spikeplot.traces(torch.rand(T, 9), titles=["the most excitable", "b"])
+    fig.canvas.draw()
+    first, second, *_ = fig.axes
+    assert first.title.get_window_extent().width <= 1.3 * first.get_window_extent().width
+    assert second.title.get_fontsize() > first.title.get_fontsize()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda ax: spikeplot.raster({}, ax), "no layers; pass a dict"),
+        (lambda ax: spikeplot.animator(torch.zeros(4, 4), ax.figure, ax), r"images \[T, H, W\].*pass 3 dimensions"),
+        (lambda ax: spikeplot.confusion_matrix(torch.rand(4), torch.zeros(4), ax), r"pass scores.argmax\(-1\)"),
+        (lambda ax: spikeplot.confusion_matrix(torch.tensor([-1]), torch.tensor([0]), ax), "pass numbers from 0 on"),
+        (lambda ax: spikeplot.spike_count(torch.zeros(4, 2), ax.figure, ax, ["a"]), "got 1 labels for 2 neurons"),
+    ],
+)
+def test_messages_name_the_cure(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw(canvas()[1])
+
+
+def test_each_frame_has_its_legend():
+    fig, ax = canvas()
+    camera = spikeplot.Camera(fig)
+    frames = []
+    for name in ("one", "two"):
+        ax.plot([0, 1], label=name)
+        ax.legend()
+        frames.append(camera.snap())
+    legends = [[artist for artist in frame if isinstance(artist, Legend)] for frame in frames]
+    assert [len(found) for found in legends] == [1, 1]
+    assert all(found[0] in ax.artists for found in legends), "so that both are drawn"

@@ -298,7 +298,7 @@ def events() -> Tensor:
     snn.data.write_shd(file.path, heard, file.labels)
     snn.data.level_crossing(snn.data.mel_spectrogram([0.0, 1.0], 8000), delta=0.3)
     snn.data.to_frames(snn.data.mel_events([0.0, 1.0], 8000), (40, 1, 2), event_count=10, steps=STEPS)
-    for read in (snn.data.read_nmnist, snn.data.read_dat, snn.data.read_stmnist):
+    for read in (snn.data.read_nmnist, snn.data.read_dat, snn.data.read_aedat, snn.data.read_stmnist):
         read("recording")
     assert snn.data.BasilarMembrane().mass > 0
     assert len(snn.data.make_events([0], [0]))

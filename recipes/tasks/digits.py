@@ -90,7 +90,7 @@ def camera(split: str) -> Data:
 
 HOW = "MNIST: 7,000, 1,000 and 2,000 of 10,000; scikit-learn's: 1,200, 200 and 397"
 TASKS = {
-    "digits": Task("Digits, static", static, HOW, 10, static_steps=8, mark="98.5 % (MNIST)", epochs=0.7),
+    "digits": Task("Digits, static", static, HOW, 10, static_steps=8, mark="98.5 % (MNIST)", epochs=0.7, images=True),
     "digits_rows": Task("Digits, row by row", rows, HOW, 10, mark="a GRU of the same size"),
     "digits_permuted": Task(
         "Digits, pixel by pixel, permuted", permuted, HOW, 10, mark="a GRU of the same size", epochs=0.5
@@ -101,5 +101,6 @@ TASKS = {
         "the first 2,000, 500 and 1,000 digits of the three splits of MNIST (fewer of scikit-learn's)",
         10,
         mark="an MLP on all frames",
+        images=True,
     ),
 }

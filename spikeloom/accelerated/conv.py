@@ -52,7 +52,7 @@ class SpikeConv2d(SkipsZeros, nn.Conv2d):
         """The padding on the left, the right, above and below."""
         if isinstance(self.padding, str):
             return padding_of(self)
-        top, left = self.padding  # the current value: torch's second attribute keeps that of the construction
+        top, left = self.padding  # the current value; torch's second attribute is that of the constructor
         return left, left, top, top
 
     def _unreadable(self, x: Tensor, weight: Tensor) -> Iterator[str]:

@@ -76,7 +76,7 @@ class Model:
     Args:
         charge: ``(x, *states, *, params) -> new states``; the membrane is the last state.
         resets: rules that replace those of `RESETS` by name.
-        decays: names of the parameters that are decays per step, which the frame keeps in [0, 1] (see `DECAYS`).
+        decays: names of the parameters that are decays per step; these stay in [0, 1] (see `DECAYS`).
         recurrent: whether V * spk is added to the input, where spk, the first state, is the spikes of the last step.
         inputs: number of inputs in x; if there are several, the charge receives a tuple.
         loop: see `Cell`.

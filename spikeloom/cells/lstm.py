@@ -18,7 +18,7 @@ def lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]:
 
 
 def conv_lstm(x: tuple[Value, ...], syn: Value, mem: Value) -> tuple[Value, ...]:
-    """The same, with inputs in the order i, f, o, g."""
+    """The LSTM cell with inputs in the order i, f, o, g, as in snnTorch's SConv2dLSTM."""
     i, f, o, g = x
     return lstm((i, f, g, o), syn, mem)
 

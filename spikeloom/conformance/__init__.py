@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """As the table shows it."""
+        """The text of the cell in the table."""
         if self.refusal:
             return "refused"
         if self.error:

@@ -56,12 +56,12 @@ class Residual(nn.Module):
 
 
 def leaky(beta: Any, threshold: Any = 1.0) -> neurons.Leaky:
-    """A Leaky whose reset NIR can say."""
+    """A Leaky whose reset NIR can represent."""
     return neurons.Leaky(beta, threshold, reset_mechanism="zero", reset_delay=False, init_hidden=True)
 
 
 def chain(*layers: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """A Sequential, made anew with each call."""
+    """Return a function that makes a new Sequential at each call."""
     return lambda: nn.Sequential(*(layer() for layer in layers))
 
 
@@ -81,7 +81,7 @@ def hidden(kind: Any, *args: Any, **options: Any) -> Callable[[], nn.Module]:
 
 
 def recurrent(kind: Any, *args: Any, **options: Any) -> Callable[[], nn.Module]:
-    """A Linear, and a recurrent neuron whose reset NIR can say."""
+    """A Linear, and a recurrent neuron whose reset NIR can represent."""
     return chain(linear(), hidden(kind, *args, **options, **NIR_RESET))
 
 

@@ -23,7 +23,7 @@ class Reader:
         name: as in `export_to_nir(target=...)`; the ground truths are no targets.
         package: the module to import; its distribution has the same name unless `distribution` says otherwise.
         run: from a graph, the inputs [T, B, *N] and dt to the outputs [T, B, *M].
-        truth: whether it is a simulator that takes the equations of a neuron, not a graph.
+        truth: whether it is a simulator that runs the equations of a neuron, not a graph.
     """
 
     name: str
@@ -80,7 +80,7 @@ def _loop(net: Any, x: Tensor, passes_state: bool = True) -> Array:
 
 
 def snntorch(graph: Any, x: Tensor, dt: float) -> Array:
-    """snnTorch: its neurons keep their states."""
+    """snnTorch: its neurons store their states."""
     from snntorch.import_nir import import_from_nir
 
     net = import_from_nir(graph)

@@ -17,7 +17,7 @@ def neuron_of(graph: Any) -> Any:
     """The neuron of a graph that has nothing else."""
     nodes = [node for node in graph.nodes.values() if type(node).__name__ not in ("Input", "Output")]
     if len(nodes) != 1 or type(nodes[0]).__name__ not in NEURONS:
-        raise NotImplementedError("takes one neuron of the kinds IF, LIF and CubaLIF")
+        raise NotImplementedError("runs one neuron of the kinds IF, LIF and CubaLIF")
     return nodes[0]
 
 

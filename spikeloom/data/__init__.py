@@ -20,6 +20,7 @@ from ._hdf5 import write_shd as write_shd
 from ._mel import level_crossing as level_crossing
 from ._mel import mel_events as mel_events
 from ._mel import mel_spectrogram as mel_spectrogram
+from ._readers import read_aedat as read_aedat
 from ._readers import read_dat as read_dat
 from ._readers import read_nmnist as read_nmnist
 from ._readers import read_stmnist as read_stmnist
@@ -41,6 +42,7 @@ __all__ = [
     "mask_of",
     "mel_events",
     "mel_spectrogram",
+    "read_aedat",
     "read_dat",
     "read_nmnist",
     "read_shd",

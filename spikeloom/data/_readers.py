@@ -1,6 +1,7 @@
-"""Readers of event files: N-MNIST, ATIS and Prophesee, ST-MNIST. Each returns the events of one recording."""
+"""Readers of event files: N-MNIST, ATIS and Prophesee, AEDAT 3.1, ST-MNIST. Each returns one recording's events."""
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,8 @@ def read_nmnist(path: Name) -> Events:
     events = np.empty(len(x), EVENT)
     events["x"], events["y"], events["p"] = x, y, high >> 7
     events["t"] = ((high & 0x7F) << 16 | middle << 8 | low) + 2**13 * np.cumsum(clock)
-    kept: Events = events[~clock]
-    return kept
+    rest: Events = events[~clock]
+    return rest
 
 
 def read_dat(path: Name) -> Events:
@@ -85,6 +86,63 @@ def read_dat(path: Name) -> Events:
     events["y"] = address >> columns & (1 << rows) - 1
     events["p"] = address >> columns + rows & 1
     return events
+
+
+def read_aedat(path: Name) -> Events:
+    """Read the polarity events of an AEDAT 3.1 file, such as DVS128 Gesture.
+
+    After comment lines, packets of events follow. A packet begins with 28 bytes: the kind of its events, their source,
+    their size, the place of the time in an event, the overflows of the clock, and three numbers of events. A polarity
+    event has eight bytes: a validity bit, the polarity, 15 bits of the row, 15 of the column, then 32 bits of time in
+    microseconds. Events of other kinds (frames, inertial measurements) and invalid ones are skipped. The sensor of
+    DVS128 Gesture is 128 x 128 pixels: ``sensor_size=(128, 128, 2)``.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Structured array with the fields x, y, t, p, in the order of the file.
+
+    Raises:
+        ValueError: if it is no AEDAT 3.1 file, or ends inside a packet.
+    """
+    data, name = Path(path).read_bytes(), os.fspath(path)
+    first = data[: data.find(b"\n")].strip()
+    if first[:10].upper() != b"#!AER-DAT3":
+        raise ValueError(f"read_aedat: {name} begins with {first[:20]!r}; an AEDAT 3.1 file begins with '#!AER-DAT3.1'")
+    start = 0
+    while data[start : start + 1] == b"#":
+        end = data.find(b"\n", start) + 1 or len(data)
+        last = data[start:end].strip().upper() == b"#!END-HEADER"
+        start = end
+        if last:  # a packet may begin with the byte of a comment
+            break
+    packets = [np.empty(0, EVENT)]
+    while start < len(data):
+        body = start + 28
+        kind, _, size, _, overflow, _, number, _ = _PACKET.unpack(data[start:body].ljust(28, b"\0"))
+        start = body + size * number
+        if size < 0 or number < 0 or start > len(data):
+            raise ValueError(f"read_aedat: {name} ends inside a packet, after {len(data):,} bytes; copy the file again")
+        if kind == POLARITY and size != 8:
+            raise ValueError(f"read_aedat: {name} has polarity events of {size} bytes; in AEDAT 3.1 they have eight")
+        if kind == POLARITY:
+            packets.append(_polarity(data[body:start], overflow))
+    events: Events = np.concatenate(packets)
+    return events
+
+
+POLARITY, _PACKET = 1, struct.Struct("<hh6i")
+"""The kind of a packet of polarity events, and the beginning of each packet."""
+
+
+def _polarity(packet: bytes, overflow: int) -> Events:
+    address, time = np.frombuffer(packet, "<u4").reshape(-1, 2).T.astype(np.int64)
+    events = np.empty(len(time), EVENT)
+    events["t"] = time + (overflow << 31)
+    events["x"], events["y"], events["p"] = address >> 17, address >> 2 & 0x7FFF, address >> 1 & 1
+    kept: Events = events[(address & 1) == 1]
+    return kept
 
 
 def read_stmnist(path: Name) -> Events:

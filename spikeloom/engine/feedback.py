@@ -111,13 +111,13 @@ class Recurrence:
     """A scan with weights between its steps, without its tensors.
 
     Args:
-        key: of the program.
-        variant: of the kernel; one state more than the program's says whether the full input of a step is saved, which
-            the backward of some equations reads.
-        layer: how messages name the neuron.
+        key: the key of the program.
+        variant: the variant of the kernel. It has one more state than the program: whether the full input of a step is
+            saved, which the backward of some equations reads.
+        layer: the name of the neuron in messages.
         steps: T.
-        x_grad: which gradient of the input is wanted.
-        weight_learns: whether the weight's gradient is wanted.
+        x_grad: the gradient of the input that is computed.
+        weight_learns: whether the gradient of the weight is computed.
         map: the feedback of the membrane; None for feedback of spikes through an nn.Linear.
     """
 
@@ -140,8 +140,11 @@ class Recurrence:
 
 
 class Runner(Protocol):
-    """A way to run such a scan. The states, and the gradients of the last ones, begin with that of what comes back at
-    the first step: the last spikes, or the membrane, which is then the last state as well."""
+    """A way to run a scan with feedback.
+
+    The first state is the value that is fed back at the first step: the last spikes or the membrane. The membrane is
+    then the last state, too. The gradients of the final states have the same order.
+    """
 
     def forward(
         self,
@@ -152,12 +155,12 @@ class Runner(Protocol):
         states: Sequence[Tensor],
         params: Sequence[Tensor],
     ) -> tuple[list[Tensor], Tensor | None]:
-        """The spikes, the last states of the program and the states after every step that are saved; and what every
-        step gets in full, [T, ...], if that is saved."""
+        """Return the spikes, the last states of the program and the saved states after every step, and the full input
+        (with feedback), [T, ...], if it is saved."""
 
     def backward(self, plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) -> Gradients:
-        """The gradients of what every step gets, of the states and of the parameters; `saved.x` is what every step
-        got in full."""
+        """Return the gradients of the full input, of the states and of the parameters; `saved.x` is the full
+        input."""
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def saved_tensors_of(ctx: Any) -> tuple[Tensor, ...]:
 
 
 def batched(grads: Iterable[Tensor | None]) -> bool:
-    """Whether gradients are a batch of them: of torch.func.vmap, or of `is_grads_batched`."""
+    """Whether gradients are batched, by torch.func.vmap or `is_grads_batched`."""
     return transforms_active() or any(g is not None and is_batch_of_gradients(g) for g in grads)
 
 

@@ -89,7 +89,7 @@ class SpikeTime(Optioned):
         return times, wanted
 
     def compare(self, spk: Tensor, steps: Steps, targets: Labels) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The same for spikes that are read already, and the labels [B], if targets are labels."""
+        """Return spike times, target times, and the labels [B] if targets are labels, for spikes already converted."""
         labels = None
         if self.target_is_time:
             given = as_tensor(targets, spk, self.__name__)

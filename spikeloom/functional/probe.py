@@ -47,7 +47,7 @@ class BaseMonitor:
     the class of `net`); and a function whose result is recorded instead of the value.
 
     ``monitor[i]`` is the i-th record, ``monitor["name"]`` the list of records of one layer, ``len(monitor)`` the number
-    of records. `remove_hooks`, or the end of a ``with`` block, removes the hooks and keeps the records. Records keep
+    of records. `remove_hooks`, or the end of a ``with`` block, removes the hooks but not the records. Records keep
     their autograd graph: in long runs, pass a function that ends in ``.detach()``.
 
     Attributes:

@@ -44,16 +44,21 @@ class Diagnosis:
 
     __repr__ = __str__
 
-    def plot(self) -> Any:
+    def plot(self, figsize: tuple[float, float] | None = None) -> Any:
         """Plot the table: firing rates, membranes, surrogate gradients and gradient norms of each layer.
+
+        Args:
+            figsize: width and height in inches. Default: the column of a paper, 3.3 inches, with two by two panels, as
+                high as the layers need. From 6.5 inches on, the four panels are in one row.
 
         Returns:
             A matplotlib Figure.
 
         Raises:
             ImportError: if matplotlib is not installed.
+            ValueError: if `figsize` is not a width and a height, or if there are no layers.
         """
-        return drawn(self.rows)
+        return drawn(self.rows, figsize)
 
 
 def diagnose(

@@ -1,4 +1,4 @@
-"""What `diagnose` learns apart from the spiking layers: from the input, the modules, the parameters, the optimizer."""
+"""Facts for `diagnose` that do not concern one spiking layer: input, modules, parameters, optimizer."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ TOO_SMALL = 1e-6
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules read of the network.
+    """Properties of the network that the rules of `diagnose` use.
 
     Args:
         inputs: the inputs of its forward, as in `diagnose`.

@@ -1,6 +1,6 @@
 """The plot of a recording: the spikes of each layer, and the membranes of its most active neurons."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,18 +21,34 @@ COLORS = ("#007acc", "#e67700", "#55a868", "#c44e52", "#8172b2", "#937860")
 """The colors of the traces of a panel."""
 
 
-def plotted(recordings: Mapping[str, "Recording"], sample: int, neurons: int) -> Any:
-    """The figure: per layer, in execution order from the top, a raster and the membranes of some neurons.
+def figure_maker(figsize: tuple[float, float] | None) -> Callable[..., Any]:
+    """Return the class of matplotlib's figures, if it is installed and the size is one."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot() draws with matplotlib; pip install 'spikeloom[plot]'") from error
+    if figsize is not None:
+        try:
+            width, height = map(float, figsize)
+        except (TypeError, ValueError):
+            width = height = 0.0
+        if not 1 <= min(width, height) <= max(width, height) < 1000:
+            raise ValueError(f"plot got figsize={figsize!r}; pass (width, height) in inches, 1 or more each")
+    return Figure
+
+
+def plotted(
+    recordings: Mapping[str, "Recording"], sample: int, neurons: int, figsize: tuple[float, float] | None
+) -> Any:
+    """Draw per layer, in execution order from the top, a raster and the membranes of some neurons.
 
     Args:
         recordings: the layers by name; those that have not run are left out.
         sample: the row of the batch.
         neurons: number of membranes per layer.
+        figsize: width and height in inches.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot() draws with matplotlib; pip install 'spikeloom[plot]'") from error
+    new_figure = figure_maker(figsize)
     ran = {path: recording for path, recording in recordings.items() if recording.steps}
     if not ran:
         raise RuntimeError("nothing was recorded; run the network before plot()")
@@ -40,7 +56,7 @@ def plotted(recordings: Mapping[str, "Recording"], sample: int, neurons: int) ->
         raise ValueError(f"plot got neurons={neurons!r}; pass the number of membranes per layer, 0 or more")
     chosen = {path: _sample(recording, sample) for path, recording in ran.items()}
     heights = [height for spk, mem in chosen.values() for height in _heights(spk, mem, neurons)]
-    figure = Figure(figsize=(WIDTH, 0.5 + 0.95 * sum(heights)), layout="constrained")
+    figure = new_figure(figsize=figsize or (WIDTH, 0.5 + 0.95 * sum(heights)), layout="constrained")
     panels = iter(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     for path, (spk, mem) in chosen.items():
         name = f"{path or 'neuron'} ({ran[path].kind})"

@@ -125,12 +125,13 @@ class Recording:
             raise RuntimeError("inputs were not recorded; create the tap with tap(net, inputs=True)")
         return self._joined(_Call.current)
 
-    def plot(self, sample: int = 0, neurons: int = 3) -> Any:
-        """Plot the spikes of the layer, and the membranes of its most active neurons, at the width of a paper's column.
+    def plot(self, sample: int = 0, neurons: int = 3, figsize: tuple[float, float] | None = None) -> Any:
+        """Plot the spikes of the layer, and the membranes of its most active neurons.
 
         Args:
             sample: the row of the batch.
             neurons: number of membranes; 0 draws the spikes only.
+            figsize: width and height in inches. Default: the column of a paper, 3.3 inches, as high as needed.
 
         Returns:
             A matplotlib Figure: ``record["1"].plot().savefig("layer.pdf")``.
@@ -139,9 +140,9 @@ class Recording:
             ImportError: if matplotlib is not installed.
             IndexError: if the batch has no such sample.
             RuntimeError: if nothing was recorded.
-            ValueError: if `neurons` is not a whole number from 0 on.
+            ValueError: if `neurons` is not a whole number from 0 on, or `figsize` is not a width and a height.
         """
-        return plotted({self.path: self}, sample, neurons)
+        return plotted({self.path: self}, sample, neurons, figsize)
 
     def given(self) -> list[Tensor]:
         """The inputs as passed to the neuron, one per call; in an unrolled run, time is folded into dimension 0."""
@@ -247,12 +248,13 @@ class Tap(Mapping[str, Recording]):
     def __len__(self) -> int:
         return len(self._recordings)
 
-    def plot(self, sample: int = 0, neurons: int = 3) -> Any:
+    def plot(self, sample: int = 0, neurons: int = 3, figsize: tuple[float, float] | None = None) -> Any:
         """Plot the spikes of all layers, and the membranes of their most active neurons; see `Recording.plot`.
 
         Args:
             sample: the row of the batch.
             neurons: number of membranes per layer; 0 draws the spikes only.
+            figsize: width and height in inches. Default: the column of a paper, 3.3 inches, as high as needed.
 
         Returns:
             A matplotlib Figure.
@@ -260,7 +262,7 @@ class Tap(Mapping[str, Recording]):
         Raises:
             The errors of `Recording.plot`.
         """
-        return plotted({path: self[path] for path in self.order}, sample, neurons)
+        return plotted({path: self[path] for path in self.order}, sample, neurons, figsize)
 
     def clear(self) -> None:
         """Discard the recorded data and continue recording."""

@@ -71,7 +71,7 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Layer:
-    """What the rules read of one layer.
+    """Properties of one layer that the rules of `diagnose` use.
 
     Args:
         row: its statistics.
@@ -124,17 +124,21 @@ def measured(
     gradients = _gradients(total, wanted, [edge for each in edges.values() for edge in each])
     modules = dict(net.named_modules())
     layers, order = list[Layer](), [path for path in tap.order if path in ran]
-    for path in order:
+    flat = max((at for at, path in enumerate(order) if modules[path]._flat), default=-1)
+    for at, path in enumerate(order):
         used = [gradients[id(edge)] for edge in edges[path] if id(edge) in gradients]
         grads = [gradients.get(id(current)) for current in currents[path]]
         spikes_unused = bool(used) and all(g is None for g in used) and any(g is not None for g in grads)
         readout = is_readout(modules[path], ran[path].spk.detach(), spikes_unused, last=path == order[-1])
+        if at <= flat:  # spikes without gradient end the graph, so that there is none before them
+            pairs = zip(currents[path], grads, strict=True)
+            grads = [torch.zeros_like(c) if g is None and c.requires_grad else g for c, g in pairs]
         layers.append(_layer(modules[path], ran[path], grads, readout))
     return layers, {name: gradients.get(id(p)) for name, p in learned.items()}
 
 
 def _edges(recording: Recording) -> Iterator[GradientEdge]:
-    """Where the spikes of each call enter the autograd graph: the recorded spikes are views beside that path."""
+    """The points at which the spikes of each call enter the autograd graph; recorded spikes are separate views."""
     for spk in recording.spikes():
         if spk.grad_fn is not None:
             node, number = spk.grad_fn.next_functions[0]
@@ -147,7 +151,7 @@ def _gradients(
 ) -> dict[int, Tensor | None]:
     """The gradient of each tensor and edge, by its id; None or missing if it has none."""
     wanted: list[Any] = [*(t for t in tensors if t.requires_grad), *edges]
-    if total is None or not wanted:
+    if total is None or not total.requires_grad or not wanted:
         return {}
     gradients = torch.autograd.grad(total, wanted, allow_unused=True)
     return dict(zip(map(id, wanted), gradients, strict=True))

@@ -76,17 +76,22 @@ class FanOut:
         shape = x.shape[2:]
         if shape not in self._known:
             with torch.inference_mode(False):
-                connected = self.weight().detach() != 0
-                fan = self._of(connected.double(), shape).long()
-                self._known[shape] = fan, int(self._of(torch.ones_like(connected).double(), shape).sum())
+                self._known[shape] = self._counted(shape)
         fan, dense = self._known[shape]
         effective, spikes = met(x, fan)
         return effective, torch.full_like(effective, dense * x.shape[1]), spikes
 
-    def _of(self, weight: Tensor, shape: torch.Size) -> Tensor:
-        """How many weights each input value meets: the gradient of the sum of all outputs, for weights of one."""
+    def _counted(self, shape: torch.Size) -> tuple[Tensor, int]:
+        """The nonzero weights that each input value meets, and the number of all pairs of a weight and an input."""
+        weight = self.weight().detach()
         if self.product is linear:
-            return weight.sum(0).expand(shape)
+            return weight.count_nonzero(0).expand(shape), weight.numel() * shape[:-1].numel()
+        connected = weight != 0
+        fan = self._of(connected.double(), shape).long()
+        return fan, int(self._of(torch.ones_like(connected).double(), shape).sum())
+
+    def _of(self, weight: Tensor, shape: torch.Size) -> Tensor:
+        """How many weights of one each input value meets: the gradient of the sum of all outputs."""
         with torch.enable_grad():
             x = torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device, requires_grad=True)
             (fan,) = torch.autograd.grad(self.product(x, weight).sum(), x)

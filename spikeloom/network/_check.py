@@ -18,7 +18,7 @@ from .._torch import count_dispatch_modes, is_traced, transforms_active
 from ..caller import warn_caller
 from ..layers import SEES_TIME
 from ..neurons._state import on_trial
-from ..neurons._unrolled_run import REWRITE, mark
+from ..neurons._unrolled_run import REWRITE, SPIKES_ALONE, mark
 from ._checkpoint import run_in_chunks
 from ._compare import STEPS, CannotCompare, Comparison, DeepSnapshot, Differs, raises
 from ._known_layers import is_row_by_row
@@ -30,7 +30,7 @@ from ._watch import differs_by_design
 ROW_BY_ROW = "its layers are known to process each row of a batch separately"
 
 COMPARED: WeakKeyDictionary[nn.Module, dict[Hashable, str]] = WeakKeyDictionary()
-"""For each network, the kinds of runs that need no further comparison: why none was made; empty if one was."""
+"""For each network, the kinds of runs that need no further comparison, with the reason; empty if they were compared."""
 
 MOST = 64
 """Maximum number of kinds of runs compared per network: some networks get inputs of a new size at every call."""
@@ -96,6 +96,8 @@ def run_checked(
         error.add_note(f"(while the network was unrolled: {sizes})")
         if error is failure and type(error) is RuntimeError and any(word in str(error) for word in ("shape", "size")):
             error.add_note(f"(Does its forward contain a fixed batch size or a loop over time? {REWRITE})")
+        if error is failure and type(error) is TypeError and "tuple" in str(error):
+            error.add_note(f"(Is it the tuple of a neuron? {SPIKES_ALONE})")
         if error is not failure:
             raise error from failure
         raise
@@ -220,7 +222,7 @@ def why_by_steps(net: nn.Module, x: Tensor, steps: int | None) -> str:
 # -- what a caller may have meant: advice in errors, and a warning where only a guess is possible ----------------------
 
 BUILTIN = (RuntimeError, ValueError, TypeError, IndexError)
-"""Errors that can be raised anew with another message."""
+"""Errors that can be raised again with another message."""
 
 
 def advised(error: Exception, request: Request) -> Exception:

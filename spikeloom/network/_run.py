@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .._torch import FunctionMode, exporting, is_compiled, is_traced, tree_map_only, without_torch_function
+from .._torch import (
+    FunctionMode,
+    exporting,
+    hooks_on_all_modules,
+    is_compiled,
+    is_traced,
+    tree_map_only,
+    without_torch_function,
+)
+from ..engine.feedback import HOOKS
+from ..neurons._neuron import SpikingNeuron
 from ..neurons._unrolled_run import UnrolledRun, running
 from ._known_layers import runs_straight
 from ._saved_bits import spikes_as_bits
@@ -81,14 +91,24 @@ def run(request: Request, before: Snapshot, origins: "Following | None" = None, 
         repeated = REPEATED.get(request.net, {}).get(request.net.training, "") or _cannot_follow(request)
         if request.steps > 1 and not repeated:
             return _follow(request, before)
-    if origins is None and not straight:
+    bare = not request.static and is_bare(request.net)
+    if bare:
+        args, kwargs = request.args, request.kwargs
+    elif origins is None and not straight:
         args, kwargs = request.folded()
     else:
         args, kwargs = request.mapped((lambda t: t) if origins is None else origins.static)
-    unrolled = UnrolledRun(request.steps, request.batch, straight, origins, request.names)
+    unrolled = UnrolledRun(request.steps, request.batch, straight, origins, request.names, bare=bare)
     with running(unrolled), spikes_as_bits(unrolled, request), origins or nullcontext():
         outputs = request.net(*args, **kwargs)
     return Run(unfolded(outputs, unrolled), unrolled, repeated)
+
+
+def is_bare(net: nn.Module) -> bool:
+    """Whether the network is one neuron, and no hook sees its tensors: folding time would be undone at once."""
+    own = vars(net)
+    observed = "forward" in own or any(map(own.get, HOOKS)) or any(hooks_on_all_modules())
+    return isinstance(net, SpikingNeuron) and net._stepwise and not observed
 
 
 def _run_no_steps(request: Request, before: Snapshot) -> Run:
@@ -209,7 +229,7 @@ class Following(FunctionMode):
 
 
 class FollowingTraced(Following):
-    """The same in a recording, which cannot read the states of random generators."""
+    """`Following` for a traced run, which cannot read the states of random generators."""
 
     _passes = False
 

@@ -47,7 +47,7 @@ def spikes_as_bits(unrolled: UnrolledRun, request: Request) -> AbstractContextMa
 
 
 def packing(run: Any, held: Iterable[Tensor], saved: int) -> AbstractContextManager[Any] | None:
-    """The same context for the products of a run that saves about so many bytes; None if it would have no effect."""
+    """The context for the products of a run that saves about `saved` bytes; None if it would have no effect."""
     if saved <= tuning.limits.pack_after or numba_missing() or not saved_hooks_allowed() or saved_hooks() is not None:
         return None
     known = frozenset(_memory(x) for x in held)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._torch import (
     TreeSpec,
     is_traced,
+    is_view,
     transformed,
     tree_flatten,
     tree_flatten_with_path,
@@ -168,6 +169,8 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
                 "tuples, lists or dicts, or register the class with torch.utils._pytree.register_dataclass"
             )
         return out
+    if unrolled.bare:
+        return not_a_view(out)
     if not out.dim() or out.shape[0] != unrolled.rows(out):
         raise ValueError(
             f"output{path} of the unrolled forward has shape {tuple(out.shape)}; dimension 0 must be "
@@ -183,8 +186,15 @@ def _unfolded(out: Any, unrolled: UnrolledRun, path: str) -> Any:
     return _NoView.apply(view) if view.requires_grad else view.detach()
 
 
+def not_a_view(made: Tensor) -> Tensor:
+    """The same values, not as a view for autograd, so that torch allows `detach_()`."""
+    if not is_view(made):
+        return made
+    return _NoView.apply(made) if made.requires_grad else made.detach()
+
+
 class _NoView(torch.autograd.Function):
-    """The same values in the same memory, but not a view for autograd, so that torch allows `detach_()`."""
+    """Return a view as a tensor that is not a view for autograd, so that torch allows `detach_()`."""
 
     @staticmethod
     def forward(ctx: Any, view: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def _pattern(like: Tensor, path: str, step: int) -> Tensor:
 
 
 def given(steps: Steps, request: Request) -> Substitution:
-    """Unrolled: replace inputs and outputs of neurons, and outputs that differ by design, by those of the loop."""
+    """Unrolled, replace inputs and outputs of neurons, and outputs that differ by design, by those of the loop."""
 
     def substitute(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
         module, unrolled = note.module, note.unrolled
@@ -156,7 +156,7 @@ def given(steps: Steps, request: Request) -> Substitution:
 
 
 def noise(steps: Steps) -> Substitution:
-    """As `driven`, with a rounding error added to inputs of the network and of neurons, and to outputs of layers."""
+    """Do as `driven`, and add a rounding error to inputs of the network and of neurons and to outputs of layers."""
     drive = driven(steps)
 
     def substitute(note: Note, tensors: tuple[Tensor, ...]) -> list[Tensor]:

@@ -33,6 +33,7 @@ class Running(Methods, States):
     output: bool
     reset_delay: bool
     _through_layer: bool = False  # whether spikes are fed back through a layer (see `Recurrent`)
+    _flat: bool = False  # whether its spike function has no gradient
     _reads_mems: bool = False  # whether the layer itself needs the membrane of every step
     _unrolled_around: bool = False  # see `run_of`
     _program: Program
@@ -43,7 +44,7 @@ class Running(Methods, States):
     def _run(self, input_: Tensor, given: tuple[Tensor | None, ...]) -> Any:
         """Run one step, or the whole sequence in an unrolled network; return the spikes, or the spikes and states."""
         if recorders.open and (recorder := recorders.current()) is not None:
-            return recorder.neuron(self, input_, given)
+            return self._shown(recorder.neuron(self, input_, given))
         if self.init_hidden and True in [state is not None for state in given]:
             raise TypeError(f"{self._label()} stores its own state (init_hidden=True); call it with only the input")
         unrolled = run_of(self)
@@ -65,7 +66,14 @@ class Running(Methods, States):
             outs = self._step_by_methods(input_, given)
         else:
             outs = self._step(input_, given)
-        return outs[0] if self.init_hidden and not self.output else outs
+        result = outs[0] if self.init_hidden and not self.output else outs
+        return self._shown(result) if self._flat else result
+
+    def _shown(self, result: Any) -> Any:
+        """The result of a call. Spikes without gradient are detached: the layers before get none, instead of zeros."""
+        if not self._flat or self.graded_spikes_factor.requires_grad:
+            return result
+        return (result[0].detach(), *result[1:]) if isinstance(result, tuple) else result.detach()
 
     def _step(self, x: Tensor, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """One step of the equation for an unchecked input; returns the spikes and the states."""
@@ -161,7 +169,7 @@ class Running(Methods, States):
         return x
 
     def _drive_step(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """The same for one step, plus the feedback from the previous states."""
+        """`_drive` for one step, plus the feedback from the previous states."""
         return x
 
     def _like_a_state(self, x: Tensor) -> Tensor:

@@ -188,6 +188,8 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
     def _retrace(self) -> None:
         """Find the program for the current options. Done at assignment, not during runs, so nothing is traced twice."""
         self._find_values()
+        has_factor = self.framed or "graded_spikes_factor" in self._value_names()
+        self.__dict__["_flat"] = has_factor and self.spike_grad == surrogate.no_gradient()
         self.__dict__.setdefault("_cut", None)  # now, or torch.compile would recompile when it appears
         if self._model is not NO_MODEL:
             frame = Frame(self._reset_mechanism, self.reset_delay, self.decay)

@@ -63,7 +63,7 @@ def _start(layer: Any, name: str, like: Tensor) -> Tensor:
         raise RuntimeError(f"{type(layer).__name__} counts its steps and cannot be exported within another layer")
     state = vars(layer)[name]
     if state.numel() and (state.shape == like.shape or broadcasts(state.shape, like.shape)):
-        kept: Tensor = state.to(like.dtype).expand(like.shape)
-        return kept
+        expanded: Tensor = state.to(like.dtype).expand(like.shape)
+        return expanded
     start = layer._starts_at(name) if hasattr(layer, "_starts_at") else 0.0
     return torch.full(like.shape, start, dtype=like.dtype, device=like.device)

@@ -3,8 +3,8 @@
 Before a run a layer also checks its input, and whether its states belong to the current run:
 
 - `torch.utils.checkpoint` repeats a forward within the backward pass, which would start from the end of the first run.
-- A replica of nn.DataParallel exists for one call. Its states are lost, and the next call starts anew.
-- A state from within `torch.func.vmap` is a wrapper, which is invalid afterwards.
+- A replica of nn.DataParallel exists for one call. Its states are lost, and the next call starts from initial states.
+- A state of a `torch.func.vmap` is a wrapper, which is invalid after the transform.
 """
 
 import copy
@@ -38,7 +38,7 @@ from ..engine.graph import HALVES
 from ..engine.run import seen_through
 from ..scoped import Scoped
 from ._parameters import Parameters, broadcasts
-from ._unrolled_run import REWRITE, current_run
+from ._unrolled_run import REWRITE, SPIKES_ALONE, current_run
 
 Layer = Any
 """A layer with states: a `SpikingNeuron` or an `OverTime`, which depend on this file."""
@@ -136,7 +136,7 @@ class States(Parameters):
             own["_cut"] = None
 
     def _states_at_hand(self, x: Tensor, given: tuple[Tensor | None, ...]) -> list[Tensor] | None:
-        """The same if every state can be used unchanged with an input on the CPU; otherwise None."""
+        """The states for a run, if every state can be used unchanged with an input on the CPU; otherwise None."""
         own, shape, dtype, states = self.__dict__, self._shape_of_states(x), x.dtype, []
         for name, state in zip(self._state_names(), given, strict=True):
             if state is None:
@@ -298,7 +298,9 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 def checked_input(x: Tensor, label: Callable[[], str]) -> Tensor:
     """The input as a floating tensor; integers and booleans become the default dtype, as in torch's type promotion."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{label()} got an input of type {type(x).__name__}; pass a torch.Tensor")
+        from_neuron = type(x) is tuple and len(x) > 1 and all(isinstance(item, Tensor) for item in x)
+        advice = f". Is it the tuple of a neuron? {SPIKES_ALONE}" if from_neuron else ""
+        raise TypeError(f"{label()} got an input of type {type(x).__name__}; pass a torch.Tensor{advice}")
     if x.is_complex():
         raise TypeError(f"{label()} got an input of dtype {x.dtype}; pass real numbers")
     if x.layout is not torch.strided:
@@ -330,7 +332,7 @@ def refuse_misplaced(layer: Layer, states: Sequence[Tensor] | None = None, begun
             own["_restarted"] = task
     if any(map(escaped, states or ())):
         raise RuntimeError(
-            f"{layer._label()} keeps a state from within torch.func.vmap, which is over; "
+            f"{layer._label()} holds a state of a torch.func.vmap that has ended; "
             "call spikeloom.utils.reset(net) before the next run"
         )
     if IS_REPLICA in own:
@@ -360,13 +362,15 @@ def replicated(layer: Layer, replica: Layer) -> None:
 
 
 def usable(state: Tensor) -> Tensor:
-    """The state; an empty one if it comes from a torch.func.vmap that has ended."""
+    """The state; an empty one if it comes from a torch.func.vmap that has ended, or if something else was assigned."""
+    if not isinstance(state, Tensor):
+        return torch.zeros(0)
     return torch.zeros(0, dtype=state.dtype, device=state.device) if escaped(state) else state
 
 
 def escaped(state: Tensor) -> bool:
     """Whether a state is a wrapper from a torch.func.vmap that has ended."""
-    if torch.compiler.is_compiling() or not is_wrapped(state):
+    if torch.compiler.is_compiling() or not isinstance(state, Tensor) or not is_wrapped(state):
         return False
     inner = unwrapped_if_dead(state)  # a wrapper left by torch.func.grad is used as the tensor inside
     return is_batched(inner) and not of_running_vmap(inner)

@@ -17,6 +17,12 @@ from .._torch import exporting, tree_map
 from ..scoped import Scoped
 from ._recorded_steps import recorded_steps
 
+SPIKES_ALONE = (
+    "A neuron returns its spikes and states, (spk, mem), unless it has init_hidden=True and not output=True. Pass on "
+    "only the spikes"
+)
+"""What to do if a layer got the tuple of a neuron as its input."""
+
 REWRITE = (
     "To move a network over from a loop with states by hand: make each neuron with init_hidden=True and call it with "
     "its input alone; take the loop over time out of forward, and with it init_leaky() and the lists that are appended "
@@ -88,6 +94,7 @@ class UnrolledRun:
         visits: the calls of neurons so far.
         counted: the number of steps once it is done, for hooks.
         at_work: whether a neuron is running now.
+        bare: whether the network is one neuron whose input nobody else sees; time is then not folded, [T, B, ...].
     """
 
     steps: int
@@ -98,6 +105,7 @@ class UnrolledRun:
     visits: dict[Any, Visit] = field(default_factory=dict)
     counted: Counted = field(default_factory=list)
     at_work: bool = False
+    bare: bool = False
 
     def label(self, neuron: Any, kind: str) -> str:
         """The name of a neuron in messages."""
@@ -159,12 +167,14 @@ class UnrolledRun:
         return self.batch if self.is_static(x) else self.steps * self.batch
 
     def rows_text(self, x: Tensor) -> str:
-        """The same as text for messages."""
+        """The number of rows as text for messages."""
         rows = self.rows(x)
         return f"{rows}" if self.is_static(x) else f"{self.steps} * {self.batch} = {rows}"
 
     def unfold(self, x: Tensor, label: str) -> Tensor:
         """[T*B, *N] -> [T, B, *N]; a static [B, *N] -> [1, B, *N]."""
+        if self.bare:
+            return x
         rows = x.shape[0] if x.dim() else None
         if rows == self.rows(x):
             return x.unsqueeze(0) if self.is_static(x) else x.reshape(self.steps, self.batch, *x.shape[1:])
@@ -176,6 +186,8 @@ class UnrolledRun:
 
     def fold(self, out: Tensor) -> Tensor:
         """[T, B, *N] -> [T*B, *N]."""
+        if self.bare:
+            return out
         folded = out.flatten(0, 1)
         if self.origins is not None:
             self.origins.mark(folded, static=False)

@@ -124,7 +124,7 @@ class LeakyParallel(WholeSequence):
         chosen, refusals = choose(call)
         run = chosen.run(call)
         spk = self.fire(run.traces[0]) if by_method else run.spk
-        return Ran((spk.to(current.dtype),), chosen.name, refusals)
+        return Ran((self._shown(spk.to(current.dtype)),), chosen.name, refusals)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]

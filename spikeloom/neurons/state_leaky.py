@@ -124,8 +124,8 @@ class StateLeaky(WholeSequence, LIF):
     def beta(self) -> Tensor:  # type: ignore[override]
         """(tau - 1) / tau; with exact=True, the stored decay."""
         if self.exact:
-            kept: Tensor = self.__getattr__("beta")
-            return kept
+            beta: Tensor = self.__getattr__("beta")
+            return beta
         return (self.tau - 1) / self.tau
 
     # -- running ----------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class StateLeaky(WholeSequence, LIF):
             return Ran((mem,), backend, refusals)
         if spk is None or self._fires_by_method():
             spk = self.fire(mem) if self.exact else self.fire(mem) * taken(self.graded_spikes_factor)
-        return Ran((spk.to(x.dtype), mem), backend, refusals)
+        return Ran((self._shown(spk.to(x.dtype)), mem), backend, refusals)
 
     def _scanned(self, steps: int, x: Tensor) -> tuple[Tensor, Tensor | None, str, list[str]]:
         """The membranes, the spikes if the scan computed them, the backend, and the refusals of faster ones."""

@@ -1,12 +1,13 @@
 """Animations, and the spike count, which can be animated."""
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from ..spikegen._inputs import given, whole
-from ._data import BLUE, INK, ORANGE, SHADE, needs_matplotlib, numbers
+from ._data import BLUE, INK, LEGIBLE, ORANGE, SHADE, needs_matplotlib, numbers, size_of
 
 if TYPE_CHECKING:
     from matplotlib.animation import ArtistAnimation
@@ -95,7 +96,7 @@ def spike_count(
     needs_matplotlib()
     spikes = numbers(data, "spike_count", "spikes [T, N]", 2)
     if len(labels) != spikes.shape[1]:
-        raise ValueError(f"there are {len(labels)} labels for {spikes.shape[1]} neurons; pass one for each")
+        raise ValueError(f"spike_count got {len(labels)} labels for {spikes.shape[1]} neurons; pass one for each")
     if whole(interpolate, "interpolate") < 1:
         raise ValueError(f"interpolate is {interpolate}; pass the number of frames per step, 1 or more")
     steps = _steps(num_steps, len(spikes))
@@ -144,6 +145,9 @@ class Camera:
 
     def snap(self) -> "list[Artist]":
         """Add everything drawn since the last call as a frame, and return it."""
+        for axes in self._figure.axes:
+            if (legend := axes.get_legend()) is not None and legend not in axes.artists:
+                axes.add_artist(legend)  # the next call of `axes.legend` would remove it
         frame = [artist for artist in self._drawn() if artist not in self._seen]
         self._seen.update(frame)
         self._frames.append(frame)
@@ -166,20 +170,28 @@ class Camera:
         for axes in self._figure.axes:
             for kind in (axes.collections, axes.patches, axes.lines, axes.texts, axes.artists, axes.images):
                 drawn.extend(kind)
-            drawn.extend([legend] if (legend := axes.get_legend()) else [])
         return drawn
 
 
 def _style_counts(ax: "Axes", labels: "list[str]", steps: int, time_step: float, animate: bool) -> None:
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties
+
     ax.set_xlim(0, steps)
     ax.set_ylim(0.4, len(labels) + 0.6)
-    ax.set_yticks(range(1, len(labels) + 1), labels)
+    pitch = 72 * size_of(ax)[1] / len(labels)  # points per label
+    every = ceil(1.2 * LEGIBLE / pitch)
+    letters = min(FontProperties(size=rcParams["ytick.labelsize"]).get_size_in_points(), every * pitch / 1.2)
+    ax.set_yticks(range(1, len(labels) + 1, every), labels[::every], fontsize=letters)
     count = "spike count, step" if animate else "spike count"  # one axis: a neuron fires at most once per step
     ax.set_xlabel("time [s]" if time_step else count, color=INK)
     ax.set_ylabel("neuron", color=INK)
     if time_step:
         ax.xaxis.set_major_formatter(lambda step, _: f"{step * time_step:g}")
-        ax.secondary_xaxis("top").set_xlabel("spike count", color=INK)
+        above = ax.secondary_xaxis("top")
+        above.set_xlabel("spike count", color=INK)
+        above.tick_params(colors=INK)
+        above.spines["top"].set_color(INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(INK)
     ax.tick_params(colors=INK)
@@ -187,8 +199,7 @@ def _style_counts(ax: "Axes", labels: "list[str]", steps: int, time_step: float,
 
 def _draw_counts(ax: "Axes", counts: Any) -> None:
     rows = range(1, len(counts) + 1)
-    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-    width = float(np.clip(0.5 * 72 * box.height / len(counts), 1, 8))
+    width = float(np.clip(0.5 * 72 * size_of(ax)[1] / len(counts), 1, 8))
     ax.hlines(rows, 0, counts, color=BLUE, alpha=0.5, linewidth=width)
     ax.plot(counts, rows, "o", markersize=width, color=BLUE, alpha=0.6)
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..spikegen._inputs import whole
-from ._data import BLUE, INK, ORANGE, SHADE, needs_matplotlib, numbers
+from ._data import BLUE, INK, LEGIBLE, ORANGE, SHADE, needs_matplotlib, numbers, size_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,9 +20,6 @@ WIDEST = 16
 
 MARKED = 30
 """Epochs up to which a learning curve has markers."""
-
-LEGIBLE = 4.0
-"""The smallest font size of a number in a confusion matrix, in points; smaller ones are left out."""
 
 IGNORED = -100
 """The label of samples that are ignored, as in the losses."""
@@ -57,12 +54,12 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
     from matplotlib.ticker import MaxNLocator
 
     layers = data if isinstance(data, Mapping) else {"": data}
+    if not layers:
+        raise ValueError("raster got no layers; pass a dict such as {'hidden': spk}")
     arrays = [numbers(spikes, "raster", "spikes [T], [T, N] or [T, *N]") for spikes in layers.values()]
     if len({len(array) for array in arrays}) != 1:
         lengths = ", ".join(f"{name!r}: {len(array)}" for name, array in zip(layers, arrays, strict=True))
-        raise ValueError(
-            f"raster got layers of different numbers of steps ({lengths or 'none'}); pass the same for each"
-        )
+        raise ValueError(f"raster got layers of different numbers of steps ({lengths}); pass the same for each")
     flat = [array.reshape(len(array), -1) for array in arrays]
     steps, neurons = np.nonzero(np.concatenate(flat, axis=1))
     edges = np.cumsum([0, *(array.shape[1] for array in flat)])
@@ -75,14 +72,14 @@ def raster(data: "Tensor | Mapping[str, Tensor]", ax: "Axes", **kwargs: Any) -> 
             kwargs["color"] = np.array([BLUE, ORANGE])[layer % 2]
         labels = [fill(name, WIDEST) for name in layers]
         size = FontProperties(size=rcParams["ytick.labelsize"]).get_size_in_points()
-        line = 1.3 * size / (72 * _size(ax)[1]) * edges[-1]  # the height of a line of text, in neurons
+        line = 1.3 * size / (72 * size_of(ax)[1]) * edges[-1]  # the height of a line of text, in neurons
         heights = [line * (label.count("\n") + 1) for label in labels]
         ax.set_yticks(_apart((edges[:-1] + edges[1:] - 1) / 2, heights), labels)
         ax.tick_params(axis="y", length=0)
         for edge in edges[1:-1]:
             ax.axhline(edge - 0.5, color=SHADE, linewidth=0.8)
     else:
-        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))  # 1: for a single neuron
         ax.set_ylabel(ax.get_ylabel() or "neuron")
     ax.set_xlabel(ax.get_xlabel() or "step")
     dots = ax.scatter(steps, neurons, **kwargs)
@@ -121,6 +118,7 @@ def traces(
     """
     needs_matplotlib()
     from matplotlib import pyplot as plt
+    from matplotlib.font_manager import FontProperties
 
     lines = numbers(data, "traces", "membranes [T, N]", 2)
     if len(dim) != 2 or min(whole(size, "a size in dim") for size in dim) < 1:
@@ -133,11 +131,13 @@ def traces(
             raise ValueError(f"spk has shape {fired.shape} for membranes of shape {lines.shape}; pass the same")
         lines = lines + spk_height * fired
     panels = plt.gcf().subplots(*dim, sharex=True, sharey=True, squeeze=False)
+    title_size = FontProperties(size=plt.rcParams["axes.titlesize"]).get_size_in_points()
     for number, panel in enumerate(panels.flat):
         panel.plot(lines[:, number], color=BLUE, linewidth=1)
         panel.spines[["top", "right"]].set_visible(False)
         if titles and number < len(titles):
-            panel.set_title(titles[number])
+            room = 72 * size_of(panel)[0] / max(1, len(titles[number]))  # points per letter, which is 0.6 times as wide
+            panel.set_title(titles[number], fontsize=max(LEGIBLE, min(title_size, room / 0.6)))
     for panel in panels[-1]:
         panel.set_xlabel("step")
     available = 0.55 * 72 * plt.gcf().get_figheight() / dim[0]  # the height of a panel, in points
@@ -176,7 +176,7 @@ def learning_curve(history: "Mapping[str, Sequence[float]]", ax: "Axes") -> "lis
         marker = "o" if len(found) <= MARKED else ""
         lines += ax.plot(np.arange(1, len(found) + 1), found, marker=marker, markersize=3, linewidth=1.5, label=name)
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return lines
@@ -210,15 +210,19 @@ def confusion_matrix(
     found, wanted = (numbers(t, "confusion_matrix", "classes [samples]", 1) for t in (predicted, targets))
     if found.shape != wanted.shape:
         raise ValueError(f"predicted has shape {found.shape} and targets {wanted.shape}; pass one class per sample")
-    found, wanted = found[wanted != IGNORED].astype(int), wanted[wanted != IGNORED].astype(int)
+    found, wanted = found[wanted != IGNORED], wanted[wanted != IGNORED]
+    if any((classes != np.floor(classes)).any() for classes in (found, wanted)):
+        raise ValueError("confusion_matrix got classes that are not whole numbers; pass scores.argmax(-1), [samples]")
+    found, wanted = found.astype(int), wanted.astype(int)
     count = len(labels) if labels else int(max([*found, *wanted], default=0)) + 1
     if len(found) and not 0 <= min(found.min(), wanted.min()) <= max(found.max(), wanted.max()) < count:
-        raise ValueError(f"classes go from {min(*found, *wanted)} to {max(*found, *wanted)}; pass 0 to {count - 1}")
+        cure = f"pass 0 to {count - 1}, one class per label" if labels else "pass numbers from 0 on"
+        raise ValueError(f"classes go from {min(*found, *wanted)} to {max(*found, *wanted)}; {cure}")
     counts = np.zeros((count, count), dtype=int)
     np.add.at(counts, (wanted, found), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(shares, cmap=cmap, vmin=0, vmax=1)
-    cell = 72 * min(_size(ax)) / count  # in points
+    cell = 72 * min(size_of(ax)) / count  # in points
     size = min(8.5, 1.4 * cell / max(2, len(f"{counts.max()}")))
     for (row, column), number in np.ndenumerate(counts):
         if number and size >= LEGIBLE:
@@ -246,12 +250,6 @@ def _apart(centers: "np.ndarray[Any, Any]", heights: "Sequence[float]") -> list[
 
 def _size_of_dots(ax: "Axes", steps: int, neurons: int) -> float:
     """The area of a dot in points^2 so that dots of adjacent steps and neurons touch at most."""
-    width, height = _size(ax)
+    width, height = size_of(ax)
     pitch = 72 * min(width / steps, height / neurons)
     return float(np.clip(pitch, 1, 6)) ** 2
-
-
-def _size(ax: "Axes") -> tuple[float, float]:
-    """The width and height of axes, in inches."""
-    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-    return box.width, box.height

@@ -33,6 +33,19 @@ def dat(path: Path, version: int = 2, events=EVENTS) -> Path:
     return path
 
 
+def aedat(path: Path, events=EVENTS, overflow: int = 0) -> Path:
+    """AEDAT 3.1: a packet of another kind, one of polarity events of which the second is invalid, one of the rest."""
+    content = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
+    content += struct.pack("<hh6i", 0, 1, 8, 4, 0, 1, 1, 1) + b"#" * 8
+    unseen = struct.pack("<Ii", 5 << 17 | 6 << 2 | 2, 99)
+    for some, more in ((events[:2], [unseen]), (events[2:], [])):
+        body = [struct.pack("<Ii", x << 17 | y << 2 | int(p) << 1 | 1, t) for t, x, y, p in some]
+        body[1:1] = more
+        content += struct.pack("<hh6i", 1, 1, 8, 4, overflow, len(body), len(body), len(some)) + b"".join(body)
+    path.write_bytes(content)
+    return path
+
+
 def stmnist(path: Path) -> Path:
     """Taxel 23 is pressed at 1 ms and released at 2 ms; taxel 99 is pressed at 2 ms."""
     import numpy as np

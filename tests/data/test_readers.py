@@ -22,6 +22,9 @@ def test_events_are_read_as_they_were_written(tmp_path):
         assert tuples(data.read_nmnist(files.nmnist(tmp_path / "a.bin", overflow_at=overflow))) == EVENTS, overflow
     for version in (1, 2):
         assert tuples(data.read_dat(files.dat(tmp_path / "a.dat", version))) == EVENTS, version
+    assert tuples(data.read_aedat(files.aedat(tmp_path / "a.aedat"))) == EVENTS, "the invalid event is skipped"
+    later = [(t + 2**31, *rest) for t, *rest in EVENTS]
+    assert tuples(data.read_aedat(files.aedat(tmp_path / "a.aedat", overflow=1))) == later
     pressed = [(1000, 3, 2, True), (2000, 3, 2, False), (2000, 9, 9, True)]
     assert tuples(data.read_stmnist(files.stmnist(tmp_path / "a.mat"))) == pressed
 
@@ -30,6 +33,8 @@ def test_files_without_events_are_empty_recordings(tmp_path):
     (tmp_path / "empty.bin").write_bytes(b"")
     assert len(data.read_nmnist(tmp_path / "empty.bin")) == 0
     assert len(data.read_dat(files.dat(tmp_path / "empty.dat", events=[]))) == 0
+    (tmp_path / "empty.aedat").write_bytes(b"#!AER-DAT3.1\r\n#!END-HEADER\r\n")
+    assert len(data.read_aedat(tmp_path / "empty.aedat")) == 0
 
 
 def test_broken_files_are_refused_in_a_sentence(tmp_path):
@@ -45,6 +50,17 @@ def test_broken_files_are_refused_in_a_sentence(tmp_path):
     broken.write_bytes(b"% Version 2\n" + bytes([12, 16]) + bytes(16))
     with pytest.raises(ValueError, match="events of 16 bytes"):
         data.read_dat(broken)
+    whole = files.aedat(tmp_path / "a.aedat").read_bytes()
+    for cut in (3, 30, 60):  # inside an event, a packet's events, a packet's beginning
+        broken.write_bytes(whole[:-cut])
+        with pytest.raises(ValueError, match="ends inside a packet"):
+            data.read_aedat(broken)
+    broken.write_bytes(whole[:-48] + whole[-48:].replace(b"\x08", b"\x02", 1))
+    with pytest.raises(ValueError, match="polarity events of 2 bytes"):
+        data.read_aedat(broken)
+    broken.write_bytes(b"#!AER-DAT2.0\r\n")
+    with pytest.raises(ValueError, match=r"begins with b'#!AER-DAT2.0'; an AEDAT 3.1 file begins with '#!AER-DAT3.1'"):
+        data.read_aedat(broken)
     savemat(tmp_path / "other.mat", {"other": np.zeros((3, 3))})
     with pytest.raises(ValueError, match=r"an ST-MNIST file has spiketrain, \[101, n\]"):
         data.read_stmnist(tmp_path / "other.mat")

@@ -1,6 +1,7 @@
 """Graphs and files that are damaged, hostile, newer or merely old: each gets a sentence that names the node."""
 
 import itertools
+import time
 
 import h5py
 import nir
@@ -44,6 +45,7 @@ EYE = nir.Linear(np.eye(3))
 
 GRAPHS = {
     "'n1'.*shape .3,. and gets.*'n0'.*.4,.": lambda: chain(nir.Linear(np.ones((4, 3))), lif()),
+    "the name of a node is 3, a int; pass a str": lambda: loose({**ENDS, 3: lif()}, [("input", "output")]),
     "'n0'.*takes a vector of 5": lambda: chain(nir.Linear(np.ones((4, 5)))),
     "weight .4, 3. and a bias .5,.": lambda: chain(nir.Affine(np.ones((4, 3)), np.ones(5))),
     "'n0'.*fields of different shapes": lambda: chain(lif(tau=np.ones(2))),
@@ -103,6 +105,30 @@ def test_graphs_that_cannot_run_get_a_sentence():
     for match, make in GRAPHS.items():
         with pytest.raises(ValueError, match=match):
             snn.import_from_nir(make())
+
+
+def test_large_cycles_are_read_in_linear_time():
+    """Quadratic time would be minutes."""
+    n = 700
+    ring = [(f"n{i}", f"n{(i + 1) % n}") for i in range(n)]
+    edges = [("input", "n0"), *ring, ("n5", "output")]
+    uneven = nir.Delay(DT * np.array([1.0, 0.0, 1.0]))
+    for node in (lif(), uneven):
+        start = time.process_time()
+        snn.import_from_nir(loose({**ENDS, **{f"n{i}": node for i in range(n)}}, edges))
+        assert time.process_time() - start < 10
+    with pytest.raises(ValueError, match="'n106' and 690 others form a cycle without a neuron"):
+        snn.import_from_nir(loose({**ENDS, **{f"n{i}": nir.Scale(ONE) for i in range(n)}}, edges))
+
+
+def test_a_shape_that_comes_back_in_a_cycle_is_checked():
+    ends = {"input": nir.Input(np.array([2, 4, 4])), "output": nir.Output(np.array([2, 2, 2]))}
+    pool = nir.AvgPool2d(kernel_size=np.array([2, 2]), stride=np.array([2, 2]), padding=np.array([0, 0]))
+    edges = [("input", "lif"), ("lif", "pool"), ("pool", "lif"), ("pool", "output")]
+    with pytest.raises(ValueError, match=r"'lif' adds the outputs of 'input', \(2, 4, 4\), and of 'pool', \(2, 2, 2\)"):
+        snn.import_from_nir(
+            loose({**ends, "lif": nir.IF(1e4 * np.ones((2, 4, 4)), np.ones((2, 4, 4))), "pool": pool}, edges)
+        )
 
 
 def test_what_is_not_a_graph():

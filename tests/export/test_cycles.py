@@ -2,11 +2,14 @@
 
 import copy
 import pickle
+import warnings
+from functools import partial
 
 import nir
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import spikeloom as snn
 
@@ -164,6 +167,45 @@ def test_two_delays_in_a_cycle_take_as_many_steps_as_both_have(tmp_path):
         assert np.allclose(back.nodes["d"].delay, one * DT), (one, two)
         assert np.allclose(back.nodes["e"].delay, two * DT), (one, two)
         assert outputs(snn.import_from_nir(back), x)[:, 0, 0].nonzero().flatten().tolist() == wanted, (one, two)
+
+
+class FedBack(nn.Module):
+    """A layer and a spiking LSTM, whose spikes come back to the layer's sum one step later."""
+
+    def __init__(self, layer, lstm, back):
+        super().__init__()
+        self.layer, self.lstm, self.back, self.spk = layer, lstm, back, None
+
+    def forward(self, x):
+        x = self.layer(x)
+        out = self.lstm(x if self.spk is None else x + self.back(self.spk))
+        self.spk = out[0] if isinstance(out, tuple) else out
+        return self.spk
+
+
+def test_a_spiking_lstm_in_a_larger_cycle_is_its_neuron(tmp_path):
+    linear, conv = partial(nn.Linear, bias=False), partial(nn.Conv2d, kernel_size=3, padding=1, bias=False)
+    hidden = {"threshold": 0.03, "init_hidden": True}
+    for make, lstm, shape in (
+        (linear, snn.SLSTM(4, 5, **hidden), (4,)),
+        (conv, snn.SConv2dLSTM(4, 5, 3, **hidden), (4, 6, 6)),
+    ):
+        net, x = FedBack(make(4, 4), lstm, make(5, 4)), torch.randn(20, 2, *shape)
+        with torch.no_grad():
+            wanted = torch.stack([net(x_t) for x_t in x])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            given = snn.export_to_nir(nn.Sequential(net.layer, lstm), x[0], allow_approximate=True)
+            sent = snn.export_to_nir(nn.Sequential(lstm, net.back), x[0], allow_approximate=True)
+        given.nodes["back"] = sent.nodes["1"]
+        given.edges += [("1.threshold", "back"), ("back", "1.w_in")]
+        again = snn.import_from_nir(through_file(given, tmp_path))
+        assert any(type(layer) is type(lstm) for layer in again.modules())
+        assert 0 < wanted.mean() < 1
+        assert torch.equal(outputs(again, x), wanted)
+        with pytest.warns(UserWarning, match="'1' .*LSTM.*output values differ"):
+            third = snn.export_to_nir(again, x[0], allow_approximate=True)
+        assert torch.equal(outputs(snn.import_from_nir(through_file(third, tmp_path)), x), wanted)
 
 
 def test_a_target_refuses_cycles_that_its_reader_is_not_known_to_run():

@@ -284,7 +284,7 @@ def test_spiking_lstms_are_written_to_first_order_and_come_back_the_same(tmp_pat
         with pytest.warns(UserWarning, match=r"'0' .*LSTM.*output values differ over 30 steps"):
             graph = snn.export_to_nir(net, x[0], allow_approximate=True, validation=x)
         report = json.loads(graph.metadata["spikeloom"])["report"]
-        if "max" not in name and "subtract" not in name:  # what NIR leaves out beside the gates
+        if "max" not in name and "subtract" not in name:  # what NIR omits beside the gates
             assert report["differing"] < 0.2 * report["values"], name
         wanted = outputs(net, x)
         assert 0 < wanted.sum() < wanted.numel(), name
@@ -360,9 +360,9 @@ def test_a_neuron_that_always_returns_its_states_comes_back(tmp_path):
 
 def test_what_metadata_leave_out_is_said_when_it_is_read():
     for net, message in (
-        (leaky(state_quant=torch.round), "'leaky' .*leaves out .*state_quant"),
-        (Doubled(0.9, **NIR_RESET), "'doubled' .*leaves out .*a forward of its own"),
-        (snn.SLSTM(4, 4, threshold=0.1, state_quant=torch.round, **HIDDEN), "'slstm.w_in' .*leaves out .*state_quant"),
+        (leaky(state_quant=torch.round), "'leaky' .*omits .*state_quant"),
+        (Doubled(0.9, **NIR_RESET), "'doubled' .*omits .*a forward of its own"),
+        (snn.SLSTM(4, 4, threshold=0.1, state_quant=torch.round, **HIDDEN), "'slstm.w_in' .*omits .*state_quant"),
     ):
         graph = written(net, torch.rand(5, 2, 4))
         with pytest.warns(UserWarning, match=message):

@@ -247,3 +247,49 @@ def test_one_to_one_weights_that_others_change_are_read():
     graph = snn.export_to_nir(snn.RLeaky(0.8, V=-0.5, all_to_all=False, **NIR_RESET), torch.rand(1, 3))
     graph.nodes["rleaky.w_rec"].weight = np.eye(3, dtype=np.float32)
     assert torch.equal(snn.import_from_nir(graph).rleaky.recurrent.weight.detach(), torch.eye(3))
+
+
+class Sums(nn.Module):
+    """Sums in other orders than from left to right, and factors that float32 rounds."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(5, 5) for _ in range(3))
+        self.gain = snn.GradedSpikes(5, None, dim=1)
+
+    def forward(self, x):
+        a, b, c = self.a(x), self.b(x), self.c(x)
+        left = (a + b) + (c + a) + (a + (b + c)) - (x + a) / 3
+        return self.gain(left * 0.1 + (x + x + x + x + x) * 0.7)
+
+
+def test_sums_and_factors_are_rounded_as_in_the_network(tmp_path):
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        net, x = Sums().to(dtype), torch.randn(500, 4, 5, dtype=dtype)
+        again = snn.import_from_nir(through_file(snn.export_to_nir(net, x[0]), tmp_path))
+        assert outputs(again, x).dtype is dtype
+        assert torch.equal(outputs(again, x), outputs(net, x)), dtype
+        assert isinstance(again.gain, snn.GradedSpikes)
+        assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in net.parameters())
+        second = snn.import_from_nir(snn.export_to_nir(again, x[0]))
+        assert torch.equal(outputs(second, x), outputs(net, x))
+
+
+def test_a_network_of_buffers_alone_keeps_its_dtype():
+    net = nn.Sequential(snn.RLeaky(0.9, V=0.3, all_to_all=False, learn_recurrent=False, **NIR_RESET)).double()
+    x = torch.rand(5, 2, 3, dtype=torch.float64)
+    assert outputs(snn.import_from_nir(snn.export_to_nir(net, x[0])), x).dtype is torch.float64
+
+
+def test_a_target_gets_no_nodes_that_only_keep_the_order_of_sums():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 5), nn.Linear(5, 5)
+
+        def forward(self, x):
+            return (self.a(x) + self.b(x)) + (x + self.a(x))
+
+    kinds = {type(node).__name__ for node in snn.export_to_nir(Sum(), torch.rand(2, 5), target="norse").nodes.values()}
+    assert kinds == {"Input", "Affine", "Output"}

@@ -75,6 +75,19 @@ def test_an_if_node_becomes_an_ideal_integrator():
         assert torch.allclose(lif.mem, step * x)
 
 
+def test_export_under_the_alias_approximates_as_snntorch_does(monkeypatch):
+    """By the name at the top level too; snnTorch's own tests call that."""
+    net, x = KINDS["Leaky"](), torch.ones(4, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr("spikeloom.alias._ALIAS.holds", 1)  # snnTorch itself may be imported in this process
+        with pytest.warns(UserWarning, match="the graph is approximate"):
+            assert set(spikeloom.export_to_nir(net, x).nodes) == {"input", "0", "1", "2", "3", "output"}
+        with pytest.raises(ValueError, match=r"'1' .* has reset_mechanism='subtract'"):
+            spikeloom.export_to_nir(net, x, allow_approximate=False)
+    with pytest.raises(ValueError, match=r"'1' .* has reset_mechanism='subtract'"):
+        spikeloom.export_to_nir(net, x)
+
+
 def test_the_modules_are_found_under_snntorchs_names():
     assert spikeloom.export_nir.export_to_nir is export_to_nir
     assert spikeloom.import_nir.import_from_nir is spikeloom.import_from_nir

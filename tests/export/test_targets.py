@@ -27,7 +27,7 @@ def exported(net, target, x=X):
 
 def test_each_reader_gets_the_values_that_it_reads_right():
     dt = 1e-4
-    node = exported([leaky(0.75, 3.0)], "norse").nodes["0"]  # it drops r
+    node = exported([leaky(0.75, 3.0)], "norse").nodes["0"]  # it ignores r
     assert np.allclose(node.r, 1)
     assert np.allclose(node.v_threshold, 3.0 / 4)
     node = exported([snn.ParametricLIF(0.75, 0.5, init_hidden=True)], "snntorch").nodes["0"]  # it takes r = tau / dt
@@ -53,13 +53,13 @@ def test_each_reader_gets_the_values_that_it_reads_right():
 
 
 REFUSED = {
-    "Rockpool 3.1.0, which looks for a tau_mem": ("rockpool", lambda: leaky()),
+    "Rockpool 3.1.0, which expects a tau_mem": ("rockpool", lambda: leaky()),
     "Rockpool 3.1.0, which has no Scale": ("rockpool", lambda: snn.GradedSpikes(4, 1.0, dim=1)),
     "Sinabs 3.1.3, which reads the tau of LIF as steps": ("sinabs", lambda: leaky()),
-    "Sinabs 3.1.3, which keeps the membrane of IF": ("sinabs", lambda: snn.IF(**NIR_RESET)),
+    "Sinabs 3.1.3, which clamps the membrane of IF": ("sinabs", lambda: snn.IF(**NIR_RESET)),
     "Norse 1.1.0, which has no LI": ("norse", lambda: snn.LI(0.9, init_hidden=True)),
-    "snnTorch 1.0.0: it takes one v_threshold": ("snntorch", lambda: leaky(0.9, torch.rand(4))),
-    "SpikingJelly 2.0.0: it takes one tau": ("spikingjelly", lambda: leaky(torch.rand(4))),
+    "snnTorch 1.0.0: it supports one v_threshold": ("snntorch", lambda: leaky(0.9, torch.rand(4))),
+    "SpikingJelly 2.0.0: it supports one tau": ("spikingjelly", lambda: leaky(torch.rand(4))),
     "subtracts the threshold a step later": ("spyx", lambda: leaky()),
     "Spyx 1.0.0, which subtracts the threshold of CubaLIF": ("spyx", lambda: snn.Synaptic(0.5, 0.5, init_hidden=True)),
     "LI and Threshold only together": ("spyx", lambda: snn.LI(0.9, init_hidden=True)),
@@ -69,11 +69,11 @@ REFUSED = {
 }
 
 
-def test_what_a_reader_drops_or_misreads_is_refused_by_name():
+def test_what_a_reader_ignores_or_misreads_is_refused_by_name():
     for match, (target, make) in REFUSED.items():
         with pytest.raises(ValueError, match=match):
             exported([make()], target)
-    with pytest.raises(ValueError, match="drops the padding"):
+    with pytest.raises(ValueError, match="ignores the padding"):
         exported([nn.AvgPool2d(2, 2, 1, divisor_override=1)], "norse", torch.rand(1, 1, 4, 4))
     with pytest.raises(ValueError, match="channels last"):
         exported([nn.Flatten()], "spyx", torch.rand(1, 2, 3, 3))

@@ -202,9 +202,9 @@ class OwnFeedback(States):
         return self.last
 
 
-def test_what_a_forward_keeps_between_steps_is_refused():
+def test_what_a_forward_stores_between_steps_is_refused():
     for start in (0, torch.zeros(2, 3)):
-        with pytest.raises(ValueError, match=r"'lif' .*keeps from the step before.*RLeaky"):
+        with pytest.raises(ValueError, match=r"'lif' .*stores from the step before.*RLeaky"):
             snn.export_to_nir(OwnFeedback(start), torch.rand(2, 4))
 
 

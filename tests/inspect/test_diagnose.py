@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -366,6 +367,28 @@ def test_the_plot_shows_the_rows():
     assert list(membranes.lines[0].get_xdata()) == [row.membrane[1] for row in diagnosis.rows]
     assert gradients.lines[0].get_xdata()[2] == diagnosis.rows[2].gradient_norm
     assert [text.get_text() for text in gradients.texts] == ["0", "0"]
+
+
+def test_the_plot_fits_a_column_a_page_and_the_number_of_layers():
+    pytest.importorskip("matplotlib")
+    rows = snn.diagnose(network(), batch(), steps=5).rows
+    rows = (replace(rows[0], path="a.long.path.of.a.block.in.the.network"), *rows[1:])
+    few, many = (snn.Diagnosis(rows * times, ()).plot() for times in (1, 4))
+    assert few.axes[0].get_yticklabels()[0].get_text() == "...he.network  Leaky"
+    assert few.get_figwidth() == many.get_figwidth() == pytest.approx(3.3)
+    assert few.get_figheight() < many.get_figheight()
+    for figsize in (5, (3,), (0, 2), ("a", 2)):
+        with pytest.raises(ValueError, match=r"figsize=.*; pass \(width, height\) in inches"):
+            snn.Diagnosis(rows, ()).plot(figsize=figsize)
+    with pytest.raises(ValueError, match="no spiking layer"):
+        snn.Diagnosis((), ()).plot()
+    for figure, across in ((few, 2), (many, 2), (snn.Diagnosis(rows, ()).plot(figsize=(7, 2)), 4)):
+        figure.draw_without_rendering()
+        texts = [[panel.title, panel.xaxis.label, *panel.get_yticklabels()] for panel in figure.axes]
+        boxes = [text.get_window_extent() for panel in texts for text in panel if text.get_text()]
+        assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert len({round(panel.get_position().x0, 2) for panel in figure.axes}) == across
 
 
 def test_without_matplotlib_the_plot_says_what_to_install(monkeypatch):

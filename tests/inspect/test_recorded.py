@@ -49,7 +49,7 @@ def test_a_tap_draws_a_raster_and_membranes_of_every_layer():
 
 def test_labels_of_a_figure_do_not_overlap():
     figure = recorded().plot()
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     labels = [panel.yaxis.label.get_window_extent() for panel in figure.axes]
     assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[i + 1 :])
 
@@ -81,7 +81,7 @@ def test_layers_of_other_kinds():
         with snn.tap(net) as record:
             snn.unroll(net, x)
         figure = record.plot()
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         assert len(figure.axes) == panels
 
 

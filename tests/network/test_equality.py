@@ -230,3 +230,39 @@ def test_an_output_that_the_forward_makes_a_leaf_is_one_of_the_graph():
     out = snn.unroll(net, quarters(5, 3, 6), check=False)
     out.sum().backward()
     assert torch.equal(net.spk.grad, torch.ones(15, 6))
+
+
+class Doubled(snn.Leaky):
+    """A forward of the user's own, which runs step by step."""
+
+    def forward(self, input_, mem=None):
+        return super().forward(2 * input_, mem)
+
+
+ALONE = {
+    "Leaky": lambda: snn.Leaky(beta=0.5),
+    "a hidden state": lambda: snn.Synaptic(alpha=0.5, beta=0.5, init_hidden=True),
+    "recurrent": lambda: snn.RLeaky(beta=0.5, all_to_all=False),
+    "an LSTM": lambda: snn.SLSTM(6, 6, threshold=0.1),
+    "an own forward": lambda: Doubled(beta=0.5),
+    "a whole sequence": lambda: snn.LeakyParallel(6, 6),
+}
+
+
+@pytest.mark.parametrize("neuron", ALONE)
+def test_a_neuron_alone_equals_one_that_a_hook_observes(neuron):
+    net, shapes = ALONE[neuron](), []
+
+    def run(x):
+        snn.reset(net)
+        outs = snn.unroll(net, x)
+        outs = outs if isinstance(outs, tuple) else (outs,)
+        (grad,) = torch.autograd.grad(sum(out.sum() for out in outs), x)
+        return [out.detach_() for out in outs], grad
+
+    x = quarters(7, 3, 6).requires_grad_()
+    alone = run(x)
+    net.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    observed = run(x)
+    assert shapes == [(21, 6)]  # hooks see time folded, as in every network
+    torch.testing.assert_close(alone, observed, rtol=0, atol=0)

@@ -59,6 +59,7 @@ ANYWHERE = {
 }
 STEP = {
     "a list": Bad(TypeError, "type list; pass a torch.Tensor", [1.0, 2.0]),
+    "the tuple of a neuron": Bad(TypeError, "tuple of a neuron.*init_hidden=True.*only the spikes", (X, X)),
     "a sparse tensor": Bad(TypeError, r"layout torch.sparse_coo; pass a dense tensor, x.to_dense\(\)", X.to_sparse()),
     "nothing": Bad(TypeError, "type NoneType; pass a torch.Tensor", None),
     "mem is a number": Bad(TypeError, "mem of type float; pass a tensor", mem=(0.5,)),
@@ -222,3 +223,20 @@ def test_what_makes_a_spike_function_is_not_one(case):
 def test_a_function_that_returns_no_spikes_is_named_at_the_first_step():
     with pytest.raises(TypeError, match="returned a Spike instead of spikes; if it makes spike functions, call it"):
         snn.unroll(snn.Leaky(0.9, spike_grad=lambda slope: surrogate.atan()), X)
+
+
+@pytest.mark.parametrize("nothing", [None, 0.0])
+def test_a_state_that_is_no_tensor_is_named_and_a_reset_starts_anew(nothing):
+    lif = started(init_hidden=True)
+    lif.mem = nothing
+    with pytest.raises(TypeError, match=f"Leaky got mem of type {type(nothing).__name__}; pass a tensor"):
+        lif(X)
+    snn.utils.reset(lif)
+    assert torch.equal(lif(X), snn.Leaky(0.9, init_hidden=True)(X))
+
+
+def test_a_tuple_between_layers_of_an_unrolled_network_is_explained():
+    net = torch.nn.Sequential(snn.Leaky(0.9, init_hidden=True, output=True), torch.nn.Linear(4, 2))
+    with pytest.raises(TypeError, match="tuple") as caught:
+        at_once(net, torch.rand(3, 2, 4))
+    assert any("Pass on only the spikes" in note for note in caught.value.__notes__)

@@ -219,9 +219,9 @@ def with_an_option_for_a_name(x, mem, *, learn=0.0):
 
 REFUSED = {
     branching: r"a Python branch depends on the data; use ops.where \(.*if mem > 1:\).*@snn.cell\(loop=True\)",
-    with_a_torch_function: r"torch.relu is not in the vocabulary.*mem = torch.relu\(mem \+ x\)",
+    with_a_torch_function: r"torch.relu is not supported in an equation.*mem = torch.relu\(mem \+ x\)",
     with_a_tensor_from_outside: r"a Tensor of shape \(12, 3, 4\) enters the equation; pass it as a parameter.*x \* XS",
-    with_a_method: r"\.clamp is not in the vocabulary.*\.clamp\(0, 1\)",
+    with_a_method: r"\.clamp is not supported in an equation.*\.clamp\(0, 1\)",
     with_too_few_results: r"returned a tuple of 2; return \(spk, mem, other\); or, if other is a parameter, write",
     without_a_star: r"if beta and threshold are parameters, write \* before: \(x, mem, \*, beta=0.9, threshold=1.0\)",
     with_states_alone: r"returned a tuple of 1; return \(spk, mem\); or, if the layer .* @snn.cell\(charge=True\)",
@@ -281,7 +281,7 @@ def test_what_asks_for_the_loop_runs_it_and_reads_its_globals_live(make, hidden,
     lif = {"cell": scaled, "charge": charged}[make](init_hidden=hidden, output=True)
     x = torch.full((1, 1, 1), 0.25)
     message = snn.explain(lif, x)
-    assert (message.rows[0].backend, "made with loop=True" in str(message)) == ("loop", True)
+    assert (message.rows[0].backend, "created with loop=True" in str(message)) == ("loop", True)
     for scale in (1.0, 2.0):
         monkeypatch.setitem(globals(), "SCALE", scale)
         snn.utils.reset(lif)

@@ -12,7 +12,7 @@ from ..oracle import assert_close
 
 X = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) * 1.5
 
-FLAT = snn.surrogate.no_gradient()
+FLAT = snn.surrogate.Spike("flat", lambda u: 0 * u)
 
 NEURONS = {
     "Leaky": lambda: snn.Leaky(0.9),

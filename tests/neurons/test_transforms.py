@@ -135,7 +135,7 @@ AFTER_VMAP = {
 def test_states_of_a_vmap_that_is_over_are_refused_until_a_reset(name, then):
     neuron, xs = given(name)
     vmap(neuron)(xs)
-    with pytest.raises(RuntimeError, match=r"keeps a state from within torch\.func\.vmap, which is over; call"):
+    with pytest.raises(RuntimeError, match=r"holds a state of a torch\.func\.vmap that has ended; call"):
         AFTER_VMAP[then](neuron, xs)
     snn.utils.reset(neuron)
     got = tree_leaves(AFTER_VMAP[then](neuron, xs))[0]

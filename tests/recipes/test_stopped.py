@@ -31,6 +31,11 @@ def test_runs_are_tested_on_the_data_they_were_trained_on(tmp_path, monkeypatch)
     torch.save({name: value.flatten()[:1] for name, value in weights.items()}, where(tmp_path).weights)
     runs, (problem,) = table.complete(tmp_path)
     assert runs == []
+    assert "are those of another run" in problem
+    torch.save(weights, where(tmp_path).weights)
+    with monkeypatch.context() as patch:
+        patch.setitem(RECIPES, "lif", RECIPES["temporal_conv"])
+        _, (problem,) = table.complete(tmp_path)
     assert "do not fit to the recipe" in problem
     monkeypatch.setitem(TASKS, "tiny", replace(TINY, outputs=4))
     _, (problem,) = table.complete(tmp_path)

@@ -122,7 +122,7 @@ def test_what_is_kept_of_a_transform_that_is_over_is_reported_and_can_be_reset(t
     params, buffers = stack_module_state(nets)
     x = quarters(7, 3, 6)
     transform(lambda p, b: loss_of(functional_call(one, (p, b), (x,))))(params, buffers)
-    with pytest.raises(RuntimeError, match=r"keeps a state from within torch.func.vmap, which is over; call .*reset"):
+    with pytest.raises(RuntimeError, match=r"holds a state of a torch.func.vmap that has ended; call .*reset"):
         one.net(x[0])
     copy.deepcopy(one).to(torch.float64)
     snn.utils.detach(one)

@@ -16,12 +16,12 @@ Emitter = Callable[[Derivation, Variant, str], KernelSource]
 
 @cache
 def kernel(key: str, variant: Variant, emitter: Emitter = emit) -> openmp.Kernel:
-    """A kernel of a program, compiled at first use and cached for the life of the process."""
+    """A kernel of a program, compiled at first use and cached until the process ends."""
     return compiled(emitter(structure_of(key).derivation, variant, f"A scan: {variant}."))
 
 
 Outputs = tuple[Tensor, list[Tensor], list[Tensor | None]]
-"""Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None where the variant does not keep one.
+"""Spikes [T, *S]; the last states [*S]; the states after every step [T, *S], None if the variant does not save one.
 
 A state that is the spikes themselves is the same tensor.
 """
@@ -73,14 +73,16 @@ def _spread(params: Sequence[Tensor], variant: Variant, shape: torch.Size) -> Se
 
 
 def block_for(sequence: int) -> int:
-    """The number of elements of a block, for a sequence of so many bytes."""
+    """The number of elements of a block, for a sequence of a size in bytes."""
     long = sequence >= tuning.limits.long_blocks_from
     return tuning.shapes.long_block if long else tuning.shapes.block
 
 
 def elements_recomputed(steps: int, states: int, size: int) -> int:
-    """How many elements of so many bytes a block has that recomputes their states of all steps: a multiple of 64, and
-    none where the states of 64 are too many."""
+    """The number of elements of a block whose states of all steps are recomputed: a multiple of 64.
+
+    0 if the states of 64 elements, of `size` bytes each, exceed the limit.
+    """
     shapes = tuning.shapes
     return min(2 * shapes.block, shapes.recomputed_bytes // (steps * states * size) // 64 * 64)
 
@@ -207,7 +209,7 @@ class OneStep:
         those of the parameters.
 
         Args:
-            carries: of the states.
+            carries: the gradients of the states.
             cotangents: the gradients of the spikes and of the new states, without `carries`.
             totals: of the parameters; None if not required.
         """

@@ -4,7 +4,7 @@ With W the weight and b the bias of the recurrent layer, and a cell that charges
 
     c[t] = x[t] + (b + W @ spk[t-1]),    spk[t], states[t] = cell(c[t], states[t-1])
 
-and backwards, with dc[t] the gradient of c[t]: the spikes of step t get W.T @ dc[t+1] besides their own gradient,
+and backwards, with dc[t] the gradient of c[t]: the spikes of step t get W.T @ dc[t+1] added to their own gradient,
 dx[t] = dc[t], db = sum of dc, dW = sum over t of the outer product of dc[t] and spk[t-1].
 
 Batch rows are independent, so threads share rows. Up to `recurrent_rows` of them are processed over all time together.

@@ -105,7 +105,7 @@ plan_of = cache(Plan)
 def step(
     plan: Plan, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], surrogate: Surrogate
 ) -> tuple[Tensor, ...]:
-    """One step of a program: spikes and new states, [*S]. The arguments are those of `run.autograd.scan`."""
+    """Run one step of a program; returns spikes and new states, [*S]. For the arguments see `run.autograd.scan`."""
     if not plan.grad:
         return plan.results(_forward(plan, x, states, params))
     # constants do not pass through autograd, nor are they saved
@@ -116,13 +116,16 @@ def step(
 
 
 StepCall = tuple[Plan, str, Surrogate, tuple[Tensor, ...]]
-"""The plan, how messages name the neuron, the spike function, and the hoisted values that are not learned. In one,
-since `Function.apply` looks at each argument."""
+"""The plan, the name of the neuron in messages, the spike function, and the hoisted values that are not learned. They
+are one argument, since `Function.apply` inspects each."""
 
 
 class _Step(torch.autograd.Function):
-    """Its outputs are the spikes, the states and the copies of states that it saves: as outputs these have gradients,
-    which a second derivative needs."""
+    """One differentiable step.
+
+    The outputs are the spikes, the states and the saved copies of states. As outputs, copies have gradients, which
+    second derivatives require.
+    """
 
     @staticmethod
     def forward(ctx: Any, call: StepCall, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
@@ -145,7 +148,7 @@ class _Step(torch.autograd.Function):
         if not torch.is_grad_enabled() and not [g for g in to_copies if g is not None]:
             try:
                 found = _backward(plan, saved, params, grads)
-            except RuntimeError:  # a batch of gradients has no address
+            except RuntimeError:  # batched gradients have no address
                 if not batched(grads):
                     raise
         found = found or _backward_by_torch(plan, surrogate, saved, params, grads, to_copies)
@@ -214,7 +217,7 @@ def _backward_by_torch(
     grads: Sequence[Tensor | None],
     to_copies: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """The same with torch's operations, including the gradients of the copies."""
+    """Run the backward with torch's operations, including the gradients of the copies."""
     like, x = saved[-1], saved[0] if plan.saves_input else None
     copied, more = (dict(zip(plan.copies, t, strict=True)) for t in (saved[plan.saves_input :], to_copies))
     olds, news = ([copied.get(f"{which}{k}") for k in range(plan.count)] for which in ("old", "new"))

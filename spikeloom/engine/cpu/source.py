@@ -75,9 +75,12 @@ def backward_arguments(states: int, params: int) -> dict[str, int | None]:
 
 
 def own_arguments(variant: Variant, inputs: int = 1) -> dict[str, int | None]:
-    """The last arguments of a kernel. Of one step: how many elements lie between two inputs of one; if it is single,
-    where its `copies` go. Of several steps: how many elements a block has; and the memory by way of which the forward
-    writes past the caches (see `_to_strips`)."""
+    """The last arguments of a kernel.
+
+    For one step: `width`, the distance between two inputs in elements, and the memory of its `copies`. For several
+    steps: `block`, the elements of a block, and `strips`, memory through which the forward writes past the caches (see
+    `_to_strips`).
+    """
     if variant.single:
         return {"width": None, "copy*": len(copies(variant))}
     return dict.fromkeys(["width"] if inputs > 1 else ["block"] if variant.grad else ["block", "strips*"])
@@ -162,7 +165,7 @@ def _from_strips(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Part:
-    """Lines of a kernel: what is loaded once, the loop over time, what is done at each step and for each element."""
+    """Lines of a kernel: loads before the loop, the loop over time, and the lines per step and per element."""
 
     uniforms: list[str]
     time: str
@@ -228,7 +231,7 @@ def _step_lines(
 
 
 def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
-    """The forward of a step; `fed` is what comes to the input, as source."""
+    """The forward of a step; `fed` is the source of the term that is added to the input."""
     states = range(len(derivation.step.states))
     name = Names(derivation, recalled=False)
     spk, *new = derivation.forward
@@ -245,7 +248,7 @@ def forward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Par
 
 
 def backward_part(derivation: Derivation, variant: Variant, fed: str = "") -> Part:
-    """The backward of a step; `fed` is what comes to the gradient of the spikes, as source."""
+    """The backward of a step; `fed` is the source of the term that is added to the gradient of the spikes."""
     step = derivation.step
     states = range(len(step.states))
     name = Names(derivation, recalled=True)

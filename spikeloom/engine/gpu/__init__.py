@@ -1,4 +1,4 @@
-"""The scan over time as Triton kernels. No device has run them yet."""
+"""Run scans over time as Triton kernels. They are tested in Triton's interpreter, not yet on a GPU."""
 
 from . import cuda_graphs as cuda_graphs
 from . import launch as launch

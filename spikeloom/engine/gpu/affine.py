@@ -19,12 +19,12 @@ class Affine(NamedTuple):
 
 
 def affine(value: Symbol, before: Symbol, given: frozenset[Symbol] = frozenset()) -> Affine | None:
-    """A node as slope * before + rest, adding nodes to its graph if necessary; None if it is not affine.
+    """Write a node as slope * before + rest, or return None if it is not affine. Nodes may be added to its graph.
 
     Args:
         value: the node.
-        before: another, which the slope and the rest do not depend on.
-        given: nodes to be left as they are.
+        before: the node in which it is affine; the slope and the rest do not depend on it.
+        given: nodes that are not analyzed further.
     """
     found: dict[Symbol, Affine] = {}
     for node in needed([value], given | {before}):
@@ -41,8 +41,10 @@ def affine(value: Symbol, before: Symbol, given: frozenset[Symbol] = frozenset()
 
 
 def recurrence(derivation: Derivation, backward: bool) -> Affine | None:
-    """That of a neuron of one state: its new state from the old one or, backward, the gradient of the old state from
-    that of the new one. None where the equation is no such recurrence."""
+    """The affine recurrence of a neuron with one state, or None if its equation has none.
+
+    Forward, it gives the new state from the old one; backward, the gradient of the old state from that of the new one.
+    """
     if len(derivation.step.states) != 1:
         return None
     value, before = derivation.forward[1], derivation.step.states[0]

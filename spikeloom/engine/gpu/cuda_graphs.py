@@ -1,8 +1,8 @@
 """CUDA graphs: steps on a GPU are captured once and then replayed with little launch overhead.
 
-A step with a product is a product by torch and a kernel for the rest, which Python launches one by one. So a long scan
-is cut into runs of `graph_steps` steps, the last ones shorter, and each run is captured as a separate scan: its inputs
-are copied to the captured buffers, and its results are copied out of them. The backward is captured, too.
+A step of a recurrent layer is one product by torch and one kernel, both launched from Python. A long scan is cut into
+runs of `graph_steps` steps, the last ones shorter, and each run is captured as a separate scan. Its inputs are copied
+to the captured buffers, and its results out of them. The backward pass is captured, too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ from ..feedback import Recurrence, Runner
 from ..graph import Cotangents, Gradients, InputGrad, Saved, add
 
 _failed: list[tuple[tuple[Any, ...], str]] = []
-"""What torch could not capture, and why: the `_kind` of the tensors, and a sentence. Until `release` is called."""
+"""Captures that failed: the `_kind` of the tensors, and the reason as a sentence. `release` clears the list."""
 
 _lock = Lock()
-"""A process captures one graph at a time, and replays one: they share memory (see `_place`)."""
+"""Held while a graph is captured or replayed, because all graphs share memory (see `_place`)."""
 
 
 @in_child
@@ -53,12 +53,12 @@ def captured(x: Tensor) -> bool:
 
 
 def capturable(x: Tensor) -> bool:
-    """Whether there are CUDA graphs for work on the device of x."""
+    """Whether work on the device of x can be captured as a CUDA graph."""
     return x.is_cuda and x.numel() > 0 and next(refusals(x), None) is None
 
 
 class CapturedScan:
-    """A `Runner` that captures runs of steps of another one, which computes on the device alone."""
+    """A `Runner` that captures and replays the steps of another, which must not synchronize with the CPU."""
 
     def __init__(self, runner: Runner):
         self.runner = runner
@@ -120,7 +120,7 @@ class CapturedScan:
 
 
 def _runs(steps: int) -> list[slice]:
-    """A sequence as runs of `graph_steps` steps, then of half as many, and so on."""
+    """Split a sequence into runs of `graph_steps` steps, then of half as many, and so on."""
     at, length, runs = 0, tuning.limits.graph_steps, list[slice]()
     while at < steps:
         while length > steps - at:
@@ -131,7 +131,7 @@ def _runs(steps: int) -> list[slice]:
 
 
 def _part(plan: Recurrence, run: slice) -> Recurrence:
-    """The plan of a run, shared by equal layers."""
+    """The plan of one run, without what differs between equal layers, so that these share its graph."""
     return replace(plan, steps=run.stop - run.start, layer="", x_grad=InputGrad.EACH, weight_learns=True)
 
 
@@ -139,7 +139,7 @@ def _part(plan: Recurrence, run: slice) -> Recurrence:
 
 
 def _replayed(function: Callable[..., Any], like: Tensor, call: tuple[Any, ...]) -> Any:
-    """function(*call), captured at the first call of its kind; the next replay overwrites the results."""
+    """Return function(*call), captured at the first call of its kind. The next replay overwrites the results."""
     leaves, form = tree_flatten(call)
     kind = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
@@ -151,7 +151,7 @@ def _replayed(function: Callable[..., Any], like: Tensor, call: tuple[Any, ...])
 
 
 def _precision(device: str) -> tuple[Any, ...]:
-    """Of products on a kind of device."""
+    """The precision settings of products on a type of device."""
     lowered = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     return torch.backends.cuda.matmul.fp32_precision, convolutions.fp32_precision, lowered
@@ -166,13 +166,15 @@ def _graph(
     stream: int,
     precision: tuple[Any, ...],
 ) -> tuple[list[Any], Callable[[], Any]]:
-    """The input memory of a captured call, and a function that replays it and returns its results.
+    """Capture a call; return its input memory, and a function that replays it and returns its results.
 
     Args:
-        function: what is called.
-        kind, form: of each leaf of the arguments its shape and dtype, or itself if it is no tensor; their structure.
+        function: the function to capture.
+        kind: for each leaf of the arguments its shape and dtype, or the leaf itself if it is not a tensor.
+        form: the structure of the arguments.
         state: the kind of a state.
-        stream, precision: on which it is replayed; of its products.
+        stream: the stream on which the graph is replayed.
+        precision: the precision of its products.
     """
     shape, dtype, device = state
     with torch.inference_mode(False), torch.no_grad():
@@ -182,10 +184,10 @@ def _graph(
 
 
 def replayable(work: Callable[[], Any], like: Tensor) -> Callable[[], Any]:
-    """The same work, to be done many times on the same memory: captured, or, where that cannot be, as it is.
+    """Capture work that is repeated on the same memory. If it cannot be captured, return it as it is.
 
     Args:
-        work: what reads tensors that stay. It may be done here once.
+        work: reads tensors whose memory stays allocated. It may be called here once.
         like: a tensor on its device.
     """
     if not capturable(like):
@@ -204,10 +206,10 @@ def replayable(work: Callable[[], Any], like: Tensor) -> Callable[[], Any]:
 
 
 def capture(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
-    """A function that replays the work on the current stream of a device, and returns its results."""
+    """Capture work; the returned function replays it on the current stream of a device and returns its results."""
     current, graph = torch.cuda.current_stream(device), torch.cuda.CUDAGraph()
     pool, side = _place(device, current.cuda_stream)
-    # the outer context goes back to the current stream where capturing fails; the inner one does not
+    # the outer context restores the current stream if the capture fails; the inner one does not
     with torch.cuda.stream(current), torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local"):
         results = work()
 
@@ -222,14 +224,14 @@ def capture(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
 def _place(device: torch.device, stream: int) -> tuple[Any, torch.cuda.Stream]:
     """The memory for the results of graphs that are replayed on a stream, and the stream on which they are captured.
 
-    They share that memory: results are copied before the next graph is replayed. With it they share the workspace
-    that torch gives to cuBLAS for each stream: its address is captured, so it must outlive each of them.
+    All graphs share this memory, since results are copied before the next graph is replayed. They also share the
+    workspace that torch gives to cuBLAS for each stream: graphs capture its address, so it must outlive them.
     """
     return torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
 
 def release() -> None:
-    """Release all graphs and their memory. Later captures allocate anew, and failed ones are tried again."""
+    """Release all graphs and their memory. Later captures allocate new memory, and failed captures are tried again."""
     _graph.cache_clear()
     _place.cache_clear()
     _failed.clear()

@@ -35,13 +35,13 @@ def _kernel_in_parallel(key: str, variant: Variant) -> TritonKernel | None:
 
 @cache
 def _kernel(key: str, variant: Variant) -> TritonKernel:
-    """Compiled at first use and cached for the life of the process."""
+    """A Triton kernel, compiled at first use and cached until the process ends."""
     source = emit_triton(structure_of(key).derivation, variant, f"A scan: {variant}.")
     return TritonKernel(source, block_of(variant))
 
 
 def block_of(variant: Variant) -> int:
-    """Elements of a program of the grid."""
+    """The number of elements that one program of the grid processes."""
     spans = variant.grad and State.SPANS in variant.states
     size = triton_shapes.span_bytes if spans else triton_shapes.block_bytes
     dtype: torch.dtype = getattr(torch, variant.computed if variant.grad else variant.dtype)
@@ -90,7 +90,7 @@ def backward(saved: Saved, grads: Cotangents) -> Gradients:
 
 
 class OneStep:
-    """A kernel of one step, on existing rows; see `cpu.launch.OneStep`."""
+    """A kernel of one step that reads and writes existing rows; see `cpu.launch.OneStep`."""
 
     def __init__(self, key: str, variant: Variant, like: Tensor, params: Sequence[Tensor], width: int):
         self.launch, self.like = kernel(key, variant, 1, like.numel()), like
@@ -125,12 +125,12 @@ class OneStep:
 
 
 def _empty(like: Tensor) -> Tensor:
-    """Contiguous memory of that shape."""
+    """Allocate contiguous memory of a shape."""
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def named(kind: str, tensors: Sequence[Tensor | None]) -> dict[str, Any]:
-    """A kernel's arguments of one kind, by name."""
+    """Name the arguments of one kind that a kernel takes."""
     return {f"{kind}{k}": tensor for k, tensor in enumerate(tensors)}
 
 
@@ -141,7 +141,7 @@ def params_by_name(params: Sequence[Tensor], variant: Variant, x: Tensor, shape:
 
 
 def run(launch: TritonKernel, given: dict[str, Any], x: Tensor, size: int) -> None:
-    """Run a kernel over so many elements, or rows, on the device of x."""
+    """Run a kernel over `count` elements or rows on the device of x."""
     # Triton launches on the current device, which need not be that of the tensors
     on: AbstractContextManager[Any] = torch.cuda.device(x.device) if x.is_cuda else nullcontext()
     with on:

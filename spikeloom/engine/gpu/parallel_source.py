@@ -1,10 +1,10 @@
 """Kernel source for Triton that processes many steps at once, for recurrences whose steps can be composed (`affine`).
 
 A program of the grid processes BLOCK of the M = B * prod(N) elements over all time, TIME steps at once. Each step is a
-slope and an intercept; an associative scan combines them into the state before each step. Then the step itself is that
-of every kernel, for all TIME steps. The state after the last is the start of the next TIME steps. The backward does
-the same from the last step to the first. The memory that is read and written is that of `source`, and so are the
-arguments.
+slope and an intercept; an associative scan combines them into the state before each step. The code of the step itself
+is the same as in the sequential kernel, for TIME steps at once. The state after the last of them is the initial state
+of the next TIME steps. The backward pass goes from the last step to the first. Arguments and memory traffic are those
+of `source`.
 """
 
 from collections.abc import Collection
@@ -47,13 +47,13 @@ def kernel({arguments}, TIME: tl.constexpr, BLOCK: tl.constexpr):
 '''
 
 SUMMED = "tl.sum({}_m, axis=0, keep_dims=True)"
-"""A sum over time that is held step by step, for what threads add up between them makes them wait for each other."""
+"""A sum over time, held as one partial sum per step: a reduction across threads at each step would synchronize them."""
 
 
 def emit_triton_parallel(derivation: Derivation, variant: Variant, title: str) -> str | None:
     """The source of a module with `kernel`, forward or, if the variant has a gradient, backward.
 
-    None where it would not be right: for an equation, or a variant whose backward rebuilds states step by step.
+    None if the equation is not an affine recurrence, or if the backward recomputes states step by step.
     """
     found = recurrence(derivation, backward=bool(variant.grad))
     if found is None or State.SPANS in variant.states:
@@ -123,7 +123,7 @@ def _backward(derivation: Derivation, variant: Variant, step: Affine) -> Lines:
 def _joined(
     part: Lines, name: TritonNames, step: Affine, known: frozenset[Symbol], value: str, rest: str
 ) -> Collection[Symbol]:
-    """From the value before the first of TIME steps to that before each of them; and what was computed for it."""
+    """Compute the value before each of TIME steps from that before the first; also returns its intermediate values."""
     nodes = needed([node for node in step if node is not None], known)
     part.body += name.assign(nodes)
     given = f"tl.where(live, {name(step.slope)}, one), tl.where(live, {rest}, zero), one, zero"
@@ -138,11 +138,11 @@ def _varying(part: Lines, variant: Variant) -> None:
 
 
 def _row(part: Lines, sequence: str, stride: str) -> str:
-    """The addresses of the rows of a sequence."""
+    """The addresses of the rows of a sequence for TIME steps."""
     part.arguments += [name for name in (sequence, stride) if name not in part.arguments]
     return f"{sequence} + m + t * {stride}"
 
 
 def _last(value: str) -> str:
-    """A value at the last of the steps."""
+    """Select a value at the last of the TIME steps."""
     return f"tl.sum(tl.where(last, {value}, zero), axis=0, keep_dims=True)"

@@ -2,8 +2,8 @@
 
 A program of the grid processes BLOCK batch rows over all time. Rows are independent, so no program waits for another.
 Between two steps it multiplies the result of the previous step (spikes or, in the backward, gradients of the currents)
-by the matrix, tile by tile. The step itself is that of every kernel. The states of a row are in memory that stays in
-the cache, as does the matrix.
+by the matrix, tile by tile. The code of the step itself is the same as in the other kernels. The states of a row and
+the matrix are small enough to stay in the cache.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,13 +51,13 @@ def kernel({arguments}, BLOCK: tl.constexpr):
 
 @dataclass
 class Tile(Lines):
-    """A kernel whose body processes a tile of elements, with moves between two steps."""
+    """A kernel whose body processes one tile of elements; pointers are advanced between two steps."""
 
     arguments: list[str] = field(default_factory=lambda: ["steps", "size", "rows", "width", "matrix", "last"])
-    element: str = "0"  # those of a tile are added to a pointer where it is read
+    element: str = "0"  # the offset of a tile is added to a pointer at each access
 
     def constants(self, variant: Variant) -> None:
-        """The parameters: one number, or one per element."""
+        """Load the parameters: one number each, or one per element."""
         for k, kind in enumerate(variant.params):
             self.arguments.append(f"param{k}")
             if kind.fixed == Param.NUMBER:
@@ -66,11 +66,11 @@ class Tile(Lines):
                 self.read(f"param{k}_m", f"param{k}")
 
     def read(self, name: str, place: str) -> None:
-        """Load an element's value from that address."""
+        """Load the value of an element at an address."""
         self.body.append(f"{name} = tl.load({place} + m, mask=inside)")
 
     def write(self, place: str, value: str) -> None:
-        """Store an element's value."""
+        """Store the value of an element."""
         self.body.append(f"tl.store({place} + m, {value}, mask=inside)")
 
 
@@ -148,7 +148,7 @@ def _backward_tile(derivation: Derivation, variant: Variant) -> Tile:
 
 
 def refusals(spk: Tensor) -> Iterator[str]:
-    """Why the kernel does not support a layer with such spikes, [*S]."""
+    """The reason why the kernel does not support a layer with spikes of this shape, [*S]; empty if it does."""
     width, most = spk.shape[-1], tuning.limits.gpu_recurrent_most
     if width > most:
         yield f"the recurrent kernel takes up to {most} neurons, whose weights stay in the cache, got {width}"
@@ -199,6 +199,6 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
 
 
 def _sizes(plan: Recurrence, matrix: Tensor, like: Tensor) -> dict[str, Any]:
-    """The arguments with which both kernels begin, without the feedback into the first step."""
+    """The first arguments of both kernels, without the feedback into the first step."""
     size, width = like.numel(), len(matrix)
     return {"steps": plan.steps, "size": size, "rows": size // width, "width": width, "matrix": matrix}

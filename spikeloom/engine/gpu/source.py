@@ -1,13 +1,13 @@
 """Kernel source for Triton, generated from the same graph of one step as the Numba kernels.
 
 A program of the grid runs BLOCK of the M = B * prod(N) elements over all T steps. States, their gradients and the
-totals of the parameters' gradients stay in registers, and parameters are read once.
+sums of the parameters' gradients stay in registers, and parameters are read once.
 
 Memory per element and step, in values of the dtype:
 forward: 1 read (input), 1 written (spikes), 1 written per state that is saved at every step.
 backward: 1 read (gradient of the spikes), 1 read per saved state, even if a step needs the old one and the new one,
 1 written (gradient of the input). Arrays that are constant in time are one row, read with a time stride of 0.
-If the states are not requested, one step in SPAN is saved, and the backward reads that and the input.
+If the states are not requested, they are saved every SPAN steps only; the backward recomputes them from the input.
 
 In half precision the input, the spikes and their gradients take two bytes each; states and arithmetic are float32.
 """
@@ -89,7 +89,7 @@ def _forward(derivation: Derivation, variant: Variant) -> Lines:
 
 
 def _read(part: Lines, derivation: Derivation, name: TritonNames, first: str = "") -> None:
-    """The inputs of a step; several are of a single step."""
+    """Load the inputs of a step. Only a kernel of a single step has several."""
     inputs = derivation.step.inputs
     if len(inputs) == 1:
         part.ahead(name(inputs[0]), "x", "x_stride", name.dtype, first)
@@ -100,12 +100,12 @@ def _read(part: Lines, derivation: Derivation, name: TritonNames, first: str = "
 
 
 def _offset(k: int) -> str:
-    """How far the k-th of several inputs, or its gradient, is offset from the first."""
+    """The offset of the k-th of several inputs, or of its gradient, from the first."""
     return f" + width * {k}" if k else ""
 
 
 def _backward(derivation: Derivation, variant: Variant) -> Lines:
-    """From the last step to the first, by the states that the forward has saved at every step."""
+    """The backward from the last step to the first, with states that the forward saved at every step."""
     step, part = derivation.step, results(derivation, variant)
     name, reads = (
         TritonNames(derivation, variant, recalled=True),
@@ -120,7 +120,7 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
             part.held(f"initial{k}", f"initial{k}")
             earlier = f"{LAST} - 1", 1, f"initial{k}_m"
             part.ahead(f"state{k}_m", f"trace{k}", "size", name.dtype, *earlier)
-        if reads_old and reads_new:  # the old state of a step is the new one of the step before: read once
+        if reads_old and reads_new:  # the old state is the previous new state: read once
             place = f"trace{k} + m + ({LAST}).to(tl.int64) * size"
             part.before.append(f"new{k}_m = tl.load({place}, mask=0 < left)")
             part.moves.append(f"new{k}_m = state{k}_m")
@@ -135,7 +135,7 @@ def _backward(derivation: Derivation, variant: Variant) -> Lines:
 
 
 def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
-    """The same by the input: from each saved state, SPAN steps forward in registers, then backward.
+    """The backward with recomputed states: from each saved state, SPAN steps forward in registers, then backward.
 
     All loads of a span are issued at its beginning (see `Lines.ahead`).
     """
@@ -177,11 +177,11 @@ def _rebuilding(derivation: Derivation, variant: Variant) -> Lines:
 
 
 def results(derivation: Derivation, variant: Variant, zero: str = "", whole: str = "{}_m") -> Lines:
-    """A backward without steps: the loads before them and the stores after them.
+    """The loads before the first step of a backward and the stores after its last; it has no steps yet.
 
     Args:
         zero: the initial value of sums, if it is not zero for each element.
-        whole: a sum, in the form in which it is written.
+        whole: the expression of a sum that is stored.
     """
     part = Lines()
     part.constants(variant)
@@ -196,27 +196,27 @@ def results(derivation: Derivation, variant: Variant, zero: str = "", whole: str
 
 
 def sums(derivation: Derivation, variant: Variant) -> dict[str, Symbol | None]:
-    """The gradients that are summed up over time."""
+    """The gradients that are summed over time."""
     (dx, *_), _, _ = derivation.gradients
     constant = (Param.LEARNED_NUMBER, Param.LEARNED_ELEMENT)
     return _totals(derivation, variant, constant) | ({"dx": dx} if variant.grad == InputGrad.SUM else {})
 
 
 def stored(derivation: Derivation, variant: Variant) -> dict[str, Sequence[Symbol | None]]:
-    """The gradients that are written at each step, those of several inputs together."""
+    """The gradients that are written at each step; the gradients of several inputs are one entry."""
     dxs, _, _ = derivation.gradients
     totals = {name: [total] for name, total in _totals(derivation, variant, (Param.LEARNED_STEP,)).items()}
     return totals | ({"dx": dxs} if variant.grad == InputGrad.EACH else {})
 
 
 def _totals(derivation: Derivation, variant: Variant, kinds: Sequence[Param]) -> dict[str, Symbol | None]:
-    """The gradients of the parameters of some kinds."""
+    """The gradients of the parameters of the given kinds."""
     _, _, totals = derivation.gradients
     return {f"total{k}": g for k, (g, kind) in enumerate(zip(totals, variant.params, strict=True)) if kind in kinds}
 
 
 def incoming(derivation: Derivation, variant: Variant) -> list[int]:
-    """Which results have gradients that are read at each step: the spikes, and requested states."""
+    """The numbers of the results whose gradients are read at each step: the spikes, and requested states."""
     nodes = derivation.backward_nodes(variant.params, variant.grad)
     requested = (True, *(state != State.SPANS for state in variant.states))
     return [k for k, g in enumerate(derivation.cotangents) if g in nodes and requested[k]]
@@ -231,11 +231,11 @@ def _backward_step(
     place: Callable[[str, str], str],
     live: str = "",
 ) -> None:
-    """One step of the backward, from the states and the input of this step.
+    """Append one step of the backward, computed from the states and the input of this step.
 
     Args:
         cotangent: the gradient of a result of this step, by its number.
-        place: the address of a step's row in a sequence of that name and stride.
+        place: returns the address of the step's row in a sequence, from its name and stride.
         live: the mask of the elements that have such a step, if not all have.
     """
     _, carries, _ = derivation.gradients

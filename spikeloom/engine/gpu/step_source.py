@@ -1,7 +1,7 @@
 """Shared parts of the source of every Triton kernel: the operations of a step, and the lines around them.
 
-Every operation is in the source as in the cell; divisions and roots round as torch's do, except
-divisions that only gradients depend on, and the launch disables fused multiply-add.
+The source has the operations of the cell, in order. Divisions and square roots round as in torch, except divisions that
+only gradients depend on. The launch disables fused multiply-add.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def tanh(u):
 RAISED = "tl.where(({0} >= {1}) | ({0} != {0}), {0}, {1})"
 
 OWN: Mapping[str, str] = {
-    "neg": "{} * -1.0",  # the minus of some releases of Triton is 0 - u, which loses the sign of zero
+    "neg": "{} * -1.0",  # some releases of Triton compute -u as 0 - u, which loses the sign of zero
     "exp": "tl.exp({})",
     "log": "tl.log({})",
     "sqrt": "tl.sqrt({})",
@@ -47,13 +47,13 @@ OWN: Mapping[str, str] = {
 
 
 class TritonNames(Names):
-    """The name and the operation of each node; in step `at` of a span, if given."""
+    """Names and expressions of the nodes; with `at`, those of one step of a span."""
 
     condition = "({} != 0.0)"
 
     def __init__(self, derivation: Derivation, variant: Variant, recalled: bool, at: int | None = None):
         super().__init__(derivation, recalled)
-        if at is not None:  # a step of several, each of whose states has a name
+        if at is not None:  # one of several unrolled steps: the states of each step have their own names
             step = derivation.step
             self.names |= {step.inputs[0]: f"x_{at}"}
             self.names |= {new: f"state{k}_{at + 1}" for k, new in enumerate(step.new_states) if recalled}
@@ -63,7 +63,7 @@ class TritonNames(Names):
         self.one, zero = self.number(1), self.number(0)
         own = {**TEMPLATES, **OWN, "spike": f"tl.where({{}} > 0.0, {self.one}, {zero})"}
         own["count"] = f"tl.where({{}}, {self.one}, {zero})"
-        if variant.computed == "float32":  # whose plain division and root are approximate
+        if variant.computed == "float32":  # Triton's plain division and root are approximate in float32
             own |= {"div": "tl.div_rn({}, {})", "sqrt": "tl.sqrt_rn({})"}
         own["sigmoid"] = own["div"].format(self.one, f"({self.one} + tl.exp({{}} * -1.0))")
         self.templates = own
@@ -78,13 +78,13 @@ class TritonNames(Names):
             reciprocal = self.templates["div"].format(self.one, self(node.args[1]))
             return f"{self(node.args[0])} * {reciprocal}"
         if node.op == "div" and self.exact is not None and node not in self.exact:
-            return TEMPLATES["div"].format(*map(self, node.args))  # of a gradient: to rounding, and without branches
-        if node.op in ("minimum", "maximum", "clamp"):  # the interpreter cannot broadcast the conditions in them
+            return TEMPLATES["div"].format(*map(self, node.args))  # in gradients only: without branches
+        if node.op in ("minimum", "maximum", "clamp"):  # their conditions cannot be broadcast in the interpreter
             return self.templates[node.op].format(*map(self.block, node.args))
         return super().expression(node)
 
     def block(self, node: Symbol | None) -> str:
-        """A value per element of a block: values carried by a loop must not change shape."""
+        """A node as one value per element of a block, since values carried by a loop must not change shape."""
         return self(node) if node is not None and node.varying else f"tl.broadcast_to({self(node)}, m.shape)"
 
 
@@ -97,12 +97,12 @@ class Lines:
     before: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
-    moves: list[str] = field(default_factory=list)  # of pointers and states, at the end of a step
-    places: dict[str, str] = field(default_factory=dict)  # of an element in a row, where that is not `element`
+    moves: list[str] = field(default_factory=list)  # updates of pointers and states at the end of a step
+    places: dict[str, str] = field(default_factory=dict)  # offset of an element in a row, if it is not `element`
     element: str = "m"
 
     def constants(self, variant: Variant) -> None:
-        """The parameters that are the same at every step, read once."""
+        """Load the parameters that are the same at every step, once."""
         for k, kind in enumerate(variant.params):
             if kind.fixed == Param.STEP:
                 continue
@@ -116,19 +116,19 @@ class Lines:
             self.before.append(f"param{k}_m = {value}")
 
     def held(self, name: str, argument: str) -> None:
-        """A value per element that stays in a register."""
+        """Load a value per element that stays in a register."""
         self.arguments.append(argument)
         self.before.append(f"{name}_m = tl.load({argument} + m, mask=inside)")
 
     def inputs(self, count: int) -> None:
-        """The address of the first of several inputs of a single step, and of its gradient: see `cpu.source`."""
+        """Compute the address of the first of several inputs of a step, and of its gradient; see `cpu.source`."""
         if count > 1:
             self.arguments.append("width")
             self.before.append(f"first = m + m // width * width * {count - 1}")
             self.places |= dict.fromkeys(("x", "dx"), "first")
 
     def pointer(self, name: str, stride: str, backwards: bool) -> str:
-        """A pointer into a sequence, which moves by a row at each step."""
+        """Add a pointer into a sequence, which advances by a row at each step."""
         self.arguments += [name] if stride == "size" else [name, stride]
         start = f" + (steps - 1).to(tl.int64) * {stride}" if backwards else ""
         self.before.append(f"{name}_t = {name} + {self.places.get(name, self.element)}{start}")
@@ -141,10 +141,10 @@ class Lines:
         """Software-pipelined loads of a sequence: issued some steps ahead, and held in registers until they are used.
 
         Otherwise the load would be issued after the stores of the previous step, which might alias it as far as the
-        compiler knows; and where few elements keep a device busy, each step would wait for its memory.
+        compiler knows; with few elements per device, each step would wait for its memory.
 
         Args:
-            value: its name, in that dtype.
+            value: the name of the loaded value, converted to `dtype`.
             first: the row of the first step, if rows are read backwards.
             later: the number of last steps that read `other` instead.
         """
@@ -183,7 +183,7 @@ def varying(variant: Variant) -> list[str]:
 
 
 def helpers(body: Sequence[str], variant: Variant) -> str:
-    """The functions that those lines call."""
+    """The source of the functions that the body calls."""
     if not any(" tanh(" in line for line in body):
         return ""
     div = "tl.div_rn({}, {})" if variant.computed == "float32" else "({}) / ({})"

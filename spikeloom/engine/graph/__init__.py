@@ -1,4 +1,4 @@
-"""An equation as a graph, its gradient, and the program that kernels are generated from."""
+"""Trace an equation to a graph, differentiate it, and make the program from which kernels are generated."""
 
 from . import pullback as pullback
 from .compare import OPERATORS as OPERATORS

@@ -1,7 +1,7 @@
 """Reverse-mode differentiation of a cell's graph, into the same graph.
 
-One row per operation: from the incoming gradient g, the result and the arguments to one gradient per argument.
-None means zero: it is never computed, added or multiplied.
+A table has one row per operation. It maps the incoming gradient g, the result and the arguments to one gradient per
+argument. None stands for zero and is never computed, added or multiplied.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,12 @@ def _clamp(g: Symbol, out: Symbol, u: Symbol, low: Symbol, high: Symbol) -> Part
 
 
 def _pick(other: str) -> Callable[..., Partials]:
-    """minimum and maximum: the gradient goes to the one taken, half to each where they are equal, and to both in full
-    where one is NaN.
+    """The rule of minimum and maximum: the selected argument receives the gradient.
+
+    Equal arguments receive half of it each; if one is NaN, both receive all of it.
 
     Args:
-        other: the comparison of one argument with the other that holds where the other is taken.
+        other: the comparison of one argument with the other that is true if the other is selected.
     """
 
     def rule(g: Symbol, out: Symbol, a: Symbol, b: Symbol) -> Partials:
@@ -64,10 +65,10 @@ def adjoint(
     """The gradient of sum(output * cotangent) for each leaf; None where it does not depend on the leaf.
 
     Args:
-        graph: where the gradient's nodes are added.
+        graph: the graph to which the nodes of the gradient are added.
         outputs: pairs of a result and its cotangent.
         leaves: nodes at which differentiation stops.
-        spike: whose surrogate derivative replaces that of the step function.
+        spike: the spike function, whose surrogate derivative replaces that of the step function.
     """
     stop, numbers = frozenset(leaves), len(graph.numbers)
     gradients: dict[Symbol, Symbol] = {}

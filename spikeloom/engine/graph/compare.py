@@ -37,7 +37,7 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
 }
 
 VALUES = 64
-"""How many values of each input and state are compared."""
+"""The number of values of each input and state that are compared."""
 
 OTHERWISE = (
     "it computes something else on tensors than on the tracer's symbols; it must not catch errors, nor depend on the "
@@ -46,7 +46,7 @@ OTHERWISE = (
 
 
 def difference(cell: Cell, step: TracedStep) -> str:
-    """How a cell on tensors differs from its graph; empty if they agree."""
+    """Describe how a cell on tensors differs from its graph; empty if they agree."""
     draw, leaves = Random(0), (*step.inputs, *step.states)  # torch refuses to draw within vmap
     made: Mapping[str, Any] = {"dtype": torch.float32, "device": "cpu"}
     with untraced(), torch.inference_mode(False), torch.no_grad(), ops.spiking_with(ops.heaviside):
@@ -58,7 +58,7 @@ def difference(cell: Cell, step: TracedStep) -> str:
         params = {name: known[leaf] for name, leaf in step.params.items()}
         try:
             wanted = cell(x[0] if cell.inputs == 1 else tuple(x), *states, **params)
-        except Exception as error:  # whatever an equation of the user's raises
+        except Exception as error:  # a custom equation may raise any error
             return f"{cell.label} can be traced, but does not run on tensors: {error}{line_of(error)}"
         found = _on_tensors(step.graph, (step.spk, *step.new_states), known)
         pairs = list(zip(found, wanted, strict=True))
@@ -68,20 +68,20 @@ def difference(cell: Cell, step: TracedStep) -> str:
 
 
 def slope_difference(spike: Spike, graph: Graph, u: Symbol, slope: Symbol | None) -> str:
-    """How the derivative of a spike function on tensors differs from its graph; empty if they agree."""
+    """Describe how the derivative of a spike function on tensors differs from its graph; empty if they agree."""
     draw = Random(0)
     with untraced(), torch.inference_mode(False), torch.no_grad():
         values = torch.tensor([draw.gauss(0, 1) for _ in range(VALUES)], dtype=torch.float32, device="cpu")
         try:
             wanted = values * spike.slope_at(values)
-        except Exception as error:  # whatever a formula of the user's raises
+        except Exception as error:  # a custom formula may raise any error
             return f"it does not run on tensors: {error}{line_of(error)}"
         found = 0.0 if slope is None else _on_tensors(graph, (slope,), {u: values})[0]
         return "" if _agree([(values * found, wanted)]) else OTHERWISE
 
 
 def _on_tensors(graph: Graph, results: Sequence[Symbol], known: dict[Symbol, Any]) -> list[Any]:
-    """Evaluate a graph with torch's operations, from some known values."""
+    """Evaluate a graph with torch's operations, given the values of some nodes."""
     for node in needed(results, frozenset(known)):
         if node.op in NUMBERS:
             known[node] = node.value if node.op == "const" else graph.numbers[node.value]
@@ -94,7 +94,7 @@ def _on_tensors(graph: Graph, results: Sequence[Symbol], known: dict[Symbol, Any
 
 
 def _agree(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether values are equal, if they are known: fake tensors have none."""
+    """Whether values are equal. True for fake tensors, which have no values."""
     if any(type(value) is not Tensor for _, value in pairs):
         return True
     return all(torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True) for ours, theirs in pairs)

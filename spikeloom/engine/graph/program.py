@@ -1,4 +1,4 @@
-"""A program: everything that the engine derives from a cell and its spike function before it chooses a backend."""
+"""Programs: all that the engine derives from a cell and its spike function before it chooses a backend."""
 
 import hashlib
 import math
@@ -28,12 +28,12 @@ class Derivation:
     """The graph of a step in three parts: values that torch computes once, the forward and the backward of a step.
 
     Args:
-        hoisted: nodes that depend on parameters only, which torch computes before the scan, with its autograd; then the
+        hoisted: nodes that depend on parameters only, which torch computes before the scan, with autograd; then the
             numbers that are kernel arguments.
         forward: the spikes, then the new states.
-        backward: the gradients of each input, of each state and of each hoisted node; None where there is none.
-        cotangents: of the spikes, then of each new state.
-        step: as it was traced.
+        backward: the gradients of each input, of each state and of each hoisted node; None if it is zero.
+        cotangents: the gradients of the spikes, then of each new state.
+        step: the traced step.
     """
 
     step: TracedStep
@@ -56,24 +56,24 @@ class Derivation:
 
     @cached_property
     def every_state(self) -> tuple[State, ...]:
-        """`Variant.states` where all are saved."""
+        """`Variant.states` if every state is saved."""
         return tuple(State.SPIKES if new is self.step.spk else State.SAVED for new in self.step.new_states)
 
     @cached_property
     def gradients(self) -> tuple[tuple[Symbol | None, ...], ...]:
-        """The backward in its three parts: of the inputs, of the states, of the hoisted values."""
+        """The backward in three parts: the gradients of the inputs, of the states, and of the hoisted values."""
         first, second = len(self.step.inputs), len(self.step.inputs) + len(self.step.states)
         return self.backward[:first], self.backward[first:second], self.backward[second:]
 
     def backward_nodes(self, params: tuple[Param, ...], grad: InputGrad) -> dict[Symbol, None]:
-        """The nodes of the backward in one variant (see `Variant`): what it loads and what it computes."""
+        """The nodes of the backward in one variant (see `Variant`), both loaded and computed."""
         dxs, carries, totals = self.gradients
         learned = [g for g, kind in zip(totals, params, strict=True) if kind.learned]
         results = [*(dxs if grad != InputGrad.UNWANTED else ()), *carries, *learned]
         return needed([g for g in results if g is not None], self.recalled)
 
     def read_states(self, params: tuple[Param, ...], grad: InputGrad) -> tuple[State, ...]:
-        """`Variant.states` where those are saved that the backward reads."""
+        """`Variant.states` if only the states that the backward reads are saved."""
         nodes, olds = set(self.backward_nodes(params, grad)), frozenset(self.step.states)
         pairs = zip(self.every_state, self.step.states, self.step.new_states, strict=True)
         return tuple(
@@ -86,7 +86,7 @@ class Derivation:
 
 
 class Structure:
-    """The graph, and by its key the kernels, which programs that differ only in their numbers share.
+    """The graph, shared by programs that differ only in their numbers. Its key identifies the kernels.
 
     Args:
         derivation: the graph, in which numbers are placeholders.
@@ -107,7 +107,7 @@ class Structure:
             (position[node], node.logical or node.op == "count") for node in derivation.hoisted if node.op != "number"
         ]
         self.places = [node.value for node in derivation.hoisted if node.op == "number"]
-        # which hoisted value is a parameter as it came; separate from the nodes, whose type torch.compile reads
+        # the hoisted values that are unchanged parameters; apart from the nodes, whose type torch.compile would read
         self.as_given = tuple(node.value if node.op == "param" else "" for node in derivation.hoisted)
 
 
@@ -117,7 +117,7 @@ class Program:
     Programs are made by `program_for`, which returns the same one for equal cells and spikes.
 
     Attributes:
-        numbers: those of the equation and of the derivative of its spikes, by place.
+        numbers: the numbers in the equation and in the derivative of its spikes, by place.
     """
 
     def __init__(self, cell: Cell, surrogate: Surrogate):
@@ -161,10 +161,10 @@ class Program:
         return self.numbers[node.value] if node.op == "number" else node.value if node.op == "const" else None
 
     def hoist(self, params: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
-        """The values that do not change over time: those made of the parameters, differentiable, then the numbers.
+        """The values that are constant over time: functions of the parameters, differentiable, then the numbers.
 
         Args:
-            params: by name.
+            params: the parameters by name.
             like: a state, for the dtype and device of the numbers.
         """
         values: list[Any] = [params[name] for name in self.structure.reads]
@@ -175,7 +175,7 @@ class Program:
 
     def _number_tensors(self, like: Tensor) -> tuple[Tensor, ...]:
         """The numbers that a kernel takes as arguments."""
-        if torch.compiler.is_compiling():  # then no part of the graph may be stored
+        if torch.compiler.is_compiling():  # then nothing may be cached that depends on the graph
             return self._made_numbers(like)
         found = self._tensors.get((like.dtype, like.device))
         if found is None:
@@ -187,12 +187,12 @@ class Program:
 
     def _made_numbers(self, like: Tensor) -> tuple[Tensor, ...]:
         numbers = [self.numbers[place] for place in self.structure.places]
-        # in float64 first: torch.full refuses a number beyond float32, which beside a tensor is infinite
+        # in float64 first: torch.full rejects a number beyond float32, which is infinite in an operation with a tensor
         made = [torch.full((), rounded(n, like.dtype), dtype=like.dtype, device=like.device) for n in numbers]
         return tuple(made)
 
     def constants(self, dtype: torch.dtype, numbers: tuple[float, ...]) -> "Constants":
-        """The hoisted values on the CPU where the parameters are these numbers, of which none is learned."""
+        """The hoisted values on the CPU for parameters that are numbers, none of them learned."""
         negative = tuple([str(number)[0] == "-" for number in numbers]) if 0.0 in numbers else ()  # -0.0 == 0.0
         key = (dtype, numbers, negative)
         found = self._constants.get(key)
@@ -209,7 +209,7 @@ class Program:
         return found
 
     def step(self, params: Mapping[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-        """One step of the reference: the cell on tensors. An equation that was not traced may change its copies."""
+        """One step of the reference: the cell on tensors. An untraceable equation gets copies, which it may modify."""
 
         def step(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
             with ops.spiking_with(self.surrogate):
@@ -224,7 +224,7 @@ class Program:
 
 
 def rounded(number: float, dtype: torch.dtype) -> float:
-    """A number that `torch.full` takes for a dtype: beyond its range infinity, as a conversion from float64 gives."""
+    """A number as `torch.full` accepts it for a dtype; infinity if out of range, as in a conversion from float64."""
     most = torch.finfo(dtype).max
     if not math.isfinite(number) or abs(number) <= most:
         return number
@@ -245,7 +245,7 @@ def _on_tensors(op: str, places: Sequence[int | None]) -> Callable[..., Tensor]:
 def _equation(cell: Cell) -> tuple[str, tuple[float, ...]]:
     """The reason why a cell cannot be traced, if any, and its numbers."""
     if cell.loop:
-        return f"{cell.name} was made with loop=True, and runs as it is", ()
+        return f"{cell.name} was created with loop=True, so it runs in the plain loop", ()
     try:
         step = trace(cell)
         return difference(cell, step), tuple(step.graph.numbers)
@@ -259,8 +259,8 @@ class _Slope:
 
     Args:
         text: its graph as text.
-        formula: the function of the user's.
-        spike: the function.
+        formula: a custom function, if there is one.
+        spike: the spike function.
         traced: its graph, with the argument and the result.
     """
 
@@ -283,7 +283,7 @@ def _traced_slope(spike: Spike) -> tuple[Graph, Symbol, Symbol | None]:
     u = graph.leaf("x", 0)
     try:
         return graph, u, graph.slope(spike, u, 0)
-    except Exception as error:  # a user's formula that does not take symbols
+    except Exception as error:  # a custom formula that does not accept symbols
         raise Untraceable(f"the derivative of {spike!r} cannot be traced: {error}") from error
 
 
@@ -315,7 +315,7 @@ def _derive(step: TracedStep, spike: Spike) -> Derivation:
 def program_for(cell: Cell, surrogate: Surrogate) -> Program:
     """The program of a cell and a spike function, shared by all networks that use both.
 
-    A user's callable is not cached: it may be a method, and would hold its network in memory.
+    A custom callable is not cached: it may be a method, which would keep its network in memory.
     """
     return Program(cell, surrogate) if as_spike(surrogate) is None else _shared_program(cell, surrogate)
 
@@ -326,7 +326,7 @@ _by_key: WeakValueDictionary[str, Structure] = WeakValueDictionary()
 
 
 def structure_of(key: str) -> Structure:
-    """The structure of that key. The torch operator gets the key: it accepts only tensors, numbers and strings."""
+    """Find a structure by its key. torch operators pass the key: they accept only tensors, numbers and strings."""
     if key not in _by_key:
         raise RuntimeError(f"no neuron in this process has the kernel {key}; make the network before you run it")
     return _by_key[key]
@@ -342,14 +342,14 @@ class Constants(tuple[Tensor, ...]):
     """The hoisted values of a program whose parameters are numbers, one number each; they must not be modified.
 
     Attributes:
-        kinds: theirs in a `Variant`.
+        kinds: their kinds in a `Variant`.
     """
 
     kinds: tuple[Param, ...]
 
     @staticmethod
     def of(values: Iterable[Tensor]) -> "Constants":
-        """These values, which must not be modified from now on."""
+        """The values as tensors, which must not be modified."""
         made = Constants(values)
         made.kinds = (Param.NUMBER,) * len(made)
         return made
@@ -370,7 +370,7 @@ def runs_quickly(key: str) -> bool:
 
 
 WRITTEN_OUT = ELEMENTARY - {"exp", "sigmoid"}
-"""Operations without a GPU instruction, which its compiler expands wherever they occur."""
+"""Operations without a GPU instruction, which the compiler expands at each use."""
 
 
 @cache
@@ -380,6 +380,6 @@ def compiles_quickly(key: str) -> bool:
 
 
 def _operations(key: str) -> set[str]:
-    """Those of a step of a program that kernels run."""
+    """The operations of a step that a kernel runs."""
     derivation = structure_of(key).derivation
     return {node.op for node in needed(derivation.forward, frozenset(derivation.hoisted))}

@@ -1,5 +1,4 @@
-"""The backward of a scan by torch's own operations, for cases without kernels: second derivatives and batches of
-gradients.
+"""The backward of a scan by torch's own operations, where no kernel can: second derivatives and batched gradients.
 
 It evaluates the graph from which the backward kernels are generated, on the tensors saved by the forward. These are
 connected to the autograd graph, so that torch can differentiate the result.
@@ -24,8 +23,8 @@ class PullBack:
     """The backward of a program in one variant.
 
     Args:
-        key: of the program.
-        variant: which gradients are wanted.
+        key: the key of the program.
+        variant: selects the gradients.
         surrogate: the program's spike function.
     """
 
@@ -52,9 +51,9 @@ class PullBack:
         """The gradients of the inputs, the states before the step and the hoisted values, each [*S].
 
         Args:
-            inputs, states, new_states: what the backward reads of them, [*S]; None for the others.
+            inputs, states, new_states: the values that the backward reads, [*S]; None for the others.
             params: the hoisted values.
-            cotangents: of the spikes and of each new state, [*S]; None is zero, but not for all.
+            cotangents: the gradients of the spikes and of each new state, [*S]; None is zero. Not all are None.
         """
         dtype = getattr(torch, self.dtype)
         zero = torch.zeros_like(next(g for g in cotangents if g is not None), dtype=dtype)
@@ -86,19 +85,19 @@ class PullBack:
     ) -> None:
         """Evaluate the results, and all nodes that they depend on."""
         for node in needed(results, given):
-            if node.op == "const":  # of the dtype in which a kernel has it
+            if node.op == "const":  # in the dtype that a kernel computes in
                 known[node] = torch.full((), node.value, dtype=like.dtype, device=like.device)
             elif node not in known:
                 known[node] = self.functions[node.op](*[known[arg] for arg in node.args])
 
 
 def _value(symbol: Symbol, tensor: Tensor) -> Tensor:
-    """The value of a leaf: a condition comes as a number."""
+    """The value of a leaf. A condition is passed as a number."""
     return tensor != 0 if symbol.logical else tensor
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """The sum of two gradients, of which None is zero."""
+    """Add two gradients; None is zero."""
     return second if first is None else first if second is None else first + second
 
 
@@ -109,7 +108,7 @@ def summed(totals: Some, params: Sequence[Tensor], kinds: Sequence[Param]) -> li
 
 
 def backward(surrogate: ops.Surrogate, saved: Saved, grads: Cotangents) -> Gradients:
-    """The same results as the backward of the kernels, from the spike function and the same arguments."""
+    """Compute the results of the backward kernels by torch, from the same arguments and the spike function."""
     key, variant, steps, x, states, traces, params = saved
     like = states[-1]
     if not steps or any(kind.fixed == Param.STEP for kind in variant.params):

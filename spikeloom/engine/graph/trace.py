@@ -31,7 +31,7 @@ OF_CONDITIONS: Mapping[str, str] = {"add": "or", "mul": "and", "ne": "xor"}
 """Equivalents in torch of other operations on two conditions."""
 
 NUMBERS = ("const", "number")
-"""Leaves that are numbers: compiled into a kernel, or an argument of it."""
+"""Leaves that are numbers, compiled into a kernel or passed as its arguments."""
 
 COUNTING = frozenset({"add", "mul", "div", "where", "lt", "le", "gt", "ge", "eq", "ne"})
 """Operations in which torch converts a condition next to a value to 0 or 1 in the value's dtype."""
@@ -63,7 +63,7 @@ class Symbol:
 
     def __init__(self, graph: "Graph", op: str, args: tuple["Symbol", ...], value: Any, index: int):
         self.graph, self.op, self.args, self.value, self.index = graph, op, args, value, index
-        # varying: has the shape of the input, unlike what is made of parameters and numbers alone
+        # varying: has the shape of the input; False if it depends on parameters and numbers only
         self.varying: bool = op in ("x", "state", "cotangent", "full") or any(a.varying for a in args)
         self.logical: bool = op in LOGICAL
 
@@ -97,12 +97,12 @@ class Symbol:
     def __pow__(self, exponent: Any) -> "Symbol":
         if type(exponent) is Symbol:
             raise Untraceable(
-                "** with a parameter or a state as exponent is not in the vocabulary; for a ** b with a > 0 write "
-                "ops.exp(b * ops.log(a))"
+                "** with a parameter or a state as exponent is not supported in an equation; for a ** b with a > 0 "
+                "write ops.exp(b * ops.log(a))"
             )
         if exponent not in (2, 3):
             raise Untraceable(
-                f"** {exponent!r} is not in the vocabulary; use ** 2, ** 3, ops.sqrt(a) or, with a > 0, "
+                f"** {exponent!r} is not supported in an equation; use ** 2, ** 3, ops.sqrt(a) or, with a > 0, "
                 f"ops.exp({exponent!r} * ops.log(a))"
             )
         square = self * self
@@ -120,15 +120,15 @@ class Symbol:
 
     def __getattr__(self, name: str) -> Any:
         spikes = "; for the spikes of a comparison write ops.spike(mem - threshold)" if self.logical else ""
-        raise Untraceable(f".{name} is not in the vocabulary; use arithmetic and spikeloom.ops{spikes}")
+        raise Untraceable(f".{name} is not supported in an equation; use arithmetic and spikeloom.ops{spikes}")
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise Untraceable(f"torch.{getattr(func, '__name__', func)} is not in the vocabulary; use spikeloom.ops")
+        raise Untraceable(f"torch.{getattr(func, '__name__', func)} is not supported in an equation; use spikeloom.ops")
 
 
 def _refuse(methods: Mapping[str, str], why: str) -> None:
-    """Give symbols methods that raise. Python would otherwise fall back to another operation, or to one of objects."""
+    """Give symbols methods that raise. Otherwise Python would use another operation, or the default one of objects."""
     for name, shown in methods.items():
 
         def refused(self: Symbol, *_: Any, why: str = why.format(shown)) -> Any:
@@ -147,9 +147,9 @@ _refuse(
     {f"{side}{name}": _SIGNS[name] for name in ("floordiv", "mod", "matmul") for side in ("", "r")}
     | {"divmod": "divmod", "lshift": "<<", "rshift": ">>", "round": "round"}
     | {"trunc": "math.trunc", "floor": "math.floor", "ceil": "math.ceil"},
-    "{} is not in the vocabulary; use arithmetic and spikeloom.ops",
+    "{} is not supported in an equation; use arithmetic and spikeloom.ops",
 )
-_refuse({"rpow": "** of a number"}, "{} is not in the vocabulary; for 2 ** a write ops.exp(math.log(2) * a)")
+_refuse({"rpow": "** of a number"}, "{} is not supported in an equation; for 2 ** a write ops.exp(math.log(2) * a)")
 _refuse(
     {"float": "float or a function of math", "int": "int", "complex": "complex", "index": "an index or a range"},
     "{} needs a number, but this value is known only at run time; use arithmetic and spikeloom.ops",
@@ -168,7 +168,7 @@ class Graph:
     that differentiation adds.
 
     Attributes:
-        numbers: the values, by place.
+        numbers: the values of these leaves, by place.
     """
 
     def __init__(self) -> None:
@@ -199,12 +199,14 @@ class Graph:
         return known.index(repr(value))
 
     def close(self) -> None:
-        """The equation is complete: further numbers are constants of the kernel."""
+        """Mark the equation as complete: further numbers are constants of the kernel."""
         self._place = lambda value: None
 
     def slope(self, spike: Spike, u: Symbol, first: int) -> "Symbol | None":
-        """The derivative of a spike function at u, None if it is zero; its numbers have places from `first` on, one for
-        each that the formula uses, so that equal numbers stay distinct."""
+        """The derivative of a spike function at u; None if it is zero.
+
+        Its numbers have places from `first` on, one per number of the formula, so that equal numbers stay distinct.
+        """
         places = count(first)
 
         def place(value: float) -> int:
@@ -255,7 +257,7 @@ class Graph:
         if isinstance(value, (int, float)) and (float(value) == value or value != value):
             place = self._place(value)
             return self.leaf("const", float(value)) if place is None else self.leaf("number", place)
-        shape = getattr(value, "shape", None)  # of a tensor, whose values would fill the screen
+        shape = getattr(value, "shape", None)  # a tensor would print all its values
         given = repr(value) if shape is None else f"of shape {tuple(shape)}"
         raise Untraceable(f"a {type(value).__name__} {given} enters the equation; pass it as a parameter")
 
@@ -339,7 +341,7 @@ def line_of(error: Exception) -> str:
 def needed(outputs: Iterable[Symbol], given: frozenset[Symbol] = frozenset()) -> dict[Symbol, None]:
     """The nodes that the outputs depend on, in order, stopping at the given ones (which are included).
 
-    The keys of a dictionary: `in` a list would compare symbols, and so record that.
+    Returned as the keys of a dictionary, because `in` on a list would compare symbols and record the comparison.
     """
     found: set[Symbol] = set()
     pending = list(outputs)

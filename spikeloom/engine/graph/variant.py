@@ -12,26 +12,27 @@ from torch import Tensor
 from ...forks import cached_property
 
 FLOATS = (torch.float32, torch.float64)
-"""What the kernels compute in."""
+"""The dtypes in which kernels compute."""
 
 HALVES = (torch.float16, torch.bfloat16)
-"""What Triton's kernels read and write besides."""
+"""Further dtypes that Triton kernels read and write."""
 
 DTYPES = {dtype: str(dtype).removeprefix("torch.") for dtype in (*FLOATS, *HALVES)}
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """How kernels name a dtype."""
+    """The name of a dtype in kernels."""
     return DTYPES[dtype]
 
 
 class Param(IntEnum):
-    """A hoisted value as a kernel takes it: one number, one per element, or one per element and step (on Triton); with
-    a gradient or without.
+    """The shape of a hoisted value in a kernel, and whether its gradient is computed.
+
+    It is one number, one per element, or (on Triton) one per element and step.
 
     Attributes:
-        learned: whether its gradient is wanted.
-        fixed: the same without a gradient, which is all that a forward needs to know.
+        learned: whether its gradient is computed.
+        fixed: the kind of the same shape without a gradient, as used by a forward.
     """
 
     learned: bool
@@ -50,31 +51,31 @@ for _param in Param:
 
 
 class State(IntEnum):
-    """Which values of a state a kernel saves, besides the last."""
+    """The values of a state that a kernel saves, in addition to the last."""
 
     DROPPED = 0
     """Nothing."""
 
     SAVED = 1
-    """Its value after every step."""
+    """The value after every step."""
 
     SPIKES = 2
-    """The same, which is the spikes."""
+    """The value after every step, for a state that equals the spikes."""
 
     SPANS = 3
-    """One value in a span of steps; the backward rebuilds the others from the input, on Triton."""
+    """One value per span of steps; the backward recomputes the others from the input. Triton only."""
 
     RECOMPUTED = 4
-    """Nothing: the backward computes all values from a static input, on Numba."""
+    """Nothing: the backward recomputes all values from a static input. Numba only."""
 
     OLD = 5
-    """Of a single step: a copy of the value before it."""
+    """A copy of the value before a single step."""
 
     NEW = 6
-    """Of a single step: a copy of the value after it."""
+    """A copy of the value after a single step."""
 
     BOTH = 7
-    """Both of them."""
+    """Copies of the values before and after a single step."""
 
 
 class InputGrad(IntEnum):
@@ -89,7 +90,7 @@ class InputGrad(IntEnum):
     """The sum over all steps, for a static input."""
 
     FED_BACK = 4
-    """That of the current, to which a recurrent layer adds, see `cpu/recurrent.py`."""
+    """The gradient of the current of a recurrent layer, input plus feedback; see `cpu/recurrent.py`."""
 
 
 class Target(IntEnum):
@@ -105,14 +106,14 @@ class Variant:
     """One way to run a program, beyond its equation. `Variant.of` gives one object for equal arguments.
 
     Args:
-        dtype: of the input and the spikes: "float32", "float64", or, on Triton, "float16" and "bfloat16", beside which
+        dtype: dtype of the input and the spikes: "float32", "float64", or on Triton "float16" and "bfloat16", for which
             states are float32.
-        params: of the hoisted values.
-        states: of the states; of a recurrent neuron one more says whether the current is saved.
-        grad: of the input.
-        target: whose kernel.
-        single: whether there is one step alone, which leaves the old states as they are and writes the new ones
-            elsewhere. Then nothing is carried to their gradients, nor added to those of the parameters.
+        params: the kind of each hoisted value.
+        states: the saved values of each state. A recurrent neuron has one more entry: whether the current is saved.
+        grad: the gradient of the input.
+        target: the compiler of the kernel.
+        single: whether the kernel runs a single step, which writes the new states to other memory than the old ones.
+            Its gradients are neither carried from step to step nor summed.
     """
 
     dtype: str
@@ -131,7 +132,7 @@ class Variant:
         target: Target = Target.NUMBA,
         single: bool = False,
     ) -> "Variant":
-        """The variant of these."""
+        """Return the variant of these arguments."""
         make = Variant if torch.compiler.is_compiling() else _variant  # torch.compile warns of cached functions
         return make(dtype, params, states, grad, target, single)
 
@@ -146,14 +147,14 @@ class Variant:
 
     @cached_property
     def forward(self) -> "Variant":
-        """The same without the fields that only the backward uses, so that training and inference share a kernel."""
+        """The variant without the fields that only the backward uses, so that training and inference share a kernel."""
         states = tuple(State.DROPPED if state == State.RECOMPUTED else state for state in self.states)
         params = tuple(param.fixed for param in self.params)
         return Variant.of(self.dtype, params, states, InputGrad.FORWARD, self.target, self.single)
 
     @property
     def recomputes(self) -> bool:
-        """Whether the backward computes the states."""
+        """Whether the backward recomputes the states."""
         return State.RECOMPUTED in self.states and self.grad != InputGrad.FORWARD
 
 
@@ -161,15 +162,15 @@ _variant = cache(Variant)
 
 
 class Saved(NamedTuple):
-    """The values of a forward that its backward reads.
+    """The values that a forward saves for its backward.
 
     Args:
-        key: of the program.
-        variant: how it was run.
+        key: the key of the program.
+        variant: the variant that was run.
         steps: T.
         x: the input, if the backward reads it.
-        states: before the first step, [*S].
-        traces: after every step, [T, *S]; None where the backward does not read one.
+        states: the states before the first step, [*S].
+        traces: the states after every step, [T, *S]; None for one that the backward does not read.
         params: the hoisted values.
     """
 
@@ -191,8 +192,10 @@ class Cotangents(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of the input (None if not wanted), the initial states and the parameters (None if not wanted); and that
-    of the input summed over time, where a kernel has it."""
+    """The gradients of the input, the initial states and the parameters; None if not requested.
+
+    Also the gradient of the input summed over time, if the kernel computes it.
+    """
 
     x: Tensor | None
     states: list[Tensor]

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .. import tuning
 
-Block = Any  # an array of bytes; numpy's types would say no more
+Block = Any  # an array of bytes
 
 _unused: dict[int, Block] = {}  # by address, oldest first; each operation on it is one step of the interpreter
 
@@ -45,7 +45,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
         release(tuning.limits.pool_spare)
         block = _fresh(size)
     alias = block[:]
-    # torch holds this very array for as long as any tensor lives on its memory
+    # torch references this array as long as any tensor uses its memory
     weakref.finalize(alias, _give_back, block).atexit = False
     memory = torch.from_numpy(alias).view(like.dtype).view(tuple(shape)).detach()
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
@@ -55,12 +55,12 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def empty_like(like: Tensor) -> Tensor:
-    """The same in the shape of a contiguous tensor."""
+    """Return pooled memory in the shape of a contiguous tensor."""
     return empty(like.shape, like)
 
 
 def images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
-    """The same for images [N, C, H, W], which may be in the channels-last format."""
+    """Return pooled memory for images [N, C, H, W], also in the channels-last format."""
     if not channels_last:
         return empty(shape, like)
     count, channels, height, width = shape
@@ -79,7 +79,7 @@ def release(remaining: int = 0) -> None:
 
 def _take(size: int) -> Block | None:
     fitting = [address for address, block in list(_unused.items()) if len(block) == size]
-    taken = (_unused.pop(address, None) for address in reversed(fitting))  # another thread may be faster
+    taken = (_unused.pop(address, None) for address in reversed(fitting))  # another thread may have removed it
     return next((block for block in taken if block is not None), None)
 
 

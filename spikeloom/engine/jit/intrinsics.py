@@ -92,12 +92,12 @@ byte, store_byte = _loader(types.uint8), _storer(types.uint8)
 short, store_short = _loader(types.int32), _storer(types.int32)
 nonzero_float32, nonzero_float64 = (_mask(kind, "!=", 0.0) for kind in (types.float32, types.float64))
 one_float32, one_float64 = (_mask(kind, "==", 1.0, ordered=True) for kind in (types.float32, types.float64))
-"""Of the 64 values from an index on, a bit each: whether it is other than zero, NaN included; whether it is 1."""
+"""A mask of the 64 values from an index on, one bit each: whether it is nonzero (NaN included); whether it is 1."""
 lowest = emitted(types.int64, (types.int64,), lambda builder, mask: builder.cttz(mask, ir.Constant(ir.IntType(1), 1)))
 bits = emitted(types.int64, (types.int64,), lambda builder, mask: builder.ctpop(mask))
-"""Of such a mask: the place of its lowest bit, and how many there are."""
+"""The position of the lowest bit of a mask, and the number of its bits."""
 
-# -- writing past the caches ------------------------------------------------------------------------------------------
+# -- streaming stores -------------------------------------------------------------------------------------------------
 
 # A processor that writes a line of memory first reads it into its caches, and later writes it back from there: twice
 # the bytes, and three times the time if the line is not read before it is back in memory. Lines written whole by
@@ -146,9 +146,9 @@ def _flow(dtype: Any, element: Any) -> Callable[[int, int, int], None]:
 
 flow_float32, flow_float64 = _flow(np.float32, ir.FloatType()), _flow(np.float64, ir.DoubleType())
 settled = emitted(types.void, (), _fence)
-"""Waits until what has flowed is there for other threads."""
+"""Waits until streaming stores are visible to other threads."""
 
-# -- which thread of how many a kernel runs on, as OpenMP says ---------------------------------------------------------
+# -- number of threads and thread number, from OpenMP ------------------------------------------------------------------
 
 if openmp() is not None:
     # under private names: another OpenMP runtime in the process may define the common ones
@@ -158,7 +158,7 @@ if openmp() is not None:
 thread_number = types.ExternalFunction("spikeloom_omp_get_thread_num", types.int32())
 team_size = types.ExternalFunction("spikeloom_omp_get_num_threads", types.int32())
 
-# -- how Numba compiles a kernel: without the passes that have nothing to do in generated source -----------------------
+# -- the compiler: Numba without the passes that generated source does not need ---------------------------------------
 
 UNUSED = frozenset(
     {

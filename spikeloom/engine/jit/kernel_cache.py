@@ -35,13 +35,13 @@ LIMIT = "SPIKELOOM_CACHE_MB"
 
 
 NUMBA, TRITON = "spikeloom_kernel_", "spikeloom_triton_"
-"""How the names of modules begin, which are those of their files."""
+"""Prefixes of the names of modules, which are also the names of their files."""
 
 _lock = threading.RLock()
 _compilations = 0
 _warned: set[Path] = set()
 _left: dict[Path, int] = {}
-"""How many bytes this process may still write to a directory before it looks at the size of all files."""
+"""The bytes that this process may write to a directory before it checks the size of all files again."""
 
 
 @in_child
@@ -103,7 +103,7 @@ CALLED = ("tuning.py", "jit/*.py", "sparse/*.py")
 
 @cache
 def _version() -> str:
-    """A hash of the files that determine the machine code, besides the generated source."""
+    """A hash of the files that determine the machine code, in addition to the generated source."""
     import numba
 
     here = Path(__file__).parents[1]
@@ -220,7 +220,7 @@ def _warn(directory: Path, why: OSError) -> None:
     _warned.add(directory)
     refused = "is not used" if isinstance(why, Untrusted) else "cannot be written"
     warn_caller(
-        f"the kernel cache {directory} {refused} ({why.strerror or why}); kernels are compiled anew in every process. "
+        f"the kernel cache {directory} {refused} ({why.strerror or why}); kernels are compiled again in every process. "
         f"Set {ENVIRONMENT} to a directory of your own that can be written."
     )
 

@@ -11,7 +11,7 @@ SUMMED_BY_ONE = 1 << 15
 
 
 def plain(x: Tensor) -> Tensor:
-    """x as it is in memory: torch marks a negated view, such as `z.conj().imag`, by a flag that kernels do not see."""
+    """Materialize a negated view, such as `z.conj().imag`: torch marks it by a flag that kernels do not see."""
     return x.resolve_neg() if x.is_neg() else x
 
 

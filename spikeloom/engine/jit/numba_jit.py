@@ -62,7 +62,12 @@ class KernelSource:
     imports: str = ""
 
     def text(self, team: bool, cached: bool) -> str:
-        """The module; `team`: the kernel asks OpenMP for its share; `cached`: Numba keeps the machine code."""
+        """The source of the module.
+
+        Args:
+            team: whether the kernel gets its share of the work from OpenMP.
+            cached: whether Numba caches the machine code on disk.
+        """
         own = "from spikeloom.engine.jit.intrinsics import team_size, thread_number\n" if team else ""
         if "exp(" in self.body or "tanh(" in self.body:
             own += ELEMENTARY.format(dtype=self.dtype)

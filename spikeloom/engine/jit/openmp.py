@@ -115,8 +115,8 @@ def bind(team_size, alone, together):
 ADDRESS = "0 if {0} is None else {0}.data_ptr()"
 
 Arguments = Mapping[str, int | None]
-"""The arguments of a kernel in order. The name of a tensor, of which a kernel gets the address, ends in "*". A group of
-n, such as a tensor for each state, is n; what is no group is None."""
+"""The arguments of a kernel in order. The name of a tensor ends in "*"; a kernel gets its address. The value is n for a
+group of n arguments, such as one tensor per state, and None for a single argument."""
 
 
 def names(arguments: Arguments) -> list[str]:

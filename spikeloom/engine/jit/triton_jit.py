@@ -12,7 +12,7 @@ from ..graph import Target
 from . import kernel_cache
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
-"""How a kernel is compiled. With a product and a sum fused, spikes would not be those of the loop."""
+"""Options of the compiler. Fused multiply-add is disabled, since spikes would differ from those of the loop."""
 
 _missing: list[str] = []
 """Filled at first use. Not a cached function: torch.compile would trace into it."""
@@ -24,7 +24,7 @@ def missing() -> str:
     if not _missing:
         try:
             import triton  # noqa: F401
-        except Exception as error:  # a release that is incompatible with torch's may raise anything
+        except Exception as error:  # a release that does not fit torch may raise any error
             _missing.append(f"triton cannot be imported ({error}); it comes with torch for CUDA and ROCm on Linux")
         else:
             _missing.append("")

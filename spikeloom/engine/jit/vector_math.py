@@ -1,7 +1,7 @@
 """exp and tanh for kernels, from arithmetic only, so that the compiler can vectorize them.
 
-The C library's functions are called per element: a tanh took 13 ns; this one takes 1. They agree with torch's to one or
-two units in the last place, including infinities and NaN.
+The functions of the C library are called per element, which takes 13 ns for a tanh. This one takes 1 ns. They agree
+with those of torch to one or two units in the last place, including infinities and NaN.
 
 exp(u) = 2^k * exp(r), where k = round(u / ln 2) and |r| <= ln(2) / 2: there a few terms of the Taylor series suffice.
 """
@@ -20,7 +20,7 @@ LN2_HIGH, LN2_LOW = 0.693145751953125, 1.428606820309417232e-06
 
 
 def _reinterpreted(scalar: Any, target: Any, element: Any) -> Any:
-    """The same bits as another type."""
+    """Reinterpret the bits as another type."""
     return emitted(target, (scalar,), lambda builder, value: builder.bitcast(value, element))
 
 

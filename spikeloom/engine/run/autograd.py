@@ -1,8 +1,8 @@
-"""The differentiable scan over the fused kernels, Numba's or Triton's, in two forms with one backward.
+"""The differentiable scan over the fused Numba and Triton kernels, in two forms with one backward.
 
 In eager mode it is an `autograd.Function`. While torch compiles or exports, it is the operator ``spikeloom::scan``, so
-that compilers see one opaque, differentiable node. (Eager calls of the operator would cost five times as much, and
-write out a zero gradient for every sequence of states that is not differentiated.)
+that compilers see one opaque, differentiable node. An eager call of the operator would take five times as
+long, and would write a zero gradient for every sequence of states that is not differentiated.
 """
 
 from collections.abc import Sequence
@@ -44,15 +44,15 @@ def scan(
     """Run a program over time.
 
     Args:
-        key: of the program.
-        variant: which kernel.
-        layer: how messages name the neuron.
+        key: the key of the program.
+        variant: the variant of the kernel.
+        layer: the name of the neuron in messages.
         steps: T.
-        x: input, [T, *S], or [1, *S] if it is the same at every step. Triton also takes it in half precision beside
-            states in float32; the spikes are of its dtype.
-        states: before the first step, [*S].
-        params: the program's hoisted values.
-        surrogate: its spike function.
+        x: input, [T, *S], or [1, *S] if it is the same at every step. Triton also accepts half precision, with states
+            in float32; the spikes have the dtype of x.
+        states: the states before the first step, [*S].
+        params: the hoisted values of the program.
+        surrogate: the spike function of the program.
     """
     n = len(states)
     if torch.compiler.is_compiling():
@@ -81,13 +81,13 @@ def _save(
 ) -> None:
     """Save what the backward reads: never the final states, which the caller may modify.
 
-    The last item of `call` are the hoisted values if they are constants, which are not saved as `params` are.
+    The last item of `call` holds the hoisted values if they are constants. These are not saved for backward.
     """
     (key, variant, _, _), (spk, _, traces) = call, outs
     ctx.call, ctx.states = call, len(states)
     rebuilds = not {State.SPANS, State.RECOMPUTED}.isdisjoint(variant.states)
     ctx.reads_input = bool(variant.grad) and (reads_input(key) or rebuilds)
-    ctx.own = [trace is not None and trace is not spk for trace in traces]  # which are outputs by themselves
+    ctx.own = [trace is not None and trace is not spk for trace in traces]  # which is an output already
     ctx.saved = [trace is not None for trace in traces]
     saved = [trace for trace in traces if trace is not None]
     ctx.save_for_backward(*states, *saved, *params, *([x] if ctx.reads_input else []))
@@ -95,7 +95,7 @@ def _save(
 
 
 def _saved(ctx: Any, tensors: Sequence[Tensor]) -> Saved:
-    """What `_save` has saved."""
+    """Return what `_save` saved."""
     left = iter(tensors)
     states = [next(left) for _ in range(ctx.states)]
     traces = [next(left) if saved else None for saved in ctx.saved]
@@ -116,8 +116,8 @@ def _incoming(ctx: Any, grads: Sequence[Tensor | None]) -> Cotangents:
 
 
 ScanCall = tuple[str, Variant, str, int, int, Surrogate, tuple[Tensor, ...]]
-"""The arguments of `scan` that are not differentiated, with the number of states, and the hoisted values if they are
-constants. In one, since `Function.apply` looks at each argument."""
+"""The arguments of `scan` without gradients, the number of states, and the hoisted values if they are constants. They
+are one argument, since `Function.apply` inspects each."""
 
 
 class _Scan(torch.autograd.Function):
@@ -143,7 +143,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _encoded(variant: Variant) -> tuple[list[int], list[int], int, int]:
-    """The fields of a variant as an operator takes them, but for the dtype."""
+    """The fields of a variant, without the dtype, as the arguments of an operator."""
     params, states = [param.value for param in variant.params], [state.value for state in variant.states]
     return params, states, variant.grad.value, variant.target.value
 

@@ -1,4 +1,4 @@
-"""Choose the backend of a scan: the first in a list, fastest first, without a reason to refuse."""
+"""Choose the backend of a scan: the first in a list, fastest first, that has no reason to refuse the call."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,9 +35,8 @@ class Refused(RuntimeError):
 class Backend:
     """A backend: its name, its reasons to refuse a call, and the function that runs one.
 
-    Its calls are those of its ladder: `Call`, or another kind of scan with an `x` and a `layer`. The text after a comma
-    in its name is a variant of the backend. A GPU backend is skipped without a reason for a call on the CPU, unless it
-    was selected.
+    A call is a `Call`, or another kind of scan with an `x` and a `layer`. In the name, the text after a comma is a
+    variant of the backend. For a call on the CPU, a GPU backend is skipped without a reason, unless it was selected.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Backend:
 
     @property
     def family(self) -> str:
-        """The name by which it is selected."""
+        """The name that selects it."""
         return self.name.partition(",")[0]
 
 
@@ -62,7 +61,7 @@ def _why_no_numba() -> str:
         return "NUMBA_DISABLE_JIT is set"
     try:
         import numba  # noqa: F401
-    except Exception as error:  # a release incompatible with NumPy's may raise anything
+    except Exception as error:  # a release that does not fit NumPy may raise any error
         return f"{BROKEN} ({error}); pip install --upgrade numba"
     return ""
 
@@ -85,7 +84,7 @@ def kernel_refusals(untraceable: str, x: Tensor, tensors: Sequence[Tensor] = (),
     """Why no Numba (or Triton) kernel can run a program on an input and other tensors.
 
     Args:
-        untraceable: why the program has no kernels; empty if it has some.
+        untraceable: why the program has no kernels; empty if it has.
     """
     if untraceable:
         yield untraceable
@@ -113,10 +112,10 @@ KERNEL_DTYPES = (*FLOATS, *HALVES)
 
 
 def seen_through() -> str:
-    """Why torch must intercept each operation, or an empty string: it would silently ignore a kernel."""
+    """Why torch must see each operation, as in a transform that would silently ignore a kernel; empty if not."""
     if transforms_active():
         return "torch.func transforms apply to the operations of the equation, not to a kernel"
-    if torch.compiler.is_exporting():  # for programs that are loaded without spikeloom
+    if torch.compiler.is_exporting():  # the exported program may be loaded without spikeloom
         return "torch.export records the operations of the equation, not a kernel"
     if torch.compiler.is_compiling():
         return ""
@@ -198,7 +197,7 @@ def _run_steps(call: Call, target: Target | None = None) -> Trajectory:
     """Run step by step by kernels; see `run_fused`."""
     target = triton_jit.target_on(call.x) if target is None else target
     if target != Target.NUMBA and call.mem_feedback is not None:
-        return run_fused(call, target)  # its kernel of one step accepts several inputs in one tensor
+        return run_fused(call, target)  # the kernel of one step accepts several inputs in one tensor
     call = _wide(call) if target == Target.NUMBA else call
     program, params = call.program, call.hoisted()
 
@@ -230,7 +229,7 @@ def _looped(call: Call, step: Step, inputs: int = 1) -> Trajectory:
 
 
 def _wide(call: Call) -> Call:
-    """The call with its input in the dtype of the states."""
+    """Return the call with its input in the dtype of the states."""
     dtype = call.states[0].dtype
     return call if call.x.dtype is dtype else replace(call, x=call.x.to(dtype))
 
@@ -238,9 +237,9 @@ def _wide(call: Call) -> Call:
 def kernel_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """One step by Numba's kernel, differentiable: the spikes and the new states.
+    """Run one step by a Numba kernel, differentiable; returns the spikes and the new states.
 
-    `params` are the hoisted values, and if anything is differentiated, those that are not learned must not be modified.
+    `params` are the hoisted values. If a gradient is required, those that are not learned must not be modified.
     """
     if type(params) is not Constants and all(p.numel() == 1 and not p.requires_grad for p in params):
         # as on the fast path, so that a step recomputed in a backward saves the same tensors as the first run
@@ -253,7 +252,7 @@ def kernel_step(
 def _scan_step(
     program: Program, layer: str, x: Tensor, states: Sequence[Tensor], params: tuple[Tensor, ...], target: Target
 ) -> tuple[Tensor, ...]:
-    """The same as a scan over one step."""
+    """Run one step as a scan over one step."""
     kinds, grad = kinds_of_step(x, states, params)
     # the backward reads a trace, since the caller may modify the new states
     saved = (State.SAVED if grad else State.DROPPED,) * len(states)
@@ -274,7 +273,7 @@ LADDER: tuple[Backend, ...] = (
     Backend("triton, step by step", partial(_refusals, triton=True), _run_steps, on_gpu=True),
     Backend("loop", lambda call: [], _run_loop),
 )
-"""Fastest first; the last always accepts."""
+"""The backends, fastest first. The last accepts every call."""
 
 ENVIRONMENT = "SPIKELOOM_BACKEND"
 AUTO = "auto"
@@ -286,7 +285,7 @@ def families() -> list[str]:
 
 
 def _checked(name: str, given: str) -> str | None:
-    """The backend of a name; None where the fastest that can run a call is chosen."""
+    """The backend of a name; None for "auto"."""
     known = [AUTO, *families()]
     if name not in known:
         raise ValueError(f"{given} {name!r}; choose one of {', '.join(known)}")
@@ -345,9 +344,9 @@ def _selected(name: str | None) -> Iterator[None]:
 
 
 def choose(call: Any, ladder: Sequence[Backend] = LADDER) -> tuple[Backend, list[str]]:
-    """The backend that runs the call, and why each faster one does not; a selected backend raises if it refuses."""
+    """The backend that runs the call, and why each faster one does not. Raises if a selected backend refuses."""
     forced = _forced.get()
-    reasons: dict[str, None] = {}  # each once: a reason may apply both to a scan and to a step
+    reasons: dict[str, None] = {}  # without repetition: a reason may apply both to a scan and to a step
     for candidate in ladder:
         if (candidate.on_gpu and call.x.is_cpu) if forced is None else forced != candidate.family:
             continue

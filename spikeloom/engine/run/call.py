@@ -1,4 +1,4 @@
-"""The request of a run, and the kernel variant it needs: which tensors require gradients, and what must be saved."""
+"""The request to run a neuron, and the kernel variant that it needs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Call:
         x: input, [T, *S], or [1, *S] if it is the same at every step; [*S] for a single step. If it is in half
             precision, the states are float32, and the spikes may have either dtype.
         steps: T; None for a single step, whose results have no time dimension.
-        states: before the first step, each [*S].
+        states: the states before the first step, each [*S].
         params: the cell's parameters by name, each broadcastable to [*S]; on Triton also [T, *S].
         traced: whether the states of every step are requested, not only the final ones.
         layer: the name of the neuron in messages.
@@ -43,8 +43,8 @@ class Call:
         mem_feedback: maps the membrane of the previous step, the last state, to terms of the inputs. x then holds the
             inputs concatenated along the axis of its map.
         untraceable: why no kernel can run it, if the layer knows the reason.
-        numbers: the parameters as numbers, if no gradient is wanted of one, and all are on the CPU. Then `params` are
-            not copied yet: see `copied`.
+        numbers: the parameters as numbers, if all are on the CPU and none requires a gradient. Then `params` are not
+            copied yet; see `copied`.
     """
 
     program: Program
@@ -60,7 +60,7 @@ class Call:
     numbers: tuple[float, ...] | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that a kernel would read."""
+        """The tensors that a kernel reads."""
         return (self.x, *self.states, *self.params.values())
 
     def weights(self) -> list[Tensor]:
@@ -88,8 +88,10 @@ def variant_of(call: Call, params: tuple[Tensor, ...], target: Target = Target.N
 
 
 def recurrence_of(call: Call, params: tuple[Tensor, ...], target: Target) -> Recurrence:
-    """The same with feedback of spikes or the membrane through weights. Spikes are then the first state, which the
-    program does not have."""
+    """The variant of a call with feedback of spikes or the membrane through weights.
+
+    With feedback of spikes, the first state is the previous spikes, which the program does not have.
+    """
     key, dtype = call.program.key, dtype_name(call.states[0].dtype)
     map = None if call.mem_feedback is None else call.mem_feedback.map
     weight, *bias = call.weights()
@@ -130,7 +132,7 @@ LEARNED = (Param.LEARNED_NUMBER, Param.LEARNED_ELEMENT, Param.LEARNED_STEP)
 
 
 def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> tuple[Param, ...]:
-    """`Variant.params`, where a step has so many dimensions, to distinguish a parameter from a sequence."""
+    """`Variant.params`. The number of dimensions of a step distinguishes a parameter from a sequence."""
     if type(params) is Constants:
         return params.kinds
     return tuple(
@@ -144,25 +146,25 @@ def _kinds(params: tuple[Tensor, ...], learning: bool, dims: int = 0) -> tuple[P
 
 
 def _input_gradient(call: Call) -> InputGrad:
-    """Whether the gradient of the input is wanted at each step, as a sum over them, or not."""
+    """Whether the gradient of the input is computed at each step, as the sum over all steps, or not at all."""
     if not call.x.requires_grad:
         return InputGrad.UNWANTED
     return InputGrad.EACH if call.steps is None or len(call.x) == call.steps else InputGrad.SUM
 
 
 def _apart_from_spikes(states: tuple[State, ...]) -> tuple[State, ...]:
-    """The same with a separate sequence for a state that equals the spikes."""
+    """Save a separate sequence for a state that equals the spikes."""
     return tuple([State.SAVED if state == State.SPIKES else state for state in states])
 
 
 def _saved_states(call: Call, kinds: tuple[Param, ...], grad: InputGrad, target: Target) -> tuple[State, ...]:
-    """`Variant.states`: those requested, and those that the backward, if any, reads."""
+    """`Variant.states`: the states that are requested, and those that a backward reads."""
     count = len(call.states)
     if call.steps is None or not (call.traced or grad):  # for a single step, the last state is the only one
         return (State.DROPPED,) * count
-    requested = call.traced or torch.compiler.is_compiling()  # a graph serves all sizes, so it saves every state
+    requested = call.traced or torch.compiler.is_compiling()  # a compiled graph runs all sizes, so it saves every state
     saved_states = call.program.every_state if requested else read_states(call.program.key, kinds, grad)
-    if call.x.dtype in HALVES:  # of a state that is the spikes the kernel writes those in the dtype of the input
+    if call.x.dtype in HALVES:  # a state that equals the spikes has their dtype
         saved_states = _apart_from_spikes(saved_states)
     if requested:
         return saved_states
@@ -172,12 +174,12 @@ def _saved_states(call: Call, kinds: tuple[Param, ...], grad: InputGrad, target:
 
 
 def _rebuilt(program: Program) -> bool:
-    """Whether Triton's backward rebuilds states from the input: not where steps can be joined, see `gpu.affine`."""
+    """Whether Triton's backward recomputes states from the input. Not for affine recurrences, see `gpu.affine`."""
     return not program.cell.any_order and compiles_quickly(program.key)
 
 
 def _recomputed(call: Call, saved_states: tuple[State, ...]) -> bool:
-    """Whether the backward recomputes the states: those of a static input, where that is faster than a large trace."""
+    """Whether the backward recomputes the states: for a static input, if that is faster than reading a large trace."""
     if call.steps is None or len(call.x) == call.steps:
         return False
     states, each = len(saved_states), call.x.element_size()

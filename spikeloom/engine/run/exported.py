@@ -1,4 +1,4 @@
-"""A scan while torch exports: one operation of torch, whose body is the step, for any number of steps.
+"""The scan for torch.export: one operation of torch, whose body is one step, for any number of steps.
 
 torch.export records it as ``torch.ops.higher_order.scan``, which a process without this library can load and run.
 torch.onnx.export translates it to an ONNX Scan.
@@ -18,12 +18,12 @@ Body = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
 def recorded_scan(body: Body, carried: Tensors, inputs: Tensors, steps: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """Record a loop over time; returns what is carried after the last step, and the results stacked over time.
+    """Record a loop over time; returns the carried tensors after the last step, and the results stacked over time.
 
     Args:
-        body: called twice, to record it. It may read any tensor and write any attribute.
-        carried: before the first step.
-        inputs: sequences [T, ...], of which the body gets one step each; may be empty.
+        body: the step, called twice to record it. It may read any tensor and write any attribute.
+        carried: the tensors carried from step to step, before the first.
+        inputs: sequences [T, ...]; the body gets one step of each. May be empty.
         steps: T, an integer or a symbol.
     """
     states, count = [one.contiguous() for one in carried], len(carried)
@@ -42,7 +42,7 @@ def recorded_scan(body: Body, carried: Tensors, inputs: Tensors, steps: Any) -> 
 
 
 def _distinct(outs: Tensors, given: Tensors) -> Iterator[Tensor]:
-    """The outputs, none of which shares memory with another or with an argument, as the operation requires."""
+    """Copy outputs that share memory with another output or with an argument, which the operation does not allow."""
     taken = {*map(storage_of, given)}
     for out in outs:
         own = out.contiguous()
@@ -55,11 +55,11 @@ def _distinct(outs: Tensors, given: Tensors) -> Iterator[Tensor]:
 
 
 class _Reads(FunctionMode):
-    """Records the tensors that are read and were not created in this mode."""
+    """Records the tensors that are read but were not created within this mode."""
 
     def __init__(self, given: Tensors):
         super().__init__()
-        self._known = {id(tensor): tensor for tensor in given}  # held, so that no id is used again
+        self._known = {id(tensor): tensor for tensor in given}  # kept alive, so that no id is reused
         self.outside: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -85,7 +85,7 @@ class Replaced(FunctionMode):
 
 
 def read_outside(body: Body, carried: Tensors, inputs: Tensors) -> list[Tensor]:
-    """The tensors that the body reads besides its arguments. Runs it once, unrecorded."""
+    """Find the tensors that the body reads in addition to its arguments. Runs it once, without recording."""
     with unrecorded(), torch.no_grad(), _Reads([*carried, *inputs]) as reads:
         body(carried, inputs)
     return reads.outside

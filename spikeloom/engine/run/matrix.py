@@ -1,10 +1,10 @@
 """The scan of a cell over the entries of a matrix [D, N], to which each step adds the outer product of two vectors.
 
 The inputs of a step are v [D], k [N] and a gate [N] for the columns; they are not expanded to the size of the matrix.
-Of the sequence of matrices, [T, B, D, N], one in `matrix_span` is saved for the backward, which recomputes the others
-span by span, with the states of one span and one row of the matrix in the cache. The equations and their gradients are
-those of the program, as in `cpu/source.py`; only loads and stores differ. One thread processes all rows of a batch
-entry, since they share the gradients of k and of the gate.
+Of the sequence of matrices, [T, B, D, N], one per `matrix_span` steps is saved for backward. The backward recomputes
+the others span by span, so that the states of one span and one row stay in the cache. The code of a step is generated
+from the program, as in `cpu/source.py`; only loads and stores differ. One thread processes all rows of a batch entry,
+since they share the gradients of k and of the gate.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,7 +97,7 @@ BACKWARD = """{uniforms}
 
 @cache
 def _kernel(key: str, forward: bool) -> Callable[[torch.dtype], Callable[..., None]]:
-    """Of a program with one state and a parameter `gate`, whose other parameters are numbers."""
+    """Kernel source for a program with one state and a parameter `gate`; its other parameters are numbers."""
     derivation = structure_of(key).derivation
     gate = [node.value for node in derivation.hoisted].index("gate")
     numbers = [p for p in range(len(derivation.hoisted)) if p != gate]
@@ -139,15 +139,15 @@ def _kernel(key: str, forward: bool) -> Callable[[torch.dtype], Callable[..., No
 
 @dataclass(frozen=True)
 class MatrixCall:
-    """A request to run such a scan.
+    """A request to run a scan over a matrix.
 
     Args:
-        program: of a cell with one state and a parameter `gate`.
+        program: the program of a cell with one state and a parameter `gate`.
         v: values, [T, B, D].
         k: keys, [T, B, N].
         gate: decay of each column per step, [T, B, N].
         params: the cell's other parameters by name, each one number.
-        layer: how messages name the neuron.
+        layer: the name of the neuron in messages.
     """
 
     program: Program
@@ -159,7 +159,7 @@ class MatrixCall:
 
     @property
     def x(self) -> Tensor:
-        """The input that backends check."""
+        """The input, as the backends check it."""
         return self.v
 
 
@@ -178,7 +178,7 @@ def by_steps(call: MatrixCall, which: int) -> Tensor:
 
 
 def _recorded(call: MatrixCall, mem: Tensor, which: int) -> Tensor:
-    """The same while torch exports."""
+    """Run the reference in torch.export."""
 
     def body(states: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         v, k, gate = inputs
@@ -216,7 +216,7 @@ def _run_numba(call: MatrixCall) -> Tensor:
 
 
 def _run_triton(call: MatrixCall) -> Tensor:
-    """As a scan over the entries, for which inputs and gates are materialized."""
+    """Run as a scan over the entries, with expanded inputs and gates."""
     x = call.v.unsqueeze(-1) * call.k.unsqueeze(-2)
     params = {**call.params, "gate": call.gate.unsqueeze(-2).expand_as(x)}
     start = x.new_zeros(x.shape[1:])
@@ -228,7 +228,7 @@ MATRICES: tuple[Backend, ...] = (
     Backend("triton", _triton_refusals, _run_triton, on_gpu=True),
     Backend("loop", lambda call: [], partial(by_steps, which=0)),
 )
-"""The ladder of such scans; from a `MatrixCall` to spikes, [T, B, D, N]."""
+"""The backends of scans over a matrix, fastest first; each maps a `MatrixCall` to spikes, [T, B, D, N]."""
 
 
 # -- the kernels as a differentiable operator --------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def _sizes(v: Tensor, k: Tensor) -> tuple[int, int, int, int]:
 def _operator(
     key: str, layer: str, v: Tensor, k: Tensor, gate: Tensor, params: Sequence[Tensor], wanted: bool
 ) -> list[Tensor]:
-    """The spikes [T, B, D, N] and, if a gradient is wanted, the matrices before each span of steps."""
+    """Compute the spikes [T, B, D, N] and, if a gradient is required, the matrices before each span of steps."""
     T, B, D, N = _sizes(v, k)
     spk = buffer_pool.empty((T, B, D, N), v)
     stored = buffer_pool.empty((_spans(T), B, D, N), v) if wanted else v.new_empty(0)

@@ -1,7 +1,7 @@
 """The differentiable scan of a neuron whose spikes or membrane are fed back into its input through weights.
 
-There are four ways to run one (see `Runner`): a kernel for all steps (`cpu/recurrent.py`, `gpu/recurrent.py`), a loop
-over time (`stepwise.py`), and runs of that loop as CUDA graphs (`gpu/cuda_graphs.py`). The gradient of the weight is
+A `Runner` runs one: a kernel for all steps (`cpu/recurrent.py`, `gpu/recurrent.py`), a loop over time (`stepwise.py`),
+or the steps of that loop as CUDA graphs (`gpu/cuda_graphs.py`). The gradient of the weight is
 one product over all time.
 """
 
@@ -49,7 +49,7 @@ def scan(
         weight, bias: of the layer or the map.
         states: before the first step, [*S]; with feedback of spikes, the first is the previous spikes.
         params: the program's hoisted values.
-        recorded: whether by steps that are recorded and replayed, on a GPU.
+        recorded: whether steps run as CUDA graphs.
     """
     runner, count = _runner(plan, recorded), len(plan.variant.states) - 1
     if plan.variant.grad:
@@ -63,12 +63,12 @@ def scan(
 
 
 def _with_what_comes_back(plan: Recurrence, states: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The states as a `Runner` takes them."""
+    """The states in the form that a `Runner` accepts."""
     return states if plan.map is None else (states[-1], *states)
 
 
 class _Scan(torch.autograd.Function):
-    """Spikes, then the last states of the program, then those after every step that are saved."""
+    """The spikes, the last states of the program, and the saved states after every step."""
 
     @staticmethod
     def forward(

@@ -15,14 +15,14 @@ Step = Callable[..., tuple[Tensor, ...]]
 """One time step: (x [*S], *states [*S]) -> (spk [*S], *states)."""
 
 
-@dataclass  # not frozen: made at every step
+@dataclass  # not frozen: created at every step
 class Trajectory:
-    """What a scan returns.
+    """The results of a scan.
 
     Args:
         spk: spikes, [T, *S].
         traces: each state after every step, [T, *S]; empty if not requested.
-        final_states: each state after the last step, [*S], memory of their own.
+        final_states: each state after the last step, [*S]; shares no memory with the traces.
     """
 
     spk: Tensor
@@ -53,7 +53,7 @@ def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: 
     """Run `step` over time.
 
     Args:
-        step: the cell, its parameters bound.
+        step: the cell with its parameters bound.
         x: input, [T, *S]; or [1, *S], the same at each of the T steps.
         steps: T.
         states: each state before the first step, [*S].
@@ -76,7 +76,7 @@ def loop(step: Step, x: Tensor, steps: int, states: tuple[Tensor, ...], traced: 
 
 
 def _recorded(step: Step, x: Tensor, steps: Any, states: tuple[Tensor, ...], traced: bool) -> Trajectory:
-    """The loop while torch exports."""
+    """Run the loop in torch.export."""
     static = x[0] if is_static(x, steps) else None
 
     def body(carried: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

@@ -1,4 +1,4 @@
-"""A scan with a product between two steps, as a loop over time: the product by torch, and one kernel for the rest."""
+"""The scan of a recurrent layer as a loop over time: each step is one product by torch and one kernel."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -70,7 +70,7 @@ def backward(plan: Recurrence, weight: Tensor, saved: Saved, grads: Cotangents) 
 
 
 def _one_step(plan: Recurrence, grad: InputGrad, like: Tensor, params: Sequence[Tensor]) -> Any:
-    """The kernel of a step, forward or backward."""
+    """The kernel of one step, forward or backward."""
     states, scan = (State.DROPPED,) * (len(plan.variant.states) - 1), plan.variant
     kinds = scan.params if grad else scan.forward.params
     variant = Variant.of(scan.dtype, kinds, states, grad, scan.target, single=not grad)

@@ -4,9 +4,8 @@ Images are [N, C, H, W] in any memory format. The memory format of the result is
 the weight is.
 
 A patch of the input is cut into bands, runs of the channels of `reach` neighboring pixels that are contiguous in memory
-in an image with channels last: one per row of the patch, or, where it is dilated along a row, one per pixel.
-Each band is a part of a matrix product (see `microkernels`), of which only the rows that belong to nonzero values are
-added up.
+in an image with channels last: one per row of the patch or, if it is dilated along a row, one per pixel. Each band is
+a part of a matrix product (see `microkernels`), which adds up only the rows that belong to nonzero values.
 """
 
 import math
@@ -180,11 +179,11 @@ class Patch:
 
     @property
     def reach(self) -> int:
-        """Pixels of a band."""
+        """The number of pixels of a band."""
         return self.kernel[1] if self.dilation[1] == 1 else 1
 
     def framed(self, height: int, width: int) -> int:
-        """Pixels of an image with its padding."""
+        """The number of pixels of an image with its padding."""
         return (height + 2 * self.padding[0]) * (width + 2 * self.padding[1])
 
     def result(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:

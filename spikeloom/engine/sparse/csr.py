@@ -1,6 +1,6 @@
-"""Matrices that are mostly zeros, such as spikes, as compressed sparse rows (CSR), and products with these, on the CPU.
+"""Products with matrices that are mostly zeros, such as spikes, as compressed sparse rows (CSR), on the CPU.
 
-Threads share rows, and each sum has one order for any number of them (see `microkernels`).
+Threads share rows. The order of each sum does not depend on the number of threads (see `microkernels`).
 """
 
 import math
@@ -226,7 +226,7 @@ _narrow_input_gradient = row_kernel(
 
 
 def whole_panels(width: int, like: Tensor) -> int:
-    """The least width that is a whole number of panels."""
+    """Round a width up to a whole number of panels."""
     panel = panel_bytes() // like.element_size()
     return -(-width // panel) * panel
 
@@ -236,7 +236,7 @@ class Packed:
     """A matrix [K, N], packed for kernels.
 
     Args:
-        panels: of its columns, [N / panel, K, panel], filled up with zeros.
+        panels: the columns in panels, [N / panel, K, panel], padded with zeros.
         columns: N.
         finite: whether no value is NaN or infinite; otherwise zeros of the other factor must not be skipped.
     """
@@ -268,9 +268,9 @@ class CSR:
 
     Args:
         shape: R and K.
-        starts: where each row begins in the two others, and where the last ends, [R + 1].
+        starts: the offset of each row in `index` and `values`, and the end of the last row, [R + 1].
         index: the column of each value, row by row.
-        values: the values; where all are 1, a single one expanded.
+        values: the values; if all are 1, a single 1, expanded.
     """
 
     shape: tuple[int, int]
@@ -280,16 +280,16 @@ class CSR:
 
     @property
     def step(self) -> int:
-        """The stride of the values: 0 if all are one value."""
+        """The stride of the values; 0 if they are a single value, expanded."""
         return self.values.stride(0)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of a kernel that reads it."""
+        """The arguments of a kernel that reads this matrix."""
         return {"starts": self.starts, "index": self.index, "values": self.values, "step": self.step}
 
     def dense(self) -> Tensor:
-        """The matrix."""
+        """The dense matrix."""
         out = self.values.new_zeros(self.shape)
         rows = torch.repeat_interleave(self.starts.diff())
         out[rows, self.index.long()] = self.values
@@ -297,14 +297,14 @@ class CSR:
 
 
 def listed(x: Tensor) -> CSR:
-    """The nonzeros of a matrix."""
+    """Find the nonzeros of a matrix."""
     nonzeros = listed_below(x, math.inf)
     assert nonzeros is not None
     return nonzeros
 
 
 def listed_below(x: Tensor, most: float) -> CSR | None:
-    """The same; None if they are not fewer than `most`."""
+    """Find the nonzeros of a matrix; None if there are `most` or more."""
     (rows, width), other = x.shape, _words(1).zero_()
     counts, marks, starts = _words(rows), _words(rows * -(-width // 64)), _words(rows + 1).zero_()
     _mark(x.dtype)(rows=rows, size=width, width=width, x=x, counts=counts, marks=marks, other=other)
@@ -351,7 +351,7 @@ def _add_outer(out: Tensor, total: Tensor, x: CSR, grad: Tensor) -> None:
     )
     pair, team = 2 * panel_bytes(), torch.get_num_threads()
     pairs = -(-width * grad.element_size() // pair)
-    parts = team // math.gcd(pairs, team)  # of the columns, so that all threads have equal work
+    parts = team // math.gcd(pairs, team)  # parts of the columns, so that all threads have equal work
     scratch = (shapes.outer_rows + -(-columns // parts)) * pair
     sizes |= {"units": pairs * parts, "size": rows * columns, "parts": parts, "width": width, "scratch": scratch}
     turned = {"starts": x.starts, "ends": ends, "to": to, "values": values, "step": step}
@@ -387,7 +387,7 @@ def _words(count: int) -> Tensor:
 
 
 def padded(bias: Tensor | None, panels: Tensor) -> Tensor:
-    """The bias of a product with a packed matrix, a value for each column of the panels; zeros if there is none."""
+    """The bias of a product with a packed matrix, one value per column of the panels; zeros if there is no bias."""
     out = panels.new_zeros(len(panels) * panels.shape[2])
     if bias is not None:
         out[: len(bias)] = bias
@@ -395,5 +395,5 @@ def padded(bias: Tensor | None, panels: Tensor) -> Tensor:
 
 
 def list_scratch(rows: int, width: int) -> Tensor:
-    """Scratch memory for the nonzeros of that many rows in the kernel of a recurrent layer."""
+    """Allocate scratch memory for the nonzeros of some rows, for the kernel of a recurrent layer."""
     return _words(rows * 2 * (width + 1))

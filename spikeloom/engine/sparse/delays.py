@@ -1,9 +1,9 @@
 """Products over time in which each connection has a weight and a delay: the result, and the gradients.
 
-A sequence is [T, B, N]. In scratch memory, each thread lays out the time of every neuron as a line: a connection then
-adds one line to another, shifted by its delay, at a cost that does not depend on the longest delay. Zeros of the input
-are skipped, by `Places`, where these are few; `listed` (see `microkernels`) adds up whole lines, read as a matrix whose
-row n begins at step n.
+A sequence is [T, B, N]. In scratch memory, each thread lays out all steps of a neuron as a contiguous line. A
+connection adds one line to another, shifted by its delay, at a cost that does not depend on the longest delay. If the
+input is mostly zeros, `Places` lists its other values, and zeros are skipped. `listed` (see `microkernels`) adds up
+whole lines, read as a matrix whose row n begins at step n.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _list = row_kernel(
 SPIKES = "starts*, places*, values*, step"
 
 BLOCK = "blocks, steps, samples, inputs, outputs, longest, span"
-"""Threads share blocks of outputs: as many lines as a cache line has values, which are written at once."""
+"""Threads share blocks of outputs. A block has as many outputs as a cache line has values."""
 
 LINES = """
     across, down = samples * outputs, samples * span
@@ -144,7 +144,7 @@ _every = row_kernel(
                 for d in range(0, width, BAND):
                     band(values + SIZE * step * e, step, places + 4 * e, many, line + SIZE * d, 1, to + SIZE * d)""",
 )
-"""The same for d below `width`, without the lags."""
+"""out[o, k, d] = sum over the nonzeros of input k of value * (line o)[place + d], for d below `width`."""
 
 _dense = row_kernel(
     "a product with delays that skips no zeros",
@@ -181,9 +181,9 @@ class Places:
     Args:
         shape: longest + T, B and I.
         longest: the longest delay.
-        starts: where each neuron begins in the two others, and where the last ends, [I + 1].
+        starts: the offset of each neuron in `places` and `values`, and the end of the last neuron, [I + 1].
         places: b * span + t of each value.
-        values: the values; where all are 1, a single one expanded.
+        values: the values; if all are 1, a single 1, expanded.
     """
 
     shape: tuple[int, int, int]
@@ -194,18 +194,18 @@ class Places:
 
     @property
     def span(self) -> int:
-        """Values of a line."""
+        """The number of values of a line."""
         return self.shape[0] + self.longest + 1
 
     def dense(self) -> Tensor:
-        """The sequence."""
+        """The dense sequence."""
         neurons, places = torch.repeat_interleave(self.starts.diff()), self.places.long()
         out = self.values.new_zeros(self.shape)
         out[places % self.span, places // self.span, neurons] = self.values
         return out
 
     def arguments(self, outputs: int) -> dict[str, Any]:
-        """The arguments of a kernel that adds them to, or reads them from, so many lines."""
+        """The arguments of a kernel that adds the values to, or reads them from, the lines of `outputs` neurons."""
         (steps, samples, inputs), block = self.shape, shapes.line // self.values.element_size()
         sizes = {"blocks": -(-outputs // block), "size": block * (len(self.places) + samples * self.span)}
         sizes |= {"steps": steps - self.longest, "samples": samples, "inputs": inputs, "outputs": outputs}
@@ -251,7 +251,7 @@ def product(x: Places, weight: Tensor, lags: Tensor, bias: Tensor | None) -> Ten
 
 def input_gradient(grad: Tensor, weight: Tensor, lags: Tensor, longest: int) -> Tensor:
     """The gradient [longest + T, B, I] of the input of `product`, from that of its result, [T, B, O]."""
-    (steps, samples, inputs), outputs = grad.shape, weight.shape[1]  # those of this product, in the other direction
+    (steps, samples, inputs), outputs = grad.shape, weight.shape[1]  # delays in the other direction
     results = steps + longest
     span = whole_panels(results, grad) + longest
     shift = (lags.t() + span * torch.arange(inputs, dtype=torch.int32, device="cpu")).contiguous()

@@ -1,4 +1,4 @@
-"""Kernels whose threads share rows: turn the lines of a body into a function with named arguments."""
+"""Kernels whose threads share rows: makes a function with named arguments from the source lines of a body."""
 
 import re
 from collections.abc import Callable
@@ -18,8 +18,8 @@ CONSTANTS = {
     "SPARSE_BELOW": tuning.shapes.sparse_below,
     "LINE": tuning.shapes.line,
 }
-"""Names that a body may use. Besides these there are SLIM_HEIGHT, the rows of a slim tile, and in elements PANEL, SLIM
-and BAND, the columns of a panel, of a slim one and of a band."""
+"""Names that a body may use. It may also use SLIM_HEIGHT, the rows of a slim tile, and PANEL, SLIM and BAND, the
+columns of a panel, of a slim panel and of a band, in elements."""
 
 ROUTINES = {
     "jit.intrinsics": ("nonzero", "one", "flow"),
@@ -37,12 +37,12 @@ ROUTINES = {
         "square",
     ),
 }
-"""Routines with a version per dtype, by file."""
+"""Routines with one version per dtype, by file."""
 
 INTRINSICS = {
     "jit.intrinsics": ("byte", "short", "store_byte", "store_short", "store_word", "lowest", "bits", "settled"),
 }
-"""Routines with one version."""
+"""Routines with one version for all dtypes."""
 
 SHARE = """    part = ({shared} + threads - 1) // threads
     low = min(me * part, {shared})
@@ -53,19 +53,19 @@ SHARE = """    part = ({shared} + threads - 1) // threads
 @cache
 def panel_bytes() -> int:
     """Bytes of a row of a panel: 16 sums in a tall tile, as many registers as the operands leave free."""
-    import llvmlite.binding  # with Numba, which is not loaded before a kernel is needed
+    import llvmlite.binding  # imports Numba, which is not loaded before the first kernel
 
     return 256 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
 
 
 @cache
 def slim_height() -> int:
-    """Rows of a slim tile, whose panel is a line: enough independent sums to hide the latency of one."""
+    """Rows of a slim tile, whose panel is a cache line: enough independent sums to hide the latency of an addition."""
     return 8 if panel_bytes() == 256 else 4
 
 
 def importing(dtype: str, *names: str) -> str:
-    """The lines that import the routines among some names."""
+    """The lines that import the routines with these names."""
     typed = [f"{file} import {n}_{dtype} as {n}" for file, known in ROUTINES.items() for n in known if n in names]
     plain = [f"{file} import {n}" for file, known in INTRINSICS.items() for n in known if n in names]
     return "".join(f"from spikeloom.engine.{line}\n" for line in typed + plain)
@@ -76,11 +76,11 @@ def row_kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype],
 
     Args:
         title: the first line of its source.
-        arguments: their names, integers of 64 bits. That of a tensor ends in "*": it is given as a tensor, and the body
-            gets its address. Threads share the first argument, each from `low` to `high`. A call also takes `size`,
-            what one of these costs in element-steps. If there is `scratch`, a call gives its bytes for each thread,
-            and the body gets the address of this thread's.
-        body: its lines, which may use CONSTANTS, ROUTINES and what `KernelSource` says.
+        arguments: the names of the arguments, integers of 64 bits. A name that ends in "*" is a tensor in a call and
+            its address in the body. Threads share the range of the first argument, each from `low` to `high`. A call
+            also takes `size`, the cost of one iteration in element-steps. With `scratch`, a call also passes the bytes
+            of scratch memory per thread; the body gets the address of the memory of its thread.
+        body: the lines of the body, which may use CONSTANTS, ROUTINES and the names of `KernelSource`.
     """
     first, *others = [name.strip() for name in arguments.split(",")]
     signature: openmp.Arguments = dict.fromkeys((first, "size", "team", *others))
@@ -98,7 +98,7 @@ def row_kernel(title: str, arguments: str, body: str) -> Callable[[torch.dtype],
 
 
 def _with_scratch(run: Callable[..., None], *, scratch: int, **given: Any) -> None:
-    """Call a kernel with so many bytes of scratch memory for each thread."""
+    """Call a kernel with `scratch` bytes of scratch memory per thread."""
     line = tuning.shapes.line
     whole = -(-scratch // line) * line
     memory, threads = openmp.scratch(whole)

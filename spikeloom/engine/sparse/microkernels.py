@@ -3,14 +3,14 @@
 Addresses are integers and count bytes; strides count elements. A product adds up the rows of a matrix that belong to
 nonzero values. The matrix is packed in panels of columns (`csr.pack_panels`), and indices are 32-bit integers.
 
-A tile of a product is held in vector registers, which Numba's loops cannot do. For a few rows i of
+A tile of a product is held in vector registers, which loops compiled by Numba do not achieve. For a few rows i of
 values, and one panel or two, of `PANEL` columns each,
 
     out[i, :] += sum over n < count of  values[i, n] * matrix[k, :],   k = n, or index[n] where there are indices
 
-Each sum is added up in the order of n, whatever the tile's shape and whether zeros are left out, so dense and sparse
-products of finite numbers give the same bits. The vectors are LLVM's: a processor whose own are shorter, or that has no
-fused multiply-add, runs the same code in more instructions.
+Each sum is added up in the order of n, for any shape of tile, with and without zeros. So dense and sparse products of
+finite numbers are bit-identical. The vectors are those of LLVM: a processor with shorter vectors or without fused
+multiply-add runs the same code in more instructions.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,11 @@ from .kernel import panel_bytes, slim_height
 HEIGHT, LINE, SPARSE_BELOW = tuning.shapes.tile_height, tuning.shapes.line, tuning.shapes.sparse_below
 
 LANES = 64 if panel_bytes() == 256 else 16
-"""Bytes of a vector: the longest that the registers hold, or four of them where they are short."""
+"""Bytes of a vector: the size of the longest register, or of four registers if they are short."""
 
 
 def _tile(dtype: Any, height: int = 1, panels: int = 1, indexed: bool = False, width: int = 0) -> Any:
-    """A tile of so many rows and panels, called with those of the arguments below that it needs."""
+    """A tile of a number of rows and panels. It takes those of the arguments below that it needs."""
     element, size, suffix = (ir.FloatType(), 4, "f32") if dtype is np.float32 else (ir.DoubleType(), 8, "f64")
     lanes = LANES // size
     vector, columns = ir.VectorType(element, lanes), (width or panel_bytes()) // LANES
@@ -86,7 +86,7 @@ def _tile(dtype: Any, height: int = 1, panels: int = 1, indexed: bool = False, w
 
 
 def _square(dtype: Any) -> Any:
-    """The transpose of a square, a cache line each way: out[j * out_stride + i] = values[i * stride + j]."""
+    """Transpose a square whose rows are cache lines: out[j * out_stride + i] = values[i * stride + j]."""
     element, size = (ir.FloatType(), 4) if dtype is np.float32 else (ir.DoubleType(), 8)
     n, short = LINE // size, ir.IntType(32)
     vector = ir.VectorType(element, n)
@@ -110,15 +110,15 @@ def _square(dtype: Any) -> Any:
 
 
 def _define(dtype: Any) -> None:
-    """Put the routines of a dtype into this module: `collect_float32` and so on, which generated kernels import."""
+    """Define the routines of a dtype in this module: `collect_float32` and so on, which generated kernels import."""
     size, name = dtype().itemsize, dtype.__name__
     panel = panel_bytes() // size
     load, store, nonzero = (getattr(intrinsics, f"{kind}_{name}") for kind in ("load", "store", "nonzero"))
     lowest, bits, store_short = intrinsics.lowest, intrinsics.bits, intrinsics.store_short
     word, store_word = intrinsics.word, intrinsics.store_word
     tall, flat = _tile(dtype, HEIGHT), _tile(dtype)
-    # a tall tile has rows enough to read each part of the matrix once for all, a pair sums enough to hide how long one
-    # takes; slim and thin tiles are tall and flat ones of `LINE` bytes
+    # a tall tile has enough rows to read the matrix once for all, a pair has enough sums to hide the latency of one;
+    # slim and thin tiles are tall and flat ones of `LINE` bytes
     listed, pair = _tile(dtype, indexed=True), _tile(dtype, panels=2, indexed=True)
     slim, thin = _tile(dtype, slim_height(), width=LINE), _tile(dtype, width=LINE)
     band = _tile(dtype, indexed=True, width=2 * LINE)

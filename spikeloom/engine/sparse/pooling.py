@@ -1,9 +1,8 @@
-"""Pooling of images [N, C, H, W] on the CPU, whose windows lie within the image, and the gradient of the input.
+"""Pooling of images [N, C, H, W] on the CPU, with windows within the image, and the gradient of the input.
 
-The pixels of an image, or its channels, are adjacent in memory. Planes of one channel are the first
-kind, whatever they belong to. Either way a line of neighboring results takes each value of its windows from a line in
-memory, which the compiler makes vector instructions of; so windows and strides are written into the source. Results lie
-in memory as images do.
+Either the pixels or the channels of an image are adjacent in memory. For a line of neighboring results, each value of
+the windows is then a line in memory, which the compiler processes by vector instructions. So the sizes of windows and
+strides are constants of the source. Results have the memory format of the images.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +38,7 @@ class Windows:
     Args:
         kind: "maximum" or "average".
         size: rows and columns of a window.
-        stride: from a window to the next, down and across.
+        stride: the distance between windows, down and across.
     """
 
     kind: str
@@ -59,7 +58,7 @@ def _pooling_lines(windows: Windows) -> str:
     if windows.kind == "average":
         body = [f"total = load(window, {first})", *(f"total += load(window, {tap})" for tap in others)]
         body += [f"store(out, first + m, total / R({1 + len(others)}))"]
-    else:  # the first of the largest values, or the last NaN, as torch takes them
+    else:  # the first of the largest values, or the last NaN, as in torch
         body = [f"best, place = load(window, {first}), R(0)"]
         for k, tap in enumerate(others, 1):
             body += [f"value = load(window, {tap})", "taken = value > best or value != value"]
@@ -128,7 +127,7 @@ def pooled(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 def pooled_gradient(
     grad: Tensor, places: Tensor, shape: Sequence[int], windows: Windows, channels_last: bool
 ) -> Tensor:
-    """The gradient of images of that shape from that of the result, laid out with the channels last or not."""
+    """The gradient of images of a shape from the gradient of the result, in the given memory format."""
     dx = buffer_pool.images(shape, grad, channels_last)
     _run(windows, channels_last, True, dx, _laid(grad, channels_last), _laid(places, channels_last))
     return dx

@@ -2,22 +2,24 @@
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
-from ... import ops
 from ...layers import SEES_TIME
 from ...neurons import SpikingNeuron
 from ...neurons._sequence import WholeSequence
+from .elementwise import elementwise_call, elementwise_layer
 from .errors import label, refuse
-from .functions import functional_module
+from .functions import REDUCED, functional_module
 from .identifiers import RESERVED, Names, identifier
-from .layers import Array, Layer, Network, Neuron
+from .layers import Array, Join, Layer, Network, Neuron
 from .modules import module_layers
-from .neurons import FUNCTIONS, function_layer, neuron_layers, returns_one
-from .tracing import IN_PLACE, shapes_of, traced
+from .moves import MOVES, check_move, function_of, moved, pick
+from .neurons import neuron_layers, returns_one
+from .tracing import IN_PLACE, Shapes, shapes_of, traced
 
 SAME_MEMORY = (
     "flatten",
@@ -29,15 +31,14 @@ SAME_MEMORY = (
     "contiguous",
     "detach",
     "clone",
+    "view_as",
+    "reshape_as",
     "float",
+    "double",
+    "to",
+    "type_as",
 )
 """Functions and methods of torch that leave the values of a sample in their order."""
-
-SHAPED = ("dim", "start_dim", "end_dim", "shape", "size", "sizes", "memory_format")
-"""Their arguments, which the shapes of one step show."""
-
-NO_DATA = ("size", "dim", "numel", "getattr", "shape")
-"""Those whose result is a number or a shape."""
 
 
 def captured(
@@ -55,10 +56,10 @@ def captured(
     if isinstance(own, SEES_TIME) or not list(own.children()):
         own = nn.Sequential(own)
     restart(own)
-    graph, root = traced(own)
-    shapes = shapes_of(root, graph, x, steps)
+    graph, root = traced(own, len(x) if steps is not None else x.shape[1])
+    seen = shapes_of(root, graph, x, steps)
     restart(own)
-    reader = _Reader(graph, own, shapes, type(net).__name__, x)
+    reader = _Reader(graph, own, seen, type(net).__name__, x)
     reader.names.taken |= taken
     return reader.network(prefix), own
 
@@ -73,8 +74,9 @@ def restart(net: nn.Module) -> None:
 class _Reader:
     """Turns a graph into layers."""
 
-    def __init__(self, graph: fx.Graph, net: nn.Module, shapes: dict[fx.Node, tuple[int, ...]], title: str, x: Tensor):
-        self.graph, self.net, self.shapes, self.title, self.dtype = graph, net, shapes, title, x.dtype
+    def __init__(self, graph: fx.Graph, net: nn.Module, seen: Shapes, title: str, x: Tensor):
+        self.graph, self.net, self.title, self.dtype = graph, net, title, x.dtype
+        self.shapes, self.numbers = seen.shapes, seen.numbers
         self.layers, self.lost = list[Layer](), list[str]()
         self.values: dict[fx.Node, Any] = {}
         self.names = Names(RESERVED, roots=True)
@@ -128,9 +130,8 @@ class _Reader:
 
     def _name(self, wish: str, kind: str) -> str:
         simple = identifier(wish.replace(".", "_"))
-        return self.names.new(
-            *([] if simple.startswith("_") else [simple]), identifier(f"{kind}_{wish}".replace(".", "_"))
-        )
+        with_kind = [] if wish == kind else [identifier(f"{kind}_{wish}".replace(".", "_"))]
+        return self.names.new(*([] if simple.startswith("_") else [simple]), *with_kind)
 
     def _module(self, node: fx.Node) -> Any:
         path = str(node.target)
@@ -176,7 +177,7 @@ class _Reader:
     def _by_module(self, node: fx.Node, name: str, module: nn.Module) -> Array:
         """A call of a function that computes what a module does."""
         x, shape = self._array(node.args[0] if node.args else node.kwargs["input"]), self._shape(node)
-        whole = (shape[0], *[1] * (len(x.shape) - 1)) if name == "mean" else shape
+        whole = (shape[0], *[1] * (len(x.shape) - 1)) if name in REDUCED else shape
         y = self._layers_of(node, "", self._name(node.name, name), module, x, whole)
         return Array(y.name, shape)
 
@@ -189,48 +190,127 @@ class _Reader:
             refuse(label(path, module), f"it has a forward hook, {theirs[0]!r}, which runs in Python; remove it")
 
     def _function(self, node: fx.Node) -> Any:
+        """The value of a call: an array, a tuple of arrays, or a constant tensor."""
+        if node in self.numbers:
+            return None
         target: Any = node.target
         name = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
         name = name.strip("_").removeprefix("i") if target in IN_PLACE else name.rstrip("_")
+        if target is getattr:
+            name = str(node.args[1])
+        constant = self._constant(node)
+        if constant is not None:
+            return constant
         if target is operator.getitem:
-            found = self.values.get(node.args[0])  # type: ignore[arg-type]
-            if found is None:  # of a shape
-                return None
-            if not isinstance(found, tuple) or not isinstance(node.args[1], int):
-                refuse(self.title, "its forward takes a part of an array by an index")
-            return found[node.args[1]]
-        if name in NO_DATA:
-            return None
-        module = functional_module(name, node.args, node.kwargs, self.values, self.title)
+            source, index = node.args
+            found = self.values.get(source) if isinstance(source, fx.Node) else None
+            if isinstance(found, tuple) and isinstance(index, (int, slice)):
+                return found[index]
+        module = functional_module(name, *self._given(node), self.title)
         if module is not None:
             return self._by_module(node, name, module)
-        args = self._arguments(node, name)
         if name in SAME_MEMORY or name == "dropout":
-            return Array(self._array(args[0]).name, self._shape(node))
-        changes = getattr(target, "__name__", str(target))
-        if (
-            changes.endswith("_")
-            or target in IN_PLACE
-            or node.kwargs.get("inplace")
-            or any(arg is True for arg in args[1:])
-        ):
-            self._check_changed(node, args[0], name)
-        return self._computed(node, name, args)
+            return self._same(node, name)
+        if name in MOVES:
+            return self._moved(node, name)
+        if name in ("cat", "concat", "concatenate", "stack"):
+            return self._joined(node, name)
+        return self._elementwise(node, name)
 
-    def _arguments(self, node: fx.Node, name: str) -> tuple[Any, ...]:
-        """All arguments that matter, in order."""
-        named = dict(node.kwargs)
-        args = [*node.args, *(named.pop(key) for key in ("input", "tensors", "other") if key in named)]
+    def _given(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call: arrays, constant tensors, and numbers."""
+
+        def value(arg: fx.Node) -> Any:
+            if arg in self.numbers:
+                return self.numbers[arg]
+            found = self.values.get(arg)
+            return found if isinstance(found, (Tensor, tuple)) and not _single(found) else self._array(arg)
+
+        args: Any = fx.node.map_arg(node.args, value)
+        kwargs: Any = fx.node.map_arg(node.kwargs, value)
+        return tuple(args), dict(kwargs)
+
+    def _constant(self, node: fx.Node) -> Tensor | None:
+        """The result of a call on constant tensors alone, such as a transposed weight."""
+        if not node.all_input_nodes or not all(
+            isinstance(self.values.get(arg), Tensor) or arg in self.numbers for arg in node.all_input_nodes
+        ):
+            return None
+        args, kwargs = self._given(node)
+        target: Any = node.target
+        out = getattr(args[0], target)(*args[1:], **kwargs) if isinstance(target, str) else target(*args, **kwargs)
+        return out if isinstance(out, Tensor) else None
+
+    def _same(self, node: fx.Node, name: str) -> Array:
+        """A call that leaves the values of a sample in their order."""
+        args, kwargs = self._given(node)
         if name == "dropout":
-            training = named.pop("training", named.pop("train", args[2] if len(args) > 2 else True))
+            training = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
             if training is not False:
                 refuse(self.title, "its forward calls dropout with training=True; pass training=self.training")
-            return tuple(args[:1])
-        plain = SHAPED if name in SAME_MEMORY else ("dim", "inplace") if name in ("cat", "concat") else ("inplace",)
-        more = [key for key, value in named.items() if key not in plain and value is not None]
-        if more:
-            refuse(self.title, f"its forward calls {name} with {', '.join(f'{k}={named[k]}' for k in more)}")
-        return tuple(args)
+        kinds = [v for v in (*args[1:], *kwargs.values()) if isinstance(v, torch.dtype) and not v.is_floating_point]
+        if kinds:
+            refuse(self.title, f"its forward converts an array to {kinds[0]}")
+        x = args[0] if args else kwargs["input"]
+        return Array(x.name, self._shape(node))
+
+    def _moved(self, node: fx.Node, name: str) -> Any:
+        args, kwargs = self._given(node)
+        x, *rest = args or (kwargs.pop("input"),)
+        what = f"{self.title}: its forward"
+        if not isinstance(x, Array) or any(isinstance(arg, Array) for arg in (*rest, *kwargs.values())):
+            refuse(self.title, f"its forward calls {name} with places that are computed")
+        check_move(what, name, rest, kwargs)
+        batch = next(iter(self.shapes.values()))[0]
+        places = moved(what, name, function_of(node.target, name, tuple(rest), kwargs), x, batch)
+        several = places if isinstance(places, tuple) else (places,)
+        found = tuple(self._picked(node, name, x, each) for each in several)
+        return found if isinstance(places, tuple) else found[0]
+
+    def _picked(self, node: fx.Node, name: str, x: Array, places: Tensor) -> Array:
+        """The array with the values of these places of x."""
+        if torch.equal(places.flatten(), torch.arange(x.size)):
+            return Array(x.name, tuple(places.shape))
+        wish, name = node.name.replace("getitem", "part"), name.replace("getitem", "part")
+        self.layers.append(pick(self._name(wish, name), f"{name} of {x.name}", x, places))
+        return self.layers[-1].y
+
+    def _elementwise(self, node: fx.Node, name: str) -> Array:
+        call = elementwise_call(name, *self._given(node), self.title)
+        if call is None:
+            refuse(self.title, f"its forward calls {name}, which has no form in C")
+        if node not in self.shapes:
+            refuse(self.title, f"its forward calls {name}, which returns several values")
+        changed = str(getattr(node.target, "__name__", node.target)).endswith("_") or node.target in IN_PLACE
+        if changed or node.kwargs.get("inplace") or any(arg is True for arg in node.args[1:]):
+            self._check_changed(node, next(iter(node.all_input_nodes)), name)
+        shape = self._shape(node)
+        xs = tuple(self._expanded(node, x, shape) for x in call.arrays)
+        self.layers.append(elementwise_layer(self._name(node.name, name), name, call, xs, shape, self.dtype))
+        return self.layers[-1].y
+
+    def _expanded(self, node: fx.Node, x: Array, shape: tuple[int, ...]) -> Array:
+        """An array in the shape to which torch broadcasts it."""
+        if x.shape == shape:
+            return x
+        if len(x.shape) != len(shape):
+            refuse(self.title, f"its forward calls {node.name} on arrays of shapes {x.shape} and {shape}")
+        return self._picked(node, "broadcast", x, torch.arange(x.size).view(x.shape).expand(shape))
+
+    def _joined(self, node: fx.Node, name: str) -> Array:
+        args, kwargs = self._given(node)
+        parts, *rest = args or (kwargs["tensors"],)
+        dim, stacked = rest[0] if rest else kwargs.get("dim", kwargs.get("axis", 0)), name == "stack"
+        own = self._name(node.name, name)
+        if not all(isinstance(part, Array) for part in parts):
+            refuse(self.title, f"its forward calls {name} with a constant")
+        axis = int(dim) % (len(parts[0].shape) + 1 + stacked)
+        if axis == 0:
+            refuse(self.title, "its forward concatenates samples of the batch")
+        if stacked:
+            parts = [Array(x.name, (*x.shape[: axis - 1], 1, *x.shape[axis - 1 :])) for x in parts]
+        self.layers.append(Join(own, f"{name}, dim={axis}", tuple(parts), Array(own, self._shape(node)), axis - 1))
+        return self.layers[-1].y
 
     def _check_changed(self, node: fx.Node, value: Any, what: str) -> None:
         """Refuse to change an array in place that is read later, or stays to the next step."""
@@ -243,35 +323,6 @@ class _Reader:
                 self.title, f"its forward changes {value} in place ({what}), which is read again; compute a new tensor"
             )
 
-    def _computed(self, node: fx.Node, name: str, args: tuple[Any, ...]) -> Any:
-        own = self._name(node.name, name)
-        if name in ("cat", "concat"):
-            return self._joined(node, own, args)
-        function: Callable[[Any], Any] | None = FUNCTIONS.get(name)
-        constants = [arg for arg in args if isinstance(arg, (int, float)) and not isinstance(arg, bool)]
-        if function is None and not (name == "truediv" and len(constants) == 1) and not (name == "clamp" and constants):
-            refuse(self.title, f"its forward calls {name}, which has no form in C")
-        if constants:
-            function = _with_number(name, args)
-        xs = tuple(self._array(arg) for arg in args if isinstance(arg, fx.Node))
-        shape = self._shape(node)
-        if any(x.shape != shape for x in xs):
-            refuse(self.title, f"its forward calls {name} on arrays of shapes {', '.join(str(x.shape) for x in xs)}")
-        self.layers.append(function_layer(own, name, function or FUNCTIONS[name], xs, self.dtype))
-        return self.layers[-1].y
-
-    def _joined(self, node: fx.Node, own: str, args: tuple[Any, ...]) -> Array:
-        from .layers import Join
-
-        parts, *rest = args
-        dim = rest[0] if rest else node.kwargs.get("dim", 0)
-        xs = tuple(self._array(part) for part in parts)
-        axis = int(dim) % (len(xs[0].shape) + 1)  # type: ignore[arg-type]
-        if axis == 0:
-            refuse(self.title, "its forward concatenates samples of the batch")
-        self.layers.append(Join(own, f"cat, dim={axis}", xs, Array(own, self._shape(node)), axis - 1))
-        return self.layers[-1].y
-
 
 def _leaves(value: Any) -> Iterator[Any]:
     """The values in nested lists and tuples."""
@@ -279,21 +330,6 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield from _leaves(item) if isinstance(item, (list, tuple)) else (item,)
 
 
-def _with_number(name: str, args: Any) -> Callable[[Any], Any]:
-    """A function of an array and a number."""
-    if name == "clamp":
-        if len(args) != 3 or None in args:
-            refuse(name, "pass its lower and its upper bound")
-        return lambda x: ops.clamp(x, float(args[1]), float(args[2]))
-    left, right = args[:2]
-    calls: dict[str, Callable[[Any, Any], Any]] = {
-        "add": operator.add,
-        "sub": operator.sub,
-        "mul": operator.mul,
-        "truediv": operator.truediv,
-    }
-    if name not in calls:
-        refuse(name, "it takes a number")
-    if isinstance(left, (int, float)):
-        return lambda x: calls[name](float(left), x)
-    return lambda x: calls[name](x, float(right))
+def _single(found: Any) -> bool:
+    """Whether a value is the tuple of one array, which a layer with one output returns."""
+    return isinstance(found, tuple) and len(found) == 1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...cells.firing import FRAME_PARAMS
-from ...engine.graph import NUMBERS, Symbol, needed
+from ...engine.graph import NUMBERS, Program, Symbol, names_in, needed
 from .identifiers import LOCAL, Names, identifier
 
 PRECEDENCE = {
@@ -164,9 +164,32 @@ class Equation:
             if written(node).rstrip("'") != name:
                 lines.append((f"{name}'", written(node)))
         if self.results[0] not in {a.node for a in self.assignments}:
-            lines.append(("spk", written(self.results[0])))
+            lines.append(("spk" if self.states else "y", written(self.results[0])))
         width = max(len(name) for name, _ in lines)
         return [f"{name:<{width}} = {text}" for name, text in lines]
+
+
+def equation_of(
+    what: str, program: Program, params: Mapping[str, Tensor], like: Tensor, starts: Mapping[str, float]
+) -> Equation:
+    """The equation of a program with its parameters as numbers."""
+    derivation = program.derivation
+    assert derivation is not None
+    with torch.no_grad():
+        hoisted = dict(zip(derivation.hoisted, program.hoist(params, like), strict=True))
+    inner = [node for node in needed(derivation.forward) if node.op == "number"]  # also within the parameters
+    numbers = {node: program.numbers[node.value] for node in inner}
+    return Equation(
+        label=what,
+        inputs=derivation.step.inputs,
+        states=dict(zip(program.cell.states, derivation.step.states, strict=True)),
+        starts=starts,
+        spk=derivation.forward[0],
+        news=derivation.forward[1:],
+        values={node: value for node, value in hoisted.items() if node.op != "number"},
+        numbers=numbers | {node: float(value) for node, value in hoisted.items() if node.op == "number"},
+        names=names_in(program.cell),
+    )
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,29 @@ import torch
 from torch import Tensor
 
 from ...engine.graph import Symbol
-from . import kernels, timed_kernels
+from . import kernels, norms, timed_kernels
 from .equation import Equation, Text, shortest
 from .errors import refuse
 from .form import function
 from .kernels import Types
-from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Neuron, Pool, Scale, StepScale
+from .layers import (
+    Array,
+    Conv,
+    Delay,
+    DelayedLinear,
+    Join,
+    Layer,
+    Linear,
+    Neuron,
+    Pick,
+    Pool,
+    Product,
+    Scale,
+    StepScale,
+)
+from .norms import Norm
 from .statements import Locals, neuron_function
-from .writer import Table, Writer, numbers
+from .writer import Table, Writer, calls, numbers
 
 HELPERS: Mapping[str, tuple[str, str]] = {
     "spike": ("real u", "u > 0 ? 1 : 0"),
@@ -137,7 +152,7 @@ class FloatWriter(Writer):
         found = dict[str, list[str]]()
         suffix = "f" if self.real == "float" else ""
         for name, (arguments, result) in HELPERS.items():
-            if f"{name}(" in body or (name in ("minimum", "maximum") and "clamp(" in body):
+            if calls(name, body) or (name in ("minimum", "maximum") and calls("clamp", body)):
                 head = f"static inline {self.real} {name}({arguments.replace('real', self.real)})"
                 found[name] = function(head, [f"return {result.replace('exp_', f'exp{suffix}')};"])
         return found
@@ -156,6 +171,13 @@ class FloatWriter(Writer):
             shared = layer.divisors.unique().numel() == 1
             by = self.literal(float(layer.divisors.flatten()[0]), layer.y) if shared else f"{layer.name}_sizes[r][q]"
             return kernels.pool(layer, types, "-INFINITY", f"sum / {by}", real)
+        if isinstance(layer, Pick):
+            return kernels.pick(layer, types)
+        if isinstance(layer, Product):
+            return kernels.product(layer, [real, real], real, real, "sum")
+        if isinstance(layer, Norm):
+            root = "sqrtf" if real == "float" else "sqrt"
+            return norms.in_floats(layer, types, root, self.literal(layer.eps, layer.y))
         if isinstance(layer, Delay):
             return timed_kernels.delay(layer, types, self.prefix)
         if isinstance(layer, DelayedLinear):
@@ -186,12 +208,14 @@ class FloatWriter(Writer):
             texts = [self.literal(v, layer.y) for v in numbers(values)]
             found.append((f"static const {self.real} {layer.name}_{name}{sizes}", texts, tuple(values.shape)))
 
-        if isinstance(layer, (Linear, Conv, DelayedLinear)):
-            add("weight", transposed(layer, layer.weight))
+        if isinstance(layer, (Linear, Conv, DelayedLinear, Norm)):
+            add("weight", layer.weight if isinstance(layer, Norm) else transposed(layer, layer.weight))
             if bool(layer.bias.any()):
                 add("bias", layer.bias)
         if isinstance(layer, (Delay, DelayedLinear)):
             found.extend(lags(layer))
+        elif isinstance(layer, Pick):
+            found.extend(places(layer))
         elif isinstance(layer, Pool) and layer.kind == "avg" and layer.divisors.unique().numel() > 1:
             add("sizes", layer.divisors)
         elif isinstance(layer, Scale):
@@ -236,6 +260,15 @@ def lags(layer: Delay | DelayedLinear) -> list[Table]:
     lag = layer.lag.t() if isinstance(layer, DelayedLinear) else layer.lag.flatten()
     kind, sizes = "uint8_t" if layer.steps <= 256 else "int32_t", "".join(f"[{n}]" for n in lag.shape)
     return [(f"static const {kind} {layer.name}_lag{sizes}", [str(int(v)) for v in numbers(lag)], tuple(lag.shape))]
+
+
+def places(layer: Pick) -> list[Table]:
+    """The places that a layer reads, unless they are a formula."""
+    if not kernels.place(layer).endswith("]"):
+        return []
+    index, most = layer.index.flatten(), int(layer.index.max())
+    kind = "int32_t" if most > 32767 else "int16_t" if bool((index < 0).any()) else "uint16_t"
+    return [(f"static const {kind} {layer.name}_from[{len(index)}]", [str(int(v)) for v in index], (len(index),))]
 
 
 def vectors(layer: Neuron) -> dict[str, Tensor]:

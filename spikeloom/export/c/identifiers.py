@@ -53,8 +53,11 @@ LIBRARY = (
 )
 """Names of the C library that the generated file includes, or that compilers treat as built in."""
 
-HELPERS = _words("spike maximum minimum clamp sigmoid absolute saturate narrow times FRACTION ONE")
-"""Names that equations use."""
+HELPERS = _words(
+    "spike maximum minimum clamp sigmoid absolute saturate narrow times root power_of_two sine_of_turn FRACTION ONE "
+    "fixed_exp fixed_log fixed_sqrt fixed_sigmoid fixed_tanh fixed_sin fixed_cos fixed_div"
+)
+"""Functions and macros of the file that equations use."""
 
 LOCAL = KEYWORDS | LIBRARY | HELPERS | _words("net n x out")
 """What the variables of an equation cannot be called."""

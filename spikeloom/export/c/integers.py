@@ -4,28 +4,37 @@ import torch
 from torch import Tensor
 
 from ...engine.graph import Symbol
-from . import kernels, timed_kernels
+from . import fixed_point, kernels, norms, timed_kernels
 from .equation import PRECEDENCE, SIGNS, TIGHTEST, Text, shortest
 from .errors import refuse
-from .floats import lags, transposed
+from .floats import lags, places, transposed
 from .form import comment, function, loop
 from .kernels import Types
-from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Neuron, Pool, Scale, StepScale
+from .layers import (
+    Array,
+    Conv,
+    Delay,
+    DelayedLinear,
+    Join,
+    Layer,
+    Linear,
+    Neuron,
+    Pick,
+    Pool,
+    Product,
+    Scale,
+    StepScale,
+)
 from .lowering import Code, Lowered
+from .norms import Norm
 from .programs import Sample
 from .quantize import IntegerNetwork, Rescale
 from .simulate import start_of
 from .statements import Locals, neuron_function
-from .writer import Table, Writer, numbers
+from .writer import Table, Writer, calls, numbers
 
 HELPERS = {
-    "saturate": """
-/* A value within 32 bits. */
-static inline int32_t saturate(int64_t v)
-{
-    return v > INT32_MAX ? INT32_MAX : v < INT32_MIN ? INT32_MIN : (int32_t)v;
-}
-""",
+    **fixed_point.HELPERS,
     "narrow": """
 /* A value within 8 bits. */
 static inline int8_t narrow(int64_t v)
@@ -98,6 +107,8 @@ class IntegerText(Text):
             return ("ONE" if code.op == "one" else str(code.number)), TIGHTEST if code.number >= 0 else 8
         if code.op == "times":
             return f"times({self.code(code.args[0], 0)}, {self.code(code.args[1], 0)}, {self._shift(code)})", TIGHTEST
+        if code.op.startswith("fixed_"):
+            return f"{code.op}({', '.join(self.code(arg, 0) for arg in code.args)}, FRACTION)", TIGHTEST
         args, binds = code.args, PRECEDENCE.get(code.op, TIGHTEST)
         if code.op in ("neg", "not"):
             return f"{'-' if code.op == 'neg' else '!'}{self.code(args[0], TIGHTEST)}", binds
@@ -188,8 +199,12 @@ class IntegerWriter(Writer):
 
     def helpers(self, body: str) -> dict[str, list[str]]:
         """Those that the layers use."""
-        used = [n for n in HELPERS if f"{n}(" in body or (n == "saturate" and "times(" in body)]
-        return {name: [*HELPERS[name].strip().splitlines(), ""] for name in used}
+        used, text = set[str](), body
+        for name in reversed(HELPERS):  # each may call those before it
+            if calls(name, text):
+                used.add(name)
+                text += HELPERS[name]
+        return {name: [*HELPERS[name].strip().splitlines(), ""] for name in HELPERS if name in used}
 
     # -- layers -------------------------------------------------------------------------------------------------------
 
@@ -216,6 +231,12 @@ class IntegerWriter(Writer):
             return kernels.conv(layer, types)
         if isinstance(layer, Pool):
             return self._pool(layer, types)
+        if isinstance(layer, Pick):
+            return kernels.pick(layer, types)
+        if isinstance(layer, Product):
+            return kernels.product(layer, [*map(self.ctype, layer.x)], types.y, "int64_t", "saturate(sum)")
+        if isinstance(layer, Norm):
+            return norms.in_integers(layer, self.net.norms[layer.name], types)
         if isinstance(layer, Delay):
             return timed_kernels.delay(layer, types, self.prefix)
         if isinstance(layer, DelayedLinear):
@@ -282,12 +303,18 @@ class IntegerWriter(Writer):
 
         if isinstance(layer, (Delay, DelayedLinear)):
             found.extend(lags(layer))
+        if isinstance(layer, Pick):
+            found.extend(places(layer))
         if isinstance(layer, (Linear, Conv, DelayedLinear)):
             own = self.net.weights[layer.name]
             add("weight", transposed(layer, own.weight), "int8_t")
             add("scale", own.factor)
             if bool(own.bias.any()):
                 add("bias", own.bias)
+        elif isinstance(layer, Norm):
+            add("weight", self.net.norms[layer.name].weight)
+            if bool(self.net.norms[layer.name].bias.any()):
+                add("bias", self.net.norms[layer.name].bias)
         elif isinstance(layer, Pool):
             means = self.net.means.get(layer.name)
             if means is not None and not bool((means[0] == means[0].flatten()[0]).all()):

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import torch
+
 from .form import function, loop
-from .layers import Array, Conv, Join, Layer, Linear, Pool, Scale, planes
+from .layers import Array, Conv, Join, Layer, Linear, Pick, Pool, Product, Scale, planes
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ def linear(layer: Linear, types: Types) -> list[str]:
         loop("o", outputs, [f"y[o] += {layer.name}_weight[i][o] * x;"]),
     )
     each = [*_start(layer, types, outputs, 1), *visit(layer, inputs), *types.finish]
-    return [*add, *_over_rows(layer, types, rows, inputs, outputs, each)]
+    return [*add, *over_rows(layer, types, rows, inputs, outputs, each)]
 
 
-def _over_rows(layer: Layer, types: Types, rows: int, inputs: int, outputs: int, each: list[str]) -> list[str]:
+def over_rows(layer: Layer, types: Types, rows: int, inputs: int, outputs: int, each: list[str]) -> list[str]:
+    """A function that computes each row."""
     if rows == 1:
         return function(head(layer.name, types), each)
     one = function(head(f"{layer.name}_row", types), each)
@@ -177,6 +180,37 @@ def join(layer: Join, types: Types, of: Mapping[str, str]) -> list[str]:
         size = array.size // blocks
         body += loop("i", size, [f"*y++ = x{k}[n * {size} + i];"])
     return function(f"static void {layer.name}({arguments}, {types.y} *y)", loop("n", blocks, body))
+
+
+def pick(layer: Pick, types: Types) -> list[str]:
+    """Values from other places; from a table, unless the places are a formula of `n`."""
+    at = place(layer)
+    padded = bool((layer.index < 0).any())
+    value = f"{at} < 0 ? 0 : x[{at}]" if padded else f"x[{at}]"
+    return function(head(layer.name, types), loop("n", layer.y.size, [f"y[n] = {value};"]))
+
+
+def place(layer: Pick) -> str:
+    """The place in x of output `n`."""
+    index = layer.index.flatten()
+    n = torch.arange(len(index))
+    first, size = int(index[0]) if len(index) else 0, layer.x[0].size
+    if torch.equal(index, n + first):
+        return f"n + {first}" if first > 0 else "n" if first == 0 else f"{layer.name}_from[n]"
+    if len(index) % size == 0 and torch.equal(index, n // (len(index) // size)):
+        return f"n / {len(index) // size}" if size > 1 else "0"
+    if torch.equal(index, n % size):
+        return f"n % {size}"
+    return f"{layer.name}_from[n]"
+
+
+def product(layer: Product, of: Sequence[str], y: str, total: str, stored: str) -> list[str]:
+    """A product of matrices; `of` are the types of both, `total` that of a sum, `stored` the result for `sum`."""
+    (rows, inner), columns = layer.x[0].shape, layer.x[1].shape[1]
+    term = f"x0[r * {inner} + k] * {'(int64_t)' if total == 'int64_t' else ''}x1[k * {columns} + q]"
+    each = [f"{total} sum = 0;", *loop("k", inner, [f"sum += {term};"]), f"y[r * {columns} + q] = {stored};"]
+    head_text = f"static void {layer.name}(const {of[0]} *x0, const {of[1]} *x1, {y} *y)"
+    return function(head_text, loop("r", rows, loop("q", columns, each)))
 
 
 def events(layer: Linear | Conv, types: Types, index: str, one: str) -> list[str]:

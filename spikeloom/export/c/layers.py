@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -101,57 +101,57 @@ class Conv(Layer):
 
 
 @dataclass
-class Delay(Layer):
-    """y at step t is x at step t - lag, zero before the first step; lag, whole numbers of the shape of x."""
+class Lagged(Layer):
+    """A layer with delays, in whole steps. It has a ring of arrays, one for each step up to the longest delay.
+
+    Args:
+        lag: the delays.
+    """
 
     lag: Tensor
+    ring: ClassVar[str] = "past"
 
     @property
     def steps(self) -> int:
-        """How many inputs are stored."""
+        """The number of arrays in the ring."""
         return int(self.lag.max()) + 1
 
     @property
     def kept(self) -> tuple[Array, ...]:
-        """A ring of the last inputs, and the row of the newest."""
-        return Array(f"{self.y.name}_past", (self.steps, *self.y.shape)), Array(f"{self.y.name}_now", (1,), True)
+        """The ring, and the place of this step in it."""
+        ring = Array(f"{self.y.name}_{self.ring}", (self.steps, *self.y.shape))
+        return ring, Array(f"{self.y.name}_now", (1,), counts=True)
+
+    def inputs(self, memory: Tensor | None, x: Tensor) -> Tensor:
+        """The inputs of the last steps with that of this one, the newest first; a memory without the latter."""
+        before = x.new_zeros(self.steps, *x.shape) if memory is None else memory
+        return torch.cat((x[None], before))[: self.steps]
+
+
+@dataclass
+class Delay(Lagged):
+    """y at step t is x at step t - lag, zero before the first step; lag of the shape of x. The ring has last inputs."""
 
     def advance(self, memory: Any, *x: Tensor) -> tuple[Tensor, Any]:
         """The output; the memory has the newest input first."""
-        past = last_inputs(memory, x[0], self.steps)
+        past = self.inputs(memory, x[0])
         return past.gather(0, self.lag.expand(1, *x[0].shape))[0], past
 
 
 @dataclass
-class DelayedLinear(Layer):
-    """A weight and a delay per connection; weight and lag [O, I], bias [O]."""
+class DelayedLinear(Lagged):
+    """A weight and a delay per connection; weight and lag [O, I], bias [O]. The ring has the sums of the next steps."""
 
     weight: Tensor
     bias: Tensor
-    lag: Tensor
-
-    @property
-    def steps(self) -> int:
-        """How many steps the outputs are ahead."""
-        return int(self.lag.max()) + 1
-
-    @property
-    def kept(self) -> tuple[Array, ...]:
-        """A ring of the sums of the next steps, and the row of this step."""
-        return Array(f"{self.y.name}_due", (self.steps, *self.y.shape)), Array(f"{self.y.name}_now", (1,), True)
+    ring: ClassVar[str] = "due"
 
     def advance(self, memory: Any, *x: Tensor) -> tuple[Tensor, Any]:
         """The output; the memory has the newest input first."""
-        past, out = last_inputs(memory, x[0], self.steps), self.bias.expand(len(x[0]), -1)
+        past, out = self.inputs(memory, x[0]), self.bias.expand(len(x[0]), -1)
         for lag, then in enumerate(past):
             out = out + functional.linear(then, self.weight * (self.lag == lag))
         return out, past
-
-
-def last_inputs(memory: Tensor | None, x: Tensor, steps: int) -> Tensor:
-    """The inputs of the last steps with that of this one, the newest first."""
-    before = x.new_zeros(steps, *x.shape) if memory is None else memory
-    return torch.cat((x[None], before))[:steps]
 
 
 @dataclass
@@ -237,6 +237,27 @@ class Join(Layer):
     def run(self, *x: Tensor) -> Tensor:
         """The output for inputs [B, ...]."""
         return torch.cat(x, self.dim + 1)
+
+
+@dataclass
+class Product(Layer):
+    """A product of two matrices, [R, K] and [K, Q]."""
+
+    def run(self, *x: Tensor) -> Tensor:
+        """The output for inputs [B, R, K] and [B, K, Q]."""
+        return x[0] @ x[1]
+
+
+@dataclass
+class Pick(Layer):
+    """y[n] = x[index[n]], or 0 where the index is -1; index, of the shape of y: slices, permutations, padding."""
+
+    index: Tensor
+
+    def run(self, *x: Tensor) -> Tensor:
+        """The output for an input [B, ...]."""
+        flat = functional.pad(x[0].flatten(1), (0, 1))  # -1 is the zero at the end
+        return flat[:, self.index.flatten()].reshape(len(flat), *self.y.shape)
 
 
 @dataclass

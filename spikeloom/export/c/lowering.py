@@ -16,11 +16,7 @@ from torch import Tensor
 
 from ...engine.graph import Symbol
 from .equation import Equation
-from .errors import refuse
-
-MOST, LEAST = 2**31 - 1, -(2**31)
-
-NOT_IN_INTEGERS = ("exp", "log", "sqrt", "tanh", "sigmoid", "sin", "cos")
+from .fixed_point import FUNCTIONS, LEAST, MOST, saturated
 
 COMPARED = ("lt", "le", "gt", "ge", "eq", "ne")
 
@@ -31,7 +27,7 @@ class Code:
 
     Args:
         op: "ref" (a leaf or an assigned value), "constant", "literal", "times" (a product of fixed-point numbers),
-            "one" (1 as a fixed-point number), or an operation of the graph.
+            "one" (1 as a fixed-point number), a function of `fixed_point`, or an operation of the graph.
         args: what it operates on.
         unit: whether the value is a plain integer; otherwise it is a fixed-point number.
         node: of a ref or a constant.
@@ -145,6 +141,8 @@ class _Maker:
         node = self._source(node)
         if node.op == "const" and value == 1.0:
             return Code("one")
+        if node.op == "const" and value == 0.0:
+            return Code("literal")
         self.made.constants[node, "term"] = Constant(_rounded(value, self.made.fraction), self.made.fraction)
         return Code("constant", node=node)
 
@@ -179,11 +177,8 @@ class _Maker:
         value = self.constant(node)
         if value is not None:
             return self.term(node, value)
-        if op in NOT_IN_INTEGERS:
-            refuse(
-                self.equation.label,
-                f"its equation computes {op} of a state or an input, which number='int8' does not support",
-            )
+        if op in FUNCTIONS and op != "div":
+            return Code(f"fixed_{op}", (self.fixed(args[0]),))
         if op == "mul":
             return self._product(*args)
         if op == "div":
@@ -226,10 +221,7 @@ class _Maker:
     def _quotient(self, a: Symbol, b: Symbol) -> Code:
         by = self.constant(b)
         if by is None or bool((torch.as_tensor(by) == 0).any()):
-            refuse(
-                self.equation.label,
-                "its equation divides by a value that is not constant, which number='int8' does not support",
-            )
+            return Code("fixed_div", (self.fixed(a), self.fixed(b)))
         left = self(a)
         return self._scaled(Code("mul", (left, Code("one"))) if left.unit else left, b, 1.0 / by, "inverse")
 
@@ -262,11 +254,6 @@ def _factor(value: float | Tensor) -> tuple[Tensor, int]:
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
-def saturated(value: Tensor) -> Tensor:
-    """A value within 32 bits."""
-    return value.clamp(LEAST, MOST)
-
-
 def times(a: Tensor, b: Tensor, shift: int) -> Tensor:
     """A rounded product of which `shift` bits are fractional."""
     product: Tensor = (saturated(a) * saturated(b) + (1 << (shift - 1))) >> shift
@@ -286,6 +273,8 @@ def run(code: Code, made: Lowered, known: Mapping[Symbol, Tensor]) -> Tensor:
     args = [run(arg, made, known) for arg in code.args]
     if code.op == "times":
         return times(args[0], args[1], code.number)
+    if code.op.startswith("fixed_"):
+        return FUNCTIONS[code.op.removeprefix("fixed_")](*args, made.fraction)
     result: Tensor = RUNS[code.op](*args)
     return result
 

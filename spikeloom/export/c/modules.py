@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from ...accelerated import PLAIN
 from ...layers import BatchNormTT1d, BatchNormTT2d, DelayedLinear, GradedSpikes, SynapticDelay
-from . import layers
+from . import elementwise, layers, moves
 from .errors import label, refuse
+from .functions import Sum
 from .layers import Array, Conv, Delay, Layer, Linear, Pool, Scale, StepScale, pair, planes
-from .neurons import FUNCTIONS, conv, function_layer, linear
+from .neurons import conv, linear
+from .norms import norm_layer
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
@@ -57,8 +59,21 @@ def module_layers(
         return _delayed(path, name, title, module, x, y, dtype)
     if isinstance(module, (BatchNormTT1d, BatchNormTT2d)):
         return _step_norm(path, name, f"{label(path, module)}: {len(module)} norms, one per step", module, x, y, dtype)
-    if isinstance(module, nn.ReLU | nn.Sigmoid | nn.Tanh):
-        return function_layer(name, title, FUNCTIONS[kind.__name__.lower()], (x,), dtype), []
+    if type(module) in elementwise.MODULES:
+        function, attributes = elementwise.MODULES[type(module)]
+        call = elementwise.elementwise_call(function, (x, *(getattr(module, key) for key in attributes)), {}, title)
+        assert call is not None
+        return elementwise.elementwise_layer(name, title, call, (x,), shape, dtype), []
+    if type(module) in moves.MODULES:
+        options = {key: getattr(module, key) for key in ("mode", "value") if hasattr(module, key)}
+        what, kind_name = label(path, module), "interpolate" if "mode" in options else "pad"
+        moves.check_move(what, kind_name, (), options)
+        places = moves.moved(what, type(module).__name__, module, x, batch=1)
+        return moves.pick(name, title, x, places), []
+    if type(module) is nn.LayerNorm:
+        return norm_layer(name, title, module, x, y, dtype), []
+    if isinstance(module, Sum):
+        return _summed(name, title, module, x, y), []
     return refuse(label(path, module), "this layer has no form in C; docs/c.md lists those that have")
 
 
@@ -71,7 +86,7 @@ def _delayed(path: str, name: str, title: str, module: Any, x: Array, y: Array, 
     if len(x.shape) != 1:
         refuse(label(path, module), f"its input is {x.shape}; only features, [I], can have a delay per connection")
     plain = linear(name, title, module.weight, module.bias, x, y, dtype)
-    return layers.DelayedLinear(name, title, (x,), y, plain.weight, plain.bias, lag), lost
+    return layers.DelayedLinear(name, title, (x,), y, lag, plain.weight, plain.bias), lost
 
 
 def _step_norm(path: str, name: str, title: str, module: Any, x: Array, y: Array, dtype: torch.dtype) -> Written:
@@ -125,6 +140,12 @@ def _pool(path: str, name: str, module: Any, x: Array, y: Array) -> Pool:
         ]
         divisors = torch.full((rows, columns), fixed) if fixed else sides[0][:, None] * sides[1]
     return Pool(name, title, (x,), y, "avg" if mean else "max", kernel, stride, padding, dilation, divisors)
+
+
+def _summed(name: str, title: str, module: Sum, x: Array, y: Array) -> Pool:
+    _, *kernel = planes(x.shape)
+    windows = (kernel[0], kernel[1])
+    return Pool(name, title, (x,), y, "avg", windows, windows, (0, 0), (1, 1), torch.ones(1, 1))
 
 
 def _lengths(outputs: int, size: int, kernel: int, stride: int, padding: int, include: bool) -> Tensor:

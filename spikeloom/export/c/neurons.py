@@ -1,6 +1,6 @@
 """Neurons as layers: the equation, its parameters as numbers, and the weights that feed back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ... import ops, surrogate
 from ...cells.cell import Cell
 from ...cells.firing import FRAME_PARAMS
-from ...engine.graph import Program, names_in, needed, program_for
+from ...engine.graph import Program, program_for
 from ...neurons import (
     SLSTM,
     AssociativeLeaky,
@@ -24,16 +24,17 @@ from ...neurons import (
 from ...neurons._parameters import checked_params, is_ours
 from ...neurons._sequence import WholeSequence
 from ...neurons.recurrent import Recurrent
-from .equation import Equation
+from .elementwise import function_layer
+from .equation import equation_of
 from .errors import label, refuse
-from .layers import Array, Conv, Layer, Linear, Neuron, Pool, pair
+from .layers import Array, Conv, Layer, Linear, Neuron, Pool, Product, pair
+from .moves import pick
 
 Written = tuple[list[Layer], tuple[Any, ...]]
 """The layers of a module, and the arrays that it returns, or tuples of them."""
 
 HAS_NO_FORM: Mapping[type[nn.Module], str] = {
     NoisyLeaky: "it draws random numbers at every step; replace it by a Leaky",
-    AssociativeLeaky: "its state is a matrix that is read by a product with its input",
 }
 
 
@@ -48,6 +49,8 @@ def neuron_layers(path: str, name: str, neuron: SpikingNeuron, x: Array, dtype: 
         return _lstm(path, name, neuron, x, dtype)
     if isinstance(neuron, SConv2dLSTM):
         return _conv_lstm(path, name, neuron, x, dtype)
+    if isinstance(neuron, AssociativeLeaky):
+        return _associative(path, name, neuron, x, dtype)
     if isinstance(neuron, WholeSequence):
         return _sequence(path, name, neuron, x, dtype)
     program = _program(what, neuron)
@@ -117,56 +120,6 @@ def _neuron(
     return Neuron(name, title, xs, spk, equation, states, tuple(f"{label(path, neuron)}: {line}" for line in lost))
 
 
-def equation_of(
-    what: str, program: Program, params: Mapping[str, Tensor], like: Tensor, starts: Mapping[str, float]
-) -> Equation:
-    """The equation of a program with its parameters as numbers."""
-    derivation = program.derivation
-    assert derivation is not None
-    with torch.no_grad():
-        hoisted = dict(zip(derivation.hoisted, program.hoist(params, like), strict=True))
-    inner = [node for node in needed(derivation.forward) if node.op == "number"]  # also within the parameters
-    numbers = {node: program.numbers[node.value] for node in inner}
-    return Equation(
-        label=what,
-        inputs=derivation.step.inputs,
-        states=dict(zip(program.cell.states, derivation.step.states, strict=True)),
-        starts=starts,
-        spk=derivation.forward[0],
-        news=derivation.forward[1:],
-        values={node: value for node, value in hoisted.items() if node.op != "number"},
-        numbers=numbers | {node: float(value) for node, value in hoisted.items() if node.op == "number"},
-        names=names_in(program.cell),
-    )
-
-
-def function_layer(
-    name: str, title: str, function: Callable[[Any], Any], xs: tuple[Array, ...], dtype: torch.dtype
-) -> Neuron:
-    """A function of each element, without states, as a layer; of several arrays it takes a tuple."""
-    cell = Cell(title, lambda x: (function(x),), (), (), inputs=len(xs))
-    program = program_for(cell, surrogate.no_gradient())
-    if program.untraceable:
-        refuse(title, program.untraceable)
-    equation = equation_of(title, program, {}, torch.zeros(xs[0].shape, dtype=dtype), {})
-    return Neuron(name, title, xs, Array(name, xs[0].shape), equation)
-
-
-FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
-    "relu": lambda x: ops.where(x <= 0, 0.0, x),
-    "sigmoid": ops.sigmoid,
-    "tanh": ops.tanh,
-    "abs": ops.abs,
-    "neg": lambda x: -x,
-    "maximum": lambda x: ops.maximum(x[0], x[1]),
-    "minimum": lambda x: ops.minimum(x[0], x[1]),
-    "add": lambda x: x[0] + x[1],
-    "sub": lambda x: x[0] - x[1],
-    "mul": lambda x: x[0] * x[1],
-}
-"""Functions of torch between layers, by the name of the function."""
-
-
 def _weights(path: str, name: str, module: nn.Module, x: Array, y: Array, dtype: torch.dtype) -> Layer:
     """A recurrent layer."""
     if type(module) is nn.Linear:
@@ -214,7 +167,7 @@ def _conv_lstm(path: str, name: str, neuron: SConv2dLSTM, x: Array, dtype: torch
         divisors = torch.full(u.shape[1:], float(kernel[0] * kernel[1]))
         windows = (kernel, kernel, (0, 0), (1, 1))
         made.append(Pool(u.name, f"{what}: {kind}_pool of mem", states[-1:], u, kind, *windows, divisors))
-        made.append(function_layer(name, f"{what}: its spikes", lambda u: ops.spike(u - number), (u,), dtype))
+        made.append(function_layer(name, f"{what}: its spikes", lambda u: ops.spike(u - number), (u,), u.shape, dtype))
     return made, (made[-1].y, *states)
 
 
@@ -271,6 +224,48 @@ def _sequence(path: str, name: str, neuron: WholeSequence, x: Array, dtype: torc
     return [*layers, made], outs if getattr(neuron, "output", True) or len(outs) == 1 else outs[1:]
 
 
+def _associative(path: str, name: str, neuron: AssociativeLeaky, x: Array, dtype: torch.dtype) -> Written:
+    """A matrix of leaky integrators: each entry is driven by the product of an element of v and one of k."""
+    what, shape = label(path, neuron), (neuron.d_value, neuron.d_key)
+    layers = list[Layer]()
+
+    def projected(own: str) -> Array:
+        module = getattr(neuron, f"to_{own}")
+        y = Array(f"{name}_{own}", (module.out_features,))
+        layers.append(linear(y.name, f"{what}: to_{own}", module.weight, module.bias, x, y, dtype))
+        return y
+
+    def spread(y: Array, places: Tensor, over: str) -> Array:
+        layers.append(pick(f"{y.name}_{over}", f"{what}: {y.name} for each entry", y, places.expand(shape)))
+        return layers[-1].y
+
+    v, k, alpha = map(projected, ("v", "k", "alpha"))
+    layers.append(function_layer(f"{name}_gate", f"{what}: its gate", ops.sigmoid, (alpha,), alpha.shape, dtype))
+    rows, columns = torch.arange(shape[0])[:, None], torch.arange(shape[1])
+    gates, values, keys = (
+        spread(layers[-1].y, columns, "entries"),
+        spread(v, rows, "entries"),
+        spread(k, columns, "entries"),
+    )
+
+    def entry(x: tuple[Any, ...], mem: Any, *, threshold: Any, graded_spikes_factor: Any) -> tuple[Any, ...]:
+        value, key, gate = x
+        mem = gate * mem + value * key
+        return ops.spike(mem - threshold) * graded_spikes_factor, mem
+
+    if neuron._fires_by_method() and neuron._is_overridden("fire"):
+        refuse(what, f"{type(neuron).__name__} overrides fire, which runs in Python")
+    program = program_for(Cell(what, entry, ("mem",), FRAME_PARAMS, inputs=3), surrogate.no_gradient())
+    spk = Array(f"{name}_spk" if neuron.use_q_projection else name, shape)
+    values_of = {key: getattr(neuron, key) for key in FRAME_PARAMS}
+    layers.append(_neuron(path, spk.name, neuron, program, (values, keys, gates), spk, values_of, dtype))
+    if not neuron.use_q_projection:
+        return layers, (Array(name, (spk.size,)),)
+    query = Array(projected("q").name, (shape[1], shape[0]))
+    layers.append(Product(name, f"{what}: spikes times q", (spk, query), Array(name, (shape[0], shape[0]))))
+    return layers, (Array(name, (shape[0] ** 2,)),)
+
+
 def _lstm(path: str, name: str, neuron: SLSTM, x: Array, dtype: torch.dtype) -> Written:
     what, cell = label(path, neuron), neuron.lstm_cell
     if neuron.memoryless:
@@ -291,5 +286,5 @@ def _lstm(path: str, name: str, neuron: SLSTM, x: Array, dtype: torch.dtype) -> 
 def returns_one(neuron: SpikingNeuron) -> bool:
     """Whether a neuron returns its spikes alone."""
     if isinstance(neuron, WholeSequence):
-        return isinstance(neuron, LeakyParallel) or not neuron.output
+        return isinstance(neuron, (LeakyParallel, AssociativeLeaky)) or not neuron.output
     return neuron.init_hidden and not neuron.output and not isinstance(neuron, DeltaLeaky)

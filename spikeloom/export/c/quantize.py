@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ...engine.graph import Symbol
 from .errors import refuse
-from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Network, Neuron, Pool, Scale
-from .lowering import MOST, Lowered, lowered
+from .fixed_point import MOST
+from .layers import Array, Conv, Delay, DelayedLinear, Join, Layer, Linear, Network, Neuron, Pick, Pool, Product, Scale
+from .lowering import Lowered, lowered
+from .norms import Norm, WholeNorm, quantized_norm
 from .reference import Reference, inputs_of
 
 HEADROOM = 4
@@ -79,6 +81,7 @@ class IntegerNetwork:
         neurons: the equation of each neuron, by name.
         means: of each mean, the factors by window and their shift; None if the sum itself is the result.
         scales: of each scaled layer, its factors, their shift, and the shifts of its values.
+        norms: of each normalization.
     """
 
     network: Network
@@ -88,6 +91,7 @@ class IntegerNetwork:
     neurons: dict[str, Lowered] = field(default_factory=dict)
     means: dict[str, tuple[Tensor, int] | None] = field(default_factory=dict)
     scales: dict[str, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
+    norms: dict[str, WholeNorm] = field(default_factory=dict)
 
 
 @dataclass
@@ -175,6 +179,20 @@ class _Quantizer:
             self.layers.append(_reading(layer, *[self._as(x, bits=32, target=own) for x in layer.x]))
         elif isinstance(layer, Pool):
             self._pool(layer)
+        elif isinstance(layer, Norm):
+            factors, dropped = _factors(layer.weight.double())
+            bias = _fixed(layer.bias.double(), self.fraction)
+            self.made.norms[layer.name] = quantized_norm(layer, factors, dropped, bias, self.fraction)
+            formats[layer.y.name] = self.current
+            self.layers.append(_reading(layer, self._as(layer.x[0], bits=32, target=self.current)))
+        elif isinstance(layer, Product):
+            if formats[layer.x[0].name] != Format(8, 1.0, 1):
+                refuse(layer.title, "its first factor is no array of spikes, which number='int8' needs")
+            formats[layer.y.name] = self.current
+            self.layers.append(_reading(layer, layer.x[0], self._as(layer.x[1], bits=32, target=self.current)))
+        elif isinstance(layer, Pick):
+            formats[layer.y.name] = formats[layer.x[0].name]
+            self.layers.append(layer)
         elif isinstance(layer, Delay):
             formats |= dict.fromkeys((layer.y.name, layer.kept[0].name), formats[layer.x[0].name])
             self.layers.append(layer)

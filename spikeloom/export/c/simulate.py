@@ -8,9 +8,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import refuse
-from .layers import Conv, Delay, DelayedLinear, Join, Layer, Linear, Neuron, Pool, Scale, StepScale, planes
-from .lowering import run, saturated, times
+from .fixed_point import saturated
+from .layers import (
+    Conv,
+    Delay,
+    DelayedLinear,
+    Join,
+    Layer,
+    Linear,
+    Neuron,
+    Pick,
+    Pool,
+    Product,
+    Scale,
+    StepScale,
+    planes,
+)
+from .lowering import run, times
+from .norms import Norm, simulated_norm
 from .quantize import IntegerNetwork, Rescale
+from .reference import driven
 
 
 def narrowed_input(x: Tensor, scale: float) -> Tensor:
@@ -53,6 +70,12 @@ class Simulation:
     def _layer(self, layer: Layer, read: list[Tensor]) -> Tensor:
         if isinstance(layer, (Linear, Conv, DelayedLinear)):
             return self._weighted(layer, read[0])
+        if isinstance(layer, Norm):
+            return simulated_norm(layer, self.net.norms[layer.name], read[0])
+        if isinstance(layer, Product):
+            return saturated((read[0].unsqueeze(-1) * read[1].unsqueeze(1)).sum(2))
+        if isinstance(layer, Pick):
+            return layer.run(read[0])
         if isinstance(layer, Delay):
             value, self.memory[layer.name] = layer.advance(self.memory.get(layer.name), *read)
             return value
@@ -105,8 +128,7 @@ class Simulation:
     def _neuron(self, layer: Neuron, read: list[Tensor]) -> None:
         made = self.net.neurons[layer.name]
         equation = made.equation
-        inputs = read if len(equation.inputs) == len(read) > 1 else [sum(read[1:], read[0])]
-        known = dict(zip(equation.inputs, inputs, strict=True))
+        known = dict(zip(equation.inputs, driven(layer, read), strict=True))
         known |= {leaf: self.arrays[layer.states[name].name] for name, leaf in equation.states.items()}
         for assignment in equation.assignments:
             known[assignment.node] = run(made.codes[assignment.node], made, known)

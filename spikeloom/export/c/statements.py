@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...engine.graph import Symbol
-from .equation import Text, variables
+from .equation import Equation, Text, variables
 from .form import function, loop
 from .identifiers import LOCAL, Names, identifier
 from .layers import Neuron
@@ -101,10 +101,12 @@ def _inputs(layer: Neuron, text: Text, types: Locals, reads: Counter[Symbol]) ->
     for k, leaf in enumerate(equation.inputs):
         at = "n" if len(equation.inputs) in (1, len(arrays)) else f"{k * size} + n" if k else "n"
         own = [arrays[k]] if len(arrays) == len(equation.inputs) > 1 else arrays
-        read = " + ".join(f"{array}[{at}]" for array in own)
+        wide = f"({types.local})" if len(own) > 1 and types.local != types.x else ""
+        read = wide + " + ".join(f"{array}[{at}]" for array in own)
         if not reads[leaf]:
             continue
-        if len(own) == 1 and reads[leaf] == 1 and text.once(leaf):
+        inline = types.local == types.x or not _meets_inputs_alone(equation, leaf)
+        if len(own) == 1 and reads[leaf] == 1 and text.once(leaf) and inline:
             text.names[leaf] = read
             continue
         wish = identifier(equation.input_names[k])
@@ -112,3 +114,9 @@ def _inputs(layer: Neuron, text: Text, types: Locals, reads: Counter[Symbol]) ->
         lines.append(f"const {types.local} {variable} = {read};")
         text.names[leaf] = variable
     return lines
+
+
+def _meets_inputs_alone(equation: Equation, leaf: Symbol) -> bool:
+    """Whether an operation has inputs alone as arguments, this one among them, and so the type of inputs in C."""
+    arguments = [frozenset(equation.arguments(node)) for node in equation.nodes if node not in equation.values]
+    return any(leaf in own and own <= frozenset(equation.inputs) for own in arguments)

@@ -2,6 +2,7 @@
 
 import inspect
 import operator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,15 @@ IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
 
 class _Proxy(fx.Proxy):
-    """Records y += z as it is; torch.fx records y + z, which leaves other names of y as they were."""
+    """Records y += z as it is; torch.fx records y + z, which leaves other names of y as they were.
+
+    The length of a value is that of the batch.
+    """
+
+    def __len__(self) -> int:
+        if self.node.target in (getattr, "size"):  # of a shape
+            return super().__len__()
+        return int(self.tracer.batch)  # type: ignore[attr-defined]
 
     def __iadd__(self, other: Any) -> Any:
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
@@ -35,7 +44,15 @@ class _Proxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """Stops at the layers that have a form in C, and at all others of torch."""
+    """Stops at the layers that have a form in C, and at all others of torch.
+
+    Args:
+        batch: B.
+    """
+
+    def __init__(self, batch: int):
+        super().__init__()
+        self.batch = batch
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = isinstance(m, SEES_TIME) or type(m) in PLAIN
@@ -46,15 +63,15 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
 
-def traced(net: nn.Module) -> tuple[fx.Graph, nn.Module]:
-    """The graph of the forward, and the module that it calls into."""
+def traced(net: nn.Module, batch: int) -> tuple[fx.Graph, nn.Module]:
+    """The graph of the forward for inputs [B, ...], and the module that it calls into."""
     what, arguments = type(net).__name__, [*inspect.signature(net.forward).parameters.values()]
     given = [a for a in arguments if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)]
     needed = [a.name for a in given if a.default is a.empty]
     if len(needed) > 1:
         refuse(what, f"its forward takes {', '.join(needed)}; a program has one input")
     defaults = {a.name: a.default for a in given[1:]}
-    tracer = _Tracer()
+    tracer = _Tracer(batch)
     try:
         with torch.no_grad():
             graph = tracer.trace(net, concrete_args=defaults)
@@ -63,13 +80,26 @@ def traced(net: nn.Module) -> tuple[fx.Graph, nn.Module]:
     return graph, fx.GraphModule(tracer.root, graph)
 
 
+@dataclass(frozen=True)
+class Shapes:
+    """What a step with the example shows.
+
+    Args:
+        shapes: of every tensor, [B, ...].
+        numbers: values that are no tensors, such as sizes.
+    """
+
+    shapes: dict[fx.Node, tuple[int, ...]]
+    numbers: dict[fx.Node, Any]
+
+
 class _Recording(nn.Module):
-    """Runs a graph and keeps the shape of every value."""
+    """Runs a graph and keeps the shape of every tensor, and all other values."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph):
         super().__init__()
-        self.root, self.shapes = root, dict[fx.Node, tuple[int, ...]]()
-        self.interpreter = _Interpreter(root, self.shapes)
+        self.root, self.found = root, Shapes({}, {})
+        self.interpreter = _Interpreter(root, self.found)
 
     def forward(self, x: Tensor) -> Tensor:
         self.interpreter.run(x)
@@ -77,19 +107,21 @@ class _Recording(nn.Module):
 
 
 class _Interpreter(fx.Interpreter):
-    def __init__(self, root: Any, shapes: dict[fx.Node, tuple[int, ...]]):
+    def __init__(self, root: Any, found: Shapes):
         super().__init__(root)
-        self.shapes = shapes
+        self.found = found
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor):
-            self.shapes[n] = tuple(value.shape)
+            self.found.shapes[n] = tuple(value.shape)
+        elif isinstance(value, (int, float, torch.Size, torch.device, torch.dtype)):
+            self.found.numbers[n] = value
         return value
 
 
-def shapes_of(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) -> dict[fx.Node, tuple[int, ...]]:
-    """The shape of every value in one step, [B, ...]."""
+def shapes_of(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) -> Shapes:
+    """What one step shows."""
     _check_calls(root, graph)
     recording = _Recording(root, graph)
     with torch.no_grad(), backend("loop"):
@@ -103,7 +135,7 @@ def shapes_of(root: nn.Module, graph: fx.Graph, x: Tensor, steps: int | None) ->
                 f"the network does not run on x of shape {tuple(x.shape)} and {x.dtype} ({reason}); pass an example "
                 "with the features and the dtype of its weights; a network in half precision as net.float()"
             ) from error
-    return recording.shapes
+    return recording.found
 
 
 def _check_calls(root: nn.Module, graph: fx.Graph) -> None:

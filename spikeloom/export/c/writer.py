@@ -1,5 +1,7 @@
 """The file of a network in C: what is the same for all kinds of numbers."""
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -305,8 +307,14 @@ class Writer(Programs):
 
 def _bytes(declaration: str) -> int:
     """The size of one value of a type that a declaration contains."""
-    sizes = {"double": 8, "int64_t": 8, "float": 4, "int32_t": 4, "int": 4, "int8_t": 1, "uint8_t": 1}
+    sizes = {"double": 8, "int64_t": 8, "float": 4, "int32_t": 4, "int": 4}
+    sizes |= {"int16_t": 2, "uint16_t": 2, "int8_t": 1, "uint8_t": 1}
     return next(size for name, size in sizes.items() if name in declaration.split())
+
+
+def calls(name: str, text: str) -> bool:
+    """Whether C source calls a function."""
+    return re.search(rf"\b{name}\(", text) is not None
 
 
 def in_one_call(layer: Linear | Conv) -> bool:

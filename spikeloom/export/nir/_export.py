@@ -1,6 +1,7 @@
 """From a network to a NIR graph."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..._torch import uncompiled
+from ...alias import stands_in
 from ...caller import warn_caller
 from ...engine.run import backend
-from ._forms import NoForm, Shape
+from ._forms import NoForm
 from ._fragments import fragment_of
 from ._graph import kind_of
-from ._layers import Fragment, Place, array, flatten_node
+from ._layers import Fragment, Place, factor_node, flatten_node
 from ._metadata import checked_dt, noted, seal
 from ._network import clear
 from ._package import Node, nir_package
@@ -35,13 +37,13 @@ def export_to_nir(
     ignore_dims: Sequence[int] | int | None = (),
     dt: float = 1e-4,
     target: str | None = None,
-    allow_approximate: bool = False,
+    allow_approximate: bool | None = None,
     *,
     validation: Tensor | Sequence[Tensor] | None = None,
 ) -> Any:
     """Convert a network to a NIR graph, which other frameworks and neuromorphic hardware read.
 
-    The graph means what NIR says: differential equations, a spike where v > v_threshold, then v = v_reset at once. A
+    A node of the graph is a differential equation, with a spike where v > v_threshold and then v = v_reset at once. A
     reader that takes Euler steps of `dt` computes the same spikes. A layer that NIR cannot express raises an error that
     names the layer and the nearest that NIR can express. Scalar parameters get the shape that the sample has at their
     layer. The graph also holds metadata from which `import_from_nir` makes the same network again, bit for bit.
@@ -59,10 +61,11 @@ def export_to_nir(
             has two or more dimensions and is not an image [C, H, W] that a convolution gets.
         dt: length of a step, in seconds.
         target: the framework that is to read the graph: "norse", "rockpool", "sinabs", "snntorch", "spikingjelly" or
-            "spyx". The graph is then written so that this framework computes the same spikes, and what it would drop or
-            misread raises an error. Default: any reader that follows NIR.
+            "spyx". The graph is then written so that this framework computes the same spikes, and what it would ignore
+            or misread raises an error. Default: any reader that follows NIR.
         allow_approximate: if True, neurons that NIR cannot express are written as the nearest that it can, with a
-            warning that says how many output values differ for a reader that follows NIR.
+            warning that states how many output values differ for a reader that follows NIR. None: False, but True under
+            `as_snntorch`, as snnTorch writes its default neurons without an error.
         validation: inputs [T, B, *N], or a tuple of them, for that warning. Default: the sample over 100 steps.
 
     Returns:
@@ -85,6 +88,7 @@ def export_to_nir(
     """
     nir = nir_package()
     samples, dt = _checked(module, sample_data, target), checked_dt(dt)
+    approximate = stands_in() if allow_approximate is None else bool(allow_approximate)
     module = uncompiled(module)
     _check_run(model_fwd, validation)
     net = _copied(module)
@@ -94,7 +98,7 @@ def export_to_nir(
         recording = record(net, samples, run, lead)
     missing: dict[str, tuple[str, ...]] = {}
     resets = ("zero", False) if target is None else TARGETS[target].resets
-    nodes, edges = _built(recording, Settings(lead, dt, resets, allow_approximate), missing)
+    nodes, edges = _built(recording, Settings(lead, dt, resets, approximate, target is None), missing)
     graph = nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)
     note = {"name": model_name, "dt": dt, "target": target, "dtype": _dtype(module)}
     graph.metadata = noted(note)
@@ -163,7 +167,7 @@ def _copied(module: nn.Module) -> nn.Module:
         net = copy.deepcopy(module).eval()
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"the network cannot be copied, and export traces a copy: {error}. Does it keep tensors of an earlier "
+            f"the network cannot be copied, and export traces a copy: {error}. Does it store tensors of an earlier "
             "step? Detach or delete them"
         ) from error
     clear(net)
@@ -171,9 +175,10 @@ def _copied(module: nn.Module) -> nn.Module:
 
 
 def _dtype(module: nn.Module) -> str:
-    """The dtype of the network that is imported from the graph."""
-    wide = any(parameter.dtype is torch.float64 for parameter in module.parameters())
-    return "float64" if wide else "float32"
+    """The dtype of the network that is imported from the graph: of its parameters, or else of its buffers."""
+    held: list[Tensor] = [*module.parameters()]
+    held = held or [value for value in module.buffers() if value.is_floating_point()]
+    return "float64" if any(value.dtype is torch.float64 for value in held) else "float32"
 
 
 def _lead(net: nn.Module, samples: tuple[Tensor, ...], given: Sequence[int] | int | None) -> int:
@@ -201,12 +206,16 @@ def _lead(net: nn.Module, samples: tuple[Tensor, ...], given: Sequence[int] | in
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for all of a graph: the dimensions of the batch, dt, the reset of its reader, approximations."""
+    """What holds for all of a graph: the dimensions of the batch, dt, the reset of its reader, approximations.
+
+    In an `ordered` graph, sums are computed in the order of the forward, so that they are rounded equally.
+    """
 
     lead: int
     dt: float
     resets: tuple[str, bool]
     approximate: bool
+    ordered: bool
 
 
 def _built(
@@ -216,15 +225,15 @@ def _built(
     nodes: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
     exits: dict[str, tuple[str, ...]] = {}  # by key of a step: the nodes whose sum is its output
-    back: list[tuple[str, str, Shape]] = []  # in a cycle: keys of later steps, and the nodes that they feed
+    back: list[tuple[str, str, Place]] = []  # in a cycle: keys of later steps, and the nodes that they feed
     for name, shape in recording.inputs:
         nodes[name] = nir.Input(input_type=np.array(shape[lead:] or (1,)))
         exits[name] = (name,)
     for step in recording.steps:
         place = Place(step.before[lead:], step.after[lead:], lead, settings.dt, settings.resets, step.late)
-        fragment = _fragment(step, place)
+        fragment = _fragment(step, place, settings.ordered)
         ran = [key for key in step.sources if key in exits]
-        sources = _sources(ran, exits, nodes, edges, place.before)
+        sources = _sources(ran, exits, nodes, edges, place, settings.ordered)
         if fragment is None:
             exits[step.key] = sources
             continue
@@ -239,13 +248,14 @@ def _built(
         nodes |= {full[suffix]: node for suffix, node in fragment.nodes.items()}
         edges += [(source, full[fragment.entry]) for source in sources]
         edges += [(full[a], full[b]) for a, b in fragment.edges]
-        back += [(key, full[fragment.entry], place.before) for key in step.sources if key not in exits]
+        back += [(key, full[fragment.entry], place) for key in step.sources if key not in exits]
         exits[step.key] = (full[fragment.exit],)
-    for key, entry, shape in back:
-        edges += [(source, entry) for source in _sources([key], exits, nodes, edges, shape)]
+    for key, entry, place in back:
+        edges += [(source, entry) for source in _sources([key], exits, nodes, edges, place, settings.ordered)]
     for i, (keys, shape, _) in enumerate(recording.outputs):
         name = "output" if len(recording.outputs) == 1 else f"output_{i}"
-        sources = _sources(keys, exits, nodes, edges, shape[lead:])
+        place = Place(shape[lead:], shape[lead:], lead, settings.dt)
+        sources = _sources(keys, exits, nodes, edges, place, settings.ordered)
         nodes[name] = nir.Output(output_type=np.array(shape[lead:] or (1,)))
         edges += [(source, name) for source in sources]
     return _used(nodes, edges)
@@ -273,14 +283,15 @@ def _list(sentences: Sequence[str]) -> str:
     return "; and ".join(sentences)
 
 
-def _fragment(step: Step, place: Place) -> Fragment | None:
+def _fragment(step: Step, place: Place, ordered: bool) -> Fragment | None:
     try:
         if step.layer is not None:
             return fragment_of(step.layer, place)
         if step.operation == "flatten":
             return Fragment({"": flatten_node(place.before, place.after)})
-        factor = torch.as_tensor(step.factor, dtype=torch.get_default_dtype())
-        return Fragment({"": nir_package().Scale(scale=array(factor, place.before))})
+        if step.operation == "sum":
+            return Fragment({"": factor_node(torch.ones(()), False, place)}) if ordered else None
+        return Fragment({"": factor_node(step.factor, step.operation == "divide", place)})
     except NoForm as error:
         raise ValueError(f"{step.label} cannot be written to NIR: {error}") from None
 
@@ -290,20 +301,28 @@ def _sources(
     exits: dict[str, tuple[str, ...]],
     nodes: dict[str, Node],
     edges: list[tuple[str, str]],
-    shape: Shape,
+    place: Place,
+    ordered: bool,
 ) -> tuple[str, ...]:
-    """The nodes of a sum. NIR has one edge from a node to another, so what is added n times passes a Scale of n."""
+    """The nodes of a sum. NIR has one edge from a node to another, so what is added n times passes a Scale of n.
+
+    In an ordered graph it passes n - 1 of 1, unless the sum has no other part.
+    """
     found = [node for key in keys for node in exits[key]]
-    sources = []
-    for node in dict.fromkeys(found):
-        times = found.count(node)
-        if times > 1:
-            scaled = f"{node}.times_{times}"
-            if scaled not in nodes:
-                nodes[scaled] = nir_package().Scale(scale=np.full(shape, times, dtype=np.float32))
-                edges.append((node, scaled))
-            node = scaled
-        sources.append(node)
+    counted, sources = Counter(found), list[str]()
+    one_by_one = ordered and (len(counted) > 1 or len(found) > 3)  # x + x and 2 * x are rounded equally
+
+    def scaled(node: str, name: str, factor: int) -> str:
+        if name not in nodes:
+            nodes[name] = factor_node(torch.tensor(float(factor)), False, place)
+            edges.append((node, name))
+        return name
+
+    if not one_by_one:
+        return tuple(scaled(node, f"{node}.times_{n}", n) if n > 1 else node for node, n in counted.items())
+    for i, node in enumerate(found):
+        times = found[:i].count(node)
+        sources.append(scaled(node, f"{node}.again_{times}", 1) if times else node)
     return tuple(sources)
 
 

@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Form:
-    """A neuron as NIR can say it, with values in steps, each of the neuron's shape.
+    """A neuron as NIR represents it, with values in steps, each of the neuron's shape.
 
     Args:
         linear: its charge.
@@ -35,7 +35,7 @@ class Form:
         threshold: None for a readout.
         v_reset: the membrane after a spike.
         resets: whether a spike resets the membrane at all.
-        missing: what the form leaves out, as sentences; empty if it is exact.
+        missing: what the form omits, as sentences; empty if it is exact.
     """
 
     linear: Linear
@@ -133,7 +133,7 @@ def _framed(neuron: Any, linear: Linear, values: Mapping[str, Tensor], like: Ten
 
 
 def _missing(neuron: Any, values: Mapping[str, Tensor], reader: tuple[str, bool]) -> Iterator[str]:
-    """What a reader cannot say of a neuron with the standard frame, each with the nearest that it can say."""
+    """What a reader cannot represent of a neuron with the standard frame, each with the nearest that it can."""
     mechanism, delayed = reader
     who = (
         "NIR sets the membrane to v_reset at once" if not delayed else "the target subtracts the threshold a step later"

@@ -1,19 +1,24 @@
 """From a layer to the nodes of its fragment; a neuron may be several."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ...layers import GradedSpikes, SynapticDelay
 from ...neurons import SpikingNeuron
 from ...neurons.lstm import Gated
 from ...neurons.recurrent import OneToOne, Recurrent
 from ._forms import NoForm, by_methods, form_of, nodes_of
 from ._gated import gated
-from ._layers import HINTS, ROWS, Fragment, Place, array, check_forward
-from ._metadata import described, noted
+from ._graph import kind_of
+from ._layers import DROPOUT, HINTS, ROWS, Fragment, Place, array, check_forward
+from ._metadata import described, note_of, noted
+from ._modules import Factor, Scale
+from ._network import clear
 from ._package import nir_package
 
 
@@ -47,22 +52,66 @@ def _neuron(neuron: Any, place: Place) -> Fragment:
 
 def _recurrent(neuron: Any, parts: list[tuple[str, Any]], missing: tuple[str, ...], place: Place) -> Fragment:
     """A cycle: from the spikes through the weights back to the neuron."""
-    inside = Place(place.before, place.before, place.lead, place.dt)
-    layer = neuron.recurrent
+    nodes = {suffix or "lif": node for suffix, node in parts}
+    first, last = next(iter(nodes)), [*nodes][-1]
+    if len(parts) == 2:
+        nodes[last].metadata = noted({"part": "threshold"})
+    weights = _weights(neuron, place)
+    several = [*weights] != ["w_rec"] or kind_of(weights["w_rec"]) == "Delay"
+    if several and (note := note_of(nodes[first])):
+        nodes[first].metadata |= noted({**note, "recurrent": [*weights]})
+    if _has_bias_before_delay(weights):
+        sentence = "a bias before a delay in its recurrent layer, which NIR applies one step later"
+        missing = (*missing, f"{sentence}; the nearest is a bias after the delay")
+    chain = [*nodes, *weights, first]
+    return Fragment({**nodes, **weights}, [*pairwise(chain)], first, last, missing)
+
+
+def _weights(neuron: Any, place: Place) -> dict[str, Any]:
+    """The nodes of the recurrent layer, by name."""
+    layer, nir = neuron.recurrent, nir_package()
     if isinstance(layer, OneToOne):
         V = layer.V.detach().cpu().expand(place.before)
-        nir = nir_package()
-        weights = nir.Linear(weight=array(torch.diag(V))) if V.dim() == 1 else nir.Scale(scale=array(V))
-        weights.metadata = noted({"part": "V"})
-    else:
-        inner = fragment_of(layer, inside) if type(layer) in (nn.Linear, nn.Conv2d) else None
-        if inner is None:
-            raise NoForm(f"its recurrent layer is a {type(layer).__name__}; the nearest is one nn.Linear or nn.Conv2d")
-        if layer._forward_hooks or layer._forward_pre_hooks:
+        node = nir.Linear(weight=array(torch.diag(V))) if V.dim() == 1 else nir.Scale(scale=array(V))
+        node.metadata = noted({"part": "V"})
+        return {"w_rec": node}
+    nodes, x, late = dict[str, Any](), torch.zeros(*[1] * place.lead, *place.before), 1
+    layers = [(name, part) for name, part in layer.named_modules() if type(part) is not nn.Sequential]
+    for name, part in layers:
+        if not isinstance(part, IN_A_CYCLE):
+            raise NoForm(f"its recurrent layer has a {type(part).__name__}; {RECURRENCES}")
+        if part._forward_hooks or part._forward_pre_hooks:
             raise NoForm("its recurrent layer has a hook, which may change its output; remove it")
-        weights = inner.nodes[""]
-    nodes = {suffix or "lif": node for suffix, node in parts}
-    names = list(nodes)
-    first, last = names[0], names[-1]
-    edges = [*pairwise(names), (last, "w_rec"), ("w_rec", first)]
-    return Fragment({**nodes, "w_rec": weights}, edges, first, last, missing)
+        x, before = _after(part, x), tuple(x.shape[place.lead :])
+        delays = isinstance(part, SynapticDelay)
+        inside = Place(before, tuple(x.shape[place.lead :]), place.lead, place.dt, late=late if delays else 0)
+        fragment = fragment_of(part, inside)
+        if fragment is not None:
+            nodes[f"w_rec.{name}" if name else "w_rec"] = fragment.nodes[""]
+            late = 0 if delays else late
+    if not nodes:
+        raise NoForm("its recurrent layer is an identity; the nearest is V=1 and all_to_all=False")
+    if tuple(x.shape[place.lead :]) != place.before:
+        raise NoForm(f"its recurrent layer returns {tuple(x.shape[place.lead :])} for spikes of {place.before}")
+    return nodes
+
+
+IN_A_CYCLE = (nn.Linear, nn.Conv1d, nn.Conv2d, SynapticDelay, GradedSpikes, Scale, Factor, nn.Identity, *DROPOUT)
+RECURRENCES = "the nearest is nn.Linear, nn.Conv2d, SynapticDelay, or an nn.Sequential of them"
+
+
+def _after(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        clear(layer)
+        out: Tensor = layer(x.to(next(layer.parameters(), x).dtype))
+        clear(layer)
+    return out
+
+
+def _has_bias_before_delay(weights: Mapping[str, Any]) -> bool:
+    biased = False
+    for node in weights.values():
+        if kind_of(node) == "Delay" and biased:
+            return True
+        biased = biased or bool(np.any(getattr(node, "bias", 0)))
+    return False

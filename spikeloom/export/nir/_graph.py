@@ -8,6 +8,7 @@ before the reader of that edge. A Delay in the cycle is that step, or as many as
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,24 @@ class BadGraph(ValueError):
     """A graph that cannot be run; the message names the node and says why."""
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A neuron that is several nodes.
+
+    Args:
+        name: of the one node that replaces them.
+        entry, leave: the node that gets its input, and the one that gives its spikes.
+        parts: all of its nodes.
+        layer: the neuron.
+    """
+
+    name: str
+    entry: str
+    leave: str
+    parts: Sequence[str]
+    layer: Any
+
+
 class Flat:
     """A graph without subgraphs.
 
@@ -34,28 +53,43 @@ class Flat:
 
     def __init__(self, nodes: dict[str, Node], edges: list[Edge]):
         self.shapes: dict[str, Shape | None] = {}
-        self.wholes = set[str]()  # nodes that stand for all nodes of a layer
+        self.wholes = dict[str, Whole]()
         self._set(nodes, edges)
 
     def _set(self, nodes: dict[str, Node], edges: list[Edge]) -> None:
         self.nodes, self.edges = nodes, edges
         self._sources: dict[str, list[str]] = {name: [] for name in nodes}
+        self._targets: dict[str, list[str]] = {name: [] for name in nodes}
         for a, b in edges:
             self._sources[b].append(a)
+            self._targets[a].append(b)
 
-    def fold(self, entry: str, leave: str, parts: Sequence[str]) -> None:
-        """Make one node, that of the entry, of the nodes of a layer."""
-        inner = {name for name in parts if name != entry}
-        outer = [
-            (entry if a == leave else a, b) for a, b in self.edges if b not in inner and (a not in inner or a == leave)
+    def fold(self, wholes: Iterable[Whole]) -> None:
+        """Replace the nodes of neurons by one node each, with the fields of its entry."""
+        entered, left, inner = dict[str, str](), dict[str, str](), set[str]()
+        for whole in wholes:
+            self.wholes[whole.name], self.shapes[whole.name] = whole, self.shapes[whole.leave]
+            entered[whole.entry], left[whole.leave] = whole.name, whole.name
+            inner |= {*whole.parts}
+        nodes = {entered.get(n, n): node for n, node in self.nodes.items() if n in entered or n not in inner}
+        edges = [
+            (left.get(a, a), entered.get(b, b))
+            for a, b in self.edges
+            if (a in left or a not in inner) and (b in entered or b not in inner)
         ]
-        self.shapes[entry] = self.shapes[leave]
-        self.wholes.add(entry)
-        self._set({name: node for name, node in self.nodes.items() if name not in inner}, outer)
+        self._set(nodes, edges)
+
+    def has_state(self, name: str) -> bool:
+        """Whether a node stores a state from step to step: a neuron or a Delay."""
+        return name in self.wholes or kind_of(self.nodes[name]) in STATEFUL
 
     def sources(self, name: str) -> list[str]:
         """The nodes whose outputs a node gets the sum of."""
         return self._sources[name]
+
+    def targets(self, name: str) -> list[str]:
+        """The nodes that get the output of a node."""
+        return self._targets[name]
 
     def of_kind(self, kind: str) -> list[str]:
         """The names of the nodes of a kind, by the numbers in them."""
@@ -65,6 +99,13 @@ class Flat:
 def kind_of(node: Node) -> str:
     """The name of a node's primitive."""
     return type(node).__name__
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of some names, for a message."""
+    names = sorted(names)
+    more = f" and {len(names) - 10} others" if len(names) > 10 else ""
+    return ", ".join(map(repr, names[:10])) + more
 
 
 def _natural(name: str) -> list[Any]:
@@ -116,6 +157,8 @@ def _inlined(graph: Any, prefix: str, depth: int) -> tuple[dict[str, Node], list
     entry: dict[str, list[str]] = {}  # of a subgraph: the nodes that get its input
     leave: dict[str, list[str]] = {}
     for name, node in graph.nodes.items():
+        if not isinstance(name, str):
+            raise BadGraph(f"the name of a node is {name!r}, a {type(name).__name__}; pass a str")
         if not isinstance(node, nir.NIRNode):
             raise BadGraph(
                 f"the node {prefix + name!r} is a {type(node).__name__}; pass a node of nir, such as nir.LIF"
@@ -214,31 +257,68 @@ def _components(nodes: Iterable[str], edges: Sequence[Edge]) -> Iterator[list[st
 
 def is_cycle(flat: Flat, group: list[str]) -> bool:
     """Whether a group of nodes is a cycle."""
-    return len(group) > 1 or (group[0], group[0]) in flat.edges
+    return len(group) > 1 or group[0] in flat.sources(group[0])
 
 
 def delayed_edges(flat: Flat, group: list[str], dt: float) -> tuple[list[str], set[Edge]]:
     """The order in which the nodes of a cycle run in a step, and the edges that carry outputs of the step before."""
-    waits = _waiting(flat, group, dt)
+    waits, nodes = _waiting(flat, group, dt), {*group}
     after = {(a, b) for a, b in flat.edges if b in waits}
-    inside = [(a, b) for a, b in flat.edges if a in group and b in group and b not in waits]
+    inside = [(a, b) for a, b in flat.edges if a in nodes and b in nodes and b not in waits]
     loose = [edge for edge in inside if _may_be_late(flat, *edge)]
-    fixed = [edge for edge in inside if edge not in loose]
+    fixed = [edge for edge in inside if not _may_be_late(flat, *edge)]
     stuck = next((part for part in _components(group, fixed) if len(part) > 1 or (part[0], part[0]) in fixed), None)
     if stuck:
         raise BadGraph(
-            f"the nodes {', '.join(map(repr, sorted(stuck)))} form a cycle without a neuron, so that each needs its "
-            "own output first"
+            f"the nodes {listed(stuck)} form a cycle without a neuron, so that each needs its own output first"
         )
-    entered = {b for a, b in flat.edges if b in group and a not in group}
+    entered = {b for a, b in flat.edges if b in nodes and a not in nodes}
     entered |= {b for a, b in inside if a in entered and _fires_for(flat, b)}
     loose.sort(key=lambda edge: edge[0] not in entered)  # neurons that get the input from outside run first
-    kept = list(fixed)
-    for edge in loose:
-        if edge[0] != edge[1] and all(len(part) == 1 for part in _components(group, [*kept, edge])):
-            kept.append(edge)
-    order = [name for part in _components(group, kept) for name in part]
-    return order, after | set(inside) - set(kept)
+    order = _Order(group, fixed)
+    kept = [*fixed, *(edge for edge in loose if order.keep(*edge))]
+    ran = [name for part in _components(group, kept) for name in part]
+    return ran, after | set(inside) - set(kept)
+
+
+class _Order:
+    """A topological order that edges are added to, by the algorithm of Pearce and Kelly, 2006."""
+
+    def __init__(self, names: Sequence[str], edges: Sequence[Edge]):
+        self._after: dict[str, list[str]] = {name: [] for name in names}
+        self._before: dict[str, list[str]] = {name: [] for name in names}
+        for a, b in edges:
+            self._after[a].append(b)
+            self._before[b].append(a)
+        self._at = {part[0]: i for i, part in enumerate(_components(names, edges))}
+
+    def keep(self, a: str, b: str) -> bool:
+        """Add the edge from a to b, unless it closes a cycle."""
+        low, high = self._at[b], self._at[a]
+        if low == high:
+            return False
+        if low < high:
+            later = self._reached(b, self._after, low, high, a)
+            if a in later:
+                return False
+            moved = [*self._reached(a, self._before, low, high), *later]
+            for name, at in zip(moved, sorted(self._at[name] for name in moved), strict=True):
+                self._at[name] = at
+        self._after[a].append(b)
+        self._before[b].append(a)
+        return True
+
+    def _reached(
+        self, start: str, links: dict[str, list[str]], low: int, high: int, goal: str | None = None
+    ) -> list[str]:
+        """The names that links lead to from a start, in their order, within some places of it, until the goal."""
+        found, ahead = {start}, [start]
+        while ahead and goal not in found:
+            for name in links[ahead.pop()]:
+                if name not in found and low <= self._at[name] <= high:
+                    found.add(name)
+                    ahead.append(name)
+        return sorted(found, key=self._at.__getitem__)
 
 
 def _waiting(flat: Flat, group: list[str], dt: float) -> set[str]:
@@ -246,16 +326,20 @@ def _waiting(flat: Flat, group: list[str], dt: float) -> set[str]:
 
     Those of a step or more for all values; one of less for some values only where no other breaks the cycle.
     """
-    delays = [name for name in group if kind_of(flat.nodes[name]) == "Delay"]
+    delays, nodes = [name for name in group if kind_of(flat.nodes[name]) == "Delay"], {*group}
     steps = {name: np.round(np.asarray(flat.nodes[name].delay, dtype=np.float64) / dt) for name in delays}
     waits = {name for name in delays if (steps[name] >= 1).all()}
+    in_cycles, seen = set[str](), -1
     for name in delays:
         if name in waits or not (steps[name] >= 1).any():
             continue
-        left = [(a, b) for a, b in flat.edges if a in group and b in group and b not in waits]
-        if not any(name in part for part in _components(group, left) if len(part) > 1):
+        if seen != len(waits):
+            left = [(a, b) for a, b in flat.edges if a in nodes and b in nodes and b not in waits]
+            in_cycles = {name for part in _components(group, left) if len(part) > 1 for name in part}
+            seen = len(waits)
+        if name not in in_cycles:
             continue
-        if any(source not in group for source in flat.sources(name)):
+        if any(source not in nodes for source in flat.sources(name)):
             raise BadGraph(
                 f"the node {name!r} (Delay) is in a cycle, also gets an input from outside of it, and delays some "
                 f"values by less than a step of dt={dt:.3g} s and others by more; delay all by a step or more, or "
@@ -267,10 +351,12 @@ def _waiting(flat: Flat, group: list[str], dt: float) -> set[str]:
 
 def _may_be_late(flat: Flat, a: str, b: str) -> bool:
     """Whether an edge leaves a neuron; one that is written as a LI and a Threshold is left at the Threshold."""
-    return _fires_for(flat, a) or (kind_of(flat.nodes[a]) in STATEFUL and not _fires_for(flat, b))
+    return _fires_for(flat, a) or (flat.has_state(a) and not _fires_for(flat, b))
 
 
 def _fires_for(flat: Flat, name: str) -> bool:
     """Whether a node is the Threshold of a neuron."""
     sources = flat.sources(name)
-    return kind_of(flat.nodes[name]) == "Threshold" and any(kind_of(flat.nodes[s]) in STATEFUL for s in sources)
+    return kind_of(flat.nodes[name]) == "Threshold" and any(
+        flat.has_state(source) and source not in flat.wholes for source in sources
+    )

@@ -12,8 +12,8 @@ from ...layers import GradedSpikes, SynapticDelay
 from ...neurons import SpikingNeuron
 from ...neurons._parameters import is_ours
 from ._forms import NoForm, Shape
-from ._metadata import noted
-from ._modules import Scale, Threshold
+from ._metadata import VALUES, flat, noted
+from ._modules import Factor, Scale, Threshold
 from ._package import nir_package
 
 
@@ -25,7 +25,7 @@ class Fragment:
         nodes: by suffix of the layer's name; the suffix of a single node is empty.
         edges: between them.
         entry, exit: the suffixes of the node that gets the input, and of the one that gives the output.
-        missing: what the nodes leave out of the layer, as sentences.
+        missing: what the nodes omit of the layer, as sentences.
     """
 
     nodes: dict[str, Any]
@@ -216,7 +216,20 @@ def _graded(layer: GradedSpikes, place: Place) -> Any:
     if dim < 0:
         raise NoForm("it scales dimension 0 of the input, which is the batch; make it with dim=1")
     factors = layer.weights.detach().view(-1, *[1] * (len(place.before) - dim - 1))
-    return nir_package().Scale(scale=array(factors, place.before))
+    node = nir_package().Scale(scale=array(factors, place.before))
+    node.metadata = noted({"graded": dim, "learned": layer.weights.requires_grad})
+    return node
+
+
+def factor_node(factor: Tensor, divides: bool, place: Place) -> Any:
+    """The Scale of a constant factor, with the factor itself as metadata."""
+    node = nir_package().Scale(scale=array(1 / factor if divides else factor, place.before))
+    node.metadata = {**noted({"factor": list(factor.shape), "divides": divides}), VALUES: {"factor": flat(factor)}}
+    return node
+
+
+def _factor(layer: Factor, place: Place) -> Any:
+    return factor_node(layer.factor, layer.divides, place)
 
 
 def _scale(layer: Scale, place: Place) -> Any:
@@ -242,6 +255,7 @@ ROWS: tuple[tuple[type | tuple[type, ...], Callable[[Any, Place], Any]], ...] = 
     (SynapticDelay, _delay),
     (GradedSpikes, _graded),
     (Scale, _scale),
+    (Factor, _factor),
     (Threshold, _threshold),
     ((nn.Identity, *DROPOUT), _nothing),
 )

@@ -1,7 +1,8 @@
 """What NIR has no field for, as metadata of a node: the class of a neuron, its options, and its values as they are.
 
-Readers that do not know it lose nothing that NIR says. Our own reader makes the same neuron from it again. It makes
-only classes of this library, and only if the values agree with the fields of the node, which others may have changed.
+Readers that do not know it lose nothing that NIR represents. `import_from_nir` makes the same neuron from it again. It
+makes only classes of this library, and only if the values agree with the fields of the node, which others may have
+changed.
 """
 
 import hashlib

@@ -32,6 +32,30 @@ class Scale(nn.Module):
         return f"{tuple(self.scale.shape)}"
 
 
+class Factor(nn.Module):
+    """Multiply by a constant, or divide by it: y = x * factor, or y = x / factor.
+
+    Args:
+        factor: a number, or values that broadcast to a step.
+        divides: whether to divide.
+    """
+
+    factor: Tensor
+
+    def __init__(self, factor: Tensor, divides: bool = False):
+        super().__init__()
+        self.divides = divides
+        self.register_buffer("factor", factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, *N] -> [B, *N]."""
+        return x / self.factor if self.divides else x * self.factor
+
+    def extra_repr(self) -> str:
+        value = f"{self.factor.item():g}" if self.factor.dim() == 0 else f"{tuple(self.factor.shape)}"
+        return f"1 / {value}" if self.divides else value
+
+
 class Threshold(nn.Module):
     """Spike wherever the input is above a threshold, without a state: y = H(x - threshold).
 

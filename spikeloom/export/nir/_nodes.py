@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from ...caller import warn_caller
-from ...layers import SynapticDelay
+from ...layers import GradedSpikes, SynapticDelay
 from ...neurons import LI, Leaky, Synaptic
 from ._graph import NEURONS, BadGraph, kind_of
-from ._metadata import BadMetadata, is_sealed, note_of, remade
-from ._modules import EulerCubaLI, EulerCubaLIF, EulerLI, EulerLIF, GainI, GainIF, Scale, Threshold, floats
+from ._metadata import VALUES, BadMetadata, is_sealed, note_of, remade
+from ._modules import EulerCubaLI, EulerCubaLIF, EulerLI, EulerLIF, Factor, GainI, GainIF, Scale, Threshold, floats
 from ._package import Node
 from ._shapes import as_text, pair
 
-FIRING = ("IF", "LIF", "CubaLIF")
+FIRING, SILENT = ("IF", "LIF", "CubaLIF"), ("I", "LI", "CubaLI")
 UNLIKELY = 1e-2
 """What an integrator adds per step for an input of 1: below it, r is hardly one of the order of 1 / dt."""
 
 LONGEST = 100_000
-"""Steps that a delay may have: a network keeps as many."""
+"""Steps that a delay may have: a network stores as many inputs."""
 
 CLOSE = 1e-5
 """How near to 1 a gain is 1: files hold r and tau in single precision."""
@@ -74,7 +74,8 @@ def by_metadata(name: str, node: Node, settings: Settings) -> Any:
         neuron = remade(node)
     except BadMetadata as error:
         raise BadGraph(
-            f"the node {name!r} ({kind_of(node)}) cannot be rebuilt: {error}. Pass reset='zero' to read it as NIR says"
+            f"the node {name!r} ({kind_of(node)}) cannot be rebuilt: {error}. Pass reset='zero' to read it by "
+            "NIR's equations"
         ) from error
     if neuron is None:
         return None
@@ -162,9 +163,9 @@ def _gain(node: Node, settings: Settings) -> np.ndarray[Any, Any]:
         return r
     if r.size and (np.abs(r).max() * settings.dt < UNLIKELY):
         warn_caller(
-            f"an {kind_of(node)} has r={r.flat[np.abs(r).argmax()]:.3g} and dt={settings.dt:.3g}; it is read as NIR "
-            f"says, so that an input of 1 adds r * dt per step, at most {np.abs(r).max() * settings.dt:.3g}. Does its "
-            f"writer mean r per step? Divide r by dt"
+            f"an {kind_of(node)} has r={r.flat[np.abs(r).argmax()]:.3g} and dt={settings.dt:.3g}; it is read by "
+            f"NIR's equation, so that an input of 1 adds r * dt per step, at most {np.abs(r).max() * settings.dt:.3g}. "
+            f"If its writer means r per step, divide r by dt"
         )
     return r * settings.dt
 
@@ -304,7 +305,17 @@ def _delay(node: Node, settings: Settings) -> nn.Module:
 
 
 def _scale(node: Node, settings: Settings) -> nn.Module:
-    return Scale(floats(_values(node, "scale")["scale"]))
+    scale, note = floats(_values(node, "scale")["scale"]), note_of(node)
+    if settings.reset is not None or not {"factor", "graded"} & set(note) or not is_sealed(node):
+        return Scale(scale)
+    if "factor" in note:
+        factor = floats(node.metadata[VALUES]["factor"]).reshape(note["factor"])
+        return Factor(factor.clone(), bool(note["divides"]))
+    dim = int(note["graded"])
+    layer = GradedSpikes(scale.shape[dim], 1.0, dim=dim + 1)  # after the batch
+    layer.weights = nn.Parameter(scale.movedim(dim, 0).flatten(1)[:, :1].clone() if scale.dim() > 1 else scale[:, None])
+    layer.weights.requires_grad_(bool(note["learned"]))
+    return layer
 
 
 def _threshold(node: Node, settings: Settings) -> nn.Module:

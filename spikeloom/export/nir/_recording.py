@@ -10,7 +10,7 @@ from ._forms import Shape
 
 @dataclass(frozen=True)
 class Value:
-    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot say.
+    """What a tensor of the run is: the sum of outputs of layers, or something that NIR cannot represent.
 
     Args:
         sources: keys of the layers whose outputs it sums, in order.
@@ -30,8 +30,8 @@ class Step:
     Args:
         key: its name in the graph.
         layer: the module; None for an operation.
-        operation: "flatten" or "scale".
-        factor: of a scale.
+        operation: "flatten", "scale", "divide", or "sum", of a sum that is part of another.
+        factor: of "scale" and "divide".
         late: how many steps late its input is, of a delay in a cycle.
         sources: the keys of the layers that it gets the sum of.
         before, after: the shapes of the tensors, with the dimensions of the batch.

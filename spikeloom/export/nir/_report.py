@@ -47,7 +47,7 @@ def compare(
     validation: Tensor | Sequence[Tensor] | None,
     read_out: Sequence[int],
 ) -> Report:
-    """Run the network, and its graph as NIR says it, on the validation inputs.
+    """Run the network, and its graph by NIR's equations, on the validation inputs.
 
     Args:
         run: one step of the network, from its inputs.

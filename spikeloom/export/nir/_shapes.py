@@ -13,21 +13,30 @@ VALUES = {"Scale": "scale", "Delay": "delay", "Threshold": "threshold"}
 
 def infer_shapes(flat: Flat, dt: float) -> None:
     """Find the shape of each output, and raise `BadGraph` where two do not fit."""
-    for group in ordered_groups(flat):
-        for name in delayed_edges(flat, group, dt)[0] if is_cycle(flat, group) else group:
-            came = [(source, flat.shapes[source]) for source in flat.sources(name) if source in flat.shapes]
-            known = [(source, shape) for source, shape in came if shape is not None]
-            for source, shape in known[1:]:
-                if shape != known[0][1]:
-                    first, other = known[0]
-                    raise BadGraph(
-                        f"the node {name!r} adds the outputs of {first!r}, {other}, and of {source!r}, {shape}"
-                    )
-            flat.shapes[name] = _shape_after(name, flat.nodes[name], known[0] if known else None)
-    for a, b in flat.edges:  # those that go back, which the loop has not seen
-        own, given = own_shape(flat.nodes[b]), flat.shapes[a]
-        if own and given is not None and own != given:
-            raise BadGraph(f"the node {b!r} has shape {own} and gets the output of {a!r}, {given}")
+    groups = ordered_groups(flat)
+    order = [n for g in groups for n in (delayed_edges(flat, g, dt)[0] if is_cycle(flat, g) else g)]
+    for name in order * 2:  # the second time with the outputs that come back in a cycle
+        if flat.shapes.get(name) is None:
+            flat.shapes[name] = _shape_after(name, flat.nodes[name], _came(flat, name))
+    for name, node in flat.nodes.items():
+        came, found = _came(flat, name), flat.shapes[name]
+        after = found if came is None else _shape_after(name, node, came)
+        if came is not None and found is not None and after != found:
+            raise BadGraph(
+                f"the node {name!r} ({kind_of(node)}) has outputs of shape {found}, and the output of {came[0]!r}, "
+                f"{came[1]}, does not fit"
+            )
+
+
+def _came(flat: Flat, name: str) -> tuple[str, Shape] | None:
+    """A source of a node with its shape; raises `BadGraph` if the node adds outputs of different shapes."""
+    came = [(source, flat.shapes.get(source)) for source in flat.sources(name)]
+    known = [(source, shape) for source, shape in came if shape is not None]
+    for source, shape in known[1:]:
+        if shape != known[0][1]:
+            first, other = known[0]
+            raise BadGraph(f"the node {name!r} adds the outputs of {first!r}, {other}, and of {source!r}, {shape}")
+    return known[0] if known else None
 
 
 def own_shape(node: Node) -> Shape:

@@ -28,9 +28,9 @@ def negative_flatten(node: Node, dt: float) -> Node:
 
 
 def without_padding(node: Node, dt: float) -> Node:
-    """A pool whose padding the reader drops."""
+    """A pool whose padding the reader ignores."""
     if np.any(node.padding):
-        raise Misread(f"it drops the padding {np.atleast_1d(node.padding).tolist()}; pass padding=0")
+        raise Misread(f"it ignores the padding {np.atleast_1d(node.padding).tolist()}; pass padding=0")
     return node
 
 
@@ -55,7 +55,7 @@ def _unit(value: Any) -> Any:
 
 
 def unit_r(node: Node, dt: float) -> Node:
-    """r = 1, with the threshold divided by r: for a reader that drops r."""
+    """r = 1, with the threshold divided by r: for a reader that ignores r."""
     _no_offset(node)
     return _scaled(node, 1 / node.r, r=np.ones_like(node.r))
 
@@ -87,11 +87,11 @@ def _check_uniform(node: Node, *names: str) -> None:
     for name in names:
         value = getattr(node, name, None)
         if value is not None and np.unique(value).size > 1:
-            raise Misread(f"it takes one {name} for all neurons of a layer; pass one number")
+            raise Misread(f"it supports one {name} per layer; pass one number")
 
 
 def without_offset(node: Node, dt: float) -> Node:
-    """A neuron whose v_leak and v_reset the reader drops or misreads."""
+    """A neuron whose v_leak and v_reset the reader ignores or misreads."""
     _no_offset(node)
     return node
 
@@ -99,7 +99,7 @@ def without_offset(node: Node, dt: float) -> Node:
 def _no_offset(node: Node) -> None:
     for name in ("v_leak", "v_reset"):
         if hasattr(node, name) and np.any(getattr(node, name)):
-            raise Misread(f"it drops or misreads {name}; the nearest has {name}=0")
+            raise Misread(f"it ignores or misreads {name}; the nearest has {name}=0")
 
 
 def plain_if(node: Node, dt: float) -> Node:
@@ -135,7 +135,7 @@ def exponential_li(node: Node, dt: float) -> Node:
     """A LI of a reader that decays by exp(-1 / tau), with tau in steps, and adds its input as it is."""
     beta = 1 - dt / node.tau
     if not np.allclose(node.r * dt / node.tau, 1, rtol=1e-5) or np.any(node.v_leak):
-        raise Misread("it takes only r=1 and v_leak=0, which is the membrane beta * mem + x of snn.LI")
+        raise Misread("it supports only r=1 and v_leak=0, which is the membrane beta * mem + x of snn.LI")
     if np.any(beta <= 0):
         raise Misread("its decay is exp(-1 / tau), which is never 0; pass a beta above 0")
     tau = np.asarray(-1 / np.log(beta.astype(np.float64)), dtype=node.tau.dtype)
@@ -143,14 +143,14 @@ def exponential_li(node: Node, dt: float) -> Node:
 
 
 def unit_li(node: Node, dt: float) -> Node:
-    """A LI of a reader that drops r and v_leak."""
+    """A LI of a reader that ignores r and v_leak."""
     if not np.allclose(node.r * dt / node.tau, 1, rtol=1e-5) or np.any(node.v_leak):
-        raise Misread("it drops r and v_leak; the nearest has a gain of 1 and no leak potential")
+        raise Misread("it ignores r and v_leak; the nearest has a gain of 1 and no leak potential")
     return node
 
 
 def subtracting(node: Node, dt: float) -> Node:
-    """A neuron of a reader that drops r."""
+    """A neuron of a reader that ignores r."""
     _no_offset(node)
     gain = node.r * dt if kind_of(node) == "IF" else node.r * dt / node.tau
     if not np.allclose(gain, 1, rtol=1e-5):
@@ -167,7 +167,7 @@ def flat_order(node: Node, dt: float) -> Node:
 
 
 def plain_conv(node: Node, dt: float) -> Node:
-    """A convolution of a reader that drops dilation."""
+    """A convolution of a reader that ignores dilation."""
     if np.any(np.asarray(node.dilation) != 1):
-        raise Misread("it drops the dilation; pass dilation=1")
+        raise Misread("it ignores the dilation; pass dilation=1")
     return node

@@ -1,4 +1,4 @@
-"""Profiles of readers: what each drops, misreads or cannot read, and how a graph is written so that it reads it right.
+"""Profiles of readers: what each ignores, misreads or cannot read, and how a graph is written to be read right.
 
 A rule per primitive rewrites a node in place, to other values of the same neuron that the reader takes as they are
 meant; or it says why the reader cannot run it. The facts are measured by `python -m spikeloom conformance`.
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._graph import Flat, flattened, is_cycle, kind_of, ordered_groups
+from ._graph import Flat, flattened, is_cycle, kind_of, listed, ordered_groups
 from ._package import Node, nir_package
 from ._target_rules import (
     Misread,
@@ -78,7 +78,7 @@ def adapted(graph: Any, target: str, dt: float) -> Any:
     for group in recurrent:
         if len(group) != 2:
             raise ValueError(
-                f"the nodes {', '.join(map(repr, sorted(group)))} form a cycle; {reader.title} is known to run only "
+                f"the nodes {listed(group)} form a cycle; {reader.title} is known to run only "
                 "those of a neuron and its own weights, as of RLeaky. Export without a target"
             )
     for name, node in graph.nodes.items():
@@ -141,7 +141,7 @@ def _move_bias(reader: Target, graph: Any, flat: Flat, group: list[str]) -> None
         feeder = graph.nodes[before[0]] if alone else node
         if not alone or kind_of(node) != "Affine" or kind_of(feeder) not in ("Affine", "Linear"):
             raise ValueError(
-                f"the node {name!r} ({kind_of(node)}) has a bias, which {reader.title} leaves out at the first step; "
+                f"the node {name!r} ({kind_of(node)}) has a bias, which {reader.title} omits at the first step; "
                 "pass recurrent weights without bias"
             )
         own = feeder.bias if kind_of(feeder) == "Affine" else 0
@@ -190,8 +190,8 @@ TARGETS: Mapping[str, Target] = {
         "Rockpool 3.1.0",
         dict.fromkeys(("Affine", "Linear"), same),
         {
-            "LIF": "looks for a tau_mem in LIF, and fails",
-            "CubaLIF": f"drops w_in and v_reset of CubaLIF, decays exponentially, {SUBTRACTS}",
+            "LIF": "expects a tau_mem in LIF and fails",
+            "CubaLIF": f"ignores w_in and v_reset of CubaLIF, decays exponentially, {SUBTRACTS}",
             "LI": "rounds the tau of LI to whole seconds",
         },
     ),
@@ -204,11 +204,11 @@ TARGETS: Mapping[str, Target] = {
             "LI": exponential_li,
         },
         {
-            "IF": f"keeps the membrane of IF above minus the threshold, {SUBTRACTS}",
-            "LIF": f"reads the tau of LIF as steps, drops r, {SUBTRACTS}",
-            "CubaLIF": "leaves the neuron out",
+            "IF": f"clamps the membrane of IF at minus the threshold, {SUBTRACTS}",
+            "LIF": f"reads the tau of LIF as steps, ignores r, {SUBTRACTS}",
+            "CubaLIF": "omits the neuron",
             "Conv1d": "fails on Conv1d",
-            "AvgPool2d": "leaves AvgPool2d out; the nearest is SumPool2d, AvgPool2d with divisor_override=1",
+            "AvgPool2d": "omits AvgPool2d; the nearest is SumPool2d, AvgPool2d with divisor_override=1",
         },
     ),
     "snntorch": Target(
@@ -249,9 +249,9 @@ TARGETS: Mapping[str, Target] = {
             **dict.fromkeys(("IF", "LIF"), subtracting),
         },
         {
-            "AvgPool2d": "leaves AvgPool2d out; the nearest is SumPool2d, AvgPool2d with divisor_override=1",
+            "AvgPool2d": "omits AvgPool2d; the nearest is SumPool2d, AvgPool2d with divisor_override=1",
             "CubaLIF": "subtracts the threshold of CubaLIF before the decay; the nearest is Leaky",
-            **dict.fromkeys(("Delay", "Scale", "Conv1d"), "leaves it out"),
+            **dict.fromkeys(("Delay", "Scale", "Conv1d"), "omits it"),
         },
         branches=False,
         pairs=("LI", "Threshold"),

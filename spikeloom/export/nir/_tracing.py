@@ -40,7 +40,7 @@ OUTPUT = re.compile(r"output(_\d+)?")  # the names of the Output nodes
 
 
 def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead: int) -> Recording:
-    """The recording of one step; one of zeros must be the same, or the forward keeps something or depends on values.
+    """The recording of one step; one of zeros must be the same, or the forward stores something or depends on values.
 
     Args:
         net: the network; its states and mode are those of a copy, which the run may change.
@@ -241,6 +241,10 @@ class Tracer(FunctionMode):
             other = self._value(given[1])
             if name in SUBTRACTED:
                 other = self._step("scale", other, given[1], given[1], -1.0)
+            if len(other.sources) > 1:  # a + (b + c) is (b + c) + a, and not (a + b) + c, which is rounded otherwise
+                value, other = other, value
+            if len(other.sources) > 1:
+                other = self._step("sum", other, x, x, None)
             return Value(value.sources + other.sources)
         return Value(why=self._why(name, [f"{tuple(t.shape)}" for t in given]))
 
@@ -268,11 +272,12 @@ class Tracer(FunctionMode):
             if any(size != 1 for size in batch):
                 return Value(why=self._why(name, [f"{tuple(x.shape)}", "one factor per batch entry"]))
             factor = factor.reshape(factor.shape[len(batch) :])
-        return self._step("scale", self._value(x), x, out, 1 / factor if name in DIVIDED else factor)
+        return self._step("divide" if name in DIVIDED else "scale", self._value(x), x, out, factor)
 
     def _step(self, operation: str, value: Value, x: Tensor, out: Tensor, factor: Any) -> Value:
         key = self._free(operation)
         shapes = tuple(x.shape), tuple(out.shape)
+        factor = factor if factor is None else torch.as_tensor(factor, dtype=x.dtype)
         label = f"a {operation} in the forward"
         self.recording.steps.append(Step(key, None, value.sources, *shapes, label, operation, factor))
         return Value((key,))
@@ -284,7 +289,7 @@ class Tracer(FunctionMode):
         if held is not None and held[0] is t:
             return held[1]
         kept = self.before.get(id(t)) is t
-        return Value(why=f"gets a value that the forward keeps from the step before; {OWN_STATE}") if kept else None
+        return Value(why=f"gets a value that the forward stores from the step before; {OWN_STATE}") if kept else None
 
     def _value(self, t: Tensor) -> Value:
         value = self._known(t)

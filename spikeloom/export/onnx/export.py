@@ -140,12 +140,12 @@ def export_onnx(
         if beside is not None:
             part, length = generated_test.part_of(args, steps, wanted)
             case = sampled(net, part, length).case(external)
-            text = generated_test.source(file, *case, differing_values(file, *case) or 0)
+            text = generated_test.source(file, *case, differing_values(file, *case))
             file.with_name(beside.name).write_text(text, encoding="utf-8")
     if beside is None and isinstance(goal, Path):
         generated_test.remove_stale(goal)
     compared = sum(out.numel() for out in wanted.values())
-    if differing is not None and differing > 0.01 * compared:
+    if differing is not None and differing > generated_test.SHARE * compared:
         warn_caller(
             f"{differing} of {compared} output values of the example differ between onnxruntime and the network, by "
             "more than rounding unless the network is chaotic. Compare both on your data"

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import shlex
 import textwrap
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from .file import CLOSE
 
 MARK = "Written by spikeloom.export_onnx."
 """In the first lines of a test; another file of the same name is not replaced."""
+
+SHARE = 0.01
+"""Of the values that may differ before a network is assumed to be another one."""
 
 NUMBERS, ROWS = 20_000, 4
 """How many numbers a test has at most in its largest array, and how many rows."""
@@ -76,14 +80,19 @@ def part_of(
     return tuple(x[:length, :rows] for x in args), None
 
 
-def source(path: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor], allowed: int) -> str:
+def source(path: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor], differing: int | None) -> str:
     """The text of a test.
 
     Args:
         path: the file.
         inputs, outputs: by name.
-        allowed: how many values differed at the export.
+        differing: how many values differed at the export; None if onnxruntime was not installed. Single spikes may then
+            differ by rounding, and the test accepts a share of `SHARE`.
     """
+    allowed, why = differing, "the values that differed when the file was made"
+    if allowed is None:
+        allowed = math.ceil(SHARE * sum(x.numel() for x in outputs.values()))
+        why = f"{SHARE:.0%} of the values, since onnxruntime was not installed when the file was made"
     kinds = {"in": inputs, "out": outputs}
     arrays: dict[str, Any] = {f"{k} {n}": x.detach().cpu().numpy() for k, xs in kinds.items() for n, x in xs.items()}
     data = io.BytesIO()
@@ -97,6 +106,7 @@ def source(path: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tenso
         model=json.dumps(path.name),
         absolute=absolute,
         allowed=allowed,
+        why=why,
         data=text,
     )
 
@@ -125,7 +135,7 @@ import onnxruntime
 
 MODEL = Path(__file__).with_name({model})
 CLOSE = {absolute}  # how far two values may be apart, absolutely and, ten times as far, relatively
-ALLOWED = {allowed}  # the values that differed when the file was made
+ALLOWED = {allowed}  # {why}
 
 
 def compared(model=MODEL):
@@ -147,7 +157,7 @@ def compared(model=MODEL):
 
 def test_outputs_are_those_of_the_network():
     differing, values = compared()
-    assert differing <= ALLOWED, f"{{differing}} of {{values}} values differ, {{ALLOWED}} when the file was made"
+    assert differing <= ALLOWED, f"{{differing}} of {{values}} values differ; {{ALLOWED}} may"
 
 
 VECTORS = """

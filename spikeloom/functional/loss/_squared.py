@@ -12,13 +12,13 @@ def _squared(loss: LossFunctions, errors: Tensor, labels: Tensor | None, classes
     """Reduce squared errors [..., B, C]; labels [B] select the weights and the ignored samples."""
     count: int | Tensor = errors.numel()
     if labels is not None:
-        kept = (labels != IGNORED).unsqueeze(-1)
-        errors = errors.masked_fill(~kept, 0.0)
+        labeled = (labels != IGNORED).unsqueeze(-1)
+        errors = errors.masked_fill(~labeled, 0.0)
         weights = loss._weights(errors, classes)
-        shares = kept if weights is None else weights[labels.clamp(min=0)].unsqueeze(-1) * kept
+        shares = labeled if weights is None else weights[labels.clamp(min=0)].unsqueeze(-1) * labeled
         if weights is not None:
             errors = errors * shares
-        count = (shares if loss.normalize_weight else kept).expand_as(errors).sum()
+        count = (shares if loss.normalize_weight else labeled).expand_as(errors).sum()
     if loss.reduction == "none":
         return errors
     return errors.sum() / count if loss.reduction == "mean" else errors.sum()
@@ -153,11 +153,11 @@ class mse_membrane_loss(OfSequence):
         labels = labels_of(targets, shape, classes, x, self.__name__)
         errors = (x - chosen(labels, classes, self.on_target, self.off_target, x)) ** 2
         if self.time_var_targets:
-            kept = labels != IGNORED
-            errors = errors.masked_fill(~kept.unsqueeze(-1), 0.0)
-            counted = steps.only(kept.unsqueeze(2), False).sum(0).clamp(min=1)  # labeled steps per sample, [B, 1]
+            labeled = labels != IGNORED
+            errors = errors.masked_fill(~labeled.unsqueeze(-1), 0.0)
+            counted = steps.only(labeled.unsqueeze(2), False).sum(0).clamp(min=1)  # labeled steps per sample, [B, 1]
             steps = Steps(counted, steps.end, steps.mask)
-            labels = torch.where(kept.any(0), 0, IGNORED)
+            labels = torch.where(labeled.any(0), 0, IGNORED)
         return self._as_one_element(_squared(self, steps.mean(errors), labels, classes))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._torch import is_view, set_grad_enabled
+from ..._torch import set_grad_enabled
 from ...neurons import SpikingNeuron
 from .._saved_bits import packing
-from .._time_folding import _NoView
+from .._time_folding import not_a_view
 from .functions import RunningMaximum, RunningMinimum, RunningSum, StepValues
 from .groups import ADDITIONS, FOLD, MAXIMA, SCAN, SELECT, STEPS, SUM, UNBIND, WRITE, Column, Node
 from .neurons import Scan, run_step
@@ -279,13 +279,6 @@ class Execution:
         if where is None or where[0] not in self.columns:
             return None
         return self.columns[where[0]][where[1]].detach().clone()
-
-
-def not_a_view(made: Tensor) -> Tensor:
-    """The same values, not as a view for autograd, so that torch allows `detach_()`."""
-    if not is_view(made):
-        return made
-    return _NoView.apply(made) if made.requires_grad else made.detach()
 
 
 def folded(found: OpClass, tensors: list[Tensor], stacked: list[bool], numbers: Any, n: int) -> list[Tensor]:

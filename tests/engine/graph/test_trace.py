@@ -45,10 +45,10 @@ def forgets_a_state(x, mem, *, beta):
 
 REFUSED = {
     branches: ["a Python branch depends on the data", "ops.where", "test_trace.py", "if mem > 0:"],
-    calls_torch: ["torch.relu is not in the vocabulary", "torch.relu(beta * mem + x)"],
-    uses_a_method: [".clamp is not in the vocabulary", "use arithmetic and spikeloom.ops"],
+    calls_torch: ["torch.relu is not supported in an equation", "torch.relu(beta * mem + x)"],
+    uses_a_method: [".clamp is not supported in an equation", "use arithmetic and spikeloom.ops"],
     holds_a_tensor: ["pass it as a parameter"],
-    unusual_power: ["** 2.5 is not in the vocabulary"],
+    unusual_power: ["** 2.5 is not supported in an equation"],
     forgets_a_state: ["returned a tuple of 1; return (spk, mem)"],
 }
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import spikeloom as snn
+from spikeloom import ops
 from tests.export.c.program import Program, needs_compiler
 from tests.export.c.test_export import UNIT, grid, spikes
 
@@ -136,3 +137,24 @@ def test_two_sources_can_be_included_in_one_file_and_names_are_prefixed(tmp_path
         assert torch.equal(Program(both_made, 3).run(x[:, 0]), Program(made, 3).run(x[:, 0])), made.prefix
     reader = both.read_text()
     assert "spike(" not in reader
+
+
+def test_the_mean_of_counts_beyond_the_example_is_the_same_in_c_and_in_the_simulation(tmp_path):
+    @snn.cell
+    def twice(x, mem, *, leak=0.5):
+        mem = leak * mem + x
+        return ops.spike(mem - 1.0) + ops.spike(mem - 0.5), mem
+
+    def pooled(*first: nn.Module, window: int) -> nn.Module:
+        net = nn.Sequential(
+            *first, nn.AvgPool2d(window), nn.Flatten(), nn.Linear(1, 1, bias=False), snn.Leaky(0.0, **UNIT)
+        )
+        nn.init.ones_(net[-2].weight)
+        return net
+
+    net, example, x = pooled(window=4), torch.full((1, 1, 1, 4, 4), 2.0), torch.full((1, 1, 1, 4, 4), 9.0)
+    program = Program(snn.export_c(net, example, tmp_path / "net.c", "int8"), 1, torch.int8, torch.int8)
+    simulated = snn.export.simulate_int8(net, x, calibration=example)
+    assert program.run(x.flatten(1)).float().flatten().tolist() == simulated.flatten().tolist() == [1.0]
+    net, x = pooled(twice(**UNIT), window=8), torch.full((5, 1, 1, 8, 8), 3.0)  # 64 values of 2
+    assert torch.equal(snn.export.simulate_int8(net, x), spikes(net, x))

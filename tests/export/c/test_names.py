@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
+from spikeloom.export.c import floats, identifiers, integers, writer
 from tests.export.c.program import Program, needs_compiler
 from tests.export.c.test_export import UNIT, grid, spikes
 
@@ -40,3 +41,16 @@ def test_names_of_layers_meet_no_names_that_are_derived_or_reserved(tmp_path):
         assert torch.equal(
             snn.export.simulate_int8(net, 9 * x, calibration=x), snn.export.simulate_int8(same, 9 * x, calibration=x)
         )
+
+
+def test_all_functions_and_macros_of_a_file_are_reserved(tmp_path):
+    """An equation, a layer and a prefix cannot have the name of one."""
+    text = snn.export_c(
+        snn.SLSTM(4, 3, threshold=0.1, **UNIT), torch.rand(3, 1, 4), tmp_path / "net.c", "int8"
+    ).path.read_text()
+    defined = {*floats.HELPERS, *integers.HELPERS}
+    defined |= {line.split()[1] for line in text.splitlines() if line.startswith(("#undef", "#define FRACTION"))}
+    assert {"spike", "fixed_tanh", "FRACTION"} <= defined
+    assert defined <= identifiers.HELPERS
+    assert writer.calls("clamp", "y = clamp(x);")
+    assert not writer.calls("clamp", "net_clamp(x, y);"), "a helper that is not called is not written"

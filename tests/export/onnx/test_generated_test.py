@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +82,18 @@ def test_a_test_can_be_left_out_and_replaces_no_other_file(tmp_path):
     with pytest.raises(FileExistsError, match=r"link_test\.py is a link to .*nowhere; remove it"):
         snn.export_onnx(small, x, tmp_path / "link.onnx")
     assert not {"folder.onnx", "link.onnx", "nowhere"} & {file.name for file in tmp_path.iterdir()}
+
+
+def test_a_test_that_was_made_without_onnxruntime_accepts_rounding_and_no_other_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikeloom.export.onnx.file.find_spec", lambda name: None)
+    net, x = nn.Sequential(leaky()), X[:25, :4]
+    done = snn.export_onnx(net, x, tmp_path / "net.onnx")
+    assert done.differing is None
+    assert "ALLOWED = 4  # 1% of the values, since onnxruntime was not installed" in Path(done.test).read_text()
+    assert run(done.test) == (0, "0 of 400 values differ")
+    snn.export_onnx(nn.Sequential(snn.Leaky(beta=0.1, init_hidden=True)), x, tmp_path / "other.onnx", test=False)
+    (tmp_path / "other.onnx").replace(tmp_path / "net.onnx")
+    assert run(done.test)[0] == 1
 
 
 def test_a_test_of_a_chaotic_network_fails_for_another(tmp_path, monkeypatch):

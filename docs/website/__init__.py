@@ -1,0 +1,1 @@
+"""What builds the site: docs/conf.py names these modules as extensions of Sphinx."""
