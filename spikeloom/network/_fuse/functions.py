@@ -26,54 +26,37 @@ class RunningSum(torch.autograd.Function):
         return grad.sum_to_size(ctx.start), grad.sum_to_size(ctx.shape[1:]).expand(ctx.shape)
 
 
-class RunningMaximum(torch.autograd.Function):
-    """``maximum(... maximum(start, rows[0]) ..., rows[-1])``; equal values share the gradient as in a loop."""
-
-    sign = 1
+class RunningExtreme(torch.autograd.Function):
+    """``maximum(... maximum(start, rows[0]) ..., rows[-1])``, or minima; equal values share the gradient as in loops."""
 
     @staticmethod
-    def forward(ctx: Any, start: Tensor, rows: Tensor) -> Tensor:
+    def forward(ctx: Any, extreme: Any, start: Tensor, rows: Tensor) -> Tensor:
+        ctx.extreme = extreme
         ctx.save_for_backward(start, rows)
-        return RunningMaximum._through(start, rows, torch.maximum)[-1]
-
-    @staticmethod
-    def _through(start: Tensor, rows: Tensor, extreme: Any) -> list[Tensor]:
-        """The value before the first row, and after each."""
-        found = [start]
+        most = start
         for row in rows.unbind():
-            found.append(extreme(found[-1], row))
-        return found
+            most = extreme(most, row)
+        return most
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return RunningMaximum._gradients(ctx, grad, torch.maximum, torch.lt)
-
-    @staticmethod
-    def _gradients(ctx: Any, grad: Tensor, extreme: Any, loses: Any) -> tuple[Tensor, Tensor]:
-        start, rows = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        extreme, (start, rows), shape = ctx.extreme, ctx.saved_tensors, grad.shape
+        loses = torch.lt if extreme is torch.maximum else torch.gt
+        given = rows.shape
         with torch.no_grad():
-            before = torch.stack(
-                [value.expand(grad.shape) for value in RunningMaximum._through(start, rows, extreme)[:-1]]
-            )
-            share = torch.where(before == rows, 0.5, 1.0).to(grad.dtype)
-            kept = share.masked_fill(loses(before, rows), 0)  # what of the gradient goes to the steps before
-            taken = share.masked_fill(loses(rows, before), 0)  # and to the row
-            arrives = kept.flip(0).cumprod(0).flip(0)  # at the value before each row
-            after = torch.cat((arrives[1:], torch.ones_like(arrives[:1])))
-        return (grad * arrives[0]).sum_to_size(start.shape), (grad * (after * taken)).sum_to_size(rows.shape)
-
-
-class RunningMinimum(torch.autograd.Function):
-    """The same for minima."""
-
-    @staticmethod
-    def forward(ctx: Any, start: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(start, rows)
-        return RunningMaximum._through(start, rows, torch.minimum)[-1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return RunningMaximum._gradients(ctx, grad, torch.minimum, torch.gt)
+            rows = rows.reshape(len(rows), *[1] * (1 + len(shape) - rows.dim()), *given[1:])
+            before = [start.expand(shape)]
+            for row in rows[:-1].unbind():
+                before.append(extreme(before[-1], row))
+            running = torch.stack(before)
+            share = torch.where(running == rows, 0.5, 1.0).to(grad.dtype)
+            taken = share.masked_fill(loses(rows, running), 0)  # what of the gradient goes to a row
+            kept = share.masked_fill_(loses(running, rows), 0)  # and to the steps before
+            arrives = kept.flip(0).cumprod(0).flip(0)
+            taken[:-1] *= arrives[1:]
+        # zero also where the gradient is infinite, as in a loop
+        to_start, to_rows = ((grad * part).masked_fill(part == 0, 0) for part in (arrives[0], taken))
+        return None, to_start.sum_to_size(start.shape), to_rows.sum_to_size(rows.shape).reshape(given)
 
 
 class StepValues(torch.autograd.Function):
@@ -96,8 +79,9 @@ class StepValues(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         (found, numbers, stacked), again = ctx.call, torch.is_grad_enabled()
         needed = ctx.needs_input_grad[3:]
-        tensors = [
-            t if again else t.detach().requires_grad_(needs) for t, needs in zip(ctx.saved_tensors, needed, strict=True)
+        tensors = [  # two, also if an operation has the same tensor as two arguments
+            t.view_as(t) if again else t.detach().requires_grad_(needs)
+            for t, needs in zip(ctx.saved_tensors, needed, strict=True)
         ]
         axes = tuple(0 if differs else None for differs in stacked)
         with in_mode(found.mode), warnings.catch_warnings():

@@ -60,6 +60,7 @@ class Groups:
     def __init__(self, plan: Any):
         self.operations, self.first, self.tensors = plan.operations, plan.first, plan.tensors
         self.producer, self.alive, self.exact = plan.producer, plan.alive, plan.exact
+        self.held = plan.held
         self.users: dict[int, int] = defaultdict(int)
 
     def nodes(self, wanted: list[int]) -> list[Node]:
@@ -145,7 +146,7 @@ class Groups:
     def _is_held(self, number: int) -> bool:
         found, at = self.operations[number][0], self.first[number]
         return any(
-            kind.requires_grad and at + place in self.alive and self.users[at + place]
+            kind.requires_grad and at + place in self.held and self.users[at + place]
             for place, kind in enumerate(found.outs)
         )
 

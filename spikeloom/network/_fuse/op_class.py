@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .recorded import SAME, CannotNote, OpClass, Slot, filled
-from .rules import INDEXED, REDUCED, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
+from .rules import INDEXED, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
 
 EXTREMES = (torch.max, Tensor.max, torch.min, Tensor.min)
 
@@ -88,7 +88,7 @@ def _refined(rule: Rule, func: Any, args: Any, kwargs: Any) -> Rule:
         return rule if not training else UPDATES if running is not None else RULES[Tensor.sum]
     if func in EXTREMES:
         second = args[1] if len(args) > 1 else kwargs.get("other", kwargs.get("dim", kwargs.get("axis")))
-        return RULES[torch.maximum] if isinstance(second, Tensor) else REDUCED if second is None else rule
+        return RULES[torch.maximum] if isinstance(second, Tensor) else rule
     if rule.fold is Fold.ELEMENTWISE and "alpha" in kwargs:
         return RULES[torch.lerp]
     if kwargs.get("memory_format") is not None:

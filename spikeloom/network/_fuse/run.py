@@ -11,7 +11,7 @@ from ..._torch import set_grad_enabled
 from ...neurons import SpikingNeuron
 from .._saved_bits import packing
 from .._time_folding import not_a_view
-from .functions import RunningMaximum, RunningMinimum, RunningSum, StepValues
+from .functions import RunningExtreme, RunningSum, StepValues
 from .groups import ADDITIONS, FOLD, MAXIMA, SCAN, SELECT, STEPS, SUM, UNBIND, WRITE, Column, Node
 from .neurons import Scan, run_step
 from .plan import Plan
@@ -136,10 +136,12 @@ class Execution:
             self.columns[place, 0] = self.value(node.recipes[0]).movedim(dim, 0)
         elif node.how is SUM:
             last, (start, pieces) = self.plan.first[node.operations[-1]], node.recipes
-            running = (
-                RunningSum if found.func in ADDITIONS else RunningMaximum if found.func in MAXIMA else RunningMinimum
-            )
-            self.values[last] = running.apply(self.value(start), self.joined(pieces))
+            given = self.value(start), self.joined(pieces)
+            if found.func in ADDITIONS:
+                self.values[last] = RunningSum.apply(*given)
+            else:
+                extreme = torch.maximum if found.func in MAXIMA else torch.minimum
+                self.values[last] = RunningExtreme.apply(extreme, *given)
         elif node.how is WRITE:
             self.values[self.plan.first[node.operations[-1]]] = self._write(node)
         elif node.how == "stack":
