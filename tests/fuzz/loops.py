@@ -60,6 +60,8 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "where": lambda u, w: torch.where(u > 0, u, w),
     "mean": lambda u, w: (u + w) / 2,
 }
+VIEWS = ("view", "turn", "first")
+"""Not where gradients are off: in PyTorch, a view of a slice that needs gradients needs them even there."""
 LABELS = torch.tensor([1, 3])
 LOSSES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     lambda u, w: functional.cross_entropy(u, LABELS),
@@ -123,7 +125,7 @@ def loop_of(body: list[Statement], steps: int, static: bool) -> Callable[[Layers
                 run(p, one[4], v, x, t)
         elif kind == "no grad":
             with torch.set_grad_enabled(which > 2 and torch.is_grad_enabled()):
-                run(p, one[4], v, x, t)
+                run(p, [inner for inner in one[4] if inner[1] not in VIEWS], v, x, t)
         else:
             simple(p, kind, which, one[2], one[3], one[4], v, t)
 
@@ -182,7 +184,8 @@ def loop_of(body: list[Statement], steps: int, static: bool) -> Callable[[Layers
             run(p, body, v, x, t)
         notes = torch.stack(v["notes"]) if v["notes"] else zeros
         most = [v[f"most {i}"] for i in range(len(EXTREMES))]
-        return [notes, v["sum"], v["written"], v["loss"], *most, *v["states"], *[v[name] for name in NAMES], *v["notes"][:2]]
+        others = [v[name] for name in NAMES]
+        return [notes, v["sum"], v["written"], v["loss"], *most, *v["states"], *others, *v["notes"][:2]]
 
     return loop
 

@@ -94,14 +94,15 @@ def test_running_extremes_share_the_gradient_of_equal_values() -> None:
 
 
 def test_running_extremes_of_broadcast_and_undefined_values() -> None:
-    first_row: Callable[[Tensor], Tensor] = lambda values: values[0]
-    with_nan: Callable[[Tensor], Tensor] = lambda values: torch.where(values > 0.8, values, torch.nan)
-    for start, part_of in ((torch.zeros(1), torch.clone), (torch.zeros(B, N), first_row), (torch.zeros(N), with_nan)):
+    parts: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = [
+        (torch.zeros(1), lambda mem: mem),
+        (torch.zeros(B, N), lambda mem: mem[0]),
+        (torch.zeros(N), lambda mem: torch.where(mem > 0.8, mem, torch.nan)),
+    ]
+    for start, part_of in parts:
         for function in (torch.maximum, torch.minimum):
 
-            def loop(
-                layer: Any, x: Tensor, start: Tensor = start, part_of: Any = part_of, to: Any = function
-            ) -> Tensor:
+            def loop(layer: Any, x: Tensor, start: Any = start, part_of: Any = part_of, to: Any = function) -> Tensor:
                 most = start
                 for _, mem in layer.steps(x):
                     most = to(most, part_of(mem))
@@ -125,13 +126,12 @@ def test_a_returned_step_has_all_of_its_gradient() -> None:
         return torch.stack(mems), mems[3]
 
     def of_one_input(layer: Any, x: Tensor) -> Any:
-        mems, mem = [], layer.lif.init_leaky()
-        for step in range(T):
-            cur = layer.fc(x[0])
-            _, mem = layer.lif(cur, mem)
+        mems, curs, mem = [], [], layer.lif.init_leaky()
+        for _ in range(T):
+            curs.append(layer.fc(x[0]))
+            _, mem = layer.lif(curs[-1], mem)
             mems.append(mem)
-            first = cur if not step else first
-        return torch.stack(mems), first, cur
+        return torch.stack(mems), curs[0], curs[-1]
 
     for function in (loop, of_one_input):
         found = []
@@ -147,5 +147,6 @@ def test_equal_calls_of_which_one_is_returned() -> None:
         found = [layer.fc(x[0]).square() for _ in range(T)]
         return found[0], layer.fc(x[0]), sum(found[1:])
 
-    for one, other in zip(snn.fuse(loop)(Layer(), torch.ones(T, B, 6)), loop(Layer(), torch.ones(T, B, 6)), strict=True):
+    x = torch.ones(T, B, 6)
+    for one, other in zip(snn.fuse(loop)(Layer(), x), loop(Layer(), x), strict=True):
         torch.testing.assert_close(one, other)

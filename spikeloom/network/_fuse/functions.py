@@ -27,7 +27,7 @@ class RunningSum(torch.autograd.Function):
 
 
 class RunningExtreme(torch.autograd.Function):
-    """``maximum(... maximum(start, rows[0]) ..., rows[-1])``, or minima; equal values share the gradient as in loops."""
+    """``maximum(... maximum(start, rows[0]) ..., rows[-1])``, or minima; equal values share the gradient."""
 
     @staticmethod
     def forward(ctx: Any, extreme: Any, start: Tensor, rows: Tensor) -> Tensor:

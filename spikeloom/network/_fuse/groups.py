@@ -145,10 +145,7 @@ class Groups:
 
     def _is_held(self, number: int) -> bool:
         found, at = self.operations[number][0], self.first[number]
-        return any(
-            kind.requires_grad and at + place in self.held and self.users[at + place]
-            for place, kind in enumerate(found.outs)
-        )
+        return any(kind.requires_grad and at + place in self.held for place, kind in enumerate(found.outs))
 
     def _sums(self, wanted: list[int]) -> list[Node]:
         """Running sums and extremes: chains of one operation on one kind of values, of which only the last is used."""

@@ -10,7 +10,7 @@ Operations with the same arguments run once, and those without use not at all.
 
 import heapq
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .circles import in_circles
@@ -26,7 +26,7 @@ class Plan:
 
     Args:
         exact: whether products run one by one.
-        held: the values of `alive` that the user gets; all if None.
+        held: the values of `alive` that the user gets and operations read; if None, the user gets all of `alive`.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Plan:
         kinds: Sequence[Kind],
         alive: Sequence[int],
         exact: bool,
-        held: Container[int] | None = None,
+        held: set[int] | None = None,
     ):
         self.operations, self.first, self.exact = list(operations), list(first), exact
         self.producer: list[int] = []
@@ -45,7 +45,8 @@ class Plan:
         self.canon = list(range(len(kinds)))
         self.tensors: dict[int, tuple[int, ...]] = {}
         wanted = self._simplify(alive)
-        self.held = self.alive if held is None else held
+        read = {at for number in wanted for at in self.tensors[number]}
+        self.held = self.alive & read if held is None else held
         self.kept = set(self.alive)
         for at in alive:  # and what the views among them show
             self.kept.update(self._shown(at))

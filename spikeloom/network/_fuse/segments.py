@@ -57,7 +57,7 @@ class Segment:
                 kinds.append(found.outs[at - whole.first[number]])
         self.gives = [at for at, place in local.items() if place >= 0 and at in needed]
         self.places = [local[at] for at in self.gives]
-        held = {local[at] for at in self.gives if at in whole.alive}
+        held = {local[at] for at in self.gives if at in whole.held}
         self.plan = Plan(operations, first, kinds, self.places, whole.exact, held)
         self.neurons = {found.func for found, _, _ in operations if isinstance(found.func, SpikingNeuron)}
         self.learns = any(kind.requires_grad for kind in kinds)
