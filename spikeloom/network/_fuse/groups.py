@@ -25,8 +25,7 @@ SHORTEST = 2
 COPIES = (torch.stack, torch.cat)
 ADDITIONS = {op for op in RULES if getattr(op, "__name__", "") in ("add", "__add__", "__radd__")}
 MAXIMA = {op for op in RULES if getattr(op, "__name__", "") in ("maximum", "max")}
-MINIMA = {op for op in RULES if getattr(op, "__name__", "") in ("minimum", "min")}
-RUNNING = (ADDITIONS, MAXIMA, MINIMA)
+RUNNING = (ADDITIONS, MAXIMA)
 """Operations whose chains run as one."""
 
 HELD = 4
@@ -108,7 +107,7 @@ class Groups:
             elif fold is Fold.UNBIND:
                 nodes.append(Node(UNBIND, [number]))
             elif why := self._why_not_folded(found):
-                if self._has_one_gradient(found):
+                if found.rule.reduces and found.container is None:  # not folded, and still with one gradient
                     groups[STEPS, found, numbers].append(number)
                     continue
                 nodes.append(Node(SINGLE, [number], why))
@@ -119,11 +118,6 @@ class Groups:
                 Node(key[0], members) if len(members) > 1 else Node(SINGLE, members, self._chained(members[0]))
             )
         return [part for node in nodes for part in self._around_held(node)]
-
-    def _has_one_gradient(self, found: OpClass) -> bool:
-        """Whether calls that are not folded still have one gradient."""
-        reduced = found.rule.reduces or (found.rule.fold is Fold.ELEMENTWISE and found.rule.vectors)
-        return reduced and found.container is None and bool(found.inputs)
 
     def _around_held(self, node: Node) -> list[Node]:
         """A node, without the few steps whose results the user gets and others read."""
@@ -148,7 +142,7 @@ class Groups:
         return any(kind.requires_grad and at + place in self.held for place, kind in enumerate(found.outs))
 
     def _sums(self, wanted: list[int]) -> list[Node]:
-        """Running sums and extremes: chains of one operation on one kind of values, of which only the last is used."""
+        """Running sums and maxima: chains of one operation on one kind of values, of which only the last is used."""
         last: dict[int, tuple[Any, list[tuple[int, int]]]] = {}
         for number in wanted:
             found, own = self.operations[number][0], self.tensors[number]
@@ -229,7 +223,7 @@ class Groups:
 
 
 def _running(found: OpClass) -> set[Any]:
-    """The functions that may form a chain with an operation: those of sums or extremes of two tensors of one dtype."""
+    """The functions that may form a chain with an operation: those of sums or maxima of two tensors of one dtype."""
     if not found.rule.scalars or found.rule.vectors or len(found.inputs) != 2:
         return set()
     kinds = [*found.inputs, found.outs[0]]

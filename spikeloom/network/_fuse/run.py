@@ -11,8 +11,8 @@ from ..._torch import set_grad_enabled
 from ...neurons import SpikingNeuron
 from .._saved_bits import packing
 from .._time_folding import not_a_view
-from .functions import RunningExtreme, RunningSum, StepValues
-from .groups import ADDITIONS, FOLD, MAXIMA, SCAN, SELECT, STEPS, SUM, UNBIND, WRITE, Column, Node
+from .functions import RunningMaximum, RunningSum, StepValues
+from .groups import ADDITIONS, FOLD, SCAN, SELECT, STEPS, SUM, UNBIND, WRITE, Column, Node
 from .neurons import Scan, run_step
 from .plan import Plan
 from .recorded import OpClass, filled, in_mode
@@ -136,12 +136,8 @@ class Execution:
             self.columns[place, 0] = self.value(node.recipes[0]).movedim(dim, 0)
         elif node.how is SUM:
             last, (start, pieces) = self.plan.first[node.operations[-1]], node.recipes
-            given = self.value(start), self.joined(pieces)
-            if found.func in ADDITIONS:
-                self.values[last] = RunningSum.apply(*given)
-            else:
-                extreme = torch.maximum if found.func in MAXIMA else torch.minimum
-                self.values[last] = RunningExtreme.apply(extreme, *given)
+            running = RunningSum if found.func in ADDITIONS else RunningMaximum
+            self.values[last] = running.apply(self.value(start), self.joined(pieces))
         elif node.how is WRITE:
             self.values[self.plan.first[node.operations[-1]]] = self._write(node)
         elif node.how == "stack":
