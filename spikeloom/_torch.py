@@ -29,6 +29,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _c: Any = torch._C
 _autograd: Any = torch._C._autograd
 _functorch: Any = torch._C._functorch
+_transforms: Any = torch._functorch.eager_transforms
 
 # -- torch.func and forward-mode differentiation ----------------------------------------------------------------------
 
@@ -113,9 +114,9 @@ class _Replaced:
 
 
 def _tells_frame(function: Any, listener: ContextVar[Any]) -> Any:
-    def stand_in(args: Any) -> Any:
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
         (listener.get() or id)(sys._getframe(1))
-        return function(args)
+        return function(*args, **kwargs)
 
     return stand_in
 
@@ -130,14 +131,13 @@ def _passes_level(function: Any, listener: ContextVar[Any]) -> Any:
 on_function_apply = _Replaced(_tells_frame, (torch._functorch.utils, "unwrap_dead_wrappers")).block
 """A context in which a function is called with the frame of each `torch.autograd.Function.apply` of this thread."""
 
-around_transforms = _Replaced(
-    _passes_level,
-    (torch._functorch.vmap, "vmap_increment_nesting"),
-    (torch._functorch.eager_transforms, "grad_increment_nesting"),
-    (torch._functorch.eager_transforms, "jvp_increment_nesting"),
-).block
+_NESTING = ((torch._functorch.vmap, "vmap"), (_transforms, "grad"), (_transforms, "jvp"))
+around_transforms = _Replaced(_passes_level, *((at, f"{name}_increment_nesting") for at, name in _NESTING)).block
 """A context in which torch.func's transforms of this thread run in what a function makes of their own context."""
 
+_HIDDEN = ((_c.ScriptMethod, "__call__"), (_c.ScriptFunction, "__call__"), (_transforms, "_func_increment_nesting"))
+on_hidden_calls = _Replaced(_tells_frame, *_HIDDEN).block
+"""The same for calls whose operations function modes do not see: of TorchScript and torch.func.functionalize."""
 
 # -- modules ----------------------------------------------------------------------------------------------------------
 

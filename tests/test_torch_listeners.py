@@ -1,6 +1,7 @@
 """What listens to torch: to autograd functions and to the transforms of torch.func."""
 
 import contextlib
+import warnings
 
 import torch
 
@@ -43,3 +44,17 @@ def test_transforms_run_in_a_context_of_ours():
     torch.func.vmap(torch.sin)(x)
     assert seen == ["before", "after"] * 2
     assert torch._functorch.vmap.vmap_increment_nesting is before
+
+
+def test_calls_that_modes_do_not_see():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.trace(torch.sin, torch.ones(3))
+    frames, x = [], torch.ones(3)
+    before = torch._C.ScriptFunction.__call__
+    with _torch.on_hidden_calls(frames.append):
+        script(x)
+        torch.func.functionalize(torch.sin)(x)
+    script(x)
+    assert len(frames) == 2
+    assert torch._C.ScriptFunction.__call__ is before

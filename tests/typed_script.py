@@ -279,7 +279,7 @@ def files(folder: str) -> snn.OnnxExport:
 
 
 def fused() -> Tensor:
-    fast = snn.fuse(network())
+    fast = snn.fuse(network(), checkpoint=4)
     explanation = snn.explain(fast, x)
     assert isinstance(explanation, snn.FusedExplanation | snn.Explanation)
     spk: Tensor = fast(x)[0]

@@ -49,6 +49,9 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "noise": lambda u: u + 0.1 * torch.randn_like(u),
     "tanh": torch.tanh,
     "first": lambda u: u[0].expand(B, N),
+    "mean": lambda u: u - u.mean(),
+    "norm": lambda u: u / (1 + u.square().sum(1, keepdim=True)),
+    "max": lambda u: u - u.max(),
 }
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
@@ -57,12 +60,28 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "where": lambda u, w: torch.where(u > 0, u, w),
     "mean": lambda u, w: (u + w) / 2,
 }
+VIEWS = ("view", "turn", "first")
+"""Not where gradients are off: in PyTorch, a view of a slice that needs gradients needs them even there."""
+LABELS = torch.tensor([1, 3])
+LOSSES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    lambda u, w: functional.cross_entropy(u, LABELS),
+    lambda u, w: functional.mse_loss(u, w),
+    lambda u, w: u.mean(),
+    lambda u, w: u.std() + w.sum(1).mean(),
+    lambda u, w: u.logsumexp(1).sum(),
+    lambda u, w: functional.nll_loss(u.log_softmax(1), LABELS, reduction="sum"),
+)
+EXTREMES = (torch.maximum, torch.minimum, torch.max)
+RETURNED = 13
+"""So many values are returned before two single steps."""
+
 NAMES = ("a", "b", "c", "d")
 
 
 def statement(pick: random.Random, depth: int = 0) -> Statement:
     """One random statement."""
     kinds = ("fc", "lif", "lif", "unary", "unary", "binary", "hidden", "rec", "norm", "sum", "note", "write", "state")
+    kinds += ("loss", "extreme", "terms")
     more = ("if", "in place", "lag", "value", "nested", "state in place", "no grad")
     kind = pick.choice((*kinds, *more) if depth < 2 else kinds)
     to, u, w = (pick.choice(NAMES) for _ in range(3))
@@ -106,7 +125,7 @@ def loop_of(body: list[Statement], steps: int, static: bool) -> Callable[[Layers
                 run(p, one[4], v, x, t)
         elif kind == "no grad":
             with torch.set_grad_enabled(which > 2 and torch.is_grad_enabled()):
-                run(p, one[4], v, x, t)
+                run(p, [inner for inner in one[4] if inner[1] not in VIEWS], v, x, t)
         else:
             simple(p, kind, which, one[2], one[3], one[4], v, t)
 
@@ -124,6 +143,12 @@ def loop_of(body: list[Statement], steps: int, static: bool) -> Callable[[Layers
             v[to] = p.norm(v[u])
         elif kind == "sum":
             v["sum"] = v["sum"] + v[u]
+        elif kind == "terms":
+            v["sum"] = v["sum"] + v[u] + v[to] if which % 2 else v["sum"] + (v[u] + v[to])
+        elif kind == "loss":
+            v["loss"] = v["loss"] + LOSSES[which](v[u], v[to])
+        elif kind == "extreme":
+            v[f"most {which % 3}"] = EXTREMES[which % 3](v[f"most {which % 3}"], v[u])
         elif kind == "note":
             v["notes"].append(v[u])
         elif kind == "write":
@@ -153,17 +178,20 @@ def loop_of(body: list[Statement], steps: int, static: bool) -> Callable[[Layers
         zeros = torch.zeros(B, N, dtype=x.dtype)
         v: dict[str, Any] = dict.fromkeys(NAMES, zeros)
         v |= {"states": [zeros, zeros.clone()], "rec": (zeros, zeros), "sum": zeros, "notes": [], "queue": [zeros] * 2}
+        v |= {"loss": torch.zeros((), dtype=x.dtype)} | {f"most {i}": zeros for i in range(len(EXTREMES))}
         v["written"] = x.new_zeros(steps, B, N)
         for t in range(steps):
             run(p, body, v, x, t)
         notes = torch.stack(v["notes"]) if v["notes"] else zeros
-        return [notes, v["sum"], v["written"], *v["states"], *[v[name] for name in NAMES], *v["notes"][:2]]
+        most = [v[f"most {i}"] for i in range(len(EXTREMES))]
+        others = [v[name] for name in NAMES]
+        return [notes, v["sum"], v["written"], v["loss"], *most, *v["states"], *others, *v["notes"][:2]]
 
     return loop
 
 
-def outcome(run: Any, p: Layers, x: Tensor, grad: bool) -> dict[str, Any]:
-    """What a call gives and leaves; an error counts as well."""
+def outcome(run: Any, p: Layers, x: Tensor, grad: bool, of_steps: bool) -> dict[str, Any]:
+    """What a call gives and leaves; an error counts as well. If `of_steps`, with gradients of returned single steps."""
     torch.manual_seed(0)
     with torch.set_grad_enabled(grad):
         try:
@@ -173,9 +201,13 @@ def outcome(run: Any, p: Layers, x: Tensor, grad: bool) -> dict[str, Any]:
     found: dict[str, Any] = {f"out {i}": out for i, out in enumerate(outs)}
     learned = [out for out in outs if out.requires_grad]
     found["needs"] = [out.requires_grad for out in outs]
+    steps = [out for out in outs[RETURNED:] if of_steps and out.grad_fn is not None and not out._is_view()]
     try:
         if learned:
-            sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in learned).backward()
+            loss: Any = sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in learned)
+            for place, grad_of in enumerate(torch.autograd.grad(loss, steps, retain_graph=True) if steps else ()):
+                found[f"grad of step {place}"] = grad_of
+            loss.backward()
     except RuntimeError as error:
         found = {"error in backward": type(error).__name__}
     found |= {f"grad {name}": q.grad for name, q in p.named_parameters()} | {"grad x": x.grad}
@@ -191,14 +223,15 @@ def differs(seed: int, exact: bool, engine: Any = None) -> str:
     torch.manual_seed(seed)
     plain = Layers().double()
     fused = copy.deepcopy(plain)
-    fast = snn.fuse(loop, exact_products=exact)
-    fast._fused_engine.always = True
     pick = random.Random(seed + 1)
-    grad, learns = pick.random() < 0.7, pick.random() < 0.5
+    grad, learns, length = pick.random() < 0.7, pick.random() < 0.5, pick.choice((None, None, None, 1, 2, 3))
+    fast = snn.fuse(loop, exact_products=exact, checkpoint=length)
+    fast._fused_engine.always = True
+    of_steps = length is None and "turn" not in str(body)  # not at the end of a segment, and not of reshaped values
     for call in range(2):
         x = torch.randn(steps, B, N, dtype=next(plain.parameters()).dtype)
-        wanted = outcome(loop, plain, x.clone().requires_grad_(learns and grad), grad)
-        got = outcome(fast, fused, x.clone().requires_grad_(learns and grad), grad)
+        wanted = outcome(loop, plain, x.clone().requires_grad_(learns and grad), grad, of_steps)
+        got = outcome(fast, fused, x.clone().requires_grad_(learns and grad), grad, of_steps)
         if "error in backward" in wanted:  # in place on what was saved: `fuse` may be able to do it
             return ""
         if got.keys() != wanted.keys():

@@ -174,6 +174,17 @@ def test_an_operation_that_modes_do_not_see_loses_no_gradient() -> None:
     compare(at_the_end)
 
 
+@pytest.mark.filterwarnings("ignore")  # of TorchScript
+def test_torchscript_and_functionalize_within_the_loop() -> None:
+    torch.manual_seed(0)
+    traced = torch.jit.trace(nn.Linear(WIDTH, WIDTH), torch.zeros(BATCH, WIDTH))
+    scripted: Any = torch.jit.script(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU()))
+    plainly = torch.func.functionalize(lambda cur: cur * 2)
+    for first in (traced, scripted, plainly):
+        for last in (traced, scripted, plainly):
+            compare(over_time(lambda p, x_t, first=first, last=last: last(p.fc(first(x_t)))))
+
+
 def test_tensors_without_dimensions_do_not_promote() -> None:
     wide = torch.linspace(0, 1, STEPS, dtype=torch.float64)
     compare(lambda p, x: [x[t] * wide[t] for t in range(STEPS)])

@@ -51,6 +51,15 @@ class Whole(nn.Module):
         return snn.unroll(self.net, x)
 
 
+class Looped(Whole):
+    """The same with a loop of its own."""
+
+    def forward(self, x: Tensor) -> Any:
+        snn.utils.reset(self.net)
+        outs = [self.net(x_t) for x_t in x]
+        return tuple(torch.stack(out) for out in zip(*outs, strict=True))
+
+
 def inputs(seed: int = 0) -> Tensor:
     """The joined batch, [T, B, 6]."""
     return torch.rand(STEPS, BATCH, 6, generator=torch.Generator().manual_seed(seed)) * 3
@@ -115,6 +124,19 @@ def ddp_of_a_module_that_unrolls(folder: Path) -> None:
         loss_of(net(mine(inputs(number)))).backward()
         optimizer.step()
     assert_equal(net, trained(2))
+
+
+def ddp_of_a_fused_loop(folder: Path) -> None:
+    for checkpoint in (None, 2):
+        for around in (False, True):
+            net = DistributedDataParallel(Looped() if around else snn.fuse(Looped(), checkpoint=checkpoint))
+            run = snn.fuse(lambda x, net=net: net(x), checkpoint=checkpoint) if around else net
+            optimizer = optimizer_of(net)
+            for number in range(2):
+                optimizer.zero_grad()
+                loss_of(run(mine(inputs(number)))).backward()
+                optimizer.step()
+            assert_equal(net, trained(2))
 
 
 def unroll_of_a_ddp(folder: Path) -> None:
@@ -196,6 +218,7 @@ def gradients_that_some_lack(folder: Path) -> None:
 
 CHECKS: list[Callable[[Path], None]] = [
     ddp_of_a_module_that_unrolls,
+    ddp_of_a_fused_loop,
     unroll_of_a_ddp,
     ddp_step_by_step,
     ddp_in_chunks_of_time,

@@ -1,6 +1,7 @@
 """Which operations of a recording run together: the nodes of a plan."""
 
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,13 +17,20 @@ VECTOR = 64
 """Steps of so many elements, or a multiple, fill the vector registers."""
 
 SINGLE, FOLD, SCAN, SELECT, WRITE, UNBIND = "step by step", "fold", "scan", "select", "write", "unbind"
-SUM = "sum"
+SUM, STEPS = "sum", "steps"
 FOLDED = (Fold.ELEMENTWISE, Fold.LEADING, Fold.ROWS, Fold.RESHAPE, Fold.VMAP)
 SHORTEST = 2
 """Sums of more terms run as one operation."""
 
 COPIES = (torch.stack, torch.cat)
 ADDITIONS = {op for op in RULES if getattr(op, "__name__", "") in ("add", "__add__", "__radd__")}
+MAXIMA = {op for op in RULES if getattr(op, "__name__", "") in ("maximum", "max")}
+RUNNING = (ADDITIONS, MAXIMA)
+"""Operations whose chains run as one."""
+
+HELD = 4
+"""Up to so many single steps of a column whose results the user gets run by themselves: their gradients are then all
+that the loop gives, also through later steps."""
 
 Column = tuple[int, int]
 """The results of a node: its number, and which of its results."""
@@ -51,6 +59,7 @@ class Groups:
     def __init__(self, plan: Any):
         self.operations, self.first, self.tensors = plan.operations, plan.first, plan.tensors
         self.producer, self.alive, self.exact = plan.producer, plan.alive, plan.exact
+        self.held = plan.held
         self.users: dict[int, int] = defaultdict(int)
 
     def nodes(self, wanted: list[int]) -> list[Node]:
@@ -98,6 +107,9 @@ class Groups:
             elif fold is Fold.UNBIND:
                 nodes.append(Node(UNBIND, [number]))
             elif why := self._why_not_folded(found):
+                if found.rule.reduces and found.container is None:  # not folded, and still with one gradient
+                    groups[STEPS, found, numbers].append(number)
+                    continue
                 nodes.append(Node(SINGLE, [number], why))
             else:
                 groups[FOLD, found, numbers, self._shared(found, own)].append(number)
@@ -105,14 +117,37 @@ class Groups:
             nodes.append(
                 Node(key[0], members) if len(members) > 1 else Node(SINGLE, members, self._chained(members[0]))
             )
-        return nodes
+        return [part for node in nodes for part in self._around_held(node)]
+
+    def _around_held(self, node: Node) -> list[Node]:
+        """A node, without the few steps whose results the user gets and others read."""
+        if node.how not in (FOLD, STEPS, SCAN):
+            return [node]
+        own = node.operations
+        held = [place for place, number in enumerate(own) if self._is_held(number)]
+        if node.how is SCAN and held and held[-1] == len(own) - 1:
+            held.pop()
+        if not 0 < len(held) <= HELD:
+            return [node]
+        if node.how is not SCAN:
+            rest = [number for place, number in enumerate(own) if place not in held]
+            parts = [[own[place]] for place in held] + ([rest] if rest else [])
+        else:
+            ends = [0, *[end for place in held for end in (place, place + 1)], len(own)]
+            parts = [own[start:end] for start, end in pairwise(ends) if start < end]
+        return [Node(node.how if len(part) > 1 else SINGLE, part) for part in parts]
+
+    def _is_held(self, number: int) -> bool:
+        found, at = self.operations[number][0], self.first[number]
+        return any(kind.requires_grad and at + place in self.held for place, kind in enumerate(found.outs))
 
     def _sums(self, wanted: list[int]) -> list[Node]:
-        """Running sums: chains of additions of one kind of values, of which only the last sum is used."""
+        """Running sums and maxima: chains of one operation on one kind of values, of which only the last is used."""
         last: dict[int, tuple[Any, list[tuple[int, int]]]] = {}
         for number in wanted:
             found, own = self.operations[number][0], self.tensors[number]
-            if not _may_be_summed(found):
+            running = _running(found)
+            if not running:
                 continue
             slot = next((s for s, at in enumerate(own) if at >= 0 and self.producer[at] in last), None)
             if slot is None or self.users[own[slot]] > 1 or own[slot] in self.alive:
@@ -123,7 +158,8 @@ class Groups:
             start = self.operations[source][0]
             if kind is None and value in start.inputs:
                 kind, chain = value, [(source, int(start.inputs[1] is value))]
-            if kind is not value or start.mode != found.mode or found.inputs[slot].size != found.outs[0].size:
+            same = kind is value and start.func in running and start.mode == found.mode
+            if not same or found.inputs[slot].size != found.outs[0].size:
                 last[number] = None, [(number, 1)]
                 continue
             del last[source]
@@ -186,9 +222,10 @@ class Groups:
         return own[1:] if found.rule.fold in (Fold.LEADING, Fold.ROWS) else ()
 
 
-def _may_be_summed(found: OpClass) -> bool:
-    """Whether an operation is the sum of two tensors of one dtype."""
-    if found.func not in ADDITIONS or not found.rule.scalars or found.rule.vectors or len(found.inputs) != 2:
-        return False
+def _running(found: OpClass) -> set[Any]:
+    """The functions that may form a chain with an operation: those of sums or maxima of two tensors of one dtype."""
+    if not found.rule.scalars or found.rule.vectors or len(found.inputs) != 2:
+        return set()
     kinds = [*found.inputs, found.outs[0]]
-    return len(found.form[0]) + len(found.form[1]) == 2 and len({(kind.dtype, kind.device) for kind in kinds}) == 1
+    alike = len(found.form[0]) + len(found.form[1]) == 2 and len({(kind.dtype, kind.device) for kind in kinds}) == 1
+    return next((family for family in RUNNING if found.func in family), set()) if alike else set()

@@ -10,6 +10,8 @@ from torch.nn import functional
 from .recorded import SAME, CannotNote, OpClass, Slot, filled
 from .rules import INDEXED, RULES, UPDATES, Fold, Rule, selected_dim, tensors_in
 
+EXTREMES = (torch.max, Tensor.max, torch.min, Tensor.min)
+
 
 def new_class(
     recorder: Any, rule: Rule, func: Any, args: Any, kwargs: Any, key: Any, tensors: list[int], numbers: list[Any]
@@ -84,6 +86,9 @@ def _refined(rule: Rule, func: Any, args: Any, kwargs: Any) -> Rule:
         training = kwargs.get("training", args[5] if len(args) > 5 else False)
         running = args[1] if len(args) > 1 else kwargs.get("running_mean")
         return rule if not training else UPDATES if running is not None else RULES[Tensor.sum]
+    if func in EXTREMES:
+        second = args[1] if len(args) > 1 else kwargs.get("other", kwargs.get("dim", kwargs.get("axis")))
+        return RULES[torch.maximum] if isinstance(second, Tensor) else rule
     if rule.fold is Fold.ELEMENTWISE and "alpha" in kwargs:
         return RULES[torch.lerp]
     if kwargs.get("memory_format") is not None:

@@ -9,12 +9,13 @@ Operations with the same arguments run once, and those without use not at all.
 """
 
 import heapq
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from .circles import in_circles
-from .groups import COPIES, FOLD, SCAN, SELECT, SINGLE, SUM, UNBIND, WRITE, Column, Groups, Node
-from .recorded import Kind
+from .groups import COPIES, FOLD, HELD, SCAN, SELECT, SINGLE, STEPS, SUM, UNBIND, WRITE, Column, Groups, Node
+from .recorded import Kind, OpClass
 from .rules import Fold
 
 FEEDBACK = "it takes part in a feedback between steps"
@@ -25,10 +26,17 @@ class Plan:
 
     Args:
         exact: whether products run one by one.
+        held: the values of `alive` that the user gets and operations read; if None, the user gets all of `alive`.
     """
 
     def __init__(
-        self, operations: Sequence[Any], first: Sequence[int], kinds: Sequence[Kind], alive: Sequence[int], exact: bool
+        self,
+        operations: Sequence[Any],
+        first: Sequence[int],
+        kinds: Sequence[Kind],
+        alive: Sequence[int],
+        exact: bool,
+        held: set[int] | None = None,
     ):
         self.operations, self.first, self.exact = list(operations), list(first), exact
         self.producer: list[int] = []
@@ -37,6 +45,8 @@ class Plan:
         self.canon = list(range(len(kinds)))
         self.tensors: dict[int, tuple[int, ...]] = {}
         wanted = self._simplify(alive)
+        read = {at for number in wanted for at in self.tensors[number]}
+        self.held = self.alive & read if held is None else held
         self.kept = set(self.alive)
         for at in alive:  # and what the views among them show
             self.kept.update(self._shown(at))
@@ -58,9 +68,15 @@ class Plan:
     def _simplify(self, alive: Sequence[int]) -> list[int]:
         """Find equal operations and unused ones; returns those that run."""
         canon, seen, kept = self.canon, dict[Any, int](), list[int]()
+        given: dict[OpClass, set[int]] = defaultdict(set)  # calls of which the user gets a result, with its gradient
+        for at in alive:
+            number = self.producer[at]
+            if self.operations[number][0].outs[at - self.first[number]].requires_grad:
+                given[self.operations[number][0]].add(number)
         for number, (found, tensors, numbers) in enumerate(self.operations):
             own = tuple([canon[at] if at >= 0 else at for at in tensors])
-            if found.rule.fold not in (Fold.ORDERED, Fold.WRITE):
+            distinct = number in given[found] and len(given[found]) <= HELD
+            if found.rule.fold not in (Fold.ORDERED, Fold.WRITE) and not distinct:
                 same = seen.setdefault((found, own, numbers), number)
                 if same != number:
                     for place in range(len(found.outs)):
@@ -115,7 +131,7 @@ class Plan:
             for place in circular:
                 nodes[place].why = nodes[place].why or FEEDBACK
             if not all_kinds:
-                circular = {place for place in circular if nodes[place].how in (FOLD, SELECT)}
+                circular = {place for place in circular if nodes[place].how in (FOLD, STEPS, SELECT)}
             kept = [node for place, node in enumerate(nodes) if place not in circular]
             for place in circular:
                 for number in nodes[place].operations:
@@ -154,7 +170,7 @@ class Plan:
                 node.how = SINGLE
             if node.how is SCAN:
                 node.traced = self._reads_states(node, nodes)
-            if node.how in (FOLD, SCAN, SELECT):
+            if node.how in (FOLD, STEPS, SCAN, SELECT):
                 for row, number in enumerate(node.operations):
                     at = self.first[number]
                     for result in range(len(self.operations[number][0].outs)):
@@ -180,8 +196,11 @@ class Plan:
             same = {self._kind_of_value(at) for at in values}
             whole = None not in values and len(same) == 1
             node.recipes.append(self._pieces(values) if whole else None)
-        elif node.how is FOLD:
-            node.recipes = [self._recipe(list(column)) for column in zip(*every, strict=True)]
+        elif node.how in (FOLD, STEPS):
+            columns = [list(column) for column in zip(*every, strict=True)]
+            node.recipes = [self._recipe(column) for column in columns]
+            if columns and not any(isinstance(recipe, list) for recipe in node.recipes):
+                node.recipes[0] = self._pieces(columns[0])  # equal calls
         elif node.how in (SELECT, UNBIND):
             node.recipes = [every[0][0]]
         else:

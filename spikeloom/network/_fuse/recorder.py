@@ -54,6 +54,7 @@ from .rules import (
     Fold,
     Rule,
     name_of,
+    overwrites,
     selected_dim,
     tensors_in,
 )
@@ -65,11 +66,6 @@ PASSING = object()
 
 Operation = tuple[OpClass, tuple[int, ...], tuple[Any, ...]]
 """A recorded operation: its class, its tensors by number (negative: from outside), and its own numbers."""
-
-
-def _overwrites(args: Any, kwargs: Any) -> bool:
-    """Whether the arguments of an operation that draws tell it to write into a tensor that exists."""
-    return bool(kwargs.get("out") is not None or kwargs.get("inplace") or (len(args) > 3 and args[-1] is True))
 
 
 class Recorder(FunctionMode):
@@ -146,7 +142,7 @@ class Recorder(FunctionMode):
                 args = (self.kinds[args[0].at].zeros().detach(), *args[1:])
             elif (
                 (func not in DRAWS and func not in READERS)
-                or _overwrites(args, kwargs)
+                or overwrites(args, kwargs)
                 or self.written
                 or not resolve(self, found)
             ):
@@ -316,11 +312,19 @@ class Recorder(FunctionMode):
 
     def enter_function(self, frame: Any) -> None:
         """An autograd.Function begins, in this frame: it reads values, and nothing in it is recorded."""
-        active = recorders.current() is self
-        if active and (self.function_frame is None or not self._in_function()):
-            self.cause = "an autograd.Function reads values"
-            self.execute()
+        if self._interrupted("an autograd.Function"):
             self.function_frame = frame
+
+    def enter_hidden(self, frame: Any) -> None:
+        """A call begins whose operations function modes do not see: it reads values."""
+        self._interrupted("TorchScript")
+
+    def _interrupted(self, by: str) -> bool:
+        if recorders.current() is not self or (self.function_frame is not None and self._in_function()):
+            return False
+        self.cause = f"{by} reads values"
+        self.execute()
+        return True
 
     @contextmanager
     def transform(self, level: Any) -> Iterator[Any]:

@@ -8,12 +8,22 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from .._snapshot import RandomState, Snapshot
-from .groups import FOLD, SCAN, SELECT, SINGLE, SUM, UNBIND, WRITE
+from .groups import FOLD, SCAN, SELECT, SINGLE, STEPS, SUM, UNBIND, WRITE
 from .rules import MAKERS, name_of
 from .transform import Engine, engine_of
 
 ALL = "over all steps"
-SHOWN = {FOLD: ALL, SCAN: "scan", SELECT: ALL, UNBIND: ALL, WRITE: ALL, SUM: ALL, "stack": "once", "cat": "once"}
+SHOWN = {
+    FOLD: ALL,
+    STEPS: ALL,
+    SCAN: "scan",
+    SELECT: ALL,
+    UNBIND: ALL,
+    WRITE: ALL,
+    SUM: ALL,
+    "stack": "once",
+    "cat": "once",
+}
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Rule:
             register are computed by another routine. Folded only if a step fills whole registers.
         product: whether it sums products, so that the number of rows may change the rounding.
         rows: the number of dimensions that its first argument has with a batch dimension; 0 if any.
+        reduces: whether it sums elements, in an order that may depend on the shape: n calls compute their values one by
+            one, and their gradients as one.
     """
 
     fold: Fold
@@ -51,6 +53,7 @@ class Rule:
     vectors: bool = False
     product: bool = False
     rows: int = 0
+    reduces: bool = False
 
 
 RULES: dict[Any, Rule] = {}
@@ -178,27 +181,17 @@ _add(Rule(Fold.VMAP), *_methods("gather index_select amax amin argmax argmin any
 _add(Rule(Fold.VMAP), *(F.softmax, F.log_softmax, F.pad, torch.stack, F.normalize))
 _add(Rule(Fold.VMAP, product=True), *_methods("matmul mm bmm mv einsum baddbmm addmm dot outer"))
 _add(Rule(Fold.VMAP, product=True), T.__matmul__, T.__rmatmul__)
-_REDUCED = "cumsum prod sum mean std var norm logsumexp count_nonzero max min topk sort"
-_add(Rule(Fold.NEVER), *_methods(_REDUCED))
+REDUCED = Rule(Fold.NEVER, reduces=True)
+_add(REDUCED, *_methods("cumsum prod sum mean std var norm logsumexp count_nonzero"))
+_add(
+    REDUCED,
+    *(F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div),
+    *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.cosine_similarity),
+)
 _add(
     Rule(Fold.NEVER),
-    *(
-        F.cross_entropy,
-        F.nll_loss,
-        F.mse_loss,
-        F.l1_loss,
-        F.smooth_l1_loss,
-        F.huber_loss,
-        F.kl_div,
-    ),
-    *(
-        F.binary_cross_entropy,
-        F.binary_cross_entropy_with_logits,
-        F.cosine_similarity,
-        torch.cdist,
-    ),
-    *(F.multi_margin_loss, F.instance_norm, F.scaled_dot_product_attention),
-    *(F.lp_pool1d, F.lp_pool2d),
+    *_methods("max min topk sort"),
+    *(F.multi_margin_loss, F.instance_norm, F.scaled_dot_product_attention, torch.cdist, F.lp_pool1d, F.lp_pool2d),
 )
 MAKERS: set[Any] = {
     *(torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye, torch.linspace, torch.full_like),
@@ -296,6 +289,11 @@ def selected_dim(index: Any) -> int | None:
         return None
     dim = next(i for i, part in enumerate(index) if type(part) is int)
     return dim if all(map(is_plain_slice, index[:dim] + index[dim + 1 :])) else None
+
+
+def overwrites(args: Any, kwargs: Any) -> bool:
+    """Whether the arguments of an operation that draws tell it to write into a tensor that exists."""
+    return bool(kwargs.get("out") is not None or kwargs.get("inplace") or (len(args) > 3 and args[-1] is True))
 
 
 def tensors_in(tree: Any) -> Iterable[Tensor]:

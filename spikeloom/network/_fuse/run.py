@@ -11,8 +11,9 @@ from ..._torch import set_grad_enabled
 from ...neurons import SpikingNeuron
 from .._saved_bits import packing
 from .._time_folding import not_a_view
-from .groups import FOLD, SCAN, SELECT, SUM, UNBIND, WRITE, Column, Node
-from .neurons import Scan, Touched, run_step
+from .functions import RunningMaximum, RunningSum, StepValues
+from .groups import ADDITIONS, FOLD, SCAN, SELECT, STEPS, SUM, UNBIND, WRITE, Column, Node
+from .neurons import Scan, run_step
 from .plan import Plan
 from .recorded import OpClass, filled, in_mode
 from .rules import Fold, selected_dim
@@ -24,7 +25,7 @@ ALIAS = (SELECT, UNBIND)
 class Execution:
     """The values of a plan."""
 
-    def __init__(self, plan: Plan, outside: list[Tensor], touched: dict[Any, Touched]):
+    def __init__(self, plan: Plan, outside: list[Tensor], touched: dict[Any, Any]):
         self.plan, self.outside, self.touched = plan, outside, touched
         self.values: dict[int, Tensor] = {}
         self.columns: dict[Column, Tensor] = {}
@@ -113,7 +114,11 @@ class Execution:
     def _run_node(self, place: int, node: Node) -> None:
         found, _, numbers = self.plan.operations[node.operations[0]]
         at = self.plan.first[node.operations[0]]
-        if node.how is FOLD:
+        if node.how is STEPS:
+            shared = [self.value(r) if isinstance(r, int) else self.joined(r) for r in node.recipes]
+            stacked = [not isinstance(r, int) for r in node.recipes]
+            self.columns[place, 0] = StepValues.apply(found, numbers, stacked, *shared)
+        elif node.how is FOLD:
             n = len(node.operations)
             shared = [self.value(r) if isinstance(r, int) else self.joined(r) for r in node.recipes]
             stacked = [not isinstance(r, int) for r in node.recipes]
@@ -131,7 +136,8 @@ class Execution:
             self.columns[place, 0] = self.value(node.recipes[0]).movedim(dim, 0)
         elif node.how is SUM:
             last, (start, pieces) = self.plan.first[node.operations[-1]], node.recipes
-            self.values[last] = RunningSum.apply(self.value(start), self.joined(pieces))
+            running = RunningSum if found.func in ADDITIONS else RunningMaximum
+            self.values[last] = running.apply(self.value(start), self.joined(pieces))
         elif node.how is WRITE:
             self.values[self.plan.first[node.operations[-1]]] = self._write(node)
         elif node.how == "stack":
@@ -271,22 +277,6 @@ class Execution:
         if where is None or where[0] not in self.columns:
             return None
         return self.columns[where[0]][where[1]].detach().clone()
-
-
-class RunningSum(torch.autograd.Function):
-    """``start + rows[0] + rows[1] + ...``, in this order."""
-
-    @staticmethod
-    def forward(ctx: Any, start: Tensor, rows: Tensor) -> Tensor:
-        ctx.shape, ctx.start = rows.shape, start.shape
-        total = start + rows[0]
-        for row in rows[1:].unbind():
-            total += row
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad.sum_to_size(ctx.start), grad.sum_to_size(ctx.shape[1:]).expand(ctx.shape)
 
 
 def folded(found: OpClass, tensors: list[Tensor], stacked: list[bool], numbers: Any, n: int) -> list[Tensor]:

@@ -8,16 +8,27 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import nn
 
-from ..._torch import around_transforms, fake_mode, graph_task, is_traced, on_function_apply, saved_hooks, transformed
+from ..._torch import (
+    around_transforms,
+    fake_mode,
+    graph_task,
+    is_traced,
+    on_function_apply,
+    on_hidden_calls,
+    saved_hooks,
+    transformed,
+)
 from ...engine.run import forced
 from ...neurons._unrolled_run import current_run, recorders
 from ...scoped import Scoped
+from .._checkpoint import checked_length
 from .neurons import set_aside
 from .partly import replay
 from .plan import Plan
 from .recorded import Vocabulary
 from .recorder import Recorder
 from .run import Execution
+from .segments import InSegments, Segments
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,15 +45,16 @@ class Engine:
     Args:
         function: the user's function.
         exact_products: whether products run step by step.
+        checkpoint: the number of steps of a segment that the backward recomputes; None for no recomputation.
     """
 
-    def __init__(self, function: Callable[..., Any], exact_products: bool):
-        self.function, self.exact_products = function, exact_products
+    def __init__(self, function: Callable[..., Any], exact_products: bool, checkpoint: int | None):
+        self.function, self.exact_products, self.checkpoint = function, exact_products, checkpoint
         self.vocabulary = Vocabulary()
         self.plans: dict[Any, Plan] = {}
         self.noted = self.fused = self.elements = 0  # operations in the current call, and elements of their results
         self.poor = self.skip = 0
-        self.always = False  # whether to record where it does not pay, for tests
+        self.always = checkpoint is not None  # whether to record where it does not pay, as for tests
         self.observer: Any = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -78,6 +90,7 @@ class Engine:
             stack.enter_context(recorders.active(recorder))
             stack.enter_context(on_function_apply(recorder.enter_function))
             stack.enter_context(around_transforms(recorder.transform))
+            stack.enter_context(on_hidden_calls(recorder.enter_hidden))
             with recorder:
                 try:
                     outputs = self.function(*args, **kwargs)
@@ -108,18 +121,19 @@ class Engine:
             released = set_aside(recorder.touched)
             alive = recorder.alive()
             wanted = tuple([at for at, _ in alive])
-            key = (tuple(recorder.operations), wanted)
+            length = self.checkpoint if self.observer is None else None
+            key = (tuple(recorder.operations), wanted, length)
             plan = self.plans.get(key)
             if plan is None:
                 while len(self.plans) >= PLANS:
                     self.plans.pop(next(iter(self.plans)))
-                plan = self.plans[key] = Plan(
-                    recorder.operations, recorder.first, recorder.kinds, wanted, self.exact_products
-                )
+                noted = recorder.operations, recorder.first, recorder.kinds, wanted, self.exact_products
+                plan = self.plans[key] = Plan(*noted) if length is None else Segments(*noted, length)
             self.noted += plan.count
             self.fused += plan.fused
             self.elements += plan.elements
-            execution = Execution(plan, recorder.outside, recorder.touched)
+            given = recorder.outside, recorder.touched
+            execution = InSegments(plan, *given) if isinstance(plan, Segments) else Execution(plan, *given)
             try:
                 execution.run()
                 values = {at: execution.hand(at) for at in wanted}
@@ -153,13 +167,13 @@ class Fused(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         engine = engine_of(self)
-        return _again, (engine.function, engine.exact_products)
+        return _again, (engine.function, engine.exact_products, engine.checkpoint)
 
     def __deepcopy__(self, memo: Any) -> Any:
         import copy
 
         engine = engine_of(self)
-        return _again(copy.deepcopy(engine.function, memo), engine.exact_products)
+        return _again(copy.deepcopy(engine.function, memo), engine.exact_products, engine.checkpoint)
 
 
 def engine_of(fused: Any) -> Engine:
@@ -179,15 +193,15 @@ def is_fused(function: Any) -> bool:
     return isinstance(function, Fused) or hasattr(function, "_fused_engine")
 
 
-def _again(function: Any, exact_products: bool) -> Any:
-    return fuse(function, exact_products=exact_products)
+def _again(function: Any, exact_products: bool, checkpoint: int | None) -> Any:
+    return fuse(function, exact_products=exact_products, checkpoint=checkpoint)
 
 
 @overload
-def fuse(function: Function, *, exact_products: bool = False) -> Function: ...
+def fuse(function: Function, *, exact_products: bool = False, checkpoint: int | None = None) -> Function: ...
 @overload
-def fuse(*, exact_products: bool = False) -> Callable[[Function], Function]: ...
-def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
+def fuse(*, exact_products: bool = False, checkpoint: int | None = None) -> Callable[[Function], Function]: ...
+def fuse(function: Any = None, *, exact_products: bool = False, checkpoint: int | None = None) -> Any:
     """Run a module or function with its own loop over time by the kernels of `unroll`, with the results of the loop.
 
     Each call runs the function once, on tensors that record the operations of torch instead of running them. The
@@ -202,6 +216,10 @@ def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
         exact_products: whether matrix products and convolutions run once per step. One product over all steps may
             round differently from one per step, so that a membrane at the threshold may fire in one and not in the
             other. All other results are bit-identical to the loop. Default: False.
+        checkpoint: the number of steps K of a segment. The backward recomputes one segment after the other from the
+            states at its start, so that the memory is that of K steps, and of one set of states every K steps; the
+            forward runs twice. Nothing that the function reads may change before the backward. None saves the values
+            of all steps. Default: None.
 
     Returns:
         For a module, a module that shares its parameters, buffers, submodules, states and attributes: train, save or
@@ -209,8 +227,9 @@ def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
         and leave the same states in the neurons and in the random number generators.
 
     Raises:
-        TypeError: if `function` is neither a module nor callable, or is a DistributedDataParallel. The errors of the
-            function are raised at its line.
+        TypeError: if `function` is neither a module nor callable, or is a DistributedDataParallel, or if `checkpoint`
+            is not a whole number. The errors of the function are raised at its line.
+        ValueError: if `checkpoint` is less than 1.
 
     Dropout, encoders and other random operations draw in the order of the loop, and batch normalization in training
     updates its statistics at every step. The function runs as written under torch.compile, torch.func, torch.jit.trace
@@ -235,12 +254,14 @@ def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
         (torch.Size([25, 2, 4]), True)
     """
     if function is None:
-        return functools.partial(fuse, exact_products=exact_products)
+        return functools.partial(fuse, exact_products=exact_products, checkpoint=checkpoint)
+    if checkpoint is not None:
+        checked_length(checkpoint)
+    engine = Engine(function, exact_products, checkpoint)
     if isinstance(function, nn.Module):
-        return _fused_module(function, exact_products)
+        return _fused_module(function, engine)
     if not callable(function):
         raise TypeError(f"fuse requires a module or a function; got {type(function).__name__}")
-    engine = Engine(function, exact_products)
 
     @functools.wraps(function)
     def fused(*args: Any, **kwargs: Any) -> Any:
@@ -250,7 +271,7 @@ def fuse(function: Any = None, *, exact_products: bool = False) -> Any:
     return fused
 
 
-def _fused_module(net: nn.Module, exact_products: bool) -> nn.Module:
+def _fused_module(net: nn.Module, engine: Engine) -> nn.Module:
     kind = type(net)
     if isinstance(net, Fused):
         return net
@@ -258,7 +279,7 @@ def _fused_module(net: nn.Module, exact_products: bool) -> nn.Module:
         raise TypeError(
             "fuse got a DistributedDataParallel; fuse the network first: DistributedDataParallel(fuse(net))"
         )
-    body = {"_fused_engine": Engine(net, exact_products), "__module__": kind.__module__, "__doc__": kind.__doc__}
+    body = {"_fused_engine": engine, "__module__": kind.__module__, "__doc__": kind.__doc__}
     made = type.__new__(type(kind), kind.__name__, (Fused, kind), body)
     fused: nn.Module = object.__new__(made)
     object.__setattr__(fused, "__dict__", net.__dict__)
