@@ -36,6 +36,6 @@ def _of_tau(tau: Value) -> Value:
 DECAYS: Mapping[str, Parametrization] = {
     "clamp": Parametrization("", lambda beta: ops.clamp(beta, 0, 1), lambda beta: beta),
     "sigmoid": Parametrization("_logit", ops.sigmoid, torch.logit),
-    "tau": Parametrization("_tau", _of_tau, lambda beta: -1 / torch.log(beta)),
+    "tau": Parametrization("_tau", _of_tau, lambda beta: 1 / torch.log(beta).abs()),  # infinite for a decay of 1
 }
 """clamp: beta = min(max(p, 0), 1); sigmoid: beta = 1 / (1 + exp(-p)); tau: beta = exp(-1 / p), p in steps."""

@@ -67,6 +67,11 @@ class Parameters(nn.Module):
     def _register_value(self, name: str, value: Any, learn: bool) -> None:
         tensor, own = checked_value(value, type(self).__name__, name), self._registered_as(name)
         if own != name:
+            if not tensor.is_meta and bool(((tensor < 0) | (tensor > 1)).any()):
+                raise ValueError(
+                    f"{type(self).__name__} got {name}={value!r} with decay={self.decay!r}; pass a decay per step from "
+                    "0 to 1"
+                )
             tensor = DECAYS[self.decay].from_decay(
                 tensor.to(torch.promote_types(tensor.dtype, torch.get_default_dtype()))
             )

@@ -183,6 +183,14 @@ def test_files_that_cannot_be_read_get_a_sentence(file, tmp_path):
     def empty(f):
         del f["node"]
 
+    def endless(f):
+        node = f["node/nodes/0"]
+        del node["type"], node["weight"]
+        node["type"], node["input_shape"], node["weight"] = "Conv2d", [np.inf, 3], np.ones((1, 1, 3, 3))
+        node["padding"] = 0
+        for name in ("stride", "dilation", "groups"):
+            node[name] = 1
+
     for change, match in (
         (newer, r"a HodgkinHuxley \(the node '1'\).*nir 9.0 wrote the file. A newer nir may"),
         (refractory, r"LIF \(the node '1'\) with the fields .*refractory_time.*does not take"),
@@ -192,6 +200,7 @@ def test_files_that_cannot_be_read_get_a_sentence(file, tmp_path):
         (link, "link to another file"),
         (missing, r"the node '1'\)"),
         (empty, "has no graph in it"),
+        (endless, r"a Conv2d \(the node '0'\) whose fields do not fit: cannot convert float infinity"),
     ):
         with pytest.raises(ValueError, match=match):
             snn.import_from_nir(changed(change))
@@ -213,6 +222,26 @@ def test_damaged_metadata_get_a_sentence():
         graph.nodes["leaky"].metadata["spikeloom_values"] = {**values, **change}
         with pytest.raises(ValueError, match=r"'leaky'.*cannot be rebuilt.*reset='zero'"):
             snn.import_from_nir(graph)
+
+
+def test_metadata_that_were_changed_get_a_sentence():
+    """They could say another network than the fields, which are the same as before."""
+    graph = snn.export_to_nir(nn.Sequential(snn.SynapticDelay(3, 4), leaky()), torch.rand(1, 3))
+    notes = {name: dict(graph.nodes[name].metadata) for name in ("0", "1")}
+    values = notes["1"]["spikeloom_values"]
+    for name, change in (
+        ("1", {"spikeloom_values": {**values, "graded_spikes_factor": np.array([-1.0])}}),
+        ("1", {"spikeloom_values": {**values, "beta": np.array([np.nan])}}),
+        ("1", {"spikeloom": notes["1"]["spikeloom"].replace('"inhibition": false', '"inhibition": true')}),
+        ("1", {"spikeloom": notes["1"]["spikeloom"].replace('"dt": 0.0001', '"dt": "x"')}),
+        ("0", {"spikeloom": notes["0"]["spikeloom"].replace('"max_delay": 4', '"max_delay": 3')}),
+    ):
+        assert {**notes[name], **change} != notes[name]
+        graph.nodes[name].metadata = {**notes[name], **change}
+        with pytest.raises(ValueError, match=f"'{name}'.*metadata are damaged, or were changed.*reset='zero'"):
+            snn.import_from_nir(graph)
+        assert len([*snn.import_from_nir(graph, reset="zero").children()]) == 2
+        graph.nodes[name].metadata = notes[name]
 
 
 def test_old_files_are_corrected_where_it_is_clear_how(tmp_path):
@@ -284,7 +313,8 @@ def test_values_that_links_repeat_count_each_time(file, monkeypatch):
 def test_a_longest_delay_that_no_machine_can_keep():
     graph = snn.export_to_nir(nn.Sequential(snn.SynapticDelay(3, 4)), torch.rand(1, 3))
     note = graph.nodes["0"].metadata["spikeloom"]
+    unsealed = note.replace('"seal"', '"other"')
     for text in ("10000000000", "Infinity", "-1"):
-        graph.nodes["0"].metadata = {"spikeloom": note.replace('"max_delay": 4', f'"max_delay": {text}')}
+        graph.nodes["0"].metadata = {"spikeloom": unsealed.replace('"max_delay": 4', f'"max_delay": {text}')}
         with pytest.raises(ValueError, match=r"'0'.*max_delay of"):
             snn.import_from_nir(graph)

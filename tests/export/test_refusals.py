@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import spikeloom as snn
+from spikeloom.export.nir._metadata import seal
 from spikeloom.export_nir import export_to_nir as as_snntorch_does
 
 from .graphs import NIR_RESET, leaky, outputs, through_file
@@ -61,6 +62,15 @@ class LateTwice(snn.SynapticDelay):
         return 2 * super().forward(x)
 
 
+def doubled(above):
+    return 2 * (above > 0).float()
+
+
+def straight_through(above):
+    """A spike function of the user, with spikes like every other."""
+    return (above > 0).float() + (above - above.detach())
+
+
 def assigned():
     layer = nn.Linear(4, 4)
     layer.forward = torch.relu
@@ -86,6 +96,7 @@ REFUSED = {
     "a decay of 1.25 per step; .*nearest is, one from 0 to 1": lambda: Keeping(keep=1.25, **NIR_RESET),
     "a decay of -0.5 per step": lambda: Keeping(keep=-0.5, **NIR_RESET),
     "state_quant is a user function": lambda: leaky(state_quant=torch.round),
+    "the spike function doubled.*not 1 above 0.*nearest": lambda: leaky(spike_grad=doubled),
     "overrides _base_state_function": lambda: Overridden(0.9, **NIR_RESET),
     "noise of NoisyLeaky.*nearest is Leaky": lambda: snn.NoisyLeaky(0.9, **NIR_RESET),
     "ALIF.*nearest is Leaky": lambda: snn.ALIF(**HIDDEN),
@@ -328,9 +339,11 @@ def test_a_changed_lstm_is_read_by_its_fields_and_a_damaged_one_is_said():
     note = graph.nodes["slstm.w_in"].metadata["spikeloom"]
     for change in ('"hidden_size": 500000', '"hidden_size": -5', '"hidden_size": 4', '"hidden_size": null'):
         graph.nodes["slstm.w_in"].metadata["spikeloom"] = note.replace('"hidden_size": 5', change)
+        seal(graph, 1e-4)  # as who means harm would
         with pytest.raises(ValueError, match=r"'slstm.w_in' .* cannot be rebuilt.*reset='zero'"):
             snn.import_from_nir(graph)
     graph.nodes["slstm.w_in"].metadata["spikeloom"] = note.replace('"parts": [', '"parts": 3, "others": [')
+    seal(graph, 1e-4)
     with pytest.raises(ValueError, match=r"'slstm.w_in' has metadata that name no parts"):
         snn.import_from_nir(graph)
     graph.nodes["slstm.w_in"].metadata["spikeloom"] = note
@@ -362,6 +375,7 @@ def test_what_metadata_leave_out_is_said_when_it_is_read():
     for net, message in (
         (leaky(state_quant=torch.round), "'leaky' .*omits .*state_quant"),
         (Doubled(0.9, **NIR_RESET), "'doubled' .*omits .*a forward of its own"),
+        (leaky(spike_grad=straight_through), "'leaky' .*omits its spike function straight_through; atan replaces it"),
         (snn.SLSTM(4, 4, threshold=0.1, state_quant=torch.round, **HIDDEN), "'slstm.w_in' .*omits .*state_quant"),
     ):
         graph = written(net, torch.rand(5, 2, 4))

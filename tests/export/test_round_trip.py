@@ -165,6 +165,15 @@ def test_double_precision_comes_back(tmp_path):
     assert torch.equal(outputs(again, x), outputs(net, x))
 
 
+def test_half_precision_comes_back(tmp_path):
+    for dtype in (torch.float16, torch.bfloat16):
+        net = nn.Sequential(nn.Linear(5, 4), leaky(0.8, 0.3)).to(dtype)
+        x = (torch.rand(20, 2, 5) * 3).to(dtype)
+        again = snn.import_from_nir(through_file(snn.export_to_nir(net, x[0]), tmp_path))
+        assert outputs(again, x).dtype is dtype
+        assert torch.equal(outputs(again, x), outputs(net, x))
+
+
 def test_what_others_change_in_a_node_is_read_and_said():
     graph = snn.export_to_nir(leaky(0.9), torch.rand(1, 2))
     graph.nodes["leaky"].v_threshold = np.array([0.25, 0.5], dtype=np.float32)

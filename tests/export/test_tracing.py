@@ -1,5 +1,8 @@
 """What a forward does between its layers: sums, reshapes and factors become nodes, the rest is refused by name."""
 
+import itertools
+
+import nir
 import pytest
 import torch
 from torch import nn
@@ -101,7 +104,7 @@ REFUSED = {
     "without a tensor": lambda n, x: None,
     "'lif'.*2 times": lambda n, x: n.lif(n.lif(x)),
     "round": lambda n, x: n.lif(n.a(x).round()),
-    "other layers at a second step, of zeros.*no conditions": lambda n, x: n.lif(n.a(x) if x.sum() > 0 else n.b(x)),
+    "another factor at a second step, of zeros": lambda n, x: n.lif(n.a(x) * float(x.max())),
     "to of": lambda n, x: n.lif(n.a(x).to(torch.int32).to(torch.float32)),
 }
 
@@ -206,6 +209,24 @@ def test_what_a_forward_stores_between_steps_is_refused():
     for start in (0, torch.zeros(2, 3)):
         with pytest.raises(ValueError, match=r"'lif' .*stores from the step before.*RLeaky"):
             snn.export_to_nir(OwnFeedback(start), torch.rand(2, 4))
+
+
+def test_a_factor_that_a_forward_changes_from_step_to_step_is_refused():
+    steps = itertools.count(1)
+    with pytest.raises(ValueError, match=r"a scale in the forward has another factor .*constant factors; states live"):
+        snn.export_to_nir(Forward(lambda n, x: n.lif(x * next(steps))), torch.rand(2, 4))
+
+
+def test_an_input_that_no_output_depends_on_is_refused():
+    class Unread(States):
+        def forward(self, x, y):
+            return self.lif(self.fc(x))[0]
+
+    x, y = torch.rand(2, 4), torch.rand(2, 5)
+    with pytest.raises(ValueError, match=r"no output depends on 'input_1'.*model_fwd"):
+        snn.export_to_nir(Unread(), (x, y))
+    graph = snn.export_to_nir(Unread(), x, model_fwd=lambda net, x: net(x, y))
+    assert [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)] == ["input"]
 
 
 class Pooled(nn.Module):

@@ -240,3 +240,15 @@ def test_a_tuple_between_layers_of_an_unrolled_network_is_explained():
     with pytest.raises(TypeError, match="tuple") as caught:
         at_once(net, torch.rand(3, 2, 4))
     assert any("Pass on only the spikes" in note for note in caught.value.__notes__)
+
+
+def test_decays_outside_of_0_to_1_have_no_unconstrained_form():
+    """They became NaN, or another decay."""
+    for decay in ("sigmoid", "tau"):
+        for beta in (1.5, -0.5, torch.tensor([0.5, 2.0])):
+            with pytest.raises(
+                ValueError, match=f"Leaky got beta=.*decay='{decay}'; pass a decay per step from 0 to 1"
+            ):
+                snn.Leaky(beta, decay=decay)
+        for beta in (0.0, 0.5, 1.0):
+            assert snn.Leaky(beta, decay=decay).beta.item() == beta

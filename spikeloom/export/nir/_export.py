@@ -18,7 +18,7 @@ from ...caller import warn_caller
 from ...engine.run import backend
 from ._forms import NoForm
 from ._fragments import fragment_of
-from ._graph import kind_of
+from ._graph import kind_of, listed
 from ._layers import Fragment, Place, factor_node, flatten_node
 from ._metadata import checked_dt, noted, seal
 from ._network import clear
@@ -178,7 +178,9 @@ def _dtype(module: nn.Module) -> str:
     """The dtype of the network that is imported from the graph: of its parameters, or else of its buffers."""
     held: list[Tensor] = [*module.parameters()]
     held = held or [value for value in module.buffers() if value.is_floating_point()]
-    return "float64" if any(value.dtype is torch.float64 for value in held) else "float32"
+    dtypes = {value.dtype for value in held}
+    half = next((dtype for dtype in (torch.float16, torch.bfloat16) if dtypes == {dtype}), torch.float32)
+    return str(torch.float64 if torch.float64 in dtypes else half).removeprefix("torch.")
 
 
 def _lead(net: nn.Module, samples: tuple[Tensor, ...], given: Sequence[int] | int | None) -> int:
@@ -262,7 +264,7 @@ def _built(
 
 
 def _used(nodes: dict[str, Node], edges: list[tuple[str, str]]) -> tuple[dict[str, Node], list[tuple[str, str]]]:
-    """The nodes that an output depends on, and the inputs."""
+    """The nodes that an output depends on; raises ValueError if an input is not among them."""
     before: dict[str, list[str]] = {name: [] for name in nodes}
     for a, b in edges:
         before[b].append(a)
@@ -272,8 +274,13 @@ def _used(nodes: dict[str, Node], edges: list[tuple[str, str]]) -> tuple[dict[st
         if name not in used:
             used.add(name)
             ahead += before[name]
-    kept = {name: node for name, node in nodes.items() if name in used or kind_of(node) == "Input"}
-    return kept, [(a, b) for a, b in edges if a in used and b in used]
+    unread = [name for name, node in nodes.items() if kind_of(node) == "Input" and name not in used]
+    if unread:
+        raise ValueError(
+            f"no output depends on {listed(unread)}, and NIR has no input that nothing reads; pass the other inputs as "
+            "the sample, and model_fwd, a function that runs one step with these"
+        )
+    return {name: node for name, node in nodes.items() if name in used}, [(a, b) for a, b in edges if b in used]
 
 
 CURE = "Pass allow_approximate=True to write the nearest, with a report of how many spikes differ"

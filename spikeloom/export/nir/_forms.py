@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ... import surrogate
 from ...cells.firing import Model
 from ...cells.linear import Linear, broadcast, is_readout, linear_form
 from ...neurons import SpikingNeuron
@@ -157,6 +158,16 @@ def by_methods(neuron: Any) -> Iterator[str]:
         yield f"a forward of its own ({type(neuron).__name__}); the nearest is the neuron without it"
     for reason in neuron._why_by_methods():
         yield f"{reason}, which NIR cannot express; the nearest is the neuron without it"
+    spike = neuron.spike_grad
+    if not (neuron.surrogate_disable or isinstance(spike, surrogate.Spike)):
+        above = torch.tensor([-2.0, -1e-3, 0.0, 1e-3, 2.0])
+        with torch.no_grad():
+            fires = spike(above)
+        if not torch.equal(fires, (above > 0).float()):
+            yield (
+                f"the spike function {getattr(spike, '__name__', type(spike).__name__)}, which is not 1 above 0 and 0 "
+                "elsewhere; the nearest are those of spikeloom.surrogate"
+            )
 
 
 def _nearest(neuron: Any, values: Mapping[str, Tensor], like: Tensor, resets: tuple[str, bool]) -> Form:

@@ -11,7 +11,7 @@ from ...caller import warn_caller
 from ...layers import SynapticDelay
 from ...neurons.recurrent import Recurrent
 from ._graph import BadGraph, Flat, delayed_edges, flattened, is_cycle, kind_of, ordered_groups
-from ._metadata import BadMetadata, checked_dt, note_of
+from ._metadata import BadMetadata, check_metadata, checked_dt, note_of
 from ._network import Cycle, Link, NIRNetwork, free_name
 from ._nodes import Settings, module_of
 from ._package import nir_package
@@ -20,6 +20,7 @@ from ._shapes import infer_shapes
 from ._wholes import a_step_less, wholes
 
 RESETS = ("zero", "subtract")
+DTYPES = {"float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = None) -> nn.Module:
@@ -79,7 +80,7 @@ def import_from_nir(graph: Any, dt: float | None = None, reset: str | None = Non
     settings = Settings(dt, reset)
     flat.fold(list(wholes(flat, settings)))
     net = _network(flat, settings)
-    return net.to(torch.float64 if note.get("dtype") == "float64" else torch.get_default_dtype())
+    return net.to(DTYPES.get(str(note.get("dtype")), torch.get_default_dtype()))
 
 
 def _note(graph: Any) -> dict[str, Any]:
@@ -93,6 +94,8 @@ def _check_metadata(flat: Flat, reset: str | None) -> None:
     """Raise where the metadata of a node are damaged; leave them out if they are not to be read."""
     for name, node in flat.nodes.items():
         try:
+            if reset is None:
+                check_metadata(node)
             lost = note_of(node).get("lost") if reset is None else None
             if isinstance(lost, list) and lost:
                 kind = kind_of(node)

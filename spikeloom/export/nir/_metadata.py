@@ -49,18 +49,37 @@ def checked_dt(dt: Any) -> float:
 
 
 def seal(graph: Any, dt: float) -> None:
-    """Note in the metadata of each node which fields it has, so that a later change of them is seen."""
+    """Note in the metadata of each node checksums of its fields and of the metadata, so that later changes are seen."""
     for node in graph.nodes.values():
         if hasattr(node, "nodes"):
             seal(node, dt)
         elif note := note_of(node):
-            node.metadata = {**node.metadata, **noted({**note, "dt": dt, "seal": _digest(node)})}
+            note |= {"dt": dt, "seal": _digest(node)}
+            node.metadata = {**node.metadata, **noted(note)}
+            node.metadata |= noted({**note, "check": _digest_of_metadata(node)})
 
 
 def is_sealed(node: Any, dt: float | None = None) -> bool:
     """Whether a node still has the fields that it was written with, for this dt if it depends on it."""
     note = note_of(node)
     return note.get("seal") == _digest(node) and (dt is None or abs(note.get("dt", 0) - dt) <= 1e-9 * dt)
+
+
+def check_metadata(node: Any) -> None:
+    """Raise `BadMetadata` if the metadata of a node are not those that were written."""
+    note = note_of(node)
+    if "seal" in note and note.get("check") != _digest_of_metadata(node):
+        raise BadMetadata("its metadata are damaged, or were changed after spikeloom wrote them")
+
+
+def _digest_of_metadata(node: Any) -> str:
+    """A checksum of the words and the values in a node's metadata."""
+    note, values = note_of(node), node.metadata.get(VALUES, {})
+    digest = hashlib.sha256(json.dumps({**note, "check": ""}, sort_keys=True).encode())
+    for name in sorted(values) if isinstance(values, dict) else ():
+        value = np.asarray(values[name])
+        digest.update(name.encode() + (value.astype("<f8").tobytes() if value.dtype.kind in "iuf" else b""))
+    return digest.hexdigest()[:16]
 
 
 def _digest(node: Any) -> str:
@@ -102,7 +121,11 @@ def described(neuron: Any, more: dict[str, Any] | None = None) -> dict[str, Any]
         "surrogate": None if neuron.surrogate_disable else _noted_surrogate(neuron.spike_grad),
         "surrogate_disable": neuron.surrogate_disable,
     }
-    return {**noted(text | (more or {})), VALUES: {name: flat(value) for name, value in values.items()}}
+    text |= {"lost": [], **(more or {})}
+    if not (neuron.surrogate_disable or text["surrogate"]):
+        spike = neuron.spike_grad
+        text["lost"] += [f"its spike function {getattr(spike, '__name__', type(spike).__name__)}; atan replaces it"]
+    return {**noted(text), VALUES: {name: flat(value) for name, value in values.items()}}
 
 
 def _held(neuron: Any) -> dict[str, Tensor | None]:

@@ -36,7 +36,7 @@ def read_graph(path: str | PathLike[str]) -> Any:
         return _node(nir, data, "", version)
     except BadGraph as error:
         raise BadGraph(f"{fspath(path)!r} {error}") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, UnicodeDecodeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise BadGraph(f"{fspath(path)!r} cannot be read as a NIR file; is it damaged? ({error})") from error
 
 
@@ -103,7 +103,7 @@ def _node(nir: Any, data: dict[str, Any], path: str, version: str) -> Node:
             f"has a {kind} ({label}) with the fields {', '.join(sorted(fields))}, which nir {nir.version} does not "
             f"take ({error}); nir {version} wrote the file"
         ) from error
-    except (AssertionError, ValueError, IndexError, AttributeError) as error:
+    except (AssertionError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise BadGraph(f"has a {kind} ({label}) whose fields do not fit: {error}") from error
 
 

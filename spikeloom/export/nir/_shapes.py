@@ -59,7 +59,7 @@ def _shape_after(name: str, node: Node, came: tuple[str, Shape] | None) -> Shape
     before = came[1] if came else _declared(name, node)
     try:
         return output_shape(name, node, before)
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         if isinstance(error, BadGraph):
             raise
         raise BadGraph(f"the node {name!r} ({kind}) has fields that do not fit: {error}") from error

@@ -59,6 +59,12 @@ def record(net: nn.Module, samples: Sequence[Any], run: Callable[..., Any], lead
             "the forward runs other layers at a second step, of zeros, than at the first. NIR has no conditions on "
             f"values; {OWN_STATE}"
         )
+    for step, later in zip(first.recording.steps, second.recording.steps, strict=True):
+        if step.factor is not None and not torch.equal(step.factor, later.factor):
+            raise CannotTrace(
+                f"{step.label} has another factor at a second step, of zeros, than at the first. NIR has constant "
+                f"factors; {OWN_STATE}"
+            )
     return first.recording
 
 
