@@ -1,6 +1,7 @@
 """The same recipe with snnTorch, trained for the CPU time that spikeloom took, from the same initial weights."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 import spikeloom as snn
 
 from .loop import train
-from .recipe import Recipe, time_first
+from .recipe import Recipe, loss_of, time_first
 from .store import FOLDER, Run, Where, write
 from .task import Missing, Task, needs
 
@@ -34,7 +35,7 @@ def compare(task: Task, recipe: Recipe, where: Where, epochs: int | None = None)
         epochs: of spikeloom's run, instead of the recipe's.
 
     Raises:
-        Missing: if snnTorch is not installed, has no counterpart of a neuron, or computes other outputs.
+        Missing: if snnTorch is not installed, has no counterpart of a neuron, or computes other outputs or gradients.
     """
     if task.score is not None or not recipe.spiking or recipe.prepare is not None:
         raise Missing("a comparison takes a task with classes and a spiking recipe that is trained by gradients alone")
@@ -43,7 +44,9 @@ def compare(task: Task, recipe: Recipe, where: Where, epochs: int | None = None)
     there = counterpart(recipe)
     difference = disagreement(task, recipe, there, where.seed)
     if not difference < 1e-3:
-        raise Missing(f"the outputs of the two libraries differ by {difference:.3g}: the networks are not the same")
+        raise Missing(
+            f"outputs or gradients of the two libraries differ by {difference:.3g}; they train other networks"
+        )
     ours, theirs = (replace(where, folder=folder_of(library, where.folder)) for library in LIBRARIES)
     run = train(task, recipe, ours, epochs=epochs, again=True)
     with TemporaryDirectory() as trial:
@@ -80,7 +83,8 @@ def neuron(ours: Any) -> nn.Module:
     import snntorch
 
     kind = type(ours).__name__
-    if kind not in ("Leaky", "RLeaky", "LI") or getattr(ours, "decay", "clamp") != "clamp":
+    other = kind not in ("Leaky", "RLeaky", "LI") or getattr(ours, "decay", "clamp") != "clamp"
+    if other or (kind == "RLeaky" and type(ours.recurrent) is not nn.Linear):
         raise Missing(f"snnTorch has no counterpart of {kind} as this recipe uses it; compare lif, rlif or own_loop")
     if kind == "LI":
         return Membrane(snntorch.Leaky(number(ours.beta), reset_mechanism="none", init_hidden=True, output=True))
@@ -123,15 +127,27 @@ def looped(net: nn.Module, x: Tensor, task: Task) -> Any:
     return tuple(map(torch.stack, zip(*outs, strict=True))) if isinstance(outs[0], tuple) else torch.stack(outs)
 
 
-@torch.no_grad()
 def disagreement(task: Task, recipe: Recipe, there: Recipe, seed: int) -> float:
-    """The largest difference of the outputs on the first training samples, with the initial weights of the seed."""
-    data, outs = task.load("train"), []
-    x, _, mask = time_first(data, torch.arange(min(16, len(data))), task)
+    """The largest difference of scores and gradients on the first training samples, from the weights of the seed.
+
+    In training mode too: batch statistics may be of all steps in one library, and of each step in the other.
+    """
+    data = task.load("train")
+    x, y, mask = time_first(data, torch.arange(min(16, len(data))), task)
+    found = []
     for one in (recipe, there):
         snn.utils.seed(seed)
-        outs.append(one.scores(one.run(one.network(task.sizes(data)).eval(), x, task), mask))
-    return float((outs[0] - outs[1]).abs().max())
+        net = one.network(task.sizes(data)).eval()
+        with torch.no_grad():
+            scores = [one.scores(one.run(net, x, task), mask)]
+        out = one.run(net.train(), x, task)
+        loss_of(one, task, out, y, mask).backward()
+        gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+        found.append([*scores, one.scores(out, mask).detach(), *gradients])
+    ours, theirs = found
+    if [value.shape for value in ours] != [value.shape for value in theirs]:
+        return math.inf
+    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
 
 
 def stored_pairs(folder: Path = FOLDER) -> list[tuple[Run, Run]]:

@@ -62,9 +62,10 @@ def overview(runs: list[Run], path: Path, columns: int = 4) -> None:
         ax.tick_params(labelsize=7)
         if not TASKS[task].higher_is_better:
             ax.set_yscale("log")
-        ax.legend(fontsize=6, loc="lower right" if TASKS[task].higher_is_better else "upper right")
+        ax.legend(fontsize=6, loc="best")
     figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("validation: accuracy in %, of Mackey-Glass sMAPE in %", fontsize=9)
+    errors = [TASKS[task].title for task in tasks if not TASKS[task].higher_is_better]
+    figure.supylabel("; ".join(["validation: accuracy, %", *errors]), fontsize=9)
     figure.savefig(path, dpi=90)
 
 

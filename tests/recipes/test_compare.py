@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import spikeloom as snn
 from recipes import __main__ as command
 from recipes import compare, curves, table
 from recipes.loop import train
@@ -29,8 +30,28 @@ def test_the_networks_of_both_libraries_agree():
         assert "snntorch" in kinds, name
     with pytest.raises(Missing, match="snnTorch has no counterpart of ALIF"):
         compare.counterpart(RECIPES["alif"]).network(TINY.sizes(tiny("train")))
-    with pytest.raises(Missing, match="no counterpart of Leaky"):
-        compare.counterpart(RECIPES["learned_decays"]).network(TINY.sizes(tiny("train")))
+    for name, kind in (("learned_decays", "Leaky"), ("recurrent_delays", "RLeaky")):
+        with pytest.raises(Missing, match=f"no counterpart of {kind}"):
+            compare.counterpart(RECIPES[name]).network(TINY.sizes(tiny("train")))
+
+
+def test_a_comparison_that_trains_other_networks_is_refused(tmp_path):
+    pytest.importorskip("snntorch")
+
+    def steep(sizes):
+        return set_surrogate(RECIPES["lif"].network(sizes))
+
+    def set_surrogate(net):
+        for module in net.modules():
+            if isinstance(module, snn.Leaky):
+                module.spike_grad = snn.surrogate.fast_sigmoid(slope=25)
+        return net
+
+    other_gradient = replace(RECIPES["lif"], network=steep)
+    for recipe in (RECIPES["temporal_conv"], other_gradient):
+        with pytest.raises(Missing, match="train other networks"):
+            compare.compare(TINY, recipe, Where("tiny", "lif", 0, tmp_path))
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_comparison_takes_equal_time_and_is_tested_by_the_table(tmp_path, monkeypatch, capsys):
