@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...engine.run import backend, forced
 from ...neurons import SpikingNeuron
-from ...neurons._recorders import recorders
+from ...neurons._unrolled_run import recorders
 from .groups import Column
 from .plan import Plan
 from .recorded import OpClass
