@@ -141,7 +141,7 @@ STEPPED = {
     "batch norm": (lambda: with_layer(nn.BatchNorm1d(8)), "writes to a buffer"),
     "batch norm without statistics": (lambda: with_layer(nn.BatchNorm1d(8, track_running_stats=False)), "mix the rows"),
     "dropout": (lambda: with_layer(nn.Dropout(0.3)), "random numbers"),
-    "feedback": (Feedback, "stored between steps"),
+    "feedback": (Feedback, "a step reads self.last"),
     "states by hand": (ByHand, "its mem is read while the network is unrolled"),
 }
 

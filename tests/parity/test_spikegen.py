@@ -69,7 +69,7 @@ def outcome(library: Any, name: str, args: tuple[Any, ...], options: dict[str, A
     torch.manual_seed(4)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "rate got data up to")
+            warnings.filterwarnings("ignore", r"rate got data (up|down) to")
             returned = getattr(library, name)(*args, **options)
     except Exception:
         return "an error"

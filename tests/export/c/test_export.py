@@ -37,6 +37,7 @@ def firing(memory: snn.AssociativeLeaky) -> snn.AssociativeLeaky:
     return memory
 
 
+torch.manual_seed(0)  # of the weights below
 NEURONS = {
     "Leaky": snn.Leaky(0.9),
     "Leaky zero": snn.Leaky(torch.linspace(0.1, 1, 12), reset_mechanism="zero", threshold=torch.linspace(0.5, 2, 12)),
