@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -82,6 +83,11 @@ WRITTEN = [
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def named(path: Path) -> str:
     return path.relative_to(PACKAGE if PACKAGE in path.parents else ROOT).as_posix()
 
@@ -113,7 +119,7 @@ def imports_of(path: Path) -> set[Path]:
     """The package's own files that a file imports, wherever in it the import stands."""
     here = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
     found = set()
-    for node in running(ast.parse(path.read_text())):
+    for node in running(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {file_of(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -130,7 +136,7 @@ IMPORTS = {path: imports_of(path) for path in SOURCES}
 def imported_from(path: Path) -> set[Path]:
     """The files that stand behind `from` in a file: `from .engine import jit` is from a folder, not from `jit`."""
     here = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
-    nodes = [node for node in running(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in running(parsed(path)) if isinstance(node, ast.ImportFrom)]
     up = [".".join(here[: len(here) - node.level + 1]) if node.level else "" for node in nodes]
     names = [".".join(filter(None, (base, node.module))) for base, node in zip(up, nodes, strict=True)]
     return {file for name in names if (file := file_of(name)) is not None}
@@ -214,6 +220,9 @@ OUTSIDE_OF_CLASSES = {"_is_replica", "_orig_mod", "_dynamo_marked_constant"}
 """Attributes that torch sets on objects, which `hasattr` of a class cannot find."""
 
 
+ATTRIBUTES_OF_TORCH = OUTSIDE_OF_CLASSES | {*dir(torch.nn.Module()), *dir(torch.Tensor), *dir(torch._C)}
+
+
 def private_names(node: ast.AST) -> set[str]:
     """The private names in an import, an attribute, or a string that names an attribute of torch's."""
     names: list[str] = []
@@ -224,8 +233,7 @@ def private_names(node: ast.AST) -> set[str]:
     elif isinstance(node, ast.Attribute):
         names = [node.attr]
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        known = OUTSIDE_OF_CLASSES | {*dir(torch.nn.Module()), *dir(torch.Tensor), *dir(torch._C)}
-        names = [node.value] if node.value in known else []
+        names = [node.value] if node.value in ATTRIBUTES_OF_TORCH else []
     return {name for name in names if name.startswith("_") and not name.startswith("__")}
 
 
@@ -237,14 +245,14 @@ def defined_names(tree: ast.AST) -> Iterator[str]:
             yield node.id if isinstance(node, ast.Name) else node.attr
 
 
-OWN = {name for path in SOURCES for name in defined_names(ast.parse(path.read_text()))}
+OWN = {name for path in SOURCES for name in defined_names(parsed(path))}
 
 
 def test_private_names_of_torch_stand_in_one_file():
     """Each has a public name in spikeloom/_torch.py."""
     found = {}
     for path in SOURCES:
-        names = {name for node in ast.walk(ast.parse(path.read_text())) for name in private_names(node)}
+        names = {name for node in ast.walk(parsed(path)) for name in private_names(node)}
         foreign = sorted(names - OWN - OFFERED_TO_SUBCLASSES)
         if foreign and named(path) != "_torch.py":
             found[named(path)] = foreign
@@ -256,7 +264,7 @@ def test_the_library_does_not_print():
         f"{named(path)}:{node.lineno}"
         for path in SOURCES
         if place(path) not in COMMAND_LINE
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert printing == []
@@ -268,7 +276,7 @@ def test_warnings_point_at_the_line_of_the_user():
         f"{named(path)}:{node.lineno}"
         for path in SOURCES
         if named(path) != "caller.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warn", "warnings.warn")
     ]
     assert found == []
