@@ -146,7 +146,7 @@ def _sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any], steps: tuple[int, .
                 )
             first = first or size
     if not first:
-        raise TypeError(f"unroll got no tensor to run over; pass one of shape {form}")
+        raise TypeError(f"no tensor to run over was passed; pass one of shape {form}")
     total, batch = (*steps, *first)
     return total, batch
 
@@ -220,7 +220,7 @@ def steps_of(net: nn.Module, steps: Any, num_steps: Any, kwargs: Mapping[str, An
     if _forward_takes(net, "num_steps"):
         return steps, {**kwargs, "num_steps": num_steps}
     if steps is not None and steps != num_steps:
-        raise TypeError(f"unroll got steps={steps} and num_steps={num_steps}, two names of one argument; pass one")
+        raise TypeError(f"steps={steps} and num_steps={num_steps} are two names of one argument; pass one")
     return num_steps, kwargs
 
 
@@ -238,7 +238,7 @@ def refuse_steps_by_position(net: nn.Module, args: tuple[Any, ...], steps: Any) 
     most = most_inputs(net)
     if steps is None and most is not None and len(args) == most + 1 and type(args[most]) is int:
         raise TypeError(
-            f"unroll got {args[most]} by position, as input {most} of the forward of {type(net).__name__}; pass the "
+            f"{args[most]} was passed by position, as input {most} of the forward of {type(net).__name__}; pass the "
             f"number of steps by name: steps={args[most]}"
         )
 
@@ -249,7 +249,7 @@ def too_many_inputs(net: nn.Module, args: tuple[Any, ...]) -> str:
     if most is None or len(args) <= most:
         return ""
     return (
-        f"unroll got {len(args)} inputs, but the forward of {type(net).__name__} takes {most}: all positional "
+        f"{len(args)} inputs were passed, but the forward of {type(net).__name__} takes {most}: all positional "
         "arguments are its inputs, and in a stream the elements of a tuple. To pair a stream with its targets, zip the "
         "outputs: for out, y in zip(snn.stream(net, xs), ys)"
     )

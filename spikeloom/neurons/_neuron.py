@@ -177,6 +177,11 @@ class SpikingNeuron(Running, ClassWide, metaclass=Registered):
             if unrolled is not None:
                 cure = "Assign it before unroll, or run the network step by step"
                 unrolled.refuse_access(self, f"its {name} is assigned", cure)
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"{type(self).__name__} got {name} of type {type(value).__name__}; pass a tensor, or call "
+                    "spikeloom.utils.reset(net) for the initial state"
+                )
             self.__dict__[name] = value  # a state is never a buffer or parameter, whatever is assigned
             return
         if name == "spike_grad":

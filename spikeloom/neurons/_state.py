@@ -369,15 +369,13 @@ def replicated(layer: Layer, replica: Layer) -> None:
 
 
 def usable(state: Tensor) -> Tensor:
-    """The state; an empty one if it comes from a torch.func.vmap that has ended, or if something else was assigned."""
-    if not isinstance(state, Tensor):
-        return torch.zeros(0)
+    """The state; an empty one if it comes from a torch.func.vmap that has ended."""
     return torch.zeros(0, dtype=state.dtype, device=state.device) if escaped(state) else state
 
 
 def escaped(state: Tensor) -> bool:
     """Whether a state is a wrapper from a torch.func.vmap that has ended."""
-    if torch.compiler.is_compiling() or not isinstance(state, Tensor) or not is_wrapped(state):
+    if torch.compiler.is_compiling() or not is_wrapped(state):
         return False
     inner = unwrapped_if_dead(state)  # a wrapper left by torch.func.grad is used as the tensor inside
     return is_batched(inner) and not of_running_vmap(inner)

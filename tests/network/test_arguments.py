@@ -46,9 +46,9 @@ def test_num_steps_is_another_name_of_steps(run):
     assert torch.equal(wanted, got) if run is snn.unroll else str(wanted) == str(got)
     both = run(linear(), x, steps=3, num_steps=3)
     assert str(both) == str(wanted)
-    with pytest.raises(TypeError, match="got steps=3 and num_steps=4, two names of one argument; pass one"):
+    with pytest.raises(TypeError, match="steps=3 and num_steps=4 are two names of one argument; pass one"):
         run(linear(), x, steps=3, num_steps=4)
-    with pytest.raises(TypeError, match=r"got 25 by position, as input 1 of the forward of .*by name: steps=25"):
+    with pytest.raises(TypeError, match=r"25 was passed by position, as input 1 of the forward of .*by name: steps=25"):
         run(linear(), x, 25)
     with pytest.raises(TypeError, match="by name: steps=7"):
         run(leaky(), x, 7)
@@ -161,7 +161,7 @@ def test_looking_at_an_error_or_a_reading_changes_nothing():
 
 def test_inputs_that_the_forward_does_not_take_are_counted():
     x, y = torch.rand(3, 4, 6), torch.rand(3, 4)
-    with pytest.raises(TypeError, match=r"got 2 inputs, but the forward of Sequential takes 1: all positional"):
+    with pytest.raises(TypeError, match=r"2 inputs were passed, but the forward of Sequential takes 1: all positional"):
         snn.unroll(linear(), x, y)
     for targets in (y, y[0]):
         outputs = snn.stream(linear(), zip([x, x], [targets, targets], strict=True))

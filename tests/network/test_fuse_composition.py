@@ -70,14 +70,30 @@ def test_a_compiled_function_around_the_call() -> None:
     compared(twice)
 
 
-@pytest.mark.filterwarnings("ignore")  # of the compiler
-def test_a_compiled_layer_within_the_loop() -> None:
+@pytest.mark.filterwarnings("error")
+def test_a_compiled_layer_within_the_loop_is_recorded_in_eager_mode() -> None:
+    compiled = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
     def around(net: Any) -> Any:
-        net.fc1.compile(backend="eager")
+        net.fc1 = torch.compile(net.fc1, backend=backend)
         return net
 
     compared(around)
     compared(around, checkpoint=2)
+    compiled.clear()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    fused = snn.fuse(around(Net()))
+    fused(given())
+    assert fused._fused_engine.fused >= 4 * (T - 1)
+    assert not compiled
+    assert not torch._dynamo.utils.counters["frames"]
+    fused.fc1(given())
+    assert len(compiled) == 1  # outside of the loop, it is compiled again
 
 
 def test_autocast_around_the_call_and_within() -> None:

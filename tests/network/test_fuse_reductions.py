@@ -1,4 +1,4 @@
-"""Losses, means and maxima per step: the values of the plain loop, and one gradient for all steps."""
+"""Sums, means, losses and maxima per step have the values and gradients of the plain loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,15 @@ import spikeloom as snn
 
 T, B, N = 9, 4, 8
 LABELS = torch.arange(B) % N
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": lambda spk, mem: spk.mean(),
+    "sum": lambda spk, mem: mem.sum(1),
+}
+BY_STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda spk, mem: functional.cross_entropy(mem, LABELS, label_smoothing=0.1),
     "nll_loss": lambda spk, mem: functional.nll_loss(mem.log_softmax(1), LABELS),
     "mse_loss": lambda spk, mem: functional.mse_loss(spk, torch.full_like(spk, 0.2)),
     "binary_cross_entropy_with_logits": lambda spk, mem: functional.binary_cross_entropy_with_logits(mem, mem),
-    "mean": lambda spk, mem: spk.mean(),
-    "sum": lambda spk, mem: mem.sum(1),
     "std": lambda spk, mem: mem.std(),
     "logsumexp": lambda spk, mem: mem.logsumexp(1),
 }
@@ -53,8 +55,8 @@ def assert_close(one: Tensor, other: Tensor, of: str) -> None:
     torch.testing.assert_close(one, other, rtol=2e-5, atol=1e-5, equal_nan=True, msg=lambda why: f"{of}: {why}")
 
 
-def compared(loop: Any, operation: str, calls: int = T) -> None:
-    """A loop has the bits and the gradients of the plain one, and an operation runs over all steps."""
+def compared(loop: Any, operation: str, runs: str) -> None:
+    """A loop has the bits and the gradients of the plain one, and an operation runs as said."""
     x = torch.randn(T, B, 6, generator=torch.Generator().manual_seed(1))
     with snn.backend("loop"):  # which has second derivatives of the neuron
         (wanted, *grads), (got, *fused_grads) = results(loop, x), results(snn.fuse(loop, exact_products=True), x)
@@ -62,19 +64,20 @@ def compared(loop: Any, operation: str, calls: int = T) -> None:
     for one, other in zip(fused_grads, grads, strict=True):
         assert_close(one, other, operation)
     rows = [row for row in snn.explain(snn.fuse(loop), Layer(), x).rows if row.operation == operation]
-    assert [(row.runs, row.calls) for row in rows] == [("over all steps", calls)], operation
+    assert [(row.runs, row.calls) for row in rows] == [(runs, T)], operation
 
 
-def test_losses_per_step_have_one_gradient() -> None:
-    for name, loss_of in LOSSES.items():
+def test_what_is_computed_from_each_step() -> None:
+    for runs, functions in (("over all steps", JOINED), ("step by step", BY_STEPS)):
+        for name, function in functions.items():
 
-        def loop(layer: Any, x: Tensor, loss_of: Any = loss_of) -> Tensor:
-            total = torch.zeros(1)
-            for spk, mem in layer.steps(x):
-                total = total + loss_of(spk, mem)
-            return total
+            def loop(layer: Any, x: Tensor, function: Any = function) -> Tensor:
+                total = torch.zeros(1)
+                for spk, mem in layer.steps(x):
+                    total = total + function(spk, mem)
+                return total
 
-        compared(loop, name)
+            compared(loop, name, runs)
 
 
 def test_running_maxima_share_the_gradient_of_equal_values() -> None:
@@ -87,24 +90,7 @@ def test_running_maxima_share_the_gradient_of_equal_values() -> None:
                     most = function(most, values[which])
                 return most
 
-            compared(loop, function.__name__)
-
-
-def test_running_maxima_of_broadcast_and_undefined_values() -> None:
-    parts: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = [
-        (torch.zeros(1), lambda mem: mem),
-        (torch.zeros(B, N), lambda mem: mem[0]),
-        (torch.zeros(N), lambda mem: torch.where(mem > 0.8, mem, torch.nan)),
-    ]
-    for start, part_of in parts:
-
-        def loop(layer: Any, x: Tensor, start: Any = start, part_of: Any = part_of) -> Any:
-            most = start
-            for _, mem in layer.steps(x):
-                most = torch.maximum(most, part_of(mem))
-            return most
-
-        compared(loop, "maximum")
+            compared(loop, function.__name__, "step by step")
 
 
 def test_the_maximum_of_a_step_shares_the_gradient_of_equal_values() -> None:

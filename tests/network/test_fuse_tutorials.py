@@ -44,7 +44,7 @@ def test_the_tutorials_networks_run_over_all_steps() -> None:
         torch.manual_seed(0)
         rows = snn.explain(snn.fuse(make()), torch.rand(shape)).rows
         stepwise = {row.operation for row in rows if row.runs == "step by step"}
-        allowed = {"autoencoder": {"batch_norm"}}.get(name, set())
+        allowed = {"population": {"cross_entropy"}, "autoencoder": {"batch_norm"}}.get(name, set())
         assert stepwise <= allowed, f"{name}: {stepwise}"
         scans = [row.backend for row in rows if row.runs == "scan"]
         assert scans, name

@@ -141,7 +141,7 @@ def test_leaving_the_loop_leaves_the_network_after_the_last_chunk():
 
 BAD_CHUNKS = {
     "no steps": (quarters(0, BATCH, WIDTH), ValueError, "the chunk has no steps"),
-    "no tensor": (None, TypeError, "got no tensor to run over"),
+    "no tensor": (None, TypeError, "no tensor to run over was passed"),
     "another width": (quarters(4, BATCH, WIDTH + 1), RuntimeError, "shapes cannot be multiplied"),
 }
 

@@ -135,7 +135,7 @@ def params_by_name(params: Sequence[Tensor], variant: Variant, x: Tensor, shape:
 
 
 def run(launch: TritonKernel, given: dict[str, Any], x: Tensor, size: int) -> None:
-    """Run a kernel over `count` elements or rows on the device of x."""
+    """Run a kernel over `size` elements or rows on the device of x."""
     # Triton launches on the current device, which need not be that of the tensors
     on: AbstractContextManager[Any] = torch.cuda.device(x.device) if x.is_cuda else nullcontext()
     with on:

@@ -1,6 +1,5 @@
-"""Operations of many steps with one gradient: running sums and maxima, and calls that are computed one by one."""
+"""Operations of many steps with one gradient: running sums, and calls that are computed one by one."""
 
-import warnings
 from itertools import repeat
 from typing import Any
 
@@ -24,37 +23,6 @@ class RunningSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         return grad.sum_to_size(ctx.start), grad.sum_to_size(ctx.shape[1:]).expand(ctx.shape)
-
-
-class RunningMaximum(torch.autograd.Function):
-    """``maximum(... maximum(start, rows[0]) ..., rows[-1])``; equal values share the gradient as in a loop."""
-
-    @staticmethod
-    def forward(ctx: Any, start: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(start, rows)
-        most = start
-        for row in rows.unbind():
-            most = torch.maximum(most, row)
-        return most
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        (start, rows), shape = ctx.saved_tensors, grad.shape
-        given = rows.shape
-        with torch.no_grad():
-            rows = rows.reshape(len(rows), *[1] * (1 + len(shape) - rows.dim()), *given[1:])
-            before = [start.expand(shape)]
-            for row in rows[:-1].unbind():
-                before.append(torch.maximum(before[-1], row))
-            running = torch.stack(before)
-            share = torch.where(running == rows, 0.5, 1.0).to(grad.dtype)
-            taken = share.masked_fill(rows < running, 0)  # what of the gradient goes to a row
-            kept = share.masked_fill_(running < rows, 0)  # and to the steps before
-            arrives = kept.flip(0).cumprod(0).flip(0)
-            taken[:-1] *= arrives[1:]
-        # zero also where the gradient is infinite, as in a loop
-        to_start, to_rows = ((grad * part).masked_fill(part == 0, 0) for part in (arrives[0], taken))
-        return to_start.sum_to_size(start.shape), to_rows.sum_to_size(rows.shape).reshape(given)
 
 
 class StepValues(torch.autograd.Function):
@@ -82,8 +50,7 @@ class StepValues(torch.autograd.Function):
             for t, needs in zip(ctx.saved_tensors, needed, strict=True)
         ]
         axes = tuple(0 if differs else None for differs in stacked)
-        with in_mode(found.mode), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the forward has warned
+        with in_mode(found.mode):
             out = torch.func.vmap(lambda *parts: found.call(parts, numbers), in_dims=axes)(*tensors)
             learned = [t for t, needs in zip(tensors, needed, strict=True) if needs]
             grads = iter(torch.autograd.grad(out, learned, grad, create_graph=again, allow_unused=True))

@@ -24,9 +24,6 @@ SHORTEST = 2
 
 COPIES = (torch.stack, torch.cat)
 ADDITIONS = {op for op in RULES if getattr(op, "__name__", "") in ("add", "__add__", "__radd__")}
-MAXIMA = {op for op in RULES if getattr(op, "__name__", "") in ("maximum", "max")}
-RUNNING = (ADDITIONS, MAXIMA)
-"""Operations whose chains run as one."""
 
 HELD = 4
 """Up to so many single steps of a column whose results the user gets run by themselves: their gradients are then all
@@ -142,12 +139,11 @@ class Groups:
         return any(kind.requires_grad and at + place in self.held for place, kind in enumerate(found.outs))
 
     def _sums(self, wanted: list[int]) -> list[Node]:
-        """Running sums and maxima: chains of one operation on one kind of values, of which only the last is used."""
+        """Running sums: chains of additions of one kind of values, of which only the last is used."""
         last: dict[int, tuple[Any, list[tuple[int, int]]]] = {}
         for number in wanted:
             found, own = self.operations[number][0], self.tensors[number]
-            running = _running(found)
-            if not running:
+            if not _may_run(found):
                 continue
             slot = next((s for s, at in enumerate(own) if at >= 0 and self.producer[at] in last), None)
             if slot is None or self.users[own[slot]] > 1 or own[slot] in self.alive:
@@ -158,7 +154,7 @@ class Groups:
             start = self.operations[source][0]
             if kind is None and value in start.inputs:
                 kind, chain = value, [(source, int(start.inputs[1] is value))]
-            same = kind is value and start.func in running and start.mode == found.mode
+            same = kind is value and _may_run(start) and start.mode == found.mode
             if not same or found.inputs[slot].size != found.outs[0].size:
                 last[number] = None, [(number, 1)]
                 continue
@@ -222,10 +218,8 @@ class Groups:
         return own[1:] if found.rule.fold in (Fold.LEADING, Fold.ROWS) else ()
 
 
-def _running(found: OpClass) -> set[Any]:
-    """The functions that may form a chain with an operation: those of sums or maxima of two tensors of one dtype."""
-    if not found.rule.scalars or found.rule.vectors or len(found.inputs) != 2:
-        return set()
-    kinds = [*found.inputs, found.outs[0]]
-    alike = len(found.form[0]) + len(found.form[1]) == 2 and len({(kind.dtype, kind.device) for kind in kinds}) == 1
-    return next((family for family in RUNNING if found.func in family), set()) if alike else set()
+def _may_run(found: OpClass) -> bool:
+    """Whether an operation is a sum of two tensors of one dtype, which may be part of a running sum."""
+    if found.func not in ADDITIONS or len(found.inputs) != 2 or len(found.form[0]) + len(found.form[1]) != 2:
+        return False
+    return len({(kind.dtype, kind.device) for kind in [*found.inputs, found.outs[0]]}) == 1

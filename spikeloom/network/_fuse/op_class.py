@@ -85,7 +85,7 @@ def _refined(rule: Rule, func: Any, args: Any, kwargs: Any) -> Rule:
     if func is torch.nn.functional.batch_norm:
         training = kwargs.get("training", args[5] if len(args) > 5 else False)
         running = args[1] if len(args) > 1 else kwargs.get("running_mean")
-        return rule if not training else UPDATES if running is not None else RULES[Tensor.sum]
+        return rule if not training else UPDATES if running is not None else RULES[Tensor.std]
     if func in EXTREMES:
         second = args[1] if len(args) > 1 else kwargs.get("other", kwargs.get("dim", kwargs.get("axis")))
         return RULES[torch.maximum] if isinstance(second, Tensor) else rule

@@ -181,18 +181,15 @@ _add(Rule(Fold.VMAP), *_methods("gather index_select amax amin argmax argmin any
 _add(Rule(Fold.VMAP), *(F.softmax, F.log_softmax, F.pad, torch.stack, F.normalize))
 _add(Rule(Fold.VMAP, product=True), *_methods("matmul mm bmm mv einsum baddbmm addmm dot outer"))
 _add(Rule(Fold.VMAP, product=True), T.__matmul__, T.__rmatmul__)
-REDUCED = Rule(Fold.NEVER, reduces=True)
-_add(REDUCED, *_methods("cumsum prod sum mean std var norm logsumexp count_nonzero"))
+_add(Rule(Fold.NEVER, reduces=True), *_methods("sum mean"))
+_add(Rule(Fold.NEVER), *_methods("cumsum prod std var norm logsumexp count_nonzero max min topk sort"))
 _add(
-    REDUCED,
+    Rule(Fold.NEVER),
     *(F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div),
     *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.cosine_similarity),
 )
-_add(
-    Rule(Fold.NEVER),
-    *_methods("max min topk sort"),
-    *(F.multi_margin_loss, F.instance_norm, F.scaled_dot_product_attention, torch.cdist, F.lp_pool1d, F.lp_pool2d),
-)
+_add(Rule(Fold.NEVER), F.multi_margin_loss, F.instance_norm, F.scaled_dot_product_attention, torch.cdist)
+_add(Rule(Fold.NEVER), F.lp_pool1d, F.lp_pool2d)
 MAKERS: set[Any] = {
     *(torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye, torch.linspace, torch.full_like),
     *(T.new_zeros, T.new_ones, T.new_full, T.new_empty, torch.empty_like, torch.zeros_like, torch.ones_like),

@@ -11,8 +11,8 @@ from ..._torch import set_grad_enabled
 from ...neurons import SpikingNeuron
 from .._saved_bits import packing
 from .._time_folding import not_a_view
-from .functions import RunningMaximum, RunningSum, StepValues
-from .groups import ADDITIONS, FOLD, SCAN, SELECT, STEPS, SUM, UNBIND, WRITE, Column, Node
+from .functions import RunningSum, StepValues
+from .groups import FOLD, SCAN, SELECT, STEPS, SUM, UNBIND, WRITE, Column, Node
 from .neurons import Scan, run_step
 from .plan import Plan
 from .recorded import OpClass, filled, in_mode
@@ -136,8 +136,7 @@ class Execution:
             self.columns[place, 0] = self.value(node.recipes[0]).movedim(dim, 0)
         elif node.how is SUM:
             last, (start, pieces) = self.plan.first[node.operations[-1]], node.recipes
-            running = RunningSum if found.func in ADDITIONS else RunningMaximum
-            self.values[last] = running.apply(self.value(start), self.joined(pieces))
+            self.values[last] = RunningSum.apply(self.value(start), self.joined(pieces))
         elif node.how is WRITE:
             self.values[self.plan.first[node.operations[-1]]] = self._write(node)
         elif node.how == "stack":

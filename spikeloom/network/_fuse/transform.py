@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from ..._torch import (
+    CompiledInEager,
     around_transforms,
+    compiler_stance,
     fake_mode,
     graph_task,
     is_traced,
@@ -87,6 +89,9 @@ class Engine:
         recorder = Recorder(self.vocabulary, self.run, forced())
         recorder.watch = None if self.observer is None else self.observer.path
         with ExitStack() as stack:
+            stack.callback(_leave_eager, CompiledInEager.depth())
+            if compiler_stance() is not None:  # the compiler would compile the recorder, in every compiled layer
+                CompiledInEager.__enter__()
             stack.enter_context(recorders.active(recorder))
             stack.enter_context(on_function_apply(recorder.enter_function))
             stack.enter_context(around_transforms(recorder.transform))
@@ -152,6 +157,12 @@ class Engine:
             recorder.finish(values, alive)
             for neuron, value in before.items():
                 neuron.__dict__["_before"] = value
+
+
+def _leave_eager(depth: int) -> None:
+    """Leave eager mode for compiled code, also if Ctrl-C came while it was entered."""
+    while CompiledInEager.depth() > depth:
+        CompiledInEager.__exit__()
 
 
 class Fused(nn.Module):
@@ -232,7 +243,8 @@ def fuse(function: Any = None, *, exact_products: bool = False, checkpoint: int 
         ValueError: if `checkpoint` is less than 1.
 
     Dropout, encoders and other random operations draw in the order of the loop, and batch normalization in training
-    updates its statistics at every step. The function runs as written under torch.compile, torch.func, torch.jit.trace
+    updates its statistics at every step. Compiled layers in the function run in eager mode, so that their operations
+    are recorded. The function runs as written under torch.compile, torch.func, torch.jit.trace
     and hooks for saved tensors, and within a backward pass. It also does so for some calls if recording takes longer
     than it saves.
 
