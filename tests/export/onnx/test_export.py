@@ -245,9 +245,7 @@ def test_a_full_disk_is_named_and_leaves_no_file(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(
-            OSError, match=r"net\.onnx' cannot be written: File too large; pass a path in another"
-        ):
+        with pytest.raises(OSError, match=r"net\.onnx' cannot be written: File too large; pass a path in another"):
             snn.export_onnx(small(), X, tmp_path / "net.onnx")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
