@@ -13,6 +13,7 @@ from .conftest import routes
 from .test_accelerate import spikes
 
 LAST = torch.channels_last
+torch.manual_seed(0)  # of the weights and inputs below
 CONVOLUTION = nn.Conv2d(3, 8, 3, padding=1)
 CASES: dict[str, tuple[nn.Module, Tensor, float]] = {  # the layer, its input, the share of gradients that are not zero
     "linear": (nn.Linear(70, 33), spikes(30, 70, density=0.05), 1.0),

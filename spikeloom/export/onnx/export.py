@@ -262,5 +262,10 @@ def _explained(error: BaseException) -> str:
     missing = re.findall(r"No (?:ONNX function|decompositions registered)[^<\n]*<OpOverload\(op='([^']+)'", text)
     if missing:
         return f"ONNX has no operator for {', '.join(dict.fromkeys(missing))}, which the network uses; replace it"
+    if (mixed := re.search(r"Cannot find a compatible OpOverload for aten\.(\w+)", text)) is not None:
+        return (
+            f"torch cannot export {mixed[1]} with the types of its arguments; pass numbers of one type, such as "
+            "x.clamp(-0.5, 2.0) instead of x.clamp(-0.5, 2)"
+        )
     first = next((line.strip() for line in notes[0].splitlines() if line.strip()), "")
     return f"torch cannot export the network: {type(chain[-1]).__name__}: {first}"

@@ -240,6 +240,33 @@ def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_full_disk_is_named_and_leaves_no_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"net\.onnx' cannot be written: File too large; pass a path in another"):
+            snn.export_onnx(small(), X, tmp_path / "net.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == []
+
+
+class Clamped(nn.Module):
+    def __init__(self, most: float):
+        super().__init__()
+        self.most, self.lif = most, leaky()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lif(x.clamp(-0.5, self.most))
+
+
+def test_bounds_of_two_types_are_refused_with_the_cure(tmp_path):
+    with pytest.raises(RuntimeError, match=r"cannot export clamp .* pass numbers of one type, such as x\.clamp"):
+        snn.export_onnx(Clamped(2), X, tmp_path / "net.onnx")
+    assert snn.export_onnx(Clamped(2.0), X, tmp_path / "net.onnx").differing == 0
+
+
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"pip install 'spikeloom\[onnx\]'"):
