@@ -159,7 +159,7 @@ class Running(Methods, States):
             own["_before"], own["_reset"] = states[-1], None
         elif steps > 1:
             # cloned: a view would keep the whole sequence in memory; a recording may run over a single step
-            known = bool(run.traces) and not exporting()
+            known = len(run.traces) > 0 and not exporting()
             own["_before"], own["_reset"] = run.traces[-1][-2].detach().clone() if known else None, None
         self._leave()
 

@@ -80,7 +80,7 @@ class StatesHook(RunHook):
 def wants_states(neuron: nn.Module) -> bool:
     """Whether a hook of the neuron requires its states at every step."""
     hooks = neuron._forward_hooks  # usually empty
-    return bool(hooks) and any(isinstance(hook, RunHook) and hook.wants_states for hook in hooks.values())
+    return len(hooks) > 0 and any(isinstance(hook, RunHook) and hook.wants_states for hook in hooks.values())
 
 
 @dataclass
